@@ -1,0 +1,105 @@
+"""Padded tensors with masks: the only door into a network.
+
+Axes: images | captions | regions | words | features (what the extractor gave). Masks: True is real, False is padding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from tshsr.errors import InputError
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Pictures as sets of region features.
+
+    Attributes:
+        regions: What the extractor gave for each region; padded rows are zero.
+        mask: True where a region is real. Every image has at least one.
+        boxes: Optional x1, y1, x2, y2 of each region as fractions of the picture.
+    """
+
+    regions: Float[Tensor, "images regions features"]
+    mask: Bool[Tensor, "images regions"]
+    boxes: Float[Tensor, "images regions 4"] | None = None
+
+    def __post_init__(self) -> None:
+        check_door("regions", self.regions, self.mask, axes=3)
+        if not bool(self.regions.isfinite().all()):
+            bad = (~self.regions.isfinite()).nonzero()[0].tolist()
+            raise InputError(
+                f"regions[{bad[0]}, {bad[1]}] (image, region) holds a value that is not finite. "
+                "Features must be finite numbers; extract this image again or leave it out."
+            )
+        if self.boxes is not None and self.boxes.shape != (*self.mask.shape, 4):
+            raise InputError(
+                f"boxes have shape {tuple(self.boxes.shape)}; expected {(*self.mask.shape, 4)}: "
+                "x1, y1, x2, y2 of every region, as fractions of the picture."
+            )
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.regions)
+
+    def to(self, device: torch.device | str) -> ImageBatch:
+        """The same batch on another device."""
+        boxes = None if self.boxes is None else self.boxes.to(device)
+        return ImageBatch(self.regions.to(device), self.mask.to(device), boxes)
+
+
+@dataclass(frozen=True)
+class CaptionBatch:
+    """Captions as rows of token numbers.
+
+    Attributes:
+        tokens: Numbers of the tokenizer's vocabulary; padding is 0.
+        mask: True where a token is real. Every caption has at least one.
+    """
+
+    tokens: Int[Tensor, "captions words"]
+    mask: Bool[Tensor, "captions words"]
+
+    def __post_init__(self) -> None:
+        check_door("tokens", self.tokens, self.mask, axes=2)
+
+    def __len__(self) -> int:
+        """Number of captions."""
+        return len(self.tokens)
+
+    def to(self, device: torch.device | str) -> CaptionBatch:
+        """The same batch on another device."""
+        return CaptionBatch(self.tokens.to(device), self.mask.to(device))
+
+
+def check_door(name: str, values: Tensor, mask: Tensor, *, axes: int) -> None:
+    """Refuse tensors that are no batch.
+
+    Raises:
+        InputError: Where the number of axes is wrong, the mask does not fit, or a row has nothing real in it.
+    """
+    if values.ndim != axes or 0 in values.shape:
+        raise InputError(f"{name} have shape {tuple(values.shape)}; expected {axes} axes, none of them empty.")
+    if mask.shape != values.shape[:2] or mask.dtype != torch.bool:
+        raise InputError(
+            f"the mask of {name} is {mask.dtype} of shape {tuple(mask.shape)}; "
+            f"expected torch.bool of shape {tuple(values.shape[:2])}, True where an item is real."
+        )
+    empty = (~mask.any(dim=1)).nonzero()
+    if len(empty):
+        raise InputError(f"row {int(empty[0])} of {name} is all padding; every row needs at least one real item.")
+
+
+def pad_sequences(rows: list[list[int]]) -> CaptionBatch:
+    """Pad lists of token numbers to the longest one."""
+    longest = max((len(row) for row in rows), default=0)
+    tokens = torch.zeros(len(rows), longest, dtype=torch.long)
+    mask = torch.zeros(len(rows), longest, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        tokens[i, : len(row)] = torch.tensor(row, dtype=torch.long)
+        mask[i, : len(row)] = True
+    return CaptionBatch(tokens, mask)
