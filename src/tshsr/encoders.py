@@ -1,0 +1,153 @@
+"""Encoders: region features and caption tokens into one joint space.
+
+Axes: images | captions | regions | words | features (extractor) | dim (joint space).
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from tshsr.alignment import masked_softmax, unit
+from tshsr.batches import CaptionBatch, ImageBatch
+from tshsr.config import EncoderConfig
+from tshsr.errors import InputError, SettingsError
+
+LONGEST_CAPTION = 256
+"""Positions of the transformer word encoder; longer captions are refused by it (the GRU takes any length)."""
+
+
+class RegionEncoder(nn.Module):
+    """Regions: features (with 5 numbers of box geometry, where switched on) -> linear -> unit rows."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        if config.feature_dim < 1 or config.dim < 1:
+            raise SettingsError(f"encoder widths are {config.feature_dim} -> {config.dim}; expected positive numbers.")
+        self.config = config
+        self.dropout = nn.Dropout(config.dropout)
+        self.projection = nn.Linear(config.feature_dim + 5 * config.boxes, config.dim)
+
+    def forward(self, batch: ImageBatch) -> Float[Tensor, "images regions dim"]:
+        """Encode a batch; padded regions are zero.
+
+        Raises:
+            InputError: Where features are of another width, or boxes are needed and missing.
+        """
+        dtype = self.projection.weight.dtype
+        regions = batch.regions.to(dtype)
+        if regions.shape[-1] != self.config.feature_dim:
+            raise InputError(
+                f"region features are {regions.shape[-1]} wide; this network expects {self.config.feature_dim}. "
+                "Use features of the extractor that it was trained on."
+            )
+        regions = self.dropout(regions)
+        if self.config.boxes:
+            if batch.boxes is None:
+                raise InputError(
+                    "this network uses box geometry and the images have no boxes; give boxes or retrain without."
+                )
+            regions = torch.cat([regions, box_geometry(batch.boxes.to(dtype))], dim=-1)
+        return unit(self.projection(regions)) * batch.mask[..., None]
+
+
+def box_geometry(boxes: Float[Tensor, "images regions 4"]) -> Float[Tensor, "images regions 5"]:
+    """x1, y1, x2, y2 and the area, all in 0..1."""
+    size = (boxes[..., 2:] - boxes[..., :2]).clamp_min(0)
+    return torch.cat([boxes, size.prod(dim=-1, keepdim=True)], dim=-1)
+
+
+class GruWordEncoder(nn.Module):
+    """Words: embedding -> one-layer bidirectional GRU -> mean of both directions -> unit rows (as in SCAN)."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(config.vocabulary, config.word_dim, padding_idx=0)
+        nn.init.uniform_(self.embedding.weight[1:], -0.1, 0.1)
+        self.dropout = nn.Dropout(config.dropout)
+        self.gru = nn.GRU(config.word_dim, config.dim, batch_first=True, bidirectional=True)
+
+    def forward(self, batch: CaptionBatch) -> Float[Tensor, "captions words dim"]:
+        """Encode a batch; padded words are zero."""
+        lengths = batch.mask.sum(dim=1).cpu()  # packing wants its lengths on the CPU
+        embedded = self.dropout(self.embedding(batch.tokens))
+        packed = nn.utils.rnn.pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False)
+        states, _ = nn.utils.rnn.pad_packed_sequence(
+            self.gru(packed)[0], batch_first=True, total_length=batch.tokens.shape[1]
+        )
+        forward, backward = states.chunk(2, dim=-1)
+        return unit((forward + backward) / 2) * batch.mask[..., None]
+
+
+class TransformerWordEncoder(nn.Module):
+    """Words: embedding + learned positions -> transformer layers, trained from scratch -> linear -> unit rows."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        if config.word_dim % config.transformer_heads:
+            raise SettingsError(
+                f"word_dim {config.word_dim} is no multiple of "
+                f"transformer_heads {config.transformer_heads}; change one."
+            )
+        self.embedding = nn.Embedding(config.vocabulary, config.word_dim, padding_idx=0)
+        self.position = nn.Embedding(LONGEST_CAPTION, config.word_dim)
+        for table in (self.embedding.weight[1:], self.position.weight):
+            nn.init.normal_(table, std=0.02)
+        layer = nn.TransformerEncoderLayer(
+            config.word_dim,
+            config.transformer_heads,
+            4 * config.word_dim,
+            config.dropout,
+            batch_first=True,
+            norm_first=True,
+        )
+        self.layers = nn.TransformerEncoder(layer, config.transformer_layers, enable_nested_tensor=False)
+        self.projection = nn.Linear(config.word_dim, config.dim)
+
+    def forward(self, batch: CaptionBatch) -> Float[Tensor, "captions words dim"]:
+        """Encode a batch; padded words are zero.
+
+        Raises:
+            InputError: Where a caption is longer than the positions that the network has.
+        """
+        words = batch.tokens.shape[1]
+        if words > LONGEST_CAPTION:
+            raise InputError(
+                f"a caption has {words} words; the transformer encoder takes {LONGEST_CAPTION}. Shorten it."
+            )
+        embedded = self.embedding(batch.tokens) + self.position.weight[:words]
+        states = self.layers(embedded, src_key_padding_mask=~batch.mask)
+        return unit(self.projection(states)) * batch.mask[..., None]
+
+
+def build_word_encoder(config: EncoderConfig) -> nn.Module:
+    """The word encoder that the settings name.
+
+    Raises:
+        SettingsError: Where the vocabulary is empty or a width does not fit.
+    """
+    if config.vocabulary < 2:
+        raise SettingsError(f"the vocabulary has {config.vocabulary} tokens; expected at least 2 (padding and a word).")
+    return GruWordEncoder(config) if config.text == "gru" else TransformerWordEncoder(config)
+
+
+class AttentionPooling(nn.Module):
+    """One unit vector for a set: pooled = l2( sum_i softmax_i( w·tanh(A x_i + B mean(x)) ) x_i ).
+
+    Each item is weighed in the light of the whole set; the order of items does not matter.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.item = nn.Linear(dim, dim)
+        self.whole = nn.Linear(dim, dim, bias=False)
+        self.weight = nn.Linear(dim, 1, bias=False)
+
+    def forward(
+        self, items: Float[Tensor, "rows items dim"], mask: Bool[Tensor, "rows items"]
+    ) -> Float[Tensor, "rows dim"]:
+        """Pool the real items of each row."""
+        mean = (items * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+        logits = self.weight(torch.tanh(self.item(items) + self.whole(mean)[:, None])).squeeze(-1)
+        return unit(torch.einsum("ri,rid->rd", masked_softmax(logits, mask), items))

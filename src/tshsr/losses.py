@@ -1,0 +1,52 @@
+"""Losses: they see scores and which caption belongs to which image, and know no network.
+
+Axes: images | captions.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+def hinge(
+    scores: Float[Tensor, "images captions"],
+    image_of_caption: Int[Tensor, " captions"],
+    *,
+    margin: float,
+    hardest: bool,
+    scored: Bool[Tensor, "images captions"] | None = None,
+) -> Float[Tensor, ""]:
+    """Bidirectional hinge loss (VSE++, Faghri et al. 2018), averaged over the captions.
+
+        c's image i:  [margin - s(i,c) + s(i,c')]+  over captions c' of other images
+                      [margin - s(i,c) + s(i',c)]+  over other images i'
+
+    of which the hardest counts, or the mean. A caption of the same image is never a negative. Hardest negatives can
+    collapse a fresh network (every score equal, loss = 2 * margin): begin with the mean.
+
+    Args:
+        scores: Every image against every caption.
+        image_of_caption: For each caption the row of its image.
+        margin: How far a positive must be above a negative.
+        hardest: The hardest negative alone, or the mean over all.
+        scored: Pairs whose score is known; the others are no negatives. None: all.
+    """
+    captions = torch.arange(scores.shape[1], device=scores.device)
+    positive = scores[image_of_caption, captions]
+    own = image_of_caption[None, :] == torch.arange(scores.shape[0], device=scores.device)[:, None]
+    negative = ~own if scored is None else scored & ~own
+    costs = margin + scores - positive[None, :]  # against other images, in the caption's column
+    by_image = _reduce(costs.T, negative.T, hardest=hardest)
+    costs = margin + scores[image_of_caption] - positive[:, None]  # against other captions, in its image's row
+    by_caption = _reduce(costs, negative[image_of_caption], hardest=hardest)
+    return (by_image + by_caption).mean()
+
+
+def _reduce(
+    costs: Float[Tensor, "captions others"], negative: Bool[Tensor, "captions others"], *, hardest: bool
+) -> Float[Tensor, " captions"]:
+    """Largest or mean positive cost over each row's negatives; 0 where it has none."""
+    costs = costs.clamp_min(0) * negative
+    return costs.amax(dim=1) if hardest else costs.sum(dim=1) / negative.sum(dim=1).clamp_min(1)

@@ -1,0 +1,159 @@
+r"""The two-stream hierarchical similarity reasoning network: our instantiation of arXiv 2203.05349.
+
+    regions, words -> encoders -> word stream   (each word looks at regions)  -> HSR -> score \
+                               -> region stream (each region looks at words)  -> HSR -> score  > fused score
+                               -> pooled v, t                                 -> v·t
+
+Axes: pairs (leading, broadcast) | regions | words | dim (joint space, D) | width (similarity vector, m).
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from tshsr.alignment import attend, attention_weights
+from tshsr.batches import CaptionBatch, ImageBatch
+from tshsr.config import TshsrConfig
+from tshsr.encoders import AttentionPooling, RegionEncoder, build_word_encoder
+from tshsr.models.matcher import ItemEncoding, Matcher, Scores, StreamTrace
+from tshsr.reasoning import HierarchicalReasoning, Reasoning
+from tshsr.similarity import SimilarityVector
+
+
+class Stream(nn.Module):
+    """One stream: queries look at the other side, every look becomes a similarity vector, HSR reasons over them.
+
+        S_0   = [ s(v, t; W_g) ; s(q_1, a_1; W_l) ; ... ; s(q_n, a_n; W_l) ]
+        score = sigmoid( w [r_1 ; ... ; r_{K+1}] + b ),      r = the read-outs of HSR( S_0 )
+
+    Args:
+        config: The network's settings.
+        inverse_temperature: Sharpness of this stream's attention.
+    """
+
+    def __init__(self, config: TshsrConfig, inverse_temperature: float) -> None:
+        super().__init__()
+        self.inverse_temperature = inverse_temperature
+        width = config.similarity_dim
+        self.local_similarity = SimilarityVector(config.encoder.dim, width)
+        self.global_similarity = SimilarityVector(config.encoder.dim, width) if config.global_node else None
+        self.reasoning = HierarchicalReasoning(width, config.reasoning)
+        self.weight = nn.Parameter(torch.empty(config.reasoning.levels + 1, width))
+        self.bias = nn.Parameter(torch.zeros(()))
+        nn.init.xavier_uniform_(self.weight)
+
+    def attention(self, queries: ItemEncoding, context: ItemEncoding) -> Float[Tensor, "*pairs queries context"]:
+        """How much each query takes from each context item."""
+        return attention_weights(
+            queries.items,
+            context.items,
+            query_mask=queries.mask,
+            context_mask=context.mask,
+            inverse_temperature=self.inverse_temperature,
+        )
+
+    def nodes(
+        self, queries: ItemEncoding, context: ItemEncoding, attention: Float[Tensor, "*pairs queries context"]
+    ) -> tuple[Float[Tensor, "*pairs nodes width"], Bool[Tensor, "*#pairs nodes"]]:
+        """The similarity vectors S_0 and which of them are real."""
+        local = self.local_similarity(queries.items, attend(attention, context.items))
+        if self.global_similarity is None:
+            return local, queries.mask
+        whole = self.global_similarity(queries.pooled, context.pooled)
+        mask = torch.cat([queries.mask.new_ones((*queries.mask.shape[:-1], 1)), queries.mask], dim=-1)
+        return torch.cat([whole[..., None, :], local], dim=-2), mask
+
+    def contributions(self, reasoning: Reasoning) -> Float[Tensor, "*pairs levels"]:
+        """What each level adds to the logit: w_l·r_l."""
+        return torch.einsum("lw,...lw->...l", self.weight, reasoning.read_outs)
+
+    def forward(self, queries: ItemEncoding, context: ItemEncoding) -> Float[Tensor, "*pairs levels"]:
+        """The contribution of each level to the logit of each pair; their sum and the bias make the logit."""
+        nodes, mask = self.nodes(queries, context, self.attention(queries, context))
+        return self.contributions(self.reasoning(nodes, mask))
+
+    def trace(self, queries: ItemEncoding, context: ItemEncoding) -> StreamTrace:
+        """The same, with all that an explanation needs."""
+        attention = self.attention(queries, context)
+        nodes, mask = self.nodes(queries, context, attention)
+        reasoning = self.reasoning(nodes, mask, traced=True)
+        if reasoning.node_weights is None:
+            raise RuntimeError("a traced reasoning keeps its node weights")
+        contributions = self.contributions(reasoning)
+        return StreamTrace(
+            attention=attention,
+            node_weights=reasoning.node_weights,
+            contributions=contributions,
+            bias=self.bias,
+            score=torch.sigmoid(contributions.sum(dim=-1) + self.bias),
+            has_global_node=self.global_similarity is not None,
+        )
+
+
+class Tshsr(Matcher):
+    """Both streams and their fusion, trained end to end from one loss."""
+
+    def __init__(self, config: TshsrConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.region_encoder = RegionEncoder(config.encoder)
+        self.word_encoder = build_word_encoder(config.encoder)
+        self.region_pooling = AttentionPooling(config.encoder.dim)
+        self.word_pooling = AttentionPooling(config.encoder.dim)
+        self.streams = nn.ModuleDict()
+        if config.streams != "region":
+            self.streams["word_stream"] = Stream(config, config.word_inverse_temperature)
+        if config.streams != "word":
+            self.streams["region_stream"] = Stream(config, config.region_inverse_temperature)
+        learned = config.fusion == "learned" and len(self.streams) > 1
+        self.fusion = nn.Parameter(torch.zeros(len(self.streams))) if learned else None
+
+    def encode_images(self, batch: ImageBatch) -> ItemEncoding:
+        """Regions in the joint space, and v."""
+        regions = self.region_encoder(batch)
+        return ItemEncoding(regions, batch.mask, self.region_pooling(regions, batch.mask))
+
+    def encode_captions(self, batch: CaptionBatch) -> ItemEncoding:
+        """Words in the joint space, and t."""
+        words = self.word_encoder(batch)
+        return ItemEncoding(words, batch.mask, self.word_pooling(words, batch.mask))
+
+    def score_pairs(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
+        """Scores in 0..1 by name: each stream, each level, `fused`; and `pooled` (v·t, -1..1)."""
+        contributions = {name: stream(*self._sides(name, images, captions)) for name, stream in self.streams.items()}
+        biases = {name: stream.bias for name, stream in self.streams.items()}
+        scores = {name: torch.sigmoid(value.sum(dim=-1) + biases[name]) for name, value in contributions.items()}
+        for level in range(self.config.reasoning.levels + 1):
+            parts = [torch.sigmoid(value[..., level] + biases[name]) for name, value in contributions.items()]
+            scores[f"level_{level}"] = self._fuse(torch.stack(parts, dim=-1))
+        scores["fused"] = self._fuse(torch.stack([scores[name] for name in self.streams], dim=-1))
+        scores["pooled"] = torch.einsum("...d,...d->...", images.pooled, captions.pooled)
+        return scores
+
+    def trace(self, images: ItemEncoding, captions: ItemEncoding) -> dict[str, StreamTrace]:
+        """What each stream did with the pairs."""
+        traces = {}
+        for name, stream in self.streams.items():
+            if isinstance(stream, Stream):
+                traces[name] = stream.trace(*self._sides(name, images, captions))
+        return traces
+
+    def bytes_per_pair(self, regions: int, words: int) -> int:
+        """Peak of temporaries: the widest stream holds about three wide rows and a dozen narrow ones a node."""
+        itemsize = self.region_encoder.projection.weight.element_size()
+        nodes = {"word_stream": words, "region_stream": regions}
+        widest = max(nodes[name] for name in self.streams) + 1
+        per_node = 3 * self.config.encoder.dim + 12 * self.config.similarity_dim + 3 * max(regions, words)
+        return widest * per_node * itemsize
+
+    def _sides(self, name: str, images: ItemEncoding, captions: ItemEncoding) -> tuple[ItemEncoding, ItemEncoding]:
+        """(queries, context) of a stream."""
+        return (captions, images) if name == "word_stream" else (images, captions)
+
+    def _fuse(self, scores: Float[Tensor, "*pairs streams"]) -> Float[Tensor, "*pairs"]:
+        """Mean of the streams, or their learned mixture."""
+        if self.fusion is None:
+            return scores.mean(dim=-1)
+        return scores @ torch.softmax(self.fusion, dim=0)

@@ -1,0 +1,168 @@
+"""The package's mathematics against plain loops."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests import oracles, tiny
+from tshsr.alignment import attend, attention_weights
+from tshsr.config import ReasoningConfig
+from tshsr.encoders import AttentionPooling, box_geometry
+from tshsr.losses import hinge
+from tshsr.models import ItemEncoding
+from tshsr.models.tshsr import Stream
+from tshsr.reasoning import HierarchicalReasoning
+from tshsr.similarity import SimilarityVector
+
+SAME = {"rtol": 1e-9, "atol": 1e-11}  # float64 against Python floats: only the order of additions differs
+
+
+def real(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def unit_rows(*shape: int) -> Tensor:
+    return nn.functional.normalize(real(*shape), dim=-1)
+
+
+def level_parameters(level: nn.Module) -> dict:
+    parameters = {
+        "seeds": level.extract.seeds.tolist(),
+        "relation": level.update.relation.weight.tolist(),
+        "message": level.update.message.weight.tolist(),
+        "message_bias": level.update.message.bias.tolist(),
+    }
+    if level.update.gate is not None:
+        parameters |= {"gate": level.update.gate.weight.tolist(), "gate_bias": level.update.gate.bias.tolist()}
+    return parameters
+
+
+def oracle_read_outs(reasoning: HierarchicalReasoning, nodes: Tensor, **switches: bool) -> Tensor:
+    levels = [level_parameters(level) for level in reasoning.levels]
+    outs = [(out.weight.weight[0].tolist(), out.weight.bias.item()) for out in reasoning.read_outs]
+    return torch.tensor(oracles.hierarchy(nodes.tolist(), levels, outs, **switches), dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("queries", "context"), [(4, 6), (1, 5), (5, 1), (1, 1)])
+def test_attention_is_the_formula(queries: int, context: int) -> None:
+    q, c = unit_rows(queries, 8), unit_rows(context, 8)
+    full = {"query_mask": torch.ones(queries, dtype=torch.bool), "context_mask": torch.ones(context, dtype=torch.bool)}
+    weights = attention_weights(q, c, **full, inverse_temperature=9.0)
+    expected = oracles.attention(q.tolist(), c.tolist(), 9.0)
+    torch.testing.assert_close(weights, torch.tensor(expected, dtype=torch.float64), **SAME)
+    attended = torch.tensor([oracles.unit(oracles.mix(row, c.tolist())) for row in expected], dtype=torch.float64)
+    torch.testing.assert_close(attend(weights, c), attended, **SAME)
+
+
+def test_a_similarity_vector_is_the_formula() -> None:
+    similarity = SimilarityVector(8, 5).double()
+    x, y = unit_rows(8), unit_rows(8)
+    expected = oracles.similarity_vector(
+        similarity.projection.weight.tolist(), similarity.projection.bias.tolist(), x.tolist(), y.tolist()
+    )
+    torch.testing.assert_close(similarity(x, y), torch.tensor(expected, dtype=torch.float64), **SAME)
+
+
+@pytest.mark.parametrize("levels", [0, 1, 2, 3])
+@pytest.mark.parametrize(
+    ("context", "local", "gate"), [(True, True, True), (True, False, True), (False, True, False), (True, True, False)]
+)
+def test_every_switch_of_the_hierarchy_is_the_formula(levels: int, context: bool, local: bool, gate: bool) -> None:
+    config = ReasoningConfig(levels=levels, seeds=(4, 3, 2), context=context, local=local, gate=gate)
+    reasoning = HierarchicalReasoning(6, config).double()
+    nodes = unit_rows(5, 6)
+    result = reasoning(nodes, torch.ones(5, dtype=torch.bool)).read_outs
+    assert result.shape == (levels + 1, 6)
+    torch.testing.assert_close(result, oracle_read_outs(reasoning, nodes, context=context, local=local, gate=gate), **SAME)
+
+
+@torch.no_grad()
+def expected_stream(stream: Stream, queries: ItemEncoding, context: ItemEncoding) -> tuple[Tensor, Tensor, Tensor]:
+    """Attention, the level contributions and the logit's bias, by plain loops."""
+    q, c = queries.items[0].tolist(), context.items[0].tolist()
+    weights = oracles.attention(q, c, stream.inverse_temperature)
+    attended = [oracles.unit(oracles.mix(row, c)) for row in weights]
+    local = stream.local_similarity.projection
+    parameters = local.weight.tolist(), local.bias.tolist()
+    nodes = [oracles.similarity_vector(*parameters, x, y) for x, y in zip(q, attended, strict=True)]
+    if stream.global_similarity is not None:
+        whole = stream.global_similarity.projection
+        pooled = queries.pooled[0].tolist(), context.pooled[0].tolist()
+        nodes.insert(0, oracles.similarity_vector(whole.weight.tolist(), whole.bias.tolist(), *pooled))
+    rows = torch.tensor(nodes, dtype=torch.float64)
+    read_outs = oracle_read_outs(stream.reasoning, rows, context=True, local=True, gate=True)
+    return torch.tensor(weights, dtype=torch.float64), (stream.weight * read_outs).sum(-1), stream.bias
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("global_node", [True, False])
+def test_a_stream_is_the_formula_from_regions_and_words_to_the_score(global_node: bool) -> None:
+    network = tiny.network(global_node=global_node)
+    images = network.encode_images(tiny.images(1, 5))
+    captions = network.encode_captions(tiny.captions((4,)))
+    scores = network.score_pairs(images, captions)
+    levels = []
+    sides = {"word_stream": (captions, images), "region_stream": (images, captions)}
+    for name, (queries, context) in sides.items():
+        stream = network.streams[name]
+        assert isinstance(stream, Stream)
+        weights, contributions, bias = expected_stream(stream, queries, context)
+        trace = network.trace(images, captions)[name]
+        torch.testing.assert_close(trace.attention[0], weights, **SAME)
+        torch.testing.assert_close(trace.contributions[0], contributions, **SAME)
+        levels.append(torch.sigmoid(contributions + bias))
+        torch.testing.assert_close(scores[name][0], torch.sigmoid(contributions.sum() + bias), **SAME)
+    for level in range(3):
+        torch.testing.assert_close(scores[f"level_{level}"][0], (levels[0] + levels[1])[level] / 2, **SAME)
+    both = (scores["word_stream"] + scores["region_stream"]) / 2
+    torch.testing.assert_close(scores["fused"], both)
+    torch.testing.assert_close(scores["pooled"], (images.pooled * captions.pooled).sum(-1))
+
+
+def test_pooling_is_the_formula() -> None:
+    pooling = AttentionPooling(6).double()
+    items = unit_rows(2, 4, 6)
+    pooled = pooling(items, torch.ones(2, 4, dtype=torch.bool))
+    for row, expected in zip(items, pooled, strict=True):
+        result = oracles.pool(
+            row.tolist(),
+            pooling.item.weight.tolist(),
+            pooling.item.bias.tolist(),
+            pooling.whole.weight.tolist(),
+            pooling.weight.weight[0].tolist(),
+        )
+        torch.testing.assert_close(torch.tensor(result, dtype=torch.float64), expected, **SAME)
+
+
+def test_box_geometry_is_corners_and_area() -> None:
+    boxes = torch.tensor([[[0.1, 0.2, 0.5, 0.7]]])
+    torch.testing.assert_close(box_geometry(boxes), torch.tensor([[[0.1, 0.2, 0.5, 0.7, 0.2]]]))
+
+
+@pytest.mark.parametrize("hardest", [True, False])
+@pytest.mark.parametrize("share", [1.0, 0.6, 0.0])
+def test_the_hinge_is_the_formula(hardest: bool, share: float) -> None:
+    image_of_caption = torch.tensor([2, 0, 0, 1, 2])  # unordered, image 3 has none, two have several
+    scores = torch.rand(4, 5, dtype=torch.float64)
+    scored = torch.rand(4, 5) < share
+    expected = oracles.hinge(scores.tolist(), image_of_caption.tolist(), 0.2, hardest=hardest, scored=scored.tolist())
+    result = hinge(scores, image_of_caption, margin=0.2, hardest=hardest, scored=scored)
+    assert result.item() == pytest.approx(expected, rel=1e-12)
+    if share == 1.0:
+        assert hinge(scores, image_of_caption, margin=0.2, hardest=hardest).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_weights_of_base_nodes_follow_who_was_pooled_into_whom() -> None:
+    reasoning = HierarchicalReasoning(6, ReasoningConfig(levels=2, seeds=(4, 3))).double()
+    nodes = unit_rows(5, 6)
+    result = reasoning(nodes, torch.ones(5, dtype=torch.bool), traced=True)
+    outs = [(out.weight.weight[0].tolist(), out.weight.bias.item()) for out in reasoning.read_outs]
+    rows, expected, to_base = nodes.tolist(), [], [[float(i == j) for j in range(5)] for i in range(5)]
+    for level, out in zip(reasoning.levels, outs, strict=False):
+        updated, assignment = oracles.reasoning_level(rows, level_parameters(level), context=True, local=True, gate=True)
+        expected.append(oracles.mix(oracles.read_out(updated, *out)[1], to_base))
+        to_base = [oracles.mix(row, to_base) for row in assignment]
+        rows = [oracles.mix(row, updated) for row in assignment]
+    expected.append(oracles.mix(oracles.read_out(rows, *outs[-1])[1], to_base))
+    torch.testing.assert_close(result.node_weights, torch.tensor(expected, dtype=torch.float64), **SAME)
+    torch.testing.assert_close(result.node_weights.sum(-1), torch.ones(3, dtype=torch.float64))
