@@ -1,0 +1,270 @@
+"""Ranks and recalls of a score matrix that cannot be flattered; knows scores, and no model (docs/metrics.md).
+
+Axes: images (rows) | captions (columns). Which caption belongs to which image is data: `image_of_caption`.
+A rank starts at 1, a wrong answer with an equal score goes ahead, and a score that is not finite is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass
+from statistics import fmean
+
+import numpy as np
+
+from tshsr.config import STRICT
+from tshsr.errors import InputError
+
+BLOCK = 1 << 22
+"""Scores looked at together: bounds the temporary memory, and keeps a block in the cache for both of its readings."""
+
+
+@dataclass(frozen=True)
+class RetrievalMetrics:
+    """One direction of retrieval.
+
+    Attributes:
+        r1: Queries with a right answer at rank 1, in percent.
+        r5: Queries with a right answer among the first five, in percent.
+        r10: Queries with a right answer among the first ten, in percent.
+        medr: Median rank; between the two middle ranks where their number is even.
+        meanr: Mean rank.
+    """
+
+    __pydantic_config__ = STRICT
+
+    r1: float
+    r5: float
+    r10: float
+    medr: float
+    meanr: float
+
+
+@dataclass(frozen=True)
+class ScoreMetrics:
+    """Both directions of retrieval by one score.
+
+    Attributes:
+        image_to_text: The image is the query; any of its captions is a right answer.
+        text_to_image: The caption is the query; its image is the right answer.
+    """
+
+    __pydantic_config__ = STRICT
+
+    image_to_text: RetrievalMetrics
+    text_to_image: RetrievalMetrics
+
+    @property
+    def rsum(self) -> float:
+        """R@1 + R@5 + R@10 of both directions: 600 at most."""
+        return sum(side.r1 + side.r5 + side.r10 for side in (self.image_to_text, self.text_to_image))
+
+
+def image_to_text_ranks(scores: np.ndarray, image_of_caption: np.ndarray) -> np.ndarray:
+    """Rank of each image's best-placed own caption.
+
+        rank_i = 1 + #{wrong c : score_ic >= max over own c' of score_ic'}
+
+    An image's own captions never stand in each other's way.
+
+    Args:
+        scores: Floats, images x captions; may be memory-mapped.
+        image_of_caption: Whole numbers: the row of each column's image.
+
+    Returns:
+        int64, one rank an image; 1 is best.
+
+    Raises:
+        InputError: Where shapes do not fit, a score is not finite, or an image has no caption: no answer is right.
+    """
+    check_scores(scores, image_of_caption)
+    check_captioned(len(scores), image_of_caption)
+    best = np.full(len(scores), -np.inf, dtype=scores.dtype)
+    own = own_scores(scores, image_of_caption)
+    with np.errstate(invalid="ignore"):  # finite_blocks refuses NaN below, and says where
+        np.maximum.at(best, image_of_caption, own)
+    right = np.bincount(image_of_caption[own == best[image_of_caption]], minlength=len(scores))
+    ahead = np.empty(len(scores), dtype=np.int64)
+    for start, block in finite_blocks(scores):
+        rows = slice(start, start + len(block))
+        ahead[rows] = np.count_nonzero(block >= best[rows, None], axis=1)
+    return 1 + ahead - right
+
+
+def text_to_image_ranks(scores: np.ndarray, image_of_caption: np.ndarray) -> np.ndarray:
+    """Rank of each caption's image.
+
+        rank_c = 1 + #{wrong i : score_ic >= score_jc},   j the image of c
+
+    An image without captions is a wrong answer to every caption.
+
+    Args:
+        scores: Floats, images x captions; may be memory-mapped.
+        image_of_caption: Whole numbers: the row of each column's image.
+
+    Returns:
+        int64, one rank a caption; 1 is best.
+
+    Raises:
+        InputError: Where shapes do not fit or a score is not finite.
+    """
+    check_scores(scores, image_of_caption)
+    own = own_scores(scores, image_of_caption)
+    ranks = np.zeros(len(own), dtype=np.int64)  # a caption's own image counts itself: that is the 1
+    for _, block in finite_blocks(scores):
+        ranks += np.count_nonzero(block >= own, axis=0)
+    return ranks
+
+
+def recall_at(ranks: np.ndarray, k: int) -> float:
+    """R@k: the queries with a right answer at rank k or better, in percent.
+
+    Raises:
+        InputError: Where there are no ranks, a rank is below 1, or k is below 1.
+    """
+    if k < 1:
+        raise InputError(f"R@{k} means nothing: a rank starts at 1; give k as a whole number from 1 on.")
+    if not len(ranks) or np.min(ranks) < 1:
+        smallest = np.min(ranks) if len(ranks) else "none"
+        raise InputError(f"expected at least one rank, and ranks that start at 1; the smallest is {smallest}.")
+    return 100.0 * int(np.count_nonzero(ranks <= k)) / len(ranks)
+
+
+def retrieval_metrics(ranks: np.ndarray) -> RetrievalMetrics:
+    """Recalls, median and mean of the ranks of one direction.
+
+    Raises:
+        InputError: Where there are no ranks or a rank is below 1.
+    """
+    recalls = (recall_at(ranks, 1), recall_at(ranks, 5), recall_at(ranks, 10))
+    return RetrievalMetrics(*recalls, medr=float(np.median(ranks)), meanr=float(np.mean(ranks)))
+
+
+def score_metrics(scores: np.ndarray, image_of_caption: np.ndarray) -> ScoreMetrics:
+    """Both directions over all images at once (Flickr30K, COCO 5K).
+
+    Raises:
+        InputError: Where shapes do not fit, a score is not finite, or an image has no caption.
+    """
+    return ScoreMetrics(
+        image_to_text=retrieval_metrics(image_to_text_ranks(scores, image_of_caption)),
+        text_to_image=retrieval_metrics(text_to_image_ranks(scores, image_of_caption)),
+    )
+
+
+def fold_metrics(
+    scores: np.ndarray, image_of_caption: np.ndarray, *, images_per_fold: int = 1000
+) -> tuple[ScoreMetrics, ...]:
+    """Both directions in each fold of consecutive images (COCO 1K: five folds of 1,000).
+
+    A caption goes where its image goes, wherever its column stands.
+
+    Raises:
+        InputError: Where the images are no multiple of a fold, and for all that `score_metrics` refuses.
+    """
+    check_scores(scores, image_of_caption)
+    images = len(scores)
+    if images_per_fold < 1 or images % images_per_fold:
+        raise InputError(
+            f"{images} images cannot be cut into folds of {images_per_fold}; "
+            f"expected a multiple of {images_per_fold}. Evaluate all images at once instead."
+        )
+    check_captioned(images, image_of_caption)
+    folds = []
+    for start in range(0, images, images_per_fold):
+        (columns,) = np.nonzero((image_of_caption >= start) & (image_of_caption < start + images_per_fold))
+        rows = scores[start : start + images_per_fold]
+        check_finite(rows, start)  # all of the row, also what no fold ranks: a NaN there is a broken model too
+        folds.append(score_metrics(rows[:, columns], image_of_caption[columns] - start))
+    return tuple(folds)
+
+
+def mean_metrics(folds: Sequence[ScoreMetrics]) -> ScoreMetrics:
+    """The mean over folds of every figure; so rsum is the mean of the folds' rsums.
+
+    Raises:
+        InputError: Where there is no fold.
+    """
+    if not folds:
+        raise InputError("expected at least one fold to take the mean of; got none.")
+    return ScoreMetrics(
+        image_to_text=mean_direction([fold.image_to_text for fold in folds]),
+        text_to_image=mean_direction([fold.text_to_image for fold in folds]),
+    )
+
+
+def mean_direction(metrics: Sequence[RetrievalMetrics]) -> RetrievalMetrics:
+    """The mean of each figure of one direction."""
+    return RetrievalMetrics(*(fmean(values) for values in zip(*map(astuple, metrics), strict=True)))
+
+
+def own_scores(scores: np.ndarray, image_of_caption: np.ndarray) -> np.ndarray:
+    """The score of each caption with its own image."""
+    own: np.ndarray = scores[image_of_caption, np.arange(len(image_of_caption))]
+    return own
+
+
+def finite_blocks(scores: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """The matrix in blocks of whole rows, each checked: (first row, rows).
+
+    Raises:
+        InputError: Where a score is not finite.
+    """
+    rows = max(1, BLOCK // scores.shape[1])
+    for start in range(0, len(scores), rows):
+        block = np.asarray(scores[start : start + rows])
+        check_finite(block, start)
+        yield start, block
+
+
+def check_finite(block: np.ndarray, first_row: int) -> None:
+    """Refuse scores that are not finite: sorted first, a NaN at the right places would read as R@1 = 100.
+
+    Raises:
+        InputError: Names the first such score and its place.
+    """
+    finite = np.isfinite(block)
+    if not finite.all():
+        row, column = (int(place) for place in np.argwhere(~finite)[0])
+        raise InputError(
+            f"the score of image {first_row + row} (row) and caption {column} (column), counted from 0, is "
+            f"{block[row, column]}; every score must be a finite number. Mend the model that gave it."
+        )
+
+
+def check_scores(scores: np.ndarray, image_of_caption: np.ndarray) -> None:
+    """Refuse what is no score matrix, or does not fit its captions.
+
+    Raises:
+        InputError: One sentence on the first thing that does not fit.
+    """
+    if scores.ndim != 2 or 0 in scores.shape or scores.dtype.kind != "f":
+        raise InputError(
+            f"scores are {scores.dtype} of shape {scores.shape}; expected floats of shape images x captions, not empty."
+        )
+    images, captions = scores.shape
+    if image_of_caption.shape != (captions,) or image_of_caption.dtype.kind != "i":
+        raise InputError(
+            f"image_of_caption is {image_of_caption.dtype} of shape {image_of_caption.shape}; expected int64, one row "
+            f"number for each of the {captions} columns of scores (images x captions: transpose captions x images)."
+        )
+    (outside,) = np.nonzero((image_of_caption < 0) | (image_of_caption >= images))
+    if len(outside):
+        raise InputError(
+            f"caption {outside[0]} belongs to image {image_of_caption[outside[0]]}, but the scores have rows "
+            f"0 to {images - 1}; give each caption the row of its image."
+        )
+
+
+def check_captioned(images: int, image_of_caption: np.ndarray) -> None:
+    """Refuse images for which no answer is right.
+
+    Raises:
+        InputError: Names the first image without a caption.
+    """
+    (bare,) = np.nonzero(np.bincount(image_of_caption, minlength=images) == 0)
+    if len(bare):
+        raise InputError(
+            f"image {bare[0]} has no caption ({len(bare)} of {images} images have none), so no text is a right answer "
+            "to it; leave such images out of the scores."
+        )

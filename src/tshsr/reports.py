@@ -1,0 +1,157 @@
+"""A report: the figures of one evaluation and where they come from, as JSON (version 1) and as a table.
+
+The JSON is a contract: results pages, tests and users' scripts read it. It is read back strictly.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from tshsr.config import STRICT
+from tshsr.errors import DataError
+from tshsr.files import write_text
+from tshsr.metrics import ScoreMetrics
+
+VERSION = 1
+ProtocolName = Literal["flickr", "coco-1k", "coco-5k"]
+HEADER = (
+    "score",
+    *(f"{direction} {figure}" for direction in ("image to text", "text to image") for figure in ("R@1", "R@5", "R@10")),
+    "rSum",
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Figures of one evaluation.
+
+    Attributes:
+        data: Name of the data set.
+        split: Name of the split.
+        protocol: `flickr` and `coco-5k` rank among all images at once; `coco-1k` is a mean over folds of 1,000.
+        images: Images of the split.
+        captions: Captions of the split.
+        models: Names of the models; more than one is an ensemble.
+        scores: Metrics by the name of the score: `fused`, `word_stream`, `region_stream`, `pooled`, `level_0`...
+        hardware: The machine.
+        commit: The code.
+        seconds: Time of encoding and scoring.
+        pointing: By stream, the fraction of words whose most attended region is the right one (the demo).
+        binding: By score, the accuracy on pairs that differ only in which word goes with which (the demo).
+        folds: By score, the metrics of each fold (`coco-1k`).
+    """
+
+    __pydantic_config__ = STRICT
+
+    data: str
+    split: str
+    protocol: ProtocolName
+    images: int
+    captions: int
+    models: tuple[str, ...]
+    scores: Mapping[str, ScoreMetrics]
+    hardware: str
+    commit: str
+    seconds: float
+    pointing: Mapping[str, float] | None = None
+    binding: Mapping[str, float] | None = None
+    folds: Mapping[str, tuple[ScoreMetrics, ...]] | None = None
+
+    def to_json(self) -> str:
+        """The report as JSON text of version 1; blocks that were not measured are left out."""
+        values: dict[str, Any] = {"version": VERSION}
+        values |= {name: value for name, value in vars(self).items() if value is not None}
+        values["scores"] = {name: metrics_to_json(metrics) for name, metrics in self.scores.items()}
+        if self.folds is not None:
+            values["folds"] = {name: [metrics_to_json(fold) for fold in folds] for name, folds in self.folds.items()}
+        return json.dumps(values, indent=2, allow_nan=False) + "\n"
+
+    def write(self, path: Path) -> None:
+        """Write the JSON, whole or not at all.
+
+        Raises:
+            DataError: Where the file cannot be written.
+        """
+        write_text(path, self.to_json())
+
+    def table(self) -> list[tuple[str, ...]]:
+        """One row a score, figures with one decimal, under `HEADER`."""
+        rows = []
+        for name, metrics in self.scores.items():
+            sides = (metrics.image_to_text, metrics.text_to_image)
+            figures = [figure for side in sides for figure in (side.r1, side.r5, side.r10)]
+            rows.append((name, *(f"{figure:.1f}" for figure in (*figures, metrics.rsum))))
+        return rows
+
+
+def read_report(path: Path) -> Report:
+    """Read a report strictly.
+
+    Raises:
+        DataError: Where the file is missing, is no JSON, is of another version, lacks a name or holds an unknown one,
+            or where an rsum is not the sum of its recalls.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); expected a report of `evaluate --json`.") from None
+    except ValueError as error:  # no UTF-8, no JSON, or NaN
+        raise DataError(f"{path} is not valid JSON ({error}); write the report again.") from None
+    version = values.pop("version", None) if isinstance(values, dict) else None
+    if version != VERSION:
+        raise DataError(f"{path} is a report of version {version}; expected {VERSION}. Write it with this tshsr.")
+    rsums = take_rsums(values)
+    try:
+        report = TypeAdapter(Report).validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"{path}: {place}: {first['msg']}; got {first['input']!r}. Write the report again.") from None
+    check_rsums(path, report, rsums)
+    return report
+
+
+def metrics_to_json(metrics: ScoreMetrics) -> dict[str, Any]:
+    """The block of one score."""
+    return {**asdict(metrics), "rsum": metrics.rsum}
+
+
+def take_rsums(values: dict[str, Any]) -> list[object]:
+    """Take the rsums, which follow from the recalls, out of a report's values, in the order of `all_metrics`."""
+    folds = values.get("folds")
+    lists = folds.values() if isinstance(folds, dict) else ()
+    scores = values.get("scores")
+    blocks = list(scores.values()) if isinstance(scores, dict) else []
+    blocks += [block for fold in lists if isinstance(fold, list) for block in fold]
+    return [block.pop("rsum", None) if isinstance(block, dict) else None for block in blocks]
+
+
+def check_rsums(path: Path, report: Report, rsums: list[object]) -> None:
+    """Refuse a report whose sums do not add up.
+
+    Raises:
+        DataError: Names the first such sum.
+    """
+    named = list(report.scores.items())
+    named += [(f"{name} (a fold)", fold) for name, folds in (report.folds or {}).items() for fold in folds]
+    for (name, metrics), rsum in zip(named, rsums, strict=True):
+        if not isinstance(rsum, int | float) or abs(rsum - metrics.rsum) > 1e-6:
+            raise DataError(
+                f"{path}: rsum of {name} is {rsum}, but its six recalls add up to {metrics.rsum:.6g}; "
+                "the file was changed by hand. Write the report again."
+            )
+
+
+def refuse_constant(constant: str) -> float:
+    """Refuse NaN and Infinity, which are no JSON.
+
+    Raises:
+        ValueError: Always.
+    """
+    raise ValueError(f"{constant} is no number")

@@ -1,0 +1,260 @@
+"""A report is a contract: its names, its strict reading, its sentences."""
+
+import json
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import tshsr.provenance as origin
+from tshsr.errors import DataError
+from tshsr.metrics import RetrievalMetrics, ScoreMetrics
+from tshsr.provenance import commit_of, cpu_model, provenance
+from tshsr.reports import HEADER, Report, read_report
+
+FUSED = ScoreMetrics(RetrievalMetrics(50.0, 75.0, 87.5, 1.0, 3.25), RetrievalMetrics(25.0, 50.0, 62.5, 4.5, 8.125))
+POOLED = ScoreMetrics(RetrievalMetrics(0.0, 0.0, 12.5, 20.0, 21.0), RetrievalMetrics(0.0, 1.25, 2.0, 30.0, 31.0))
+REPORT = Report(
+    data="scenes",
+    split="test",
+    protocol="flickr",
+    images=8,
+    captions=40,
+    models=("a", "b"),
+    scores={"fused": FUSED, "pooled": POOLED},
+    hardware="one machine",
+    commit="abc",
+    seconds=1.5,
+)
+
+
+def written(tmp_path, **changes) -> Path:
+    """A report's file with some values of the JSON replaced; a value of None takes the name out."""
+    values = json.loads(REPORT.to_json()) | changes
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps({name: value for name, value in values.items() if value is not None}))
+    return path
+
+
+def test_the_json_is_version_1_with_exactly_the_names_of_the_contract():
+    assert json.loads(REPORT.to_json()) == {
+        "version": 1,
+        "data": "scenes",
+        "split": "test",
+        "protocol": "flickr",
+        "images": 8,
+        "captions": 40,
+        "models": ["a", "b"],
+        "scores": {
+            "fused": {
+                "image_to_text": {"r1": 50.0, "r5": 75.0, "r10": 87.5, "medr": 1.0, "meanr": 3.25},
+                "text_to_image": {"r1": 25.0, "r5": 50.0, "r10": 62.5, "medr": 4.5, "meanr": 8.125},
+                "rsum": 350.0,
+            },
+            "pooled": {
+                "image_to_text": {"r1": 0.0, "r5": 0.0, "r10": 12.5, "medr": 20.0, "meanr": 21.0},
+                "text_to_image": {"r1": 0.0, "r5": 1.25, "r10": 2.0, "medr": 30.0, "meanr": 31.0},
+                "rsum": 15.75,
+            },
+        },
+        "hardware": "one machine",
+        "commit": "abc",
+        "seconds": 1.5,
+    }
+
+
+def test_blocks_of_the_demo_and_of_folds_appear_only_when_given():
+    full = replace(
+        REPORT, pointing={"word_stream": 0.75}, binding={"fused": 0.9}, protocol="coco-1k", folds={"fused": (POOLED,)}
+    )
+    values = json.loads(full.to_json())
+    assert values["pointing"] == {"word_stream": 0.75}
+    assert values["binding"] == {"fused": 0.9}
+    assert values["folds"]["fused"][0]["rsum"] == 15.75
+    assert {"pointing", "binding", "folds"}.isdisjoint(json.loads(REPORT.to_json()))
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        REPORT,
+        replace(REPORT, pointing={"word_stream": 0.75}, binding={"fused": 0.9}),
+        replace(REPORT, protocol="coco-1k", folds={"fused": (FUSED, POOLED), "pooled": (POOLED, POOLED)}),
+    ],
+)
+def test_a_written_report_reads_back_equal(tmp_path, report):
+    report.write(tmp_path / "new" / "report.json")
+    assert read_report(tmp_path / "new" / "report.json") == report
+
+
+def test_writing_leaves_nothing_but_the_report(tmp_path):
+    (tmp_path / "report.json").write_text("old")
+    REPORT.write(tmp_path / "report.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path):
+    REPORT.write(tmp_path / "report.json")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        replace(REPORT, seconds=float("nan")).write(tmp_path / "report.json")
+    assert read_report(tmp_path / "report.json") == REPORT
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_place_that_is_no_folder_is_refused_in_one_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"report\.json"):
+        REPORT.write(tmp_path / "file" / "report.json")
+
+
+def test_the_table_has_one_row_a_score():
+    assert REPORT.table() == [
+        ("fused", "50.0", "75.0", "87.5", "25.0", "50.0", "62.5", "350.0"),
+        ("pooled", "0.0", "0.0", "12.5", "0.0", "1.2", "2.0", "15.8"),
+    ]
+    assert len(HEADER) == 8
+    assert HEADER[:2] == ("score", "image to text R@1")
+
+
+def test_a_missing_report_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"none\.json cannot be read \(No such file or directory\); expected a report"):
+        read_report(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"{", r"report\.json is not valid JSON \(Expecting property name"),
+        (b"\xff\xfe", r"report\.json is not valid JSON \('utf-8' codec"),
+        (b'{"version": NaN}', r"is not valid JSON \(NaN is no number\)"),
+        (b"[]", "is a report of version None; expected 1"),
+        (b"{}", "is a report of version None; expected 1"),
+        (b'{"version": 2}', "is a report of version 2; expected 1. Write it with this tshsr"),
+        (b'{"version": 1}', "data: Field required"),
+        (b'{"version": 1, "scores": 3, "folds": {"fused": 4}}', "data: Field required"),
+    ],
+)
+def test_what_is_no_report_is_refused(tmp_path, content, sentence):
+    path = tmp_path / "report.json"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=sentence):
+        read_report(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"hardware": None}, "hardware: Field required"),
+        ({"rsum": 3}, "rsum: Unexpected keyword argument; got 3"),
+        ({"images": "8"}, "images: Input should be a valid integer; got '8'"),
+        ({"protocol": "coco"}, "protocol: Input should be 'flickr', 'coco-1k' or 'coco-5k'; got 'coco'"),
+        ({"scores": {"fused": {"rsum": 1}}}, r"scores\.fused\.image_to_text: Field required"),
+    ],
+)
+def test_values_that_do_not_fit_are_named(tmp_path, changes, sentence):
+    with pytest.raises(DataError, match=sentence):
+        read_report(written(tmp_path, **changes))
+
+
+def test_an_unknown_figure_is_named(tmp_path):
+    values = json.loads(REPORT.to_json())
+    values["scores"]["fused"]["image_to_text"]["r20"] = 90.0
+    with pytest.raises(DataError, match=r"scores\.fused\.image_to_text\.r20: Unexpected keyword argument"):
+        read_report(written(tmp_path, scores=values["scores"]))
+
+
+@pytest.mark.parametrize("rsum", [351.0, None, "350"])
+def test_an_rsum_that_does_not_add_up_is_refused(tmp_path, rsum):
+    values = json.loads(REPORT.to_json())
+    values["scores"]["fused"]["rsum"] = rsum
+    with pytest.raises(DataError, match=f"rsum of fused is {rsum}, but its six recalls add up to 350;"):
+        read_report(written(tmp_path, scores=values["scores"]))
+
+
+def test_an_rsum_of_a_fold_that_does_not_add_up_is_refused(tmp_path):
+    folded = json.loads(replace(REPORT, folds={"pooled": (POOLED, POOLED)}).to_json())["folds"]
+    folded["pooled"][1]["rsum"] = 16
+    with pytest.raises(DataError, match=r"rsum of pooled \(a fold\) is 16, but its six recalls add up to 15\.75"):
+        read_report(written(tmp_path, folds=folded))
+
+
+def git(folder, *arguments):
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
+    return subprocess.run(
+        ["git", *identity, "-C", str(folder), *arguments], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A repository that holds a package."""
+    package = tmp_path / "src" / "package"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--quiet", "-m", "one")
+    return package
+
+
+def test_the_commit_is_that_of_the_checkout(checkout):
+    assert commit_of(checkout) == git(checkout, "rev-parse", "HEAD")
+    assert len(commit_of(checkout)) == 40
+
+
+def test_a_changed_package_says_so(checkout):
+    (checkout / "new.py").write_text("x = 1\n")
+    assert commit_of(checkout) == git(checkout, "rev-parse", "HEAD") + "+changed"
+
+
+def test_changes_outside_the_package_do_not_count(checkout):
+    (checkout.parent.parent / "results.json").write_text("{}")
+    assert commit_of(checkout) == git(checkout, "rev-parse", "HEAD")
+
+
+def test_a_hook_of_another_repository_does_not_mislead(checkout, tmp_path_factory, monkeypatch):
+    other = tmp_path_factory.mktemp("other")
+    git(other, "init", "--quiet")
+    expected = git(checkout, "rev-parse", "HEAD")
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    assert commit_of(checkout) == expected
+
+
+def test_a_package_installed_inside_a_foreign_repository_is_unknown(checkout):
+    installed = checkout.parent.parent / ".venv" / "package"
+    installed.mkdir(parents=True)
+    (installed / "__init__.py").write_text("")
+    assert commit_of(installed) == "unknown"
+
+
+def test_outside_a_checkout_or_without_git_the_commit_is_unknown(checkout, tmp_path_factory, monkeypatch):
+    bare = tmp_path_factory.mktemp("bare")
+    (bare / "__init__.py").write_text("")
+    assert commit_of(bare) == "unknown"
+    monkeypatch.setenv("PATH", "")
+    assert commit_of(checkout) == "unknown"
+
+
+def test_provenance_names_machine_versions_and_time():
+    where = provenance()
+    assert where["versions"]["torch"] == torch.__version__
+    assert where["versions"]["numpy"] == np.__version__
+    assert set(where["versions"]) == {"python", "torch", "numpy", "tshsr"}
+    assert f"{origin.usable_cores()} cores" in where["hardware"]
+    assert where["time"].endswith("+00:00")
+
+
+def test_the_gpu_is_part_of_the_hardware(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
+    assert origin.hardware().endswith(", 2 x NVIDIA H200")
+
+
+def test_the_cpu_is_read_where_the_system_tells_it(tmp_path):
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: Some CPU @ 2.0\nmodel name\t: Some CPU @ 2.0\n")
+    assert cpu_model(tmp_path / "cpuinfo") == "Some CPU @ 2.0"
+    assert cpu_model(tmp_path / "none")
