@@ -29,7 +29,7 @@ def candidate_pairs(
     noise = torch.rand(pooled.shape, generator=torch.Generator().manual_seed(seed)).to(pooled.device)
     chosen = own.clone()
     for score, number in ((pooled.detach().float(), (count + 1) // 2), (noise, count // 2)):
-        masked = score.masked_fill(own, -torch.inf)
+        masked = score.masked_fill(chosen, -torch.inf)
         for axis in (0, 1):
             best = masked.topk(min(number, masked.shape[axis]), dim=axis).indices
             chosen.scatter_(axis, best, value=True)

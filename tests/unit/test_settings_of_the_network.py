@@ -1,0 +1,76 @@
+"""Settings that cannot work are refused in one sentence."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests import tiny
+from tshsr.batches import CaptionBatch, ImageBatch
+from tshsr.config import LossConfig, ReasoningConfig
+from tshsr.errors import InputError, SettingsError
+from tshsr.models import Tshsr, build_matcher
+from tshsr.objective import Objective
+
+
+def test_a_level_without_seeds_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"3 levels and seeds \(8, 3\); expected one number of seeds"):
+        Tshsr(tiny.config(reasoning=ReasoningConfig(levels=3)))
+    with pytest.raises(SettingsError, match="at least 1"):
+        Tshsr(tiny.config(reasoning=ReasoningConfig(seeds=(4, 0))))
+
+
+def test_an_update_that_sees_nothing_is_refused() -> None:
+    with pytest.raises(SettingsError, match="turn `context` or `local` on, or set levels to 0"):
+        Tshsr(tiny.config(reasoning=ReasoningConfig(context=False, local=False)))
+    Tshsr(tiny.config(reasoning=ReasoningConfig(levels=0, context=False, local=False)))
+
+
+def test_widths_that_are_unknown_are_refused() -> None:
+    with pytest.raises(SettingsError, match="encoder widths are 0 -> 12; expected positive numbers"):
+        Tshsr(tiny.config(encoder=replace(tiny.ENCODER, feature_dim=0)))
+    with pytest.raises(SettingsError, match="the vocabulary has 0 tokens"):
+        Tshsr(tiny.config(encoder=replace(tiny.ENCODER, vocabulary=0)))
+    with pytest.raises(SettingsError, match="word_dim 8 is no multiple of transformer_heads 3"):
+        Tshsr(tiny.config(encoder=replace(tiny.ENCODER, text="transformer", transformer_heads=3)))
+
+
+def test_features_of_another_width_are_refused() -> None:
+    with pytest.raises(InputError, match="region features are 9 wide; this network expects 7"):
+        tiny.network().encode_images(ImageBatch(torch.zeros(1, 2, 9), torch.ones(1, 2, dtype=torch.bool)))
+
+
+def test_missing_boxes_are_refused_where_the_network_needs_them() -> None:
+    network = tiny.network(encoder=replace(tiny.ENCODER, boxes=True))
+    with pytest.raises(InputError, match="uses box geometry and the images have no boxes"):
+        network.encode_images(ImageBatch(torch.zeros(1, 2, 7), torch.ones(1, 2, dtype=torch.bool)))
+
+
+def test_a_caption_beyond_the_transformers_positions_is_refused() -> None:
+    network = tiny.network(encoder=replace(tiny.ENCODER, text="transformer"))
+    with pytest.raises(InputError, match="a caption has 257 words; the transformer encoder takes 256"):
+        network.encode_captions(CaptionBatch(torch.ones(1, 257, dtype=torch.long), torch.ones(1, 257, dtype=torch.bool)))
+
+
+def test_an_objective_without_any_loss_is_refused() -> None:
+    with pytest.raises(SettingsError, match="every loss weight is 0"):
+        Objective(tiny.network(), LossConfig(fused=0, streams=0, levels=0, pooled=0))
+
+
+def test_a_batch_is_checked_at_the_door() -> None:
+    one = torch.ones(1, 2, dtype=torch.bool)
+    with pytest.raises(InputError, match=r"regions have shape \(2, 7\); expected 3 axes"):
+        ImageBatch(torch.zeros(2, 7), one)
+    with pytest.raises(InputError, match=r"regions\[0, 1\] \(image, region\) holds a value that is not finite"):
+        ImageBatch(torch.tensor([[[0.0, 1.0], [float("nan"), 0.0]]]), one)
+    with pytest.raises(InputError, match="row 0 of regions is all padding"):
+        ImageBatch(torch.zeros(1, 2, 7), ~one)
+
+
+def test_the_same_seed_builds_the_same_network() -> None:
+    networks = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        networks.append(build_matcher(tiny.config()))
+    for left, right in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
+        assert torch.equal(left, right)
