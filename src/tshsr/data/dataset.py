@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from tshsr.data.regions import RegionFeatures
+from tshsr.errors import DataError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """Images and captions of one split; correspondence is data, never a constant 5.
 
@@ -18,11 +19,15 @@ class Split:
         data: Name of the data set (its folder's name).
         name: Name of the split: train, dev, test, ...
         regions: The region features; row i belongs to image i.
-        captions: Raw captions.
+        captions: Raw captions; a collection to search in may have none.
         image_of_caption: int64, for each caption the number of its image.
         image_ids: The name of each image: a file name, a COCO id, or its row number.
         extractor: Who made the features. A model refuses features of another extractor.
         pictures: Folder that holds the picture files, where there is one.
+        files: Picture file of each image relative to `pictures`; None where the image ids are the file names.
+
+    Raises:
+        DataError: Where the parts do not fit each other.
     """
 
     data: str
@@ -33,3 +38,29 @@ class Split:
     image_ids: tuple[str, ...]
     extractor: str
     pictures: Path | None = None
+    files: tuple[str | None, ...] | None = None
+
+    def __post_init__(self) -> None:
+        where, images = f"{self.data}, split {self.name}", len(self.regions)
+        if self.image_of_caption.shape != (len(self.captions),) or self.image_of_caption.dtype != np.int64:
+            raise DataError(
+                f"{where}: image_of_caption is {self.image_of_caption.dtype} of shape {self.image_of_caption.shape}; "
+                f"expected one int64 for each of the {len(self.captions)} captions."
+            )
+        outside = np.flatnonzero((self.image_of_caption < 0) | (self.image_of_caption >= images))
+        if len(outside):
+            raise DataError(
+                f"{where}: caption {outside[0]} belongs to image {self.image_of_caption[outside[0]]}; "
+                f"there are images 0 to {images - 1}."
+            )
+        for name, values in (("image ids", self.image_ids), ("picture files", self.files)):
+            if values is not None and len(values) != images:
+                raise DataError(f"{where}: {len(values)} {name} for {images} images; expected one each.")
+
+    def picture(self, image: int) -> Path | None:
+        """The picture file of an image, where it is at hand."""
+        name = self.image_ids[image] if self.files is None else self.files[image]
+        if self.pictures is None or name is None:
+            return None
+        path = self.pictures / name
+        return path if path.is_file() else None

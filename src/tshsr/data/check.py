@@ -1,0 +1,161 @@
+"""What is in a data set, and whether all of it can be used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tshsr.data.dataset import Split
+from tshsr.data.layouts import Layout, find_data, layout_of, open_split, splits_of
+from tshsr.data.manifest import read_manifest, sha256_of
+from tshsr.errors import DataError
+
+BLOCK = 64
+Progress = Callable[[int, int], None]
+"""Called now and then with how many images are done, and of how many."""
+
+
+@dataclass(frozen=True)
+class SplitInfo:
+    """One split in short; `regions` is the most that an image has."""
+
+    name: str
+    images: int
+    captions: int
+    regions: int
+    boxes: bool
+    masked: bool
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """A data set in short; `bytes` counts every file in its folder, pictures too."""
+
+    data: str
+    layout: Layout
+    extractor: str
+    feature_dim: int
+    dtype: str
+    bytes: int
+    splits: tuple[SplitInfo, ...]
+
+
+def inspect(data: str | Path) -> DataInfo:
+    """Say what is there; reads captions and headers, no features.
+
+    Raises:
+        DataError: Where the data can't be opened.
+    """
+    path = find_data(data)
+    splits = [open_split(path, name) for name in splits_of(path)]
+    folder = path if path.is_dir() else path.parent
+    return DataInfo(
+        data=str(path),
+        layout=layout_of(path),
+        extractor=splits[0].extractor,
+        feature_dim=splits[0].regions.feature_dim,
+        dtype=str(splits[0].regions.dtype),
+        bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+        splits=tuple(_split_info(split) for split in splits),
+    )
+
+
+def _split_info(split: Split) -> SplitInfo:
+    regions = split.regions
+    boxes, masked = regions.boxes is not None, regions.mask is not None
+    return SplitInfo(split.name, len(regions), len(split.captions), regions.regions, boxes, masked)
+
+
+def check_data(data: str | Path, progress: Progress | None = None) -> tuple[list[str], dict[str, object]]:
+    """Read all of a data set and collect what is wrong with it.
+
+    Returns:
+        One sentence for each problem (none: all is well), and the fields of `DataInfo` (none where it can't be
+        opened).
+
+    Raises:
+        DataError: Where there is no such data, or no known layout.
+    """
+    path = find_data(data)
+    layout = layout_of(path)
+    try:
+        names = splits_of(path)
+        problems = _wrong_hashes(path) if layout == "store" else []
+    except DataError as error:
+        return [str(error)], {}
+    splits: list[Split] = []
+    for name in names:
+        try:
+            splits.append(open_split(path, name))
+        except DataError as error:
+            problems.append(str(error))
+    total, done = sum(len(split.regions) for split in splits), 0
+    for split in splits:
+        problems += _caption_problems(split)
+        problems += _feature_problems(split, progress, done, total)
+        done += len(split.regions)
+    problems += _split_problems(splits)
+    try:
+        return problems, asdict(inspect(path))
+    except DataError:
+        return problems, {}
+
+
+def _wrong_hashes(folder: Path) -> list[str]:
+    return [
+        f"{folder / file.name} has changed since the store was written: its hash differs. Copy or write it again."
+        for file in read_manifest(folder).files.values()
+        if sha256_of(folder / file.name) != file.sha256
+    ]
+
+
+def _caption_problems(split: Split) -> list[str]:
+    where = f"{split.data}, split {split.name}"
+    problems = [
+        f"{where}: caption {number} has no word: {caption!r}."
+        for number, caption in enumerate(split.captions)
+        if not any(letter.isalnum() for letter in caption)
+    ]
+    silent = np.bincount(split.image_of_caption, minlength=len(split.regions)) == 0
+    if split.captions and silent.any():
+        problems.append(f"{where}: {silent.sum()} images have no caption, the first is {np.flatnonzero(silent)[0]}.")
+    if len(set(split.image_ids)) != len(split.image_ids):
+        problems.append(f"{where}: {len(split.image_ids)} images share {len(set(split.image_ids))} ids.")
+    return problems
+
+
+def _feature_problems(split: Split, progress: Progress | None, done: int, total: int) -> list[str]:
+    """Read every image; a bad one hides at most the others of its block."""
+    problems = []
+    for start in range(0, len(split.regions), BLOCK):
+        stop = min(start + BLOCK, len(split.regions))
+        try:
+            split.regions.read(np.arange(start, stop))
+        except DataError as error:
+            problems.append(str(error))
+        if progress is not None:
+            progress(done + stop, total)
+    return problems
+
+
+def _split_problems(splits: list[Split]) -> list[str]:
+    """Splits that don't belong together, and training images that come back elsewhere."""
+    problems = []
+    for split in splits[1:]:
+        if split.regions.feature_dim != splits[0].regions.feature_dim:
+            widths = f"{split.regions.feature_dim} and {splits[0].regions.feature_dim}"
+            problems.append(f"{split.data}: splits {split.name} and {splits[0].name} have features of widths {widths}.")
+    named = {split.name: set(split.image_ids) for split in splits if not has_row_numbers(split)}
+    training = named.pop("train", set())
+    for name, ids in named.items():
+        if shared := len(ids & training):
+            problems.append(f"{splits[0].data}: {shared} images of split {name} are training images too.")
+    return problems
+
+
+def has_row_numbers(split: Split) -> bool:
+    """Whether the image ids are only row numbers, which say nothing outside their split."""
+    return split.image_ids == tuple(str(image) for image in range(len(split.image_ids)))

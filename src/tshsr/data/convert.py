@@ -1,0 +1,165 @@
+"""SCAN and Karpathy layouts into our feature store, one block of images at a time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tshsr.data.check import Progress, has_row_numbers
+from tshsr.data.dataset import Split
+from tshsr.data.layouts import find_data, layout_of, open_split, splits_of
+from tshsr.data.store import StoreCaption, StoreImage, write_store
+from tshsr.errors import DataError
+
+LOG = logging.getLogger(__name__)
+BLOCK = 64
+
+
+def convert(
+    source: str | Path,
+    out: str | Path,
+    *,
+    extractor: str = "",
+    pictures: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Write all splits of a data set as one feature store; numbers, order and dtype stay as they are.
+
+    An image that is in two splits (COCO's test and testall) is stored once for each.
+
+    Args:
+        source: A folder in SCAN's layout, or Karpathy's JSON or its folder.
+        out: Folder of the store, another one than the source.
+        extractor: Who made the features; empty keeps the name that the reader gives them.
+        pictures: Folder of the pictures, recorded in the store; without it the one beside the features, if any.
+        progress: Called after each block.
+
+    Returns:
+        The folder of the store.
+
+    Raises:
+        DataError: Where the source can't be read, is a store already, or the store can't be written.
+    """
+    path, out = find_data(source), Path(out)
+    layout = layout_of(path)
+    if layout == "store":
+        raise DataError(f"{path} is a feature store already; it can be used as it is.")
+    if out.resolve() in (path.resolve(), path.resolve().parent if path.is_file() else None):
+        raise DataError(f"{out} is the source itself; name another folder for the store.")
+    if pictures is not None and not Path(pictures).is_dir():
+        raise DataError(f"{pictures} is no folder; name the one that holds the pictures, or leave it out.")
+    splits = [open_split(path, name) for name in splits_of(path)]
+    if pictures is not None:
+        splits = [replace(split, pictures=Path(pictures)) for split in splits]
+    _check_widths(path, splits)
+    settings: dict[str, object] = {"converted_from": layout, "data": splits[0].data}
+    if splits[0].pictures is not None:
+        settings["pictures"] = str(splits[0].pictures.resolve())
+    ids = unique_ids(splits)
+    mask = _mask(splits)
+    write_store(
+        out,
+        extractor=extractor or splits[0].extractor,
+        settings=settings,
+        images=[image for split in splits for image in _images(split, ids[split.name])],
+        captions=[caption for split in splits for caption in _captions(split, ids[split.name])],
+        regions=_blocks(splits, progress),
+        boxes=_boxes(splits),
+        mask=None if mask.all() else mask,
+    )
+    return out
+
+
+def unique_ids(splits: list[Split]) -> dict[str, list[str]]:
+    """Image ids for one store, by split: as they are where they can be, else with the split's name and their row."""
+    taken: set[str] = set()
+    ids: dict[str, list[str]] = {}
+    # The larger splits first: of test and testall, testall keeps the COCO ids that extra metrics ask for.
+    for split in sorted(splits, key=lambda split: len(split.regions), reverse=True):
+        numbered = has_row_numbers(split)
+        ids[split.name] = []
+        for row, name in enumerate(split.image_ids):
+            short, long = f"{split.name}/{name}", f"{split.name}/{name}/{row}"
+            wishes = (short, long) if numbered else (name, short, long)
+            unique = next((wish for wish in wishes if wish not in taken), long)
+            taken.add(unique)
+            ids[split.name].append(unique)
+    return ids
+
+
+def _check_widths(path: Path, splits: list[Split]) -> None:
+    widths = {split.name: split.regions.feature_dim for split in splits}
+    if len(set(widths.values())) > 1:
+        listed = ", ".join(f"{name} {width}" for name, width in widths.items())
+        raise DataError(f"{path}: the splits have features of different widths ({listed}); expected one extractor.")
+
+
+def _images(split: Split, names: list[str]) -> Iterator[StoreImage]:
+    for image, name in enumerate(names):
+        picture = split.picture(image)
+        file = None if split.files is None else split.files[image]
+        if picture is None or split.pictures is None:
+            yield StoreImage(name, file)
+            continue
+        width, height = _size(picture)
+        yield StoreImage(name, picture.relative_to(split.pictures).as_posix(), width, height)
+
+
+def _size(picture: Path) -> tuple[int, int]:
+    try:
+        with Image.open(picture) as opened:
+            return opened.size
+    except OSError as error:
+        raise DataError(f"{picture} is no readable picture ({error}); copy it again or take it away.") from None
+
+
+def _captions(split: Split, names: list[str]) -> Iterator[StoreCaption]:
+    counts = np.zeros(len(names), np.int64)
+    for text, image in zip(split.captions, split.image_of_caption.tolist(), strict=True):
+        yield StoreCaption(f"{names[image]}#{counts[image]}", names[image], text, split.name)
+        counts[image] += 1
+
+
+def _blocks(splits: list[Split], progress: Progress | None) -> Iterator[np.ndarray]:
+    dtype = np.result_type(*{split.regions.dtype for split in splits})
+    longest = max(split.regions.regions for split in splits)
+    total, done = sum(len(split.regions) for split in splits), 0
+    for split in splits:
+        for start in range(0, len(split.regions), BLOCK):
+            block = split.regions.read_array(np.arange(start, min(start + BLOCK, len(split.regions))))
+            yield _padded(block, longest).astype(dtype, copy=False)
+            done += len(block)
+            if progress is not None:
+                progress(done, total)
+
+
+def _padded(array: np.ndarray, regions: int) -> np.ndarray:
+    missing = regions - array.shape[1]
+    return np.pad(array, ((0, 0), (0, missing), *((0, 0),) * (array.ndim - 2))) if missing else array
+
+
+def _mask(splits: list[Split]) -> np.ndarray:
+    longest = max(split.regions.regions for split in splits)
+    masks = []
+    for split in splits:
+        given = split.regions.mask
+        mask = np.ones((len(split.regions), split.regions.regions), np.bool_) if given is None else given
+        masks.append(_padded(mask, longest))
+    return np.concatenate(masks)
+
+
+def _boxes(splits: list[Split]) -> np.ndarray | None:
+    """Boxes of all splits; explanations need them, so say when they get lost."""
+    longest = max(split.regions.regions for split in splits)
+    there = [split.regions.boxes for split in splits if split.regions.boxes is not None]
+    if len(there) == len(splits):
+        return np.concatenate([_padded(boxes, longest) for boxes in there])
+    if there:
+        without = ", ".join(split.name for split in splits if split.regions.boxes is None)
+        LOG.warning("Boxes are left out of the store: split %s has none.", without)
+    return None

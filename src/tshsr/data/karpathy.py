@@ -1,0 +1,164 @@
+"""Karpathy's `dataset*.json` (splits and sentences) with region features beside it.
+
+Features are `features.npy` (one row for each image, in the order of the JSON), or a folder `features` with one .npy
+(regions x features, any number of regions) for each image, named by its picture file, its COCO id or its imgid.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tshsr.data.dataset import Split
+from tshsr.data.npy import NpyFile, NpyFolder
+from tshsr.data.precomp import extractor_name, pictures_folder, read_boxes
+from tshsr.data.regions import RegionFeatures
+from tshsr.errors import DataError
+
+SPLITS = {"train": "train", "restval": "train", "val": "dev", "test": "test"}
+"""Our name of each split of the JSON; restval joins train, as everyone does."""
+
+
+@dataclass(frozen=True)
+class KarpathyImage:
+    """One image of the JSON: its row there, its split in our words, its names and captions."""
+
+    row: int
+    split: str
+    file: str
+    folder: str
+    imgid: str
+    cocoid: str | None
+    captions: tuple[str, ...]
+
+
+def find_json(data: Path) -> Path | None:
+    """The JSON file: `data` itself, or the only `dataset*.json` in it.
+
+    Raises:
+        DataError: Where there are several.
+    """
+    if data.is_file() and data.suffix == ".json":
+        return data
+    found = sorted(data.glob("dataset*.json"))
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise DataError(f"{data} holds several data sets ({names}); name one of these files instead of the folder.")
+    return found[0] if found else None
+
+
+def karpathy_splits(path: Path) -> tuple[str, ...]:
+    """Splits of the JSON, in our words."""
+    return tuple(sorted({image.split for image in read_images(path)}))
+
+
+def open_karpathy(path: Path, split: str) -> Split:
+    """Open one split (train, dev, test).
+
+    Raises:
+        DataError: Where the JSON or the features are missing or damaged, or don't fit each other.
+    """
+    everything = read_images(path)
+    images = [image for image in everything if image.split == split]
+    if not images:
+        names = ", ".join(sorted({image.split for image in everything}))
+        raise DataError(f"{path} has no split {split!r}; it has {names}.")
+    regions = _open_regions(path.parent, images, len(everything))
+    return Split(
+        data=path.stem.removeprefix("dataset_"),
+        name=split,
+        regions=regions,
+        captions=tuple(caption for image in images for caption in image.captions),
+        image_of_caption=np.repeat(np.arange(len(images)), [len(image.captions) for image in images]),
+        image_ids=tuple(image.cocoid or image.file for image in images),
+        extractor=extractor_name(path.parent, regions.feature_dim),
+        pictures=pictures_folder(path.parent),
+        files=tuple(f"{image.folder}/{image.file}" if image.folder else image.file for image in images),
+    )
+
+
+def read_images(path: Path) -> list[KarpathyImage]:
+    """All images of the JSON.
+
+    Raises:
+        DataError: Where the file can't be read or an entry lacks something.
+    """
+    try:
+        values = json.loads(path.read_bytes(), object_hook=_lean)
+    except OSError as error:
+        raise DataError(f"Cannot read {path}: {error.strerror}.") from None
+    except ValueError as error:
+        raise DataError(f"{path} is not valid JSON ({error}); download it again.") from None
+    if not isinstance(values, dict) or not isinstance(values.get("images"), list) or not values["images"]:
+        raise DataError(f"{path} has no list of images; expected Karpathy's dataset JSON.")
+    return [_image(path, row, entry) for row, entry in enumerate(values["images"])]
+
+
+def _lean(entry: dict[str, Any]) -> Any:
+    """Keep only the text of a sentence: COCO's words would fill most of a gigabyte."""
+    if "imgid" in entry and ("raw" in entry or "tokens" in entry):
+        return str(entry["raw"]).strip() if "raw" in entry else " ".join(entry["tokens"])
+    return entry
+
+
+def _image(path: Path, row: int, entry: Any) -> KarpathyImage:
+    where = f"{path}: images[{row}]"
+    if not isinstance(entry, dict) or not isinstance(entry.get("filename"), str):
+        raise DataError(f"{where} has no filename; expected Karpathy's dataset JSON.")
+    if entry.get("split") not in SPLITS:
+        raise DataError(f"{where} has split {entry.get('split')!r}; expected one of {', '.join(SPLITS)}.")
+    captions = entry.get("sentences")
+    if not isinstance(captions, list) or not captions or not all(isinstance(text, str) and text for text in captions):
+        raise DataError(f"{where} ({entry['filename']}) lacks sentences, or one has neither raw text nor tokens.")
+    return KarpathyImage(
+        row=row,
+        split=SPLITS[entry["split"]],
+        file=entry["filename"],
+        folder=str(entry.get("filepath", "")),
+        imgid=str(entry.get("imgid", row)),
+        cocoid=str(entry["cocoid"]) if "cocoid" in entry else None,
+        captions=tuple(captions),
+    )
+
+
+def _open_regions(folder: Path, images: list[KarpathyImage], rows: int) -> RegionFeatures:
+    chosen = np.array([image.row for image in images], np.int64)
+    boxes = read_boxes(folder / "boxes")
+    if boxes is not None and len(boxes) != rows:
+        raise DataError(f"{folder}: boxes of {len(boxes)} images; expected {rows}, in the order of the JSON.")
+    boxes = None if boxes is None else boxes[chosen]
+    if (folder / "features").is_dir():
+        source = NpyFolder.open(folder / "features", _feature_names(folder / "features", images))
+        mask = np.arange(source.shape[1]) < source.counts[:, None]
+        if boxes is not None:  # they are padded for the whole data set, the features only for this split
+            boxes = boxes[:, : source.shape[1]]
+        return RegionFeatures(source, np.arange(len(images)), boxes, None if mask.all() else mask)
+    stored = NpyFile.open(folder / "features.npy", axes=3)
+    if stored.shape[0] != rows:
+        raise DataError(
+            f"{stored.path}: features of {stored.shape[0]} images; expected {rows}, "
+            "one row an image in the order of the JSON."
+        )
+    return RegionFeatures(stored, chosen, boxes)
+
+
+def _feature_names(folder: Path, images: list[KarpathyImage]) -> list[str]:
+    """Each image's file. One way of naming must fit all: the imgid of one image may be the COCO id of another."""
+    there = {path.name for path in folder.iterdir()}
+    ways = (
+        [f"{Path(image.file).stem}.npy" for image in images],
+        [f"{image.cocoid}.npy" for image in images],
+        [f"{image.imgid}.npy" for image in images],
+    )
+    fewest = min(ways, key=lambda names: sum(name not in there for name in names))
+    missing = [name for name in fewest if name not in there]
+    if missing:
+        raise DataError(
+            f"{folder} lacks {len(missing)} of {len(images)} files, for example {missing[0]}; "
+            "expected one .npy an image, named by its picture file, COCO id or imgid."
+        )
+    return fewest

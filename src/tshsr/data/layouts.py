@@ -1,0 +1,148 @@
+"""One door for every layout: our store, SCAN's "precomp" files, Karpathy's JSON, and the built-in scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from tshsr.data.dataset import Split
+from tshsr.data.karpathy import SPLITS as KARPATHY_SPLITS
+from tshsr.data.karpathy import find_json, karpathy_splits, open_karpathy
+from tshsr.data.manifest import MANIFEST, read_manifest
+from tshsr.data.precomp import open_precomp, precomp_splits
+from tshsr.data.store import EVERYTHING, open_store
+from tshsr.errors import DataError, InputError
+
+Layout = Literal["store", "precomp", "karpathy"]
+SCENES = "scenes"
+ALIASES = {"dev": "val", "val": "dev"}
+SHOWN_NAMES = 8
+
+
+def open_split(data: str | Path, split: str) -> Split:
+    """Open one split of a data set in any known layout.
+
+    Args:
+        data: A folder, a Karpathy JSON, or the word "scenes" for the built-in generated data.
+        split: Its name; "dev" and "val" mean the same. "all" opens every image of a store, with or without captions.
+
+    Raises:
+        DataError: Where there is no such data or split, or a file of it is damaged.
+    """
+    path = find_data(data)
+    match layout_of(path):
+        case "store":
+            names = (*read_manifest(path).splits, EVERYTHING)
+            return open_store(path, _split_name(path, split, names))
+        case "precomp":
+            return open_precomp(path, _split_name(path, split, precomp_splits(path)))
+        case "karpathy":  # its splits have fixed names, and reading COCO's JSON twice would take seconds
+            return open_karpathy(_json(path), KARPATHY_SPLITS.get(split, split))
+
+
+def splits_of(data: str | Path) -> tuple[str, ...]:
+    """Names of the splits of a data set; ("all",) for a store without captions.
+
+    Raises:
+        DataError: Where there is no such data, or no known layout.
+    """
+    path = find_data(data)
+    match layout_of(path):
+        case "store":
+            return tuple(sorted(read_manifest(path).splits)) or (EVERYTHING,)
+        case "precomp":
+            return precomp_splits(path)
+        case "karpathy":
+            return karpathy_splits(_json(path))
+
+
+def select_images(split: Split, images: int | Sequence[int]) -> Split:
+    """A smaller split with all captions of its images; both are numbered anew.
+
+    Args:
+        split: Where to take them from.
+        images: How many from the start (all, where there are fewer), or which, in the new order.
+
+    Raises:
+        InputError: Where nothing would be left, an image is named twice, or there is no such image.
+    """
+    chosen = np.arange(min(images, len(split.regions))) if isinstance(images, int) else np.asarray(images, np.int64)
+    if len(np.unique(chosen)) != len(chosen):
+        raise InputError("select_images was given an image twice; its captions could belong to only one of the two.")
+    regions = split.regions.select(chosen)
+    new_number = np.full(len(split.regions), -1, np.int64)
+    new_number[chosen] = np.arange(len(chosen))
+    of_caption = new_number[split.image_of_caption]
+    kept = np.flatnonzero(of_caption >= 0)
+    return replace(
+        split,
+        regions=regions,
+        captions=tuple(split.captions[caption] for caption in kept),
+        image_of_caption=of_caption[kept],
+        image_ids=tuple(split.image_ids[image] for image in chosen),
+        files=None if split.files is None else tuple(split.files[image] for image in chosen),
+    )
+
+
+def find_data(data: str | Path) -> Path:
+    """The place of a data set; the word "scenes" means the built-in data, unless a store of that name is here.
+
+    Raises:
+        DataError: Where there is no such file or folder.
+    """
+    path = Path(data)
+    if str(data) == SCENES and not (path / MANIFEST).is_file():
+        from tshsr.data.scenes import scenes_folder  # it writes a store, and so stands above this module
+
+        return scenes_folder()
+    if not path.exists():
+        there = f"; {path.parent} holds {_names(path.parent)}" if path.parent.is_dir() else ""
+        raise DataError(f"{path} does not exist{there}. Name a folder of data, or the word {SCENES!r}.")
+    return path
+
+
+def layout_of(path: Path) -> Layout:
+    """Which layout a folder (or JSON file) has.
+
+    Raises:
+        DataError: Where none is known.
+    """
+    if (path / MANIFEST).is_file():
+        return "store"
+    if path.is_dir() and precomp_splits(path):
+        return "precomp"
+    if find_json(path) is not None:
+        return "karpathy"
+    holds = f"it holds {_names(path)}" if path.is_dir() else "it is a file"
+    raise DataError(
+        f"{path} has no known layout: {holds}. Expected a feature store (manifest.json), SCAN files "
+        "(train_ims.npy and train_caps.txt, ...), or Karpathy's dataset*.json with features beside it."
+    )
+
+
+def _json(path: Path) -> Path:
+    found = find_json(path)
+    if found is None:
+        raise DataError(f"{path} has lost its dataset*.json; copy it again.")
+    return found
+
+
+def _split_name(path: Path, split: str, names: tuple[str, ...]) -> str:
+    """The name that the files use."""
+    for name in (split, ALIASES.get(split)):
+        if name in names:
+            return name
+    raise DataError(f"{path} has no split {split!r}; it has {', '.join(names)}.")
+
+
+def _names(folder: Path) -> str:
+    """What is in a folder, in a few words."""
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    if not names:
+        return "nothing"
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return ", ".join(names[:SHOWN_NAMES]) + more

@@ -1,0 +1,181 @@
+"""Rows of .npy files by explicit reads: a memory map would count every page it touched as resident."""
+
+from __future__ import annotations
+
+import tokenize
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from tshsr.errors import DataError
+
+
+@dataclass(frozen=True)
+class NpyFile:
+    """One array on the disk whose rows (first axis) are read when asked for.
+
+    Attributes:
+        path: The file.
+        shape: As the header says.
+        dtype: As the header says.
+        offset: Bytes of the header.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    offset: int
+
+    @classmethod
+    def open(cls, path: Path, *, axes: int, kinds: str = "f") -> NpyFile:
+        """Read the header and check that the file holds what it promises.
+
+        Args:
+            path: The file.
+            axes: How many axes the array must have.
+            kinds: Kinds of numbers allowed: "f" floating point, "b" booleans.
+
+        Raises:
+            DataError: Where the file is missing, truncated, pickled, in Fortran order, or of another shape or dtype.
+        """
+        try:
+            with path.open("rb") as file:
+                shape, fortran, dtype = _read_header(path, file)
+                offset = file.tell()
+            size = path.stat().st_size
+        except OSError as error:
+            raise DataError(f"Cannot read {path}: {error.strerror}.") from None
+        _check_header(path, shape, dtype, fortran=fortran, axes=axes, kinds=kinds)
+        opened = cls(path, shape, dtype, offset)
+        expected = offset + shape[0] * opened.row_bytes
+        if size < expected:
+            raise DataError(
+                f"{path} is truncated: its header promises {expected} bytes for shape {shape}, found {size}. "
+                "Copy or download it again."
+            )
+        return opened
+
+    @cached_property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """The rows with these numbers, in the file's own dtype.
+
+        Raises:
+            DataError: Where the file has been cut or removed since it was opened.
+        """
+        values = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        target = values.reshape(-1).view(np.uint8).data
+        size = self.row_bytes
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                # In the order of the disk, whatever order was asked for.
+                for place in np.argsort(rows, kind="stable").tolist():
+                    file.seek(self.offset + int(rows[place]) * size)
+                    self._fill(file, target[place * size : (place + 1) * size])
+        except OSError as error:
+            raise DataError(f"Cannot read {self.path}: {error.strerror}.") from None
+        return values
+
+    def read_all(self) -> np.ndarray:
+        """Every row."""
+        return self.read(np.arange(self.shape[0]))
+
+    def _fill(self, file: BinaryIO, target: memoryview) -> None:
+        """Read until the target is full: one call may return less."""
+        while len(target):
+            got = file.readinto(target)  # type: ignore[attr-defined]
+            if not got:
+                raise DataError(f"{self.path} has become shorter since it was opened; copy or download it again.")
+            target = target[got:]
+
+    def place(self, row: int) -> str:
+        """How a message names one row."""
+        return f"{self.path}, image row {row}"
+
+
+@dataclass(frozen=True)
+class NpyFolder:
+    """One .npy file an image (regions x features), padded to the longest; rows are the images.
+
+    Attributes:
+        path: The folder.
+        files: One opened file an image.
+    """
+
+    path: Path
+    files: tuple[NpyFile, ...]
+
+    @classmethod
+    def open(cls, path: Path, names: list[str]) -> NpyFolder:
+        """Open the named files and check that they agree.
+
+        Raises:
+            DataError: Where a file can't be used, or has another width than the first one.
+        """
+        files = tuple(NpyFile.open(path / name, axes=2) for name in names)
+        for file in files:
+            if file.shape[1] != files[0].shape[1]:
+                raise DataError(
+                    f"{file.path} has features of width {file.shape[1]}; "
+                    f"expected {files[0].shape[1]} as in {files[0].path.name}. All must come from one extractor."
+                )
+        return cls(path, files)
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """int64, the number of regions of each image."""
+        return np.array([file.shape[0] for file in self.files], np.int64)
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """Images x regions (of the image that has most) x features."""
+        return len(self.files), int(self.counts.max()), self.files[0].shape[1]
+
+    @cached_property
+    def dtype(self) -> np.dtype:
+        """A dtype that holds every file's numbers."""
+        return np.result_type(*{file.dtype for file in self.files})
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """The images with these numbers; padding is zero."""
+        values = np.zeros((len(rows), *self.shape[1:]), self.dtype)
+        for place, row in enumerate(rows.tolist()):
+            file = self.files[row]
+            values[place, : file.shape[0]] = file.read(np.arange(file.shape[0]))
+        return values
+
+    def place(self, row: int) -> str:
+        """How a message names one row."""
+        return str(self.files[row].path)
+
+
+def _read_header(path: Path, file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    try:
+        version = np.lib.format.read_magic(file)
+        if version not in readers:
+            raise DataError(
+                f"{path} is a .npy file of version {version}; expected 1.0 or 2.0: save it again with numpy."
+            )
+        shape, fortran, dtype = readers[version](file)
+    except (ValueError, TypeError, SyntaxError, tokenize.TokenError):
+        raise DataError(f"{path} is no .npy file, or its header is damaged; copy or download it again.") from None
+    return shape, fortran, dtype
+
+
+def _check_header(path: Path, shape: tuple[int, ...], dtype: np.dtype, *, fortran: bool, axes: int, kinds: str) -> None:
+    if dtype.hasobject:
+        raise DataError(f"{path} holds pickled Python objects, which are never loaded; save plain numbers with numpy.")
+    if dtype.kind not in kinds or dtype.itemsize > 8:
+        expected = "bool" if kinds == "b" else "float16, float32 or float64"
+        raise DataError(f"{path} holds {dtype}; expected {expected}.")
+    if len(shape) != axes or 0 in shape:
+        raise DataError(f"{path} has shape {shape}; expected {axes} axes, none of them empty.")
+    if fortran:
+        raise DataError(f"{path} is in Fortran order; save it again with np.save(path, np.ascontiguousarray(array)).")

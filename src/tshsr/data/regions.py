@@ -1,0 +1,178 @@
+"""Region features that stay on the disk until a batch asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tshsr.batches import ImageBatch, first_not_finite
+from tshsr.data.npy import NpyFile, NpyFolder
+from tshsr.errors import DataError, InputError
+
+
+@dataclass(frozen=True, eq=False)
+class RegionFeatures:
+    """The regions of a sequence of images.
+
+    Attributes:
+        source: Where the numbers lie: images x regions x features.
+        rows: int64, for each image its row in the source (several images may share one).
+        boxes: Optional float32, images x regions x 4: x1, y1, x2, y2 as fractions of the picture.
+        mask: Optional, images x regions: True where a region is real; without it all are.
+    """
+
+    source: NpyFile | NpyFolder
+    rows: np.ndarray
+    boxes: np.ndarray | None = None
+    mask: np.ndarray | None = None
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        *,
+        rows: np.ndarray | None = None,
+        boxes: np.ndarray | None = None,
+        mask: np.ndarray | None = None,
+    ) -> RegionFeatures:
+        """Open a .npy file of images x regions x features.
+
+        Raises:
+            DataError: Where the file, the boxes or the mask can't be used.
+        """
+        source = NpyFile.open(path, axes=3)
+        return cls(source, np.arange(source.shape[0]) if rows is None else rows, boxes, mask)
+
+    def __post_init__(self) -> None:
+        where, shape = self.source.path, (len(self), self.regions)
+        if self.mask is not None:
+            check_mask(self.mask, shape, str(where))
+        if self.boxes is not None:
+            object.__setattr__(self, "boxes", check_boxes(self.boxes, self.mask, shape, str(where)))
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.rows)
+
+    @property
+    def regions(self) -> int:
+        """The most regions that an image has."""
+        return self.source.shape[1]
+
+    @property
+    def feature_dim(self) -> int:
+        """Width of a region's features."""
+        return self.source.shape[2]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """How the numbers are stored."""
+        return self.source.dtype
+
+    def read(self, images: Sequence[int] | np.ndarray) -> ImageBatch:
+        """Read some images; trailing regions that are padding in all of them are left out.
+
+        Args:
+            images: Their numbers, in any order, repeats allowed.
+
+        Raises:
+            DataError: Where a feature is not finite or the file can't be read.
+            InputError: Where there is no such image.
+        """
+        numbers = self._numbers(images)
+        regions = self.read_array(numbers)
+        mask = self._mask(numbers)
+        longest = int(np.flatnonzero(mask.any(axis=0))[-1]) + 1
+        boxes = None if self.boxes is None else torch.from_numpy(self.boxes[numbers, :longest])
+        native = np.ascontiguousarray(regions[:, :longest], regions.dtype.newbyteorder("="))
+        values = torch.from_numpy(native).float()  # a float64 too large for float32 becomes infinite, and is refused
+        self._check_finite(values, numbers)
+        return ImageBatch(values, torch.from_numpy(mask[:, :longest].copy()), boxes)
+
+    def read_array(self, images: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Images x regions x features in the stored dtype, with all padding (zero); numbers are not checked."""
+        numbers = self._numbers(images)
+        regions = self.source.read(self.rows[numbers])
+        if self.mask is not None:
+            regions[~self.mask[numbers]] = 0
+        return regions
+
+    def select(self, images: Sequence[int] | np.ndarray) -> RegionFeatures:
+        """Only these images, in this order."""
+        numbers = self._numbers(images)
+        boxes = None if self.boxes is None else self.boxes[numbers]
+        mask = None if self.mask is None else self.mask[numbers]
+        return replace(self, rows=self.rows[numbers], boxes=boxes, mask=mask)
+
+    def limited(self, images: int) -> RegionFeatures:
+        """Only the first so many images."""
+        return self.select(np.arange(min(images, len(self))))
+
+    def _numbers(self, images: Sequence[int] | np.ndarray) -> np.ndarray:
+        numbers = np.asarray(images, np.int64)
+        outside = numbers[(numbers < 0) | (numbers >= len(self))]
+        if numbers.ndim != 1 or not len(numbers) or len(outside):
+            got = f"image {outside[0]}" if len(outside) else f"numbers of shape {numbers.shape}"
+            raise InputError(
+                f"asked {self.source.path} for {got}; expected a list of numbers from 0 to {len(self) - 1}."
+            )
+        return numbers
+
+    def _mask(self, numbers: np.ndarray) -> np.ndarray:
+        if self.mask is None:
+            return np.ones((len(numbers), self.regions), np.bool_)
+        mask: np.ndarray = self.mask[numbers]
+        return mask
+
+    def _place(self, image: int) -> str:
+        return self.source.place(int(self.rows[image]))
+
+    def _check_finite(self, values: Tensor, numbers: np.ndarray) -> None:
+        bad = first_not_finite(values)
+        if bad is not None:
+            raise DataError(
+                f"{self._place(int(numbers[bad[0]]))}, region {bad[1]}: a feature is not finite "
+                "(or too large for float32). Extract this image again or leave it out."
+            )
+
+
+def check_mask(mask: np.ndarray, shape: tuple[int, ...], where: str) -> None:
+    """Refuse a mask that does not fit, or hides an image altogether.
+
+    Raises:
+        DataError: In both cases.
+    """
+    if mask.shape != shape or mask.dtype != np.bool_:
+        raise DataError(f"{where}: the mask is {mask.dtype} {mask.shape}; expected bool {shape}, True where real.")
+    empty = np.flatnonzero(~mask.any(axis=1))
+    if len(empty):
+        raise DataError(f"{where}, image {empty[0]}: every region is masked; an image needs at least one.")
+
+
+def check_boxes(boxes: np.ndarray, mask: np.ndarray | None, shape: tuple[int, ...], where: str) -> np.ndarray:
+    """Boxes as float32, zero where a region is padding.
+
+    Raises:
+        DataError: Where the shape is wrong, or a box is no x1, y1, x2, y2 in fractions of its picture.
+    """
+    if boxes.shape != (*shape, 4) or boxes.dtype.kind != "f":
+        raise DataError(f"{where}: the boxes are {boxes.dtype} {boxes.shape}; expected floats of shape {(*shape, 4)}.")
+    checked = boxes.astype(np.float32)
+    if mask is not None:
+        checked[~mask] = 0
+    inside = ((checked >= 0) & (checked <= 1)).all(axis=2)
+    ordered = (checked[..., :2] <= checked[..., 2:]).all(axis=2)
+    bad = np.argwhere(~(inside & ordered))
+    if len(bad):
+        image, region = bad[0].tolist()
+        raise DataError(
+            f"{where}: the box of image {image}, region {region} is {boxes[image, region].tolist()}; "
+            "expected x1 <= x2 and y1 <= y2, all from 0 to 1: "
+            "fractions of the picture (divide pixels by its width and height)."
+        )
+    return checked

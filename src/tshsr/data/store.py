@@ -1,0 +1,277 @@
+"""Our feature store: a folder whose manifest names, counts and hashes every file.
+
+The manifest changes last and at once. Files of an older store in the same folder keep their names until then, so a
+kill at any moment leaves the old store or the new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from tshsr.data.dataset import Split
+from tshsr.data.manifest import MANIFEST, VERSION, Manifest, StoreFile, read_manifest, read_records
+from tshsr.data.npy import NpyFile
+from tshsr.data.regions import RegionFeatures, check_boxes, check_mask
+from tshsr.errors import DataError
+from tshsr.files import replacing
+
+EVERYTHING = "all"
+"""The split that holds every image of a store, with or without captions."""
+BLOCK = 64
+
+
+@dataclass(frozen=True)
+class StoreImage:
+    """One line of `images.jsonl`.
+
+    Attributes:
+        id: The image's name, unique in the store.
+        file: The picture file, relative to the pictures folder, where there is one.
+        width: Of the picture in pixels; 0 where unknown.
+        height: Of the picture in pixels; 0 where unknown.
+    """
+
+    id: str
+    file: str | None = None
+    width: int = 0
+    height: int = 0
+
+
+@dataclass(frozen=True)
+class StoreCaption:
+    """One line of `captions.jsonl`.
+
+    Attributes:
+        id: The caption's name, unique in the store.
+        image: The `id` of its image.
+        text: The raw caption.
+        split: train, dev, test, ...
+    """
+
+    id: str
+    image: str
+    text: str
+    split: str
+
+
+def write_store(
+    folder: Path,
+    *,
+    extractor: str,
+    settings: dict[str, object],
+    images: Sequence[StoreImage],
+    captions: Sequence[StoreCaption],
+    regions: np.ndarray | Iterable[np.ndarray],
+    boxes: np.ndarray | None = None,
+    mask: np.ndarray | None = None,
+) -> None:
+    """Write a feature store, or replace the one that is in the folder; other files there stay as they are.
+
+    Args:
+        folder: Made where it is missing.
+        extractor: Who made the features; a model refuses features of another extractor.
+        settings: How they were made, and whatever else is worth keeping (JSON values).
+        images: One record an image.
+        captions: Any number of records for each image, in any order.
+        regions: Images x regions x features, floating point; or blocks of it in order, so that a set larger than
+            the memory streams through.
+        boxes: Images x regions x 4: x1, y1, x2, y2 as fractions of the picture.
+        mask: Images x regions, True where a region is real.
+
+    Raises:
+        DataError: Where the parts don't fit each other, a feature is not finite, or the disk is full.
+    """
+    _check_records(folder, images, captions)
+    first, blocks = _first_block(folder, regions)
+    shape, dtype = (len(images), *first.shape[1:]), first.dtype.newbyteorder("=")
+    if mask is not None:
+        check_mask(mask, shape[:2], str(folder))
+    if boxes is not None:
+        check_boxes(boxes, mask, shape[:2], str(folder))
+    before = _names_in_use(folder)
+    contents = {
+        "regions": ("regions.npy", _region_chunks(folder, blocks, shape, dtype, mask)),
+        "images": ("images.jsonl", _lines(images)),
+        "captions": ("captions.jsonl", _lines(captions)),
+    }
+    for role, array in (("boxes", boxes), ("mask", mask)):
+        if array is not None:
+            contents[role] = (f"{role}.npy", _array_chunks(array))
+    files = {role: _write_file(folder, _free_name(name, before), chunks) for role, (name, chunks) in contents.items()}
+    splits = dict(Counter(caption.split for caption in captions))
+    size = (len(images), len(captions), shape[1], shape[2])
+    manifest = Manifest(VERSION, extractor, settings, *size, str(dtype), splits, files)
+    with replacing(folder / MANIFEST) as file:
+        file.write((json.dumps(asdict(manifest), indent=2) + "\n").encode())
+    for name in before:  # nobody names them any more
+        (folder / name).unlink(missing_ok=True)
+
+
+def open_store(folder: Path, split: str) -> Split:
+    """Open one split of a store: the images that have captions of it, or with "all" every image.
+
+    Counts and sizes are checked here, hashes by `tshsr data check`.
+
+    Raises:
+        DataError: Where the store is damaged or has no such split.
+    """
+    manifest = read_manifest(folder)
+    if split != EVERYTHING and split not in manifest.splits:
+        known = ", ".join((*manifest.splits, EVERYTHING))
+        raise DataError(f"{folder} has no split {split!r}; it has {known}.")
+    paths = {role: folder / file.name for role, file in manifest.files.items()}
+    images = tuple(read_records(paths["images"], StoreImage, manifest.images))
+    records = read_records(paths["captions"], StoreCaption, manifest.captions)
+    captions = [caption for caption in records if split in (EVERYTHING, caption.split)]
+    rows = _rows_with_captions(paths["images"], images, captions)
+    if split == EVERYTHING:
+        rows = np.arange(len(images))
+    number_of = {images[row].id: number for number, row in enumerate(rows.tolist())}
+    return Split(
+        data=folder.resolve().name,
+        name=split,
+        regions=_open_regions(manifest, paths).select(rows),
+        captions=tuple(caption.text for caption in captions),
+        image_of_caption=np.array([number_of[caption.image] for caption in captions], np.int64),
+        image_ids=tuple(number_of),
+        extractor=manifest.extractor,
+        pictures=_pictures(folder, manifest),
+        files=tuple(images[row].file for row in rows),
+    )
+
+
+def _check_records(folder: Path, images: Sequence[StoreImage], captions: Sequence[StoreCaption]) -> None:
+    known = {image.id for image in images}
+    if len(known) != len(images) or not images:
+        raise DataError(f"{folder}: {len(images)} images with {len(known)} different ids; each needs an id of its own.")
+    if len({caption.id for caption in captions}) != len(captions):
+        raise DataError(f"{folder}: two captions share an id; each needs one of its own.")
+    for caption in captions:
+        if caption.image not in known:
+            raise DataError(f"{folder}: caption {caption.id!r} belongs to image {caption.image!r}, which is not there.")
+        if not caption.text.strip():
+            raise DataError(f"{folder}: caption {caption.id!r} is empty; give it words or leave it out.")
+        if caption.split in ("", EVERYTHING):
+            raise DataError(f"{folder}: caption {caption.id!r} has split {caption.split!r}; expected train, dev, ...")
+
+
+def _names_in_use(folder: Path) -> set[str]:
+    """Files that the present manifest names; a damaged one names none."""
+    try:
+        return {file.name for file in read_manifest(folder).files.values()}
+    except DataError:
+        return set()
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    """The name, or where an older store uses it, another one."""
+    stem, _, ending = name.rpartition(".")
+    return name if name not in taken else f"{stem}.new.{ending}"
+
+
+def _write_file(folder: Path, name: str, chunks: Iterable[bytes | memoryview]) -> StoreFile:
+    digest, size = hashlib.sha256(), 0
+    with replacing(folder / name) as file:
+        for chunk in chunks:
+            file.write(chunk)
+            digest.update(chunk)
+            size += len(chunk)
+    return StoreFile(name, size, digest.hexdigest())
+
+
+def _lines(records: Sequence[StoreImage] | Sequence[StoreCaption]) -> Iterator[bytes]:
+    for record in records:
+        yield (json.dumps(asdict(record), ensure_ascii=False) + "\n").encode()
+
+
+def _header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
+    header = io.BytesIO()
+    description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, description)
+    return header.getvalue()
+
+
+def _bytes(array: np.ndarray) -> memoryview:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def _array_chunks(array: np.ndarray) -> Iterator[bytes | memoryview]:
+    yield _header(array.shape, array.dtype)
+    yield _bytes(array)
+
+
+def _first_block(folder: Path, regions: np.ndarray | Iterable[np.ndarray]) -> tuple[np.ndarray, Iterator[np.ndarray]]:
+    """Look at the first block, which tells shape and dtype, and put it back."""
+    blocks = _sliced(regions) if isinstance(regions, np.ndarray) else iter(regions)
+    first = next(blocks, None)
+    if first is None or first.ndim != 3 or 0 in first.shape or first.dtype.kind != "f" or first.dtype.itemsize > 8:
+        got = "nothing" if first is None else f"{first.dtype} {first.shape}"
+        raise DataError(f"{folder}: the regions are {got}; expected floats of shape images x regions x features.")
+    return first, chain([first], blocks)
+
+
+def _sliced(array: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, len(array), BLOCK):
+        yield array[start : start + BLOCK]
+
+
+def _region_chunks(
+    folder: Path, blocks: Iterator[np.ndarray], shape: tuple[int, ...], dtype: np.dtype, mask: np.ndarray | None
+) -> Iterator[bytes | memoryview]:
+    yield _header(shape, dtype)
+    written = 0
+    for block in blocks:
+        stop = written + len(block)
+        if block.shape[1:] != shape[1:] or block.dtype.newbyteorder("=") != dtype or stop > shape[0]:
+            raise DataError(
+                f"{folder}: images {written} to {stop - 1} have regions {block.dtype} {block.shape[1:]}; "
+                f"expected {dtype} {shape[1:]} for each of {shape[0]} images."
+            )
+        block = block.astype(dtype)  # a copy in this machine's byte order
+        if mask is not None:
+            block[~mask[written:stop]] = 0
+        finite = np.isfinite(block)
+        if not finite.all():
+            image, region, _ = np.argwhere(~finite)[0]
+            raise DataError(f"{folder}: image {written + image}, region {region}: a feature is not finite.")
+        yield _bytes(block)
+        written = stop
+    if written != shape[0]:
+        raise DataError(f"{folder}: regions of {written} images came; expected {shape[0]}, one for each record.")
+
+
+def _open_regions(manifest: Manifest, paths: dict[str, Path]) -> RegionFeatures:
+    boxes = NpyFile.open(paths["boxes"], axes=3).read_all() if "boxes" in paths else None
+    mask = NpyFile.open(paths["mask"], axes=2, kinds="b").read_all() if "mask" in paths else None
+    regions = RegionFeatures.open(paths["regions"], boxes=boxes, mask=mask)
+    found = (len(regions), regions.regions, regions.feature_dim)
+    expected = (manifest.images, manifest.regions, manifest.feature_dim)
+    if found != expected:
+        raise DataError(f"{paths['regions']} has shape {found}; {MANIFEST} expects {expected}. Write the store again.")
+    return regions
+
+
+def _rows_with_captions(path: Path, images: Sequence[StoreImage], captions: Sequence[StoreCaption]) -> np.ndarray:
+    wanted = {caption.image for caption in captions}
+    rows = [row for row, image in enumerate(images) if image.id in wanted]
+    if len(rows) != len(wanted):
+        raise DataError(f"{path}: {len(wanted) - len(rows)} images with captions are missing. Write the store again.")
+    return np.array(rows, np.int64)
+
+
+def _pictures(folder: Path, manifest: Manifest) -> Path | None:
+    """The folder of pictures inside the store, or the one that a conversion has recorded."""
+    recorded = manifest.settings.get("pictures")
+    for pictures in (folder / "pictures", Path(recorded) if isinstance(recorded, str) else None):
+        if pictures is not None and pictures.is_dir():
+            return pictures
+    return None

@@ -1,0 +1,197 @@
+"""Captions to token numbers: whole words, lower case, punctuation and clitics split off."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import Regex, models, normalizers, pre_tokenizers, processors
+
+from tshsr.errors import DataError, InputError
+from tshsr.files import replacing
+
+BLOCK = 4096
+PAD, START, END, UNKNOWN = "<pad>", "<start>", "<end>", "<unk>"
+
+# The rules of the Penn Treebank tokeniser that matter in captions, in order; what no rule wants is one mark a token.
+WORD = "|".join(
+    (
+        r"(?:\w\.){2,}",  # u.s.
+        r"\w+?(?=n't\b)",  # do|n't
+        r"n't\b",
+        r"'(?:s|re|ve|ll|d|m)\b",  # man|'s
+        r"\w+(?:(?:[-/.]|[:,](?=\d)|'(?!(?:s|re|ve|ll|d|m)\b))\w+)*",  # t-shirt, black/white, o'clock, 10:30
+        r"\.{2,}",
+        r"-{2,}",
+        r"``",
+        r"''",
+        r"\S",
+    )
+)
+NORMALIZER = normalizers.Sequence(
+    [
+        normalizers.NFC(),
+        normalizers.Lowercase(),
+        normalizers.Replace("\u2019", "'"),
+        normalizers.Replace("\u201c", "``"),
+        normalizers.Replace("\u201d", "''"),
+        normalizers.Replace(
+            Regex(r"""(?<![^\s(\[{<])("|'')"""), "``"
+        ),  # a quote after a space opens, any other one closes
+        normalizers.Replace('"', "''"),
+    ]
+)
+
+
+class Tokenizer:
+    """A vocabulary of whole words: `<pad>` is 0, and an unseen word becomes `<unk>`."""
+
+    def __init__(self, rules: tokenizers.Tokenizer) -> None:
+        self.rules = rules
+
+    @classmethod
+    def build(cls, captions: Iterable[str], minimum_count: int) -> Tokenizer:
+        """Collect the words of the training captions, most frequent first.
+
+        Args:
+            captions: The training captions.
+            minimum_count: Words seen less often are unknown.
+        """
+        rules = _rules({PAD: 0, UNKNOWN: 1})
+        counts: Counter[str] = Counter()
+        for caption in captions:
+            counts.update(token for token, _ in _split(rules, caption))
+        kept = sorted((-count, word) for word, count in counts.items() if count >= minimum_count)
+        return cls(_rules({word: number for number, word in enumerate([PAD, UNKNOWN, *(word for _, word in kept)])}))
+
+    @classmethod
+    def from_file(cls, path: str | Path, *, boundaries: bool = False) -> Tokenizer:
+        """Read our `tokenizer.json`, or the word list of the field's checkpoints (`word2idx` JSON).
+
+        Args:
+            path: The file; its content tells which of the two it is.
+            boundaries: For a word list of the field: put `<start>` and `<end>` around every caption, as its
+                GRU checkpoints were trained. A `tokenizer.json` says so itself.
+
+        Raises:
+            DataError: Where the file is missing, is neither of the two, or its numbers can't be used.
+        """
+        path = Path(path)
+        values = _read_json(path)
+        if "word2idx" in values:
+            return cls(_rules(_field_vocabulary(path, values["word2idx"]), boundaries=boundaries))
+        if boundaries:
+            raise DataError(
+                f"{path} is no word2idx list; whether <start> and <end> are added is part of a tokenizer.json."
+            )
+        return cls(_saved_rules(path, values))
+
+    def save(self, path: str | Path) -> None:
+        """Write `tokenizer.json` (whole or not at all)."""
+        with replacing(Path(path)) as file:
+            file.write((self.rules.to_str(pretty=True) + "\n").encode())
+
+    def __len__(self) -> int:
+        """Number of tokens, `<pad>` and `<unk>` among them."""
+        return int(self.rules.get_vocab_size())
+
+    def encode(self, captions: Sequence[str]) -> list[list[int]]:
+        """Token numbers of each caption.
+
+        Raises:
+            InputError: Where a caption has no word.
+        """
+        for number, caption in enumerate(captions):
+            _check_caption(caption, number)
+        starts = range(0, len(captions), BLOCK)  # the library's own records would take a gigabyte for all of COCO
+        blocks = (self.rules.encode_batch(list(captions[start : start + BLOCK])) for start in starts)
+        return [encoding.ids for block in blocks for encoding in block]
+
+    def words(self, caption: str) -> list[str]:
+        """The caption's own spelling of each token, one per number that `encode` gives; unknown words keep theirs.
+
+        Raises:
+            InputError: Where the caption has no word.
+        """
+        _check_caption(caption, 0)
+        encoding = self.rules.encode(caption)
+        parts = zip(encoding.offsets, encoding.tokens, encoding.special_tokens_mask, strict=True)
+        return [token if special else _spelling(caption, *span) for span, token, special in parts]
+
+
+def _spelling(caption: str, start: int, stop: int) -> str:
+    """A piece of the caption with the accents that follow its last letter, which the library's offsets leave out."""
+    while stop < len(caption) and unicodedata.combining(caption[stop]):
+        stop += 1
+    return caption[start:stop]
+
+
+def _check_caption(caption: str, number: int) -> None:
+    if not any(letter.isalnum() for letter in caption):
+        raise InputError(f"caption {number} has no word: {caption!r}. Give it at least one word, or leave it out.")
+
+
+def _split(rules: tokenizers.Tokenizer, caption: str) -> list[tuple[str, tuple[int, int]]]:
+    normalized = rules.normalizer.normalize_str(caption)
+    return list(rules.pre_tokenizer.pre_tokenize_str(normalized))
+
+
+def _rules(vocabulary: dict[str, int], *, boundaries: bool = False) -> tokenizers.Tokenizer:
+    rules = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
+    rules.normalizer = NORMALIZER
+    rules.pre_tokenizer = pre_tokenizers.Split(Regex(WORD), behavior="removed", invert=True)
+    if boundaries:
+        rules.post_processor = processors.TemplateProcessing(
+            single=f"{START} $A {END}", special_tokens=[(START, vocabulary[START]), (END, vocabulary[END])]
+        )
+    return rules
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"Cannot read the vocabulary {path}: {error.strerror}.") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{path} is not valid JSON ({error}); expected a tokenizer.json or a word2idx list.") from None
+    if not isinstance(values, dict):
+        raise DataError(f"{path} holds a JSON {type(values).__name__}; expected a tokenizer.json or a word2idx list.")
+    return values
+
+
+def _field_vocabulary(path: Path, words: object) -> dict[str, int]:
+    """Check the field's word list: numbers 0..n-1, each once, with the four marks at their places."""
+    if not isinstance(words, dict) or not all(type(number) is int for number in words.values()):
+        raise DataError(f"{path}: word2idx must map words to whole numbers.")
+    if sorted(words.values()) != list(range(len(words))):
+        raise DataError(f"{path}: word2idx must use each number from 0 to {len(words) - 1} once; it does not.")
+    for number, mark in enumerate((PAD, START, END, UNKNOWN)):
+        if words.get(mark) != number:
+            raise DataError(
+                f"{path}: word2idx has {mark} = {words.get(mark)}; expected {number}, as in the field's lists."
+            )
+    return dict(words)
+
+
+def _saved_rules(path: Path, values: dict[str, Any]) -> tokenizers.Tokenizer:
+    """Load a tokenizer.json and check that it is one of ours."""
+    model = values.get("model")
+    kind = model.get("type") if isinstance(model, dict) else None
+    if kind != "WordLevel":
+        raise DataError(
+            f"{path} holds a tokenizer of type {kind}; expected WordLevel (one token a word), or a word2idx list."
+        )
+    try:
+        rules = tokenizers.Tokenizer.from_str(json.dumps(values))
+    except Exception as error:  # noqa: BLE001 - the library raises nothing narrower
+        raise DataError(f"{path} is no usable tokenizer.json: {error}.") from None
+    if rules.token_to_id(PAD) != 0 or rules.token_to_id(UNKNOWN) is None:
+        raise DataError(
+            f"{path}: expected {PAD} = 0 and a number for {UNKNOWN}; got {rules.token_to_id(PAD)} and none or more."
+        )
+    return rules

@@ -1,0 +1,142 @@
+"""Files and folders that are whole or not there: written under a temporary name, flushed to the disk, renamed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from tshsr.errors import DataError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for writing that takes the place of `path` only when the block ends well.
+
+    A kill at any moment leaves the old file, or none; an error in the block also removes what was written so far.
+
+    Raises:
+        DataError: Where the disk is full or the folder cannot be written.
+    """
+    partial = _partial(path)
+    with explained(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+            flush_folder(path.parent)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Fill a new folder that takes the place of `path` only when the block ends well.
+
+    Write its files with `replacing` or `write_bytes`. Read such a folder through `whole_folder`: two renames put it in
+    its place, and a kill between them leaves the former folder beside it.
+
+    Yields:
+        A new, empty folder beside `path`.
+
+    Raises:
+        DataError: Where the disk is full or the folder cannot be written.
+    """
+    partial = _partial(path)
+    with explained(path):
+        try:
+            partial.mkdir(parents=True)
+            yield partial
+            flush_folder(partial)
+            _put_in_place(partial, path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def whole_folder(path: Path) -> Path:
+    """Where a folder written by `replacing_folder` is: at `path`, or beside it after an ill-timed kill."""
+    former = _former(path)
+    return former if former.is_dir() and not path.is_dir() else path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text (UTF-8), whole or not at all.
+
+    Raises:
+        DataError: As `replacing` does.
+    """
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write bytes, whole or not at all.
+
+    Raises:
+        DataError: As `replacing` does.
+    """
+    with replacing(path) as file:
+        file.write(content)
+
+
+def remove_partial(folder: Path) -> None:
+    """Delete what killed writers left in a folder; only for a folder that nobody else is writing to."""
+    for entry in folder.glob(".*.partial"):
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def flush_folder(folder: Path) -> None:
+    """Make renames in a folder survive a power cut (POSIX; elsewhere the system does it by itself)."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn the system's refusal to write a file or folder into one sentence.
+
+    Raises:
+        DataError: Where the block fails on `path`, something in it or a folder above it; errors on other files pass.
+    """
+    try:
+        yield
+    except OSError as error:
+        place = Path(error.filename) if isinstance(error.filename, str) else path
+        if place.parent not in {path.parent, path, _partial(path)} and place not in path.parents:
+            raise  # The block read something else, and failed there.
+        reason = error.strerror or str(error)
+        raise DataError(
+            f"Cannot write {path}: {reason}. Make room or name another folder, then run this again."
+        ) from error
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+
+def _former(path: Path) -> Path:
+    return path.with_name(f"{path.name}.former")
+
+
+def _put_in_place(partial: Path, path: Path) -> None:
+    former = _former(path)
+    if path.exists():
+        # Beside a whole folder, a former one is only what an interrupted clean-up left.
+        shutil.rmtree(former, ignore_errors=True)
+        path.rename(former)
+    partial.rename(path)
+    flush_folder(path.parent)
+    shutil.rmtree(former, ignore_errors=True)

@@ -1,0 +1,223 @@
+"""`data info`, `data check` and `data convert`."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.data_files import random_boxes, random_regions, real_data, small_store, write_karpathy, write_precomp
+from tshsr.data.check import check_data, inspect
+from tshsr.data.convert import convert
+from tshsr.data.layouts import open_split, splits_of
+from tshsr.data.store import StoreCaption
+from tshsr.errors import DataError
+
+
+def test_inspect_says_what_is_there(tmp_path: Path) -> None:
+    info = inspect(small_store(tmp_path))
+    assert (info.layout, info.extractor, info.feature_dim, info.dtype) == ("store", "small", 4, "float32")
+    assert [(s.name, s.images, s.captions, s.regions, s.boxes, s.masked) for s in info.splits] == [
+        ("test", 1, 2, 3, True, False),
+        ("train", 3, 6, 3, True, False),
+    ]
+    assert info.bytes == sum(path.stat().st_size for path in tmp_path.iterdir())
+
+
+def test_a_sound_data_set_has_no_problems(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    problems, info = check_data(small_store(tmp_path), lambda done, total: seen.append((done, total)))
+    assert problems == []
+    assert info["layout"] == "store"
+    assert seen == [(1, 4), (4, 4)]
+
+
+def test_a_single_changed_byte_is_found(tmp_path: Path) -> None:
+    path = small_store(tmp_path) / "regions.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    open_split(tmp_path, "train")  # opening compares sizes only
+    problems, _ = check_data(tmp_path)
+    assert len(problems) == 1
+    assert "regions.npy has changed since the store was written: its hash differs" in problems[0]
+
+
+def test_a_truncated_store_is_a_problem_and_no_crash(tmp_path: Path) -> None:
+    path = small_store(tmp_path) / "regions.npy"
+    path.write_bytes(path.read_bytes()[:-1])
+    problems, info = check_data(tmp_path)
+    assert len(problems) == 1
+    assert "bytes; manifest.json expects" in problems[0]
+    assert info == {}
+
+
+def test_every_bad_split_is_reported(tmp_path: Path) -> None:
+    regions = random_regions(130)
+    regions[[3, 129], 0, 0] = np.nan
+    write_precomp(tmp_path, "train", regions, ids=[f"{i}.jpg" for i in range(130)])
+    write_precomp(tmp_path, "test", random_regions(2, features=5), ids=["7.jpg", "7.jpg"])
+    (tmp_path / "test_caps.txt").write_text("a dog\n...\n")
+    write_precomp(tmp_path, "dev", random_regions(2))
+    (tmp_path / "dev_caps.txt").write_text("a\nb\nc\n")
+    problems, info = check_data(tmp_path)
+    expected = [
+        "3 captions for 2 images",
+        "split test: caption 1 has no word: '...'",
+        "2 images share 1 ids",
+        "image row 3, region 0: a feature is not finite",
+        "image row 129, region 0: a feature is not finite",
+        "splits train and test have features of widths 4 and 5",
+        "1 images of split test are training images too",
+    ]
+    assert len(problems) == len(expected)
+    for problem, text in zip(problems, expected, strict=True):
+        assert text in problem
+    assert info == {}
+
+
+def test_a_store_with_images_in_two_splits_is_reported(tmp_path: Path) -> None:
+    captions = [StoreCaption(f"c{i}", "i0", "a dog", split) for i, split in enumerate(("train", "test"))]
+    problems, _ = check_data(small_store(tmp_path, captions=captions))
+    assert len(problems) == 1
+    assert "1 images of split test are training images too" in problems[0]
+
+
+def test_a_missing_data_set_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        check_data(tmp_path / "none")
+
+
+def same(tmp_path: Path, source: Path, store: Path) -> None:
+    """Both hold the same splits, but for image ids."""
+    assert splits_of(source) == splits_of(store)
+    assert check_data(store)[0] == []
+    for name in splits_of(source):
+        old, new = open_split(source, name), open_split(store, name)
+        images = np.arange(len(old.regions))
+        assert (old.captions, old.extractor) == (new.captions, new.extractor)
+        assert np.array_equal(old.image_of_caption, new.image_of_caption)
+        assert old.regions.dtype == new.regions.dtype
+        a, b = old.regions.read(images), new.regions.read(images)
+        assert np.array_equal(a.regions, b.regions)
+        assert np.array_equal(a.mask, b.mask)
+        assert (a.boxes is None) == (b.boxes is None)
+        assert a.boxes is None or np.array_equal(a.boxes, b.boxes)  # type: ignore[arg-type]
+
+
+def test_a_precomp_folder_becomes_the_same_store(tmp_path: Path) -> None:
+    for seed, (name, images) in enumerate((("train", 70), ("dev", 5), ("test", 3))):
+        regions = random_regions(images, dtype="float16", seed=seed)
+        write_precomp(tmp_path / "scan", name, regions, boxes=random_boxes(images))
+    seen: list[tuple[int, int]] = []
+    out = convert(tmp_path / "scan", tmp_path / "store", progress=lambda done, total: seen.append((done, total)))
+    same(tmp_path, tmp_path / "scan", out)
+    assert open_split(out, "dev").image_ids == tuple(f"dev/{i}" for i in range(5))
+    assert seen[-1] == (78, 78)
+
+
+def test_repeated_rows_are_stored_once(tmp_path: Path) -> None:
+    write_precomp(tmp_path / "scan", "test", np.repeat(random_regions(10), 5, axis=0), each=1)
+    out = convert(tmp_path / "scan", tmp_path / "store")
+    assert np.load(out / "regions.npy").shape == (10, 3, 4)
+    same(tmp_path, tmp_path / "scan", out)
+
+
+def test_a_karpathy_folder_becomes_the_same_store(tmp_path: Path) -> None:
+    source = tmp_path / "coco"
+    write_karpathy(source, ["train", "val", "test", "train"], [5, 6, 1, 2])
+    (source / "features").mkdir()
+    for i in range(4):
+        np.save(source / "features" / f"{i}.npy", random_regions(1, regions=1 + i, seed=i)[0])
+    out = convert(source, tmp_path / "store", extractor="grid")
+    stored = open_split(out, "train")
+    assert stored.extractor == "grid"
+    assert stored.regions.mask is not None
+    (source / "extractor.txt").write_text("grid\n")
+    same(tmp_path, source, out)
+
+
+def test_the_larger_split_keeps_the_ids_of_images_that_are_in_two(tmp_path: Path) -> None:
+    regions = random_regions(4)
+    write_precomp(tmp_path / "coco", "test", regions[:2], ids=["391895", "60623"])
+    write_precomp(tmp_path / "coco", "testall", regions, ids=["391895", "60623", "483108", "384213"])
+    out = convert(tmp_path / "coco", tmp_path / "store")
+    assert open_split(out, "testall").image_ids == ("391895", "60623", "483108", "384213")
+    assert open_split(out, "test").image_ids == ("test/391895", "test/60623")
+    same(tmp_path, tmp_path / "coco", out)
+
+
+def test_ids_that_occur_twice_in_a_split_are_told_apart(tmp_path: Path) -> None:
+    write_precomp(tmp_path / "scan", "test", random_regions(3), ids=["a", "a", "a"])
+    out = convert(tmp_path / "scan", tmp_path / "store")
+    assert open_split(out, "test").image_ids == ("a", "test/a", "test/a/2")
+
+
+def test_pictures_are_recorded_with_their_sizes(tmp_path: Path) -> None:
+    write_precomp(tmp_path / "scan", "test", random_regions(2), ids=["a.png", "b.png"])
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (8, 6)).save(tmp_path / "photos" / "a.png")
+    out = convert(tmp_path / "scan", tmp_path / "store", pictures=tmp_path / "photos")
+    lines = [json.loads(line) for line in (out / "images.jsonl").read_text().splitlines()]
+    assert lines[0] == {"id": "a.png", "file": "a.png", "width": 8, "height": 6}
+    assert lines[1] == {"id": "b.png", "file": None, "width": 0, "height": 0}
+    assert open_split(out, "test").picture(0) == (tmp_path / "photos" / "a.png").resolve()
+    (tmp_path / "photos" / "b.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"b\.png is no readable picture"):
+        convert(tmp_path / "scan", tmp_path / "other", pictures=tmp_path / "photos")
+    with pytest.raises(DataError, match="none is no folder; name the one that holds the pictures"):
+        convert(tmp_path / "scan", tmp_path / "other", pictures=tmp_path / "none")
+
+
+def test_boxes_that_only_some_splits_have_are_left_out_aloud(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_precomp(tmp_path / "scan", "test", random_regions(2), boxes=random_boxes(2))
+    write_precomp(tmp_path / "scan", "train", random_regions(2))
+    with caplog.at_level(logging.WARNING):
+        out = convert(tmp_path / "scan", tmp_path / "store")
+    assert caplog.messages == ["Boxes are left out of the store: split train has none."]
+    assert open_split(out, "test").regions.boxes is None
+
+
+def test_splits_of_different_widths_are_not_mixed(tmp_path: Path) -> None:
+    write_precomp(tmp_path / "scan", "test", random_regions(2))
+    write_precomp(tmp_path / "scan", "train", random_regions(2, features=5))
+    with pytest.raises(DataError, match=r"different widths \(test 4, train 5\); expected one extractor"):
+        convert(tmp_path / "scan", tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_store_or_the_source_itself_is_no_target(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is a feature store already"):
+        convert(small_store(tmp_path / "store"), tmp_path / "out")
+    write_precomp(tmp_path / "scan", "test", random_regions(2))
+    with pytest.raises(DataError, match="is the source itself; name another folder"):
+        convert(tmp_path / "scan", tmp_path / "scan")
+    path = write_karpathy(tmp_path / "json", ["test"], [1])
+    with pytest.raises(DataError, match="is the source itself; name another folder"):
+        convert(path, tmp_path / "json")
+
+
+def test_a_bad_feature_stops_a_conversion_without_a_trace(tmp_path: Path) -> None:
+    regions = random_regions(70)
+    regions[69, 2, 0] = np.inf
+    write_precomp(tmp_path / "scan", "test", regions)
+    with pytest.raises(DataError, match="image 69, region 2: a feature is not finite"):
+        convert(tmp_path / "scan", tmp_path / "store")
+    assert list((tmp_path / "store").iterdir()) == []
+
+
+def test_the_real_flickr8k_converts(tmp_path: Path) -> None:
+    source = tmp_path / "flickr8k"
+    source.mkdir()
+    for path in real_data("flickr8k").glob("test_*"):
+        (source / path.name).symlink_to(path)
+    (source / "images").symlink_to(real_data("flickr8k") / "images")
+    out = convert(source, tmp_path / "store")
+    same(tmp_path, source, out)
+    split = open_split(out, "test")
+    assert split.files == split.image_ids
+    assert json.loads((out / "images.jsonl").read_text().split("\n")[0])["width"] == 224

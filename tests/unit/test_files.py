@@ -1,0 +1,102 @@
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from tshsr.errors import DataError
+from tshsr.files import remove_partial, replacing, replacing_folder, whole_folder, write_bytes, write_text
+
+
+def no_space(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_file_takes_the_place_of_the_former_one(tmp_path: Path) -> None:
+    write_text(tmp_path / "deep" / "a.txt", "old")
+    write_text(tmp_path / "deep" / "a.txt", "naïve")
+    assert (tmp_path / "deep" / "a.txt").read_bytes() == "naïve".encode()
+    assert [entry.name for entry in (tmp_path / "deep").iterdir()] == ["a.txt"]
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_the_former_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_text(tmp_path / "a.txt", "old")
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(DataError, match=r"Cannot write .*a\.txt: No space left on device\. Make room"):
+        write_text(tmp_path / "a.txt", "new")
+    assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("a.txt", "old")]
+
+
+def test_an_error_inside_the_block_leaves_the_former_file(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "old")
+    with pytest.raises(ZeroDivisionError), replacing(tmp_path / "a.txt") as file:
+        file.write(b"half" * (1 // 0))
+    assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("a.txt", "old")]
+
+
+def test_a_folder_that_is_a_file_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"Cannot write .*: (File exists|Not a directory)"):
+        write_text(tmp_path / "file" / "a.txt", "text")
+
+
+def test_an_unreadable_other_file_keeps_its_own_error(tmp_path: Path) -> None:
+    other = tmp_path / "elsewhere" / "missing.jpg"
+    with pytest.raises(FileNotFoundError, match=r"missing\.jpg"), replacing_folder(tmp_path / "out" / "store"):
+        other.read_bytes()
+
+
+def test_a_folder_takes_the_place_of_the_former_one_whole(tmp_path: Path) -> None:
+    for names in (["a", "b"], ["c"]):
+        with replacing_folder(tmp_path / "last") as folder:
+            for name in names:
+                write_bytes(folder / name, name.encode())
+    assert [entry.name for entry in (tmp_path / "last").iterdir()] == ["c"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["last"]
+
+
+def test_an_error_while_a_folder_is_filled_leaves_the_former_one(tmp_path: Path) -> None:
+    with replacing_folder(tmp_path / "last") as folder:
+        write_text(folder / "a", "old")
+    with pytest.raises(ZeroDivisionError), replacing_folder(tmp_path / "last") as folder:
+        write_text(folder / "a", "new" * (1 // 0))
+    assert (tmp_path / "last" / "a").read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["last"]
+
+
+@pytest.mark.parametrize("renames", [0, 1])
+def test_a_kill_at_either_rename_leaves_a_whole_folder_that_the_next_write_replaces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    with replacing_folder(tmp_path / "last") as folder:
+        write_text(folder / "a", "old")
+    real, done = Path.rename, []
+
+    def killed(self: Path, target: Path) -> Path:
+        if len(done) == renames:
+            raise KeyboardInterrupt
+        done.append(target)
+        return real(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt), replacing_folder(tmp_path / "last") as folder:
+            write_text(folder / "a", "new")
+    assert (tmp_path / "last").exists() == (renames == 0)
+    assert (whole_folder(tmp_path / "last") / "a").read_text() == "old"
+    with replacing_folder(tmp_path / "last") as folder:
+        write_text(folder / "a", "newer")
+    assert whole_folder(tmp_path / "last") == tmp_path / "last"
+    assert (tmp_path / "last" / "a").read_text() == "newer"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["last"]
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / ".last.123.partial").mkdir()
+    (tmp_path / ".last.123.partial" / "a").write_text("half")
+    (tmp_path / ".log.jsonl.9.partial").write_text("half")
+    (tmp_path / "kept.partial").write_text("mine")
+    remove_partial(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["kept.partial"]

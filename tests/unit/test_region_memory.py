@@ -1,0 +1,61 @@
+"""Training on features of 33 GB stays under 2 GiB: shown on a file of that size (sparse: it takes no room)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+IMAGES, REGIONS, FEATURES = 226_574, 36, 2048
+BATCH, BATCHES = 128, 200
+READ_AT_RANDOM = f"""
+import json, resource, sys
+import numpy as np
+from pathlib import Path
+from tshsr.data.regions import RegionFeatures
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+before = peak()
+features = RegionFeatures.open(Path(sys.argv[1]))
+draw = np.random.default_rng(0)
+read = sum(features.read(draw.integers(0, len(features), {BATCH})).regions.nbytes for _ in range({BATCHES}))
+print(json.dumps({{"before": before, "after": peak(), "read": read, "images": len(features)}}))
+"""
+
+
+def sparse_features(path: Path) -> int:
+    """A float16 file, twice as many images as COCO's, without a single block on the disk; returns its bytes."""
+    with path.open("wb") as file:
+        header = {"descr": "<f2", "fortran_order": False, "shape": (IMAGES, REGIONS, FEATURES)}
+        np.lib.format.write_array_header_1_0(file, header)
+        size = file.tell() + IMAGES * REGIONS * FEATURES * 2
+        try:
+            file.truncate(size)
+        except OSError as error:
+            pytest.skip(f"this disk takes no sparse file of {size} bytes: {error}")
+    if os.name == "posix" and path.stat().st_blocks * 512 > 2**20:
+        pytest.skip("this disk stores zeros: a sparse file would take its full 33 GB")
+    return size
+
+
+def test_random_batches_of_a_33_gb_file_stay_far_below_2_gib(tmp_path: Path) -> None:
+    pytest.importorskip("resource", reason="peak memory is read by a POSIX call")
+    path = tmp_path / "train_ims.npy"
+    assert sparse_features(path) > 33e9
+    run = subprocess.run(
+        [sys.executable, "-c", READ_AT_RANDOM, str(path)],
+        capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    path.unlink()
+    assert run.returncode == 0, run.stderr
+    used = json.loads(run.stdout)
+    assert used["images"] == IMAGES
+    assert (
+        used["read"] == BATCH * BATCHES * REGIONS * FEATURES * 4
+    )  # 7.5 GB: all of it would be resident, were it mapped
+    assert used["after"] - used["before"] < 300 * 2**20
+    assert used["after"] < 2 * 2**30
