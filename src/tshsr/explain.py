@@ -1,0 +1,197 @@
+"""Which word met which region, per stream and per level, as data; `render` draws it.
+
+Axes: pairs (leading) | levels | words | regions | nodes (the global node, where there
+is one, then the stream's queries).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from tshsr.batches import ImageBatch
+from tshsr.errors import InputError
+from tshsr.models import StreamTrace
+from tshsr.retriever import Retriever
+
+Rows = tuple[tuple[float, ...], ...]
+"""A matrix as nested tuples, one row a word, one column a region."""
+
+
+@dataclass(frozen=True)
+class LevelExplanation:
+    """What one level of the hierarchy read out of a pair.
+
+    Attributes:
+        contribution: What the level adds to the stream's logit.
+        global_weight: Share of the global node (whole picture against whole caption); None where there is none.
+        node_weights: Share of each word (word stream) or region (region stream); with `global_weight` they sum to 1.
+        word_regions: Node weight times attention, words x regions; sums to the sum of `node_weights`.
+    """
+
+    contribution: float
+    global_weight: float | None
+    node_weights: tuple[float, ...]
+    word_regions: Rows
+
+
+@dataclass(frozen=True)
+class StreamExplanation:
+    """What one stream did with a pair.
+
+    Attributes:
+        score: The stream's score, sigmoid(sum of contributions + pooled + bias).
+        pooled: What v·t, the similarity of the whole picture and the whole caption, adds to the logit.
+        bias: The constant of the logit.
+        word_regions: For each word one distribution over regions (see `word_maps`).
+        levels: One entry a level, finest first.
+    """
+
+    score: float
+    pooled: float
+    bias: float
+    word_regions: Rows
+    levels: tuple[LevelExplanation, ...]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a caption got its score for a picture.
+
+    Attributes:
+        caption: The caption as it was given.
+        words: The words that the network read.
+        regions: Number of regions.
+        boxes: x1, y1, x2, y2 of each region as fractions of the picture; None where the store has none.
+        scores: Every score of the pair, by name.
+        streams: By name, `word_stream` and `region_stream`; empty for a method that cannot be traced.
+    """
+
+    caption: str
+    words: tuple[str, ...]
+    regions: int
+    boxes: Rows | None
+    scores: dict[str, float]
+    streams: dict[str, StreamExplanation]
+
+    def to_json(self) -> str:
+        """The explanation as JSON text; the names are those of the attributes."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+
+def word_maps(
+    stream: str,
+    trace: StreamTrace,
+    word_mask: Bool[Tensor, "*pairs words"],
+    region_mask: Bool[Tensor, "*pairs regions"],
+) -> Float[Tensor, "*pairs words regions"]:
+    """Where each word met the picture: for each word one distribution over regions.
+
+        word stream:    map_wr = a_wr                               the word looks at regions
+        region stream:  map_wr = b_r a_rw / sum_r' b_r' a_r'w       regions look at the word
+
+    a is the stream's attention; b_r is the node weight of region r, averaged over levels: a region whose similarity
+    the read-outs ignore has no say. Rows of padding, and of words that no counting region looks at, are zero.
+    """
+    real = word_mask[..., :, None] & region_mask[..., None, :]
+    if stream == "word_stream":
+        return trace.attention * real
+    looked_at = _query_weights(trace).mean(dim=-2)[..., None, :] * trace.attention.transpose(-1, -2) * real
+    return looked_at / looked_at.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(looked_at.dtype).tiny)
+
+
+def level_maps(
+    stream: str,
+    trace: StreamTrace,
+    word_mask: Bool[Tensor, "*pairs words"],
+    region_mask: Bool[Tensor, "*pairs regions"],
+) -> Float[Tensor, "*pairs levels words regions"]:
+    """How much each meeting of a word and a region counts in each level's read-out.
+
+        word stream:    map_lwr = b_lw a_wr           region stream:    map_lwr = b_lr a_rw
+
+    b_l is the level's node weights; a map sums to 1 minus the weight of the global node.
+    """
+    real = (word_mask[..., :, None] & region_mask[..., None, :])[..., None, :, :]
+    by_query = _query_weights(trace)[..., :, None] * trace.attention[..., None, :, :]
+    return (by_query if stream == "word_stream" else by_query.transpose(-1, -2)) * real
+
+
+def _query_weights(trace: StreamTrace) -> Float[Tensor, "*pairs levels queries"]:
+    return trace.node_weights[..., int(trace.has_global_node) :]
+
+
+def explain_pair(retriever: Retriever, images: ImageBatch, caption: str) -> Explanation:
+    """Explain the score of one picture and one caption.
+
+    Args:
+        retriever: The network and its tokenizer.
+        images: A batch of exactly one image, with boxes where they are known.
+        caption: The caption.
+
+    Raises:
+        InputError: Where the batch holds several images, or the tokenizer's words are not the network's tokens,
+            or a score is not finite.
+    """
+    if len(images) != 1:
+        raise InputError(f"an explanation is of one image; got a batch of {len(images)}. Explain them one by one.")
+    words = tuple(retriever.tokenizer.words(caption))
+    image, text = retriever.encode_images(images), retriever.encode_captions([caption])
+    tokens = int(text.mask.sum())
+    if len(words) != tokens:
+        raise InputError(f"caption {caption!r} has {len(words)} words but {tokens} tokens; expected one token a word.")
+    scores, traces = retriever.score_pair(image, text), retriever.trace(image, text)
+    for name, score in scores.items():
+        if not math.isfinite(score):
+            raise InputError(
+                f"score {name!r} of caption {caption!r} is {score}; expected a finite number. "
+                "The weights are damaged: load another checkpoint."
+            )
+    region_mask = image.mask[0]
+    return Explanation(
+        caption=caption,
+        words=words,
+        regions=int(region_mask.sum()),
+        boxes=None if images.boxes is None else _rows(images.boxes[0].to(region_mask.device)[region_mask]),
+        scores=scores,
+        streams={name: _stream(name, trace, text.mask, image.mask) for name, trace in traces.items()},
+    )
+
+
+def _stream(
+    name: str, trace: StreamTrace, word_mask: Bool[Tensor, "1 words"], region_mask: Bool[Tensor, "1 regions"]
+) -> StreamExplanation:
+    """One stream of one pair, without padding."""
+    words, regions = word_mask[0], region_mask[0]
+    queries = words if name == "word_stream" else regions
+    maps = level_maps(name, trace, word_mask, region_mask)[0][:, words][:, :, regions]
+    levels = []
+    for level, contribution in enumerate(trace.contributions[0].tolist()):
+        weights = trace.node_weights[0, level]
+        levels.append(
+            LevelExplanation(
+                contribution=contribution,
+                global_weight=float(weights[0]) if trace.has_global_node else None,
+                node_weights=tuple(weights[int(trace.has_global_node) :][queries].tolist()),
+                word_regions=_rows(maps[level]),
+            )
+        )
+    word_regions = word_maps(name, trace, word_mask, region_mask)[0][words][:, regions]
+    return StreamExplanation(
+        score=float(trace.score[0]),
+        pooled=float(trace.pooled[0]),
+        bias=float(trace.bias.detach()),
+        word_regions=_rows(word_regions),
+        levels=tuple(levels),
+    )
+
+
+def _rows(matrix: Float[Tensor, "rows columns"]) -> Rows:
+    rows: Sequence[Sequence[float]] = matrix.tolist()
+    return tuple(tuple(row) for row in rows)

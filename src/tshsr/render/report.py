@@ -1,0 +1,224 @@
+"""The report page of a run: what was run, curves, recalls, probes, galleries, and word-region maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from PIL import Image
+
+from tshsr.explain import Explanation
+from tshsr.metrics import ScoreMetrics
+from tshsr.render.charts import Chart, line_chart
+from tshsr.render.document import document, escape, label, percent, picture_symbols, reading_order, stream_label
+from tshsr.render.galleries import Search, caption_gallery, picture_gallery
+from tshsr.render.maps import canvas
+from tshsr.render.page import HOW_TO_READ, explanation_section
+from tshsr.reports import Report
+
+ABOUT = (
+    "TSHSR, the Two-stream Hierarchical Similarity Reasoning network, matches pictures with sentences from two sides: "
+    "in the word stream every word looks at the regions of the picture, in the region stream every region looks at the "
+    "words. Each stream turns its looks into similarity vectors and reasons over them on several levels, from single "
+    "words or regions up to the whole pair. It was proposed by Chen, Wang, Wang and Kwong (arXiv 2203.05349, 2022). "
+    "Only the abstract of that work was available to us, and no code of it has been published: what the abstract "
+    "leaves open is our own instantiation, and no figure on this page is taken from the paper."
+)
+
+SIDE = 360
+"""Longest side of a picture on the page, in pixels."""
+
+
+@dataclass(frozen=True)
+class WordMaps:
+    """The maps of some words of a pair, with the truth beside them.
+
+    Attributes:
+        picture: Name of the picture.
+        explanation: What the network did.
+        true_regions: For the position of each word to show, the regions it is about; none where nobody knows.
+    """
+
+    picture: str
+    explanation: Explanation
+    true_regions: Mapping[int, Sequence[int]]
+
+
+@dataclass(frozen=True)
+class ReportPage:
+    """Everything that the report shows; what is empty is left out.
+
+    Attributes:
+        title: The headline.
+        report: The figures.
+        facts: What was run, in the order of reading: seed, sizes, time of training, ...
+        charts: Training curves.
+        pointing_chance: Pointing accuracy of a blind guess, 0..1.
+        pictures: Pictures by name; every name used below is here.
+        text_to_image: Captions and the pictures they found.
+        image_to_text: Pictures and the captions they found.
+        maps: Words and where they looked.
+    """
+
+    title: str
+    report: Report
+    facts: Mapping[str, str] = field(default_factory=dict)
+    charts: tuple[Chart, ...] = ()
+    pointing_chance: float | None = None
+    pictures: Mapping[str, Image.Image] = field(default_factory=dict)
+    text_to_image: tuple[Search, ...] = ()
+    image_to_text: tuple[Search, ...] = ()
+    maps: tuple[WordMaps, ...] = ()
+
+
+def render_report(page: ReportPage) -> str:
+    """The page as one HTML file that needs no network; write it with `tshsr.files.write_text`."""
+    ids = {name: f"picture-{number}" for number, name in enumerate(page.pictures)}
+    parts = [
+        picture_symbols({ids[name]: picture for name, picture in page.pictures.items()}, side=SIDE),
+        _masthead(page),
+        _part("Results on " + page.report.split, _results(page)),
+        _part("Training", f'<div class="charts">{"".join(map(line_chart, page.charts))}</div>' if page.charts else ""),
+        _part(
+            "Pictures found by a caption", "".join(picture_gallery(s, ids, page.pictures) for s in page.text_to_image)
+        ),
+        _part(
+            "Captions found by a picture", "".join(caption_gallery(s, ids, page.pictures) for s in page.image_to_text)
+        ),
+        _part("Where the words looked", _map_cards(page, ids)),
+        _part("Look for yourself", _explanations(page, ids)),
+        f"<footer>Made by tshsr, commit {escape(page.report.commit)}. One file; it loads nothing.</footer>",
+    ]
+    return document(page.title, "\n".join(filter(None, parts)))
+
+
+def _part(title: str, body: str) -> str:
+    return f'<section class="part"><h2>{escape(title)}</h2>{body}</section>' if body else ""
+
+
+def _masthead(page: ReportPage) -> str:
+    report = page.report
+    facts = {
+        "Data": f"{report.data}, split {report.split}: {report.images:,} images, {report.captions:,} captions",
+        "Model": ", ".join(report.models),
+        **page.facts,
+        "Encoding and scoring": f"{report.seconds:,.1f} s",
+        "Machine": report.hardware,
+        "Commit": report.commit,
+    }
+    rows = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
+    return (
+        f'<header class="masthead"><h1>{escape(page.title)}</h1><p class="lede">{ABOUT}</p>'
+        f'<dl class="facts">{rows}</dl></header>'
+    )
+
+
+def _results(page: ReportPage) -> str:
+    report = page.report
+    guess = (
+        f"Recalls in percent; the best of each column is bold. With {report.images:,} images, a blind guess puts the "
+        f"right picture first for {100 / report.images:.2g} % of the captions. A tie counts against the model."
+    )
+    probes = _shares(
+        "Pointing: the heaviest region of a word is one it is about", report.pointing, page.pointing_chance
+    ) + _shares(
+        "Binding: the true caption scores above a foil that ties its words together wrongly", report.binding, 0.5
+    )
+    return f'{recall_table(report.scores)}<p class="note">{guess}</p><div class="columns">{probes}</div>'
+
+
+def recall_table(scores: Mapping[str, ScoreMetrics]) -> str:
+    """Recalls of every score; the best of each column is bold (all of them where several are equal)."""
+    figures = {name: _figures(scores[name]) for name in sorted(scores, key=reading_order)}
+    best = [max(column) for column in zip(*figures.values(), strict=True)]
+    lines = []
+    for name, row in figures.items():
+        cells = (
+            f"<b>{value:.1f}</b>" if value == top else f"{value:.1f}" for value, top in zip(row, best, strict=True)
+        )
+        main = ' class="main"' if name == "fused" else ""
+        lines.append(
+            f"<tr{main}><th scope=row>{escape(label(name))}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+        )
+    recalls = "<th scope=col>R@1</th><th scope=col>R@5</th><th scope=col>R@10</th>"
+    return (
+        '<div class="scroll" tabindex="0" role="group" aria-label="Recalls"><table class="recalls"><thead>'
+        '<tr><th></th><th class="group" colspan="3" scope="colgroup">Captions for a picture</th>'
+        '<th class="group" colspan="3" scope="colgroup">Pictures for a caption</th><th></th></tr>'
+        f"<tr><th scope=col>Score</th>{recalls}{recalls}<th scope=col>rSum</th></tr></thead>"
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _figures(metrics: ScoreMetrics) -> list[float]:
+    """The figures as they are shown, so that what reads equal is equally bold."""
+    sides = (metrics.image_to_text, metrics.text_to_image)
+    recalls = [figure for side in sides for figure in (side.r1, side.r5, side.r10)]
+    return [round(figure, 1) for figure in (*recalls, metrics.rsum)]
+
+
+def _shares(title: str, shares: Mapping[str, float] | None, chance: float | None) -> str:
+    """Horizontal bars from 0 to 1, with a mark where a blind guess ends."""
+    if not shares:
+        return ""
+    mark = "" if chance is None else f'<i style="left:{100 * chance:.1f}%"></i>'
+    rows = "".join(
+        f'<div class="series-{escape(name)}"><dt>{escape(label(name))}</dt>'
+        f'<span class="track"><span style="width:{100 * shares[name]:.1f}%"></span>{mark}</span>'
+        f"<dd>{100 * shares[name]:.1f} %</dd></div>"
+        for name in sorted(shares, key=reading_order)
+    )
+    note = "" if chance is None else f'<p class="note">The mark is a blind guess, {100 * chance:.1f} %.</p>'
+    return f'<section><h3>{title}</h3><dl class="shares">{rows}</dl>{note}</section>'
+
+
+def _map_cards(page: ReportPage, ids: Mapping[str, str]) -> str:
+    """A card for each word: the picture lit by either stream, and whether the heaviest region is a true one."""
+    if not page.maps:
+        return ""
+    note = (
+        "Each picture is dark but where the word's weight lies. ✓ marks a word whose heaviest region is one that it is "
+        "about, ✗ one that points elsewhere."
+    )
+    articles = []
+    for number, maps in enumerate(page.maps):
+        size = page.pictures[maps.picture].size
+        cards = "".join(
+            _card(maps, word, f"map-{number}-{word}", ids[maps.picture], size) for word in sorted(maps.true_regions)
+        )
+        heading = f'<h3 class="caption" dir="auto">{escape(maps.explanation.caption)}</h3>'
+        articles.append(f'<article class="search">{heading}<div class="cards">{cards}</div></article>')
+    return f'<p class="note">{note}</p>{"".join(articles)}'
+
+
+def _card(maps: WordMaps, word: int, name: str, picture: str, size: tuple[int, int]) -> str:
+    explanation, true = maps.explanation, maps.true_regions[word]
+    figures = []
+    for stream, traced in explanation.streams.items():
+        row = traced.word_regions[word]
+        if explanation.boxes is None:
+            continue
+        drawing = canvas(f"{name}-{stream}", picture, size, explanation.boxes, row)
+        figures.append(
+            f'<figure class="figure-{escape(stream)}">{drawing}'
+            f"<figcaption><span>{stream_label(stream)}</span><span>{_verdict(row, true)}</span></figcaption></figure>"
+        )
+    return f"<div><h4><bdi>{escape(explanation.words[word])}</bdi></h4>{''.join(figures)}</div>"
+
+
+def _verdict(row: Sequence[float], true: Sequence[int]) -> str:
+    """The heaviest weight, marked right or wrong where the truth is known; a tie with a wrong region is wrong."""
+    weight = escape(percent(max(row)))
+    if not true:
+        return weight
+    wrong = max((value for region, value in enumerate(row) if region not in true), default=0.0)
+    right = max(row[region] for region in true) > wrong
+    return f'{weight} <span class="{"right" if right else "wrong"}">{"✓" if right else "✗"}</span>'
+
+
+def _explanations(page: ReportPage, ids: Mapping[str, str]) -> str:
+    sections = "".join(
+        explanation_section(maps.explanation, f"pair-{n}", ids[maps.picture], page.pictures[maps.picture].size)
+        for n, maps in enumerate(page.maps)
+    )
+    return f'<p class="note">{HOW_TO_READ}</p>{sections}' if sections else ""

@@ -1,0 +1,155 @@
+"""The explanation page: whole, safe, complete without a network, a picture or boxes."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from tests.scripted import TracelessMatcher, image, real, retriever, scripted
+from tests.whole_page import EVIL, Page, assert_whole
+from tshsr.errors import InputError
+from tshsr.explain import Explanation, explain_pair
+from tshsr.render import render_explanations
+from tshsr.render.document import json_script, label, percent, picture_symbols
+from tshsr.render.maps import canvas
+
+CAPTION = "a small red square"
+
+
+def explained(caption: str = CAPTION, regions: int = 4, **settings: object) -> Explanation:
+    boxes = bool(settings.pop("boxes", True))
+    return explain_pair(real([caption], **settings), image(regions, boxes=boxes), caption)
+
+
+def picture(colour: str = "teal") -> Image.Image:
+    return Image.new("RGB", (64, 48), colour)
+
+
+def test_a_page_is_whole_and_has_a_button_for_each_word() -> None:
+    page = assert_whole(render_explanations([explained(), explained("two red circles")], [picture(), picture("navy")]))
+    assert len(page.of("button", "word")) == 4 + 3
+    assert len(page.of("rect", "box")) == 2 * 4
+    assert len(page.of("image")) == 2
+    assert page.of("meta")[1]["content"].startswith("default-src 'none'")
+
+
+def test_a_caption_cannot_bring_its_own_html() -> None:
+    text = render_explanations([explained(EVIL)], [picture()])
+    page = assert_whole(text)
+    assert len(page.of("script")) == 2  # the data and ours
+    assert 'alert("1")' not in text
+    assert EVIL in "".join(page.text)
+
+
+def test_a_word_cannot_bring_its_own_html() -> None:
+    words = ("<b>", "</button>", "<img src=x>", "&amp;")
+    page = assert_whole(render_explanations([replace(explained(), words=words)], [None]))
+    assert page.of("b") == []
+    assert page.of("img") == []
+    assert [word for word in page.text if word in words] == [*words, *words]  # the buttons and the table
+
+
+def test_the_data_of_a_page_cannot_end_its_element() -> None:
+    text = json_script({"word": "</script><b>"})
+    assert Page(text).elements == [("script", {"type": "application/json"})]
+    assert json.loads(text.removeprefix('<script type="application/json">').removesuffix("</script>")) == {
+        "word": "</script><b>"
+    }
+
+
+def test_the_data_holds_the_maps_of_all_levels_and_of_each() -> None:
+    explanation = explained()
+    data = re.search(r'<script type="application/json">(.*?)</script>', render_explanations([explanation], [None]))
+    assert data is not None
+    views = json.loads(data[1])["views"]["region_stream"]
+    stream = explanation.streams["region_stream"]
+    assert len(views) == 1 + len(stream.levels)
+    assert views[0]["rows"] == [[round(weight, 4) for weight in row] for row in stream.word_regions]
+    assert views[2]["rows"] == [[round(weight, 4) for weight in row] for row in stream.levels[1].word_regions]
+    mean = [sum(sum(level.word_regions[word]) for level in stream.levels) / 3 for word in range(4)]
+    assert views[0]["shares"] == pytest.approx(mean, abs=2e-4)
+
+
+def test_without_a_picture_the_boxes_stand_on_an_empty_canvas() -> None:
+    page = assert_whole(render_explanations([explained()], [None]))
+    assert len(page.of("rect", "empty")) == 1
+    assert len(page.of("rect", "box")) == 4
+    assert page.of("image") == []
+
+
+def test_without_boxes_the_map_is_a_table() -> None:
+    page = assert_whole(render_explanations([explained(boxes=False)], [picture()]))
+    assert page.of("rect", "box") == []
+    assert len(page.of("td")) >= 4 * 4
+    assert "no boxes" in "".join(page.text)
+
+
+@pytest.mark.parametrize("levels", [0, 2])
+def test_one_word_and_one_region_make_a_page(levels: int) -> None:
+    page = assert_whole(render_explanations([explained("square", 1, levels=levels)], [picture()]))
+    assert len(page.of("button", "word")) == 1
+    assert len(page.of("rect", "hole")) == 1
+
+
+@pytest.mark.parametrize("stream", ["word", "region"])
+def test_one_stream_makes_a_page_with_one_choice(stream: str) -> None:
+    page = assert_whole(render_explanations([explained(streams=stream)], [picture()]))
+    choices = [radio["value"] for radio in page.of("input") if (radio["name"] or "").endswith("-stream")]
+    assert choices == [f"{stream}_stream"]
+    assert page.of("article")[0]["data-stream"] == f"{stream}_stream"
+
+
+def test_a_method_without_a_trace_shows_its_scores() -> None:
+    tokenizer = scripted([CAPTION], {}).tokenizer
+    silent = retriever(TracelessMatcher(len(tokenizer), {}, {1: 2.5}), tokenizer)
+    page = assert_whole(render_explanations([explain_pair(silent, image(2), "a mauve square")], [picture()]))
+    assert "without a trace" in "".join(page.text)
+    assert "2.500" in page.text
+
+
+def test_contributions_are_bars_that_fit_their_track() -> None:
+    page = assert_whole(render_explanations([explained()], [None]))
+    bars = [style for tag, found in page.elements if tag == "span" and "left:" in (style := found.get("style") or "")]
+    assert len(bars) == 2 * (3 + 2)  # two streams, three read-outs, v·t and the bias
+    ends = [tuple(map(float, re.findall(r"[\d.]+", style))) for style in bars]
+    assert all(left >= 0 and left + width <= 100.05 for left, width in ends)
+    assert max(width for _, width in ends) == pytest.approx(50, abs=0.1)
+
+
+def test_a_spotlight_is_brightest_where_the_weight_is_largest() -> None:
+    drawing = canvas("m", "p", (200, 100), ((0, 0, 0.5, 1), (0.5, 0.5, 1, 1)), (0.2, 0.8))
+    holes = re.findall(
+        r'class="hole" x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)" style="--w:([\d.]+)"', drawing
+    )
+    assert [tuple(map(float, hole)) for hole in holes] == [(0, 0, 50, 50, 0.25), (50, 25, 50, 25, 1)]
+    assert 'aria-label="region 1 80 %, region 0 20 %"' in drawing
+
+
+def test_a_large_picture_is_made_small_and_drawings_stay_png() -> None:
+    symbols = picture_symbols({"p": Image.new("RGBA", (4000, 1000), "red")}, side=400)
+    assert 'viewBox="0 0 400 100"' in symbols
+    assert "data:image/png;base64," in symbols
+    noise = Image.effect_noise((300, 300), 90).convert("RGB")
+    assert "data:image/jpeg;base64," in picture_symbols({"p": noise}, side=400)
+
+
+def test_pictures_that_do_not_fit_the_explanations_are_refused() -> None:
+    with pytest.raises(InputError, match="got 1 explanations and 2 pictures"):
+        render_explanations([explained()], [None, None])
+    with pytest.raises(InputError, match="expected at least one explanation"):
+        render_explanations([], [])
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.0, "0 %"), (0.0099, "<1 %"), (0.01, "1 %"), (0.614, "61 %"), (1.0, "100 %")]
+)
+def test_shares_read_as_percent(share: float, text: str) -> None:
+    assert percent(share) == text
+
+
+def test_names_of_scores_read_well() -> None:
+    assert [label(name) for name in ("fused", "level_2", "dev_rsum")] == ["Both streams, fused", "Level 2", "Dev rsum"]
