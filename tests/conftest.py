@@ -10,10 +10,12 @@ install_import_hook(
     [
         "tshsr.alignment",
         "tshsr.encoders",
+        "tshsr.explain",
         "tshsr.losses",
         "tshsr.mining",
         "tshsr.models",
         "tshsr.objective",
+        "tshsr.probes",
         "tshsr.reasoning",
         "tshsr.similarity",
     ],

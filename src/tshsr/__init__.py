@@ -1,0 +1,1 @@
+"""Two-stream hierarchical similarity reasoning for image-text matching."""

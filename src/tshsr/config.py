@@ -81,6 +81,8 @@ class TshsrConfig:
     """Sharpness (lambda) of the attention of regions over words."""
     global_node: bool = True
     """Add the similarity of the pooled picture and the pooled caption as a node."""
+    pooled_term: bool = True
+    """Add v·t, with a learned weight, to each stream's logit: the reasoning then learns what v·t leaves undecided."""
     reasoning: ReasoningConfig = field(default_factory=ReasoningConfig)
     """Hierarchical reasoning, the same settings in both streams (weights are not shared)."""
     fusion: Literal["mean", "learned"] = "mean"

@@ -23,3 +23,7 @@ class CheckpointError(TshsrError):
 
 class CollapseError(TshsrError):
     """Training stopped because the network scores every pair alike."""
+
+
+class DivergenceError(TshsrError):
+    """Training stopped because the loss or its gradient is no longer a finite number."""

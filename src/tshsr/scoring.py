@@ -18,7 +18,7 @@ from tshsr.batches import ImageBatch, pad_sequences
 from tshsr.data.dataset import Split
 from tshsr.data.tokens import Tokenizer
 from tshsr.errors import InputError, SettingsError
-from tshsr.models.matcher import ItemEncoding, Matcher
+from tshsr.models.matcher import ItemEncoding, Matcher, Scores
 
 Progress = Callable[[int, int], None]
 """Called with (pairs done, pairs in all)."""
@@ -74,7 +74,8 @@ def score_all_pairs(
     if not captions:
         raise InputError("there are no captions to score; give at least one.")
     training = matcher.training
-    matcher.eval().to(device)
+    with torch.inference_mode(mode=False):  # weights moved inside it could not be trained on
+        matcher.eval().to(device)
     try:
         encoded = [matcher.encode_images(batch.to(device)) for batch in images]
         order = np.argsort([len(row) for row in captions], kind="stable")
@@ -91,6 +92,19 @@ def score_all_pairs(
                     progress(done, rows * len(captions))
     finally:
         matcher.train(training)
+    return result
+
+
+@torch.inference_mode()
+def score_encoded(
+    matcher: Matcher, images: ItemEncoding, captions: ItemEncoding, *, byte_budget: int = BYTE_BUDGET
+) -> Scores:
+    """Score every encoded image with every encoded caption, in tiles, on their device and in the network's mode."""
+    result: Scores = {}
+    for top, left, tile in _tiles(matcher, images, captions, byte_budget):
+        for name, scores in tile.items():
+            matrix = result.setdefault(name, scores.new_empty(len(images), len(captions)))
+            matrix[top : top + scores.shape[0], left : left + scores.shape[1]] = scores
     return result
 
 
@@ -147,5 +161,3 @@ def _starts(blocks: Sequence[ItemEncoding]) -> Iterator[tuple[int, ItemEncoding]
     for block in blocks:
         yield first, block
         first += len(block)
-
-

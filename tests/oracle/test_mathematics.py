@@ -73,7 +73,9 @@ def test_every_switch_of_the_hierarchy_is_the_formula(levels: int, context: bool
     nodes = unit_rows(5, 6)
     result = reasoning(nodes, torch.ones(5, dtype=torch.bool)).read_outs
     assert result.shape == (levels + 1, 6)
-    torch.testing.assert_close(result, oracle_read_outs(reasoning, nodes, context=context, local=local, gate=gate), **SAME)
+    torch.testing.assert_close(
+        result, oracle_read_outs(reasoning, nodes, context=context, local=local, gate=gate), **SAME
+    )
 
 
 @torch.no_grad()
@@ -95,9 +97,9 @@ def expected_stream(stream: Stream, queries: ItemEncoding, context: ItemEncoding
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("global_node", [True, False])
-def test_a_stream_is_the_formula_from_regions_and_words_to_the_score(global_node: bool) -> None:
-    network = tiny.network(global_node=global_node)
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_stream_is_the_formula_from_regions_and_words_to_the_score(whole: bool) -> None:
+    network = tiny.network(global_node=whole, pooled_term=whole)
     images = network.encode_images(tiny.images(1, 5))
     captions = network.encode_captions(tiny.captions((4,)))
     scores = network.score_pairs(images, captions)
@@ -111,7 +113,9 @@ def test_a_stream_is_the_formula_from_regions_and_words_to_the_score(global_node
         torch.testing.assert_close(trace.attention[0], weights, **SAME)
         torch.testing.assert_close(trace.contributions[0], contributions, **SAME)
         levels.append(torch.sigmoid(contributions + bias))
-        torch.testing.assert_close(scores[name][0], torch.sigmoid(contributions.sum() + bias), **SAME)
+        pooled = oracles.dot(images.pooled[0].tolist(), captions.pooled[0].tolist()) * float(stream.pooled_weight or 0)
+        torch.testing.assert_close(scores[name][0], torch.sigmoid(contributions.sum() + pooled + bias), **SAME)
+        torch.testing.assert_close(trace.score, scores[name])
     for level in range(3):
         torch.testing.assert_close(scores[f"level_{level}"][0], (levels[0] + levels[1])[level] / 2, **SAME)
     both = (scores["word_stream"] + scores["region_stream"]) / 2
@@ -159,7 +163,9 @@ def test_weights_of_base_nodes_follow_who_was_pooled_into_whom() -> None:
     outs = [(out.weight.weight[0].tolist(), out.weight.bias.item()) for out in reasoning.read_outs]
     rows, expected, to_base = nodes.tolist(), [], [[float(i == j) for j in range(5)] for i in range(5)]
     for level, out in zip(reasoning.levels, outs, strict=False):
-        updated, assignment = oracles.reasoning_level(rows, level_parameters(level), context=True, local=True, gate=True)
+        updated, assignment = oracles.reasoning_level(
+            rows, level_parameters(level), context=True, local=True, gate=True
+        )
         expected.append(oracles.mix(oracles.read_out(updated, *out)[1], to_base))
         to_base = [oracles.mix(row, to_base) for row in assignment]
         rows = [oracles.mix(row, updated) for row in assignment]

@@ -16,7 +16,7 @@ VARIANTS = {
     "default": {},
     "word stream": {"streams": "word"},
     "region stream": {"streams": "region"},
-    "no global node": {"global_node": False},
+    "no global node": {"global_node": False, "pooled_term": False},
     "learned fusion": {"fusion": "learned"},
     "flat": {"reasoning": ReasoningConfig(levels=0)},
     "three levels": {"reasoning": ReasoningConfig(levels=3, seeds=(4, 3, 1))},
@@ -37,7 +37,9 @@ def score(network: Tshsr, images: ImageBatch, captions: CaptionBatch) -> Scores:
 def assert_same(left: Scores, right: Scores) -> None:
     assert left.keys() == right.keys()
     for name in left:
-        torch.testing.assert_close(left[name], right[name], rtol=1e-9, atol=1e-11, msg=lambda text, n=name: f"{n}: {text}")
+        torch.testing.assert_close(
+            left[name], right[name], rtol=1e-9, atol=1e-11, msg=lambda text, n=name: f"{n}: {text}"
+        )
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

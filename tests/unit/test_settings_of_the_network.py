@@ -49,7 +49,9 @@ def test_missing_boxes_are_refused_where_the_network_needs_them() -> None:
 def test_a_caption_beyond_the_transformers_positions_is_refused() -> None:
     network = tiny.network(encoder=replace(tiny.ENCODER, text="transformer"))
     with pytest.raises(InputError, match="a caption has 257 words; the transformer encoder takes 256"):
-        network.encode_captions(CaptionBatch(torch.ones(1, 257, dtype=torch.long), torch.ones(1, 257, dtype=torch.bool)))
+        network.encode_captions(
+            CaptionBatch(torch.ones(1, 257, dtype=torch.long), torch.ones(1, 257, dtype=torch.bool))
+        )
 
 
 def test_an_objective_without_any_loss_is_refused() -> None:

@@ -62,14 +62,16 @@ class StreamTrace:
         attention: How much each query (word or region) took from each context item; rows sum to 1.
         node_weights: One row a level: how much each base node counts in that level's read-out; sums to 1.
             Base nodes are the global node first (where there is one), then the queries.
-        contributions: What each level adds to the stream's logit; the bias is not in it.
+        contributions: What each level adds to the stream's logit.
+        pooled: What the similarity v·t of the pooled vectors adds to the logit.
         bias: The constant of the logit.
-        score: sigmoid(contributions.sum() + bias).
+        score: sigmoid(contributions.sum() + pooled + bias).
     """
 
     attention: Float[Tensor, "*pairs queries context"]
     node_weights: Float[Tensor, "*pairs levels nodes"]
     contributions: Float[Tensor, "*pairs levels"]
+    pooled: Float[Tensor, "*pairs"]
     bias: Float[Tensor, ""]
     score: Float[Tensor, "*pairs"]
     has_global_node: bool
