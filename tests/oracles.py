@@ -41,7 +41,9 @@ def attention(queries: Matrix, context: Matrix, inverse_temperature: float) -> M
     raw = [[dot(q, c) for c in context] for q in queries]
     leaky = [[x if x > 0 else 0.1 * x for x in row] for row in raw]
     norms = [math.sqrt(sum(row[c] ** 2 for row in leaky)) for c in range(len(context))]
-    return [softmax([inverse_temperature * x / max(n, 1e-12) for x, n in zip(row, norms, strict=True)]) for row in leaky]
+    return [
+        softmax([inverse_temperature * x / max(n, 1e-12) for x, n in zip(row, norms, strict=True)]) for row in leaky
+    ]
 
 
 def similarity_vector(weight: Matrix, bias: Vector, x: Vector, y: Vector) -> Vector:
@@ -49,7 +51,9 @@ def similarity_vector(weight: Matrix, bias: Vector, x: Vector, y: Vector) -> Vec
     return unit(affine(weight, bias, [(a - b) ** 2 for a, b in zip(x, y, strict=True)]))
 
 
-def reasoning_level(nodes: Matrix, p: dict[str, Matrix], *, context: bool, local: bool, gate: bool) -> tuple[Matrix, Matrix]:
+def reasoning_level(
+    nodes: Matrix, p: dict[str, Matrix], *, context: bool, local: bool, gate: bool
+) -> tuple[Matrix, Matrix]:
     """Model description, section 4, steps 1 and 2: S' and A."""
     assignment = [softmax([dot(seed, node) for node in nodes]) for seed in p["seeds"]]
     extracted = [mix(row, nodes) for row in assignment]
@@ -73,7 +77,9 @@ def read_out(nodes: Matrix, weight: Vector, bias: float) -> tuple[Vector, Vector
     return mix(beta, nodes), beta
 
 
-def hierarchy(nodes: Matrix, levels: list[dict[str, Matrix]], outs: list[tuple[Vector, float]], **switches: bool) -> Matrix:
+def hierarchy(
+    nodes: Matrix, levels: list[dict[str, Matrix]], outs: list[tuple[Vector, float]], **switches: bool
+) -> Matrix:
     """Model description, section 4: all read-outs."""
     results = []
     for p, (weight, bias) in zip(levels, outs, strict=False):
@@ -94,13 +100,17 @@ def pool(items: Matrix, item: Matrix, item_bias: Vector, whole: Matrix, weight: 
     return unit(mix(softmax(logits), items))
 
 
-def hinge(scores: Matrix, image_of_caption: list[int], margin: float, *, hardest: bool, scored: list[list[bool]]) -> float:
+def hinge(
+    scores: Matrix, image_of_caption: list[int], margin: float, *, hardest: bool, scored: list[list[bool]]
+) -> float:
     """Bidirectional hinge, averaged over captions; unscored pairs and the image's own captions are no negatives."""
     total = 0.0
     for caption, image in enumerate(image_of_caption):
         positive = scores[image][caption]
         images = [
-            max(0.0, margin - positive + scores[i][caption]) for i in range(len(scores)) if i != image and scored[i][caption]
+            max(0.0, margin - positive + scores[i][caption])
+            for i in range(len(scores))
+            if i != image and scored[i][caption]
         ]
         captions = [
             max(0.0, margin - positive + scores[image][c])

@@ -1,0 +1,174 @@
+"""What a run keeps: weights (safetensors), settings and tokenizer (JSON). Nothing is pickled, every file is whole.
+
+A run's folder holds `config.json`, `tokenizer.json`, `best/model.safetensors` and `last/` (weights and all that
+resuming needs). A published model is flat: `config.json`, `tokenizer.json`, `model.safetensors`. Both are read here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from tshsr.config import RunConfig, read_config, write_config
+from tshsr.data.tokens import Tokenizer
+from tshsr.errors import CheckpointError
+from tshsr.files import whole_folder, write_bytes, write_text
+from tshsr.models import Matcher, build_matcher
+
+CONFIG = "config.json"
+TOKENIZER = "tokenizer.json"
+WEIGHTS = "model.safetensors"
+
+Which = Literal["best", "last"]
+"""The best weights on dev, or the latest ones."""
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write named tensors as safetensors, whole or not at all.
+
+    Raises:
+        DataError: Where the disk is full or the folder cannot be written.
+    """
+    write_bytes(path, to_safetensors({name: tensor.detach().contiguous() for name, tensor in tensors.items()}))
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read named tensors.
+
+    Raises:
+        CheckpointError: Where the file is missing or damaged.
+    """
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing; give the folder of a whole run, or train it again.") from None
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is damaged or cut short ({error}); restore it from a copy, or train again."
+        ) from None
+
+
+def save_weights(path: Path, matcher: Matcher) -> None:
+    """Write a network's weights, whole or not at all.
+
+    Raises:
+        DataError: Where the disk is full or the folder cannot be written.
+    """
+    save_tensors(path, matcher.state_dict())
+
+
+def load_weights(path: Path, matcher: Matcher) -> None:
+    """Read weights into a network, in place and onto its device.
+
+    Raises:
+        CheckpointError: Where the file is missing or damaged, or a name or shape is not the network's.
+    """
+    tensors = load_tensors(path)
+    check_fit(path, tensors, matcher.state_dict())
+    matcher.load_state_dict(tensors)
+
+
+def check_fit(path: Path, given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Refuse tensors of other names or shapes than expected.
+
+    Raises:
+        CheckpointError: Names the first one.
+    """
+    for name, tensor in expected.items():
+        if name not in given:
+            raise CheckpointError(
+                f"{path} lacks the weight {name!r}; it belongs to other settings than the {CONFIG} beside it."
+            )
+        if given[name].shape != tensor.shape:
+            raise CheckpointError(
+                f"{path}: weight {name!r} has shape {tuple(given[name].shape)}, the settings ask for "
+                f"{tuple(tensor.shape)}; it belongs to another {CONFIG}."
+            )
+    for name in given:
+        if name not in expected:
+            raise CheckpointError(
+                f"{path} holds the weight {name!r}, which the model does not have; "
+                f"it belongs to other settings than the {CONFIG} beside it."
+            )
+
+
+def save_model(folder: Path, config: RunConfig, tokenizer: Tokenizer, matcher: Matcher) -> None:
+    """Write a flat model folder: settings, tokenizer and weights.
+
+    Raises:
+        DataError: Where the disk is full or the folder cannot be written.
+    """
+    save_weights(folder / WEIGHTS, matcher)
+    save_settings(folder, config, tokenizer)
+
+
+def save_settings(folder: Path, config: RunConfig, tokenizer: Tokenizer) -> None:
+    """Write the tokenizer, then the settings: where there are settings, there is a tokenizer.
+
+    Raises:
+        DataError: Where the disk is full or the folder cannot be written.
+    """
+    tokenizer.save(folder / TOKENIZER)
+    write_text(folder / CONFIG, write_config(config))
+
+
+def load_settings(folder: Path) -> tuple[RunConfig, Tokenizer]:
+    """Read the settings and the tokenizer of a run or of a flat model folder.
+
+    Raises:
+        CheckpointError: Where the folder is none, or the two don't belong together.
+        SettingsError: Where the settings can't be read.
+        DataError: Where the tokenizer can't be read.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is no folder; expected a run of `tshsr train` or a saved model.")
+    if not (folder / CONFIG).is_file():
+        raise CheckpointError(f"{folder} is no run: it has no {CONFIG}. Give the folder that `tshsr train --out` made.")
+    config, tokenizer = read_config(folder / CONFIG), Tokenizer.from_file(folder / TOKENIZER)
+    if config.model.encoder.vocabulary != len(tokenizer):
+        raise CheckpointError(
+            f"{folder / TOKENIZER} has {len(tokenizer)} tokens, {CONFIG} says {config.model.encoder.vocabulary}; "
+            "the two files are not of one run."
+        )
+    return config, tokenizer
+
+
+def load_run(folder: Path, which: Which = "best") -> tuple[RunConfig, Tokenizer, Matcher]:
+    """Read a trained network on the CPU, from a run or from a flat model folder.
+
+    Args:
+        folder: The folder.
+        which: Of a run: the best weights on dev, or the latest ones. A flat folder has one set of weights.
+
+    Raises:
+        CheckpointError: Where something is missing, damaged or does not fit.
+        SettingsError: Where the settings can't be read.
+        DataError: Where the tokenizer can't be read.
+    """
+    config, tokenizer = load_settings(folder)
+    weights = weights_of(folder, which)
+    with torch.random.fork_rng(devices=[]):  # the fresh weights are thrown away: leave the caller's dice alone
+        matcher = build_matcher(config.model)
+    load_weights(weights, matcher)
+    return config, tokenizer, matcher.eval()
+
+
+def weights_of(folder: Path, which: Which) -> Path:
+    """The file of a run's or model's weights.
+
+    Raises:
+        CheckpointError: Where there is none yet.
+    """
+    for path in (whole_folder(folder / which) / WEIGHTS, folder / WEIGHTS):
+        if path.is_file():
+            return path
+    raise CheckpointError(
+        f"{folder} has no {which}/{WEIGHTS} yet: training stopped before it kept any. Continue it with --resume."
+    )

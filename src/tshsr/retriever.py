@@ -1,0 +1,277 @@
+"""The public face of a trained network: `Retriever.from_pretrained(...)` encodes pictures and captions and scores them.
+
+retriever = Retriever.from_pretrained("runs/flickr30k")
+retriever.score(features, ["a dog runs", "two people talk"])      # images x captions
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from huggingface_hub import ModelHubMixin, snapshot_download
+from huggingface_hub.errors import HFValidationError
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import pad
+
+from tshsr.batches import ImageBatch, pad_sequences
+from tshsr.checkpoints import CONFIG, TOKENIZER, WEIGHTS, Which, load_run, save_model
+from tshsr.config import RunConfig
+from tshsr.data.dataset import Split
+from tshsr.data.tokens import Tokenizer
+from tshsr.errors import CheckpointError, DataError, InputError
+from tshsr.files import whole_folder
+from tshsr.models import ItemEncoding, Matcher, StreamTrace
+from tshsr.scoring import BYTE_BUDGET, ENCODE_BLOCK, score_encoded
+
+Images = ImageBatch | np.ndarray | Split
+"""A batch; features as images x regions x features (or regions x features: one image); or the images of a split."""
+
+Captions = str | Sequence[str]
+
+
+class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"]):
+    """A trained network with its tokenizer and settings, always in evaluation mode and without gradients.
+
+    Args:
+        matcher: The network.
+        tokenizer: Its tokenizer.
+        config: Its settings.
+        name: How reports call it.
+    """
+
+    def __init__(self, matcher: Matcher, tokenizer: Tokenizer, config: RunConfig, name: str) -> None:
+        self.matcher = matcher.eval()
+        self.tokenizer = tokenizer
+        self.config = config
+        self.name = name
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        force_download: bool = False,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        revision: str | None = None,
+        **model_kwargs: Any,
+    ) -> Self:
+        """Load a run of `tshsr train`, a folder that `save_pretrained` wrote, or a model of the Hugging Face hub.
+
+        Args:
+            pretrained_model_name_or_path: The folder, or "owner/name" on the hub.
+            force_download: Download again what is in the cache (hub).
+            token: Access token (hub).
+            cache_dir: Where downloads are kept (hub).
+            local_files_only: Use what was downloaded before (hub).
+            revision: Branch, tag or commit (hub).
+            model_kwargs: `which="last"` takes a run's latest weights; its best ones otherwise.
+
+        Raises:
+            CheckpointError: Where there is no such folder or model, or it is incomplete or damaged.
+            SettingsError: Where its settings can't be read.
+            DataError: Where its tokenizer can't be read.
+        """
+        # The mixin's own version reads config.json with its own rules first; ours is read strictly, in one place.
+        return cls._from_pretrained(
+            model_id=str(pretrained_model_name_or_path),
+            revision=revision,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+            token=token,
+            **model_kwargs,
+        )
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, which: Which = "best", **download: Any) -> Self:
+        folder = Path(model_id).expanduser()
+        name = folder.resolve().name if folder.exists() else model_id
+        config, tokenizer, matcher = load_run(folder if folder.exists() else _download(model_id, download), which)
+        return cls(matcher, tokenizer, config, name)
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> str | None:
+        """Write the settings, the tokenizer, the weights and a model card into a folder.
+
+        Args:
+            save_directory: The folder.
+            kwargs: As in `huggingface_hub.ModelHubMixin.save_pretrained`, such as `push_to_hub=True, repo_id=...`.
+
+        Raises:
+            CheckpointError: Where the folder is a run, whose files must stay.
+            DataError: Where the folder cannot be written.
+        """
+        folder = Path(save_directory)
+        if any(whole_folder(folder / which).exists() for which in ("best", "last")):
+            raise CheckpointError(f"{folder} is a run of `tshsr train`; save the model to another folder.")
+        return super().save_pretrained(folder, **kwargs)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        save_model(save_directory, self.config, self.tokenizer, self.matcher)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.matcher.parameters()).device
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the network; encodings are made on its device."""
+        self.matcher.to(device)
+        return self
+
+    def check_extractor(self, extractor: str) -> None:
+        """Refuse features of another extractor than the network was trained on: they mean nothing to it.
+
+        Raises:
+            DataError: Names both.
+        """
+        if extractor != self.config.extractor:
+            raise DataError(
+                f"{self.name} was trained on features of {self.config.extractor!r}, these are of {extractor!r}; "
+                "extract the pictures with the former, or train on the latter."
+            )
+
+    @torch.inference_mode()
+    def encode_images(
+        self, images: Images, *, indices: Sequence[int] | np.ndarray | None = None, boxes: np.ndarray | None = None
+    ) -> ItemEncoding:
+        """Encode images, some hundred at once.
+
+        Args:
+            images: A batch, an array of features, or a split.
+            indices: Which images of the split; all without it.
+            boxes: Boxes for an array of features: x1, y1, x2, y2 of each region, as fractions of the picture.
+
+        Raises:
+            DataError: Where a split's features are of another extractor, or can't be read.
+            InputError: Where an array has a wrong shape, or values that are not finite.
+        """
+        return _join([self.matcher.encode_images(batch) for batch in self._batches(images, indices, boxes)])
+
+    @torch.inference_mode()
+    def encode_captions(self, captions: Captions) -> ItemEncoding:
+        """Encode captions (one string is one caption).
+
+        Raises:
+            InputError: Where there is none, or one has no word.
+        """
+        rows = self.tokenizer.encode([captions] if isinstance(captions, str) else captions)
+        if not rows:
+            raise InputError("there are no captions to encode; give at least one.")
+        starts = range(0, len(rows), ENCODE_BLOCK)
+        batches = [pad_sequences(rows[start : start + ENCODE_BLOCK]).to(self.device) for start in starts]
+        return _join([self.matcher.encode_captions(batch) for batch in batches])
+
+    def score(
+        self, images: Images | ItemEncoding, captions: Captions | ItemEncoding, *, byte_budget: int = BYTE_BUDGET
+    ) -> Float[Tensor, "images captions"]:
+        """The fused score of every image with every caption; give encodings where the same side is scored again.
+
+        Args:
+            images: Images or their encodings.
+            captions: Captions or their encodings.
+            byte_budget: Bound on the temporaries, in bytes.
+
+        Raises:
+            InputError: As the encoders do.
+        """
+        return score_encoded(self.matcher, *self._encoded(images, captions), byte_budget=byte_budget)["fused"]
+
+    def score_pair(self, image: Images | ItemEncoding, caption: str | ItemEncoding) -> dict[str, float]:
+        """All scores of one image with one caption, by name: `fused`, and those of streams and levels.
+
+        Raises:
+            InputError: Where there is not one of each.
+        """
+        encoded = self._encoded(image, caption)
+        if len(encoded[0]) != 1 or len(encoded[1]) != 1:
+            raise InputError(f"expected one image and one caption; got {len(encoded[0])} and {len(encoded[1])}.")
+        return {name: float(scores) for name, scores in score_encoded(self.matcher, *encoded).items()}
+
+    @torch.inference_mode()
+    def trace(self, images: Images | ItemEncoding, captions: Captions | ItemEncoding) -> dict[str, StreamTrace]:
+        """What each stream did with the first image and the first caption, the second and the second, and so on.
+
+        Raises:
+            InputError: Where there are not as many images as captions.
+        """
+        encoded = self._encoded(images, captions)
+        if len(encoded[0]) != len(encoded[1]):
+            raise InputError(f"pairs are traced one by one; got {len(encoded[0])} images, {len(encoded[1])} captions.")
+        return self.matcher.trace(*encoded)
+
+    def _encoded(
+        self, images: Images | ItemEncoding, captions: Captions | ItemEncoding
+    ) -> tuple[ItemEncoding, ItemEncoding]:
+        """Both sides encoded, on the network's device."""
+        left = images if isinstance(images, ItemEncoding) else self.encode_images(images)
+        right = captions if isinstance(captions, ItemEncoding) else self.encode_captions(captions)
+        return left.to(self.device), right.to(self.device)
+
+    def _batches(
+        self, images: Images, indices: Sequence[int] | np.ndarray | None, boxes: np.ndarray | None
+    ) -> Iterable[ImageBatch]:
+        """Images as batches on the network's device."""
+        if isinstance(images, Split):
+            self.check_extractor(images.extractor)
+            chosen = np.arange(len(images.regions)) if indices is None else np.asarray(indices, np.int64)
+            for start in range(0, max(1, len(chosen)), ENCODE_BLOCK):
+                yield images.regions.read(chosen[start : start + ENCODE_BLOCK]).to(self.device)
+            return
+        if indices is not None:
+            raise InputError("indices choose images of a split; of a batch or an array, give only the images wanted.")
+        batch = images if isinstance(images, ImageBatch) else as_batch(images, boxes)
+        for start in range(0, len(batch), ENCODE_BLOCK):
+            rows = slice(start, start + ENCODE_BLOCK)
+            part = None if batch.boxes is None else batch.boxes[rows]
+            yield ImageBatch(batch.regions[rows], batch.mask[rows], part).to(self.device)
+
+
+def as_batch(features: np.ndarray, boxes: np.ndarray | None = None) -> ImageBatch:
+    """Features whose regions are all real as a batch.
+
+    Args:
+        features: Images x regions x features, or regions x features: one image.
+        boxes: Optional, with the same leading axes: x1, y1, x2, y2 as fractions of the picture.
+
+    Raises:
+        InputError: Where a shape is wrong, or a value is not finite.
+    """
+    one = features.ndim == 2
+    regions = torch.from_numpy(np.array(features[None] if one else features, np.float32))
+    corners = None if boxes is None else torch.from_numpy(np.array(boxes[None] if one else boxes, np.float32))
+    return ImageBatch(regions, torch.ones(regions.shape[:2], dtype=torch.bool), corners)
+
+
+def _join(parts: Sequence[ItemEncoding]) -> ItemEncoding:
+    """One encoding of several, padded to the longest."""
+    longest = max(part.items.shape[1] for part in parts)
+    missing = [longest - part.items.shape[1] for part in parts]
+    return ItemEncoding(
+        torch.cat([pad(part.items, (0, 0, 0, more)) for part, more in zip(parts, missing, strict=True)]),
+        torch.cat([pad(part.mask, (0, more)) for part, more in zip(parts, missing, strict=True)]),
+        torch.cat([part.pooled for part in parts]),
+    )
+
+
+def _download(model_id: str, download: dict[str, Any]) -> Path:
+    """The folder of a model of the hub.
+
+    Raises:
+        CheckpointError: Where the name is a path that does not exist, or the hub has no such model or can't be reached.
+    """
+    if model_id.startswith((".", "/", "~")) or "\\" in model_id or model_id.count("/") != 1:
+        raise CheckpointError(f"{model_id} does not exist; expected a run's folder, or owner/name on the hub.")
+    try:
+        return Path(snapshot_download(model_id, allow_patterns=[CONFIG, TOKENIZER, WEIGHTS], **download))
+    except (OSError, HFValidationError) as error:
+        raise CheckpointError(
+            f"{model_id} is no folder here, and the Hugging Face hub did not give a model of this name "
+            f"({type(error).__name__}); check the name, or the connection."
+        ) from error

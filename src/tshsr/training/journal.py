@@ -1,0 +1,93 @@
+"""The run's log: `log.jsonl`, one JSON object a line, and the same figures as TensorBoard events.
+
+A line of kind `steps` averages the steps since the line before; one of kind `epoch` holds the figures on dev.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from tshsr.files import explained, write_text
+from tshsr.reports import Report, metrics_to_json
+
+LOG = "log.jsonl"
+TENSORBOARD = "tensorboard"
+EVERY = 50
+"""Steps that a line averages."""
+
+
+class Journal:
+    """Writes the log of a run; on resuming, lines after the resumed step are dropped, so that none is doubled.
+
+    Args:
+        folder: The run's folder.
+        step: Steps done so far.
+        window: Sums over the steps since the last line, as `window` gave them when the run was saved.
+    """
+
+    def __init__(self, folder: Path, step: int, window: Mapping[str, float]) -> None:
+        self.path = folder / LOG
+        self.window = dict(window)
+        write_text(self.path, "".join(lines_until(self.path, step)))
+        with explained(self.path):
+            self.board = SummaryWriter(str(folder / TENSORBOARD), purge_step=step + 1 if step else None)
+
+    def step(self, epoch: int, step: int, values: Mapping[str, float], *, epoch_ends: bool, seconds: float) -> None:
+        """Take in one step; write a line where one is due.
+
+        Args:
+            epoch: Number of the epoch, from 1.
+            step: Steps done.
+            values: The step's losses, rate and so on.
+            epoch_ends: Whether this is the epoch's last step, after which no window reaches.
+            seconds: Training time so far.
+        """
+        for name, value in {**values, "steps": 1.0}.items():
+            self.window[name] = self.window.get(name, 0.0) + value
+        if not epoch_ends and step % EVERY:
+            return
+        steps = self.window.pop("steps")
+        means = {name: total / steps for name, total in self.window.items()}
+        self.window = {}
+        self._line({"kind": "steps", "epoch": epoch, "step": step, **means, "seconds": seconds})
+        for name, value in means.items():
+            self.board.add_scalar(f"train/{name}", value, step)
+
+    def epoch(self, epoch: int, step: int, report: Report, *, best: bool, seconds: float) -> None:
+        """Write the figures on dev after an epoch."""
+        scores = {name: metrics_to_json(metrics) for name, metrics in report.scores.items()}
+        values = {"kind": "epoch", "epoch": epoch, "step": step, "best": best, "scores": scores, "seconds": seconds}
+        self._line(values)
+        for name, metrics in report.scores.items():
+            self.board.add_scalar(f"dev/{name}", metrics.rsum, step)
+
+    def close(self) -> None:
+        """Write out what TensorBoard still holds."""
+        self.board.close()
+
+    def _line(self, values: dict[str, Any]) -> None:
+        with explained(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # a saved state must not be ahead of the log
+
+
+def lines_until(path: Path, step: int) -> list[str]:
+    """The whole lines of a log up to a step; what a killed process wrote after its last save is not among them."""
+    if not path.is_file():
+        return []
+    kept = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+        try:
+            values = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # cut short by the kill
+        if line.endswith("\n") and values["step"] <= step:
+            kept.append(line)
+    return kept

@@ -1,0 +1,135 @@
+"""Which captions meet in which step, and how they are read: a pure function of seed, epoch, step and process."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from tshsr.batches import CaptionBatch, ImageBatch, pad_sequences
+from tshsr.data.dataset import Split
+from tshsr.data.tokens import Tokenizer
+from tshsr.errors import DataError, InputError, SettingsError
+
+Item = TypeVar("Item")
+
+ENCODE_AT_ONCE = 4096
+"""Captions tokenised at once: the tokenizer's own records of a caption are large."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """How an epoch is cut: into steps, each into batches, each into one shard a process; sizes differ by one at most.
+
+    Attributes:
+        captions: Training captions.
+        batch: Captions of a batch at most, over all processes.
+        accumulate: Batches of a step.
+        processes: Processes that share each batch.
+        seed: Seed of the order.
+    """
+
+    captions: int
+    batch: int
+    accumulate: int
+    processes: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        shards = self.steps_per_epoch * self.accumulate * self.processes
+        if self.captions // shards < 2:
+            raise SettingsError(
+                f"{self.captions} training captions in batches of {self.batch} (accumulate {self.accumulate}, "
+                f"{self.processes} processes) leave a batch with fewer than two captions, and a caption needs another "
+                "one to be told from; set another training.batch or training.accumulate."
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of one pass over all captions."""
+        return math.ceil(self.captions / (self.batch * self.accumulate))
+
+    def steps(self, epoch: int, process: int, *, first: int = 0) -> Iterator[list[np.ndarray]]:
+        """For each step of an epoch (from 0) the caption numbers of this process's batches.
+
+        Args:
+            epoch: Number of the epoch, from 0.
+            process: Number of this process.
+            first: The step to begin with.
+        """
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.captions)
+        for step in np.array_split(order, self.steps_per_epoch)[first:]:
+            batches = np.array_split(step, self.accumulate)
+            yield [np.array_split(batch, self.processes)[process] for batch in batches]
+
+
+def derived_seed(*numbers: int) -> int:
+    """One seed out of several numbers (the run's seed, a step, a batch, a process), spread over 63 bits."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """Captions, and the images they belong to, each once.
+
+    Attributes:
+        images: The images.
+        captions: The captions.
+        image_of_caption: For each caption the row of its image.
+    """
+
+    images: ImageBatch
+    captions: CaptionBatch
+    image_of_caption: Int[Tensor, " captions"]
+
+    def to(self, device: torch.device) -> TrainingBatch:
+        """The same batch on another device."""
+        return TrainingBatch(self.images.to(device), self.captions.to(device), self.image_of_caption.to(device))
+
+
+class Reader:
+    """Reads batches of a split; captions are tokenised once, regions stay on the disk until they are asked for.
+
+    Raises:
+        DataError: Where a caption has no word.
+    """
+
+    def __init__(self, split: Split, tokenizer: Tokenizer) -> None:
+        self.split = split
+        rows = _encode(split, tokenizer)
+        self.starts = np.cumsum([0, *(len(row) for row in rows)])
+        self.tokens = np.concatenate(rows)
+
+    def read(self, captions: np.ndarray) -> TrainingBatch:
+        """The batch of these caption numbers."""
+        images, local = np.unique(self.split.image_of_caption[captions], return_inverse=True)
+        rows = [self.tokens[self.starts[i] : self.starts[i + 1]].tolist() for i in captions]
+        return TrainingBatch(self.split.regions.read(images), pad_sequences(rows), torch.from_numpy(local))
+
+
+def ahead(items: Iterator[Item]) -> Generator[Item]:
+    """The same items; a thread prepares the next one while the caller works on this one."""
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
+
+
+def _encode(split: Split, tokenizer: Tokenizer) -> list[np.ndarray]:
+    """Token numbers of every caption, compactly."""
+    rows: list[np.ndarray] = []
+    for start in range(0, len(split.captions), ENCODE_AT_ONCE):
+        try:
+            encoded = tokenizer.encode(split.captions[start : start + ENCODE_AT_ONCE])
+        except InputError as error:
+            raise DataError(f"{split.data}, split {split.name}, counting from caption {start}: {error}") from None
+        rows += [np.array(row, np.int32) for row in encoded]
+    return rows

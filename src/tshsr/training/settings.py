@@ -1,0 +1,156 @@
+"""The door of training: settings that make sense, completed from the data, and the same as those of the run resumed."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from tshsr.config import RunConfig
+from tshsr.data.dataset import Split
+from tshsr.data.tokens import Tokenizer
+from tshsr.errors import CheckpointError, DataError, SettingsError
+
+MAY_CHANGE = frozenset({"recipe", "training.epochs", "training.save_every_steps"})
+"""Settings that may differ on resuming: none of them changes a weight (epochs may only be raised)."""
+
+
+def check_training(config: RunConfig) -> None:
+    """Refuse numbers that no training can use.
+
+    Raises:
+        SettingsError: Names the first one.
+    """
+    training, optimiser = config.training, config.optimiser
+    at_least = (
+        ("training.epochs", training.epochs, 1),
+        ("training.batch", training.batch, 2),
+        ("training.accumulate", training.accumulate, 1),
+        ("training.candidates", training.candidates, 0),
+        ("training.seed", training.seed, 0),
+        ("training.evaluate_every", training.evaluate_every, 1),
+        ("training.dev_images", training.dev_images, 0),
+        ("training.save_every_steps", training.save_every_steps, 0),
+        ("training.minimum_count", training.minimum_count, 1),
+        ("optimiser.warmup_steps", optimiser.warmup_steps, 0),
+        ("optimiser.weight_decay", optimiser.weight_decay, 0),
+        ("loss.warmup_epochs", config.loss.warmup_epochs, 0),
+    )
+    for name, value, least in at_least:
+        if not value >= least:
+            raise SettingsError(f"{name} is {value}; expected {least} or more.")
+    above = (("optimiser.learning_rate", optimiser.learning_rate), ("optimiser.clip", optimiser.clip))
+    for name, value in (*above, ("loss.margin", config.loss.margin)):
+        if not value > 0:
+            raise SettingsError(f"{name} is {value}; expected a number above 0.")
+    if optimiser.name == "adam" and optimiser.weight_decay:
+        raise SettingsError(
+            f"optimiser.weight_decay is {optimiser.weight_decay}, which adam ignores; set optimiser.name to adamw."
+        )
+
+
+def make_tokenizer(config: RunConfig, train: Split) -> Tokenizer:
+    """The vocabulary that the settings name, or one of the training captions.
+
+    Raises:
+        DataError: Where the file named can't be used.
+    """
+    if config.training.vocabulary:
+        return Tokenizer.from_file(config.training.vocabulary)
+    return Tokenizer.build(train.captions, config.training.minimum_count)
+
+
+def complete(config: RunConfig, tokenizer: Tokenizer, train: Split, dev: Split) -> RunConfig:
+    """Fill in what the data decides: width of the features, size of the vocabulary, extractor.
+
+    Raises:
+        SettingsError: Where a setting contradicts the data.
+        DataError: Where the two splits contradict each other or the extractor, or boxes are missing.
+    """
+    check_alike(train, dev)
+    encoder = config.model.encoder
+    found = {"feature_dim": train.regions.feature_dim, "vocabulary": len(tokenizer)}
+    for name, number in found.items():
+        given = getattr(encoder, name)
+        if given not in (0, number):
+            raise SettingsError(
+                f"model.encoder.{name} is {given}, the data has {number}; leave it 0 to take the data's."
+            )
+    if config.extractor not in ("", train.extractor):
+        raise DataError(
+            f"the settings are for features of {config.extractor}; {train.data} has features of {train.extractor}. "
+            "Leave extractor empty to train on these."
+        )
+    for split in (train, dev):
+        if encoder.boxes and split.regions.boxes is None:
+            raise DataError(
+                f"{split.data}, split {split.name} has no boxes, which model.encoder.boxes asks for; set it to False."
+            )
+    model = replace(
+        config.model, encoder=replace(encoder, feature_dim=found["feature_dim"], vocabulary=found["vocabulary"])
+    )
+    return replace(config, model=model, extractor=train.extractor)
+
+
+def check_alike(train: Split, dev: Split) -> None:
+    """Refuse two splits with features of different extractors or widths.
+
+    Raises:
+        DataError: Names both.
+    """
+    if not len(train.captions):
+        raise DataError(f"{train.data}, split {train.name} has no captions; training needs captioned images.")
+    for name, first, second in (
+        ("extractor", train.extractor, dev.extractor),
+        ("width", train.regions.feature_dim, dev.regions.feature_dim),
+    ):
+        if first != second:
+            raise DataError(
+                f"{train.name} and {dev.name} differ in the {name} of their features ({first} and {second}); "
+                "extract both in the same way."
+            )
+
+
+def check_same(folder: Path, saved: RunConfig, wanted: RunConfig) -> None:
+    """Refuse to resume a run with settings that would change its weights.
+
+    `training.epochs` may be raised, except under the cosine schedule, whose every step depends on it; the result is the
+    run that would have been (with the evaluation after its former last epoch as an extra).
+
+    Raises:
+        CheckpointError: Names the first setting that differs.
+    """
+    before, now = flat_settings(asdict(saved)), flat_settings(asdict(wanted))
+    for name in before | now:
+        if name not in MAY_CHANGE and before.get(name) != now.get(name):
+            raise CheckpointError(
+                f"{folder} was begun with {name} = {before.get(name)!r}, now it is {now.get(name)!r}; "
+                "resume with the same settings, or choose another --out."
+            )
+    epochs, more = saved.training.epochs, wanted.training.epochs
+    if more < epochs or (more > epochs and saved.optimiser.schedule == "cosine"):
+        raise CheckpointError(
+            f"{folder} was begun with training.epochs = {epochs}, now it is {more}; on resuming it may only be raised, "
+            "and not under the cosine schedule. Resume with the same settings, or choose another --out."
+        )
+
+
+def flat_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flat_settings(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def fingerprint(train: Split) -> str:
+    """A checksum of the captions and whose they are: a run resumes on the data it was begun with."""
+    checksum = zlib.crc32(train.image_of_caption.tobytes())
+    for caption in train.captions:
+        checksum = zlib.crc32(caption.encode("utf-8", "surrogatepass") + b"\n", checksum)
+    return f"{checksum:08x}"

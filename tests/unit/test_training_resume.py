@@ -1,0 +1,136 @@
+"""Runs that stopped, and what resuming them gives."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.small_runs import StopError, log, run, small_config, small_split, stop_at, weights, with_loss, with_optimiser
+from tshsr.checkpoints import save_settings
+from tshsr.config import read_config
+from tshsr.data.dataset import Split
+from tshsr.errors import CheckpointError, DataError
+from tshsr.training import Event, Saved
+from tshsr.training.settings import make_tokenizer
+
+STEPS = 3
+"""Steps of an epoch over 20 captions in batches of 8."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Split, Split]:
+    folder = tmp_path_factory.mktemp("data")
+    return small_split(folder, "train"), small_split(folder, "dev", images=6)
+
+
+@pytest.mark.parametrize("step", [1, 3, 4, 6])
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
+    data: tuple[Split, Split], tmp_path: Path, step: int
+) -> None:
+    config = with_optimiser(small_config(save_every_steps=2, candidates=2), schedule="cosine")
+    whole = run(config, data, tmp_path / "whole")
+    with pytest.raises(StopError):
+        run(config, data, tmp_path / "killed", listen=stop_at(step))
+    resumed = run(config, data, tmp_path / "killed", resume=True)
+    for which in ("last", "best"):
+        assert weights(tmp_path / "killed", which) == weights(tmp_path / "whole", which)
+    assert (resumed.best_epoch, resumed.best_rsum, resumed.steps) == (whole.best_epoch, whole.best_rsum, whole.steps)
+    same = [{**line, "seconds": 0} for line in log(tmp_path / "whole")]
+    assert [{**line, "seconds": 0} for line in log(tmp_path / "killed")] == same
+
+
+def test_resuming_an_empty_folder_starts_afresh(data: tuple[Split, Split], tmp_path: Path) -> None:
+    assert run(small_config(), data, tmp_path / "a", resume=True).steps == 2 * STEPS
+    run(small_config(), data, tmp_path / "b")
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+
+
+def test_resuming_a_finished_run_says_so_and_changes_nothing(data: tuple[Split, Split], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    first = run(small_config(), data, out)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    again = run(small_config(), data, out, resume=True)
+    assert again == replace(first, already_finished=True)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+def test_a_folder_with_a_run_is_refused_without_resume(data: tuple[Split, Split], tmp_path: Path) -> None:
+    run(small_config(epochs=1), data, tmp_path / "run")
+    with pytest.raises(
+        CheckpointError, match="already holds a run; go on with it with --resume, or choose another --out"
+    ):
+        run(small_config(epochs=1), data, tmp_path / "run")
+
+
+def test_resuming_with_raised_epochs_gives_the_longer_run(data: tuple[Split, Split], tmp_path: Path) -> None:
+    run(small_config(epochs=1), data, tmp_path / "run")
+    result = run(small_config(epochs=2), data, tmp_path / "run", resume=True)
+    run(small_config(epochs=2), data, tmp_path / "whole")
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+    assert result.config.training.epochs == read_config(tmp_path / "run" / "config.json").training.epochs == 2
+
+
+def test_resuming_with_other_settings_or_data_is_refused(data: tuple[Split, Split], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run(small_config(epochs=1), data, out)
+    with pytest.raises(CheckpointError, match=r"was begun with loss\.margin = 0\.2, now it is 0\.3"):
+        run(with_loss(small_config(epochs=2), margin=0.3), data, out, resume=True)
+    other = replace(data[0], captions=tuple(reversed(data[0].captions)))
+    with pytest.raises(
+        CheckpointError, match=r"was begun on other training captions \(checksum \w{8}\) than those of small"
+    ):
+        run(small_config(epochs=2), (other, data[1]), out, resume=True)
+
+
+def test_resuming_from_a_damaged_state_is_one_sentence(data: tuple[Split, Split], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(StopError):
+        run(small_config(), data, out, listen=stop_at(2))
+    for name, message in (
+        ("optimiser.safetensors", r"optimiser\.safetensors is damaged or cut short"),
+        ("state.json", r"state\.json is damaged \(.*\); restore it from a copy, or train again"),
+    ):
+        path = out / "last" / name
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+        with pytest.raises(CheckpointError, match=message):
+            run(small_config(), data, out, resume=True)
+        path.write_bytes(content)
+    assert run(small_config(), data, out, resume=True).steps == 2 * STEPS
+
+
+def test_a_full_disk_keeps_the_last_state_and_the_run_goes_on_from_it(
+    data: tuple[Split, Split], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, real = tmp_path / "run", os.fsync
+    full: list[bool] = []
+
+    def fsync(handle: int) -> None:
+        if full:
+            raise OSError(28, "No space left on device")
+        real(handle)
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Saved) and event.step == 2:
+            full.append(True)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fsync)
+        with pytest.raises(DataError, match=r"Cannot write .*: No space left on device\. Make room"):
+            run(small_config(), data, out, listen=listen)
+    assert json.loads((out / "last" / "state.json").read_text())["step"] == 2
+    assert not list(out.glob(".*.partial"))
+    run(small_config(), data, out, resume=True)
+    run(small_config(), data, tmp_path / "whole")
+    assert weights(out) == weights(tmp_path / "whole")
+
+
+def test_a_run_killed_before_its_first_save_starts_afresh(data: tuple[Split, Split], tmp_path: Path) -> None:
+    config = small_config()
+    save_settings(tmp_path / "killed", with_loss(config, margin=0.5), make_tokenizer(config, data[0]))
+    run(config, data, tmp_path / "killed", resume=True)
+    run(config, data, tmp_path / "whole")
+    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
+    assert read_config(tmp_path / "killed" / "config.json").loss.margin == config.loss.margin

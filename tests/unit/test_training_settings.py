@@ -1,0 +1,122 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.small_runs import small_config, small_split, with_loss, with_optimiser
+from tshsr.data.tokens import Tokenizer
+from tshsr.errors import CheckpointError, DataError, SettingsError
+from tshsr.training.settings import check_same, check_training, complete, fingerprint, make_tokenizer
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "least"),
+    [("epochs", 0, 1), ("batch", 1, 2), ("accumulate", 0, 1), ("seed", -1, 0), ("evaluate_every", 0, 1)],
+)
+def test_numbers_that_make_no_sense_are_refused(name: str, value: int, least: int) -> None:
+    with pytest.raises(SettingsError, match=rf"training\.{name} is {value}; expected {least} or more"):
+        check_training(small_config(**{name: value}))
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
+def test_a_rate_or_clip_or_margin_that_is_not_positive_is_refused(value: float) -> None:
+    for config, name in (
+        (with_optimiser(small_config(), learning_rate=value), "optimiser.learning_rate"),
+        (with_optimiser(small_config(), clip=value), "optimiser.clip"),
+        (with_loss(small_config(), margin=value), "loss.margin"),
+    ):
+        with pytest.raises(SettingsError, match=rf"{name} is {value}; expected a number above 0"):
+            check_training(config)
+
+
+def test_weight_decay_needs_adamw() -> None:
+    with pytest.raises(SettingsError, match=r"weight_decay is 0\.1, which adam ignores; set optimiser\.name to adamw"):
+        check_training(with_optimiser(small_config(), weight_decay=0.1))
+    check_training(with_optimiser(small_config(), weight_decay=0.1, name="adamw"))
+
+
+def test_what_the_data_decides_is_filled_in(tmp_path: Path) -> None:
+    train, dev = small_split(tmp_path, "train"), small_split(tmp_path, "dev")
+    tokenizer = make_tokenizer(small_config(), train)
+    config = complete(small_config(), tokenizer, train, dev)
+    assert config.model.encoder.feature_dim == 6
+    assert config.model.encoder.vocabulary == len(tokenizer)
+    assert config.extractor == "small"
+    assert complete(config, tokenizer, train, dev) == config
+
+
+def test_settings_that_contradict_the_data_are_refused(tmp_path: Path) -> None:
+    train, dev = small_split(tmp_path, "train"), small_split(tmp_path, "dev")
+    config, tokenizer = small_config(), Tokenizer.build(train.captions, 1)
+
+    def encoder(**changes: Any) -> Any:
+        return replace(config, model=replace(config.model, encoder=replace(config.model.encoder, **changes)))
+
+    with pytest.raises(SettingsError, match=r"model\.encoder\.feature_dim is 2048, the data has 6; leave it 0"):
+        complete(encoder(feature_dim=2048), tokenizer, train, dev)
+    with pytest.raises(SettingsError, match=r"model\.encoder\.vocabulary is 3, the data has 1\d; leave it 0"):
+        complete(encoder(vocabulary=3), tokenizer, train, dev)
+    with pytest.raises(DataError, match=r"small, split train has no boxes, which model\.encoder\.boxes asks for"):
+        complete(encoder(boxes=True), tokenizer, train, dev)
+    with pytest.raises(DataError, match="the settings are for features of butd; small has features of small"):
+        complete(replace(config, extractor="butd"), tokenizer, train, dev)
+
+
+def test_splits_of_two_extractors_are_refused(tmp_path: Path) -> None:
+    train, dev = small_split(tmp_path, "train"), small_split(tmp_path, "dev", extractor="other")
+    with pytest.raises(DataError, match=r"train and dev differ in the extractor of their features \(small and other\)"):
+        complete(small_config(), Tokenizer.build(train.captions, 1), train, dev)
+
+
+def test_training_without_captions_is_refused(tmp_path: Path) -> None:
+    train = small_split(tmp_path, "train")
+    empty = replace(train, captions=(), image_of_caption=train.image_of_caption[:0])
+    with pytest.raises(DataError, match="small, split train has no captions; training needs captioned images"):
+        complete(small_config(), Tokenizer.build(train.captions, 1), empty, train)
+
+
+def test_a_named_vocabulary_is_read(tmp_path: Path) -> None:
+    train = small_split(tmp_path, "train")
+    Tokenizer.build(["a red dog"], 1).save(tmp_path / "words.json")
+    assert len(make_tokenizer(small_config(vocabulary=str(tmp_path / "words.json")), train)) == 5
+    with pytest.raises(DataError, match=r"Cannot read the vocabulary .*nowhere\.json"):
+        make_tokenizer(small_config(vocabulary=str(tmp_path / "nowhere.json")), train)
+
+
+def test_the_first_setting_that_differs_is_named(tmp_path: Path) -> None:
+    saved = small_config()
+    for wanted, name in (
+        (with_loss(saved, margin=0.3), r"loss\.margin = 0\.2, now it is 0\.3"),
+        (with_optimiser(saved, name="adamw"), r"optimiser\.name = 'adam', now it is 'adamw'"),
+        (small_config(batch=9, seed=3), r"training\.batch = 8, now it is 9"),
+        (replace(saved, model=replace(saved.model, streams="word")), r"model\.streams = 'both', now it is 'word'"),
+    ):
+        with pytest.raises(CheckpointError, match=rf"was begun with {name}; resume with the same settings"):
+            check_same(tmp_path, saved, wanted)
+
+
+def test_settings_that_change_no_weight_may_differ(tmp_path: Path) -> None:
+    check_same(tmp_path, small_config(), replace(small_config(save_every_steps=0), recipe="renamed"))
+
+
+def test_epochs_may_be_raised_but_not_lowered_nor_under_the_cosine(tmp_path: Path) -> None:
+    check_same(tmp_path, small_config(epochs=2), small_config(epochs=3))
+    with pytest.raises(CheckpointError, match=r"training\.epochs = 2, now it is 1; on resuming it may only be raised"):
+        check_same(tmp_path, small_config(epochs=2), small_config(epochs=1))
+    two, three = (with_optimiser(small_config(epochs=epochs), schedule="cosine") for epochs in (2, 3))
+    with pytest.raises(CheckpointError, match="and not under the cosine schedule"):
+        check_same(tmp_path, two, three)
+
+
+def test_the_fingerprint_sees_captions_and_whose_they_are(tmp_path: Path) -> None:
+    train = small_split(tmp_path, "train")
+    moved = train.image_of_caption.copy()
+    moved[[0, 19]] = moved[[19, 0]]
+    prints = {
+        fingerprint(train),
+        fingerprint(replace(train, captions=("another", *train.captions[1:]))),
+        fingerprint(replace(train, image_of_caption=moved)),
+    }
+    assert len(prints) == 3
+    assert fingerprint(train) == fingerprint(small_split(tmp_path / "again", "train"))
