@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+DATA ?= ../shared/data/flickr8k
 READY := $(VENV)/.ready
 
 .PHONY: demo test check bench clean
@@ -24,7 +25,7 @@ test: check
 	$(BIN)/python -m pytest --quiet
 
 bench: $(READY)
-	$(BIN)/python benchmarks/quality.py
+	$(BIN)/python -m benchmarks.quality --data $(DATA)
 
 clean:
 	rm -rf $(VENV) demo build dist

@@ -1,0 +1,1 @@
+"""Benchmarks: scripts that write `results/*.json`, and the README tables made from them."""

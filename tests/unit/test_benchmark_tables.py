@@ -1,0 +1,55 @@
+"""The README's figures come from files, and stand there as the files say."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import tables
+
+SIDE = {"r1": 10.0, "r5": 20.0, "r10": 30.04}
+SCORES = ("pooled", "level_0", "region_stream", "word_stream", "fused")
+REPORT = {
+    "data": "d",
+    "split": "test",
+    "images": 1000,
+    "captions": 5000,
+    "hardware": "a machine",
+    "commit": "0123456789abcdef",
+    "seconds": 12.3,
+    "scores": {name: {"image_to_text": SIDE, "text_to_image": SIDE, "rsum": 120.08} for name in SCORES},
+}
+ROW = {"model": "m", "seeds": [3], "parameters": 1_500_000, "train_minutes": 4.6, "reports": [REPORT]}
+
+
+def test_a_table_has_a_row_a_score_fused_first_and_pooled_last() -> None:
+    lines = tables.quality_table({"rows": [ROW]}).splitlines()
+    assert lines[2] == "| **both streams, fused** | 10.0 | 20.0 | 30.0 | 10.0 | 20.0 | 30.0 | 120.1 |"
+    assert [line.split("|")[1].strip() for line in lines[2:7]] == [
+        "**both streams, fused**",
+        "word stream alone",
+        "region stream alone",
+        "level 0 alone",
+        "`v·t` alone (first stage)",
+    ]
+    assert "seed 3, 1.5 M parameters, on d test (1,000 images, 5,000 captions)" in lines[-1]
+    assert "trained in 5 minutes and all pairs scored in 12 s on a machine; commit 0123456789ab." in lines[-1]
+
+
+def test_a_table_is_written_between_its_markers_and_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    (tmp_path / "quality-d.json").write_text(json.dumps({"rows": [ROW]}), encoding="utf-8")
+    text = "before\n<!-- results quality-d -->\nold\n<!-- end -->\nafter\n"
+    result = tables.with_tables(text)
+    assert result.startswith("before\n<!-- results quality-d -->\n| score |")
+    assert result.endswith("\n<!-- end -->\nafter\n")
+    assert "old" not in result
+    assert tables.with_tables(result) == result
+
+
+def test_the_readme_shows_what_the_results_files_say() -> None:
+    text = tables.README.read_text(encoding="utf-8")
+    assert "<!-- results " in text
+    assert tables.with_tables(text) == text
