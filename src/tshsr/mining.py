@@ -12,25 +12,35 @@ from torch import Tensor
 
 def candidate_pairs(
     pooled: Float[Tensor, "images captions"], image_of_caption: Int[Tensor, " captions"], *, count: int, seed: int
-) -> Bool[Tensor, "images captions"]:
-    """Mark the pairs to score: every positive, and per image and per caption `count` negatives.
+) -> tuple[Bool[Tensor, "images captions"], Bool[Tensor, "images captions"]]:
+    """Choose `count` negatives per image and per caption: half (rounded down) mined, half random.
 
-    Half of them (rounded up) are the hardest by v·t, where the reasoned score finds its hardest negatives as a rule;
-    the others are random, so that the mean over candidates still stands for the batch while the network is fresh.
+    Mined: the hardest by v·t, where the reasoned score finds its own hardest as a rule. Random: all that v·t settles; a
+    network that never sees these lets them rise above the positives, and R@10 falls below that of v·t (docs/log.md).
 
     Args:
         pooled: v·t of every pair; no gradient flows through the choice.
         image_of_caption: For each caption the row of its image.
         count: Negatives per image and per caption.
         seed: Seed of the random half; the same seed chooses the same pairs.
+
+    Returns:
+        Masks of the mined and of the random negatives; they share no pair and hold no positive.
     """
     own = image_of_caption[None, :] == torch.arange(pooled.shape[0], device=pooled.device)[:, None]
     # Drawn on the CPU: the same pairs on every device.
     noise = torch.rand(pooled.shape, generator=torch.Generator().manual_seed(seed)).to(pooled.device)
-    chosen = own.clone()
-    for score, number in ((pooled.detach().float(), (count + 1) // 2), (noise, count // 2)):
-        masked = score.masked_fill(chosen, -torch.inf)
-        for axis in (0, 1):
-            best = masked.topk(min(number, masked.shape[axis]), dim=axis).indices
-            chosen.scatter_(axis, best, value=True)
-    return chosen
+    mined = best_of_rows_and_columns(pooled.detach().float(), ~own, count // 2)
+    return mined, best_of_rows_and_columns(noise, ~(own | mined), count - count // 2)
+
+
+def best_of_rows_and_columns(
+    score: Float[Tensor, "images captions"], allowed: Bool[Tensor, "images captions"], count: int
+) -> Bool[Tensor, "images captions"]:
+    """Mark the `count` largest allowed scores of every row and of every column."""
+    score = score.masked_fill(~allowed, -torch.inf)
+    chosen = torch.zeros_like(allowed)
+    for axis in (0, 1):
+        best = score.topk(min(count, score.shape[axis]), dim=axis).indices
+        chosen.scatter_(axis, best, value=True)
+    return chosen & allowed

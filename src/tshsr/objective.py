@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tshsr.batches import CaptionBatch, ImageBatch
@@ -12,6 +14,9 @@ from tshsr.errors import SettingsError
 from tshsr.losses import hinge
 from tshsr.mining import candidate_pairs
 from tshsr.models.matcher import ItemEncoding, Matcher, Scores
+
+LENGTH_GROUPS = 4
+"""Candidate pairs are scored in so many groups of like caption length, so that little is padding."""
 
 
 class Objective(nn.Module):
@@ -59,37 +64,50 @@ class Objective(nn.Module):
         """
         encoded_images = self.matcher.encode_images(images)
         encoded_captions = self.matcher.encode_captions(captions)
-        scores, scored = self._score(encoded_images, encoded_captions, image_of_caption, seed)
+        pooled = encoded_images.pooled @ encoded_captions.pooled.T
+        groups = self._negatives(pooled, image_of_caption, seed)
+        scores = {**self._score(encoded_images, encoded_captions, image_of_caption, groups), "pooled": pooled}
+        losses = partial(hinge, image_of_caption=image_of_caption, margin=self.config.margin, hardest=hardest)
         parts = {
-            name: hinge(
-                score,
-                image_of_caption,
-                margin=self.config.margin,
-                hardest=hardest,
-                scored=None if name == "pooled" else scored,
-            )
+            name: losses(score) if name == "pooled" else mean([losses(score, scored=group) for group in groups])
             for name, score in scores.items()
             if self._weight(name) > 0
         }
         total = torch.stack([self._weight(name) * part for name, part in parts.items()]).sum()
-        fused = scores["fused"].detach() if scored is None else scores["fused"].detach()[scored]
-        return {"loss": total, **{name: part.detach() for name, part in parts.items()}, "spread": fused.float().std()}
+        known = scores["fused"].detach()[positives(image_of_caption, len(images)) | torch.stack(groups).any(dim=0)]
+        return {"loss": total, **{name: part.detach() for name, part in parts.items()}, "spread": known.float().std()}
+
+    def _negatives(
+        self, pooled: Float[Tensor, "images captions"], image_of_caption: Int[Tensor, " captions"], seed: int
+    ) -> tuple[Bool[Tensor, "images captions"], ...]:
+        """Groups of pairs that each give a hinge: all of the batch, or the mined and the random candidates."""
+        if not self.candidates:
+            return (~positives(image_of_caption, len(pooled)),)
+        return candidate_pairs(pooled, image_of_caption, count=self.candidates, seed=seed)
 
     def _score(
-        self, images: ItemEncoding, captions: ItemEncoding, image_of_caption: Int[Tensor, " captions"], seed: int
-    ) -> tuple[Scores, Bool[Tensor, "images captions"] | None]:
-        """All scores as images x captions, and which of them are known (None: all)."""
+        self,
+        images: ItemEncoding,
+        captions: ItemEncoding,
+        image_of_caption: Int[Tensor, " captions"],
+        groups: tuple[Bool[Tensor, "images captions"], ...],
+    ) -> Scores:
+        """The scores of positives and groups as images x captions, 0 elsewhere."""
         if not self.candidates:
-            return self.matcher.score_all(images, captions), None
-        pooled = images.pooled @ captions.pooled.T
-        scored = candidate_pairs(pooled, image_of_caption, count=self.candidates, seed=seed)
-        rows, columns = scored.nonzero(as_tuple=True)
-        pairs = self.matcher.score_pairs(images[rows], captions[columns])
-        scores = {
-            name: torch.zeros_like(pooled).index_put((rows, columns), score.to(pooled.dtype))
-            for name, score in pairs.items()
+            return self.matcher.score_all(images, captions)
+        known = positives(image_of_caption, len(images)) | torch.stack(groups).any(dim=0)
+        rows, columns = known.nonzero(as_tuple=True)
+        order = captions.mask.sum(dim=1)[columns].argsort(stable=True)  # captions of like length share less padding
+        rows, columns = rows[order], columns[order]
+        parts = [
+            self.matcher.score_pairs(images[some], captions[others].trimmed())
+            for some, others in zip(rows.chunk(LENGTH_GROUPS), columns.chunk(LENGTH_GROUPS), strict=True)
+        ]
+        empty = images.pooled.new_zeros(known.shape)
+        return {
+            name: empty.index_put((rows, columns), torch.cat([part[name] for part in parts]).to(empty.dtype))
+            for name in parts[0]
         }
-        return {**scores, "pooled": pooled}, scored
 
     def _weight(self, name: str) -> float:
         """Weight of a score's hinge, by the score's name."""
@@ -98,3 +116,14 @@ class Objective(nn.Module):
         if name.endswith("_stream"):
             return self.config.streams
         return self.config.fused if name == "fused" else self.config.pooled
+
+
+def positives(image_of_caption: Int[Tensor, " captions"], images: int) -> Bool[Tensor, "images captions"]:
+    """Which caption belongs to which image."""
+    rows = torch.arange(images, device=image_of_caption.device)
+    return image_of_caption[None, :] == rows[:, None]
+
+
+def mean(losses: list[Float[Tensor, ""]]) -> Float[Tensor, ""]:
+    """The mean of some losses."""
+    return torch.stack(losses).mean()

@@ -8,7 +8,7 @@ from tshsr.batches import CaptionBatch, ImageBatch
 from tshsr.config import LossConfig
 from tshsr.losses import hinge
 from tshsr.mining import candidate_pairs
-from tshsr.objective import Objective
+from tshsr.objective import Objective, positives
 
 IMAGE_OF_CAPTION = torch.tensor([0, 1, 2, 2])
 
@@ -17,38 +17,54 @@ def batch() -> tuple[ImageBatch, CaptionBatch, torch.Tensor]:
     return tiny.images(3), tiny.captions((4, 1, 6, 2)), IMAGE_OF_CAPTION
 
 
-def test_candidates_hold_every_positive_and_the_hardest_of_each_row_and_column() -> None:
+def test_half_of_the_candidates_are_the_hardest_of_each_row_and_column() -> None:
     pooled = torch.rand(6, 8)
     image_of_caption = torch.tensor([0, 1, 2, 3, 4, 5, 0, 1])
-    chosen = candidate_pairs(pooled, image_of_caption, count=2, seed=0)
+    mined, random = candidate_pairs(pooled, image_of_caption, count=3, seed=0)
     own = image_of_caption[None, :] == torch.arange(6)[:, None]
-    assert chosen[own].all()
     hidden = pooled.masked_fill(own, -1)
-    assert all(chosen[row, hidden[row].argmax()] for row in range(6))
-    assert all(chosen[hidden[:, column].argmax(), column] for column in range(8))
-    assert ((chosen & ~own).sum(dim=1) >= 2).all()
-    assert ((chosen & ~own).sum(dim=0) >= 2).all()
-    assert chosen.sum() < chosen.numel()
+    expected = torch.zeros_like(own)
+    expected[torch.arange(6), hidden.argmax(dim=1)] = True
+    expected[hidden.argmax(dim=0), torch.arange(8)] = True
+    assert torch.equal(mined, expected)
+    assert (random.sum(dim=1) >= 2).all()
+    assert (random.sum(dim=0) >= 2).all()
+    assert not (mined & random).any()
+    assert not ((mined | random) & own).any()
 
 
 def test_the_same_seed_chooses_the_same_candidates() -> None:
     pooled = torch.rand(20, 20)
     first, again, other = (candidate_pairs(pooled, torch.arange(20), count=6, seed=seed) for seed in (1, 1, 2))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
+    assert torch.equal(first[1], again[1])
+    assert not torch.equal(first[1], other[1])
+    assert torch.equal(first[0], other[0])
 
 
-def test_more_candidates_than_a_batch_has_means_all_pairs() -> None:
-    assert candidate_pairs(torch.rand(3, 4), IMAGE_OF_CAPTION, count=100, seed=0).all()
+def test_more_candidates_than_a_batch_has_are_all_its_negatives() -> None:
+    mined, random = candidate_pairs(torch.rand(3, 4), IMAGE_OF_CAPTION, count=100, seed=0)
+    assert torch.equal(mined, ~positives(IMAGE_OF_CAPTION, 3))
+    assert not random.any()
+
+
+def test_positives_are_each_caption_in_the_row_of_its_image() -> None:
+    assert positives(IMAGE_OF_CAPTION, 3).nonzero().tolist() == [[0, 0], [1, 1], [2, 2], [2, 3]]
 
 
 @pytest.mark.parametrize("hardest", [True, False])
-def test_scoring_every_candidate_gives_the_loss_of_all_pairs(hardest: bool) -> None:
+def test_the_loss_of_candidates_is_the_mean_of_the_mined_and_the_random_hinge(hardest: bool) -> None:
     network = tiny.network()
-    every = Objective(network, LossConfig(levels=0.5))(*batch(), hardest=hardest, seed=0)
-    candidates = Objective(network, LossConfig(levels=0.5), candidates=100)(*batch(), hardest=hardest, seed=0)
-    for name in every:
-        torch.testing.assert_close(every[name], candidates[name])
+    result = Objective(network, LossConfig(), candidates=2)(*batch(), hardest=hardest, seed=3)
+    images, captions = network.encode_images(batch()[0]), network.encode_captions(batch()[1])
+    scores = network.score_all(images, captions)
+    groups = candidate_pairs(scores["pooled"], IMAGE_OF_CAPTION, count=2, seed=3)
+    for name in ("fused", "word_stream", "region_stream"):
+        expected = [
+            hinge(scores[name], IMAGE_OF_CAPTION, margin=0.2, hardest=hardest, scored=group) for group in groups
+        ]
+        torch.testing.assert_close(result[name], sum(expected) / 2)
+    pooled = hinge(scores["pooled"], IMAGE_OF_CAPTION, margin=0.2, hardest=hardest)
+    torch.testing.assert_close(result["pooled"], pooled)
 
 
 def test_the_losses_are_weighted_by_kind_of_score() -> None:
@@ -73,7 +89,7 @@ def test_candidates_cut_the_pairs_that_are_reasoned_about(monkeypatch: pytest.Mo
     images, captions = tiny.images(12), tiny.captions((3,) * 12)
     result = Objective(network, LossConfig(), candidates=2)(images, captions, torch.arange(12), hardest=True, seed=0)
     result["loss"].backward()
-    assert counted[0] <= 12 + 2 * 2 * 12 < 144
+    assert 12 < sum(counted) <= 12 + 2 * 2 * 12 < 144
 
 
 def test_the_loss_of_a_network_that_scores_all_alike_is_twice_the_margin() -> None:
