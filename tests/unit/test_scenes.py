@@ -1,0 +1,236 @@
+"""The built-in scenes as data: repeatable, complete or absent, cached once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tshsr.data.scenes as scenes_package
+from tshsr.data.scenes import EXTRACTOR, FEATURES, describe, make_scenes, scenes_folder
+from tshsr.data.scenes.generate import Job, MadeScene, run_job
+from tshsr.data.store import open_store
+from tshsr.data.truth import read_truth
+from tshsr.errors import DataError, SettingsError
+
+SIZES = {"train": 6, "dev": 4, "test": 10}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_scenes(tmp_path_factory.mktemp("scenes") / "small", **SIZES, processes=1)
+
+
+def test_the_splits_have_the_sizes_asked_for(folder: Path) -> None:
+    for name, size in SIZES.items():
+        split = open_store(folder, name)
+        assert len(split.regions) == size
+        assert len(split.captions) == 5 * size
+        assert np.bincount(split.image_of_caption).tolist() == [5] * size
+        assert split.extractor == EXTRACTOR
+        assert split.regions.feature_dim == FEATURES
+
+
+def test_pictures_and_features_belong_together(folder: Path) -> None:
+    split = open_store(folder, "test")
+    batch = split.regions.read([3])
+    assert batch.boxes is not None
+    path = split.picture(3)
+    assert path is not None
+    with Image.open(path) as picture:
+        assert picture.size == (160, 160)
+        np.testing.assert_allclose(describe(picture, batch.boxes[0].numpy()), batch.regions[0].numpy(), atol=1e-4)
+
+
+def test_the_truth_of_each_split_fits_its_captions(folder: Path) -> None:
+    for name, size in SIZES.items():
+        split, truth = open_store(folder, name), read_truth(folder, name)
+        assert truth is not None
+        assert len(truth.regions_of_word) == 5 * size
+        for caption, words in zip(split.captions, truth.regions_of_word, strict=True):
+            assert words
+            assert max(words) < len(caption.split())
+            assert all(0 <= region < 12 for regions in words.values() for region in regions)
+        for foil in truth.foils:
+            assert split.image_of_caption[foil.caption] == foil.image
+            assert Counter(foil.text.split()) == Counter(split.captions[foil.caption].split())
+        assert bool(truth.foils) is (name != "train")
+
+
+def test_a_colour_word_points_at_pixels_of_that_colour(folder: Path) -> None:
+    split, truth = open_store(folder, "test"), read_truth(folder, "test")
+    assert truth is not None
+    checked = 0
+    for number, caption in enumerate(split.captions):
+        for position, regions in truth.regions_of_word[number].items():
+            if caption.split()[position] not in ("red", "green", "blue"):
+                continue
+            image = int(split.image_of_caption[number])
+            path, batch = split.picture(image), split.regions.read([image])
+            assert path is not None
+            assert batch.boxes is not None
+            with Image.open(path) as picture:
+                for region in regions:
+                    box = (batch.boxes[0, region].numpy() * 160).round().astype(int).tolist()
+                    pixels = np.asarray(picture.crop(box)).reshape(-1, 3).astype(int)
+                    channel = ("red", "green", "blue").index(caption.split()[position])
+                    others = np.delete(pixels, channel, axis=1).max(axis=1)
+                    assert (pixels[:, channel] > others + 60).mean() > 0.1
+                    checked += 1
+    assert checked > 5
+
+
+def test_the_same_seed_gives_the_same_bytes_in_any_number_of_processes(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scenes_package, "CHUNK", 4)
+    made = make_scenes(tmp_path / "again", **SIZES, processes=2)
+    assert contents(made) == contents(folder)
+
+
+def test_a_scene_does_not_depend_on_how_many_there_are(folder: Path, tmp_path: Path) -> None:
+    fewer = make_scenes(tmp_path / "fewer", train=0, dev=0, test=3, processes=1)
+    name = "pictures/test-00002.png"
+    assert (fewer / name).read_bytes() == (folder / name).read_bytes()
+    assert open_store(fewer, "test").captions == open_store(folder, "test").captions[:15]
+    assert read_truth(fewer, "dev") is None
+
+
+def test_another_seed_gives_other_scenes(folder: Path, tmp_path: Path) -> None:
+    other = make_scenes(tmp_path / "other", train=0, dev=0, test=3, seed=1, processes=1)
+    assert not set(open_store(other, "test").captions) & set(open_store(folder, "test").captions)
+
+
+def test_a_failure_midway_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail_late(job: Job) -> list[MadeScene]:
+        made = run_job(job)
+        if job.split == "test":
+            raise KeyboardInterrupt
+        return made
+
+    monkeypatch.setattr(scenes_package, "run_job", fail_late)
+    with pytest.raises(KeyboardInterrupt):
+        make_scenes(tmp_path / "scenes", train=2, dev=1, test=1, processes=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_kill_leaves_no_folder_that_looks_complete(tmp_path: Path) -> None:
+    code = "import pathlib, sys, tshsr.data.scenes as s; s.make_scenes(pathlib.Path(sys.argv[1]), processes=1)"
+    target = tmp_path / "scenes"
+    with subprocess.Popen([sys.executable, "-c", code, str(target)]) as process:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("*/pictures/*.png")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    assert list(tmp_path.glob("*/pictures/*.png"))
+    assert not target.exists()
+    assert make_scenes(target, train=1, dev=0, test=0, processes=1) == target
+    assert len(open_store(target, "train").regions) == 1
+
+
+def test_a_script_without_a_main_guard_still_gets_its_scenes(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import pathlib, tshsr.data.scenes as scenes\n"
+        "scenes.CHUNK = 1\n"
+        f"scenes.make_scenes(pathlib.Path({str(tmp_path / 'made')!r}), train=2, dev=0, test=0, processes=2)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "the drawing processes ended early" in done.stderr
+    assert len(open_store(tmp_path / "made", "train").regions) == 2
+
+
+def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(DataError, match=r"is already there and not empty; name a new folder for the scenes"):
+        make_scenes(tmp_path, train=1, dev=0, test=0)
+    with pytest.raises(DataError, match=r"thesis.tex is already there"):
+        make_scenes(tmp_path / "thesis.tex", train=1, dev=0, test=0)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
+    assert make_scenes(tmp_path, train=0, dev=1, test=0, processes=1) == tmp_path
+    assert len(open_store(tmp_path, "dev").regions) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"train": -1}, "train is -1 scenes; expected 0 to 99999"),
+        ({"test": 100_000}, "test is 100000 scenes; expected 0 to 99999"),
+        ({"train": 0, "dev": 0, "test": 0}, "train, dev and test are all 0 scenes; expected at least one"),
+        ({"seed": -2}, "seed is -2; expected 0 or more"),
+        ({"processes": 0}, "processes is 0; expected at least 1"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(tmp_path: Path, settings: dict[str, int], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        make_scenes(tmp_path / "scenes", **settings)
+    assert not (tmp_path / "scenes").exists()
+
+
+def test_scenes_are_cached_by_their_sizes_and_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = scenes_folder(train=2, dev=1, test=1, seed=7)
+    assert folder == tmp_path / "tshsr" / "scenes-v1-2-1-1-7"
+    assert open_store(folder, "test").data == "scenes-v1-2-1-1-7"
+    before = (folder / "manifest.json").stat().st_mtime_ns
+    assert scenes_folder(train=2, dev=1, test=1, seed=7) == folder
+    assert (folder / "manifest.json").stat().st_mtime_ns == before
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_without_a_cache_variable_the_home_folder_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert scenes_folder(train=1, dev=0, test=0) == tmp_path / ".cache" / "tshsr" / "scenes-v1-1-0-0-0"
+
+
+def test_a_cache_that_can_not_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(DataError, match=r"Cannot write .*scenes-v1-1-0-0-0: .*Set XDG_CACHE_HOME to another folder"):
+        scenes_folder(train=1, dev=0, test=0)
+
+
+def test_two_processes_may_ask_for_the_cache_at_once(tmp_path: Path) -> None:
+    code = "from tshsr.data.scenes import scenes_folder; print(scenes_folder(train=20, dev=1, test=1))"
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    runs = [
+        subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    folders = {run.communicate(timeout=120)[0].strip() for run in runs}
+    assert [run.returncode for run in runs] == [0, 0]
+    assert folders == {str(tmp_path / "tshsr" / "scenes-v1-20-1-1-0")}
+    assert [entry.name for entry in (tmp_path / "tshsr").iterdir()] == ["scenes-v1-20-1-1-0"]
+
+
+def test_the_loser_of_a_race_takes_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    target = tmp_path / "tshsr" / "scenes-v1-1-0-0-0"
+    rename = Path.rename
+
+    def lose(self: Path, goal: Path) -> Path:
+        if goal == target:
+            goal.mkdir()
+            (goal / "of-the-winner").touch()
+        return rename(self, goal)
+
+    monkeypatch.setattr(Path, "rename", lose)
+    assert scenes_folder(train=1, dev=0, test=0) == target
+    assert [entry.name for entry in target.iterdir()] == ["of-the-winner"]
