@@ -105,8 +105,8 @@ class LossConfig:
     """Weight of the hinge on the fused score."""
     streams: float = 1.0
     """Weight of the hinge on each stream's score."""
-    levels: float = 0.0
-    """Weight of the hinge on each level's score (deep supervision)."""
+    levels: float = 1.0
+    """Weight of the hinge on each level's score (deep supervision): every level learns to match by itself."""
     pooled: float = 1.0
     """Weight of the hinge on v·t."""
     warmup_epochs: float = 2.0

@@ -46,10 +46,10 @@ def tshsr_flickr8k() -> RunConfig:
     """Flickr8k, small features: sized for two processor cores."""
     return RunConfig(
         recipe="tshsr-flickr8k",
-        model=TshsrConfig(encoder=EncoderConfig(dim=256), similarity_dim=64),
+        model=TshsrConfig(encoder=EncoderConfig(dim=128, dropout=0.2), similarity_dim=32),
         loss=LossConfig(warmup_epochs=1),
-        optimiser=OptimiserConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=100),
-        training=TrainingConfig(epochs=10, batch=128, candidates=4, dev_images=200),
+        optimiser=OptimiserConfig(learning_rate=1.5e-3, schedule="cosine", warmup_steps=100),
+        training=TrainingConfig(epochs=10, batch=128, candidates=6, evaluate_every=2, dev_images=200),
     )
 
 
@@ -62,7 +62,7 @@ def tshsr_scenes() -> RunConfig:
         ),
         loss=LossConfig(warmup_epochs=1),
         optimiser=OptimiserConfig(learning_rate=2e-3, schedule="cosine", warmup_steps=50),
-        training=TrainingConfig(epochs=8, batch=128, candidates=8, dev_images=200, minimum_count=1),
+        training=TrainingConfig(epochs=3, batch=128, candidates=6, dev_images=100, minimum_count=1),
     )
 
 
