@@ -79,8 +79,8 @@ class TshsrConfig:
     """Sharpness (lambda) of the attention of words over regions."""
     region_inverse_temperature: float = 4.0
     """Sharpness (lambda) of the attention of regions over words."""
-    global_node: bool = True
-    """Add the similarity of the pooled picture and the pooled caption as a node."""
+    global_node: bool = False
+    """Add the similarity vector of the pooled picture and the pooled caption as a node of its own."""
     pooled_term: bool = True
     """Add v·t, with a learned weight, to each stream's logit: the reasoning then learns what v·t leaves undecided."""
     reasoning: ReasoningConfig = field(default_factory=ReasoningConfig)

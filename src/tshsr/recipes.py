@@ -49,7 +49,7 @@ def tshsr_flickr8k() -> RunConfig:
         model=TshsrConfig(encoder=EncoderConfig(dim=128, dropout=0.2), similarity_dim=32),
         loss=LossConfig(warmup_epochs=1),
         optimiser=OptimiserConfig(learning_rate=1.5e-3, schedule="cosine", warmup_steps=100),
-        training=TrainingConfig(epochs=10, batch=128, candidates=6, evaluate_every=2, dev_images=200),
+        training=TrainingConfig(epochs=6, batch=128, candidates=6, evaluate_every=2, dev_images=200),
     )
 
 
