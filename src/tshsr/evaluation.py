@@ -43,7 +43,7 @@ def evaluate(
     *,
     protocol: ProtocolName | Literal["auto"] = "auto",
     byte_budget: int = BYTE_BUDGET,
-    device: str = "cpu",
+    device: str | None = None,
     progress: Progress | None = None,
 ) -> tuple[Report, dict[str, np.ndarray]]:
     """Score every image of a split with every caption, and report.
@@ -52,8 +52,9 @@ def evaluate(
         retrievers: One model, or several whose scores are averaged.
         split: What to evaluate on.
         protocol: See `choose_protocol`.
-        byte_budget: Bound on the temporaries of scoring, in bytes.
-        device: Where to compute.
+        byte_budget: Bound on the temporaries of scoring, in bytes; the score matrices come on top (4 bytes a pair,
+            score and model).
+        device: Where to compute; None: where each network is.
         progress: Called with (pairs done, pairs in all), for each model from 0 on.
 
     Returns:

@@ -67,6 +67,8 @@ class Objective(nn.Module):
         pooled = encoded_images.pooled @ encoded_captions.pooled.T
         groups = self._negatives(pooled, image_of_caption, seed)
         scores = {**self._score(encoded_images, encoded_captions, image_of_caption, groups), "pooled": pooled}
+        # Hinges subtract scores that nearly agree: in 16 bits the difference would be rounded away.
+        scores = {name: score.float() for name, score in scores.items()}
         losses = partial(hinge, image_of_caption=image_of_caption, margin=self.config.margin, hardest=hardest)
         parts = {
             name: losses(score) if name == "pooled" else mean([losses(score, scored=group) for group in groups])
@@ -83,7 +85,8 @@ class Objective(nn.Module):
         """Groups of pairs that each give a hinge: all of the batch, or the mined and the random candidates."""
         if not self.candidates:
             return (~positives(image_of_caption, len(pooled)),)
-        return candidate_pairs(pooled, image_of_caption, count=self.candidates, seed=seed)
+        groups = candidate_pairs(pooled, image_of_caption, count=self.candidates, seed=seed)
+        return tuple(group for group in groups if bool(group.any()))
 
     def _score(
         self,

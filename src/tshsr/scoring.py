@@ -30,7 +30,7 @@ BYTE_BUDGET = 2**30
 """Default bound on a tile's temporaries."""
 
 CACHE_TILE = 2**26
-"""Larger tiles than this only spill out of the processor's caches (docs/log.md has the figures)."""
+"""On a CPU larger tiles than this only spill out of its caches (docs/log.md has the figures)."""
 
 
 def score_split(
@@ -39,7 +39,7 @@ def score_split(
     split: Split,
     *,
     byte_budget: int = BYTE_BUDGET,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, np.ndarray]:
     """Score every image of a split with every caption.
@@ -49,7 +49,7 @@ def score_split(
         tokenizer: The network's tokenizer.
         split: What to score.
         byte_budget: Bound on the temporaries of a tile, in bytes.
-        device: Where to compute.
+        device: Where to compute; None: where the network is.
         progress: Told after every tile.
 
     Returns:
@@ -67,13 +67,14 @@ def score_all_pairs(
     captions: Sequence[list[int]],
     *,
     byte_budget: int = BYTE_BUDGET,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, np.ndarray]:
     """Score every image with every caption, each a row of token numbers; see `score_split`."""
     if not captions:
         raise InputError("there are no captions to score; give at least one.")
     training = matcher.training
+    device = next(matcher.parameters()).device if device is None else torch.device(device)
     with torch.inference_mode(mode=False):  # weights moved inside it could not be trained on
         matcher.eval().to(device)
     try:
@@ -118,7 +119,7 @@ def tile_shape(bytes_per_pair: int, images: int, captions: int, byte_budget: int
         raise SettingsError(
             f"the byte budget is {byte_budget}; scoring one pair takes about {bytes_per_pair} bytes. Raise the budget."
         )
-    pairs = min(byte_budget, max(CACHE_TILE, bytes_per_pair)) // bytes_per_pair
+    pairs = byte_budget // bytes_per_pair
     tall = min(images, max(1, math.isqrt(pairs)))
     return tall, min(captions, max(1, pairs // tall))
 
@@ -128,6 +129,8 @@ def _tiles(
 ) -> Iterator[tuple[int, int, dict[str, torch.Tensor]]]:
     """(first image, first caption, scores) of every tile of two blocks."""
     cost = matcher.bytes_per_pair(images.mask.shape[-1], captions.mask.shape[-1])
+    if images.items.device.type == "cpu":
+        byte_budget = min(byte_budget, max(CACHE_TILE, cost))
     tall, wide = tile_shape(cost, len(images), len(captions), byte_budget)
     for left in range(0, len(captions), wide):
         part = captions[left : left + wide].trimmed()

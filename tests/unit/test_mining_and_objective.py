@@ -11,6 +11,7 @@ from tshsr.mining import candidate_pairs
 from tshsr.objective import Objective, positives
 
 IMAGE_OF_CAPTION = torch.tensor([0, 1, 2, 2])
+AS_FLOAT32 = {"rtol": 1e-5, "atol": 1e-6, "check_dtype": False}  # losses are added up in float32
 
 
 def batch() -> tuple[ImageBatch, CaptionBatch, torch.Tensor]:
@@ -62,9 +63,9 @@ def test_the_loss_of_candidates_is_the_mean_of_the_mined_and_the_random_hinge(ha
         expected = [
             hinge(scores[name], IMAGE_OF_CAPTION, margin=0.2, hardest=hardest, scored=group) for group in groups
         ]
-        torch.testing.assert_close(result[name], sum(expected) / 2)
+        torch.testing.assert_close(result[name], sum(expected) / 2, **AS_FLOAT32)
     pooled = hinge(scores["pooled"], IMAGE_OF_CAPTION, margin=0.2, hardest=hardest)
-    torch.testing.assert_close(result["pooled"], pooled)
+    torch.testing.assert_close(result["pooled"], pooled, **AS_FLOAT32)
 
 
 def test_the_losses_are_weighted_by_kind_of_score() -> None:
@@ -77,7 +78,7 @@ def test_the_losses_are_weighted_by_kind_of_score() -> None:
     total = sum(
         weight * hinge(scores[name], IMAGE_OF_CAPTION, margin=0.3, hardest=True) for name, weight in weights.items()
     )
-    torch.testing.assert_close(result["loss"], total)
+    torch.testing.assert_close(result["loss"], total, **AS_FLOAT32)
     torch.testing.assert_close(result["spread"], scores["fused"].detach().float().std())
 
 
@@ -94,3 +95,20 @@ def test_candidates_cut_the_pairs_that_are_reasoned_about(monkeypatch: pytest.Mo
 
 def test_the_loss_of_a_network_that_scores_all_alike_is_twice_the_margin() -> None:
     assert hinge(torch.full((3, 4), 0.5), IMAGE_OF_CAPTION, margin=0.2, hardest=True).item() == pytest.approx(0.4)
+
+
+def test_losses_are_added_up_in_32_bits_under_mixed_precision() -> None:
+    network = tiny.network(torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = Objective(network, LossConfig(), candidates=2)(*batch(), hardest=True, seed=0)
+    assert {value.dtype for value in result.values()} == {torch.float32}
+
+
+def test_a_single_candidate_is_random_and_gives_its_hinge_alone() -> None:
+    network = tiny.network()
+    result = Objective(network, LossConfig(), candidates=1)(*batch(), hardest=True, seed=3)
+    scores = network.score_all(network.encode_images(batch()[0]), network.encode_captions(batch()[1]))
+    mined, random = candidate_pairs(scores["pooled"], IMAGE_OF_CAPTION, count=1, seed=3)
+    assert not mined.any()
+    expected = hinge(scores["fused"], IMAGE_OF_CAPTION, margin=0.2, hardest=True, scored=random)
+    torch.testing.assert_close(result["fused"], expected, **AS_FLOAT32)

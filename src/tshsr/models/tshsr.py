@@ -30,8 +30,8 @@ POOLED_WEIGHT = 5.0
 class Stream(nn.Module):
     """One stream: queries look at the other side, every look becomes a similarity vector, HSR reasons over them.
 
-        S_0   = [ s(v, t; W_g) ; s(q_1, a_1; W_l) ; ... ; s(q_n, a_n; W_l) ]
-        score = sigmoid( w [r_1 ; ... ; r_{K+1}] + gamma v·t + b ),      r = the read-outs of HSR( S_0 )
+        S     = [ s(v, t; W_g) ; s(q_1, a_1; W_l) ; ... ; s(q_n, a_n; W_l) ]
+        score = sigmoid( w [r_1 ; ... ; r_{K+1}] + gamma v·t + b ),      r = the read-outs of HSR( S )
 
     Args:
         config: The network's settings.
@@ -63,7 +63,7 @@ class Stream(nn.Module):
     def nodes(
         self, queries: ItemEncoding, context: ItemEncoding, attention: Float[Tensor, "*pairs queries context"]
     ) -> tuple[Float[Tensor, "*pairs nodes width"], Bool[Tensor, "*#pairs nodes"]]:
-        """The similarity vectors S_0 and which of them are real."""
+        """The similarity vectors S and which of them are real."""
         local = self.local_similarity(queries.items, attend(attention, context.items))
         if self.global_similarity is None:
             return local, queries.mask

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -12,7 +13,10 @@ from tshsr.config import RunConfig
 from tshsr.data.dataset import Split
 from tshsr.data.tokens import Tokenizer
 from tshsr.errors import CheckpointError, DataError, SettingsError
+from tshsr.metrics import check_captioned
 
+WIDTHS = ("dim", "word_dim", "transformer_layers", "transformer_heads")
+"""Sizes of the encoders that must be positive."""
 MAY_CHANGE = frozenset({"recipe", "training.epochs", "training.save_every_steps"})
 """Settings that may differ on resuming: none of them changes a weight (epochs may only be raised)."""
 
@@ -37,14 +41,19 @@ def check_training(config: RunConfig) -> None:
         ("optimiser.warmup_steps", optimiser.warmup_steps, 0),
         ("optimiser.weight_decay", optimiser.weight_decay, 0),
         ("loss.warmup_epochs", config.loss.warmup_epochs, 0),
+        *((f"loss.{name}", getattr(config.loss, name), 0) for name in ("fused", "streams", "levels", "pooled")),
+        *((f"model.encoder.{name}", getattr(config.model.encoder, name), 1) for name in WIDTHS),
+        ("model.similarity_dim", config.model.similarity_dim, 1),
     )
     for name, value, least in at_least:
-        if not value >= least:
+        if not least <= value < math.inf:
             raise SettingsError(f"{name} is {value}; expected {least} or more.")
     above = (("optimiser.learning_rate", optimiser.learning_rate), ("optimiser.clip", optimiser.clip))
     for name, value in (*above, ("loss.margin", config.loss.margin)):
-        if not value > 0:
+        if not 0 < value < math.inf:
             raise SettingsError(f"{name} is {value}; expected a number above 0.")
+    if not 0 <= config.model.encoder.dropout < 1:
+        raise SettingsError(f"model.encoder.dropout is {config.model.encoder.dropout}; expected 0 or more, below 1.")
     if optimiser.name == "adam" and optimiser.weight_decay:
         raise SettingsError(
             f"optimiser.weight_decay is {optimiser.weight_decay}, which adam ignores; set optimiser.name to adamw."
@@ -95,13 +104,15 @@ def complete(config: RunConfig, tokenizer: Tokenizer, train: Split, dev: Split) 
 
 
 def check_alike(train: Split, dev: Split) -> None:
-    """Refuse two splits with features of different extractors or widths.
+    """Refuse two splits with features of different extractors or widths, or that can't be evaluated.
 
     Raises:
         DataError: Names both.
+        InputError: Where an image of dev has no caption.
     """
     if not len(train.captions):
         raise DataError(f"{train.data}, split {train.name} has no captions; training needs captioned images.")
+    check_captioned(len(dev.regions), dev.image_of_caption)  # else the first evaluation fails, after an epoch
     for name, first, second in (
         ("extractor", train.extractor, dev.extractor),
         ("width", train.regions.feature_dim, dev.regions.feature_dim),

@@ -1,0 +1,36 @@
+"""The byte budget of scoring holds: measured, not computed."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+SCORE = """
+import json, resource, sys
+import torch
+from tshsr import scoring
+from tshsr.batches import ImageBatch
+from tshsr.config import EncoderConfig, TshsrConfig
+from tshsr.models import Tshsr
+
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+torch.set_num_threads(1)
+scoring.CACHE_TILE = 2**40  # the budget alone decides
+network = Tshsr(TshsrConfig(encoder=EncoderConfig(dim=1024, feature_dim=64, vocabulary=50)))
+images = [ImageBatch(torch.randn(24, 36, 64), torch.ones(24, 36, dtype=torch.bool))]
+captions = [[1 + i % 40] * 12 for i in range(24)]
+scoring.score_all_pairs(network, iter(images), captions, byte_budget=network.bytes_per_pair(36, 12))
+before = peak()
+scoring.score_all_pairs(network, iter(images), captions, byte_budget=int(sys.argv[1]))
+print(json.dumps(peak() - before))
+"""
+
+
+def test_the_temporaries_of_full_size_scoring_stay_within_the_budget() -> None:
+    pytest.importorskip("resource", reason="peak memory is read by a POSIX call")
+    budget = 128 * 2**20  # about a third of what all 576 pairs at once would take
+    run = subprocess.run([sys.executable, "-c", SCORE, str(budget)], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    grown = json.loads(run.stdout)
+    assert 2**20 < grown < budget
