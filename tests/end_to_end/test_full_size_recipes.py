@@ -1,0 +1,28 @@
+"""The full-size recipes, on small files of the layout that they are for; the real data sets cannot be had here."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.data_files import random_regions, write_precomp
+from tshsr.data.layouts import open_split
+from tshsr.recipes import recipe
+from tshsr.retriever import Retriever
+from tshsr.training import fit
+
+
+@pytest.mark.parametrize("name", ["tshsr-flickr30k", "tshsr-coco"])
+def test_a_full_size_recipe_trains_on_files_of_its_layout(name: str, tmp_path: Path) -> None:
+    for split, images in (("train", 4), ("dev", 2)):
+        write_precomp(tmp_path / "data", split, random_regions(images, 36, 2048, dtype="float16"))
+    config = recipe(name)
+    assert (config.model.encoder.dim, config.model.similarity_dim, config.training.batch) == (1024, 256, 128)
+    config = replace(config, training=replace(config.training, epochs=1))
+    splits = {split: open_split(tmp_path / "data", split) for split in ("train", "dev")}
+    result = fit(config, **splits, out=tmp_path / "run", device="cpu")
+    assert result.steps == 1
+    retriever = Retriever.from_pretrained(tmp_path / "run")
+    scores = retriever.score(splits["dev"], list(splits["dev"].captions))
+    assert scores.shape == (2, 10)
+    assert scores.isfinite().all()
