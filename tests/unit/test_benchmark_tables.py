@@ -23,7 +23,7 @@ ROW = {"model": "m", "seeds": [3], "parameters": 1_500_000, "train_minutes": 4.6
 
 
 def test_a_table_has_a_row_a_score_fused_first_and_pooled_last() -> None:
-    lines = tables.quality_table({"rows": [ROW]}).splitlines()
+    lines = tables.quality_tables({"rows": [ROW], "command": "do it"}).splitlines()
     assert lines[2] == "| **both streams, fused** | 10.0 | 20.0 | 30.0 | 10.0 | 20.0 | 30.0 | 120.1 |"
     assert [line.split("|")[1].strip() for line in lines[2:7]] == [
         "**both streams, fused**",
@@ -32,15 +32,16 @@ def test_a_table_has_a_row_a_score_fused_first_and_pooled_last() -> None:
         "level 0 alone",
         "`v·t` alone (first stage)",
     ]
-    assert "seed 3, 1.5 M parameters, on d test (1,000 images, 5,000 captions)" in lines[-1]
-    assert "trained in 5 minutes and all pairs scored in 12 s on a machine; commit 0123456789ab." in lines[-1]
+    assert "seed 3, 1.5 M parameters, on d test (1,000 images, 5,000 captions)" in lines[-3]
+    assert "trained in 5 minutes and all pairs scored in 12 s on a machine; commit 0123456789ab." in lines[-3]
+    assert lines[-1] == "    do it"
 
 
 def test_a_table_is_written_between_its_markers_and_nowhere_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
-    (tmp_path / "quality-d.json").write_text(json.dumps({"rows": [ROW]}), encoding="utf-8")
+    (tmp_path / "quality-d.json").write_text(json.dumps({"rows": [ROW], "command": "do it"}), encoding="utf-8")
     text = "before\n<!-- results quality-d -->\nold\n<!-- end -->\nafter\n"
     result = tables.with_tables(text)
     assert result.startswith("before\n<!-- results quality-d -->\n| score |")
@@ -53,3 +54,13 @@ def test_the_readme_shows_what_the_results_files_say() -> None:
     text = tables.README.read_text(encoding="utf-8")
     assert "<!-- results " in text
     assert tables.with_tables(text) == text
+
+
+def test_the_demo_that_the_readme_shows_keeps_its_promises() -> None:
+    report = json.loads((tables.RESULTS / "demo-scenes.json").read_text(encoding="utf-8"))
+    fused = report["scores"]["fused"]
+    assert report["images"] == 500
+    assert fused["image_to_text"]["r1"] >= 50
+    assert fused["text_to_image"]["r1"] >= 50
+    assert report["binding"]["fused"] >= report["binding"]["pooled"] + 0.1
+    assert max(report["pointing"].values()) >= 0.7
