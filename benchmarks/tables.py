@@ -57,7 +57,8 @@ def demo_table(report: dict[str, Any]) -> str:
     return (
         f"{recall_table(report)}\n\n"
         f"Captions with swapped attributes or relations told apart: {binding['fused']:.0%} fused, "
-        f"{binding['pooled']:.0%} by `v·t` alone (guessing: 50%). Words whose region is the right one: {' and '.join(figures)}. "
+        f"{binding['pooled']:.0%} by `v·t` alone (guessing: 50%). "
+        f"Words whose region is the right one: {' and '.join(figures)}. "
         f"{report['images']:,} test scenes, {report['captions']:,} captions, scored in {report['seconds']:.0f} s on "
         f"{report['hardware']}; commit {report['commit'][:12]}."
     )

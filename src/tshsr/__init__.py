@@ -1,1 +1,106 @@
-"""Two-stream hierarchical similarity reasoning for image-text matching."""
+"""Two-stream hierarchical similarity reasoning for image-text matching: train, evaluate, explain.
+
+retriever = tshsr.load("runs/flickr30k")
+retriever.score(features, ["a dog runs", "two people talk"])      # images x captions
+
+What a name needs is imported when it is first asked for, so that `import tshsr` itself takes no time.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module, metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tshsr.config import RunConfig as RunConfig
+    from tshsr.data.check import check_data as check_data
+    from tshsr.data.convert import convert as convert
+    from tshsr.data.layouts import open_split as open_split
+    from tshsr.data.layouts import select_images as select_images
+    from tshsr.data.layouts import splits_of as splits_of
+    from tshsr.errors import TshsrError as TshsrError
+    from tshsr.evaluation import evaluate as evaluate
+    from tshsr.explain import explain_pair as explain_pair
+    from tshsr.recipes import RECIPES as RECIPES
+    from tshsr.recipes import recipe as recipe
+    from tshsr.render import render_explanations as render_explanations
+    from tshsr.reports import Report as Report
+    from tshsr.reports import read_report as read_report
+    from tshsr.retriever import Retriever as Retriever
+    from tshsr.training import fit as fit
+
+    __version__: str
+
+_HOMES = {
+    "RECIPES": "tshsr.recipes",
+    "Report": "tshsr.reports",
+    "Retriever": "tshsr.retriever",
+    "RunConfig": "tshsr.config",
+    "TshsrError": "tshsr.errors",
+    "check_data": "tshsr.data.check",
+    "convert": "tshsr.data.convert",
+    "evaluate": "tshsr.evaluation",
+    "explain_pair": "tshsr.explain",
+    "fit": "tshsr.training",
+    "open_split": "tshsr.data.layouts",
+    "read_report": "tshsr.reports",
+    "recipe": "tshsr.recipes",
+    "render_explanations": "tshsr.render",
+    "select_images": "tshsr.data.layouts",
+    "splits_of": "tshsr.data.layouts",
+}
+
+__all__ = [  # noqa: PLE0604, RUF100, RUF022 - a test compares it with _HOMES
+    "RECIPES",
+    "Report",
+    "Retriever",
+    "RunConfig",
+    "TshsrError",
+    "__version__",
+    "check_data",
+    "convert",
+    "evaluate",
+    "explain_pair",
+    "fit",
+    "load",
+    "open_split",
+    "read_report",
+    "recipe",
+    "render_explanations",
+    "select_images",
+    "splits_of",
+]
+
+
+def load(place: str | Path, **options: Any) -> Retriever:
+    """Load a trained network: a run's folder, a folder of `save_pretrained`, or "owner/name" on the hub.
+
+    Args:
+        place: Where it is.
+        options: As `Retriever.from_pretrained` takes them, such as `which="last"`.
+
+    Raises:
+        CheckpointError: Where there is no such folder or model, or it is incomplete or damaged.
+    """
+    from tshsr.retriever import Retriever
+
+    return Retriever.from_pretrained(place, **options)
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for."""
+    if name == "__version__":
+        try:
+            return metadata.version("tshsr")
+        except metadata.PackageNotFoundError:
+            return "unknown"
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tshsr' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return __all__

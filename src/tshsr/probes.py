@@ -6,6 +6,7 @@ Axes: pairs (a caption with an image) | words | regions. All results are shares 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -18,10 +19,27 @@ from tshsr.data.truth import Truth
 from tshsr.errors import DataError
 from tshsr.explain import word_maps
 from tshsr.models import ItemEncoding
+from tshsr.reports import Report
 from tshsr.retriever import Retriever
 
 CHUNK = 128
 """Pairs that are traced or scored at once."""
+
+
+def add_probes(report: Report, retriever: Retriever, split: Split, truth: Truth) -> Report:
+    """A report with what the probes say: pointing for a method that can be traced, binding where there are foils.
+
+    Raises:
+        DataError: Where the truth is of other data.
+    """
+    if len(truth.regions_of_word) != len(split.captions):
+        raise DataError(
+            f"the truth of {split.data}, split {split.name} is of {len(truth.regions_of_word)} captions; the split has "
+            f"{len(split.captions)}. Generate the data again."
+        )
+    pointing = pointing_accuracy(retriever, split, truth)
+    binding = binding_accuracy(retriever, split, truth) if truth.foils else None
+    return replace(report, pointing=pointing or None, binding=binding)
 
 
 def pointing_accuracy(

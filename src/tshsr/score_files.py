@@ -23,12 +23,21 @@ def save_scores(path: Path, scores: np.ndarray) -> None:
         SettingsError: Where the name does not end in .npy.
         DataError: Where the file cannot be written.
     """
+    check_scores_name(path)
+    with replacing(path) as handle:
+        np.save(handle, np.ascontiguousarray(scores, dtype=np.float32))
+
+
+def check_scores_name(path: Path) -> None:
+    """Refuse a name that `save_scores` would refuse, before hours of scoring.
+
+    Raises:
+        SettingsError: Where the name does not end in .npy.
+    """
     if path.suffix != ".npy":
         raise SettingsError(
             f"scores are saved as .npy; {path} ends otherwise. Name it {path.with_suffix('.npy').name}."
         )
-    with replacing(path) as handle:
-        np.save(handle, np.ascontiguousarray(scores, dtype=np.float32))
 
 
 def read_scores(path: Path) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""The commands, one file each; `tshsr.cli` chooses among them. Only here, and in `cli`, is anything printed."""

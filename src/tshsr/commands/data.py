@@ -1,0 +1,145 @@
+"""`tshsr data`: say what is there, check all of it, convert it to our store."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from tshsr.commands.parsing import File, Flag, OptionalPath, parse
+from tshsr.commands.screen import Screen
+from tshsr.data.check import DataInfo, check_data, inspect
+from tshsr.data.convert import convert
+from tshsr.errors import DataError, SettingsError
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a data set holds; reads captions and headers, no features."""
+
+    data: Annotated[Positional[str], arg(metavar="DIR")]
+    """A folder in SCAN's layout, a Karpathy JSON or its folder, a feature store, or the word scenes."""
+    json: File = None
+    """Write it to this file as JSON; - writes it to stdout, in place of the table."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """Read all of a data set and say everything that is wrong with it; exit code 2 where anything is."""
+
+    data: Annotated[Positional[str], arg(metavar="DIR")]
+    """As for tshsr data info."""
+    quiet: Flag = False
+    """Show no progress."""
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Write a data set as a feature store: one folder, with hashes; numbers stay as they are."""
+
+    source: Annotated[Positional[str], arg(metavar="SOURCE")]
+    """A folder in SCAN's layout, or a Karpathy JSON or its folder."""
+    out: Annotated[Positional[Path], arg(metavar="OUT")]
+    """Folder of the store."""
+    extractor: str = ""
+    """Name of who made the features; empty keeps the name that the source gives."""
+    pictures: OptionalPath = None
+    """Folder of the picture files; without it the one beside the features, if any."""
+    quiet: Flag = False
+    """Show no progress."""
+
+
+def main(arguments: Sequence[str], screen: Screen) -> None:
+    """Choose among the three.
+
+    Raises:
+        SettingsError: Where none of them is named.
+    """
+    actions: dict[str, tuple[str, Callable[[Sequence[str], Screen], None]]] = {
+        "info": ("DIR          what is there", info),
+        "check": ("DIR         whether all of it can be used", check),
+        "convert": ("SOURCE OUT  into a feature store", to_store),
+    }
+    if arguments and arguments[0] in ("-h", "--help"):
+        screen.say("usage: tshsr data info|check|convert ...\n")
+        for name, (line, _) in actions.items():
+            screen.say(f"  tshsr data {name} {line}")
+        screen.say("\ntshsr data info --help tells the options, and so on.")
+        return
+    if not arguments or arguments[0] not in actions:
+        near = difflib.get_close_matches(arguments[0], actions, n=1) if arguments else []
+        got = f"got {arguments[0]!r}" if arguments else "got nothing"
+        hint = f"; did you mean {near[0]}?" if near else "."
+        raise SettingsError(f"tshsr data expects info, check or convert, {got}{hint}")
+    actions[arguments[0]][1](arguments[1:], screen)
+
+
+def info(arguments: Sequence[str], screen: Screen) -> None:
+    """Say what is there."""
+    wanted = parse(Info, "tshsr data info", arguments)
+    found = inspect(wanted.data)
+    if wanted.json is not None:
+        screen.json(json.dumps(asdict(found), indent=2), wanted.json)
+    if wanted.json != "-":
+        show_info(screen, found)
+
+
+def show_info(screen: Screen, found: DataInfo) -> None:
+    """A data set on the screen."""
+    screen.say(f"{found.data}: layout {found.layout}, {size(found.bytes)}")
+    screen.say(f"features of {found.extractor}: {found.feature_dim} x {found.dtype} a region")
+    header = ("split", "images", "captions", "regions", "boxes", "of various length")
+    rows = [
+        (
+            split.name,
+            f"{split.images:,}",
+            f"{split.captions:,}",
+            str(split.regions),
+            "yes" if split.boxes else "no",
+            "yes" if split.masked else "no",
+        )
+        for split in found.splits
+    ]
+    screen.table(header, rows)
+
+
+def size(number: int) -> str:
+    """Bytes as people say them."""
+    for unit, power in (("GiB", 3), ("MiB", 2), ("KiB", 1)):
+        if number >= 1024**power:
+            return f"{number / 1024**power:.1f} {unit}"
+    return f"{number} bytes"
+
+
+def check(arguments: Sequence[str], screen: Screen) -> None:
+    """Read everything.
+
+    Raises:
+        DataError: Where anything is wrong.
+    """
+    wanted = parse(Check, "tshsr data check", arguments)
+    with screen.progress("reading", quiet=wanted.quiet) as tell:
+        problems, found = check_data(wanted.data, tell)
+    if len(problems) == 1:
+        raise DataError(problems[0])
+    if problems:
+        for problem in problems:
+            screen.say(problem)
+        raise DataError(f"{wanted.data} has {len(problems)} problems, listed above.")
+    splits = found["splits"]
+    if isinstance(splits, list | tuple):
+        counts = ", ".join(f"{split['name']} {split['images']:,} images" for split in splits)
+        screen.say(f"{wanted.data} is sound: {counts}; every file, feature and caption was read.")
+
+
+def to_store(arguments: Sequence[str], screen: Screen) -> None:
+    """Convert."""
+    wanted = parse(Convert, "tshsr data convert", arguments)
+    with screen.progress("converting", quiet=wanted.quiet) as tell:
+        out = convert(wanted.source, wanted.out, extractor=wanted.extractor, pictures=wanted.pictures, progress=tell)
+    show_info(screen, inspect(out))

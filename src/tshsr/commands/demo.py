@@ -1,0 +1,82 @@
+"""`tshsr demo`: everything once, on built-in scenes."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
+
+from tshsr.commands.choices import choose_device
+from tshsr.commands.parsing import Flag, Name, parse
+from tshsr.commands.screen import Screen, duration
+from tshsr.commands.tables import show_report
+from tshsr.commands.watching import watching
+from tshsr.data.layouts import SCENES
+from tshsr.demo import PAGE, REPORT, RUN, Done, Sizes, Stage, demo_config, run_demo
+from tshsr.training import Event
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Generate scenes, train, evaluate on unseen scenes, and write a report as a page that needs no network."""
+
+    out: Path = Path("demo")
+    """Folder for the run, report.html and report.json; an earlier demo in it is replaced."""
+    train: int = 3000
+    """Scenes to train on, each with five captions."""
+    dev: int = 500
+    """Scenes that choose the best weights."""
+    test: int = 500
+    """Scenes to evaluate on."""
+    seed: int = 0
+    """Seed of the scenes and of training."""
+    epochs: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
+    """Passes over the captions; those of the recipe tshsr-scenes without it."""
+    device: Name = None
+    """cpu, cuda or mps; the best one here without it."""
+    quiet: Flag = False
+    """A line for each epoch instead of bars."""
+
+
+def main(arguments: Sequence[str], screen: Screen) -> None:
+    """Run the demo."""
+    wanted = parse(Demo, "tshsr demo", arguments)
+    sizes = Sizes(wanted.train, wanted.dev, wanted.test, wanted.seed)
+    config = demo_config(wanted.seed)
+    if wanted.epochs is not None:
+        config = replace(config, training=replace(config.training, epochs=wanted.epochs))
+    device = choose_device(wanted.device)
+    with watching(screen, config.training.epochs, quiet=wanted.quiet) as watch:
+
+        def listen(event: Event | Stage) -> None:
+            if isinstance(event, Stage):
+                screen.note(event.name)
+            else:
+                watch(event)
+
+        done = run_demo(wanted.out, sizes, config=config, device=device, listen=listen)
+    show_report(screen, done.report)
+    screen.say(
+        f"\nThe report: {done.folder / PAGE} (figures: {done.folder / REPORT}); {duration(done.seconds)} in all."
+    )
+    screen.say("\nWhat to try next:")
+    for line in suggestions(done, sizes):
+        screen.say(f"  {line}")
+
+
+def suggestions(done: Done, sizes: Sizes) -> list[str]:
+    """Commands that work when they are pasted."""
+    run, data = str(done.folder / RUN), SCENES if sizes == Sizes() else str(done.data)
+    pair = ["--image", done.image, "--text", done.caption]
+    page = str(done.folder / "explanation.html")
+    commands = [
+        ["tshsr", "explain", run, "--data", data, *pair, "--out", page],
+        ["tshsr", "score", run, "--image", str(done.picture), "--text", "a small red circle"],
+        ["tshsr", "evaluate", run, "--data", data, "--split", "dev"],
+        ["tshsr", "data", "info", data],
+    ]
+    return [shlex.join(command) for command in commands]

@@ -1,0 +1,115 @@
+"""`tshsr train`: a recipe, data, and a folder for the run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from tshsr.commands.parsing import Flag, Name, parse
+from tshsr.commands.screen import Screen, duration
+from tshsr.config import LossConfig, ModelConfig, OptimiserConfig, RunConfig, TrainingConfig
+from tshsr.errors import SettingsError
+from tshsr.recipes import RECIPES, recipe
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a network on the splits train and dev of a data set; the same settings give the same weights."""
+
+    data: str
+    """A folder of data (see tshsr data info), or the word scenes."""
+    out: Path
+    """The run's folder, which gets settings, weights and log."""
+    model: ModelConfig
+    """The network."""
+    loss: LossConfig
+    """The losses."""
+    optimiser: OptimiserConfig
+    """Optimiser and schedule."""
+    training: TrainingConfig
+    """Length, batches, seeds."""
+    extractor: str = ""
+    """Refuse features of any other extractor; empty takes those of the data."""
+    resume: Flag = False
+    """Go on with the run in the folder; starts one where there is none."""
+    quiet: Flag = False
+    """A line for each epoch instead of bars."""
+    device: Name = None
+    """cpu, cuda or mps; the best one here without it."""
+
+
+def main(arguments: Sequence[str], screen: Screen) -> None:
+    """Train."""
+    wanted, config = read_arguments(list(arguments))
+    from tshsr.commands.choices import choose_device
+    from tshsr.commands.watching import watching
+    from tshsr.data.layouts import open_split
+    from tshsr.training import fit
+
+    device = choose_device(wanted.device)
+    train, dev = (open_split(wanted.data, name) for name in ("train", "dev"))
+    screen.note(f"{train.data}: {len(train.regions):,} images, {len(train.captions):,} captions to train on")
+    with watching(screen, config.training.epochs, quiet=wanted.quiet) as listen:
+        result = fit(
+            config,
+            train=train,
+            dev=dev,
+            out=wanted.out,
+            resume=wanted.resume,
+            device=device,
+            listen=listen,
+        )
+    if result.already_finished:
+        screen.say(f"{result.folder} was finished already, after {result.steps} steps; there is nothing to do.")
+    else:
+        screen.say(f"{result.folder} is trained: {result.steps} steps in {duration(result.seconds)}.")
+    screen.say(f"Best on {dev.name} after epoch {result.best_epoch}: rSum {result.best_rsum:.1f}.")
+    screen.say(f"Next: tshsr evaluate {wanted.out} --data {wanted.data} --split test")
+
+
+def read_arguments(arguments: list[str]) -> tuple[Train, RunConfig]:
+    """The options, and the recipe with what they change in it.
+
+    Raises:
+        SettingsError: Where no recipe is named first, or an option is wrong.
+    """
+    listed = "\n".join(f"  {name}: {(make.__doc__ or '').splitlines()[0]}" for name, make in RECIPES.items())
+    description = f"{Train.__doc__}\n\nRecipes:\n{listed}\n\nThe defaults below are those of the recipe named."
+    if arguments and arguments[0] in ("-h", "--help"):
+        parse(Train, "tshsr train RECIPE", ["--help"], default=defaults(RunConfig()), description=description)
+    if not arguments or arguments[0].startswith("-"):
+        raise SettingsError(
+            f"expected a recipe first: tshsr train RECIPE --data DIR --out RUN. The recipes are {', '.join(RECIPES)}."
+        )
+    config = recipe(arguments[0])
+    wanted = parse(
+        Train,
+        f"tshsr train {arguments[0]}",
+        arguments[1:],
+        default=defaults(config),
+        description=description,
+    )
+    return wanted, RunConfig(
+        recipe=config.recipe,
+        model=wanted.model,
+        loss=wanted.loss,
+        optimiser=wanted.optimiser,
+        training=wanted.training,
+        extractor=wanted.extractor,
+    )
+
+
+def defaults(config: RunConfig) -> Train:
+    """The options of a recipe, with what must be given left open."""
+    return Train(
+        data=tyro.MISSING,
+        out=tyro.MISSING,
+        model=config.model,
+        loss=config.loss,
+        optimiser=config.optimiser,
+        training=config.training,
+        extractor=config.extractor,
+    )

@@ -1,0 +1,266 @@
+"""The demo: generate scenes, train, evaluate, probe, and write a report; `tshsr demo` shows it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tshsr.config import RunConfig
+from tshsr.data.dataset import Split
+from tshsr.data.layouts import open_split
+from tshsr.data.scenes import scenes_folder
+from tshsr.data.truth import Truth, read_truth
+from tshsr.errors import DataError
+from tshsr.evaluation import evaluate
+from tshsr.explain import explain_pair
+from tshsr.files import write_text
+from tshsr.metrics import image_to_text_ranks, text_to_image_ranks
+from tshsr.probes import add_probes, pointing_chance
+from tshsr.recipes import recipe
+from tshsr.render import (
+    ReportPage,
+    Search,
+    WordMaps,
+    first_examples,
+    render_report,
+    search_captions,
+    search_pictures,
+    training_charts,
+)
+from tshsr.reports import Report
+from tshsr.retriever import Retriever
+from tshsr.training import Event, FitResult, Scoring, fit
+from tshsr.training.journal import LOG
+
+RECIPE = "tshsr-scenes"
+RUN, PAGE, REPORT, MARK = "run", "report.html", "report.json", "demo.json"
+FOUND, MISSED = 2, 2
+"""How many searches of either outcome the page shows in each direction."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Which scenes: how many of each split, and the seed."""
+
+    train: int = 3000
+    dev: int = 500
+    test: int = 500
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the demo begins."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Done:
+    """What the demo came to.
+
+    Attributes:
+        folder: Where the run, `report.html` and `report.json` are.
+        data: The folder of the scenes.
+        report: The figures on the test split.
+        image: The id of a test image to try things with.
+        caption: A caption of it.
+        picture: Its file.
+        seconds: Time of everything.
+    """
+
+    folder: Path
+    data: Path
+    report: Report
+    image: str
+    caption: str
+    picture: Path
+    seconds: float
+
+
+Listener = Callable[[Event | Stage], None]
+
+
+def untold(event: Event | Stage) -> None:
+    """Listen to nothing."""
+    del event
+
+
+def run_demo(
+    out: Path,
+    sizes: Sizes = Sizes(),
+    *,
+    config: RunConfig | None = None,
+    device: str = "cpu",
+    listen: Listener = untold,
+) -> Done:
+    """Do everything anew in a folder; what an earlier demo left there is replaced, anything else stays.
+
+    Args:
+        out: Gets `run`, `report.html` and `report.json`; the two reports appear when all is done.
+        sizes: Which scenes; they are generated once and cached.
+        config: What to train; the recipe tshsr-scenes with the seed of the scenes without it.
+        device: Where to compute.
+        listen: Told which part begins, and everything that training tells.
+
+    Raises:
+        DataError: Where `out/run` holds something that no demo wrote, or a folder can't be written.
+        SettingsError: Where a size or setting can't be used.
+        CollapseError: Where training fails.
+    """
+    start = time.perf_counter()
+    config = config or demo_config(sizes.seed)
+    listen(Stage(f"drawing {sizes.train + sizes.dev + sizes.test:,} scenes, unless they are cached"))
+    data = scenes_folder(**asdict(sizes))
+    train, dev, test = (open_split(data, name) for name in ("train", "dev", "test"))
+    clear(out, config, sizes)
+    listen(Stage(f"training {config.recipe} on {len(train.captions):,} captions"))
+    trained = fit(config, train=train, dev=dev, out=out / RUN, resume=True, device=device, listen=listen)
+    listen(Stage(f"evaluating on {len(test.regions):,} images that were never seen"))
+    retriever = Retriever.from_pretrained(out / RUN).to(device)
+    epochs = trained.config.training.epochs
+    report, scores = evaluate(
+        [retriever],
+        test,
+        protocol="flickr",
+        device=device,
+        progress=lambda done, pairs: listen(Scoring(epochs, done, pairs)),
+    )
+    truth = read_truth(data, test.name)
+    if truth is None:
+        raise DataError(f"{data} has lost its truth of {test.name}; remove the folder, and the demo makes it again.")
+    report = add_probes(report, retriever, test, truth)
+    listen(Stage("writing the report"))
+    facts = describe_run(trained, retriever, sizes)
+    page = make_page(report, retriever, test, truth, scores["fused"], facts, read_log(out / RUN / LOG))
+    write_text(out / PAGE, render_report(page))
+    report.write(out / REPORT)
+    return finished(out, data, report, test, time.perf_counter() - start)
+
+
+def demo_config(seed: int) -> RunConfig:
+    """The demo's recipe with a seed."""
+    config = recipe(RECIPE)
+    return replace(config, training=replace(config.training, seed=seed))
+
+
+def clear(out: Path, config: RunConfig, sizes: Sizes) -> None:
+    """Take away what an earlier demo left, finished or killed; the reports first, so that none is of another run.
+
+    Raises:
+        DataError: Where the folder of the run was not made by a demo.
+    """
+    run = out / RUN
+    there = [path.name for path in run.iterdir() if not path.name.startswith(".")] if run.is_dir() else []
+    if there and MARK not in there:
+        raise DataError(f"{run} holds something that no demo wrote ({there[0]}); name another folder with --out.")
+    (out / REPORT).unlink(missing_ok=True)
+    (out / PAGE).unlink(missing_ok=True)
+    for path in sorted(run.iterdir() if run.is_dir() else [], key=lambda path: path.name == MARK):
+        # The mark goes last: killed in between, the next demo still knows the folder as its own.
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    write_text(run / MARK, json.dumps({"recipe": config.recipe, **asdict(sizes)}) + "\n")
+
+
+def read_log(path: Path) -> list[Mapping[str, object]]:
+    """The lines of a run's log."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def describe_run(trained: FitResult, retriever: Retriever, sizes: Sizes) -> dict[str, str]:
+    """What was run, for the head of the page."""
+    parameters = sum(parameter.numel() for parameter in retriever.matcher.parameters())
+    training = trained.config.training
+    return {
+        "Scenes": f"{sizes.train:,} train, {sizes.dev:,} dev, {sizes.test:,} test, seed {sizes.seed}",
+        "Network": f"recipe {trained.config.recipe}, {parameters:,} parameters",
+        "Training": f"{training.epochs} epochs, {trained.steps:,} steps of {training.batch}, {trained.seconds:,.0f} s, "
+        f"best after epoch {trained.best_epoch}",
+    }
+
+
+def make_page(
+    report: Report,
+    retriever: Retriever,
+    test: Split,
+    truth: Truth,
+    scores: np.ndarray,
+    facts: Mapping[str, str],
+    log: list[Mapping[str, object]],
+) -> ReportPage:
+    """The report page, with the first searches that went right and wrong: nobody picked them."""
+    names = test.image_ids
+    captions = first_examples(text_to_image_ranks(scores, test.image_of_caption), found=FOUND, missed=MISSED)
+    images = first_examples(image_to_text_ranks(scores, test.image_of_caption), found=FOUND, missed=MISSED)
+    by_caption = tuple(search_pictures(scores, test, caption, names=names) for caption in captions)
+    by_picture = tuple(search_captions(scores, test, image, names=names) for image in images)
+    explained = [caption for caption in captions if truth.regions_of_word[caption]][: FOUND + 1]
+    maps = tuple(word_maps_of(retriever, test, truth, caption) for caption in explained)
+    used = used_pictures(by_caption, by_picture, maps)
+    return ReportPage(
+        title="Two streams, level by level: TSHSR on built-in scenes",
+        report=report,
+        facts=facts,
+        charts=training_charts(log),
+        pointing_chance=pointing_chance(test, truth),
+        pictures={name: open_picture(test, names.index(name)) for name in used},
+        text_to_image=by_caption,
+        image_to_text=by_picture,
+        maps=maps,
+    )
+
+
+def word_maps_of(retriever: Retriever, test: Split, truth: Truth, caption: int) -> WordMaps:
+    """What the network made of a caption and its own image, with the truth."""
+    image = int(test.image_of_caption[caption])
+    explanation = explain_pair(retriever, test.regions.read([image]), test.captions[caption])
+    return WordMaps(test.image_ids[image], explanation, truth.regions_of_word[caption])
+
+
+def used_pictures(
+    by_caption: tuple[Search, ...], by_picture: tuple[Search, ...], maps: tuple[WordMaps, ...]
+) -> list[str]:
+    """Names of all pictures on the page, each once."""
+    names = [hit.item for search in by_caption for _, hit in search.shown()]
+    names += [search.query for search in by_picture]
+    names += [entry.picture for entry in maps]
+    return list(dict.fromkeys(names))
+
+
+def open_picture(split: Split, image: int) -> Image.Image:
+    """The picture of an image.
+
+    Raises:
+        DataError: Where its file is gone.
+    """
+    path = split.picture(image)
+    if path is None:
+        raise DataError(
+            f"{split.data} has lost the picture of {split.image_ids[image]}; remove its folder, and it is made again."
+        )
+    with Image.open(path) as opened:
+        return opened.convert("RGB")
+
+
+def finished(out: Path, data: Path, report: Report, test: Split, seconds: float) -> Done:
+    """What the demo came to, with something to try."""
+    picture = test.picture(0)
+    return Done(
+        folder=out,
+        data=data,
+        report=report,
+        image=test.image_ids[0],
+        caption=test.captions[0],
+        picture=picture or data,
+        seconds=seconds,
+    )

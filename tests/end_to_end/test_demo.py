@@ -1,0 +1,129 @@
+"""The demo, small: what it writes, what it says, and that what it says works."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.command_line import Said, refused, tshsr
+from tests.whole_page import assert_whole
+from tshsr.data.scenes import make_scenes
+from tshsr.demo import Sizes, Stage, demo_config, run_demo
+from tshsr.reports import read_report
+
+SMALL = ("--train", "16", "--dev", "6", "--test", "10", "--epochs", "1", "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def cache(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that holds the small scenes already (drawing them takes processes of their own)."""
+    cache = tmp_path_factory.mktemp("cache")
+    shutil.copytree(scenes, cache / "tshsr" / "scenes-v1-16-6-10-0")
+    return cache
+
+
+@pytest.fixture(autouse=True)
+def _cached(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+
+
+@pytest.fixture(scope="module")
+def demo(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Said]:
+    """A finished demo and what it said."""
+    out = tmp_path_factory.mktemp("demo") / "my demo"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cache))
+        said = tshsr("demo", "--out", out, *SMALL)
+    assert said.code == 0, said.err
+    return out, said
+
+
+def test_the_demo_writes_a_run_a_report_and_a_page(demo: tuple[Path, Said]) -> None:
+    out, _ = demo
+    assert {path.name for path in out.iterdir()} == {"run", "report.html", "report.json"}
+    values = json.loads((out / "report.json").read_text())
+    assert values["version"] == 1
+    assert values["protocol"] == "flickr"
+    assert (values["images"], values["captions"]) == (10, 50)
+    assert set(values["pointing"]) == {"word_stream", "region_stream"}
+    assert set(values["binding"]) == set(values["scores"]) >= {"fused", "word_stream", "region_stream", "pooled"}
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert_whole(page)
+    assert "recipe tshsr-scenes" in page
+    assert "Where the words looked" in page
+
+
+def test_the_demo_says_where_the_report_is_and_the_figures(demo: tuple[Path, Said]) -> None:
+    out, said = demo
+    assert f"The report: {out / 'report.html'}" in said.out
+    assert " s in all." in said.out
+    rsum = read_report(out / "report.json").scores["fused"].rsum
+    assert f"{rsum:.1f}" in next(line for line in said.out.splitlines() if line.startswith("fused"))
+    assert [line for line in said.err.splitlines() if line.startswith(("drawing", "training", "evaluating", "writing"))]
+
+
+def test_every_command_that_the_demo_suggests_works(demo: tuple[Path, Said]) -> None:
+    _, said = demo
+    commands = [shlex.split(line)[1:] for line in said.out.splitlines() if line.startswith("  tshsr ")]
+    assert {command[0] for command in commands} == {"explain", "score", "evaluate", "data"}
+    for command in commands:
+        again = tshsr(*command)
+        assert again.code == 0, again.err
+
+
+def test_a_second_demo_replaces_the_first_and_nothing_else(demo: tuple[Path, Said], tmp_path: Path) -> None:
+    out = shutil.copytree(demo[0], tmp_path / "demo")
+    (out / "run" / "left over").write_text("from the demo before")
+    (out / "notes.txt").write_text("mine")
+    before = (out / "run" / "best" / "model.safetensors").read_bytes()
+    said = tshsr("demo", "--out", out, *SMALL)
+    assert said.code == 0, said.err
+    assert not (out / "run" / "left over").exists()
+    assert (out / "notes.txt").read_text() == "mine"
+    assert (out / "run" / "best" / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("stage", ["training", "evaluating", "writing"])
+def test_a_demo_that_was_stopped_leaves_no_report_and_runs_again(
+    demo: tuple[Path, Said], tmp_path: Path, stage: str
+) -> None:
+    out = shutil.copytree(demo[0], tmp_path / "demo")
+
+    class StopError(Exception):
+        pass
+
+    def stop(event: object) -> None:
+        if isinstance(event, Stage) and event.name.startswith(stage):
+            raise StopError
+
+    with pytest.raises(StopError):
+        run_demo(out, Sizes(16, 6, 10), config=demo_config(0), listen=stop)
+    assert not (out / "report.json").exists()
+    assert not (out / "report.html").exists()
+    assert tshsr("demo", "--out", out, *SMALL).code == 0
+    assert (out / "report.json").exists()
+
+
+def test_a_run_that_no_demo_made_is_not_touched(run: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(run, tmp_path / "run")
+    before = sorted(path.name for path in own.iterdir())
+    said = refused("demo", "--out", tmp_path, *SMALL)
+    assert "holds something that no demo wrote" in said
+    assert sorted(path.name for path in own.iterdir()) == before
+
+
+def test_sizes_that_make_no_demo_are_refused(tmp_path: Path) -> None:
+    assert "train is -1 scenes; expected 0 to 99999." in refused("demo", "--out", tmp_path / "demo", "--train", "-1")
+    assert not (tmp_path / "demo").exists()
+
+
+def test_the_seed_chooses_other_scenes_and_weights(cache: Path, tmp_path: Path) -> None:
+    make_scenes(cache / "tshsr" / "scenes-v1-16-6-10-7", train=16, dev=6, test=10, seed=7, processes=1)
+    said = tshsr("demo", "--out", tmp_path / "demo", *SMALL, "--seed", "7")
+    assert said.code == 0, said.err
+    assert json.loads((tmp_path / "demo" / "run" / "config.json").read_text())["training"]["seed"] == 7
+    assert "scenes-v1-16-6-10-7" in said.out

@@ -1,0 +1,113 @@
+"""Imports point one way, from the bottom to the top; the order is that of the architecture."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[2] / "src"
+LAYERS = (
+    ("errors", "provenance", "allocator"),
+    ("files", "config"),
+    ("recipes", "batches"),
+    ("data",),
+    ("alignment",),
+    ("similarity", "reasoning", "encoders"),
+    ("models",),
+    ("losses", "metrics", "mining"),
+    ("scoring", "objective"),
+    ("reports", "score_files", "checkpoints"),
+    ("evaluation", "retriever"),
+    ("training", "explain"),
+    ("probes", "render"),
+    ("demo",),
+    ("commands",),
+    ("cli",),
+    ("__init__", "__main__"),
+)
+"""From the bottom to the top; a module imports from layers below its own (and a package from itself)."""
+HEIGHT = {name: height for height, layer in enumerate(LAYERS) for name in layer}
+FACE = ("__init__", "cli")
+"""`cli` asks the package itself, which is the face on top, for its version."""
+
+
+def module_name(path: Path) -> str:
+    """The dotted name of a source file."""
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 2 else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(SOURCE.glob("tshsr/**/*.py"))}
+
+
+def imports(path: Path) -> set[str]:
+    """The modules of the package that a file imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {resolved(alias.name) for alias in node.names if alias.name.split(".")[0] == "tshsr"}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            if node.module is not None and node.module.split(".")[0] == "tshsr":
+                # `from tshsr.data import check` names a module, `from tshsr.data.check import inspect` a thing in it.
+                found |= {resolved(f"{node.module}.{alias.name}", node.module) for alias in node.names}
+    return found
+
+
+def resolved(name: str, parent: str = "") -> str:
+    """The module that an import loads."""
+    if name in MODULES:
+        return name
+    return "tshsr.__init__" if (parent or name) == "tshsr" else parent or name
+
+
+def part(module: str) -> str:
+    """The file or package directly in `tshsr`."""
+    return module.split(".")[1]
+
+
+EDGES = {name: imports(path) for name, path in MODULES.items()}
+
+
+def test_every_module_has_its_place_in_the_order() -> None:
+    assert {part(name) for name in MODULES} == set(HEIGHT)
+
+
+def test_the_imports_are_found() -> None:
+    assert "tshsr.errors" in EDGES["tshsr.config"]
+    assert "tshsr.data.scenes" in EDGES["tshsr.data.layouts"], "inside a function"
+    assert "tshsr.models.matcher" in EDGES["tshsr.scoring"]
+    assert set().union(*EDGES.values()) <= set(MODULES)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_nobody_imports_upwards(module: str) -> None:
+    own = part(module)
+    for other in EDGES[module]:
+        if part(other) == own or (part(other), own) == FACE:
+            continue
+        assert HEIGHT[part(other)] < HEIGHT[own], f"{module} imports {other}, which is not below it"
+
+
+def test_there_are_no_circles() -> None:
+    ordered = {name: edges - {name, "tshsr.__init__"} for name, edges in EDGES.items()}
+    assert set(graphlib.TopologicalSorter(ordered).static_order()) >= set(MODULES) - {"tshsr.__init__"}
+
+
+def test_losses_and_metrics_know_no_model() -> None:
+    for module in ("tshsr.losses", "tshsr.metrics", "tshsr.mining"):
+        assert not {part(other) for other in EDGES[module]} & {"models", "encoders", "data", "scoring"}
+
+
+def test_only_the_command_line_prints() -> None:
+    for name, path in MODULES.items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        prints = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "print"]
+        words = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        words |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        draws = any(word.split(".")[0] in ("rich", "tyro") for word in words)
+        assert not prints, name
+        assert not draws or part(name) in ("cli", "commands"), name
