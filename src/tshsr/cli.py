@@ -83,8 +83,8 @@ def run(words: list[str], screen: Screen) -> int:
     name, *rest = words
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise SettingsError(f"there is no command {name!r}; {hint}The commands are {', '.join(COMMANDS)}.")
+        hint = f"; did you mean {near[0]}?" if near else "."
+        raise SettingsError(f"there is no command {name!r}{hint} The commands are {', '.join(COMMANDS)}.")
     try:
         # Imported only now: the network's libraries take a second or two to load.
         import_module(f"tshsr.commands.{name}").main(rest, screen)

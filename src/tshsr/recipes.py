@@ -83,6 +83,6 @@ def recipe(name: str) -> RunConfig:
     """
     if name not in RECIPES:
         near = difflib.get_close_matches(name, RECIPES, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise SettingsError(f"there is no recipe {name!r}; {hint}The recipes are {', '.join(RECIPES)}.")
+        hint = f"; did you mean {near[0]}?" if near else "."
+        raise SettingsError(f"there is no recipe {name!r}{hint} The recipes are {', '.join(RECIPES)}.")
     return RECIPES[name]()

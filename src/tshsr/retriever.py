@@ -266,7 +266,8 @@ def _download(model_id: str, download: dict[str, Any]) -> Path:
     Raises:
         CheckpointError: Where the name is a path that does not exist, or the hub has no such model or can't be reached.
     """
-    if model_id.startswith((".", "/", "~")) or "\\" in model_id or model_id.count("/") != 1:
+    is_path = model_id.startswith((".", "/", "~")) or "\\" in model_id or model_id.count("/") != 1
+    if is_path or Path(model_id).parent.is_dir():  # runs/frist beside runs/first is a slip, no owner on the hub
         raise CheckpointError(f"{model_id} does not exist; expected a run's folder, or owner/name on the hub.")
     try:
         return Path(snapshot_download(model_id, allow_patterns=[CONFIG, TOKENIZER, WEIGHTS], **download))

@@ -48,7 +48,7 @@ def choose_device(name: str | None) -> str:
         there.append("mps")
     if name is None:
         return there[-1]
-    if name.partition(":")[0] not in there:
+    if name not in there:
         raise SettingsError(f"device {name!r} is not to be had here; this machine has {', '.join(there)}.")
     return name
 

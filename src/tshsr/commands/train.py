@@ -47,8 +47,9 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     from tshsr.commands.choices import choose_device
     from tshsr.commands.watching import watching
     from tshsr.data.layouts import open_split
-    from tshsr.training import fit
+    from tshsr.training import check_training, fit
 
+    check_training(config)  # before a file is opened or a scene is drawn
     device = choose_device(wanted.device)
     train, dev = (open_split(wanted.data, name) for name in ("train", "dev"))
     screen.note(f"{train.data}: {len(train.regions):,} images, {len(train.captions):,} captions to train on")
