@@ -43,9 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     screen = Screen()
     if arguments is None:  # called from a program, the process is its own affair
         keep_freed_memory()
-        # Threads that wait for each other otherwise spin: on two busy cores that took six times the processor time
-        # and twice the time. Read when torch is loaded, which no line above does.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return run(words, screen)
     except KeyboardInterrupt:

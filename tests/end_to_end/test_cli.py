@@ -43,21 +43,6 @@ def test_the_program_ends_with_the_code_and_the_sentence() -> None:
     assert answer.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("given", [None, "ACTIVE"])
-def test_threads_wait_without_spinning_unless_the_user_says_so(given: str | None) -> None:
-    code = "import os, sys, tshsr.cli; sys.argv = ['tshsr', '--version']; tshsr.cli.main(); "
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    environment |= {} if given is None else {"OMP_WAIT_POLICY": given}
-    answer = subprocess.run(
-        [sys.executable, "-c", code + "print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=environment,
-    )
-    assert answer.stdout.splitlines()[-1] == f"{given or 'PASSIVE'} False"
-
-
 def test_the_version_is_told() -> None:
     assert tshsr("--version").out == f"tshsr {package.__version__}\n"
 
