@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from tshsr.allocator import keep_freed_memory
 
 from benchmarks.tables import RESULTS, update_readme
+from tshsr.allocator import keep_freed_memory
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import open_split
 from tshsr.errors import DataError
