@@ -62,7 +62,7 @@ def tshsr_scenes() -> RunConfig:
         ),
         loss=LossConfig(warmup_epochs=1),
         optimiser=OptimiserConfig(learning_rate=2e-3, schedule="cosine", warmup_steps=50),
-        training=TrainingConfig(epochs=2, batch=128, candidates=6, dev_images=100, minimum_count=1),
+        training=TrainingConfig(epochs=2, batch=128, candidates=4, dev_images=100, minimum_count=1),
     )
 
 
