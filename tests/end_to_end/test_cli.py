@@ -97,6 +97,33 @@ def test_evaluate_prints_every_score_and_both_probes(scenes: Path, run: Path) ->
     assert "binding (true captions above their foils): fused" in said.out
 
 
+def test_evaluate_tells_its_progress_on_stderr_and_quietly_nothing(scenes: Path, run: Path) -> None:
+    start = ("evaluate", run, run, "--data", scenes, "--device", "cpu", "--json", "-")
+    said = tshsr(*start)
+    assert [line.partition(" in ")[0] for line in said.err.splitlines()] == 2 * ["scoring: 500 pairs"]
+    assert said.json()["models"] == ["small", "small"]
+    assert tshsr(*start, "--quiet").err == ""
+
+
+NONE = "no progress, neither a bar nor lines."
+EPOCHS = "no progress but a line for each epoch and each evaluation."
+
+
+@pytest.mark.parametrize(
+    ("command", "left"),
+    [
+        ("evaluate", NONE),
+        ("data check", NONE),
+        ("data convert", NONE),
+        ("train tshsr-scenes", EPOCHS),
+        ("demo", EPOCHS),
+    ],
+)
+def test_the_help_says_what_quiet_leaves(command: str, left: str) -> None:
+    text = " ".join(tshsr(*command.split(), "--help").out.replace("│", " ").split())
+    assert f"--quiet Show {left}" in text
+
+
 def test_evaluate_writes_the_report_that_the_contract_promises(scenes: Path, run: Path, tmp_path: Path) -> None:
     said = tshsr("evaluate", run, "--data", scenes, "--split", "dev", "--json", "-", "--device", "cpu")
     values = said.json()
@@ -217,6 +244,12 @@ def test_data_check_reads_everything(scenes: Path) -> None:
     said = tshsr("data", "check", scenes)
     assert said.code == 0
     assert "is sound: dev 6 images, test 10 images, train 16 images" in said.out
+    size = sum(file["bytes"] for file in json.loads((scenes / "manifest.json").read_text())["files"].values())
+    assert [line.partition(" in ")[0] for line in said.err.splitlines()] == [
+        f"hashing: {size:,} bytes",
+        "reading: 32 images",
+    ]
+    assert tshsr("data", "check", scenes, "--quiet").err == ""
 
 
 def test_data_convert_makes_a_store_that_is_sound(tmp_path: Path) -> None:
@@ -225,6 +258,7 @@ def test_data_convert_makes_a_store_that_is_sound(tmp_path: Path) -> None:
     assert said.code == 0, said.err
     assert "layout store" in said.out
     assert "features of mine" in said.out
+    assert said.err.startswith("converting: 3 images in ")
     assert tshsr("data", "check", tmp_path / "store").code == 0
 
 

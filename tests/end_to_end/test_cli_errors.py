@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -65,16 +67,79 @@ def test_a_misspelt_option_is_named_even_where_the_right_one_is_missing() -> Non
     assert "there is no option --dat; did you mean --data?" in refused("train", "tshsr-scenes", "--dat", "x")
 
 
-def test_a_missing_option_is_named() -> None:
-    assert "--out" in refused("train", "tshsr-scenes", "--data", "x")
-    assert "RUN" in refused("score", "--image", "x", "--text", "y")
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("score", "RUN, --image and --text are missing"),
+        ("score run", "--image and --text are missing"),
+        ("score --image x --text y", "RUN is missing"),
+        ("explain --image x --device cpu", "RUN is missing"),
+        ("train tshsr-scenes", "--data and --out are missing"),
+        ("train tshsr-scenes --data x --resume", "--out is missing"),
+        ("data info", "DIR is missing"),
+        ("data check --quiet", "DIR is missing"),
+        ("data convert", "SOURCE and OUT are missing"),
+        ("data convert x", "OUT is missing"),
+    ],
+)
+def test_missing_options_are_named_with_a_whole_command_that_shows_them(given: str, said: str) -> None:
+    told = re.fullmatch(r"tshsr: (.*); for example: tshsr (.*)\. See tshsr (.*) --help\.", refused(*given.split()))
+    assert told is not None
+    assert told[1] == said
+    assert given.startswith(told[3])
+    example = told[2]
+    assert "missing" not in refused(*shlex.split(example)), "the example has all that is needed (and names no run)"
 
 
-def test_a_value_of_a_wrong_kind_is_refused() -> None:
-    start = ("train", "tshsr-scenes", "--data", "x", "--out", "y")
-    assert "--training.epochs" in refused(*start, "--training.epochs", "many")
-    assert "'both', 'word', 'region'" in refused(*start, "--model.streams", "bot")
-    assert "--training.epochs" in refused(*start, "--training.epochs")
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("--training.epochs x", "--training.epochs expects a whole number, got 'x'."),
+        ("--training.epochs=1.5", "--training.epochs expects a whole number, got '1.5'."),
+        ("--training.epochs", "--training.epochs expects a whole number, got nothing."),
+        ("--training.epochs --resume", "--training.epochs expects a whole number, got nothing."),
+        ("--training.epochs 1 2", "'2' is one argument too many: --training.epochs takes one value."),
+        ("--loss.margin abc", "--loss.margin expects a number, got 'abc'."),
+        ("--loss.warmup_epochs 1,5", "--loss.warmup_epochs expects a number, got '1,5'."),
+        ("--loss.margin a --training.epochs b", "--loss.margin expects a number, got 'a'."),
+        (
+            "--model.reasoning.seeds 3 a b",
+            "--model.reasoning.seeds expects whole numbers with spaces between them, got 'a'.",
+        ),
+        (
+            "--model.reasoning.seeds",
+            "--model.reasoning.seeds expects whole numbers with spaces between them, got nothing.",
+        ),
+        ("--model.streams bot", "--model.streams expects both, word or region, got 'bot'; did you mean both?"),
+        ("--training.precision fp8", "--training.precision expects no, bf16 or fp16, got 'fp8'."),
+        ("--wibble 3", "there is no option --wibble."),
+        ("-x", "there is no option -x."),
+        ("--resume yes", "'yes' is one argument too many: --resume takes no value."),
+        (
+            "--model.encoder.boxes yes",
+            "'yes' is one argument too many: --model.encoder.boxes takes no value, "
+            "and --model.encoder.no-boxes switches it off.",
+        ),
+    ],
+)
+def test_a_value_of_a_wrong_kind_is_refused(given: str, said: str) -> None:
+    sentence = refused("train", "tshsr-scenes", "--data", "x", "--out", "y", *given.split())
+    assert sentence == f"tshsr: {said} See tshsr train tshsr-scenes --help."
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("demo --epochs x", "--epochs expects a whole number, got 'x'."),
+        ("demo --out", "--out expects a value, got nothing."),
+        ("evaluate run --protocol coco-1", "--protocol expects auto, flickr, coco-1k or coco-5k, got 'coco-1'"),
+        ("evaluate --scores", "--scores expects one value or more, got nothing."),
+        ("explain run --image 0 --text", "--text expects one value or more, got nothing."),
+        ("score --run x --image 0 --text y", "there is no option --run."),
+    ],
+)
+def test_other_commands_refuse_wrong_values_alike(given: str, said: str) -> None:
+    assert refused(*given.split()).startswith(f"tshsr: {said}")
 
 
 def test_a_value_that_no_training_can_use_is_refused(scan: Path) -> None:
@@ -92,6 +157,12 @@ def test_one_argument_too_many_is_refused() -> None:
 def test_missing_data_is_refused(tmp_path: Path) -> None:
     assert "nowhere does not exist" in refused("data", "info", tmp_path / "nowhere")
     assert "nowhere does not exist" in train(tmp_path / "nowhere")
+    assert refused("data", "info", "/nowhere") == (
+        "tshsr: /nowhere does not exist. Name a folder of data, or the word 'scenes'."
+    )
+    (tmp_path / "flickr8k").mkdir()
+    near = f"flickr8 does not exist; did you mean {tmp_path / 'flickr8k'}? Name a folder"
+    assert near in refused("data", "info", tmp_path / "flickr8")
     (tmp_path / "empty").mkdir()
     assert "has no known layout: it holds nothing" in refused("data", "check", tmp_path / "empty")
 
@@ -143,7 +214,7 @@ def test_data_check_tells_one_problem_in_a_sentence_and_lists_several(scan: Path
     assert said.code == 2
     assert "is truncated" in said.out
     assert "not finite" in said.out
-    assert said.err == f"tshsr: {scan} has 2 problems, listed above.\n"
+    assert said.err.splitlines()[-1] == f"tshsr: {scan} has 2 problems, listed above."
 
 
 def test_data_without_or_with_an_unknown_action_is_refused() -> None:

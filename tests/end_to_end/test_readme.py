@@ -31,6 +31,11 @@ def test_every_link_into_the_checkout_leads_somewhere() -> None:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def test_the_decisions_are_linked_and_every_page_of_docs_is_reachable() -> None:
+    linked = set(re.findall(r"\]\((docs/[^)#\s]+)", README.read_text(encoding="utf-8")))
+    assert {f"docs/{path.name}" for path in (README.parent / "docs").iterdir()} <= linked
+
+
 def test_every_heading_that_is_linked_to_exists() -> None:
     text = README.read_text(encoding="utf-8")
     for target, anchor in re.findall(r"\]\(([^)#\s]+)#([^)]+)\)", text):

@@ -36,6 +36,18 @@ def test_a_sound_data_set_has_no_problems(tmp_path: Path) -> None:
     assert seen == [(1, 4), (4, 4)]
 
 
+def test_hashing_is_told_in_bytes_before_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tshsr.data.manifest.HASHED_AT_ONCE", 100)
+    folder, told = small_store(tmp_path), []
+    check_data(folder, lambda *now: told.append(("read", *now)), hashing=lambda *now: told.append(("hashed", *now)))
+    hashed = [now[1:] for now in told if now[0] == "hashed"]
+    sizes = [file["bytes"] for file in json.loads((folder / "manifest.json").read_text())["files"].values()]
+    assert len(hashed) == sum(-(-size // 100) for size in sizes)
+    assert hashed == sorted(set(hashed))
+    assert hashed[-1] == (sum(sizes), sum(sizes))
+    assert [now[0] for now in told] == ["hashed"] * len(hashed) + ["read"] * 2
+
+
 def test_a_single_changed_byte_is_found(tmp_path: Path) -> None:
     path = small_store(tmp_path) / "regions.npy"
     content = bytearray(path.read_bytes())

@@ -39,10 +39,16 @@ def test_an_unknown_split_lists_those_that_are_there(tmp_path: Path) -> None:
         open_split(tmp_path, "testall")
 
 
-def test_a_missing_folder_says_what_is_there(tmp_path: Path) -> None:
+def test_a_missing_folder_is_told_with_the_one_that_was_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "f30k_precomp").mkdir()
-    with pytest.raises(DataError, match=r"f30k does not exist; .* holds f30k_precomp. Name a folder of data"):
-        open_split(tmp_path / "f30k", "test")
+    for near in ("f30k", "f30k-precomp"):
+        with pytest.raises(DataError, match=rf"{near} does not exist; did you mean {tmp_path}/f30k_precomp\? Name a"):
+            open_split(tmp_path / near, "test")
+    with pytest.raises(DataError, match=r"coco does not exist. Name a folder of data, or the word 'scenes'"):
+        open_split(tmp_path / "coco", "test")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"scene does not exist; did you mean scenes\? Name"):
+        open_split("scene", "test")
     with pytest.raises(DataError, match=r"a/b does not exist. Name a folder of data, or the word 'scenes'"):
         splits_of("no-such/a/b")
 

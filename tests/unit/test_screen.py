@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from rich.console import Console
 from tests.scripted import write_split
 from tshsr.commands.choices import image_number, read_bytes
 from tshsr.commands.parsing import sentence
-from tshsr.commands.screen import Screen, duration
+from tshsr.commands.progress import Bar, bars, duration
+from tshsr.commands.screen import Screen
 from tshsr.commands.watching import Bars, Lines, watching
 from tshsr.data.dataset import Split
 from tshsr.errors import DataError, SettingsError
@@ -69,13 +71,164 @@ def test_a_terminal_gets_bars_and_the_lines_of_evaluations() -> None:
     assert "warning: the scores" in text
 
 
-def test_progress_is_told_to_a_terminal_alone() -> None:
-    for terminal in (False, True):
-        file = io.StringIO()
-        screen = Screen(notes=Console(file=file, force_terminal=terminal, width=80))
-        with screen.progress("scoring") as tell:
-            tell(1, 2)
-        assert ("scoring" in file.getvalue()) == terminal
+@dataclass
+class Clock:
+    """A clock that a test turns."""
+
+    now: float = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Log:
+    """What a screen that is no terminal writes."""
+
+    clock: Clock = field(default_factory=Clock)
+    file: io.StringIO = field(default_factory=io.StringIO)
+
+    def screen(self) -> Screen:
+        console = Console(file=self.file, force_terminal=False, width=80, highlight=False)
+        return Screen(out=console, notes=console, clock=self.clock)
+
+    def lines(self) -> list[str]:
+        return self.file.getvalue().splitlines()
+
+
+def test_without_a_terminal_a_long_job_tells_its_share_and_the_time_left_and_its_end() -> None:
+    log = Log()
+    with log.screen().progress(quiet=False) as begin:
+        tell = begin("scoring", "pairs")
+        for done in range(1, 11):
+            log.clock.now += 9
+            tell(500_000 * done, 5_000_000)
+    assert log.lines() == [
+        "scoring: 20 % of 5,000,000 pairs, about 1 min 12 s left",
+        "scoring: 40 % of 5,000,000 pairs, about 54 s left",
+        "scoring: 60 % of 5,000,000 pairs, about 36 s left",
+        "scoring: 80 % of 5,000,000 pairs, about 18 s left",
+        "scoring: 5,000,000 pairs in 1 min 30 s",
+    ]
+
+
+def test_a_job_of_hours_gets_a_line_a_minute() -> None:
+    log = Log()
+    with log.screen().progress(quiet=False) as begin:
+        tell = begin("reading", "images")
+        for second in range(1, 7200):
+            log.clock.now += 1
+            tell(second, 7200)
+    lines = log.lines()
+    assert lines[0] == "reading: 0 % of 7,200 images, about 1 h 59 min left"
+    assert len(lines) < 7200 / 60 + 30, "a line every ten seconds would be 720"
+    assert lines[-1].startswith("reading: 99 % of 7,200 images, about ")
+
+
+def test_a_short_job_is_one_line_and_a_job_that_fails_has_no_end() -> None:
+    log = Log()
+    with log.screen().progress(quiet=False) as begin:
+        begin("scoring", "pairs")(6, 6)
+    assert log.lines() == ["scoring: 6 pairs in 0.0 s"]
+    with log.screen().progress(quiet=False) as begin:
+        begin("scoring", "pairs")(3, 6)
+    assert len(log.lines()) == 1
+
+
+def test_the_parts_of_a_job_and_the_models_of_an_ensemble_are_timed_from_where_they_begin() -> None:
+    log = Log()
+    with log.screen().progress(quiet=False) as begin:
+        hashing, reading = begin("hashing", "bytes"), begin("reading", "images")
+        log.clock.now += 100
+        hashing(8, 8)
+        for done in (0, 1, 4, 1, 4):
+            log.clock.now += 20 * (done > 0)
+            reading(done, 4)
+    assert log.lines() == [
+        "hashing: 8 bytes in 1 min 40 s",
+        "reading: 25 % of 4 images, about 1 min 0 s left",
+        "reading: 4 images in 40 s",
+        "reading: 25 % of 4 images, about 1 min 0 s left",
+        "reading: 4 images in 40 s",
+    ]
+
+
+def test_a_terminal_gets_a_bar_instead_of_lines() -> None:
+    file = io.StringIO()
+    screen = Screen(notes=Console(file=file, force_terminal=True, width=80))
+    with screen.progress(quiet=False) as begin:
+        begin("scoring", "pairs")(1, 2)
+    assert "scoring pairs" in file.getvalue()
+    assert "50%" in file.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_quietly_there_is_neither_a_bar_nor_a_line(terminal: bool) -> None:
+    log = Log()
+    screen = Screen(notes=Console(file=log.file, force_terminal=terminal, width=80), clock=log.clock)
+    with screen.progress(quiet=True) as begin:
+        tell = begin("scoring", "pairs")
+        log.clock.now += 1000
+        tell(1, 2)
+        tell(2, 2)
+    assert log.lines() == []
+
+
+def test_the_bar_of_the_next_model_has_an_estimate_again() -> None:
+    with bars(Console(file=io.StringIO(), force_terminal=True)) as drawn:
+        bar = Bar(drawn, "scoring pairs")
+        for done in (2, 4):
+            bar(done, 4)
+        assert drawn.tasks[0].finished
+        bar(2, 4)
+        assert not drawn.tasks[0].finished
+        assert drawn.tasks[0].completed == 2
+
+
+def step(number: int, loss: float = 1.0) -> StepDone:
+    """A step of a training of two epochs with 1,000 steps each."""
+    return StepDone(1 + (number - 1) // 1000, number, 2000, {"loss": loss}, 0.1, 10.0)
+
+
+def test_without_a_terminal_an_epoch_of_hours_gets_a_line_every_minute() -> None:
+    log = Log()
+    watch = Lines(log.screen(), 2, quiet=False)
+    for number in range(1, 16):
+        log.clock.now += 10
+        watch(step(number, loss=float(number)))
+    assert log.lines() == [
+        "epoch 1 of 2, step 6 of 2,000: loss 3.500, 10.00 s a step, about 5 h 32 min left",
+        "epoch 1 of 2, step 12 of 2,000: loss 6.500, 10.00 s a step, about 5 h 31 min left",
+    ]
+
+
+def test_without_a_terminal_a_long_evaluation_in_training_tells_how_far_it_is() -> None:
+    log = Log()
+    watch = Lines(log.screen(), 2, quiet=False)
+    for epoch in (1, 2):
+        log.clock.now += 3600
+        watch(step(1000 * epoch))
+        for done in (1, 2, 3, 4):
+            log.clock.now += 15
+            watch(Scoring(epoch, done, 4))
+    told = [line for line in log.lines() if not line.startswith("epoch")]
+    assert told == 2 * [
+        "evaluating: 25 % of 4 pairs, about 45 s left",
+        "evaluating: 50 % of 4 pairs, about 30 s left",
+        "evaluating: 75 % of 4 pairs, about 15 s left",
+    ]
+
+
+def test_a_quiet_training_tells_epochs_and_evaluations_alone() -> None:
+    log = Log()
+    with watching(log.screen(), 2, quiet=True) as watch:
+        for number in (998, 999, 1000):
+            log.clock.now += 600
+            watch(step(number))
+        for done in (1, 2):
+            log.clock.now += 600
+            watch(Scoring(1, done, 2))
+    assert [line.partition(":")[0] for line in log.lines()] == ["epoch 1 of 2"]
 
 
 def test_only_the_first_of_several_processes_speaks(

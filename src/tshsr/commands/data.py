@@ -35,7 +35,7 @@ class Check:
     data: Annotated[Positional[str], arg(metavar="DIR")]
     """As for tshsr data info."""
     quiet: Flag = False
-    """Show no progress."""
+    """Show no progress, neither a bar nor lines."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Convert:
     pictures: OptionalPath = None
     """Folder of the picture files; without it the one beside the features, if any."""
     quiet: Flag = False
-    """Show no progress."""
+    """Show no progress, neither a bar nor lines."""
 
 
 def main(arguments: Sequence[str], screen: Screen) -> None:
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
 
 def info(arguments: Sequence[str], screen: Screen) -> None:
     """Say what is there."""
-    wanted = parse(Info, "tshsr data info", arguments)
+    wanted = parse(Info, "tshsr data info", arguments, example="tshsr data info DIR")
     found = inspect(wanted.data)
     if wanted.json is not None:
         screen.json(json.dumps(asdict(found), indent=2), wanted.json)
@@ -122,9 +122,9 @@ def check(arguments: Sequence[str], screen: Screen) -> None:
     Raises:
         DataError: Where anything is wrong.
     """
-    wanted = parse(Check, "tshsr data check", arguments)
-    with screen.progress("reading", quiet=wanted.quiet) as tell:
-        problems, found = check_data(wanted.data, tell)
+    wanted = parse(Check, "tshsr data check", arguments, example="tshsr data check DIR")
+    with screen.progress(quiet=wanted.quiet) as begin:
+        problems, found = check_data(wanted.data, begin("reading", "images"), hashing=begin("hashing", "bytes"))
     if len(problems) == 1:
         raise DataError(problems[0])
     if problems:
@@ -139,7 +139,8 @@ def check(arguments: Sequence[str], screen: Screen) -> None:
 
 def to_store(arguments: Sequence[str], screen: Screen) -> None:
     """Convert."""
-    wanted = parse(Convert, "tshsr data convert", arguments)
-    with screen.progress("converting", quiet=wanted.quiet) as tell:
+    wanted = parse(Convert, "tshsr data convert", arguments, example="tshsr data convert DIR STORE")
+    with screen.progress(quiet=wanted.quiet) as begin:
+        tell = begin("converting", "images")
         out = convert(wanted.source, wanted.out, extractor=wanted.extractor, pictures=wanted.pictures, progress=tell)
     show_info(screen, inspect(out))

@@ -12,7 +12,8 @@ from tyro.conf import arg
 
 from tshsr.commands.choices import choose_device
 from tshsr.commands.parsing import Flag, Name, parse
-from tshsr.commands.screen import Screen, duration
+from tshsr.commands.progress import duration
+from tshsr.commands.screen import Screen
 from tshsr.commands.tables import show_report
 from tshsr.commands.watching import watching
 from tshsr.data.layouts import SCENES
@@ -39,7 +40,7 @@ class Demo:
     device: Name = None
     """cpu, cuda or mps; the best one here without it."""
     quiet: Flag = False
-    """A line for each epoch instead of bars."""
+    """Show no progress but a line for each epoch and each evaluation."""
 
 
 def main(arguments: Sequence[str], screen: Screen) -> None:

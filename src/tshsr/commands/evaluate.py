@@ -18,7 +18,8 @@ from tshsr.commands.tables import show_report
 from tshsr.data.layouts import SCENES, find_data, open_split
 from tshsr.data.truth import read_truth
 from tshsr.errors import DataError, SettingsError
-from tshsr.evaluation import common_shape, ensemble, evaluate, evaluate_scores
+from tshsr.evaluation import evaluate, evaluate_scores
+from tshsr.matrices import common_shape, ensemble
 from tshsr.probes import add_probes
 from tshsr.reports import Report
 from tshsr.score_files import check_scores_name, read_image_of_caption, read_scores, save_scores
@@ -52,7 +53,7 @@ class Evaluate:
     device: Name = None
     """cpu, cuda or mps; the best one here without it."""
     quiet: Flag = False
-    """Show no progress."""
+    """Show no progress, neither a bar nor lines."""
 
 
 def main(arguments: Sequence[str], screen: Screen) -> None:
@@ -85,9 +86,14 @@ def from_runs(wanted: Evaluate, screen: Screen) -> tuple[Report, np.ndarray]:
     retrievers = [load_retriever(run, device) for run in wanted.runs]
     for retriever in retrievers:
         retriever.check_extractor(split.extractor)
-    with screen.progress("scoring", quiet=wanted.quiet) as tell:
+    with screen.progress(quiet=wanted.quiet) as begin:
         report, scores = evaluate(
-            retrievers, split, protocol=wanted.protocol, byte_budget=budget, device=device, progress=tell
+            retrievers,
+            split,
+            protocol=wanted.protocol,
+            byte_budget=budget,
+            device=device,
+            progress=begin("scoring", "pairs"),
         )
     if len(retrievers) == 1:
         truth = read_truth(find_data(wanted.data), split.name)

@@ -18,6 +18,8 @@ from tshsr.explain import Explanation, explain_pair
 from tshsr.files import write_text
 from tshsr.render import render_explanations
 
+EXAMPLE = 'tshsr explain runs/first --data DIR --image 0 --text "a red circle"'
+
 
 @dataclass(frozen=True)
 class Explain:
@@ -25,7 +27,7 @@ class Explain:
 
     run: Annotated[Positional[str], arg(metavar="RUN")]
     """A run's folder, or owner/name on the Hugging Face hub."""
-    image: str
+    image: Annotated[str, arg(metavar="IMAGE")]
     """Id or row number of an image of the data; without --data a picture file, for runs on the built-in scenes."""
     text: Annotated[tuple[str, ...], UseAppendAction] = ()
     """A sentence, in quotes; give --text again for each further one."""
@@ -47,7 +49,7 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     Raises:
         SettingsError: Where there is no sentence.
     """
-    wanted = parse(Explain, "tshsr explain", arguments)
+    wanted = parse(Explain, "tshsr explain", arguments, example=EXAMPLE)
     if not wanted.text:
         raise SettingsError('expected a sentence to explain: --text "a red circle". See tshsr explain --help.')
     retriever = load_retriever(wanted.run, wanted.device)

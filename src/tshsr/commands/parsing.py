@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import io
 import itertools
 import re
-import typing
-from collections.abc import Iterator, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast, get_args, get_type_hints
+from typing import Annotated, TypeVar, cast
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, arg
 
+from tshsr.commands.options import is_option, listed, missing, mistake, names, options_of, plain, refusal
 from tshsr.errors import SettingsError
 
 Command = TypeVar("Command")
@@ -41,6 +39,7 @@ def parse(
     *,
     default: Command | None = None,
     description: str | None = None,
+    example: str = "",
 ) -> Command:
     """Read a command's arguments; `--help` prints them and exits.
 
@@ -50,11 +49,12 @@ def parse(
         arguments: What stands after the command's name.
         default: Values that the options have when they are not given.
         description: What the help says first; the docstring of the dataclass without it.
+        example: A whole command, told where options are missing.
 
     Raises:
         SettingsError: Names the first thing that is wrong, with the nearest valid name.
     """
-    said = io.StringIO()
+    said, options = io.StringIO(), options_of(command, default)
     try:
         with contextlib.redirect_stderr(said):
             values, unknown = tyro.cli(
@@ -69,33 +69,23 @@ def parse(
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        unknown = [word for word in arguments if is_option(word) and plain(word) not in known_names(command, default)]
-        if not unknown:  # else the misspelt name is why the right one is missing
-            raise SettingsError(f"{sentence(said.getvalue())} See {program} --help.") from None
-    if unknown:
-        raise SettingsError(f"{refusal(unknown, known_names(command, default))} See {program} --help.")
+        # A misspelt name comes first: it is why the right one is missing.
+        unknown = [word for word in arguments if is_option(word) and plain(word) not in names(options)]
+        if not unknown:
+            known = mistake(options, arguments) or lacking(missing(options, arguments), example)
+            raise SettingsError(f"{known or sentence(said.getvalue())} See {program} --help.") from None
+    # A row of numbers may be empty for tyro; here a name without its values is a slip.
+    if wrong := refusal(options, arguments, unknown) if unknown else mistake(options, arguments):
+        raise SettingsError(f"{wrong} See {program} --help.")
     return cast(Command, values)
 
 
-def is_option(word: str) -> bool:
-    """Whether a word of the command line is an option's name, and no negative number."""
-    return word.startswith("-") and not re.fullmatch(r"-(\d.*|\.\d.*|)", word)
-
-
-def plain(word: str) -> str:
-    """An option's name without its value, in tyro's spelling."""
-    return word.partition("=")[0].replace("_", "-")
-
-
-def refusal(unknown: Sequence[str], known: set[str]) -> str:
-    """What to say of words that mean nothing here."""
-    named = next((word.partition("=")[0] for word in unknown if is_option(word)), None)
-    if named is None:
-        return f"{unknown[0]!r} is one argument too many; put a text of several words in quotes."
-    near = difflib.get_close_matches(plain(named), sorted(known), n=1)
-    if not near:  # a right name without the group that it is in
-        near = [name for name in sorted(known) if name.rpartition(".")[2] == plain(named).lstrip("-")][:1]
-    return f"there is no option {named}{f'; did you mean {near[0]}?' if near else '.'}"
+def lacking(absent: Sequence[str], example: str) -> str:
+    """What to say where options are missing; nothing where none is."""
+    if not absent:
+        return ""
+    verb = "is" if len(absent) == 1 else "are"
+    return f"{listed(absent, 'and')} {verb} missing{f'; for example: {example}' if example else ''}."
 
 
 def sentence(box: str) -> str:
@@ -110,29 +100,3 @@ def sentence(box: str) -> str:
 def is_rule(line: str) -> bool:
     """Whether a line is only drawn, not written."""
     return not line.strip(FRAME)
-
-
-def known_names(command: Any, default: object = None, prefix: str = "") -> set[str]:
-    """The options of a dataclass, with those of the dataclasses in it, as they are written: `--model.encoder.dim`."""
-    names: set[str] = {"--help"}
-    hints = get_type_hints(command)
-    for field in fields(command):
-        name = f"{prefix}{field.name}".replace("_", "-")
-        kind, value = hints[field.name], getattr(default, field.name, None)
-        inner = type(value) if is_dataclass(value) else next(dataclasses_in(kind), None)
-        if inner is not None:
-            names |= known_names(inner, value, f"{name}.")
-            continue
-        names.add(f"--{name}")
-        if kind is bool and prefix:
-            names.add(f"--{prefix}no-{field.name}".replace("_", "-"))
-    return names
-
-
-def dataclasses_in(kind: Any) -> Iterator[type]:
-    """The dataclasses that a type is, or is a union of."""
-    if isinstance(kind, type) and is_dataclass(kind):
-        yield kind
-    elif typing.get_origin(kind) is not None:
-        for part in get_args(kind):
-            yield from dataclasses_in(part)

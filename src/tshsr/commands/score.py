@@ -13,6 +13,8 @@ from tshsr.commands.choices import find_picture, load_retriever
 from tshsr.commands.parsing import File, Folder, Name, parse
 from tshsr.commands.screen import Screen
 
+EXAMPLE = 'tshsr score runs/first --data DIR --image 0 --text "a red circle"'
+
 
 @dataclass(frozen=True)
 class Score:
@@ -20,9 +22,9 @@ class Score:
 
     run: Annotated[Positional[str], arg(metavar="RUN")]
     """A run's folder, or owner/name on the Hugging Face hub."""
-    image: str
+    image: Annotated[str, arg(metavar="IMAGE")]
     """Id or row number of an image of the data; without --data a picture file, for runs on the built-in scenes."""
-    text: str
+    text: Annotated[str, arg(metavar="TEXT")]
     """The sentence, in quotes."""
     data: Folder = None
     """A folder of data, or the word scenes."""
@@ -36,7 +38,7 @@ class Score:
 
 def main(arguments: Sequence[str], screen: Screen) -> None:
     """Score."""
-    wanted = parse(Score, "tshsr score", arguments)
+    wanted = parse(Score, "tshsr score", arguments, example=EXAMPLE)
     retriever = load_retriever(wanted.run, wanted.device)
     shown = find_picture(retriever, wanted.image, wanted.data, wanted.split)
     scores = retriever.score_pair(shown.batch, wanted.text)

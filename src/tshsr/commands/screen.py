@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from tshsr.commands.progress import Bar, Begin, PlainLines, bars, begin_untold
 from tshsr.files import write_text
 
-Tell = Callable[[int, int], None]
-"""Told how much is done, and of how much."""
 NARROW = 100
 """Columns that a file or a pipe is written for."""
 
@@ -35,10 +34,12 @@ class Screen:
     Attributes:
         out: Results.
         notes: Everything else.
+        clock: Seconds that go by, for estimates.
     """
 
     out: Console = field(default_factory=lambda: _console(stderr=False))
     notes: Console = field(default_factory=lambda: _console(stderr=True))
+    clock: Callable[[], float] = time.monotonic
 
     def say(self, text: str = "") -> None:
         """A line of the result, never broken, so that it can be copied."""
@@ -73,38 +74,12 @@ class Screen:
             write_text(Path(place), text.rstrip("\n") + "\n")
 
     @contextmanager
-    def progress(self, what: str, *, quiet: bool = False) -> Iterator[Tell]:
-        """A bar with the time that is left; nothing where it can't be drawn."""
-        if not self.lively(quiet=quiet):
-            yield untold
-            return
-        with bars(self.notes) as progress:
-            task = progress.add_task(what, total=None)
-            yield lambda done, total: advance(progress, task, done, total)
-
-
-def untold(done: int, total: int) -> None:
-    """Show nothing."""
-    del done, total
-
-
-def bars(console: Console) -> Progress:
-    """Bars with a share and an estimate."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True)
-
-
-def advance(progress: Progress, task: TaskID, done: int, total: int) -> None:
-    """Move a bar."""
-    progress.update(task, completed=done, total=total)
-
-
-def duration(seconds: float) -> str:
-    """A time as people say it: 0.4 s, 12 s, 3 min 20 s, 2 h 5 min."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    def progress(self, *, quiet: bool) -> Iterator[Begin]:
+        """Show how far the parts of a job are: bars on a terminal, elsewhere plain lines, quietly nothing."""
+        if quiet:
+            yield begin_untold
+        elif self.lively(quiet=quiet):
+            with bars(self.notes) as drawn:
+                yield lambda what, counted: Bar(drawn, f"{what} {counted}")
+        else:
+            yield PlainLines(self.note, self.clock).begin

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tshsr.commands.screen import Screen, duration
+from tshsr.commands.progress import duration
+from tshsr.commands.screen import Screen
 from tshsr.render.document import reading_order
 from tshsr.reports import HEADER, Report
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
+from tyro.conf import arg
 
 from tshsr.commands.parsing import Flag, Name, parse
-from tshsr.commands.screen import Screen, duration
+from tshsr.commands.progress import duration
+from tshsr.commands.screen import Screen
 from tshsr.config import LossConfig, ModelConfig, OptimiserConfig, RunConfig, TrainingConfig
 from tshsr.errors import SettingsError
 from tshsr.recipes import RECIPES, recipe
@@ -19,9 +22,9 @@ from tshsr.recipes import RECIPES, recipe
 class Train:
     """Train a network on the splits train and dev of a data set; the same settings give the same weights."""
 
-    data: str
+    data: Annotated[str, arg(metavar="DIR")]
     """A folder of data (see tshsr data info), or the word scenes."""
-    out: Path
+    out: Annotated[Path, arg(metavar="RUN")]
     """The run's folder, which gets settings, weights and log."""
     model: ModelConfig
     """The network."""
@@ -36,7 +39,7 @@ class Train:
     resume: Flag = False
     """Go on with the run in the folder; starts one where there is none."""
     quiet: Flag = False
-    """A line for each epoch instead of bars."""
+    """Show no progress but a line for each epoch and each evaluation."""
     device: Name = None
     """cpu, cuda or mps; the best one here without it."""
 
@@ -92,6 +95,7 @@ def read_arguments(arguments: list[str]) -> tuple[Train, RunConfig]:
         arguments[1:],
         default=defaults(config),
         description=description,
+        example=f"tshsr train {arguments[0]} --data DIR --out runs/first",
     )
     return wanted, RunConfig(
         recipe=config.recipe,

@@ -1,15 +1,15 @@
-"""Training on the screen: bars on a terminal, else a line for each epoch and each evaluation."""
+"""Training on the screen: bars on a terminal, else lines: for each epoch, each evaluation, each minute of them."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
 from rich.progress import Progress, TaskID
 
-from tshsr.commands.screen import Screen, advance, bars, duration
+from tshsr.commands.progress import LONG, Bar, PlainLines, bars, duration
+from tshsr.commands.screen import Screen
 from tshsr.training import Evaluated, Event, Saved, Scoring, StepDone, Warned
 
 
@@ -24,7 +24,7 @@ class Watcher(Protocol):
 def watching(screen: Screen, epochs: int, *, quiet: bool) -> Iterator[Watcher]:
     """Show a training of so many epochs until the block ends."""
     if not screen.lively(quiet=quiet):
-        yield Lines(screen, epochs)
+        yield Lines(screen, epochs, quiet=quiet)
         return
     with bars(screen.notes) as progress:
         yield Bars(screen, progress)
@@ -46,7 +46,7 @@ class Bars:
     def __init__(self, screen: Screen, progress: Progress) -> None:
         self.screen, self.progress = screen, progress
         self.training: TaskID | None = None
-        self.scoring: TaskID | None = None
+        self.scoring = Bar(progress, "evaluating")
 
     def __call__(self, event: Event) -> None:
         """Draw one event."""
@@ -57,12 +57,9 @@ class Bars:
                 what = f"epoch {event.epoch}, loss {event.losses['loss']:.3f}"
                 self.progress.update(self.training, completed=event.step, description=what)
             case Scoring():
-                if self.scoring is None:
-                    self.scoring = self.progress.add_task("evaluating")
-                advance(self.progress, self.scoring, event.done, event.pairs)
+                self.scoring(event.done, event.pairs)
                 if event.done >= event.pairs:
-                    self.progress.remove_task(self.scoring)
-                    self.scoring = None
+                    self.scoring.remove()
             case Evaluated():
                 self.screen.note(evaluated(event))
             case Warned():
@@ -72,11 +69,12 @@ class Bars:
 
 
 class Lines:
-    """Plain lines: for files, pipes and --quiet."""
+    """Plain lines: for files and pipes, and for --quiet those of epochs and evaluations alone."""
 
-    def __init__(self, screen: Screen, epochs: int) -> None:
-        self.screen, self.epochs = screen, epochs
-        self.start = time.monotonic()
+    def __init__(self, screen: Screen, epochs: int, *, quiet: bool) -> None:
+        self.screen, self.epochs, self.quiet = screen, epochs, quiet
+        self.scoring = PlainLines(screen.note, screen.clock)
+        self.start = self.noted = screen.clock()
         self.first: int | None = None
         self.loss, self.steps = 0.0, 0
 
@@ -85,24 +83,37 @@ class Lines:
         match event:
             case StepDone():
                 self.step(event)
+            case Scoring():
+                if event.done < event.pairs and not self.quiet:  # when all is done, the figures are told
+                    self.scoring.tell("evaluating", "pairs", event.done, event.pairs)
             case Evaluated():
-                self.screen.note(evaluated(event))
+                self.note(evaluated(event))
             case Warned():
-                self.screen.note(f"warning: {event.message}")
-            case Saved() | Scoring():
+                self.note(f"warning: {event.message}")
+            case Saved():
                 pass
 
+    def note(self, line: str) -> None:
+        """Write a line."""
+        self.screen.note(line)
+        self.noted = self.screen.clock()
+
     def step(self, event: StepDone) -> None:
-        """Count a step, and write the line of the epoch that it ends."""
+        """Count a step, and write a line where it ends an epoch or there was none for a minute."""
+        now = self.screen.clock()
+        self.scoring.rest()
         if self.first is None:  # a resumed run begins in its middle
-            self.first, self.start = event.step - 1, time.monotonic() - event.seconds
+            self.first, self.start = event.step - 1, now - event.seconds
         self.loss, self.steps = self.loss + event.losses["loss"], self.steps + 1
-        if event.step * self.epochs % event.steps:
+        ends = event.step * self.epochs % event.steps == 0
+        if not ends and (self.quiet or now - self.noted < LONG):
             return
-        pace = (time.monotonic() - self.start) / (event.step - self.first)
-        left = (event.steps - event.step) * pace
-        self.screen.note(
-            f"epoch {event.epoch} of {self.epochs}: loss {self.loss / self.steps:.3f}, {pace:.2f} s a step, "
-            f"about {duration(left)} left"
+        pace = (now - self.start) / (event.step - self.first)
+        left = duration((event.steps - event.step) * pace)
+        step = "" if ends else f", step {event.step:,} of {event.steps:,}"
+        self.note(
+            f"epoch {event.epoch} of {self.epochs}{step}: loss {self.loss / self.steps:.3f}, {pace:.2f} s a step, "
+            f"about {left} left"
         )
-        self.loss, self.steps = 0.0, 0
+        if ends:
+            self.loss, self.steps = 0.0, 0

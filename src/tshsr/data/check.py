@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from tshsr.errors import DataError
 
 BLOCK = 64
 Progress = Callable[[int, int], None]
-"""Called now and then with how many images are done, and of how many."""
+"""Called now and then with how many images (or bytes) are done, and of how many."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,15 @@ def _split_info(split: Split) -> SplitInfo:
     return SplitInfo(split.name, len(regions), len(split.captions), regions.regions, boxes, masked)
 
 
-def check_data(data: str | Path, progress: Progress | None = None) -> tuple[list[str], dict[str, object]]:
+def check_data(
+    data: str | Path, progress: Progress | None = None, *, hashing: Progress | None = None
+) -> tuple[list[str], dict[str, object]]:
     """Read all of a data set and collect what is wrong with it.
+
+    Args:
+        data: As for `open_split`.
+        progress: Called after each block of images.
+        hashing: Called, before that, after each piece of a store's files, with bytes.
 
     Returns:
         One sentence for each problem (none: all is well), and the fields of `DataInfo` (none where it can't be
@@ -83,7 +91,7 @@ def check_data(data: str | Path, progress: Progress | None = None) -> tuple[list
     layout = layout_of(path)
     try:
         names = splits_of(path)
-        problems = _wrong_hashes(path) if layout == "store" else []
+        problems = _wrong_hashes(path, hashing) if layout == "store" else []
     except DataError as error:
         return [str(error)], {}
     splits: list[Split] = []
@@ -104,12 +112,22 @@ def check_data(data: str | Path, progress: Progress | None = None) -> tuple[list
         return problems, {}
 
 
-def _wrong_hashes(folder: Path) -> list[str]:
-    return [
-        f"{folder / file.name} has changed since the store was written: its hash differs. Copy or write it again."
-        for file in read_manifest(folder).files.values()
-        if sha256_of(folder / file.name) != file.sha256
-    ]
+def _wrong_hashes(folder: Path, progress: Progress | None) -> list[str]:
+    files = read_manifest(folder).files.values()
+    total, before, problems = sum(file.bytes for file in files), 0, []
+    for file in files:
+        tell = None if progress is None else partial(_tell_after, progress, before, total)
+        if sha256_of(folder / file.name, tell) != file.sha256:
+            problems.append(
+                f"{folder / file.name} has changed since the store was written: its hash differs. "
+                "Copy or write it again."
+            )
+        before += file.bytes
+    return problems
+
+
+def _tell_after(progress: Progress, before: int, total: int, done: int) -> None:
+    progress(before + done, total)
 
 
 def _caption_problems(split: Split) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -100,8 +101,7 @@ def find_data(data: str | Path) -> Path:
 
         return scenes_folder()
     if not path.exists():
-        there = f"; {path.parent} holds {_names(path.parent)}" if path.parent.is_dir() else ""
-        raise DataError(f"{path} does not exist{there}. Name a folder of data, or the word {SCENES!r}.")
+        raise DataError(f"{path} does not exist{_meant(path)} Name a folder of data, or the word {SCENES!r}.")
     return path
 
 
@@ -137,6 +137,15 @@ def _split_name(path: Path, split: str, names: tuple[str, ...]) -> str:
         if name in names:
             return name
     raise DataError(f"{path} has no split {split!r}; it has {', '.join(names)}.")
+
+
+def _meant(path: Path) -> str:
+    """The end of a sentence about a missing folder: the one beside it whose name is like it."""
+    beside = {entry.name: entry for entry in path.parent.iterdir()} if path.parent.is_dir() else {}
+    beside |= {SCENES: Path(SCENES)} if path.parent == Path() else {}
+    near = difflib.get_close_matches(path.name, sorted(beside), n=1)
+    near = near or [name for name in sorted(beside) if name.startswith(path.name)]
+    return f"; did you mean {beside[near[0]]}?" if near else "."
 
 
 def _names(folder: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +14,8 @@ from tshsr.errors import DataError
 
 VERSION = 1
 MANIFEST = "manifest.json"
+HASHED_AT_ONCE = 2**22
+"""Bytes."""
 Record = TypeVar("Record")
 
 
@@ -115,7 +117,13 @@ def describe(error: ValidationError) -> str:
     return f"{place}: {first['msg']}" if place else str(first["msg"])
 
 
-def sha256_of(path: Path) -> str:
-    """Hash a file in small pieces."""
+def sha256_of(path: Path, tell: Callable[[int], None] | None = None) -> str:
+    """Hash a file in pieces, telling after each one how many bytes are done."""
+    digest, done = hashlib.sha256(), 0
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while piece := file.read(HASHED_AT_ONCE):
+            digest.update(piece)
+            done += len(piece)
+            if tell is not None:
+                tell(done)
+    return digest.hexdigest()

@@ -9,7 +9,10 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import shutil
+import socket
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -28,6 +31,10 @@ __all__ = ["EXTRACTOR", "FEATURES", "describe", "make_scenes", "scenes_folder", 
 
 CHUNK = 50
 """Scenes a job."""
+WORKSHOP = ".scenes-"
+"""How the names of unfinished folders in the cache begin; host and process follow."""
+STILL = 3600.0
+"""Seconds without a change after which an unfinished folder is nobody's."""
 LOG = logging.getLogger(__name__)
 
 
@@ -94,7 +101,9 @@ def scenes_folder(*, train: int = 3000, dev: int = 500, test: int = 500, seed: i
     LOG.info("drawing %d scenes into %s", train + dev + test, folder)
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache, prefix=".scenes-") as workshop:
+        remove_leftovers(cache)
+        prefix = f"{WORKSHOP}{socket.gethostname()}-{os.getpid()}-"
+        with tempfile.TemporaryDirectory(dir=cache, prefix=prefix) as workshop:
             made = make_scenes(Path(workshop) / folder.name, train=train, dev=dev, test=test, seed=seed)
             if not folder.is_dir():
                 made.rename(folder)
@@ -104,6 +113,34 @@ def scenes_folder(*, train: int = 3000, dev: int = 500, test: int = 500, seed: i
                 f"Cannot write {folder}: {error.strerror}. Set XDG_CACHE_HOME to another folder."
             ) from error
     return folder
+
+
+def remove_leftovers(cache: Path) -> None:
+    """Delete what killed generations left in the cache."""
+    for workshop in cache.glob(f"{WORKSHOP}*"):
+        if is_left(workshop):
+            LOG.info("removing %s, which a generation that was killed left", workshop)
+            shutil.rmtree(workshop, ignore_errors=True)
+
+
+def is_left(workshop: Path) -> bool:
+    """Whether nobody works in a folder any more: its process has ended, or nothing in it has changed for an hour.
+
+    Other machines that share the cache have processes that can't be seen from here; their folders are given the hour.
+    """
+    host, _, process = workshop.name.removeprefix(WORKSHOP).rpartition("-")[0].rpartition("-")
+    if host == socket.gethostname() and os.name == "posix":  # elsewhere the question would stop the process
+        try:
+            os.kill(int(process), 0)
+        except ProcessLookupError:
+            return True
+        except (PermissionError, ValueError):  # another user's, or a name that is not ours
+            pass
+    try:
+        changed = max(path.stat().st_mtime for path in (workshop, *workshop.rglob("*")))
+    except FileNotFoundError:  # it is moving
+        return False
+    return time.time() - changed > STILL
 
 
 def check_settings(sizes: dict[str, int], seed: int, processes: int | None) -> None:
