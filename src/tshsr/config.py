@@ -1,4 +1,4 @@
-"""Every setting of the package, as frozen dataclasses; their docstrings are the command line's help.
+"""Every setting of a run, as frozen dataclasses; their docstrings are the command line's help.
 
 Settings are saved as JSON beside the weights, never pickled, and read back strictly: an unknown name is an error.
 """
@@ -10,87 +10,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from tshsr.errors import SettingsError
-
-STRICT = ConfigDict(extra="forbid")
-
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    """How regions and words come into the joint space (model.md section 1)."""
-
-    __pydantic_config__ = STRICT
-
-    dim: int = 1024
-    """Width of the joint space (D)."""
-    feature_dim: int = 0
-    """Width of a region feature; 0 takes it from the data."""
-    vocabulary: int = 0
-    """Number of tokens; 0 takes it from the tokenizer."""
-    boxes: bool = False
-    """Append x1, y1, x2, y2 and area of each region (fractions of the picture) to its features."""
-    text: Literal["gru", "transformer"] = "gru"
-    """Word encoder: a one-layer bidirectional GRU, or a transformer trained from scratch."""
-    word_dim: int = 300
-    """Width of a word embedding."""
-    transformer_layers: int = 2
-    """Layers of the transformer word encoder."""
-    transformer_heads: int = 4
-    """Attention heads of the transformer word encoder."""
-    dropout: float = 0.0
-    """Dropout on region features and word embeddings while training."""
-
-
-@dataclass(frozen=True)
-class ReasoningConfig:
-    """Hierarchical similarity reasoning (model.md section 4); every switch is a row of the ablation table."""
-
-    __pydantic_config__ = STRICT
-
-    levels: int = 2
-    """Number of reasoning levels K; 0 reads out the similarity vectors alone."""
-    seeds: tuple[int, ...] = (8, 3)
-    """Learned context seeds of each level; the first `levels` are used."""
-    context: bool = True
-    """Let a level's update attend to the extracted context nodes."""
-    local: bool = True
-    """Let a level's update attend to the nodes themselves."""
-    gate: bool = True
-    """Gate each update by a learned sigmoid."""
-
-
-@dataclass(frozen=True)
-class TshsrConfig:
-    """The two-stream hierarchical similarity reasoning network."""
-
-    __pydantic_config__ = STRICT
-
-    kind: Literal["tshsr"] = "tshsr"
-    """Which method this is."""
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    """Region and word encoders."""
-    similarity_dim: int = 256
-    """Width of a similarity vector (m)."""
-    streams: Literal["both", "word", "region"] = "both"
-    """Word stream: words look at regions. Region stream: regions look at words."""
-    word_inverse_temperature: float = 9.0
-    """Sharpness (lambda) of the attention of words over regions."""
-    region_inverse_temperature: float = 4.0
-    """Sharpness (lambda) of the attention of regions over words."""
-    global_node: bool = False
-    """Add the similarity vector of the pooled picture and the pooled caption as a node of its own."""
-    pooled_term: bool = True
-    """Add v·t, with a learned weight, to each stream's logit: the reasoning then learns what v·t leaves undecided."""
-    reasoning: ReasoningConfig = field(default_factory=ReasoningConfig)
-    """Hierarchical reasoning, the same settings in both streams (weights are not shared)."""
-    fusion: Literal["mean", "learned"] = "mean"
-    """How the two stream scores become one."""
-
-
-ModelConfig = TshsrConfig
-"""The union of the methods' settings, told apart by `kind`."""
+from tshsr.model_config import KINDS
+from tshsr.model_config import STRICT as STRICT
+from tshsr.model_config import EncoderConfig as EncoderConfig
+from tshsr.model_config import ModelConfig as ModelConfig
+from tshsr.model_config import ReasoningConfig as ReasoningConfig
+from tshsr.model_config import ScanConfig as ScanConfig
+from tshsr.model_config import SgrafConfig as SgrafConfig
+from tshsr.model_config import TshsrConfig as TshsrConfig
+from tshsr.model_config import TwoStreamSgrConfig as TwoStreamSgrConfig
+from tshsr.model_config import VseConfig as VseConfig
 
 
 @dataclass(frozen=True)
@@ -208,5 +140,10 @@ def read_config(path: Path) -> RunConfig:
         return TypeAdapter(RunConfig).validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
+        if first["type"].startswith("union_tag"):
+            kind = first["input"].get("kind", "missing")
+            expected = ", ".join(KINDS)
+            raise SettingsError(f"{path}: setting 'model.kind' is {kind!r}; expected one of {expected}.") from None
+        # Pydantic names the kind as a part of the place; the file has no such part.
+        place = ".".join(str(part) for part in first["loc"] if part not in KINDS)
         raise SettingsError(f"{path}: setting {place!r}: {first['msg']}; got {first['input']!r}.") from None

@@ -35,6 +35,14 @@ class RegionEncoder(nn.Module):
         Raises:
             InputError: Where features are of another width, or boxes are needed and missing.
         """
+        return unit(self.projection(self.inputs(batch))) * batch.mask[..., None]
+
+    def inputs(self, batch: ImageBatch) -> Float[Tensor, "images regions inputs"]:
+        """What is projected: features, after dropout, and box geometry.
+
+        Raises:
+            InputError: Where features are of another width, or boxes are needed and missing.
+        """
         dtype = self.projection.weight.dtype
         regions = batch.regions.to(dtype)
         if regions.shape[-1] != self.config.feature_dim:
@@ -49,7 +57,7 @@ class RegionEncoder(nn.Module):
                     "this network uses box geometry and the images have no boxes; give boxes or retrain without."
                 )
             regions = torch.cat([regions, box_geometry(batch.boxes.to(dtype))], dim=-1)
-        return unit(self.projection(regions)) * batch.mask[..., None]
+        return regions
 
 
 def box_geometry(boxes: Float[Tensor, "images regions 4"]) -> Float[Tensor, "images regions 5"]:
@@ -59,13 +67,19 @@ def box_geometry(boxes: Float[Tensor, "images regions 4"]) -> Float[Tensor, "ima
 
 
 class GruWordEncoder(nn.Module):
-    """Words: embedding -> one-layer bidirectional GRU -> mean of both directions -> unit rows (as in SCAN)."""
+    """Words: embedding -> one-layer bidirectional GRU -> mean of both directions -> unit rows (as in SCAN).
 
-    def __init__(self, config: EncoderConfig) -> None:
+    Args:
+        config: Its settings.
+        unit_rows: Whether rows are made unit vectors; a method that pools rows first wants them as they are.
+    """
+
+    def __init__(self, config: EncoderConfig, *, unit_rows: bool = True) -> None:
         super().__init__()
+        self.finish = unit if unit_rows else nn.Identity()
         self.embedding = nn.Embedding(config.vocabulary, config.word_dim, padding_idx=0)
         nn.init.uniform_(self.embedding.weight[1:], -0.1, 0.1)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(max(config.dropout, config.word_dropout))
         self.gru = nn.GRU(config.word_dim, config.dim, batch_first=True, bidirectional=True)
 
     def forward(self, batch: CaptionBatch) -> Float[Tensor, "captions words dim"]:
@@ -77,14 +91,20 @@ class GruWordEncoder(nn.Module):
             self.gru(packed)[0], batch_first=True, total_length=batch.tokens.shape[1]
         )
         forward, backward = states.chunk(2, dim=-1)
-        return unit((forward + backward) / 2) * batch.mask[..., None]
+        return self.finish((forward + backward) / 2) * batch.mask[..., None]
 
 
 class TransformerWordEncoder(nn.Module):
-    """Words: embedding + learned positions -> transformer layers, trained from scratch -> linear -> unit rows."""
+    """Words: embedding + learned positions -> transformer layers, trained from scratch -> linear -> unit rows.
 
-    def __init__(self, config: EncoderConfig) -> None:
+    Args:
+        config: Its settings.
+        unit_rows: As in GruWordEncoder.
+    """
+
+    def __init__(self, config: EncoderConfig, *, unit_rows: bool = True) -> None:
         super().__init__()
+        self.finish = unit if unit_rows else nn.Identity()
         if config.word_dim % config.transformer_heads:
             raise SettingsError(
                 f"word_dim {config.word_dim} is no multiple of "
@@ -98,7 +118,7 @@ class TransformerWordEncoder(nn.Module):
             config.word_dim,
             config.transformer_heads,
             4 * config.word_dim,
-            config.dropout,
+            max(config.dropout, config.word_dropout),
             batch_first=True,
             norm_first=True,
         )
@@ -118,18 +138,32 @@ class TransformerWordEncoder(nn.Module):
             )
         embedded = self.embedding(batch.tokens) + self.position.weight[:words]
         states = self.layers(embedded, src_key_padding_mask=~batch.mask)
-        return unit(self.projection(states)) * batch.mask[..., None]
+        return self.finish(self.projection(states)) * batch.mask[..., None]
 
 
-def build_word_encoder(config: EncoderConfig) -> nn.Module:
+def build_word_encoder(config: EncoderConfig, *, unit_rows: bool = True) -> nn.Module:
     """The word encoder that the settings name.
+
+    Args:
+        config: Its settings.
+        unit_rows: As in GruWordEncoder.
 
     Raises:
         SettingsError: Where the vocabulary is empty or a width does not fit.
     """
     if config.vocabulary < 2:
         raise SettingsError(f"the vocabulary has {config.vocabulary} tokens; expected at least 2 (padding and a word).")
-    return GruWordEncoder(config) if config.text == "gru" else TransformerWordEncoder(config)
+    encoder = GruWordEncoder if config.text == "gru" else TransformerWordEncoder
+    return encoder(config, unit_rows=unit_rows)
+
+
+def start_with_xavier(module: nn.Module) -> None:
+    """Start every linear layer with Xavier's uniform weights and no bias, as SCAN, SGRAF and VSE-infinity do."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 class AttentionPooling(nn.Module):

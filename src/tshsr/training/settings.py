@@ -17,6 +17,12 @@ from tshsr.metrics import check_captioned
 
 WIDTHS = ("dim", "word_dim", "transformer_layers", "transformer_heads")
 """Sizes of the encoders that must be positive."""
+MODEL_AT_LEAST = {"similarity_dim": 1, "comparison_dim": 0, "steps": 1, "region_slots": 0}
+"""Least values of settings that some methods have, ..."""
+MODEL_ABOVE = ("word_logsumexp_factor", "region_logsumexp_factor")
+"""... those that must be above 0, ..."""
+MODEL_SHARES = ("pooling_dropout", "size_augmentation")
+"""... and those that are shares below 1."""
 MAY_CHANGE = frozenset({"recipe", "training.epochs", "training.save_every_steps"})
 """Settings that may differ on resuming: none of them changes a weight (epochs may only be raised)."""
 
@@ -27,7 +33,7 @@ def check_training(config: RunConfig) -> None:
     Raises:
         SettingsError: Names the first one.
     """
-    training, optimiser = config.training, config.optimiser
+    training, optimiser, model = config.training, config.optimiser, vars(config.model)
     at_least = (
         ("training.epochs", training.epochs, 1),
         ("training.batch", training.batch, 2),
@@ -43,17 +49,27 @@ def check_training(config: RunConfig) -> None:
         ("loss.warmup_epochs", config.loss.warmup_epochs, 0),
         *((f"loss.{name}", getattr(config.loss, name), 0) for name in ("fused", "streams", "levels", "pooled")),
         *((f"model.encoder.{name}", getattr(config.model.encoder, name), 1) for name in WIDTHS),
-        ("model.similarity_dim", config.model.similarity_dim, 1),
+        *((f"model.{name}", model[name], least) for name, least in MODEL_AT_LEAST.items() if name in model),
     )
     for name, value, least in at_least:
         if not least <= value < math.inf:
             raise SettingsError(f"{name} is {value}; expected {least} or more.")
-    above = (("optimiser.learning_rate", optimiser.learning_rate), ("optimiser.clip", optimiser.clip))
-    for name, value in (*above, ("loss.margin", config.loss.margin)):
+    above = (
+        ("optimiser.learning_rate", optimiser.learning_rate),
+        ("optimiser.clip", optimiser.clip),
+        ("loss.margin", config.loss.margin),
+        *((f"model.{name}", model[name]) for name in MODEL_ABOVE if name in model),
+    )
+    for name, value in above:
         if not 0 < value < math.inf:
             raise SettingsError(f"{name} is {value}; expected a number above 0.")
-    if not 0 <= config.model.encoder.dropout < 1:
-        raise SettingsError(f"model.encoder.dropout is {config.model.encoder.dropout}; expected 0 or more, below 1.")
+    shares = (
+        *((f"model.encoder.{name}", getattr(config.model.encoder, name)) for name in ("dropout", "word_dropout")),
+        *((f"model.{name}", model[name]) for name in MODEL_SHARES if name in model),
+    )
+    for name, value in shares:
+        if not 0 <= value < 1:
+            raise SettingsError(f"{name} is {value}; expected 0 or more, below 1.")
     if optimiser.name == "adam" and optimiser.weight_decay:
         raise SettingsError(
             f"optimiser.weight_decay is {optimiser.weight_decay}, which adam ignores; set optimiser.name to adamw."

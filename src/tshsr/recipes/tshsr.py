@@ -1,23 +1,8 @@
-"""Recipes: functions that return one complete run; any field can be overridden on the command line.
-
-The Flickr30K and COCO recipes have the full size of the field (D 1024, m 256, batch 128). Those data sets cannot be had
-where this was built: the recipes are tested on files of the same layout, and their results are unknown to us.
-"""
+"""Recipes of TSHSR."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable
-
-from tshsr.config import (
-    EncoderConfig,
-    LossConfig,
-    OptimiserConfig,
-    RunConfig,
-    TrainingConfig,
-    TshsrConfig,
-)
-from tshsr.errors import SettingsError
+from tshsr.config import EncoderConfig, LossConfig, OptimiserConfig, RunConfig, TrainingConfig, TshsrConfig
 
 
 def tshsr_flickr30k() -> RunConfig:
@@ -46,7 +31,7 @@ def tshsr_flickr8k() -> RunConfig:
     """Flickr8k, small features: sized for two processor cores."""
     return RunConfig(
         recipe="tshsr-flickr8k",
-        model=TshsrConfig(encoder=EncoderConfig(dim=128, dropout=0.2), similarity_dim=32),
+        model=TshsrConfig(encoder=EncoderConfig(dim=128, dropout=0.2), similarity_dim=32, comparison_dim=64),
         loss=LossConfig(warmup_epochs=1),
         optimiser=OptimiserConfig(learning_rate=1.5e-3, schedule="cosine", warmup_steps=100),
         training=TrainingConfig(epochs=6, batch=128, candidates=6, evaluate_every=2, dev_images=200),
@@ -58,31 +43,12 @@ def tshsr_scenes() -> RunConfig:
     return RunConfig(
         recipe="tshsr-scenes",
         model=TshsrConfig(
-            encoder=EncoderConfig(dim=128, word_dim=64, boxes=True), similarity_dim=32, region_inverse_temperature=9.0
+            encoder=EncoderConfig(dim=128, word_dim=64, boxes=True),
+            similarity_dim=32,
+            comparison_dim=64,
+            region_inverse_temperature=9.0,
         ),
         loss=LossConfig(warmup_epochs=1),
         optimiser=OptimiserConfig(learning_rate=2e-3, schedule="cosine", warmup_steps=50),
         training=TrainingConfig(epochs=2, batch=128, candidates=4, dev_images=100, minimum_count=1),
     )
-
-
-RECIPES: dict[str, Callable[[], RunConfig]] = {
-    "tshsr-flickr30k": tshsr_flickr30k,
-    "tshsr-coco": tshsr_coco,
-    "tshsr-flickr8k": tshsr_flickr8k,
-    "tshsr-scenes": tshsr_scenes,
-}
-"""Every recipe by its name on the command line."""
-
-
-def recipe(name: str) -> RunConfig:
-    """The run that a recipe's name stands for.
-
-    Raises:
-        SettingsError: For an unknown name, with the nearest known one.
-    """
-    if name not in RECIPES:
-        near = difflib.get_close_matches(name, RECIPES, n=1)
-        hint = f"; did you mean {near[0]}?" if near else "."
-        raise SettingsError(f"there is no recipe {name!r}{hint} The recipes are {', '.join(RECIPES)}.")
-    return RECIPES[name]()

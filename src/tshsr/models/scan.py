@@ -1,0 +1,166 @@
+"""Stacked cross attention (SCAN, Lee et al. 2018): every query against what it attends to, one cosine each.
+
+Axes: pairs (leading, broadcast) | queries (who looks) | context (what they look at).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, assert_never
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (the field's name for it)
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from tshsr.alignment import masked_softmax, to_unit_sums
+from tshsr.config import ScanConfig
+from tshsr.models.matcher import ItemEncoding, StreamTrace
+from tshsr.models.streams import ScoringStream, StreamMatcher
+from tshsr.pooling import MeanPooling
+
+Normalisation = Literal["clipped_l2norm", "l2norm", "clipped", "no_norm", "softmax"]
+Aggregation = Literal["mean", "logsumexp", "max", "sum"]
+
+
+class Scan(StreamMatcher):
+    """score = the mean of its streams' scores; v and t, for a first stage, are means of regions and of words."""
+
+    def __init__(self, config: ScanConfig) -> None:
+        streams = {}
+        if config.streams != "region":
+            streams["word_stream"] = CrossAttention(
+                config, config.word_inverse_temperature, config.word_logsumexp_factor
+            )
+        if config.streams != "word":
+            streams["region_stream"] = CrossAttention(
+                config, config.region_inverse_temperature, config.region_logsumexp_factor
+            )
+        super().__init__(config.encoder, streams, MeanPooling(), MeanPooling())
+        self.config = config
+
+
+class CrossAttention(ScoringStream):
+    """One stream without a weight of its own.
+
+        w_qc = softmax_c( lambda N(q·c) )                    N: see `normalised`
+        r_q  = cos( q, sum_c w_qc c ) = sum_c w_qc (q·c) / || sum_c w_qc c ||
+        score: the mean, the sum or the maximum of r_q, or  log( sum_q exp( mu r_q ) ) / mu
+
+    The sum over the context is never formed: q·c is at hand, and its norm comes from the products of the context.
+
+    Args:
+        config: Normalisation and aggregation.
+        inverse_temperature: Lambda.
+        factor: Mu.
+    """
+
+    compares_items = False
+
+    def __init__(self, config: ScanConfig, inverse_temperature: float, factor: float) -> None:
+        super().__init__()
+        self.normalisation: Normalisation = config.normalisation
+        self.aggregation: Aggregation = config.aggregation
+        self.inverse_temperature = inverse_temperature
+        self.factor = factor
+
+    def forward(
+        self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
+    ) -> Float[Tensor, "*pairs"]:
+        """The score of each pair."""
+        weights = self.attention(similarity, queries, context)
+        return aggregated(self.cosines(weights, similarity, context), queries.real, self.aggregation, self.factor)
+
+    def attention(
+        self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
+    ) -> Float[Tensor, "*pairs queries context"]:
+        """w_qc: rows that sum to 1 over the real context items."""
+        resemblance = normalised(similarity, queries.real, self.normalisation)
+        mask = None if context.real is None else context.mask[..., None, :]
+        return masked_softmax(self.inverse_temperature * resemblance, mask)
+
+    def cosines(
+        self,
+        weights: Float[Tensor, "*pairs queries context"],
+        similarity: Float[Tensor, "*pairs queries context"],
+        context: ItemEncoding,
+    ) -> Float[Tensor, "*pairs queries"]:
+        """r_q, for unit queries."""
+        return (to_unit_sums(weights, context.gram) * similarity).sum(dim=-1)
+
+    def trace(
+        self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
+    ) -> StreamTrace:
+        """Attention, and how much each query counts in the score, no sigmoid: it is what its one level adds."""
+        weights = self.attention(similarity, queries, context)
+        cosines = self.cosines(weights, similarity, context)
+        score = aggregated(cosines, queries.real, self.aggregation, self.factor)
+        return StreamTrace(
+            attention=weights,
+            node_weights=shares(cosines, queries.real, self.aggregation, self.factor)[..., None, :],
+            contributions=score[..., None],
+            pooled=torch.zeros_like(score),
+            bias=score.new_zeros(()),
+            score=score,
+            has_global_node=False,
+        )
+
+    def numbers_per_pair(self, queries: int, context: int) -> int:
+        """A handful of matrices of queries x context."""
+        return 6 * queries * context
+
+
+def normalised(
+    similarity: Float[Tensor, "*pairs queries context"],
+    mask: Bool[Tensor, "*#pairs queries"] | None,
+    how: Normalisation,
+) -> Float[Tensor, "*pairs queries context"]:
+    """N(q·c): a leaky ReLU of slope 0.1 (clipped), and unit length or a softmax over the queries of a context item."""
+    if how in ("clipped_l2norm", "clipped"):
+        similarity = F.leaky_relu(similarity, negative_slope=0.1)
+    match how:
+        case "clipped_l2norm" | "l2norm":
+            return F.normalize(similarity if mask is None else similarity * mask[..., :, None], dim=-2)
+        case "softmax":
+            return masked_softmax(similarity.mT, None if mask is None else mask[..., None, :]).mT
+        case "clipped" | "no_norm":
+            return similarity
+        case _:
+            assert_never(how)
+
+
+def aggregated(
+    cosines: Float[Tensor, "*pairs queries"],
+    mask: Bool[Tensor, "*#pairs queries"] | None,
+    how: Aggregation,
+    factor: float,
+) -> Float[Tensor, "*pairs"]:
+    """One score of the real queries' cosines."""
+    if mask is None:
+        mask = torch.ones(cosines.shape[-1:], dtype=torch.bool, device=cosines.device)
+    match how:
+        case "mean":
+            return (cosines * mask).sum(dim=-1) / mask.sum(dim=-1)
+        case "sum":
+            return (cosines * mask).sum(dim=-1)
+        case "max":
+            return cosines.masked_fill(~mask, -math.inf).amax(dim=-1)
+        case "logsumexp":
+            return torch.logsumexp((factor * cosines).masked_fill(~mask, -math.inf), dim=-1) / factor
+        case _:
+            assert_never(how)
+
+
+def shares(
+    cosines: Float[Tensor, "*pairs queries"],
+    mask: Bool[Tensor, "*#pairs queries"] | None,
+    how: Aggregation,
+    factor: float,
+) -> Float[Tensor, "*pairs queries"]:
+    """How much the score follows each query's cosine: its derivative, made to sum to 1."""
+    if how == "logsumexp":
+        return masked_softmax(factor * cosines, mask)
+    counts = torch.ones_like(cosines) if mask is None else torch.ones_like(cosines) * mask
+    if how == "max":
+        counts = counts * (cosines == aggregated(cosines, mask, how, factor)[..., None])
+    return counts / counts.sum(dim=-1, keepdim=True)

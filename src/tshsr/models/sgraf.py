@@ -1,0 +1,254 @@
+"""Similarity graph reasoning (SGR) and similarity attention filtration (SAF), after SGRAF (Diao et al. 2021).
+
+Axes: pairs (leading, broadcast) | queries (who looks) | context (what they look at) | nodes (the global one first, then
+one a query) | dim (joint space, D) | width (similarity vector, m).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from tshsr.alignment import attention_weights, masked_softmax, to_unit_sums, unit
+from tshsr.config import SgrafConfig
+from tshsr.encoders import start_with_xavier
+from tshsr.models.matcher import ItemEncoding, StreamTrace
+from tshsr.models.streams import ScoringStream, StreamMatcher
+from tshsr.normalisation import MaskedBatchNorm
+from tshsr.pooling import SelfAttentionPooling
+from tshsr.similarity import SimilarityVector
+
+
+class NodeReasoning(nn.Module, ABC):
+    """From the similarity vectors of a pair to one vector of the same width."""
+
+    @abstractmethod
+    def forward(
+        self, nodes: Float[Tensor, "*pairs nodes width"], mask: Bool[Tensor, "*#pairs nodes"] | None
+    ) -> Float[Tensor, "*pairs width"]:
+        """The vector that is scored."""
+
+    @abstractmethod
+    def node_weights(
+        self, nodes: Float[Tensor, "*pairs nodes width"], mask: Bool[Tensor, "*#pairs nodes"] | None
+    ) -> Float[Tensor, "*pairs nodes"]:
+        """How much each node counts in it; sums to 1."""
+
+
+class GraphStep(nn.Module):
+    """One step over the graph in which every node is every node's neighbour.
+
+        E  = softmax_j( (Wq S_i + a)·(Wk S_j) )         S' = relu( W ( E S ) + b )
+
+    The authors' Wk has a bias too, which adds the same number to a whole row of logits: the softmax does not see it.
+    As (Wq s + a)·(Wk s') = (Wk^T Wq s + Wk^T a)·s', one matrix does the work of two; and as rows of E sum to 1,
+    W (E S) + b = E (S W^T + b), so that both are one product [Wk^T Wq ; W] S.
+
+    Args:
+        width: Width of a node (m).
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width, bias=False)
+        self.update = nn.Linear(width, width)
+
+    def relation(self) -> tuple[Float[Tensor, "width width"], Float[Tensor, " width"]]:
+        """Wk^T Wq and Wk^T a."""
+        folded = self.key.weight.T @ self.query.weight
+        return folded, self.key.weight.T @ self.query.bias
+
+    def forward(
+        self, nodes: Float[Tensor, "*pairs nodes width"], mask: Bool[Tensor, "*#pairs nodes"] | None
+    ) -> tuple[Float[Tensor, "*pairs nodes width"], Float[Tensor, "*pairs nodes nodes"]]:
+        """S' and E."""
+        matrix, shift = self.relation()
+        both = nn.functional.linear(
+            nodes, torch.cat([matrix, self.update.weight]), torch.cat([shift, self.update.bias])
+        )
+        looks, updates = both.chunk(2, dim=-1)
+        edges = masked_softmax(looks @ nodes.mT, None if mask is None else mask[..., None, :])
+        return relu(edges @ updates), edges
+
+    def of_first(
+        self, nodes: Float[Tensor, "*pairs nodes width"], mask: Bool[Tensor, "*#pairs nodes"] | None
+    ) -> tuple[Float[Tensor, "*pairs width"], Float[Tensor, "*pairs nodes"]]:
+        """S' and E of the first node alone."""
+        looks = nn.functional.linear(nodes[..., :1, :], *self.relation())
+        edges = masked_softmax((looks @ nodes.mT).squeeze(-2), mask)
+        return relu(self.update(torch.einsum("...n,...nw->...w", edges, nodes))), edges
+
+
+class GraphReasoning(NodeReasoning):
+    """SGR: some steps over the graph; the global node, which stands first, is read out.
+
+    Of the last step the first node is all that is computed.
+
+    Args:
+        width: Width of a node (m).
+        steps: Number of steps.
+    """
+
+    def __init__(self, width: int, steps: int) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList(GraphStep(width) for _ in range(steps - 1))
+        self.last = GraphStep(width)
+
+    def forward(
+        self, nodes: Float[Tensor, "*pairs nodes width"], mask: Bool[Tensor, "*#pairs nodes"] | None
+    ) -> Float[Tensor, "*pairs width"]:
+        """The global node after the last step."""
+        for step in self.steps:
+            nodes, _ = step(nodes, mask)
+        return self.last.of_first(nodes, mask)[0]
+
+    def node_weights(
+        self, nodes: Float[Tensor, "*pairs nodes width"], mask: Bool[Tensor, "*#pairs nodes"] | None
+    ) -> Float[Tensor, "*pairs nodes"]:
+        """The edges of the global node, followed back through all steps to the nodes that it began with."""
+        passed = []
+        for step in self.steps:
+            nodes, edges = step(nodes, mask)
+            passed.append(edges)
+        weights = self.last.of_first(nodes, mask)[1]
+        for edges in reversed(passed):
+            weights = torch.einsum("...i,...ij->...j", weights, edges)
+        return weights
+
+
+class AttentionFiltration(NodeReasoning):
+    """SAF: r = l2( sum_p beta_p S_p ),  beta = sigmoid( N( u·S_p + a ) ) made to sum to 1,  N: batch normalisation.
+
+    Args:
+        width: Width of a node (m).
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.opening = nn.Linear(width, 1)
+        self.norm = MaskedBatchNorm(1)
+
+    def forward(
+        self, nodes: Float[Tensor, "*pairs nodes width"], mask: Bool[Tensor, "*#pairs nodes"] | None
+    ) -> Float[Tensor, "*pairs width"]:
+        """The filtered sum of the nodes; a unit vector."""
+        beta = self.node_weights(nodes, mask).to(nodes.dtype)
+        return unit(torch.einsum("...n,...nw->...w", beta, nodes))
+
+    def node_weights(
+        self, nodes: Float[Tensor, "*pairs nodes width"], mask: Bool[Tensor, "*#pairs nodes"] | None
+    ) -> Float[Tensor, "*pairs nodes"]:
+        """Beta."""
+        opening = self.opening(nodes).squeeze(-1)
+        real = torch.ones_like(opening, dtype=torch.bool) if mask is None else mask
+        beta = torch.sigmoid(self.norm(opening, real)) * real
+        return beta / beta.sum(dim=-1, keepdim=True)
+
+
+class SimilarityStream(ScoringStream):
+    """One stream: every look becomes a similarity vector, reasoning makes one vector of them, and that is scored.
+
+        S     = [ s(v, t; W_g) ; s(q_1, a_1; W_l) ; ... ; s(q_n, a_n; W_l) ]
+        score = sigmoid( w·reasoning( S ) + b )
+
+    Args:
+        dim: Width of the joint space (D).
+        width: Width of a similarity vector (m).
+        reasoning: SGR or SAF.
+        inverse_temperature: Sharpness of the attention.
+    """
+
+    def __init__(self, dim: int, width: int, reasoning: NodeReasoning, inverse_temperature: float) -> None:
+        super().__init__()
+        self.dim = dim
+        self.inverse_temperature = inverse_temperature
+        self.local_similarity = SimilarityVector(dim, 0, width)
+        self.global_similarity = SimilarityVector(dim, 0, width)
+        self.reasoning = reasoning
+        self.score = nn.Linear(width, 1)
+        start_with_xavier(self)
+
+    def forward(
+        self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
+    ) -> Float[Tensor, "*pairs"]:
+        """The score of each pair, 0..1."""
+        nodes, mask = self.nodes(self.attention(similarity, queries, context), queries, context)
+        return torch.sigmoid(self.score(self.reasoning(nodes, mask)).squeeze(-1))
+
+    def attention(
+        self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
+    ) -> Float[Tensor, "*pairs queries context"]:
+        """How much each query takes from each context item."""
+        return attention_weights(
+            similarity,
+            query_mask=queries.real,
+            context_mask=context.real,
+            inverse_temperature=self.inverse_temperature,
+        )
+
+    def nodes(
+        self, attention: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
+    ) -> tuple[Float[Tensor, "*pairs nodes width"], Bool[Tensor, "*#pairs nodes"] | None]:
+        """The similarity vectors S and which of them are real (None: all)."""
+        weights = to_unit_sums(attention, context.gram)
+        local = self.local_similarity.to_attended(queries.items, weights, context.items)
+        whole = self.global_similarity(queries.pooled[..., None, :], context.pooled[..., None, :])
+        nodes = torch.cat([whole, local], dim=-2)
+        if queries.real is None:
+            return nodes, None
+        return nodes, torch.cat([queries.mask.new_ones((*queries.mask.shape[:-1], 1)), queries.mask], dim=-1)
+
+    def trace(
+        self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
+    ) -> StreamTrace:
+        """Attention, and how much each node counts in what is scored."""
+        attention = self.attention(similarity, queries, context)
+        nodes, mask = self.nodes(attention, queries, context)
+        contribution = nn.functional.linear(self.reasoning(nodes, mask), self.score.weight)
+        return StreamTrace(
+            attention=attention,
+            node_weights=self.reasoning.node_weights(nodes, mask)[..., None, :],
+            contributions=contribution,
+            pooled=torch.zeros_like(contribution[..., 0]),
+            bias=self.score.bias[0],
+            score=torch.sigmoid(contribution[..., 0] + self.score.bias[0]),
+            has_global_node=True,
+        )
+
+    def numbers_per_pair(self, queries: int, context: int) -> int:
+        """Two wide rows and half a dozen narrow ones a node, and the matrices of attention and edges."""
+        nodes, width = queries + 1, self.score.in_features
+        return nodes * (2 * self.dim + 6 * width + 3 * nodes) + 4 * queries * context
+
+
+class Sgraf(StreamMatcher):
+    """The word stream with SGR or SAF; the ensemble that the authors call SGRAF is the mean of one run of each."""
+
+    def __init__(self, config: SgrafConfig) -> None:
+        width = config.similarity_dim
+        reasoning = GraphReasoning(width, config.steps) if config.reasoning == "sgr" else AttentionFiltration(width)
+        stream = SimilarityStream(config.encoder.dim, width, reasoning, config.inverse_temperature)
+        super().__init__(
+            config.encoder,
+            {"word_stream": stream},
+            *build_poolings(config.encoder.dim, config.pooling_dropout, config.region_slots),
+        )
+        self.config = config
+
+
+def build_poolings(dim: int, dropout: float, slots: int) -> tuple[SelfAttentionPooling, SelfAttentionPooling]:
+    """SGRAF's poolings of regions and of words, as they begin."""
+    regions = SelfAttentionPooling(dim, dropout, normalised=True, slots=slots)
+    words = SelfAttentionPooling(dim, dropout, normalised=False)
+    for pooling in (regions, words):
+        start_with_xavier(pooling)
+    return regions, words
+
+
+def relu(values: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
+    """max(x, 0), in the memory of its argument where no gradient is wanted."""
+    return torch.relu(values) if torch.is_grad_enabled() else torch.relu_(values)

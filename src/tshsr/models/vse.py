@@ -1,0 +1,139 @@
+"""Visual-semantic embedding: one vector for the picture, one for the caption, and their cosine.
+
+Axes: images | captions | items (regions or words) | dim (joint space).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import assert_never
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from tshsr.alignment import similarities, unit
+from tshsr.batches import CaptionBatch, ImageBatch
+from tshsr.config import VseConfig
+from tshsr.encoders import AttentionPooling, RegionEncoder, build_word_encoder, start_with_xavier
+from tshsr.models.matcher import ItemEncoding, Matcher, Scores
+from tshsr.models.tshsr import cosine
+from tshsr.normalisation import MaskedBatchNorm
+from tshsr.pooling import GeneralisedPooling, MeanPooling
+
+
+class Vse(Matcher):
+    """score(I, T) = v·t,  v = l2( pool( regions ) ),  t = l2( pool( words ) ).
+
+    VSE++ (Faghri et al. 2018) with a pooling that is chosen; with generalised pooling, the perceptron and size
+    augmentation it is VSE-infinity (Chen et al. 2021). Regions and words are pooled as they are, not as unit vectors.
+    """
+
+    def __init__(self, config: VseConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.region_encoder = RegionEncoder(config.encoder)
+        self.word_encoder = build_word_encoder(config.encoder, unit_rows=False)
+        start_with_xavier(self.region_encoder)
+        widths = self.region_encoder.projection.in_features, config.encoder.dim
+        self.perceptron = RegionPerceptron(*widths) if config.perceptron else None
+        self.region_pooling = build_pooling(config)
+        self.word_pooling = build_pooling(config)
+
+    def encode_images(self, batch: ImageBatch) -> ItemEncoding:
+        """Regions in the joint space, and v."""
+        mask = self._kept(batch.mask)
+        inputs = self.region_encoder.inputs(batch)
+        regions = self.region_encoder.projection(inputs)
+        if self.perceptron is not None:
+            regions = regions + self.perceptron(inputs, mask)
+        regions = regions * mask[..., None]
+        return encoding(regions, mask, self.region_pooling(regions, mask))
+
+    def encode_captions(self, batch: CaptionBatch) -> ItemEncoding:
+        """Words in the joint space, and t."""
+        batch = shortened(batch, self._kept(batch.mask)) if self._augments() else batch
+        words = self.word_encoder(batch)
+        return encoding(words, batch.mask, self.word_pooling(words, batch.mask))
+
+    def score_pairs(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
+        """v·t, -1..1, as `fused` and as `pooled`."""
+        score = cosine(images.pooled, captions.pooled)
+        return {"fused": score, "pooled": score}
+
+    def grid(self, images: ItemEncoding, captions: ItemEncoding) -> Float[Tensor, "images captions"]:
+        """v·t of all pairs, one matrix product."""
+        return images.pooled @ captions.pooled.T
+
+    def score_listed(
+        self,
+        images: ItemEncoding,
+        captions: ItemEncoding,
+        rows: Int[Tensor, " pairs"],
+        columns: Int[Tensor, " pairs"],
+        grid: Float[Tensor, "images captions"] | None = None,
+    ) -> Scores:
+        """The pairs (rows[i], columns[i]) of the grid."""
+        score = (self.grid(images, captions) if grid is None else grid)[rows, columns]
+        return {"fused": score, "pooled": score}
+
+    def bytes_per_pair(self, regions: int, words: int) -> int:
+        """A score is all that a pair needs; the sizes of both sides do not matter."""
+        del regions, words
+        return 2 * self.region_encoder.projection.weight.element_size()
+
+    def _augments(self) -> bool:
+        """Whether items are left out at random."""
+        return self.training and self.config.size_augmentation > 0
+
+    def _kept(self, mask: Bool[Tensor, "rows items"]) -> Bool[Tensor, "rows items"]:
+        """The items that size augmentation leaves: all of them when not training, and at least one a row."""
+        if not self._augments():
+            return mask
+        dice = torch.rand(mask.shape, device=mask.device).masked_fill(~mask, -1)
+        return mask & ((dice > self.config.size_augmentation) | (dice == dice.amax(dim=1, keepdim=True)))
+
+
+class RegionPerceptron(nn.Module):
+    """W2 relu( N( W1 x + b1 ) ) + b2,  W1: D/2 x F, N: batch normalisation; VSE-infinity adds it to a linear layer."""
+
+    def __init__(self, inputs: int, dim: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(inputs, max(1, dim // 2))
+        self.norm = MaskedBatchNorm(self.first.out_features)
+        self.second = nn.Linear(self.first.out_features, dim)
+
+    def forward(
+        self, regions: Float[Tensor, "images regions inputs"], mask: Bool[Tensor, "images regions"]
+    ) -> Float[Tensor, "images regions dim"]:
+        """What is added to each region's projection."""
+        more: Tensor = self.second(torch.relu(self.norm(self.first(regions), mask[..., None])))
+        return more
+
+
+def build_pooling(config: VseConfig) -> nn.Module:
+    """The pooling that the settings name."""
+    match config.pooling:
+        case "mean":
+            return MeanPooling()
+        case "attention":
+            return AttentionPooling(config.encoder.dim)
+        case "gpo":
+            return GeneralisedPooling()
+        case _:
+            assert_never(config.pooling)
+
+
+def shortened(batch: CaptionBatch, kept: Bool[Tensor, "captions words"]) -> CaptionBatch:
+    """Captions of the kept words, in their order, with padding at the end."""
+    order = (~kept).to(torch.uint8).argsort(dim=1, stable=True)
+    mask = kept.gather(1, order)
+    return replace(batch, tokens=batch.tokens.gather(1, order) * mask, mask=mask)
+
+
+def encoding(
+    items: Float[Tensor, "rows items dim"], mask: Bool[Tensor, "rows items"], pooled: Float[Tensor, "rows dim"]
+) -> ItemEncoding:
+    """What the interface asks for; scoring needs the pooled vectors alone."""
+    rows = unit(items)
+    return ItemEncoding(rows, mask, pooled, similarities(rows, rows), padded=not bool(mask.all()))

@@ -1,0 +1,145 @@
+"""How the baselines make one vector of many: mean, VSE-infinity's generalised pooling, SGRAF's self-attention.
+
+Axes: rows (images or captions) | items (regions or words) | dim (joint space).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn.functional import pad
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from tshsr.alignment import masked_softmax, unit
+from tshsr.errors import InputError
+from tshsr.normalisation import MaskedBatchNorm
+
+POSITION_WIDTH = 32
+"""Width of position codes, and of the states that weigh them, in generalised pooling."""
+SHARPNESS = 10.0
+"""Inverse temperature of the softmax over positions in generalised pooling."""
+
+
+class MeanPooling(nn.Module):
+    """pooled = l2( sum_i x_i / n )."""
+
+    def forward(
+        self, items: Float[Tensor, "rows items dim"], mask: Bool[Tensor, "rows items"]
+    ) -> Float[Tensor, "rows dim"]:
+        """Pool the real items of each row."""
+        return unit(mean_of_items(items, mask))
+
+
+class GeneralisedPooling(nn.Module):
+    """The generalised pooling operator of VSE-infinity (Chen et al. 2021): one weight for each rank of a value.
+
+        pooled_d = sum_k theta_k x_(k)d           x_(k)d: the k-th largest value of channel d among the n items
+        theta    = softmax_k( 10 u·h_k )          h: mean of both directions of a bi-GRU over the codes of 1 .. n
+
+    Mean (all theta alike) and maximum (theta_1 = 1) are special cases. The weights depend on n alone. Unit length is
+    made of the result, as the authors do right after it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(POSITION_WIDTH, POSITION_WIDTH, batch_first=True, bidirectional=True)
+        self.score = nn.Linear(POSITION_WIDTH, 1, bias=False)
+
+    def forward(
+        self, items: Float[Tensor, "rows items dim"], mask: Bool[Tensor, "rows items"]
+    ) -> Float[Tensor, "rows dim"]:
+        """Pool the real items of each row."""
+        lowest = torch.finfo(items.dtype).min
+        ranked = items.masked_fill(~mask[..., None], lowest).sort(dim=1, descending=True).values
+        real = torch.arange(mask.shape[1], device=mask.device) < mask.sum(dim=1, keepdim=True)  # padding ranks last
+        ranked = ranked.masked_fill(~real[..., None], 0)
+        return unit(torch.einsum("ri,rid->rd", self.weights(real), ranked))
+
+    def weights(self, real: Bool[Tensor, "rows items"]) -> Float[Tensor, "rows items"]:
+        """Theta of every rank, for rows whose first items are the real ones."""
+        rows, items = real.shape
+        codes = position_codes(items).to(self.score.weight).expand(rows, -1, -1)
+        packed = pack_padded_sequence(codes, real.sum(dim=1).cpu(), batch_first=True, enforce_sorted=False)
+        states, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=items)
+        forward, backward = states.chunk(2, dim=-1)
+        logits = self.score((forward + backward) / 2).squeeze(-1)
+        return masked_softmax(SHARPNESS * logits, real)
+
+
+def position_codes(count: int) -> Float[Tensor, "count width"]:
+    """Sines (even channels) and cosines (odd ones) of the positions 0, 1, ... (Vaswani et al. 2017)."""
+    channels = torch.arange(0, POSITION_WIDTH, 2, dtype=torch.float64)
+    angles = torch.arange(count)[:, None] * torch.exp(channels * (-math.log(10000.0) / POSITION_WIDTH))
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
+
+
+class SelfAttentionPooling(nn.Module):
+    """The global vector of SGRAF (Diao et al. 2021): items are weighed in the light of their mean.
+
+        a_i    = w·( tanh( N( A x_i + a ) ) * tanh( N( B mean(x) + b ) ) )
+        pooled = l2( sum_i softmax_i( a_i ) x_i )
+
+    N is batch normalisation on the image side, and nothing on the caption side. The authors add a constant to a_i,
+    which the softmax does not see.
+
+    Args:
+        dim: Width of the joint space.
+        dropout: Dropout after either tanh.
+        normalised: Whether there is N.
+        slots: With N: 36 gives each of 36 positions a normalisation of its own, 0 one for all positions.
+    """
+
+    def __init__(self, dim: int, dropout: float, *, normalised: bool, slots: int = 0) -> None:
+        super().__init__()
+        self.slots = slots if normalised else 0
+        self.item = nn.Linear(dim, dim)
+        self.whole = nn.Linear(dim, dim)
+        self.weight = nn.Linear(dim, 1, bias=False)
+        self.item_norm = MaskedBatchNorm(slots or 1, 1) if normalised else None
+        self.whole_norm = MaskedBatchNorm(dim) if normalised else None
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, items: Float[Tensor, "rows items dim"], mask: Bool[Tensor, "rows items"]
+    ) -> Float[Tensor, "rows dim"]:
+        """Pool the real items of each row.
+
+        Raises:
+            InputError: Where a row has more items than there are slots.
+        """
+        if self.slots:
+            items, mask = in_slots(items, mask, self.slots)
+        item, whole = self.item(items), self.whole(mean_of_items(items, mask))
+        if self.item_norm is not None and self.whole_norm is not None:
+            item = self.item_norm(item, mask[..., None])
+            whole = self.whole_norm(whole, mask.any(dim=1, keepdim=True))
+        common = self.dropout(torch.tanh(item)) * self.dropout(torch.tanh(whole))[:, None]
+        logits = self.weight(common.to(self.weight.weight.dtype)).squeeze(-1)
+        return unit(torch.einsum("ri,rid->rd", masked_softmax(logits, mask).to(items.dtype), items))
+
+
+def mean_of_items(
+    items: Float[Tensor, "rows items dim"], mask: Bool[Tensor, "rows items"]
+) -> Float[Tensor, "rows dim"]:
+    """The mean of each row's real items."""
+    return (items * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+
+
+def in_slots(
+    items: Float[Tensor, "rows items dim"], mask: Bool[Tensor, "rows items"], slots: int
+) -> tuple[Float[Tensor, "rows slots dim"], Bool[Tensor, "rows slots"]]:
+    """The same rows, padded or cut to so many items.
+
+    Raises:
+        InputError: Where a row has more real items.
+    """
+    if bool(mask[:, slots:].any()):
+        raise InputError(
+            f"an image has more regions than the {slots} that this network was built for (model.region_slots); "
+            "give fewer, or train with region_slots 0."
+        )
+    more = slots - items.shape[1]
+    return pad(items, (0, 0, 0, more)), pad(mask, (0, more))

@@ -1,0 +1,241 @@
+"""Recipes of the methods that TSHSR is compared with.
+
+For Flickr30K and COCO they are trained as their authors train them: the hinge on the score with the hardest negative of
+a batch of 128, margin 0.2, Adam, gradients clipped at 2, all pairs of a batch. For Flickr8k and scenes they share
+everything with TSHSR's own recipe (encoders, epochs, optimiser, batch, candidates): an equal budget.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tshsr.config import (
+    EncoderConfig,
+    LossConfig,
+    ModelConfig,
+    OptimiserConfig,
+    RunConfig,
+    ScanConfig,
+    SgrafConfig,
+    TrainingConfig,
+    TwoStreamSgrConfig,
+    VseConfig,
+)
+from tshsr.recipes.tshsr import tshsr_flickr8k, tshsr_scenes
+
+ON_THE_SCORE = LossConfig(streams=0.0, levels=0.0, pooled=0.0, warmup_epochs=0.0)
+"""One hinge, on the score that ranks, with the hardest negative from the first step on."""
+ON_EACH_STREAM = replace(ON_THE_SCORE, streams=1.0)
+"""... and one on each stream's score."""
+SGRAF_ENCODER = EncoderConfig(word_dropout=0.4)
+"""SGRAF and RCAR drop 40 % of the numbers of word embeddings."""
+BUTD_REGIONS = 36
+"""Regions of a picture in the usual bottom-up-attention features."""
+SMALL_WIDTH = 32
+"""Width of similarity vectors in TSHSR's recipes for Flickr8k and scenes."""
+
+
+def vse_flickr30k() -> RunConfig:
+    """VSE-infinity on Flickr30K: 25 epochs, the rate falls tenfold at 15."""
+    return vse_as_published("vse-flickr30k", dev_images=0)
+
+
+def vse_coco() -> RunConfig:
+    """VSE-infinity on MSCOCO: 25 epochs, the rate falls tenfold at 15."""
+    return vse_as_published("vse-coco", dev_images=1000)
+
+
+def vse_flickr8k() -> RunConfig:
+    """VSE-infinity at the budget of tshsr-flickr8k."""
+    base = tshsr_flickr8k()
+    return all_pairs(at_the_budget_of(base, "vse-flickr8k", VseConfig(encoder=base.model.encoder)))
+
+
+def vse_scenes() -> RunConfig:
+    """VSE-infinity at the budget of tshsr-scenes."""
+    base = tshsr_scenes()
+    # A scene's caption says each thing once: with a word or region left out it is another scene's.
+    return all_pairs(at_the_budget_of(base, "vse-scenes", VseConfig(encoder=base.model.encoder, size_augmentation=0.0)))
+
+
+def scan_flickr30k() -> RunConfig:
+    """SCAN t-i AVG on Flickr30K: 30 epochs, the rate falls tenfold at 15."""
+    return as_published("scan-flickr30k", ScanConfig(), epochs=30, decay_epoch=15)
+
+
+def scan_coco() -> RunConfig:
+    """SCAN t-i AVG on MSCOCO: 20 epochs, the rate falls tenfold at 10."""
+    return as_published("scan-coco", ScanConfig(), epochs=20, decay_epoch=10, learning_rate=5e-4, dev_images=1000)
+
+
+def scan_flickr8k() -> RunConfig:
+    """SCAN t-i AVG at the budget of tshsr-flickr8k."""
+    base = tshsr_flickr8k()
+    return at_the_budget_of(base, "scan-flickr8k", ScanConfig(encoder=base.model.encoder))
+
+
+def scan_scenes() -> RunConfig:
+    """SCAN t-i AVG at the budget of tshsr-scenes."""
+    base = tshsr_scenes()
+    return at_the_budget_of(base, "scan-scenes", ScanConfig(encoder=base.model.encoder))
+
+
+def sgr_flickr30k() -> RunConfig:
+    """SGRAF's graph reasoning on Flickr30K: 40 epochs, the rate falls tenfold at 30."""
+    return as_published("sgr-flickr30k", sgr(), epochs=40, decay_epoch=30)
+
+
+def sgr_coco() -> RunConfig:
+    """SGRAF's graph reasoning on MSCOCO: 20 epochs, the rate falls tenfold at 10."""
+    return as_published("sgr-coco", sgr(), epochs=20, decay_epoch=10, dev_images=1000)
+
+
+def sgr_flickr8k() -> RunConfig:
+    """SGRAF's graph reasoning at the budget of tshsr-flickr8k."""
+    base = tshsr_flickr8k()
+    return at_the_budget_of(base, "sgr-flickr8k", small_sgr(base.model.encoder))
+
+
+def sgr_scenes() -> RunConfig:
+    """SGRAF's graph reasoning at the budget of tshsr-scenes."""
+    base = tshsr_scenes()
+    return at_the_budget_of(base, "sgr-scenes", small_sgr(base.model.encoder))
+
+
+def saf_flickr30k() -> RunConfig:
+    """SGRAF's attention filtration on Flickr30K: 30 epochs, the rate falls tenfold at 20."""
+    return as_published("saf-flickr30k", replace(sgr(), reasoning="saf"), epochs=30, decay_epoch=20)
+
+
+def saf_coco() -> RunConfig:
+    """SGRAF's attention filtration on MSCOCO: 20 epochs, the rate falls tenfold at 10."""
+    return as_published("saf-coco", replace(sgr(), reasoning="saf"), epochs=20, decay_epoch=10, dev_images=1000)
+
+
+def saf_flickr8k() -> RunConfig:
+    """SGRAF's attention filtration at the budget of tshsr-flickr8k."""
+    base = tshsr_flickr8k()
+    return at_the_budget_of(base, "saf-flickr8k", replace(small_sgr(base.model.encoder), reasoning="saf"))
+
+
+def saf_scenes() -> RunConfig:
+    """SGRAF's attention filtration at the budget of tshsr-scenes."""
+    base = tshsr_scenes()
+    return at_the_budget_of(base, "saf-scenes", replace(small_sgr(base.model.encoder), reasoning="saf"))
+
+
+def two_stream_sgr_flickr30k() -> RunConfig:
+    """Two streams without a hierarchy on Flickr30K, as RCAR trains: 40 epochs, the rate falls tenfold at 30."""
+    config = as_published("two-stream-sgr-flickr30k", two_streams(), epochs=40, decay_epoch=30, learning_rate=5e-4)
+    return replace(config, loss=replace(ON_EACH_STREAM, warmup_epochs=3))
+
+
+def two_stream_sgr_coco() -> RunConfig:
+    """Two streams without a hierarchy on MSCOCO, as RCAR trains: 25 epochs, the rate falls tenfold at 15."""
+    config = as_published(
+        "two-stream-sgr-coco", two_streams(), epochs=25, decay_epoch=15, learning_rate=5e-4, dev_images=1000
+    )
+    return replace(config, loss=replace(ON_EACH_STREAM, warmup_epochs=5))
+
+
+def two_stream_sgr_flickr8k() -> RunConfig:
+    """Two streams without a hierarchy at the budget of tshsr-flickr8k."""
+    base = tshsr_flickr8k()
+    model = TwoStreamSgrConfig(encoder=base.model.encoder, similarity_dim=SMALL_WIDTH)
+    return with_stream_losses(at_the_budget_of(base, "two-stream-sgr-flickr8k", model))
+
+
+def two_stream_sgr_scenes() -> RunConfig:
+    """Two streams without a hierarchy at the budget of tshsr-scenes."""
+    base = tshsr_scenes()
+    model = TwoStreamSgrConfig(encoder=base.model.encoder, similarity_dim=SMALL_WIDTH, region_inverse_temperature=9.0)
+    return with_stream_losses(at_the_budget_of(base, "two-stream-sgr-scenes", model))
+
+
+BASELINES = (
+    vse_flickr30k,
+    vse_coco,
+    vse_flickr8k,
+    vse_scenes,
+    scan_flickr30k,
+    scan_coco,
+    scan_flickr8k,
+    scan_scenes,
+    sgr_flickr30k,
+    sgr_coco,
+    sgr_flickr8k,
+    sgr_scenes,
+    saf_flickr30k,
+    saf_coco,
+    saf_flickr8k,
+    saf_scenes,
+    two_stream_sgr_flickr30k,
+    two_stream_sgr_coco,
+    two_stream_sgr_flickr8k,
+    two_stream_sgr_scenes,
+)
+"""Every recipe of this file."""
+
+
+def as_published(
+    name: str,
+    model: ModelConfig,
+    *,
+    epochs: int,
+    decay_epoch: int,
+    learning_rate: float = 2e-4,
+    dev_images: int = 0,
+) -> RunConfig:
+    """A full-size run in the way of this family."""
+    return RunConfig(
+        recipe=name,
+        model=model,
+        loss=ON_THE_SCORE,
+        optimiser=OptimiserConfig(learning_rate=learning_rate, schedule="step", decay_epoch=decay_epoch),
+        training=TrainingConfig(epochs=epochs, batch=128, candidates=0, dev_images=dev_images),
+    )
+
+
+def vse_as_published(name: str, *, dev_images: int) -> RunConfig:
+    """VSE-infinity as its authors train it on regions: AdamW, one epoch on all negatives first."""
+    config = as_published(name, VseConfig(), epochs=25, decay_epoch=15, learning_rate=5e-4, dev_images=dev_images)
+    return replace(
+        config,
+        loss=replace(ON_THE_SCORE, warmup_epochs=1),
+        optimiser=replace(config.optimiser, name="adamw", weight_decay=1e-4),
+    )
+
+
+def sgr() -> SgrafConfig:
+    """SGRAF at full size, with SGR."""
+    return SgrafConfig(encoder=SGRAF_ENCODER, region_slots=BUTD_REGIONS)
+
+
+def two_streams() -> TwoStreamSgrConfig:
+    """Two streams at full size, with RCAR's temperatures."""
+    return TwoStreamSgrConfig(
+        encoder=SGRAF_ENCODER,
+        word_inverse_temperature=10.0,
+        region_inverse_temperature=3.0,
+        region_slots=BUTD_REGIONS,
+    )
+
+
+def small_sgr(encoder: EncoderConfig) -> SgrafConfig:
+    """SGRAF at the width of TSHSR's small recipes, with SGR."""
+    return SgrafConfig(encoder=encoder, similarity_dim=SMALL_WIDTH)
+
+
+def at_the_budget_of(base: RunConfig, name: str, model: ModelConfig) -> RunConfig:
+    """Another method with everything else of a run; v·t is trained too, because it chooses the candidates."""
+    return replace(base, recipe=name, model=model, loss=replace(base.loss, streams=0.0, levels=0.0))
+
+
+def with_stream_losses(config: RunConfig) -> RunConfig:
+    """A hinge on each stream's score as well."""
+    return replace(config, loss=replace(config.loss, streams=1.0))
+
+
+def all_pairs(config: RunConfig) -> RunConfig:
+    """Without candidates, and with the one hinge there is: all pairs of v·t cost less than choosing among them."""
+    return replace(config, loss=replace(config.loss, pooled=0.0), training=replace(config.training, candidates=0))

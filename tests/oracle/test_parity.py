@@ -1,0 +1,146 @@
+"""Scores recorded from the authors' own code, in float64, against ours with the same inputs and weights.
+
+The authors divide by norm + 1e-8 and we by max(norm, 1e-12): that is what the tolerance of 1e-6 is for. A caption of
+one word needs 2e-5: its q·c, normalised over that one word, are divided by their own size, which may be near 0.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tshsr.batches import CaptionBatch, ImageBatch
+from tshsr.config import EncoderConfig, ScanConfig, SgrafConfig
+from tshsr.models import Matcher, Scan, Scores, Sgraf
+from tshsr.models.streams import StreamMatcher
+from tshsr.pooling import GeneralisedPooling
+
+NEAR = {"rtol": 0, "atol": 1e-6}
+ONE_WORD = {"rtol": 0, "atol": 2e-5}
+DIM, WIDTH, REGIONS = 32, 16, 36
+ENCODER = EncoderConfig(dim=DIM, feature_dim=DIM, vocabulary=2, word_dim=4)
+AGGREGATIONS = {"Mean": "mean", "LogSumExp": "logsumexp", "Max": "max", "Sum": "sum"}
+NORMALISATIONS = ("clipped_l2norm", "l2norm", "clipped", "no_norm", "softmax")
+FACTORS = {"word": 6.0, "region": 5.0}
+
+SGRAF_NAMES = {
+    "v_global_w.embedding_local.0": "region_pooling.item",
+    "v_global_w.embedding_global.0": "region_pooling.whole",
+    "v_global_w.embedding_common.0": "region_pooling.weight",
+    "v_global_w.embedding_local.1": "region_pooling.item_norm",
+    "v_global_w.embedding_global.1": "region_pooling.whole_norm",
+    "t_global_w.embedding_local.0": "word_pooling.item",
+    "t_global_w.embedding_global.0": "word_pooling.whole",
+    "t_global_w.embedding_common.0": "word_pooling.weight",
+    "sim_tranloc_w": "streams.word_stream.local_similarity.projection",
+    "sim_tranglo_w": "streams.word_stream.global_similarity.projection",
+    "sim_eval_w": "streams.word_stream.score",
+    "SAF_module.attn_sim_w": "streams.word_stream.reasoning.opening",
+    "SAF_module.bn": "streams.word_stream.reasoning.norm",
+    **{
+        f"SGR_module.{step}.{theirs}": f"streams.word_stream.reasoning.{ours}.{part}"
+        for step, ours in enumerate(("steps.0", "steps.1", "last"))
+        for theirs, part in {"graph_query_w": "query", "graph_key_w": "key", "sim_graph_w": "update"}.items()
+    },
+}
+"""The authors' names of weights and ours."""
+WITHOUT_EFFECT = ("graph_key_w.bias", "embedding_common.0.bias", "num_batches_tracked")
+"""What adds a constant under a softmax, or only counts."""
+
+
+class Given(nn.Module):
+    """Stands for an encoder: gives the rows that were recorded."""
+
+    def __init__(self, rows: Tensor) -> None:
+        super().__init__()
+        self.rows = rows
+
+    def forward(self, batch: ImageBatch | CaptionBatch) -> Tensor:
+        return self.rows * batch.mask[..., None]
+
+
+@pytest.fixture
+def recorded(shared: Path, request: pytest.FixtureRequest) -> Mapping[str, Tensor]:
+    """A file of recorded tensors, by name; skips where it is missing."""
+    path = shared / "parity" / f"{request.param}.npz"
+    if not path.is_file():
+        pytest.skip(f"the recorded scores {path.name} are not beside this checkout")
+    with np.load(path) as file:
+        return {name: torch.from_numpy(file[name]) for name in file.files}
+
+
+def real_rows(rows: Tensor, lengths: Tensor) -> Tensor:
+    return torch.arange(rows.shape[1]) < lengths[:, None]
+
+
+def score_recorded(network: StreamMatcher, recorded: Mapping[str, Tensor]) -> tuple[Scores, Tensor]:
+    """Scores of the recorded regions and words, and the pooled regions; padding is filled with garbage first."""
+    network.double().eval()
+    regions, words = recorded["regions"], recorded["words"]
+    mask = real_rows(words, recorded["lengths"])
+    network.region_encoder, network.word_encoder = Given(regions), Given(torch.where(mask[..., None], words, 3.0))
+    whole = torch.ones(regions.shape[:2], dtype=torch.bool)
+    with torch.no_grad():
+        images = network.encode_images(ImageBatch(regions, whole))
+        captions = network.encode_captions(CaptionBatch(mask.long(), mask))
+        return network.score_all(images, captions), images.pooled
+
+
+def our_weights(recorded: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """The recorded weights under our names and in our shapes."""
+    ends = {"running_var": "running_variance"}
+    for name, value in recorded.items():
+        if name.startswith("w/") and not name.endswith(WITHOUT_EFFECT):
+            module, _, end = name.removeprefix("w/").rpartition(".")
+            slots = value[:, None] if SGRAF_NAMES[module].endswith("item_norm") else value
+            yield f"{SGRAF_NAMES[module]}.{ends.get(end, end)}", slots
+
+
+def take_weights(network: Matcher, recorded: Mapping[str, Tensor]) -> None:
+    """Put the recorded weights into a network, all of them, and leave none of its own but the encoders'."""
+    weights = dict(our_weights(recorded))
+    own = {name for name in network.state_dict() if "encoder" not in name}
+    assert weights.keys() == own
+    network.double().load_state_dict(weights, strict=False)
+
+
+@pytest.mark.parametrize(("recorded", "reasoning"), [("sgraf_sgr", "sgr"), ("sgraf_saf", "saf")], indirect=["recorded"])
+def test_sgraf_scores_as_the_authors_code(recorded: Mapping[str, Tensor], reasoning: str) -> None:
+    network = Sgraf(SgrafConfig(encoder=ENCODER, similarity_dim=WIDTH, reasoning=reasoning, region_slots=REGIONS))
+    take_weights(network, recorded)
+    scores, image_global = score_recorded(network, recorded)
+    torch.testing.assert_close(image_global, recorded["image_global"], **NEAR)
+    several = recorded["lengths"] > 1
+    torch.testing.assert_close(scores["fused"][:, several], recorded["scores"][:, several], **NEAR)
+    torch.testing.assert_close(scores["fused"][:, ~several], recorded["scores"][:, ~several], **ONE_WORD)
+    assert recorded["scores"].std() > 1e-3, "equal scores would prove nothing"
+
+
+@pytest.mark.parametrize("recorded", ["scan"], indirect=True)
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+@pytest.mark.parametrize("stream", FACTORS)
+def test_scan_scores_as_the_authors_code(
+    recorded: Mapping[str, Tensor], stream: str, aggregation: str, normalisation: str
+) -> None:
+    config = ScanConfig(
+        encoder=ENCODER, streams=stream, aggregation=AGGREGATIONS[aggregation], normalisation=normalisation
+    )
+    scores, _ = score_recorded(Scan(config), recorded)
+    torch.testing.assert_close(scores["fused"], recorded[f"{stream}/{aggregation}/{normalisation}"], **NEAR)
+
+
+@pytest.mark.parametrize("recorded", ["gpo"], indirect=True)
+def test_generalised_pooling_pools_as_the_authors_code(recorded: Mapping[str, Tensor]) -> None:
+    pooling = GeneralisedPooling().double()
+    names = {name.removeprefix("w/").replace("linear", "score"): value for name, value in recorded.items()}
+    pooling.load_state_dict({name: names[name] for name in pooling.state_dict()})
+    real = real_rows(recorded["features"], recorded["lengths"])
+    with torch.no_grad():
+        torch.testing.assert_close(pooling.weights(real)[..., None], recorded["weights"], **NEAR)
+        filled = torch.where(real[..., None], recorded["features"], 9.0)
+        pooled = nn.functional.normalize(recorded["pooled"], dim=-1)
+        torch.testing.assert_close(pooling(filled, real), pooled, **NEAR)
