@@ -46,20 +46,22 @@ def attention(queries: Matrix, context: Matrix, inverse_temperature: float) -> M
     ]
 
 
-def similarity_vector(weight: Matrix, bias: Vector, x: Vector, y: Vector) -> Vector:
+def similarity_vector(view: Matrix, weight: Matrix, cosine: Vector, bias: Vector, x: Vector, y: Vector) -> Vector:
     """Model description, section 3."""
-    return unit(affine(weight, bias, [(a - b) ** 2 for a, b in zip(x, y, strict=True)]))
+    seen = [dot(row, [a - b for a, b in zip(x, y, strict=True)]) for row in view]
+    vector = affine(weight, bias, [value**2 for value in seen])
+    return unit([value + u * dot(x, y) for value, u in zip(vector, cosine, strict=True)])
 
 
 def reasoning_level(
     nodes: Matrix, p: dict[str, Matrix], *, context: bool, local: bool, gate: bool
 ) -> tuple[Matrix, Matrix]:
-    """Model description, section 4, steps 1 and 2: S' and A."""
+    """Model description, section 4, steps 1 and 2: the nodes of the next level, and A."""
     assignment = [softmax([dot(seed, node) for node in nodes]) for seed in p["seeds"]]
     extracted = [mix(row, nodes) for row in assignment]
     neighbours = (nodes if local else []) + (extracted if context else [])
     updated = []
-    for node in nodes:
+    for node in extracted:
         projected = [dot(row, node) for row in p["relation"]]
         weights = softmax([dot(projected, x) for x in neighbours])
         message = [max(0.0, x) for x in affine(p["message"], p["message_bias"], mix(weights, neighbours))]
@@ -70,24 +72,27 @@ def reasoning_level(
     return updated, assignment
 
 
-def read_out(nodes: Matrix, weight: Vector, bias: float) -> tuple[Vector, Vector]:
-    """Model description, section 4, step 3."""
-    opening = [sigmoid(dot(weight, node) + bias) for node in nodes]
-    beta = [x / sum(opening) for x in opening]
-    return mix(beta, nodes), beta
+def read_out(nodes: Matrix, opening: Vector, bias: float, weight: Vector) -> tuple[float, Vector]:
+    """Model description, section 4, step 3: what the level adds to the logit, and beta."""
+    gates = [sigmoid(dot(opening, node) + bias) for node in nodes]
+    beta = [x / sum(gates) for x in gates]
+    return dot(weight, mix(beta, nodes)), beta
 
 
 def hierarchy(
-    nodes: Matrix, levels: list[dict[str, Matrix]], outs: list[tuple[Vector, float]], **switches: bool
-) -> Matrix:
-    """Model description, section 4: all read-outs."""
-    results = []
-    for p, (weight, bias) in zip(levels, outs, strict=False):
-        updated, assignment = reasoning_level(nodes, p, **switches)
-        results.append(read_out(updated, weight, bias)[0])
-        nodes = [mix(row, updated) for row in assignment]
-    results.append(read_out(nodes, *outs[-1])[0])
-    return results
+    nodes: Matrix, levels: list[dict[str, Matrix]], outs: list[tuple[Vector, float, Vector]], **switches: bool
+) -> tuple[Vector, Matrix]:
+    """Model description, section 4: every level's contribution, and its weights followed back to the base nodes."""
+    to_base = [[float(i == j) for j in range(len(nodes))] for i in range(len(nodes))]
+    contribution, beta = read_out(nodes, *outs[0])
+    contributions, weights = [contribution], [beta]
+    for p, out in zip(levels, outs[1:], strict=True):
+        nodes, assignment = reasoning_level(nodes, p, **switches)
+        to_base = [mix(row, to_base) for row in assignment]
+        contribution, beta = read_out(nodes, *out)
+        contributions.append(contribution)
+        weights.append(mix(beta, to_base))
+    return contributions, weights
 
 
 def pool(items: Matrix, item: Matrix, item_bias: Vector, whole: Matrix, weight: Vector) -> Vector:

@@ -33,11 +33,11 @@ class ScriptedMatcher(Matcher):
 
     def encode_images(self, batch: ImageBatch) -> ItemEncoding:
         self.encoded.append(len(batch))
-        return ItemEncoding(batch.regions, batch.mask, batch.regions.mean(dim=1))
+        return ItemEncoding(batch.regions, batch.mask, batch.regions.mean(dim=1), batch.regions @ batch.regions.mT)
 
     def encode_captions(self, batch: CaptionBatch) -> ItemEncoding:
         items = functional.one_hot(batch.tokens, self.tokens).float() * batch.mask[..., None]
-        return ItemEncoding(items, batch.mask, items.sum(dim=1))
+        return ItemEncoding(items, batch.mask, items.sum(dim=1), items @ items.mT)
 
     def score_pairs(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
         values = torch.tensor([self.values.get(token, 0.0) for token in range(self.tokens)])

@@ -13,7 +13,10 @@ ENCODER = EncoderConfig(dim=12, feature_dim=7, vocabulary=20, word_dim=8, transf
 
 def config(**changes: object) -> TshsrConfig:
     """A tiny network's settings; keywords replace fields of TshsrConfig."""
-    return replace(TshsrConfig(encoder=ENCODER, similarity_dim=6, reasoning=ReasoningConfig(seeds=(4, 2))), **changes)
+    return replace(
+        TshsrConfig(encoder=ENCODER, similarity_dim=6, comparison_dim=5, reasoning=ReasoningConfig(seeds=(4, 2))),
+        **changes,
+    )
 
 
 def network(dtype: torch.dtype = torch.float64, **changes: object) -> Tshsr:

@@ -16,18 +16,39 @@ def unit(vectors: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
     return F.normalize(vectors, dim=-1)
 
 
-def masked_softmax(logits: Float[Tensor, "*rows n"], mask: Bool[Tensor, "*#rows n"]) -> Float[Tensor, "*rows n"]:
-    """Softmax over the real items of the last axis; a row without any gets zeros, never NaN."""
+def reusable(temporary: Tensor) -> bool:
+    """Whether a temporary may be overwritten: no gradient needs it, and autocast chooses no type for what follows."""
+    return not (torch.is_grad_enabled() or torch.is_autocast_enabled(temporary.device.type))
+
+
+def unit_in_place(vectors: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
+    """`unit`, in the memory of its argument where that may be: large temporaries are most of what is slow."""
+    if not reusable(vectors):
+        return unit(vectors)
+    return vectors.div_(vectors.norm(dim=-1, keepdim=True).clamp_min_(1e-12))
+
+
+def masked_softmax(logits: Float[Tensor, "*rows n"], mask: Bool[Tensor, "*#rows n"] | None) -> Float[Tensor, "*rows n"]:
+    """Softmax over the real items of the last axis (all without a mask); a row without any gets zeros, never NaN."""
+    if mask is None:
+        return torch.softmax(logits, dim=-1)
     lowest = torch.finfo(logits.dtype).min
     return torch.softmax(logits.masked_fill(~mask, lowest), dim=-1) * mask
 
 
+def similarities(
+    queries: Float[Tensor, "*#pairs queries dim"], context: Float[Tensor, "*#pairs context dim"]
+) -> Float[Tensor, "*pairs queries context"]:
+    """q·c of every query with every context item; its transpose is that of the other stream."""
+    # einsum treats an axis of size one as broadcast: all pairs are one matrix product, nothing is copied per pair.
+    return torch.einsum("...qd,...cd->...qc", queries, context)
+
+
 def attention_weights(
-    queries: Float[Tensor, "*#pairs queries dim"],
-    context: Float[Tensor, "*#pairs context dim"],
+    similarity: Float[Tensor, "*pairs queries context"],
     *,
-    query_mask: Bool[Tensor, "*#pairs queries"],
-    context_mask: Bool[Tensor, "*#pairs context"],
+    query_mask: Bool[Tensor, "*#pairs queries"] | None,
+    context_mask: Bool[Tensor, "*#pairs context"] | None,
     inverse_temperature: float,
 ) -> Float[Tensor, "*pairs queries context"]:
     """How much each query takes from each context item (SCAN, Lee et al. 2018).
@@ -36,25 +57,44 @@ def attention_weights(
         w_qc = softmax_c(inverse_temperature * s_qc)
 
     Args:
-        queries: The items that ask; unit rows.
-        context: The items they look at; unit rows.
-        query_mask: True where a query is real, False where it is padding.
-        context_mask: True where a context item is real.
+        similarity: q·c, the cosine of every query with every context item.
+        query_mask: True where a query is real, False where it is padding; None where all are real.
+        context_mask: True where a context item is real; None where all are.
         inverse_temperature: Lambda; 0 averages the context, a large value picks one item.
 
     Returns:
         Rows that sum to 1 over the real context items (0 where there is none).
     """
-    # einsum treats an axis of size one as broadcast: all pairs are one matrix product, nothing is copied per pair.
-    similarity = torch.einsum("...qd,...cd->...qc", queries, context)
     # The SCAN paper clips at 0, its authors' code leaks 10 %: we follow the code (docs/paper.md, choice 3).
-    similarity = F.leaky_relu(similarity, negative_slope=0.1) * query_mask[..., :, None]
-    similarity = F.normalize(similarity, dim=-2)
-    return masked_softmax(inverse_temperature * similarity, context_mask[..., None, :])
+    similarity = F.leaky_relu(similarity, negative_slope=0.1)
+    if query_mask is not None:
+        similarity = similarity * query_mask[..., :, None]
+    norm = similarity.norm(dim=-2, keepdim=True).clamp_min(1e-12)
+    logits = similarity * (inverse_temperature / norm)
+    return masked_softmax(logits, None if context_mask is None else context_mask[..., None, :])
+
+
+def to_unit_sums(
+    weights: Float[Tensor, "*pairs queries context"], gram: Float[Tensor, "*#pairs context context"]
+) -> Float[Tensor, "*pairs queries context"]:
+    """Scale each row of weights w so that sum_c w_c c has length one, without forming the sum.
+
+        || sum_c w_c c ||^2 = w^T G w,   G: the Gram matrix of the context, once an image or caption
+
+    Args:
+        weights: How much each query takes from each context item.
+        gram: Products c·c' of the context items.
+
+    Returns:
+        w / max(|| sum_c w_c c ||, 1e-12).
+    """
+    squared = (torch.einsum("...qc,...cd->...qd", weights, gram) * weights).sum(dim=-1, keepdim=True)
+    # Rounding can leave a little below zero; the derivative of the root is infinite at zero.
+    return weights / squared.clamp_min(1e-24).sqrt()
 
 
 def attend(
-    weights: Float[Tensor, "*#pairs queries context"], context: Float[Tensor, "*#pairs context dim"]
-) -> Float[Tensor, "*pairs queries dim"]:
-    """a_q = l2( sum_c w_qc c ): the context as each query sees it, unit rows (zero for an empty context)."""
-    return unit(torch.einsum("...qc,...cd->...qd", weights, context))
+    weights: Float[Tensor, "*#pairs queries context"], context: Float[Tensor, "*#pairs context width"]
+) -> Float[Tensor, "*pairs queries width"]:
+    """sum_c w_qc c: the context as each query sees it."""
+    return torch.einsum("...qc,...cd->...qd", weights, context)

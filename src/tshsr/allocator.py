@@ -10,7 +10,7 @@ import ctypes
 import platform
 import sys
 
-TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
+TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD, MMAP_MAX = -1, -2, -3, -4
 """Names of the settings, from glibc's malloc.h."""
 KEEP_BYTES = 2**31 - 1
 """Free memory at the heap's top that is not given back: as much as the setting can say."""
@@ -24,9 +24,38 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether the allocator took the settings.
     """
-    if not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc":
+    return _set((MMAP_MAX, 0), (TRIM_THRESHOLD, KEEP_BYTES), (TOP_PAD, PAD_BYTES))
+
+
+def release_freed_memory() -> bool:
+    """Give freed memory back as a program does that never called `keep_freed_memory`, for comparisons.
+
+    glibc raises its thresholds while a program runs (mallopt(3)): the first to the largest block that was ever freed,
+    the other to twice that. These are where they end for temporaries of up to 16 MiB.
+
+    Returns:
+        Whether the allocator took the settings.
+    """
+    usual = (MMAP_MAX, 65536), (MMAP_THRESHOLD, 16 * 2**20), (TRIM_THRESHOLD, 32 * 2**20), (TOP_PAD, 128 * 2**10)
+    return _set(*usual) and trim()
+
+
+def trim() -> bool:
+    """Give back all free memory now; whether the allocator can."""
+    if not _is_glibc():
+        return False
+    ctypes.CDLL(None).malloc_trim(0)
+    return True
+
+
+def _set(*settings: tuple[int, int]) -> bool:
+    """Whether the allocator is glibc's and took all settings."""
+    if not _is_glibc():
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    settings = ((MMAP_MAX, 0), (TRIM_THRESHOLD, KEEP_BYTES), (TOP_PAD, PAD_BYTES))
     taken = [mallopt(name, value) == 1 for name, value in settings]
     return all(taken)
+
+
+def _is_glibc() -> bool:
+    return sys.platform.startswith("linux") and platform.libc_ver()[0] == "glibc"

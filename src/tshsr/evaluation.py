@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
+import torch
 
+from tshsr.batches import pad_sequences
 from tshsr.data.dataset import Split
 from tshsr.data.tokens import Tokenizer
 from tshsr.errors import InputError, SettingsError
-from tshsr.metrics import BLOCK, check_captioned, fold_metrics, mean_metrics, score_metrics
+from tshsr.matrices import common_shape, ensemble
+from tshsr.metrics import check_captioned, fold_metrics, mean_metrics, score_metrics
 from tshsr.models.matcher import Matcher
+from tshsr.precision import Guard, measure
 from tshsr.provenance import provenance
-from tshsr.reports import ProtocolName, Report
-from tshsr.scoring import BYTE_BUDGET, Progress, score_split
+from tshsr.reports import ProtocolName, Report, Rerank
+from tshsr.rerank import ceiling, score_two_stage
+from tshsr.scoring import BYTE_BUDGET, Progress, ready, score_split
 
 FOLD = 1000
 """Images of a COCO 1K fold."""
+SAMPLE = 50
+"""Images on which a lower precision is measured before it is used."""
 
 
 class Scorer(Protocol):
@@ -44,8 +53,10 @@ def evaluate(
     protocol: ProtocolName | Literal["auto"] = "auto",
     byte_budget: int = BYTE_BUDGET,
     device: str | None = None,
+    dtype: torch.dtype | None = None,
+    folder: Path | None = None,
     progress: Progress | None = None,
-) -> tuple[Report, dict[str, np.ndarray]]:
+) -> tuple[Report, Mapping[str, np.ndarray]]:
     """Score every image of a split with every caption, and report.
 
     Args:
@@ -53,8 +64,10 @@ def evaluate(
         split: What to evaluate on.
         protocol: See `choose_protocol`.
         byte_budget: Bound on the temporaries of scoring, in bytes; the score matrices come on top (4 bytes a pair,
-            score and model).
+            score and model), unless they are kept in a folder.
         device: Where to compute; None: where each network is.
+        dtype: Precision of scoring: a lower one is first measured on a sample, and used where it is faster.
+        folder: An existing folder for the score matrices, where they are too large for memory.
         progress: Called with (pairs done, pairs in all), for each model from 0 on.
 
     Returns:
@@ -70,19 +83,25 @@ def evaluate(
     chosen = choose_protocol(protocol, len(split.regions))
     check_captioned(len(split.regions), split.image_of_caption)
     start = time.perf_counter()
-    scores = ensemble(
-        [
+    guards = [guard(retriever, split, dtype, device) for retriever in retrievers] if dtype is not None else []
+    members = []
+    for number, retriever in enumerate(retrievers):
+        place = None if folder is None else folder / str(number)
+        if place is not None:
+            place.mkdir(exist_ok=True)
+        members.append(
             score_split(
                 retriever.matcher,
                 retriever.tokenizer,
                 split,
                 byte_budget=byte_budget,
                 device=device,
+                dtype=dtype if guards and guards[number].used else None,
+                folder=place,
                 progress=progress,
             )
-            for retriever in retrievers
-        ]
-    )
+        )
+    scores = ensemble(members, folder)
     report = evaluate_scores(
         scores,
         split.image_of_caption,
@@ -92,7 +111,79 @@ def evaluate(
         models=[retriever.name for retriever in retrievers],
         seconds=time.perf_counter() - start,
     )
-    return report, scores
+    return replace(report, precision=tuple(guards) or None), scores
+
+
+@torch.inference_mode()
+def guard(retriever: Scorer, split: Split, dtype: torch.dtype, device: str | None) -> Guard:
+    """What a precision does to the first images of a split and their captions."""
+    few = min(SAMPLE, len(split.regions))
+    (captions,) = np.nonzero(split.image_of_caption < few)
+    tokens = retriever.tokenizer.encode([split.captions[i] for i in captions])
+    with ready(retriever.matcher, device) as place:
+        images = retriever.matcher.encode_images(split.regions.read(np.arange(few)).to(place))
+        texts = retriever.matcher.encode_captions(pad_sequences(tokens).to(place))
+        return measure(retriever.matcher, images, texts, split.image_of_caption[captions], dtype)
+
+
+def evaluate_two_stage(
+    retriever: Scorer,
+    split: Split,
+    *,
+    k: int,
+    lost: Sequence[float] | None = None,
+    byte_budget: int = BYTE_BUDGET,
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> tuple[Report, Mapping[str, np.ndarray]]:
+    """Rank a split by v·t, reason about the K best of every query, and report.
+
+    Args:
+        retriever: The model.
+        split: What to evaluate on.
+        k: Candidates of a query.
+        lost: Points that K cost where all pairs are known, as `rerank.lost` orders them, for the report.
+        byte_budget: Bound on the temporaries of scoring, in bytes.
+        device: Where to compute; None: where the network is.
+        progress: Called with (pairs done, pairs in all).
+
+    Returns:
+        As `evaluate`.
+
+    Raises:
+        SettingsError: Where K is below 1.
+        InputError: Where a score is not finite, or an image has no caption.
+    """
+    check_captioned(len(split.regions), split.image_of_caption)
+    start = time.perf_counter()
+    found = score_two_stage(
+        retriever.matcher,
+        retriever.tokenizer,
+        split,
+        k=k,
+        byte_budget=byte_budget,
+        device=device,
+        progress=progress,
+    )
+    report = evaluate_scores(
+        found.scores,
+        split.image_of_caption,
+        protocol=choose_protocol("auto", len(split.regions)),
+        data=split.data,
+        split=split.name,
+        models=[retriever.name],
+        seconds=time.perf_counter() - start,
+    )
+    highest = ceiling(found.reasoned, split.image_of_caption)
+    stage = Rerank(
+        k=k,
+        reasoned_pairs=int(found.reasoned.sum()),
+        all_pairs=found.reasoned.size,
+        ceiling_image_to_text=highest[0],
+        ceiling_text_to_image=highest[1],
+        lost=None if lost is None else tuple(lost),
+    )
+    return replace(report, rerank=stage), found.scores
 
 
 def evaluate_scores(
@@ -165,49 +256,3 @@ def choose_protocol(protocol: ProtocolName | Literal["auto"], images: int) -> Pr
     if protocol == "coco-1k" and images % FOLD:
         raise InputError(f"coco-1k is for a multiple of 1000 images; the split has {images}. Use flickr for it.")
     return protocol
-
-
-def ensemble(members: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The mean of several models' matrices, for the score names that all of them have.
-
-    Sums are taken in float64, so equal members average to themselves exactly. One member is given back as it is.
-
-    Raises:
-        InputError: Where there is no member, the members share no name, or their shapes differ.
-    """
-    common_shape(members)
-    if len(members) == 1:
-        return dict(members[0])
-    names = [name for name in members[0] if all(name in member for member in members)]
-    if not names:
-        given = "; ".join(", ".join(member) for member in members)
-        raise InputError(f"the models share no score name ({given}); an ensemble averages scores of the same name.")
-    return {name: mean_matrix([member[name] for member in members]) for name in names}
-
-
-def mean_matrix(matrices: Sequence[np.ndarray]) -> np.ndarray:
-    """The mean of matrices of one shape, in blocks of rows."""
-    mean = np.empty(matrices[0].shape, dtype=np.result_type(*matrices))
-    rows = max(1, BLOCK // mean.shape[1])
-    for start in range(0, len(mean), rows):
-        block = slice(start, start + rows)
-        mean[block] = np.mean([matrix[block] for matrix in matrices], axis=0, dtype=np.float64)
-    return mean
-
-
-def common_shape(members: Sequence[Mapping[str, np.ndarray]]) -> tuple[int, int]:
-    """Images and captions, which every matrix must share.
-
-    Raises:
-        InputError: Where there is no matrix, or a shape differs or is not images x captions.
-    """
-    named = [(name, matrix.shape) for member in members for name, matrix in member.items()]
-    if not named or not all(members):
-        raise InputError("expected at least one score matrix of every model; got none.")
-    first, shape = named[0]
-    for name, other in named:
-        if other != shape or len(other) != 2:
-            raise InputError(
-                f"scores {name!r} have shape {other}, {first!r} have {shape}; expected images x captions, all alike."
-            )
-    return shape[0], shape[1]

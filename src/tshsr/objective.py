@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tshsr.batches import CaptionBatch, ImageBatch
 from tshsr.config import LossConfig
@@ -16,7 +19,12 @@ from tshsr.mining import candidate_pairs
 from tshsr.models.matcher import ItemEncoding, Matcher, Scores
 
 LENGTH_GROUPS = 4
-"""Candidate pairs are scored in so many groups of like caption length, so that little is padding."""
+"""Pairs are scored in so many groups of like caption length, so that little is padding."""
+
+ACTIVATION_BYTES = 2**31
+"""Pairs whose temporaries take more than this are scored in parts, which are computed again in the backward pass ..."""
+PART_BYTES = 2**28
+"""... and have temporaries of about this size each."""
 
 
 class Objective(nn.Module):
@@ -96,15 +104,23 @@ class Objective(nn.Module):
         groups: tuple[Bool[Tensor, "images captions"], ...],
     ) -> Scores:
         """The scores of positives and groups as images x captions, 0 elsewhere."""
+        cost = self.matcher.bytes_per_pair(images.mask.shape[-1], captions.mask.shape[-1])
+        lengths = captions.mask.sum(dim=1)  # captions of like length share less padding
         if not self.candidates:
-            return self.matcher.score_all(images, captions)
+            order = lengths.argsort(stable=True)
+            score, count = in_parts(self.matcher.score_all, cost * len(images) * len(order))
+            blocks = [score(images, captions[some].trimmed()) for some in order.chunk(count)]
+            back = order.argsort()
+            return {name: torch.cat([block[name] for block in blocks], dim=1)[:, back] for name in blocks[0]}
         known = positives(image_of_caption, len(images)) | torch.stack(groups).any(dim=0)
         rows, columns = known.nonzero(as_tuple=True)
-        order = captions.mask.sum(dim=1)[columns].argsort(stable=True)  # captions of like length share less padding
+        order = lengths[columns].argsort(stable=True)
         rows, columns = rows[order], columns[order]
+        grid = self.matcher.grid(images, captions)
+        score, count = in_parts(self.matcher.score_listed, cost * len(rows))
         parts = [
-            self.matcher.score_pairs(images[some], captions[others].trimmed())
-            for some, others in zip(rows.chunk(LENGTH_GROUPS), columns.chunk(LENGTH_GROUPS), strict=True)
+            score(images, captions, some, others, grid)
+            for some, others in zip(rows.chunk(count), columns.chunk(count), strict=True)
         ]
         empty = images.pooled.new_zeros(known.shape)
         return {
@@ -130,3 +146,13 @@ def positives(image_of_caption: Int[Tensor, " captions"], images: int) -> Bool[T
 def mean(losses: list[Float[Tensor, ""]]) -> Float[Tensor, ""]:
     """The mean of some losses."""
     return torch.stack(losses).mean()
+
+
+def in_parts(score: Callable[..., Scores], temporaries: int) -> tuple[Callable[..., Scores], int]:
+    """How to score, and in how many parts, so that what the backward pass needs stays in bounds.
+
+    Where it would not, the parts keep their inputs alone and are computed again in the backward pass: a third slower.
+    """
+    if temporaries <= ACTIVATION_BYTES:
+        return score, LENGTH_GROUPS
+    return partial(checkpoint, score, use_reentrant=False), max(LENGTH_GROUPS, math.ceil(temporaries / PART_BYTES))

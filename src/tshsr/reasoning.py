@@ -3,7 +3,7 @@
 The abstract of the TSHSR paper asks for three things: several levels of similarity information, context that the module
 extracts by itself, and context used together with local interaction. How, is our instantiation.
 
-Axes: pairs (leading) | nodes (similarity vectors of a level) | seeds (context nodes of a level) | width (m).
+Axes: pairs (leading) | nodes (of the level below) | seeds (context nodes of a level) | width (m).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from tshsr.alignment import masked_softmax, unit
+from tshsr.alignment import masked_softmax, unit_in_place
 from tshsr.config import ReasoningConfig
 from tshsr.errors import SettingsError
 
@@ -36,46 +36,71 @@ class ContextExtraction(nn.Module):
         self.seeds = nn.Parameter(torch.randn(seeds, width))
 
     def forward(
-        self, nodes: Float[Tensor, "*pairs nodes width"], mask: Bool[Tensor, "*#pairs nodes"]
+        self, nodes: Float[Tensor, "*pairs nodes width"], mask: Bool[Tensor, "*#pairs nodes"] | None
     ) -> Float[Tensor, "*pairs seeds nodes"]:
         """A: how much each context node takes from each node; rows sum to 1 over the real nodes."""
-        return masked_softmax(torch.einsum("sw,...nw->...sn", self.seeds, nodes), mask[..., None, :])
+        return masked_softmax(torch.einsum("sw,...nw->...sn", self.seeds, nodes), rows_of(mask))
 
 
 class CoExploitation(nn.Module):
-    """Each node attends to its neighbours (local interaction) and to the context nodes, and is updated.
+    """The context nodes look at the local nodes they were drawn from and at each other, and are updated.
 
-        M = relu( O softmax( S W X^T ) X ),  X = [S ; C];   g = sigmoid( G [S ; M] );   S' = l2( S + g * M )
+        X = [S ; C],  C = A S;   M = relu( O softmax( C W X^T ) X );   g = sigmoid( G [C ; M] );   C' = l2( C + g * M )
 
-    The product Wq Wk^T of a usual attention is one matrix W here: the same functions, half the work.
+    The product Wq Wk^T of a usual attention is one matrix W here: the same functions, half the work. As C = A S,
+    X is never formed:  Y X^T = [Y S^T, Y S^T A^T],   [p, q] X = (p + q A) S.
 
     Args:
         width: Width of a node (m).
-        gate: Learn g; without it g = 1.
+        config: Which of local nodes and context nodes are looked at; whether g is learned (1 without).
     """
 
-    def __init__(self, width: int, *, gate: bool) -> None:
+    def __init__(self, width: int, config: ReasoningConfig) -> None:
         super().__init__()
+        self.config = config
         self.relation = nn.Linear(width, width, bias=False)
         self.message = nn.Linear(width, width)
-        self.gate = nn.Linear(2 * width, width) if gate else None
+        self.gate = nn.Linear(2 * width, width) if config.gate else None
 
     def forward(
         self,
         nodes: Float[Tensor, "*pairs nodes width"],
-        neighbours: Float[Tensor, "*pairs neighbours width"],
-        mask: Bool[Tensor, "*#pairs neighbours"],
-    ) -> Float[Tensor, "*pairs nodes width"]:
-        """S' for the nodes S and all that they attend to, X; padding in X is not seen."""
-        logits = torch.einsum("...nw,...kw->...nk", self.relation(nodes), neighbours)
-        message = torch.relu(self.message(masked_softmax(logits, mask[..., None, :]) @ neighbours))
+        assignment: Float[Tensor, "*pairs seeds nodes"],
+        mask: Bool[Tensor, "*#pairs nodes"] | None,
+    ) -> Float[Tensor, "*pairs seeds width"]:
+        """C' for the local nodes S and the assignment A; padding in S is not seen."""
+        context = assignment @ nodes
+        looks = self._looks(self.relation(context) @ nodes.transpose(-1, -2), assignment, mask)
+        message = torch.relu(self.message(looks @ nodes))
         if self.gate is not None:
-            message = torch.sigmoid(self.gate(torch.cat([nodes, message], dim=-1))) * message
-        return unit(nodes + message)
+            message = torch.sigmoid(self.gate(torch.cat([context, message], dim=-1))) * message
+        return unit_in_place(context + message)
+
+    def _looks(
+        self,
+        logits: Float[Tensor, "*pairs seeds nodes"],
+        assignment: Float[Tensor, "*pairs seeds nodes"],
+        mask: Bool[Tensor, "*#pairs nodes"] | None,
+    ) -> Float[Tensor, "*pairs seeds nodes"]:
+        """How much each context node takes from each local node, directly and through other context nodes."""
+        if not self.config.context:
+            return masked_softmax(logits, rows_of(mask))
+        to_context = logits @ assignment.transpose(-1, -2)
+        if not self.config.local:
+            return torch.softmax(to_context, dim=-1) @ assignment
+        if mask is not None:
+            logits = logits.masked_fill(~mask[..., None, :], torch.finfo(logits.dtype).min)
+        weights = torch.softmax(torch.cat([logits, to_context], dim=-1), dim=-1)
+        nodes = logits.shape[-1]
+        return weights[..., :nodes] + weights[..., nodes:] @ assignment
 
 
 class ReadOut(nn.Module):
-    """One vector a level: r = sum_p beta_p S_p, beta = sigmoid(w S + b) made to sum to 1 (SGRAF's filtration).
+    """What a level adds to the logit, w·r:  r = sum_p beta_p S_p, beta = sigmoid(u S + b) made to sum to 1.
+
+        w·r = sum_p beta_p (w·S_p):   two numbers a node are enough, r itself is never formed
+
+    The weights beta are the filtration of SGRAF (Diao et al. 2021).
 
     Args:
         width: Width of a node (m).
@@ -83,60 +108,45 @@ class ReadOut(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.weight = nn.Linear(width, 1)
+        self.opening = nn.Linear(width, 1)
+        self.weight = nn.Parameter(torch.empty(1, width))
+        nn.init.xavier_uniform_(self.weight)
 
     def forward(
-        self, nodes: Float[Tensor, "*pairs nodes width"], mask: Bool[Tensor, "*#pairs nodes"]
-    ) -> tuple[Float[Tensor, "*pairs width"], Float[Tensor, "*pairs nodes"]]:
-        """The read-out and its weights beta."""
-        beta = torch.sigmoid(self.weight(nodes).squeeze(-1)) * mask
+        self, nodes: Float[Tensor, "*pairs nodes width"], mask: Bool[Tensor, "*#pairs nodes"] | None
+    ) -> tuple[Float[Tensor, "*pairs"], Float[Tensor, "*pairs nodes"]]:
+        """The contribution w·r and the weights beta."""
+        readings = nodes @ torch.cat([self.opening.weight, self.weight]).T
+        # From here on a few numbers a node: in 16 bits their sum would tie scores that differ.
+        opening, value = readings.to(torch.promote_types(readings.dtype, torch.float32)).unbind(dim=-1)
+        beta = torch.sigmoid(opening + self.opening.bias)
+        if mask is not None:
+            beta = beta * mask
         beta = beta / beta.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(beta.dtype).tiny)
-        return torch.einsum("...n,...nw->...w", beta, nodes), beta
-
-
-class ReasoningLevel(nn.Module):
-    """One level: extract context, exploit it together with the local nodes, read out, go one level up."""
-
-    def __init__(self, width: int, seeds: int, config: ReasoningConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.extract = ContextExtraction(width, seeds)
-        self.update = CoExploitation(width, gate=config.gate)
-
-    def forward(
-        self, nodes: Float[Tensor, "*pairs nodes width"], mask: Bool[Tensor, "*#pairs nodes"]
-    ) -> tuple[Float[Tensor, "*pairs nodes width"], Float[Tensor, "*pairs seeds nodes"]]:
-        """S' and the assignment A of context nodes to nodes."""
-        assignment = self.extract(nodes, mask)
-        neighbours, neighbour_mask = nodes, mask.expand(nodes.shape[:-1])
-        if self.config.context:
-            context = assignment @ nodes
-            real = mask.new_ones(context.shape[:-1])
-            neighbours = torch.cat([nodes, context], dim=-2) if self.config.local else context
-            neighbour_mask = torch.cat([neighbour_mask, real], dim=-1) if self.config.local else real
-        return self.update(nodes, neighbours, neighbour_mask), assignment
+        return (beta * value).sum(dim=-1), beta
 
 
 @dataclass(frozen=True)
 class Reasoning:
-    """What the hierarchy read out of a pair.
+    """What the hierarchy made of a pair.
 
     Attributes:
-        read_outs: r_1 ... r_{K+1}, finest level first.
-        node_weights: For each read-out, how much each base node counts in it; sums to 1.
+        contributions: w_l·r_l of every level, the similarity vectors themselves (level 0) first.
+        node_weights: For each level, how much each base node counts in its read-out; sums to 1.
     """
 
-    read_outs: Float[Tensor, "*pairs levels width"]
+    contributions: Float[Tensor, "*pairs levels"]
     node_weights: Float[Tensor, "*pairs levels nodes"] | None
 
 
 class HierarchicalReasoning(nn.Module):
-    """K levels of reasoning over similarity vectors and K + 1 read-outs.
+    """K levels of reasoning over similarity vectors, and a read-out of each and of the similarity vectors themselves.
 
-        for l = 1..K:  A_l, S'_l = level l of S_l;   r_l = read-out of S'_l;   S_{l+1} = A_l S'_l
-        at the top:    r_{K+1} = read-out of S_{K+1}
+        S_0 = the similarity vectors
+        for l = 1..K:   A_l = context extraction from S_{l-1};    S_l = co-exploitation of A_l and S_{l-1}
+        logit = sum_l w_l·r_l,    r_l = read-out of S_l,    l = 0..K
 
-    Level l + 1 has as many nodes as level l has seeds, so the cost falls with every level.
+    Level l has as many nodes as it has seeds, few beside words and regions: its matrices are applied to those few.
 
     Args:
         width: Width of a node (m).
@@ -157,31 +167,41 @@ class HierarchicalReasoning(nn.Module):
             raise SettingsError(
                 "reasoning needs something to attend to: turn `context` or `local` on, or set levels to 0."
             )
-        self.levels = nn.ModuleList(ReasoningLevel(width, n, config) for n in config.seeds[: config.levels])
+        self.extractions = nn.ModuleList(ContextExtraction(width, n) for n in config.seeds[: config.levels])
+        self.updates = nn.ModuleList(CoExploitation(width, config) for _ in range(config.levels))
         self.read_outs = nn.ModuleList(ReadOut(width) for _ in range(config.levels + 1))
 
     def forward(
-        self, nodes: Float[Tensor, "*pairs nodes width"], mask: Bool[Tensor, "*#pairs nodes"], *, traced: bool = False
+        self,
+        nodes: Float[Tensor, "*pairs nodes width"],
+        mask: Bool[Tensor, "*#pairs nodes"] | None,
+        *,
+        traced: bool = False,
     ) -> Reasoning:
         """Reason over the similarity vectors of a stream.
 
         Args:
             nodes: Similarity vectors; unit rows.
-            mask: True where a node is real; padding is invisible.
+            mask: True where a node is real, None where all are; padding is invisible.
             traced: Also follow every read-out back to the base nodes.
         """
-        vectors, betas, assignments = [], [], []
-        for level, read_out in zip(self.levels, self.read_outs, strict=False):
-            updated, assignment = level(nodes, mask)
-            vector, beta = read_out(updated, mask)
-            vectors.append(vector)
+        contribution, beta = self.read_outs[0](nodes, mask)
+        contributions, betas, assignments = [contribution], [beta], []
+        for extract, update, read_out in zip(self.extractions, self.updates, self.read_outs[1:], strict=True):
+            assignment = extract(nodes, mask)
+            nodes = update(nodes, assignment, mask)
+            mask = None
+            contribution, beta = read_out(nodes, mask)
+            contributions.append(contribution)
             betas.append(beta)
             assignments.append(assignment)
-            nodes = assignment @ updated
-            mask = mask.new_ones(nodes.shape[-2])
-        vector, beta = self.read_outs[-1](nodes, mask)
-        read_outs = torch.stack([*vectors, vector], dim=-2)
-        return Reasoning(read_outs, weights_of_base_nodes([*betas, beta], assignments) if traced else None)
+        node_weights = weights_of_base_nodes(betas, assignments) if traced else None
+        return Reasoning(torch.stack(contributions, dim=-1), node_weights)
+
+
+def rows_of(mask: Bool[Tensor, "*#pairs nodes"] | None) -> Bool[Tensor, "*#pairs 1 nodes"] | None:
+    """A mask of nodes as a mask of what every row of an attention over them may see."""
+    return None if mask is None else mask[..., None, :]
 
 
 def weights_of_base_nodes(

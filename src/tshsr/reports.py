@@ -17,6 +17,7 @@ from tshsr.config import STRICT
 from tshsr.errors import DataError
 from tshsr.files import write_text
 from tshsr.metrics import ScoreMetrics
+from tshsr.precision import Guard
 
 VERSION = 1
 ProtocolName = Literal["flickr", "coco-1k", "coco-5k"]
@@ -25,6 +26,29 @@ HEADER = (
     *(f"{direction} {figure}" for direction in ("image to text", "text to image") for figure in ("R@1", "R@5", "R@10")),
     "rSum",
 )
+
+
+@dataclass(frozen=True)
+class Rerank:
+    """A two-stage search: v·t chose the candidates, only they were reasoned about.
+
+    Attributes:
+        k: Candidates of each image and of each caption.
+        reasoned_pairs: Pairs that were reasoned about.
+        all_pairs: Images times captions.
+        ceiling_image_to_text: Images with a right caption among the candidates, in percent: no recall can be higher.
+        ceiling_text_to_image: Captions with their image among the candidates, in percent.
+        lost: Points that R@1, R@5, R@10 of image to text, then of text to image, lose against all pairs, where known.
+    """
+
+    __pydantic_config__ = STRICT
+
+    k: int
+    reasoned_pairs: int
+    all_pairs: int
+    ceiling_image_to_text: float
+    ceiling_text_to_image: float
+    lost: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +69,8 @@ class Report:
         pointing: By stream, the fraction of words whose most attended region is the right one (the demo).
         binding: By score, the accuracy on pairs that differ only in which word goes with which (the demo).
         folds: By score, the metrics of each fold (`coco-1k`).
+        precision: For each model, what scoring in a lower precision did to a sample.
+        rerank: The two-stage search that gave the scores; without it all pairs were scored.
     """
 
     __pydantic_config__ = STRICT
@@ -62,6 +88,8 @@ class Report:
     pointing: Mapping[str, float] | None = None
     binding: Mapping[str, float] | None = None
     folds: Mapping[str, tuple[ScoreMetrics, ...]] | None = None
+    precision: tuple[Guard, ...] | None = None
+    rerank: Rerank | None = None
 
     def to_json(self) -> str:
         """The report as JSON text of version 1; blocks that were not measured are left out."""
@@ -70,6 +98,10 @@ class Report:
         values["scores"] = {name: metrics_to_json(metrics) for name, metrics in self.scores.items()}
         if self.folds is not None:
             values["folds"] = {name: [metrics_to_json(fold) for fold in folds] for name, folds in self.folds.items()}
+        if self.precision is not None:
+            values["precision"] = [asdict(guard) for guard in self.precision]
+        if self.rerank is not None:
+            values["rerank"] = asdict(self.rerank)
         return json.dumps(values, indent=2, allow_nan=False) + "\n"
 
     def write(self, path: Path) -> None:

@@ -16,7 +16,6 @@ from huggingface_hub import ModelHubMixin, snapshot_download
 from huggingface_hub.errors import HFValidationError
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import pad
 
 from tshsr.batches import ImageBatch, pad_sequences
 from tshsr.checkpoints import CONFIG, TOKENIZER, WEIGHTS, Which, load_run, save_model
@@ -25,7 +24,7 @@ from tshsr.data.dataset import Split
 from tshsr.data.tokens import Tokenizer
 from tshsr.errors import CheckpointError, DataError, InputError
 from tshsr.files import whole_folder
-from tshsr.models import ItemEncoding, Matcher, StreamTrace
+from tshsr.models import ItemEncoding, Matcher, StreamTrace, join_encodings
 from tshsr.scoring import BYTE_BUDGET, ENCODE_BLOCK, score_encoded
 
 Images = ImageBatch | np.ndarray | Split
@@ -152,7 +151,7 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
             DataError: Where a split's features are of another extractor, or can't be read.
             InputError: Where an array has a wrong shape, or values that are not finite.
         """
-        return _join([self.matcher.encode_images(batch) for batch in self._batches(images, indices, boxes)])
+        return join_encodings([self.matcher.encode_images(batch) for batch in self._batches(images, indices, boxes)])
 
     @torch.inference_mode()
     def encode_captions(self, captions: Captions) -> ItemEncoding:
@@ -166,7 +165,7 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
             raise InputError("there are no captions to encode; give at least one.")
         starts = range(0, len(rows), ENCODE_BLOCK)
         batches = [pad_sequences(rows[start : start + ENCODE_BLOCK]).to(self.device) for start in starts]
-        return _join([self.matcher.encode_captions(batch) for batch in batches])
+        return join_encodings([self.matcher.encode_captions(batch) for batch in batches])
 
     def score(
         self, images: Images | ItemEncoding, captions: Captions | ItemEncoding, *, byte_budget: int = BYTE_BUDGET
@@ -247,17 +246,6 @@ def as_batch(features: np.ndarray, boxes: np.ndarray | None = None) -> ImageBatc
     regions = torch.from_numpy(np.array(features[None] if one else features, np.float32))
     corners = None if boxes is None else torch.from_numpy(np.array(boxes[None] if one else boxes, np.float32))
     return ImageBatch(regions, torch.ones(regions.shape[:2], dtype=torch.bool), corners)
-
-
-def _join(parts: Sequence[ItemEncoding]) -> ItemEncoding:
-    """One encoding of several, padded to the longest."""
-    longest = max(part.items.shape[1] for part in parts)
-    missing = [longest - part.items.shape[1] for part in parts]
-    return ItemEncoding(
-        torch.cat([pad(part.items, (0, 0, 0, more)) for part, more in zip(parts, missing, strict=True)]),
-        torch.cat([pad(part.mask, (0, more)) for part, more in zip(parts, missing, strict=True)]),
-        torch.cat([part.pooled for part in parts]),
-    )
 
 
 def _download(model_id: str, download: dict[str, Any]) -> Path:

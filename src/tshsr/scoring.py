@@ -8,8 +8,11 @@ Axes: images | captions.
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,7 +21,11 @@ from tshsr.batches import ImageBatch, pad_sequences
 from tshsr.data.dataset import Split
 from tshsr.data.tokens import Tokenizer
 from tshsr.errors import InputError, SettingsError
+from tshsr.matrices import MatricesInFiles, MatricesInMemory
 from tshsr.models.matcher import ItemEncoding, Matcher, Scores
+from tshsr.precision import lowered
+
+LOG = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 """Called with (pairs done, pairs in all)."""
@@ -29,8 +36,27 @@ ENCODE_BLOCK = 256
 BYTE_BUDGET = 2**30
 """Default bound on a tile's temporaries."""
 
+PADDING = 1.05
+"""Words of a tile, padding among them, for each real one."""
+
 CACHE_TILE = 2**26
 """On a CPU larger tiles than this only spill out of its caches (docs/log.md has the figures)."""
+
+
+@dataclass
+class Budget:
+    """How many bytes of temporaries a tile may take; halved whenever memory runs out.
+
+    Attributes:
+        bytes: The bound.
+    """
+
+    bytes: int
+
+    def halve(self, error: BaseException) -> None:
+        """Take smaller tiles from now on."""
+        self.bytes //= 2
+        LOG.warning("memory ran out (%s); going on with tiles of %d bytes", type(error).__name__, self.bytes)
 
 
 def score_split(
@@ -40,8 +66,10 @@ def score_split(
     *,
     byte_budget: int = BYTE_BUDGET,
     device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    folder: Path | None = None,
     progress: Progress | None = None,
-) -> dict[str, np.ndarray]:
+) -> Mapping[str, np.ndarray]:
     """Score every image of a split with every caption.
 
     Args:
@@ -50,14 +78,18 @@ def score_split(
         split: What to score.
         byte_budget: Bound on the temporaries of a tile, in bytes.
         device: Where to compute; None: where the network is.
-        progress: Told after every tile.
+        dtype: Precision of scoring (encoding keeps the network's own); None: the network's. See `precision.measure`.
+        folder: Keep the matrices there as NAME.npy and read them from there; None: in memory.
+        progress: Told after every block of images and captions.
 
     Returns:
         By score name a float32 matrix, images x captions.
     """
     tokens = tokenizer.encode(split.captions)
-    images = (split.regions.read(rows) for rows in _blocks(np.arange(len(split.regions)), ENCODE_BLOCK))
-    return score_all_pairs(matcher, images, tokens, byte_budget=byte_budget, device=device, progress=progress)
+    images = (split.regions.read(rows) for rows in blocks(np.arange(len(split.regions)), ENCODE_BLOCK))
+    return score_all_pairs(
+        matcher, images, tokens, byte_budget=byte_budget, device=device, dtype=dtype, folder=folder, progress=progress
+    )
 
 
 @torch.inference_mode()
@@ -68,32 +100,51 @@ def score_all_pairs(
     *,
     byte_budget: int = BYTE_BUDGET,
     device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    folder: Path | None = None,
     progress: Progress | None = None,
-) -> dict[str, np.ndarray]:
+) -> Mapping[str, np.ndarray]:
     """Score every image with every caption, each a row of token numbers; see `score_split`."""
     if not captions:
         raise InputError("there are no captions to score; give at least one.")
-    training = matcher.training
-    device = next(matcher.parameters()).device if device is None else torch.device(device)
-    with torch.inference_mode(mode=False):  # weights moved inside it could not be trained on
-        matcher.eval().to(device)
-    try:
-        encoded = [matcher.encode_images(batch.to(device)) for batch in images]
-        order = np.argsort([len(row) for row in captions], kind="stable")
+    budget = Budget(byte_budget)
+    with ready(matcher, device) as place:
+        scorer = lowered(matcher, dtype)
+        exact = next(scorer.parameters()).dtype
+        encoded = [matcher.encode_images(batch.to(place)).at(exact) for batch in images]
         rows = sum(len(block) for block in encoded)
-        result: dict[str, np.ndarray] = {}
+        shape = rows, len(captions)
+        result = MatricesInMemory(shape) if folder is None else MatricesInFiles(shape, folder)
         done = 0
-        for columns in _blocks(order, ENCODE_BLOCK):
-            block = matcher.encode_captions(pad_sequences([captions[i] for i in columns]).to(device))
-            for first, picture_block in _starts(encoded):
-                for top, left, tile in _tiles(matcher, picture_block, block, byte_budget):
-                    _write(result, tile, first + top, columns[left:], shape=(rows, len(captions)))
-                done += len(picture_block) * len(columns)
+        for columns in blocks(by_length(captions), ENCODE_BLOCK):
+            block = matcher.encode_captions(pad_sequences([captions[i] for i in columns]).to(place)).at(exact)
+            parts = []
+            for part in encoded:
+                parts.append(score_block(scorer, part, block, budget))
+                done += len(part) * len(columns)
                 if progress is not None:
                     progress(done, rows * len(captions))
-    finally:
-        matcher.train(training)
-    return result
+            for name in parts[0]:
+                result.write(name, columns, torch.cat([part[name] for part in parts]).float().cpu().numpy())
+    return result.finish()
+
+
+class ready:  # noqa: N801 (used as a verb: with ready(matcher, device) as place)
+    """A network in evaluation mode on a device, for the length of a block; its mode is put back afterwards."""
+
+    def __init__(self, matcher: Matcher, device: torch.device | str | None) -> None:
+        self.matcher, self.training = matcher, matcher.training
+        self.place = next(matcher.parameters()).device if device is None else torch.device(device)
+
+    def __enter__(self) -> torch.device:
+        """The device."""
+        with torch.inference_mode(mode=False):  # weights moved inside it could not be trained on
+            self.matcher.eval().to(self.place)
+        return self.place
+
+    def __exit__(self, *error: object) -> None:
+        """Put the mode back, after an error too."""
+        self.matcher.train(self.training)
 
 
 @torch.inference_mode()
@@ -101,12 +152,64 @@ def score_encoded(
     matcher: Matcher, images: ItemEncoding, captions: ItemEncoding, *, byte_budget: int = BYTE_BUDGET
 ) -> Scores:
     """Score every encoded image with every encoded caption, in tiles, on their device and in the network's mode."""
+    return score_block(matcher, images, captions, Budget(byte_budget))
+
+
+def score_block(matcher: Matcher, images: ItemEncoding, captions: ItemEncoding, budget: Budget) -> Scores:
+    """All pairs of two blocks, in tiles; the scores stay on their device, so that nothing waits for it."""
     result: Scores = {}
-    for top, left, tile in _tiles(matcher, images, captions, byte_budget):
-        for name, scores in tile.items():
-            matrix = result.setdefault(name, scores.new_empty(len(images), len(captions)))
-            matrix[top : top + scores.shape[0], left : left + scores.shape[1]] = scores
+    lengths: list[int] = captions.mask.sum(dim=1).tolist()
+    left = 0
+    while left < len(captions):
+        cost = matcher.bytes_per_pair(images.mask.shape[-1], lengths[left])
+        wide = tile_shape(cost, len(images), len(captions) - left, tile_bytes(images, cost, budget))[1]
+        wide = alike(lengths[left : left + wide])
+        part = captions[left : left + wide].trimmed()
+        cost = matcher.bytes_per_pair(images.mask.shape[-1], part.mask.shape[-1])
+        tall = max(1, min(len(images), tile_bytes(images, cost, budget) // (cost * wide)))
+        for top in range(0, len(images), tall):
+            for name, scores in score_tile(matcher, images[top : top + tall], part, budget).items():
+                matrix = result.setdefault(name, scores.new_empty(len(images), len(captions)))
+                matrix[top : top + scores.shape[0], left : left + scores.shape[1]] = scores
+        left += wide
     return result
+
+
+def alike(lengths: Sequence[int]) -> int:
+    """How many of these captions to score together: as many as leave little padding."""
+    longest = words = 0
+    for count, length in enumerate(lengths):
+        longest, words = max(longest, length), words + length
+        if longest * (count + 1) > PADDING * words:
+            return count
+    return len(lengths)
+
+
+def score_tile(matcher: Matcher, images: ItemEncoding, captions: ItemEncoding, budget: Budget) -> Scores:
+    """All pairs at once, or where memory runs out, of each half."""
+    try:
+        return matcher.score_all(images, captions)
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error) or len(images) * len(captions) == 1:
+            raise
+        budget.halve(error)
+    axis = int(len(captions) > len(images))
+    middle = (len(captions) if axis else len(images)) // 2
+    halves = [
+        score_tile(matcher, *((images, captions[part]) if axis else (images[part], captions)), budget)
+        for part in (slice(middle), slice(middle, None))
+    ]
+    return {name: torch.cat([half[name] for half in halves], dim=axis) for name in halves[0]}
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed; torch on a CPU tells it by a RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def tile_bytes(images: ItemEncoding, cost: int, budget: Budget) -> int:
+    """The bytes of a tile: the budget, on a CPU no more than fits its caches."""
+    return min(budget.bytes, max(CACHE_TILE, cost)) if images.mask.device.type == "cpu" else budget.bytes
 
 
 def tile_shape(bytes_per_pair: int, images: int, captions: int, byte_budget: int) -> tuple[int, int]:
@@ -124,43 +227,12 @@ def tile_shape(bytes_per_pair: int, images: int, captions: int, byte_budget: int
     return tall, min(captions, max(1, pairs // tall))
 
 
-def _tiles(
-    matcher: Matcher, images: ItemEncoding, captions: ItemEncoding, byte_budget: int
-) -> Iterator[tuple[int, int, dict[str, torch.Tensor]]]:
-    """(first image, first caption, scores) of every tile of two blocks."""
-    cost = matcher.bytes_per_pair(images.mask.shape[-1], captions.mask.shape[-1])
-    if images.items.device.type == "cpu":
-        byte_budget = min(byte_budget, max(CACHE_TILE, cost))
-    tall, wide = tile_shape(cost, len(images), len(captions), byte_budget)
-    for left in range(0, len(captions), wide):
-        part = captions[left : left + wide].trimmed()
-        for top in range(0, len(images), tall):
-            yield top, left, matcher.score_all(images[top : top + tall], part)
+def by_length(captions: Sequence[list[int]]) -> np.ndarray:
+    """The captions' numbers, shortest caption first."""
+    return np.argsort([len(row) for row in captions], kind="stable")
 
 
-def _write(
-    result: dict[str, np.ndarray],
-    tile: dict[str, torch.Tensor],
-    top: int,
-    columns: np.ndarray,
-    *,
-    shape: tuple[int, int],
-) -> None:
-    """Put a tile's scores in their places."""
-    for name, scores in tile.items():
-        matrix = result.setdefault(name, np.empty(shape, np.float32))
-        matrix[top : top + scores.shape[0], columns[: scores.shape[1]]] = scores.float().cpu().numpy()
-
-
-def _blocks(items: np.ndarray, size: int) -> Iterator[np.ndarray]:
+def blocks(items: np.ndarray, size: int) -> Iterator[np.ndarray]:
     """Consecutive pieces of an array."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-def _starts(blocks: Sequence[ItemEncoding]) -> Iterator[tuple[int, ItemEncoding]]:
-    """Each block with the number of its first row."""
-    first = 0
-    for block in blocks:
-        yield first, block
-        first += len(block)

@@ -1,30 +1,127 @@
 """Similarity vectors: how two vectors of the joint space resemble each other, in m numbers instead of one.
 
-Axes: pairs (leading, broadcast) | dim (joint space) | width (similarity vector, m).
+Axes: pairs (leading, broadcast) | rows (items of one side) | dim (joint space, D) | comparison (k) | width (m).
 """
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tshsr.alignment import unit
+from tshsr.alignment import attend, reusable, unit, unit_in_place
+
+PIECE = 2**21
+"""Bytes of differences that are in work at once while scoring on a CPU: they stay in its second-level cache."""
 
 
 class SimilarityVector(nn.Module):
-    """s(x, y) = l2( W (x - y)^2 + b ), W: m x D, squared element by element (after SGRAF, Diao et al. 2021).
+    """s(x, y) = l2( W (P (x - y))^2 + u (x·y) + b ),   P: k x D,  W: m x k,  u: m,  squared element by element.
+
+    With P = I and u = 0 this is the similarity vector of SGRAF (Diao et al. 2021), which compares in all D dimensions
+    of the joint space. Fewer of them, k, cost less and say less about how far apart x and y are as a whole; the cosine
+    x·y of the joint space says that exactly, and an alignment has it already. As P is linear, P x and P y are taken
+    once an item and not once a pair, and a weighted sum of y is seen as a weighted sum of P y.
 
     Args:
         dim: Width of the joint space (D).
+        comparison_dim: Width of the space in which x and y are compared (k); 0 compares as SGRAF does.
         width: Width of the similarity vector (m).
     """
 
-    def __init__(self, dim: int, width: int) -> None:
+    def __init__(self, dim: int, comparison_dim: int, width: int) -> None:
         super().__init__()
-        self.projection = nn.Linear(dim, width)
+        self.view: nn.Module = nn.Identity()
+        self.cosine: nn.Parameter | None = None
+        if comparison_dim:
+            self.view = nn.Linear(dim, comparison_dim, bias=False)
+            # Orthogonal directions at a length that keeps that of x - y: what l2 compares with b is then as in SGRAF.
+            nn.init.orthogonal_(self.view.weight, gain=(dim / comparison_dim) ** 0.5)
+            self.cosine = nn.Parameter(torch.randn(width) / 10)
+        self.projection = nn.Linear(comparison_dim or dim, width)
+
+    def seen(self, items: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows comparison"]:
+        """P x, of one side alone."""
+        view: Float[Tensor, "*rows comparison"] = self.view(items)
+        return view
 
     def forward(
-        self, x: Float[Tensor, "*#pairs dim"], y: Float[Tensor, "*#pairs dim"]
+        self,
+        x: Float[Tensor, "*#pairs comparison"],
+        y: Float[Tensor, "*#pairs comparison"],
+        cosine: Float[Tensor, "*#pairs"] | None = None,
     ) -> Float[Tensor, "*pairs width"]:
-        """Compare x with y; a unit row for each pair."""
-        return unit(self.projection((x - y).square()))
+        """A unit row for each pair, from P x, P y and, where k > 0, x·y."""
+        return self._vectors(x - y, cosine)
+
+    def to_attended(
+        self,
+        queries: Float[Tensor, "*#pairs queries comparison"],
+        weights: Float[Tensor, "*pairs queries context"],
+        context: Float[Tensor, "*#pairs context comparison"],
+        cosine: Float[Tensor, "*pairs queries"] | None = None,
+    ) -> Float[Tensor, "*pairs queries width"]:
+        """s(q, sum_c w_qc c) for every query.
+
+        Without gradients this goes by pieces of the first axis that fit a processor's cache: of what is k wide, a piece
+        at a time is all there ever is.
+
+        Args:
+            queries: P q.
+            weights: How much each query takes from each context item; the sums are unit vectors of the joint space.
+            context: P c.
+            cosine: q·sum_c w_qc c, where k > 0.
+        """
+        size = PIECE // max(1, weights[0, ..., 0].numel() * queries.shape[-1] * queries.element_size())
+        pieces = range(0, len(weights), max(1, size))
+        if not reusable(weights) or len(pieces) < 2 or weights.device.type != "cpu":
+            return self._vectors(differences(queries, weights, context), cosine)
+        vectors = queries.new_empty(*weights.shape[:-1], self.projection.out_features)
+        for start in pieces:
+            piece = slice(start, start + pieces.step)
+            near, far = (side if len(side) == 1 else side[piece] for side in (queries, context))
+            part = differences(near, weights[piece], far)
+            self._vectors(part, None if cosine is None else cosine[piece], out=vectors[piece])
+        return vectors
+
+    def _vectors(
+        self,
+        difference: Float[Tensor, "*pairs comparison"],
+        cosine: Float[Tensor, "*#pairs"] | None,
+        out: Float[Tensor, "*pairs width"] | None = None,
+    ) -> Float[Tensor, "*pairs width"]:
+        """l2( W (P d)^2 + u cosine + b ), in given memory where that may be."""
+        if not reusable(difference):
+            return self._plainly(difference, cosine)
+        squares, weight = difference.square_(), self.projection.weight
+        if out is None:
+            out = squares.new_empty(*squares.shape[:-1], len(weight))
+        if self.cosine is not None and cosine is not None:
+            torch.addcmul(self.projection.bias, cosine[..., None], self.cosine, out=out)
+        else:
+            out.copy_(self.projection.bias)
+        out.view(-1, len(weight)).addmm_(squares.view(-1, weight.shape[1]), weight.T)
+        return unit_in_place(out)
+
+    def _plainly(
+        self, difference: Float[Tensor, "*pairs comparison"], cosine: Float[Tensor, "*#pairs"] | None
+    ) -> Float[Tensor, "*pairs width"]:
+        """The same, every step in memory of its own."""
+        vectors = self.projection(difference.square())
+        if self.cosine is not None and cosine is not None:
+            vectors = vectors + cosine[..., None] * self.cosine
+        return unit(vectors)
+
+
+def differences(
+    queries: Float[Tensor, "*#pairs queries width"],
+    weights: Float[Tensor, "*pairs queries context"],
+    context: Float[Tensor, "*#pairs context width"],
+) -> Float[Tensor, "*pairs queries width"]:
+    """Each query minus its sum, q - sum_c w_qc c: one product for a list of pairs or a grid whose context leads."""
+    if weights.dim() == 3:
+        return torch.baddbmm(queries, weights, context, alpha=-1)
+    if weights.dim() == 4 and context.shape[1] == 1 and len(queries) == 1:
+        rows = weights.flatten(1, 2)
+        return torch.baddbmm(queries.flatten(1, 2), rows, context.squeeze(1), alpha=-1).view(*weights.shape[:-1], -1)
+    return queries - attend(weights, context)

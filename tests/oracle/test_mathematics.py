@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from tests import oracles, tiny
-from tshsr.alignment import attend, attention_weights
+from tshsr.alignment import attend, attention_weights, similarities, to_unit_sums
 from tshsr.config import ReasoningConfig
 from tshsr.encoders import AttentionPooling, box_geometry
 from tshsr.losses import hinge
@@ -25,42 +25,60 @@ def unit_rows(*shape: int) -> Tensor:
     return nn.functional.normalize(real(*shape), dim=-1)
 
 
-def level_parameters(level: nn.Module) -> dict:
+def level_parameters(reasoning: HierarchicalReasoning, level: int) -> dict:
+    update = reasoning.updates[level]
     parameters = {
-        "seeds": level.extract.seeds.tolist(),
-        "relation": level.update.relation.weight.tolist(),
-        "message": level.update.message.weight.tolist(),
-        "message_bias": level.update.message.bias.tolist(),
+        "seeds": reasoning.extractions[level].seeds.tolist(),
+        "relation": update.relation.weight.tolist(),
+        "message": update.message.weight.tolist(),
+        "message_bias": update.message.bias.tolist(),
     }
-    if level.update.gate is not None:
-        parameters |= {"gate": level.update.gate.weight.tolist(), "gate_bias": level.update.gate.bias.tolist()}
+    if update.gate is not None:
+        parameters |= {"gate": update.gate.weight.tolist(), "gate_bias": update.gate.bias.tolist()}
     return parameters
 
 
-def oracle_read_outs(reasoning: HierarchicalReasoning, nodes: Tensor, **switches: bool) -> Tensor:
-    levels = [level_parameters(level) for level in reasoning.levels]
-    outs = [(out.weight.weight[0].tolist(), out.weight.bias.item()) for out in reasoning.read_outs]
-    return torch.tensor(oracles.hierarchy(nodes.tolist(), levels, outs, **switches), dtype=torch.float64)
+def expected_reasoning(reasoning: HierarchicalReasoning, nodes: Tensor, **switches: bool) -> tuple[Tensor, Tensor]:
+    """Contributions and node weights, by plain loops."""
+    levels = [level_parameters(reasoning, level) for level in range(len(reasoning.updates))]
+    outs = [
+        (out.opening.weight[0].tolist(), out.opening.bias.item(), out.weight[0].tolist()) for out in reasoning.read_outs
+    ]
+    contributions, weights = oracles.hierarchy(nodes.tolist(), levels, outs, **switches)
+    return torch.tensor(contributions, dtype=torch.float64), torch.tensor(weights, dtype=torch.float64)
 
 
 @pytest.mark.parametrize(("queries", "context"), [(4, 6), (1, 5), (5, 1), (1, 1)])
 def test_attention_is_the_formula(queries: int, context: int) -> None:
     q, c = unit_rows(queries, 8), unit_rows(context, 8)
     full = {"query_mask": torch.ones(queries, dtype=torch.bool), "context_mask": torch.ones(context, dtype=torch.bool)}
-    weights = attention_weights(q, c, **full, inverse_temperature=9.0)
+    weights = attention_weights(similarities(q, c), **full, inverse_temperature=9.0)
     expected = oracles.attention(q.tolist(), c.tolist(), 9.0)
     torch.testing.assert_close(weights, torch.tensor(expected, dtype=torch.float64), **SAME)
     attended = torch.tensor([oracles.unit(oracles.mix(row, c.tolist())) for row in expected], dtype=torch.float64)
-    torch.testing.assert_close(attend(weights, c), attended, **SAME)
+    torch.testing.assert_close(attend(to_unit_sums(weights, similarities(c, c)), c), attended, **SAME)
 
 
-def test_a_similarity_vector_is_the_formula() -> None:
-    similarity = SimilarityVector(8, 5).double()
+def test_a_sum_of_nothing_stays_nothing() -> None:
+    weights = to_unit_sums(torch.ones(2, 3), torch.zeros(3, 3))
+    torch.testing.assert_close(attend(weights, torch.zeros(3, 4)), torch.zeros(2, 4))
+
+
+def plain_similarity(similarity: SimilarityVector, x: list[float], y: list[float]) -> list[float]:
+    """A similarity vector by plain loops: P once on the difference, not on each side."""
+    view = similarity.view.weight if isinstance(similarity.view, nn.Linear) else torch.eye(len(x))
+    weight, bias = similarity.projection.weight, similarity.projection.bias
+    cosine = torch.zeros(len(bias)) if similarity.cosine is None else similarity.cosine
+    return oracles.similarity_vector(view.tolist(), weight.tolist(), cosine.tolist(), bias.tolist(), x, y)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("comparison_dim", [6, 0])
+def test_a_similarity_vector_is_the_formula(comparison_dim: int) -> None:
+    similarity = SimilarityVector(8, comparison_dim, 5).double()
     x, y = unit_rows(8), unit_rows(8)
-    expected = oracles.similarity_vector(
-        similarity.projection.weight.tolist(), similarity.projection.bias.tolist(), x.tolist(), y.tolist()
-    )
-    torch.testing.assert_close(similarity(x, y), torch.tensor(expected, dtype=torch.float64), **SAME)
+    expected = torch.tensor(plain_similarity(similarity, x.tolist(), y.tolist()), dtype=torch.float64)
+    torch.testing.assert_close(similarity(similarity.seen(x), similarity.seen(y), x @ y), expected, **SAME)
 
 
 @pytest.mark.parametrize("levels", [0, 1, 2, 3])
@@ -71,11 +89,12 @@ def test_every_switch_of_the_hierarchy_is_the_formula(levels: int, context: bool
     config = ReasoningConfig(levels=levels, seeds=(4, 3, 2), context=context, local=local, gate=gate)
     reasoning = HierarchicalReasoning(6, config).double()
     nodes = unit_rows(5, 6)
-    result = reasoning(nodes, torch.ones(5, dtype=torch.bool)).read_outs
-    assert result.shape == (levels + 1, 6)
-    torch.testing.assert_close(
-        result, oracle_read_outs(reasoning, nodes, context=context, local=local, gate=gate), **SAME
-    )
+    result = reasoning(nodes, torch.ones(5, dtype=torch.bool), traced=True)
+    contributions, weights = expected_reasoning(reasoning, nodes, context=context, local=local, gate=gate)
+    assert contributions.shape == (levels + 1,)
+    torch.testing.assert_close(result.contributions, contributions, **SAME)
+    torch.testing.assert_close(result.node_weights, weights, **SAME)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(levels + 1, dtype=torch.float64))
 
 
 @torch.no_grad()
@@ -84,16 +103,14 @@ def expected_stream(stream: Stream, queries: ItemEncoding, context: ItemEncoding
     q, c = queries.items[0].tolist(), context.items[0].tolist()
     weights = oracles.attention(q, c, stream.inverse_temperature)
     attended = [oracles.unit(oracles.mix(row, c)) for row in weights]
-    local = stream.local_similarity.projection
-    parameters = local.weight.tolist(), local.bias.tolist()
-    nodes = [oracles.similarity_vector(*parameters, x, y) for x, y in zip(q, attended, strict=True)]
+    nodes = [plain_similarity(stream.local_similarity, x, y) for x, y in zip(q, attended, strict=True)]
     if stream.global_similarity is not None:
-        whole = stream.global_similarity.projection
-        pooled = queries.pooled[0].tolist(), context.pooled[0].tolist()
-        nodes.insert(0, oracles.similarity_vector(whole.weight.tolist(), whole.bias.tolist(), *pooled))
+        nodes.insert(
+            0, plain_similarity(stream.global_similarity, queries.pooled[0].tolist(), context.pooled[0].tolist())
+        )
     rows = torch.tensor(nodes, dtype=torch.float64)
-    read_outs = oracle_read_outs(stream.reasoning, rows, context=True, local=True, gate=True)
-    return torch.tensor(weights, dtype=torch.float64), (stream.weight * read_outs).sum(-1), stream.bias
+    contributions, _ = expected_reasoning(stream.reasoning, rows, context=True, local=True, gate=True)
+    return torch.tensor(weights, dtype=torch.float64), contributions, stream.bias
 
 
 @torch.no_grad()
@@ -154,21 +171,3 @@ def test_the_hinge_is_the_formula(hardest: bool, share: float) -> None:
     assert result.item() == pytest.approx(expected, rel=1e-12)
     if share == 1.0:
         assert hinge(scores, image_of_caption, margin=0.2, hardest=hardest).item() == pytest.approx(expected, rel=1e-12)
-
-
-def test_weights_of_base_nodes_follow_who_was_pooled_into_whom() -> None:
-    reasoning = HierarchicalReasoning(6, ReasoningConfig(levels=2, seeds=(4, 3))).double()
-    nodes = unit_rows(5, 6)
-    result = reasoning(nodes, torch.ones(5, dtype=torch.bool), traced=True)
-    outs = [(out.weight.weight[0].tolist(), out.weight.bias.item()) for out in reasoning.read_outs]
-    rows, expected, to_base = nodes.tolist(), [], [[float(i == j) for j in range(5)] for i in range(5)]
-    for level, out in zip(reasoning.levels, outs, strict=False):
-        updated, assignment = oracles.reasoning_level(
-            rows, level_parameters(level), context=True, local=True, gate=True
-        )
-        expected.append(oracles.mix(oracles.read_out(updated, *out)[1], to_base))
-        to_base = [oracles.mix(row, to_base) for row in assignment]
-        rows = [oracles.mix(row, updated) for row in assignment]
-    expected.append(oracles.mix(oracles.read_out(rows, *outs[-1])[1], to_base))
-    torch.testing.assert_close(result.node_weights, torch.tensor(expected, dtype=torch.float64), **SAME)
-    torch.testing.assert_close(result.node_weights.sum(-1), torch.ones(3, dtype=torch.float64))

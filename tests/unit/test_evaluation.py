@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from tshsr import evaluation
+from tshsr import evaluation, matrices
 from tshsr.config import EncoderConfig, TshsrConfig
 from tshsr.data.dataset import Split
 from tshsr.data.regions import RegionFeatures
 from tshsr.data.tokens import Tokenizer
 from tshsr.errors import InputError, SettingsError
-from tshsr.evaluation import choose_protocol, ensemble, evaluate, evaluate_scores
+from tshsr.evaluation import choose_protocol, evaluate, evaluate_scores
+from tshsr.matrices import ensemble
 from tshsr.metrics import fold_metrics, score_metrics
 from tshsr.models import Matcher, build_matcher
 from tshsr.scoring import score_split
@@ -109,7 +110,7 @@ def test_matrices_that_do_not_fit_are_refused(scores, sentence):
 
 
 def test_an_ensemble_is_the_mean_by_name(monkeypatch):
-    monkeypatch.setattr(evaluation, "BLOCK", 4)  # one row a block
+    monkeypatch.setattr(matrices, "BLOCK", 4)  # one row a block
     first = {"fused": np.array([[1.0, 2.0], [3.0, 4.0]]), "pooled": np.ones((2, 2)), "word_stream": np.ones((2, 2))}
     second = {"word_stream": np.full((2, 2), 3.0), "fused": np.array([[3.0, 2.0], [1.0, 0.0]])}
     mean = ensemble([first, second])

@@ -85,8 +85,8 @@ def test_the_losses_are_weighted_by_kind_of_score() -> None:
 def test_candidates_cut_the_pairs_that_are_reasoned_about(monkeypatch: pytest.MonkeyPatch) -> None:
     network = tiny.network()
     counted = []
-    original = network.score_pairs
-    monkeypatch.setattr(network, "score_pairs", lambda i, c: counted.append(len(i)) or original(i, c))
+    original = network.score_listed
+    monkeypatch.setattr(network, "score_listed", lambda *given: counted.append(len(given[2])) or original(*given))
     images, captions = tiny.images(12), tiny.captions((3,) * 12)
     result = Objective(network, LossConfig(), candidates=2)(images, captions, torch.arange(12), hardest=True, seed=0)
     result["loss"].backward()

@@ -2,11 +2,27 @@
 
 from typing import assert_never
 
-from tshsr.config import ModelConfig, TshsrConfig
-from tshsr.models.matcher import ItemEncoding, Matcher, Scores, StreamTrace
+from tshsr.config import ModelConfig, ScanConfig, SgrafConfig, TshsrConfig, TwoStreamSgrConfig, VseConfig
+from tshsr.models.matcher import ItemEncoding, Matcher, Scores, StreamTrace, join_encodings
+from tshsr.models.scan import Scan
+from tshsr.models.sgraf import Sgraf
 from tshsr.models.tshsr import Tshsr
+from tshsr.models.two_stream_sgr import TwoStreamSgr
+from tshsr.models.vse import Vse
 
-__all__ = ["ItemEncoding", "Matcher", "Scores", "StreamTrace", "Tshsr", "build_matcher"]
+__all__ = [
+    "ItemEncoding",
+    "Matcher",
+    "Scan",
+    "Scores",
+    "Sgraf",
+    "StreamTrace",
+    "Tshsr",
+    "TwoStreamSgr",
+    "Vse",
+    "build_matcher",
+    "join_encodings",
+]
 
 
 def build_matcher(config: ModelConfig) -> Matcher:
@@ -14,5 +30,13 @@ def build_matcher(config: ModelConfig) -> Matcher:
     match config:
         case TshsrConfig():
             return Tshsr(config)
+        case VseConfig():
+            return Vse(config)
+        case ScanConfig():
+            return Scan(config)
+        case SgrafConfig():
+            return Sgraf(config)
+        case TwoStreamSgrConfig():
+            return TwoStreamSgr(config)
         case _:
             assert_never(config)

@@ -6,11 +6,13 @@ Axes: pairs (leading axes of both sides, broadcast) | regions | words | dim (joi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from tshsr.batches import CaptionBatch, ImageBatch
 
@@ -20,38 +22,93 @@ Scores = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class ItemEncoding:
-    """Encoded images or captions: the items (regions or words) of each, and one pooled vector.
+    """Encoded images or captions: the items (regions or words) of each, and all that scoring needs of one side alone.
 
     Attributes:
         items: Unit rows in the joint space; padding is zero.
         mask: True where an item is real.
         pooled: Unit vector of the whole.
+        gram: Products of an image's regions, or a caption's words, with each other.
+        views: The items as the parts of a network see them, by name.
+        padded: Whether the mask holds any padding; False saves the work of masking.
     """
 
     items: Float[Tensor, "*rows items dim"]
     mask: Bool[Tensor, "*rows items"]
-    pooled: Float[Tensor, "*rows dim"]
+    pooled: Float[Tensor, "*rows _"]
+    gram: Float[Tensor, "*rows items items"]
+    views: Mapping[str, Float[Tensor, "*rows _ _"]] = field(default_factory=dict)
+    padded: bool = True
 
     def __len__(self) -> int:
         """Number of rows."""
         return len(self.items)
 
+    @property
+    def real(self) -> Bool[Tensor, "*rows items"] | None:
+        """The mask, or None where nothing is padding."""
+        return self.mask if self.padded else None
+
     def __getitem__(self, rows: slice | Int[Tensor, " rows"]) -> ItemEncoding:
         """Some of the rows."""
-        return ItemEncoding(self.items[rows], self.mask[rows], self.pooled[rows])
+        return self.each(lambda part: part[rows])
 
     def to(self, device: torch.device | str) -> ItemEncoding:
         """The same encoding on another device."""
-        return ItemEncoding(self.items.to(device), self.mask.to(device), self.pooled.to(device))
+        return self.each(lambda part: part.to(device))
+
+    def at(self, dtype: torch.dtype) -> ItemEncoding:
+        """The same numbers in another precision."""
+        return self.each(lambda part: part.to(dtype) if part.is_floating_point() else part)
 
     def unsqueeze(self, axis: int) -> ItemEncoding:
         """A new leading axis (0 or 1), so that two encodings broadcast against each other."""
-        return ItemEncoding(self.items.unsqueeze(axis), self.mask.unsqueeze(axis), self.pooled.unsqueeze(axis))
+        return self.each(lambda part: part.unsqueeze(axis))
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> ItemEncoding:
+        """The encoding with every tensor changed."""
+        views = {name: change(view) for name, view in self.views.items()}
+        return ItemEncoding(
+            change(self.items), change(self.mask), change(self.pooled), change(self.gram), views, self.padded
+        )
+
+    def without_items(self) -> ItemEncoding:
+        """The same without the wide vectors (width 0), for scoring that needs only their products and views."""
+        return replace(self, items=self.items[..., :0])
 
     def trimmed(self) -> ItemEncoding:
         """Without the trailing items that are padding in every row."""
         longest = int(self.mask.flatten(0, -2).any(dim=0).nonzero().max()) + 1
-        return ItemEncoding(self.items[..., :longest, :], self.mask[..., :longest], self.pooled)
+        return ItemEncoding(
+            self.items[..., :longest, :],
+            self.mask[..., :longest],
+            self.pooled,
+            self.gram[..., :longest, :longest],
+            {name: view[..., :longest, :] for name, view in self.views.items()},
+            padded=not bool(self.mask[..., :longest].all()),
+        )
+
+
+def join_encodings(parts: Sequence[ItemEncoding]) -> ItemEncoding:
+    """One encoding of several, padded to the longest."""
+    longest = max(part.mask.shape[-1] for part in parts)
+
+    def padded(part: ItemEncoding) -> ItemEncoding:
+        more = longest - part.mask.shape[-1]
+        rows = {name: pad(view, (0, 0, 0, more)) for name, view in part.views.items()}
+        gram = pad(part.gram, (0, more, 0, more))
+        items, mask = pad(part.items, (0, 0, 0, more)), pad(part.mask, (0, more))
+        return ItemEncoding(items, mask, part.pooled, gram, rows, part.padded or more > 0)
+
+    wide = [padded(part) for part in parts]
+    return ItemEncoding(
+        torch.cat([part.items for part in wide]),
+        torch.cat([part.mask for part in wide]),
+        torch.cat([part.pooled for part in wide]),
+        torch.cat([part.gram for part in wide]),
+        {name: torch.cat([part.views[name] for part in wide]) for name in wide[0].views},
+        padded=any(part.padded for part in wide),
+    )
 
 
 @dataclass(frozen=True)
@@ -94,6 +151,31 @@ class Matcher(nn.Module, ABC):
 
         Equal leading axes score pairs one by one; `images.unsqueeze(1)` against `captions.unsqueeze(0)` scores all.
         """
+
+    def grid(self, images: ItemEncoding, captions: ItemEncoding) -> Tensor | None:
+        """What the pairs of two batches share, computed at once for all of them; None where there is nothing."""
+        del images, captions
+        return None
+
+    def score_listed(
+        self,
+        images: ItemEncoding,
+        captions: ItemEncoding,
+        rows: Int[Tensor, " pairs"],
+        columns: Int[Tensor, " pairs"],
+        grid: Tensor | None = None,
+    ) -> Scores:
+        """Score the pairs of image rows[i] and caption columns[i].
+
+        Args:
+            images: The images.
+            captions: The captions.
+            rows: For each pair the row of its image.
+            columns: For each pair the row of its caption.
+            grid: `grid(images, captions)`, where several lists of the same batch are scored.
+        """
+        del grid
+        return self.score_pairs(images[rows], captions[columns].trimmed())
 
     @abstractmethod
     def bytes_per_pair(self, regions: int, words: int) -> int:

@@ -9,13 +9,13 @@ Axes: pairs (leading, broadcast) | regions | words | dim (joint space, D) | widt
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from tshsr.alignment import attend, attention_weights
+from tshsr.alignment import attention_weights, similarities, to_unit_sums
 from tshsr.batches import CaptionBatch, ImageBatch
 from tshsr.config import TshsrConfig
 from tshsr.encoders import AttentionPooling, RegionEncoder, build_word_encoder
@@ -31,80 +31,92 @@ class Stream(nn.Module):
     """One stream: queries look at the other side, every look becomes a similarity vector, HSR reasons over them.
 
         S     = [ s(v, t; W_g) ; s(q_1, a_1; W_l) ; ... ; s(q_n, a_n; W_l) ]
-        score = sigmoid( w [r_1 ; ... ; r_{K+1}] + gamma v·t + b ),      r = the read-outs of HSR( S )
+        score = sigmoid( sum_l w_l·r_l + gamma v·t + b ),      w_l·r_l = what level l of HSR( S ) adds
 
     Args:
+        name: Under which name its views of an encoding are kept.
         config: The network's settings.
         inverse_temperature: Sharpness of this stream's attention.
     """
 
-    def __init__(self, config: TshsrConfig, inverse_temperature: float) -> None:
+    def __init__(self, name: str, config: TshsrConfig, inverse_temperature: float) -> None:
         super().__init__()
+        self.name = name
         self.inverse_temperature = inverse_temperature
-        width = config.similarity_dim
-        self.local_similarity = SimilarityVector(config.encoder.dim, width)
-        self.global_similarity = SimilarityVector(config.encoder.dim, width) if config.global_node else None
-        self.reasoning = HierarchicalReasoning(width, config.reasoning)
-        self.weight = nn.Parameter(torch.empty(config.reasoning.levels + 1, width))
+        sizes = config.encoder.dim, config.comparison_dim, config.similarity_dim
+        self.local_similarity = SimilarityVector(*sizes)
+        self.global_similarity = SimilarityVector(*sizes) if config.global_node else None
+        self.reasoning = HierarchicalReasoning(config.similarity_dim, config.reasoning)
         self.bias = nn.Parameter(torch.zeros(()))
         self.pooled_weight = nn.Parameter(torch.tensor(POOLED_WEIGHT)) if config.pooled_term else None
-        nn.init.xavier_uniform_(self.weight)
 
-    def attention(self, queries: ItemEncoding, context: ItemEncoding) -> Float[Tensor, "*pairs queries context"]:
+    def attention(
+        self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
+    ) -> Float[Tensor, "*pairs queries context"]:
         """How much each query takes from each context item."""
         return attention_weights(
-            queries.items,
-            context.items,
-            query_mask=queries.mask,
-            context_mask=context.mask,
+            similarity,
+            query_mask=queries.real,
+            context_mask=context.real,
             inverse_temperature=self.inverse_temperature,
         )
 
     def nodes(
-        self, queries: ItemEncoding, context: ItemEncoding, attention: Float[Tensor, "*pairs queries context"]
-    ) -> tuple[Float[Tensor, "*pairs nodes width"], Bool[Tensor, "*#pairs nodes"]]:
-        """The similarity vectors S and which of them are real."""
-        local = self.local_similarity(queries.items, attend(attention, context.items))
+        self,
+        similarity: Float[Tensor, "*pairs queries context"],
+        attention: Float[Tensor, "*pairs queries context"],
+        queries: ItemEncoding,
+        context: ItemEncoding,
+    ) -> tuple[Float[Tensor, "*pairs nodes width"], Bool[Tensor, "*#pairs nodes"] | None]:
+        """The similarity vectors S and which of them are real (None: all)."""
+        weights = to_unit_sums(attention, context.gram)
+        cosine_to_attended = (weights * similarity).sum(dim=-1)
+        local = self.local_similarity.to_attended(
+            queries.views[self.name], weights, context.views[self.name], cosine_to_attended
+        )
         if self.global_similarity is None:
-            return local, queries.mask
-        whole = self.global_similarity(queries.pooled, context.pooled)
-        mask = torch.cat([queries.mask.new_ones((*queries.mask.shape[:-1], 1)), queries.mask], dim=-1)
-        return torch.cat([whole[..., None, :], local], dim=-2), mask
-
-    def contributions(self, reasoning: Reasoning) -> Float[Tensor, "*pairs levels"]:
-        """What each level adds to the logit: w_l·r_l."""
-        return torch.einsum("lw,...lw->...l", self.weight, reasoning.read_outs)
+            return local, queries.real
+        pooled = (self.global_similarity.seen(side.pooled[..., None, :]) for side in (queries, context))
+        whole = self.global_similarity(*pooled, cosine(queries.pooled, context.pooled)[..., None])
+        nodes = torch.cat([whole, local], dim=-2)
+        if queries.real is None:
+            return nodes, None
+        return nodes, torch.cat([queries.mask.new_ones((*queries.mask.shape[:-1], 1)), queries.mask], dim=-1)
 
     def pooled_contribution(self, pooled: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
         """What v·t adds to the logit: gamma v·t."""
         return torch.zeros_like(pooled) if self.pooled_weight is None else self.pooled_weight * pooled
 
-    def forward(self, queries: ItemEncoding, context: ItemEncoding) -> Float[Tensor, "*pairs levels"]:
+    def forward(
+        self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
+    ) -> Float[Tensor, "*pairs levels"]:
         """The contribution of each level to the logit of each pair."""
-        nodes, mask = self.nodes(queries, context, self.attention(queries, context))
-        return self.contributions(self.reasoning(nodes, mask))
+        nodes, mask = self.nodes(similarity, self.attention(similarity, queries, context), queries, context)
+        reasoning: Reasoning = self.reasoning(nodes, mask)
+        return reasoning.contributions
 
-    def trace(self, queries: ItemEncoding, context: ItemEncoding) -> StreamTrace:
+    def trace(
+        self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
+    ) -> StreamTrace:
         """The same, with all that an explanation needs."""
-        attention = self.attention(queries, context)
-        nodes, mask = self.nodes(queries, context, attention)
+        attention = self.attention(similarity, queries, context)
+        nodes, mask = self.nodes(similarity, attention, queries, context)
         reasoning = self.reasoning(nodes, mask, traced=True)
         if reasoning.node_weights is None:
             raise RuntimeError("a traced reasoning keeps its node weights")
-        contributions = self.contributions(reasoning)
-        pooled = self.pooled_contribution(similarity(queries.pooled, context.pooled))
+        pooled = self.pooled_contribution(cosine(queries.pooled, context.pooled))
         return StreamTrace(
             attention=attention,
             node_weights=reasoning.node_weights,
-            contributions=contributions,
+            contributions=reasoning.contributions,
             pooled=pooled,
             bias=self.bias,
-            score=torch.sigmoid(contributions.sum(dim=-1) + pooled + self.bias),
+            score=torch.sigmoid(reasoning.contributions.sum(dim=-1) + pooled + self.bias),
             has_global_node=self.global_similarity is not None,
         )
 
 
-def similarity(v: Float[Tensor, "*#pairs dim"], t: Float[Tensor, "*#pairs dim"]) -> Float[Tensor, "*pairs"]:
+def cosine(v: Float[Tensor, "*#pairs dim"], t: Float[Tensor, "*#pairs dim"]) -> Float[Tensor, "*pairs"]:
     """v·t, the cosine of two pooled unit vectors."""
     return torch.einsum("...d,...d->...", v, t)
 
@@ -121,48 +133,77 @@ class Tshsr(Matcher):
         self.word_pooling = AttentionPooling(config.encoder.dim)
         self.streams = nn.ModuleDict()
         if config.streams != "region":
-            self.streams["word_stream"] = Stream(config, config.word_inverse_temperature)
+            self.streams["word_stream"] = Stream("word_stream", config, config.word_inverse_temperature)
         if config.streams != "word":
-            self.streams["region_stream"] = Stream(config, config.region_inverse_temperature)
+            self.streams["region_stream"] = Stream("region_stream", config, config.region_inverse_temperature)
         learned = config.fusion == "learned" and len(self.streams) > 1
         self.fusion = nn.Parameter(torch.zeros(len(self.streams))) if learned else None
 
     def encode_images(self, batch: ImageBatch) -> ItemEncoding:
-        """Regions in the joint space, and v."""
+        """Regions in the joint space, v, and how each stream sees them."""
         regions = self.region_encoder(batch)
-        return ItemEncoding(regions, batch.mask, self.region_pooling(regions, batch.mask))
+        return self._encoding(regions, batch.mask, self.region_pooling(regions, batch.mask))
 
     def encode_captions(self, batch: CaptionBatch) -> ItemEncoding:
-        """Words in the joint space, and t."""
+        """Words in the joint space, t, and how each stream sees them."""
         words = self.word_encoder(batch)
-        return ItemEncoding(words, batch.mask, self.word_pooling(words, batch.mask))
+        return self._encoding(words, batch.mask, self.word_pooling(words, batch.mask))
 
     def score_pairs(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
         """Scores in 0..1 by name: each stream, each level, `fused`; and `pooled` (v·t, -1..1)."""
-        pooled = similarity(images.pooled, captions.pooled)
-        scores: Scores = {}
-        parts = []
+        similarity = similarities(images.items, captions.items)
+        levels = {name: stream(*sides(name, similarity, images, captions)) for name, stream in self._streams()}
+        return self._scores(levels, cosine(images.pooled, captions.pooled))
+
+    def score_all(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
+        """Every image against every caption; in each stream the side that is looked at leads, so nothing is copied."""
+        similarity = self.grid(images, captions)
+        levels = {}
         for name, stream in self._streams():
-            levels = stream(*self._sides(name, images, captions))
-            scores[name] = torch.sigmoid(levels.sum(dim=-1) + stream.pooled_contribution(pooled) + stream.bias)
-            parts.append(torch.sigmoid(levels + stream.bias))
-        fused_levels = self._fuse(torch.stack(parts, dim=-1))
-        scores |= {f"level_{level}": fused_levels[..., level] for level in range(fused_levels.shape[-1])}
-        scores["fused"] = self._fuse(torch.stack([scores[name] for name in self.streams], dim=-1))
-        scores["pooled"] = pooled
-        return scores
+            if name == "word_stream":
+                part = stream(similarity.permute(0, 2, 3, 1), captions.unsqueeze(0), images.unsqueeze(1))
+            else:
+                part = stream(similarity.permute(2, 0, 1, 3), images.unsqueeze(0), captions.unsqueeze(1)).transpose(
+                    0, 1
+                )
+            levels[name] = part
+        return self._scores(levels, images.pooled @ captions.pooled.T)
+
+    def grid(self, images: ItemEncoding, captions: ItemEncoding) -> Float[Tensor, "images regions captions words"]:
+        """q·c of all regions with all words, one matrix product; every pair of a batch reads its part."""
+        product = images.items.flatten(0, 1) @ captions.items.flatten(0, 1).T
+        return product.view(*images.mask.shape, *captions.mask.shape)
+
+    def score_listed(
+        self,
+        images: ItemEncoding,
+        captions: ItemEncoding,
+        rows: Int[Tensor, " pairs"],
+        columns: Int[Tensor, " pairs"],
+        grid: Float[Tensor, "images regions captions words"] | None = None,
+    ) -> Scores:
+        """The pairs (rows[i], columns[i]); only what a stream compares is gathered, never the wide vectors."""
+        grid = self.grid(images, captions) if grid is None else grid
+        few = captions.without_items()[columns].trimmed()
+        similarity = grid[rows, :, columns, : few.mask.shape[-1]]
+        many = images.without_items()[rows]
+        levels = {name: stream(*sides(name, similarity, many, few)) for name, stream in self._streams()}
+        return self._scores(levels, cosine(many.pooled, few.pooled))
 
     def trace(self, images: ItemEncoding, captions: ItemEncoding) -> dict[str, StreamTrace]:
         """What each stream did with the pairs."""
-        return {name: stream.trace(*self._sides(name, images, captions)) for name, stream in self._streams()}
+        similarity = similarities(images.items, captions.items)
+        return {name: stream.trace(*sides(name, similarity, images, captions)) for name, stream in self._streams()}
 
     def bytes_per_pair(self, regions: int, words: int) -> int:
-        """Peak of temporaries: the widest stream holds about three wide rows and a dozen narrow ones a node."""
+        """Peak of temporaries: a node of the widest stream holds two vectors to compare and two similarity vectors."""
+        config = self.config
         itemsize = self.region_encoder.projection.weight.element_size()
         nodes = {"word_stream": words, "region_stream": regions}
         widest = max(nodes[name] for name in self.streams) + 1
-        per_node = 3 * self.config.encoder.dim + 12 * self.config.similarity_dim + 3 * max(regions, words)
-        return widest * per_node * itemsize
+        per_node = 2 * (config.comparison_dim or config.encoder.dim) + 2 * config.similarity_dim
+        contexts = 6 * config.similarity_dim * max(config.reasoning.seeds[: config.reasoning.levels], default=0)
+        return (widest * per_node + contexts + 6 * regions * words) * itemsize
 
     def _streams(self) -> Iterator[tuple[str, Stream]]:
         """The streams by name, as what they are."""
@@ -170,12 +211,39 @@ class Tshsr(Matcher):
             if isinstance(stream, Stream):
                 yield name, stream
 
-    def _sides(self, name: str, images: ItemEncoding, captions: ItemEncoding) -> tuple[ItemEncoding, ItemEncoding]:
-        """(queries, context) of a stream."""
-        return (captions, images) if name == "word_stream" else (images, captions)
+    def _scores(self, levels: Mapping[str, Float[Tensor, "*pairs levels"]], pooled: Float[Tensor, "*pairs"]) -> Scores:
+        """Scores by name from what each level of each stream adds to its logit."""
+        scores: Scores = {}
+        parts = []
+        for name, stream in self._streams():
+            part = levels[name]
+            scores[name] = torch.sigmoid(part.sum(dim=-1) + stream.pooled_contribution(pooled) + stream.bias)
+            parts.append(torch.sigmoid(part + stream.bias))
+        fused_levels = self._fuse(torch.stack(parts, dim=-1))
+        scores |= {f"level_{level}": fused_levels[..., level] for level in range(fused_levels.shape[-1])}
+        scores["fused"] = self._fuse(torch.stack([scores[name] for name in self.streams], dim=-1))
+        scores["pooled"] = pooled
+        return scores
 
     def _fuse(self, scores: Float[Tensor, "*pairs streams"]) -> Float[Tensor, "*pairs"]:
         """Mean of the streams, or their learned mixture."""
         if self.fusion is None:
             return scores.mean(dim=-1)
         return scores @ torch.softmax(self.fusion, dim=0)
+
+    def _encoding(
+        self,
+        items: Float[Tensor, "rows items dim"],
+        mask: Bool[Tensor, "rows items"],
+        pooled: Float[Tensor, "rows dim"],
+    ) -> ItemEncoding:
+        """All that scoring needs of one side."""
+        views = {name: stream.local_similarity.seen(items) for name, stream in self._streams()}
+        return ItemEncoding(items, mask, pooled, similarities(items, items), views, padded=not bool(mask.all()))
+
+
+def sides(
+    name: str, similarity: Float[Tensor, "*pairs regions words"], images: ItemEncoding, captions: ItemEncoding
+) -> tuple[Float[Tensor, "*pairs queries context"], ItemEncoding, ItemEncoding]:
+    """(q·c, queries, context) of a stream."""
+    return (similarity.mT, captions, images) if name == "word_stream" else (similarity, images, captions)

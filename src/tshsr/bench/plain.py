@@ -1,0 +1,175 @@
+"""The plain references that speed is compared with: the published way of scoring, written from the formulas.
+
+The evaluation code that this family of methods shares walks the captions in a Python loop and batches the images: the
+caption is repeated for every image, each stream computes its own similarities, attended vectors are normalised in the
+joint space, and every node of every step is computed. The functions here do just that, with the weights of our
+networks: the same scores, another way to them.
+
+Axes: images | regions | words | dim (joint space, D) | width (similarity vector, m).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (the field's name for it)
+from jaxtyping import Float
+from torch import Tensor
+
+from tshsr.models import ItemEncoding, Tshsr
+from tshsr.models.scan import CrossAttention, Scan, aggregated
+from tshsr.models.sgraf import AttentionFiltration, GraphReasoning, GraphStep, Sgraf, SimilarityStream
+from tshsr.models.tshsr import Stream
+from tshsr.normalisation import EPSILON
+from tshsr.reasoning import CoExploitation, ContextExtraction, ReadOut
+from tshsr.similarity import SimilarityVector
+
+CaptionRow = Float[Tensor, "words dim"]
+PlainScore = Callable[[ItemEncoding, CaptionRow, Float[Tensor, " dim"]], Float[Tensor, " images"]]
+"""(images, the words of a caption, its pooled vector) -> a score for each image."""
+
+
+def loop_over_captions(
+    score: PlainScore,
+    images: ItemEncoding,
+    captions: ItemEncoding,
+) -> Float[Tensor, "images captions"]:
+    """The published all-pairs loop: one caption at a time against a block of images without padding."""
+    columns = [
+        score(images, words[mask], pooled)
+        for words, mask, pooled in zip(captions.items, captions.mask, captions.pooled, strict=True)
+    ]
+    return torch.stack(columns, dim=1)
+
+
+def unit(rows: Float[Tensor, "*rows width"], dim: int = -1) -> Float[Tensor, "*rows width"]:
+    """Rows x / (||x|| + 1e-8), step by step as this field writes it."""
+    return torch.div(rows, torch.pow(rows, 2).sum(dim=dim, keepdim=True).sqrt() + 1e-8)
+
+
+def attended(
+    queries: Float[Tensor, "images queries dim"],
+    context: Float[Tensor, "images context dim"],
+    inverse_temperature: float,
+) -> Float[Tensor, "images queries dim"]:
+    """SCAN's cross attention: unit sums of the context, one a query."""
+    similarity = torch.bmm(context, queries.transpose(1, 2))
+    similarity = unit(F.leaky_relu(similarity, 0.1), dim=2)
+    weights = F.softmax(similarity.transpose(1, 2).contiguous() * inverse_temperature, dim=2)
+    # Context items stand in columns in the published product, so what follows reads it across its memory.
+    found = torch.bmm(context.transpose(1, 2), weights.transpose(1, 2).contiguous())
+    return unit(found.transpose(1, 2))
+
+
+def similarity_vectors(
+    similarity: SimilarityVector, x: Float[Tensor, "*rows dim"], y: Float[Tensor, "*rows dim"]
+) -> Float[Tensor, "*rows width"]:
+    """l2( W (P (x - y))^2 + u (x·y) + b )."""
+    vectors = similarity.projection(torch.pow(similarity.view(x - y), 2))
+    if similarity.cosine is not None:
+        vectors = vectors + (x * y).sum(dim=-1, keepdim=True) * similarity.cosine
+    return unit(vectors)
+
+
+def tshsr(network: Tshsr) -> PlainScore:
+    """The fused score of TSHSR by the plain formula (docs/model.md)."""
+
+    def score(images: ItemEncoding, words: CaptionRow, pooled: Float[Tensor, " dim"]) -> Float[Tensor, " images"]:
+        caption = words.unsqueeze(0).repeat(len(images), 1, 1)
+        whole = images.pooled @ pooled
+        parts = []
+        for name, stream in network.streams.items():
+            if not isinstance(stream, Stream):
+                raise TypeError(f"{name} is no stream")
+            sides = (caption, images.items) if name == "word_stream" else (images.items, caption)
+            parts.append(torch.sigmoid(stream_logit(stream, *sides) + stream.pooled_contribution(whole) + stream.bias))
+        return torch.stack(parts).mean(dim=0)
+
+    return score
+
+
+def stream_logit(
+    stream: Stream, queries: Float[Tensor, "images queries dim"], context: Float[Tensor, "images context dim"]
+) -> Float[Tensor, " images"]:
+    """The sum of the levels' contributions."""
+    found = attended(queries, context, stream.inverse_temperature)
+    nodes = similarity_vectors(stream.local_similarity, queries, found)
+    read_outs = cast(Sequence[ReadOut], stream.reasoning.read_outs)
+    total = read_out(read_outs[0], nodes)
+    for extract, update, out in zip(stream.reasoning.extractions, stream.reasoning.updates, read_outs[1:], strict=True):
+        nodes = next_level(cast(ContextExtraction, extract), cast(CoExploitation, update), nodes)
+        total = total + read_out(out, nodes)
+    return total
+
+
+def next_level(
+    extract: ContextExtraction, update: CoExploitation, nodes: Float[Tensor, "images nodes width"]
+) -> Float[Tensor, "images seeds width"]:
+    """Context extraction and co-exploitation, with [S ; C] formed."""
+    assignment = F.softmax(torch.matmul(extract.seeds, nodes.transpose(1, 2)), dim=-1)
+    context = torch.bmm(assignment, nodes)
+    neighbours = torch.cat([nodes, context], dim=1)
+    edges = F.softmax(torch.bmm(update.relation(context), neighbours.transpose(1, 2)), dim=-1)
+    message = F.relu(update.message(torch.bmm(edges, neighbours)))
+    if update.gate is not None:
+        message = torch.sigmoid(update.gate(torch.cat([context, message], dim=-1))) * message
+    return unit(context + message)
+
+
+def read_out(out: ReadOut, nodes: Float[Tensor, "images nodes width"]) -> Float[Tensor, " images"]:
+    """w·r for the read-out r of a level."""
+    beta = torch.sigmoid(out.opening(nodes)).transpose(1, 2)
+    read = torch.bmm(F.normalize(beta, p=1, dim=-1), nodes).squeeze(1)
+    return (read * out.weight).sum(dim=-1)
+
+
+def sgraf(network: Sgraf) -> PlainScore:
+    """The score of SGR or SAF in the word stream, every node of every step computed."""
+    stream = cast(SimilarityStream, network.streams["word_stream"])
+
+    def score(images: ItemEncoding, words: CaptionRow, pooled: Float[Tensor, " dim"]) -> Float[Tensor, " images"]:
+        caption = words.unsqueeze(0).repeat(len(images), 1, 1)
+        found = attended(caption, images.items, stream.inverse_temperature)
+        local = similarity_vectors(stream.local_similarity, caption, found)
+        whole = similarity_vectors(stream.global_similarity, pooled.repeat(len(images), 1), images.pooled)
+        nodes = torch.cat([whole.unsqueeze(1), local], dim=1)
+        if isinstance(stream.reasoning, GraphReasoning):
+            for step in [*stream.reasoning.steps, stream.reasoning.last]:
+                nodes = graph_step(cast(GraphStep, step), nodes)
+            read = nodes[:, 0]
+        else:
+            read = filtration(cast(AttentionFiltration, stream.reasoning), nodes)
+        return torch.sigmoid(stream.score(read)).squeeze(1)
+
+    return score
+
+
+def graph_step(step: GraphStep, nodes: Float[Tensor, "images nodes width"]) -> Float[Tensor, "images nodes width"]:
+    """relu( W softmax( (Wq S) (Wk S)^T ) S )."""
+    edges = F.softmax(torch.bmm(step.query(nodes), step.key(nodes).transpose(1, 2)), dim=-1)
+    return F.relu(step.update(torch.bmm(edges, nodes)))
+
+
+def filtration(saf: AttentionFiltration, nodes: Float[Tensor, "images nodes width"]) -> Float[Tensor, "images width"]:
+    """SAF's weighted sum of the nodes."""
+    opening = saf.opening(nodes).transpose(1, 2)
+    norm = saf.norm
+    scaled = F.batch_norm(opening, norm.running_mean, norm.running_variance, norm.weight, norm.bias, eps=EPSILON)
+    beta = F.normalize(torch.sigmoid(scaled), p=1, dim=-1)
+    return unit(torch.bmm(beta, nodes).squeeze(1))
+
+
+def scan(network: Scan) -> PlainScore:
+    """The score of SCAN's word stream, log-sum-exp or another aggregation, attended vectors formed."""
+    stream = cast(CrossAttention, network.streams["word_stream"])
+
+    def score(images: ItemEncoding, words: CaptionRow, pooled: Float[Tensor, " dim"]) -> Float[Tensor, " images"]:
+        del pooled
+        caption = words.unsqueeze(0).repeat(len(images), 1, 1)
+        cosines = F.cosine_similarity(caption, attended(caption, images.items, stream.inverse_temperature), dim=-1)
+        everything = torch.ones_like(cosines, dtype=torch.bool)
+        return aggregated(cosines, everything, stream.aggregation, stream.factor)
+
+    return score

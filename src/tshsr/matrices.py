@@ -1,0 +1,168 @@
+"""Score matrices that fill caption by caption, in memory or in files that hold more than memory does; their means.
+
+Axes: images (rows) | captions (columns).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from tshsr.errors import DataError, InputError
+from tshsr.metrics import BLOCK
+
+
+class MatricesInMemory:
+    """Named float32 matrices, written in columns.
+
+    Args:
+        shape: Images and captions.
+    """
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.shape = shape
+        self.kept: dict[str, np.ndarray] = {}
+
+    def write(self, name: str, columns: np.ndarray, scores: np.ndarray) -> None:
+        """Put the scores of some captions (images x columns) in their places."""
+        self.kept.setdefault(name, np.empty(self.shape, np.float32))[:, columns] = scores
+
+    def finish(self) -> Mapping[str, np.ndarray]:
+        """The matrices by name."""
+        return self.kept
+
+
+class MatricesInFiles:
+    """The same in files FOLDER/NAME.npy, a caption's scores in one piece (Fortran order).
+
+    Written by plain writes and not through a memory map, whose pages would count as this process's memory.
+
+    Args:
+        shape: Images and captions.
+        folder: An existing folder.
+    """
+
+    def __init__(self, shape: tuple[int, int], folder: Path) -> None:
+        self.shape = shape
+        self.folder = folder
+        self.files: dict[str, tuple[BinaryIO, int]] = {}
+
+    def write(self, name: str, columns: np.ndarray, scores: np.ndarray) -> None:
+        """Put the scores of some captions (images x columns) in their places.
+
+        Raises:
+            DataError: Where a file cannot be written.
+        """
+        try:
+            if name not in self.files:
+                self.files[name] = self._begin(name)
+            file, start = self.files[name]
+            for column, values in zip(columns, np.ascontiguousarray(scores.T, np.float32), strict=True):
+                file.seek(start + int(column) * values.nbytes)
+                file.write(values.tobytes())
+        except OSError as error:
+            raise self._refused(name, error) from None
+
+    def finish(self) -> Mapping[str, np.ndarray]:
+        """The matrices by name, each mapped from its file when it is asked for.
+
+        Raises:
+            DataError: Where the last bytes cannot be written.
+        """
+        for name, (file, _) in self.files.items():
+            try:
+                file.close()
+            except OSError as error:
+                raise self._refused(name, error) from None
+        return MappedMatrices({name: self.folder / f"{name}.npy" for name in self.files})
+
+    def _begin(self, name: str) -> tuple[BinaryIO, int]:
+        """A file with its header, and where its numbers begin."""
+        file = (self.folder / f"{name}.npy").open("wb")
+        header = {"descr": "<f4", "fortran_order": True, "shape": self.shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        return file, file.tell()
+
+    def _refused(self, name: str, error: OSError) -> DataError:
+        size = 4 * self.shape[0] * self.shape[1] / 2**20
+        return DataError(
+            f"{self.folder / name}.npy cannot be written ({error.strerror}); every score takes {size:.0f} MiB there. "
+            "Free some space or name another folder."
+        )
+
+
+class MappedMatrices(Mapping[str, np.ndarray]):
+    """Matrices in files; each is mapped anew when it is asked for, so that only what is in use is in memory.
+
+    Args:
+        paths: The file of each.
+    """
+
+    def __init__(self, paths: Mapping[str, Path]) -> None:
+        self.paths = paths
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """The matrix of that name, mapped."""
+        mapped: np.ndarray = np.load(self.paths[name], mmap_mode="r")
+        return mapped
+
+    def __iter__(self) -> Iterator[str]:
+        """The names."""
+        return iter(self.paths)
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self.paths)
+
+
+def ensemble(members: Sequence[Mapping[str, np.ndarray]], folder: Path | None = None) -> Mapping[str, np.ndarray]:
+    """The mean of several models' matrices, for the score names that all of them have.
+
+    Sums are taken in float64, so equal members average to themselves exactly. One member is given back as it is.
+
+    Args:
+        members: By score name the matrices of each model.
+        folder: Where to keep the means; None: in memory.
+
+    Raises:
+        InputError: Where there is no member, the members share no name, or their shapes differ.
+    """
+    common_shape(members)
+    if len(members) == 1:
+        return members[0]
+    names = [name for name in members[0] if all(name in member for member in members)]
+    if not names:
+        given = "; ".join(", ".join(member) for member in members)
+        raise InputError(f"the models share no score name ({given}); an ensemble averages scores of the same name.")
+    shape = common_shape(members)
+    means = MatricesInMemory(shape) if folder is None else MatricesInFiles(shape, folder)
+    for name in names:
+        matrices = [member[name] for member in members]
+        for columns in np.array_split(np.arange(shape[1]), math.ceil(shape[0] * shape[1] / BLOCK)):
+            if len(columns):
+                means.write(
+                    name, columns, np.stack([matrix[:, columns] for matrix in matrices]).mean(axis=0, dtype=np.float64)
+                )
+    return means.finish()
+
+
+def common_shape(members: Sequence[Mapping[str, np.ndarray]]) -> tuple[int, int]:
+    """Images and captions, which every matrix must share.
+
+    Raises:
+        InputError: Where there is no matrix, or a shape differs or is not images x captions.
+    """
+    named = [(name, matrix.shape) for member in members for name, matrix in member.items()]
+    if not named or not all(members):
+        raise InputError("expected at least one score matrix of every model; got none.")
+    first, shape = named[0]
+    for name, other in named:
+        if other != shape or len(other) != 2:
+            raise InputError(
+                f"scores {name!r} have shape {other}, {first!r} have {shape}; expected images x captions, all alike."
+            )
+    return shape[0], shape[1]

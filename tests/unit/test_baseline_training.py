@@ -1,0 +1,103 @@
+"""Every baseline goes the whole way: trained, kept, read back, evaluated, resumed, explained."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.small_runs import StopError, log, run, small_config, small_split, stop_at, weights
+from tshsr.config import LossConfig, ModelConfig, RunConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
+from tshsr.data.dataset import Split
+from tshsr.evaluation import evaluate
+from tshsr.explain import explain_pair
+from tshsr.retriever import Retriever
+
+ENCODER = small_config().model.encoder
+METHODS: dict[str, ModelConfig] = {
+    "vse gpo": VseConfig(encoder=ENCODER),
+    "vse mean": VseConfig(encoder=ENCODER, pooling="mean", perceptron=False, size_augmentation=0),
+    "vse attention": VseConfig(encoder=ENCODER, pooling="attention"),
+    "scan": ScanConfig(encoder=ENCODER),
+    "scan both, logsumexp": ScanConfig(encoder=ENCODER, streams="both", aggregation="logsumexp"),
+    "scan maximum": ScanConfig(encoder=ENCODER, streams="region", aggregation="max"),
+    "sgr": SgrafConfig(encoder=ENCODER, similarity_dim=6),
+    "saf": SgrafConfig(encoder=ENCODER, similarity_dim=6, reasoning="saf", region_slots=3),
+    "two streams": TwoStreamSgrConfig(encoder=ENCODER, similarity_dim=6),
+}
+STREAMS = {
+    "scan": {"word_stream"},
+    "scan both, logsumexp": {"word_stream", "region_stream"},
+    "scan maximum": {"region_stream"},
+    "sgr": {"word_stream"},
+    "saf": {"word_stream"},
+    "two streams": {"word_stream", "region_stream"},
+}
+"""Which streams a method has; none where it is not named."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Split, Split]:
+    folder = tmp_path_factory.mktemp("data")
+    return small_split(folder, "train"), small_split(folder, "dev", images=6)
+
+
+def config(method: str, *, warmup: float = 0, **training: Any) -> RunConfig:
+    """A small run of a method, with a loss on every score that it has."""
+    return replace(small_config(**training), model=METHODS[method], loss=LossConfig(levels=0, warmup_epochs=warmup))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("candidates", [0, 2])
+def test_a_baseline_learns_and_comes_back_as_it_was(
+    method: str, candidates: int, data: tuple[Split, Split], tmp_path: Path
+) -> None:
+    wanted = config(method, warmup=99, epochs=8, save_every_steps=0, evaluate_every=8, candidates=candidates)
+    result = run(wanted, data, tmp_path / "run")
+    losses = [line["loss"] for line in log(tmp_path / "run") if line["kind"] == "steps"]
+    assert losses[-1] < 0.9 * losses[0]
+    retriever = Retriever.from_pretrained(tmp_path / "run")
+    report, scores = evaluate([retriever], data[1])
+    assert report.scores["fused"].rsum == result.best_rsum
+    assert scores.keys() == {"fused", "pooled"} | STREAMS.get(method, set())
+    again = retriever.score(data[1], list(data[1].captions))
+    torch.testing.assert_close(again, torch.from_numpy(scores["fused"]), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["vse gpo", "saf", "two streams"])
+def test_an_interrupted_run_ends_with_the_same_weights_and_statistics(
+    method: str, data: tuple[Split, Split], tmp_path: Path
+) -> None:
+    wanted = config(method)
+    run(wanted, data, tmp_path / "whole")
+    with pytest.raises(StopError):
+        run(wanted, data, tmp_path / "cut", listen=stop_at(4))
+    run(wanted, data, tmp_path / "cut", resume=True)
+    assert weights(tmp_path / "whole") == weights(tmp_path / "cut")
+
+
+def test_an_ensemble_of_sgr_and_saf_is_the_mean_of_both(data: tuple[Split, Split], tmp_path: Path) -> None:
+    for method in ("sgr", "saf"):
+        run(config(method, epochs=1), data, tmp_path / method)
+    both = [Retriever.from_pretrained(tmp_path / method) for method in ("sgr", "saf")]
+    (_, mean), (_, first), (_, second) = (
+        evaluate(both, data[1]),
+        evaluate(both[:1], data[1]),
+        evaluate(both[1:], data[1]),
+    )
+    torch.testing.assert_close(mean["fused"], (first["fused"] + second["fused"]) / 2)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_explanation_tells_of_the_streams_that_there_are(
+    method: str, data: tuple[Split, Split], tmp_path: Path
+) -> None:
+    run(config(method, epochs=1), data, tmp_path / "run")
+    retriever = Retriever.from_pretrained(tmp_path / "run")
+    explanation = explain_pair(retriever, data[1].regions.read([0]), "a red dog here")
+    assert explanation.streams.keys() == STREAMS.get(method, set())
+    for name, stream in explanation.streams.items():
+        assert stream.score == pytest.approx(explanation.scores[name], rel=1e-5)
+        for level in stream.levels:
+            assert sum(level.node_weights) + (level.global_weight or 0) == pytest.approx(1, rel=1e-5)

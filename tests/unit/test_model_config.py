@@ -1,0 +1,176 @@
+"""The settings of each method: read back by their kind, refused where they make no sense, changed by a command."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import tiny
+from tshsr.commands.train import read_arguments
+from tshsr.config import (
+    LossConfig,
+    ModelConfig,
+    RunConfig,
+    ScanConfig,
+    SgrafConfig,
+    TshsrConfig,
+    TwoStreamSgrConfig,
+    VseConfig,
+    read_config,
+    write_config,
+)
+from tshsr.errors import SettingsError
+from tshsr.model_config import KINDS
+from tshsr.models import Scan, Sgraf, Tshsr, TwoStreamSgr, Vse, build_matcher
+from tshsr.recipes import RECIPES, recipe
+from tshsr.training import check_training
+
+METHODS: dict[str, tuple[ModelConfig, type]] = {
+    "tshsr": (TshsrConfig(encoder=tiny.ENCODER), Tshsr),
+    "vse": (VseConfig(encoder=tiny.ENCODER, pooling="mean"), Vse),
+    "scan": (ScanConfig(encoder=tiny.ENCODER, aggregation="max"), Scan),
+    "sgraf": (SgrafConfig(encoder=tiny.ENCODER, reasoning="saf"), Sgraf),
+    "two_stream_sgr": (TwoStreamSgrConfig(encoder=tiny.ENCODER, steps=2), TwoStreamSgr),
+}
+DATA_SETS = ("flickr30k", "coco", "flickr8k", "scenes")
+BASELINES = ("vse", "scan", "sgr", "saf", "two-stream-sgr")
+
+
+def test_every_kind_has_its_settings_here() -> None:
+    assert tuple(METHODS) == KINDS
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_settings_are_read_back_and_built_by_their_kind(kind: str, tmp_path: Path) -> None:
+    config, method = METHODS[kind]
+    path = tmp_path / "config.json"
+    path.write_text(write_config(RunConfig(model=config)))
+    again = read_config(path).model
+    assert again == config
+    assert type(build_matcher(again)) is method
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            {"kind": "clip"},
+            r"setting 'model.kind' is 'clip'; expected one of tshsr, vse, scan, sgraf, two_stream_sgr\.",
+        ),
+        ({"kind": None}, r"setting 'model.kind' is 'missing'; expected one of tshsr"),
+        ({"reasoning": "sum"}, r"setting 'model.reasoning': Input should be 'sgr' or 'saf'; got 'sum'\."),
+        ({"pooling": "gpo"}, r"setting 'model.pooling': Unexpected keyword argument; got 'gpo'\."),
+        ({"encoder": {"dims": 3}}, r"setting 'model.encoder.dims': Unexpected keyword argument; got 3\."),
+    ],
+)
+def test_settings_of_another_kind_are_one_sentence(change: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    values = json.loads(write_config(RunConfig(model=SgrafConfig())))
+    values["model"] = {name: value for name, value in (values["model"] | change).items() if value is not None}
+    path.write_text(json.dumps(values))
+    with pytest.raises(SettingsError, match=sentence):
+        read_config(path)
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        (SgrafConfig(steps=0), r"model.steps is 0; expected 1 or more"),
+        (SgrafConfig(similarity_dim=0), r"model.similarity_dim is 0; expected 1 or more"),
+        (TwoStreamSgrConfig(region_slots=-1), r"model.region_slots is -1; expected 0 or more"),
+        (SgrafConfig(pooling_dropout=1.0), r"model.pooling_dropout is 1.0; expected 0 or more, below 1"),
+        (VseConfig(size_augmentation=-0.1), r"model.size_augmentation is -0.1; expected 0 or more, below 1"),
+        (ScanConfig(word_logsumexp_factor=0), r"model.word_logsumexp_factor is 0; expected a number above 0"),
+        (
+            VseConfig(encoder=replace(tiny.ENCODER, word_dropout=1.5)),
+            r"model.encoder.word_dropout is 1.5; expected 0 or more, below 1",
+        ),
+    ],
+)
+def test_numbers_that_no_training_can_use_are_refused(model: ModelConfig, sentence: str) -> None:
+    with pytest.raises(SettingsError, match=sentence):
+        check_training(RunConfig(model=model))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_whole_and_knows_its_name(name: str) -> None:
+    config = recipe(name)
+    assert config.recipe == name
+    check_training(config)
+
+
+@pytest.mark.parametrize("method", BASELINES)
+@pytest.mark.parametrize("data", DATA_SETS)
+def test_every_baseline_has_a_recipe_for_every_data_set(method: str, data: str) -> None:
+    assert f"{method}-{data}" in RECIPES
+
+
+@pytest.mark.parametrize("method", BASELINES)
+@pytest.mark.parametrize("data", ["flickr8k", "scenes"])
+def test_small_recipes_share_the_budget_of_tshsr(method: str, data: str) -> None:
+    ours, theirs = recipe(f"tshsr-{data}"), recipe(f"{method}-{data}")
+    assert theirs.model.encoder == ours.model.encoder
+    assert theirs.optimiser == ours.optimiser
+    assert theirs.loss.warmup_epochs == ours.loss.warmup_epochs
+    if method == "vse":  # all pairs cost less than choosing among them
+        assert theirs.training == replace(ours.training, candidates=0)
+    else:
+        assert theirs.training == ours.training
+        assert theirs.loss.pooled == ours.loss.pooled, "v·t chooses the candidates"
+    assert isinstance(ours.model, TshsrConfig)
+    if isinstance(theirs.model, SgrafConfig | TwoStreamSgrConfig):
+        assert theirs.model.similarity_dim == ours.model.similarity_dim
+    if isinstance(theirs.model, TwoStreamSgrConfig):
+        assert theirs.model.word_inverse_temperature == ours.model.word_inverse_temperature
+        assert theirs.model.region_inverse_temperature == ours.model.region_inverse_temperature
+
+
+AS_PUBLISHED = {
+    # name: (learning rate, epochs, epoch of the decay, epochs on all negatives)
+    "vse-flickr30k": (5e-4, 25, 15, 1),
+    "vse-coco": (5e-4, 25, 15, 1),
+    "scan-flickr30k": (2e-4, 30, 15, 0),
+    "scan-coco": (5e-4, 20, 10, 0),
+    "sgr-flickr30k": (2e-4, 40, 30, 0),
+    "sgr-coco": (2e-4, 20, 10, 0),
+    "saf-flickr30k": (2e-4, 30, 20, 0),
+    "saf-coco": (2e-4, 20, 10, 0),
+    "two-stream-sgr-flickr30k": (5e-4, 40, 30, 3),
+    "two-stream-sgr-coco": (5e-4, 25, 15, 5),
+}
+"""Read off the authors' scripts and their defaults."""
+
+
+@pytest.mark.parametrize("name", AS_PUBLISHED)
+def test_full_size_recipes_train_as_published(name: str) -> None:
+    config = recipe(name)
+    optimiser, training, loss = config.optimiser, config.training, config.loss
+    found = (optimiser.learning_rate, training.epochs, optimiser.decay_epoch, loss.warmup_epochs)
+    assert found == AS_PUBLISHED[name]
+    assert (training.batch, training.candidates, config.model.encoder.dim) == (128, 0, 1024)
+    assert (optimiser.schedule, optimiser.decay, optimiser.clip, optimiser.warmup_steps) == ("step", 0.1, 2.0, 0)
+    assert (optimiser.name, optimiser.weight_decay) == (("adamw", 1e-4) if "vse" in name else ("adam", 0))
+    streams = 1 if "two-stream" in name else 0
+    assert loss == LossConfig(margin=0.2, streams=streams, levels=0, pooled=0, warmup_epochs=loss.warmup_epochs)
+
+
+def test_a_baselines_settings_are_changed_on_the_command_line() -> None:
+    place = ["--data", "scenes", "--out", "run"]
+    _, config = read_arguments(["sgr-flickr8k", *place, "--model.reasoning", "saf", "--model.encoder.dim", "64"])
+    expected = recipe("sgr-flickr8k")
+    encoder = replace(expected.model.encoder, dim=64)
+    assert config == replace(expected, model=replace(expected.model, reasoning="saf", encoder=encoder))
+    with pytest.raises(SettingsError, match=r"no option --model.agregation; did you mean --model.aggregation\?"):
+        read_arguments(["scan-coco", *place, "--model.agregation", "max"])
+
+
+@pytest.mark.parametrize("name", ["vse-coco", "two-stream-sgr-scenes"])
+def test_help_is_of_the_recipes_own_method(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        read_arguments([name, "--help"])
+    text = capsys.readouterr().out
+    assert ("--model.size-augmentation" in text) == (name == "vse-coco")
+    assert ("--model.steps" in text) == (name != "vse-coco")
+    assert "saf-flickr30k: SGRAF's attention filtration" in text
