@@ -5,15 +5,39 @@ Axes: pairs (leading, broadcast) | queries (who looks) | context (what they look
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F  # noqa: N812 (the field's name for it)
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+
+class _UnitRows(torch.autograd.Function):
+    """`unit` with its gradient written out, (g - u (g·u)) / ||x||: half the passes over memory, and half of it kept."""
+
+    @staticmethod
+    def forward(context: FunctionCtx, vectors: Tensor) -> Tensor:
+        """Keep the unit rows and their former lengths for the gradient."""
+        norm = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp_min_(1e-12)
+        rows: Tensor = vectors / norm
+        context.save_for_backward(rows, norm)
+        return rows
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        """What does not change the direction is taken out."""
+        rows, norm = context.saved_tensors
+        along = (gradient * rows).sum(dim=-1, keepdim=True)
+        across: Tensor = torch.addcmul(gradient, rows, along, value=-1)
+        return across.div_(norm)
 
 
 def unit(vectors: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
     """l2(x) = x / max(||x||, 1e-12): rows of length one; a zero row stays zero."""
-    return F.normalize(vectors, dim=-1)
+    rows: Tensor = _UnitRows.apply(vectors)  # type: ignore[no-untyped-call]
+    return rows
 
 
 def reusable(temporary: Tensor) -> bool:

@@ -19,7 +19,7 @@ from tshsr.mining import candidate_pairs
 from tshsr.models.matcher import ItemEncoding, Matcher, Scores
 
 LENGTH_GROUPS = 4
-"""Pairs are scored in so many groups of like caption length, so that little is padding."""
+"""Captions are scored in so many groups of like caption length, so that little is padding."""
 
 ACTIVATION_BYTES = 2**31
 """Pairs whose temporaries take more than this are scored in parts, which are computed again in the backward pass ..."""
@@ -104,29 +104,30 @@ class Objective(nn.Module):
         groups: tuple[Bool[Tensor, "images captions"], ...],
     ) -> Scores:
         """The scores of positives and groups as images x captions, 0 elsewhere."""
-        cost = self.matcher.bytes_per_pair(images.mask.shape[-1], captions.mask.shape[-1])
-        lengths = captions.mask.sum(dim=1)  # captions of like length share less padding
-        if not self.candidates:
-            order = lengths.argsort(stable=True)
-            score, count = in_parts(self.matcher.score_all, cost * len(images) * len(order))
-            blocks = [score(images, captions[some].trimmed()) for some in order.chunk(count)]
-            back = order.argsort()
-            return {name: torch.cat([block[name] for block in blocks], dim=1)[:, back] for name in blocks[0]}
         known = positives(image_of_caption, len(images)) | torch.stack(groups).any(dim=0)
-        rows, columns = known.nonzero(as_tuple=True)
-        order = lengths[columns].argsort(stable=True)
-        rows, columns = rows[order], columns[order]
-        grid = self.matcher.grid(images, captions)
-        score, count = in_parts(self.matcher.score_listed, cost * len(rows))
-        parts = [
-            score(images, captions, some, others, grid)
-            for some, others in zip(rows.chunk(count), columns.chunk(count), strict=True)
+        order = captions.mask.sum(dim=1).argsort(stable=True)  # captions of like length share less padding
+        pairs = int(known.sum()) if self.candidates else known.numel()
+        cost = self.matcher.bytes_per_pair(images.mask.shape[-1], captions.mask.shape[-1])
+        score, count = in_parts(self._score_some if self.candidates else self.matcher.score_all, cost * pairs)
+        blocks = [
+            score(images, captions[some].trimmed(), *([known[:, some]] if self.candidates else []))
+            for some in order.chunk(count)
         ]
+        back = order.argsort()
+        return {name: torch.cat([block[name] for block in blocks], dim=1)[:, back] for name in blocks[0]}
+
+    def _score_some(
+        self, images: ItemEncoding, captions: ItemEncoding, known: Bool[Tensor, "images captions"]
+    ) -> Scores:
+        """The scores of the known pairs of some captions, 0 elsewhere."""
+        rows, columns = known.nonzero(as_tuple=True)
+        grid, met, matcher = self.matcher.grid(images, captions), None, self.matcher
+        if grid is not None:
+            met = grid.flatten(0, 1).index_select(0, rows * len(captions) + columns)
+            images, captions = matcher.narrow(images), matcher.narrow(captions)
+        scores = matcher.score_listed(images[rows], captions[columns], met)
         empty = images.pooled.new_zeros(known.shape)
-        return {
-            name: empty.index_put((rows, columns), torch.cat([part[name] for part in parts]).to(empty.dtype))
-            for name in parts[0]
-        }
+        return {name: empty.index_put((rows, columns), score.to(empty.dtype)) for name, score in scores.items()}
 
     def _weight(self, name: str) -> float:
         """Weight of a score's hinge, by the score's name."""

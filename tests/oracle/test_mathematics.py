@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from tests import oracles, tiny
-from tshsr.alignment import attend, attention_weights, similarities, to_unit_sums
+from tshsr.alignment import attend, attention_weights, similarities, to_unit_sums, unit
 from tshsr.config import ReasoningConfig
 from tshsr.encoders import AttentionPooling, box_geometry
 from tshsr.losses import hinge
@@ -57,6 +57,12 @@ def test_attention_is_the_formula(queries: int, context: int) -> None:
     torch.testing.assert_close(weights, torch.tensor(expected, dtype=torch.float64), **SAME)
     attended = torch.tensor([oracles.unit(oracles.mix(row, c.tolist())) for row in expected], dtype=torch.float64)
     torch.testing.assert_close(attend(to_unit_sums(weights, similarities(c, c)), c), attended, **SAME)
+
+
+def test_the_gradient_of_unit_rows_is_that_of_the_division() -> None:
+    rows = real(4, 5).requires_grad_()
+    assert torch.autograd.gradcheck(unit, rows)
+    torch.testing.assert_close(unit(torch.zeros(2, 3)), torch.zeros(2, 3))
 
 
 def test_a_sum_of_nothing_stays_nothing() -> None:

@@ -86,7 +86,7 @@ def test_candidates_cut_the_pairs_that_are_reasoned_about(monkeypatch: pytest.Mo
     network = tiny.network()
     counted = []
     original = network.score_listed
-    monkeypatch.setattr(network, "score_listed", lambda *given: counted.append(len(given[2])) or original(*given))
+    monkeypatch.setattr(network, "score_listed", lambda *given: counted.append(len(given[0])) or original(*given))
     images, captions = tiny.images(12), tiny.captions((3,) * 12)
     result = Objective(network, LossConfig(), candidates=2)(images, captions, torch.arange(12), hardest=True, seed=0)
     result["loss"].backward()

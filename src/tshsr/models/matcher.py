@@ -51,7 +51,9 @@ class ItemEncoding:
 
     def __getitem__(self, rows: slice | Int[Tensor, " rows"]) -> ItemEncoding:
         """Some of the rows."""
-        return self.each(lambda part: part[rows])
+        if isinstance(rows, slice):
+            return self.each(lambda part: part[rows])
+        return self.each(lambda part: part.index_select(0, rows))  # its gradient adds whole rows, not single numbers
 
     def to(self, device: torch.device | str) -> ItemEncoding:
         """The same encoding on another device."""
@@ -153,29 +155,24 @@ class Matcher(nn.Module, ABC):
         """
 
     def grid(self, images: ItemEncoding, captions: ItemEncoding) -> Tensor | None:
-        """What the pairs of two batches share, computed at once for all of them; None where there is nothing."""
+        """What scoring needs of both sides, images x captions x ..., computed at once; None where there is nothing."""
         del images, captions
         return None
 
-    def score_listed(
-        self,
-        images: ItemEncoding,
-        captions: ItemEncoding,
-        rows: Int[Tensor, " pairs"],
-        columns: Int[Tensor, " pairs"],
-        grid: Tensor | None = None,
-    ) -> Scores:
-        """Score the pairs of image rows[i] and caption columns[i].
+    def narrow(self, encoding: ItemEncoding) -> ItemEncoding:
+        """An encoding without what a pair does not need where its part of the grid is at hand."""
+        return encoding
+
+    def score_listed(self, images: ItemEncoding, captions: ItemEncoding, met: Tensor | None = None) -> Scores:
+        """Score pairs one by one.
 
         Args:
-            images: The images.
-            captions: The captions.
-            rows: For each pair the row of its image.
-            columns: For each pair the row of its caption.
-            grid: `grid(images, captions)`, where several lists of the same batch are scored.
+            images: For each pair its image, as `narrow` leaves it.
+            captions: For each pair its caption, as `narrow` leaves it.
+            met: For each pair its part of `grid`; None where there is no grid.
         """
-        del grid
-        return self.score_pairs(images[rows], captions[columns].trimmed())
+        del met
+        return self.score_pairs(images, captions.trimmed())
 
     @abstractmethod
     def bytes_per_pair(self, regions: int, words: int) -> int:

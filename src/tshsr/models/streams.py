@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from tshsr.alignment import similarities
@@ -17,7 +17,7 @@ from tshsr.batches import CaptionBatch, ImageBatch
 from tshsr.config import EncoderConfig
 from tshsr.encoders import RegionEncoder, build_word_encoder, start_with_xavier
 from tshsr.models.matcher import ItemEncoding, Matcher, Scores, StreamTrace
-from tshsr.models.tshsr import cosine, sides
+from tshsr.models.tshsr import cosine, products, sides
 
 
 class ScoringStream(nn.Module, ABC):
@@ -89,7 +89,7 @@ class StreamMatcher(Matcher):
 
     def score_all(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
         """Every image against every caption; the side that is looked at leads, so nothing is copied for a pair."""
-        similarity = self.grid(images, captions)
+        similarity = products(images, captions)
         scores: Scores = {}
         for name, stream in self._streams():
             if name == "word_stream":
@@ -100,27 +100,25 @@ class StreamMatcher(Matcher):
                 scores[name] = stream(order, images.unsqueeze(0), captions.unsqueeze(1)).T
         return named(scores, images.pooled @ captions.pooled.T)
 
-    def grid(self, images: ItemEncoding, captions: ItemEncoding) -> Float[Tensor, "images regions captions words"]:
-        """q·c of all regions with all words, one matrix product; every pair of a batch reads its part."""
-        product = images.items.flatten(0, 1) @ captions.items.flatten(0, 1).T
-        return product.view(*images.mask.shape, *captions.mask.shape)
+    def grid(self, images: ItemEncoding, captions: ItemEncoding) -> Float[Tensor, "images captions regions words"]:
+        """q·c of all regions with all words, by pairs."""
+        return products(images, captions).transpose(1, 2).contiguous()
+
+    def narrow(self, encoding: ItemEncoding) -> ItemEncoding:
+        """Without the wide vectors, where no stream compares them."""
+        wide = any(stream.compares_items for _, stream in self._streams())
+        return encoding if wide else encoding.without_items()
 
     def score_listed(
-        self,
-        images: ItemEncoding,
-        captions: ItemEncoding,
-        rows: Int[Tensor, " pairs"],
-        columns: Int[Tensor, " pairs"],
-        grid: Float[Tensor, "images regions captions words"] | None = None,
+        self, images: ItemEncoding, captions: ItemEncoding, met: Float[Tensor, "pairs regions words"] | None = None
     ) -> Scores:
-        """The pairs (rows[i], columns[i]); wide vectors are gathered only where a stream compares them."""
-        grid = self.grid(images, captions) if grid is None else grid
-        if not any(stream.compares_items for _, stream in self._streams()):
-            images, captions = images.without_items(), captions.without_items()
-        many, few = images[rows], captions[columns].trimmed()
-        similarity = grid[rows, :, columns, : few.mask.shape[-1]]
-        scores = {name: stream(*sides(name, similarity, many, few)) for name, stream in self._streams()}
-        return named(scores, cosine(many.pooled, few.pooled))
+        """Pairs one by one, with their part of the grid."""
+        if met is None:
+            return self.score_pairs(images, captions)
+        few = captions.trimmed()
+        similarity = met[..., : few.mask.shape[-1]]
+        scores = {name: stream(*sides(name, similarity, images, few)) for name, stream in self._streams()}
+        return named(scores, cosine(images.pooled, few.pooled))
 
     def trace(self, images: ItemEncoding, captions: ItemEncoding) -> dict[str, StreamTrace]:
         """What each stream did with the pairs."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from tshsr.alignment import attention_weights, similarities, to_unit_sums
@@ -157,7 +157,7 @@ class Tshsr(Matcher):
 
     def score_all(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
         """Every image against every caption; in each stream the side that is looked at leads, so nothing is copied."""
-        similarity = self.grid(images, captions)
+        similarity = products(images, captions)
         levels = {}
         for name, stream in self._streams():
             if name == "word_stream":
@@ -169,26 +169,24 @@ class Tshsr(Matcher):
             levels[name] = part
         return self._scores(levels, images.pooled @ captions.pooled.T)
 
-    def grid(self, images: ItemEncoding, captions: ItemEncoding) -> Float[Tensor, "images regions captions words"]:
-        """q·c of all regions with all words, one matrix product; every pair of a batch reads its part."""
-        product = images.items.flatten(0, 1) @ captions.items.flatten(0, 1).T
-        return product.view(*images.mask.shape, *captions.mask.shape)
+    def narrow(self, encoding: ItemEncoding) -> ItemEncoding:
+        """Without the wide vectors, unless they are what the streams compare."""
+        return encoding.without_items() if self.config.comparison_dim else encoding
+
+    def grid(self, images: ItemEncoding, captions: ItemEncoding) -> Float[Tensor, "images captions regions words"]:
+        """q·c of all regions with all words, by pairs."""
+        return products(images, captions).transpose(1, 2).contiguous()
 
     def score_listed(
-        self,
-        images: ItemEncoding,
-        captions: ItemEncoding,
-        rows: Int[Tensor, " pairs"],
-        columns: Int[Tensor, " pairs"],
-        grid: Float[Tensor, "images regions captions words"] | None = None,
+        self, images: ItemEncoding, captions: ItemEncoding, met: Float[Tensor, "pairs regions words"] | None = None
     ) -> Scores:
-        """The pairs (rows[i], columns[i]); only what a stream compares is gathered, never the wide vectors."""
-        grid = self.grid(images, captions) if grid is None else grid
-        few = captions.without_items()[columns].trimmed()
-        similarity = grid[rows, :, columns, : few.mask.shape[-1]]
-        many = images.without_items()[rows]
-        levels = {name: stream(*sides(name, similarity, many, few)) for name, stream in self._streams()}
-        return self._scores(levels, cosine(many.pooled, few.pooled))
+        """Pairs one by one; with their part of the grid only what a stream compares is gathered, no wide vectors."""
+        if met is None:
+            return self.score_pairs(images, captions)
+        few = captions.trimmed()
+        similarity = met[..., : few.mask.shape[-1]]
+        levels = {name: stream(*sides(name, similarity, images, few)) for name, stream in self._streams()}
+        return self._scores(levels, cosine(images.pooled, few.pooled))
 
     def trace(self, images: ItemEncoding, captions: ItemEncoding) -> dict[str, StreamTrace]:
         """What each stream did with the pairs."""
@@ -240,6 +238,12 @@ class Tshsr(Matcher):
         """All that scoring needs of one side."""
         views = {name: stream.local_similarity.seen(items) for name, stream in self._streams()}
         return ItemEncoding(items, mask, pooled, similarities(items, items), views, padded=not bool(mask.all()))
+
+
+def products(images: ItemEncoding, captions: ItemEncoding) -> Float[Tensor, "images regions captions words"]:
+    """q·c of all regions with all words: one matrix product, of which every pair reads its part."""
+    product = images.items.flatten(0, 1) @ captions.items.flatten(0, 1).T
+    return product.view(*images.mask.shape, *captions.mask.shape)
 
 
 def sides(

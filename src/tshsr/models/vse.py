@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import assert_never
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from tshsr.alignment import similarities, unit
@@ -65,17 +65,15 @@ class Vse(Matcher):
         """v·t of all pairs, one matrix product."""
         return images.pooled @ captions.pooled.T
 
+    def narrow(self, encoding: ItemEncoding) -> ItemEncoding:
+        """The pooled vectors alone are compared."""
+        return encoding.without_items()
+
     def score_listed(
-        self,
-        images: ItemEncoding,
-        captions: ItemEncoding,
-        rows: Int[Tensor, " pairs"],
-        columns: Int[Tensor, " pairs"],
-        grid: Float[Tensor, "images captions"] | None = None,
+        self, images: ItemEncoding, captions: ItemEncoding, met: Float[Tensor, " pairs"] | None = None
     ) -> Scores:
-        """The pairs (rows[i], columns[i]) of the grid."""
-        score = (self.grid(images, captions) if grid is None else grid)[rows, columns]
-        return {"fused": score, "pooled": score}
+        """The pairs' part of the grid."""
+        return self.score_pairs(images, captions) if met is None else {"fused": met, "pooled": met}
 
     def bytes_per_pair(self, regions: int, words: int) -> int:
         """A score is all that a pair needs; the sizes of both sides do not matter."""

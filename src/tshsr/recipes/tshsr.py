@@ -12,7 +12,7 @@ def tshsr_flickr30k() -> RunConfig:
         model=TshsrConfig(),
         loss=LossConfig(warmup_epochs=2),
         optimiser=OptimiserConfig(learning_rate=2e-4, schedule="step", decay_epoch=30, warmup_steps=500),
-        training=TrainingConfig(epochs=40, batch=128, candidates=16),
+        training=TrainingConfig(epochs=40, batch=128, candidates=8),
     )
 
 
@@ -23,7 +23,7 @@ def tshsr_coco() -> RunConfig:
         model=TshsrConfig(),
         loss=LossConfig(warmup_epochs=1),
         optimiser=OptimiserConfig(learning_rate=2e-4, schedule="step", decay_epoch=10, warmup_steps=500),
-        training=TrainingConfig(epochs=20, batch=128, candidates=16, dev_images=1000),
+        training=TrainingConfig(epochs=20, batch=128, candidates=8, dev_images=1000),
     )
 
 
