@@ -69,6 +69,9 @@ class Objective(nn.Module):
 
         Returns:
             `loss`, each score's hinge by name, and `spread`: the deviation of the fused scores (0 is collapse).
+
+        Raises:
+            SettingsError: Where only scores that this method does not have weigh anything.
         """
         encoded_images = self.matcher.encode_images(images)
         encoded_captions = self.matcher.encode_captions(captions)
@@ -83,6 +86,10 @@ class Objective(nn.Module):
             for name, score in scores.items()
             if self._weight(name) > 0
         }
+        if not parts:
+            raise SettingsError(
+                f"the weight of every score of this method ({', '.join(scores)}) is 0; set one of them, such as loss.fused."
+            )
         total = torch.stack([self._weight(name) * part for name, part in parts.items()]).sum()
         known = scores["fused"].detach()[positives(image_of_caption, len(images)) | torch.stack(groups).any(dim=0)]
         return {"loss": total, **{name: part.detach() for name, part in parts.items()}, "spread": known.float().std()}

@@ -5,9 +5,11 @@ import torch
 
 from tests import tiny
 from tshsr.batches import CaptionBatch, ImageBatch
-from tshsr.config import LossConfig
+from tshsr.config import LossConfig, ScanConfig
+from tshsr.errors import SettingsError
 from tshsr.losses import hinge
 from tshsr.mining import candidate_pairs
+from tshsr.models import build_matcher
 from tshsr.objective import Objective, positives
 
 IMAGE_OF_CAPTION = torch.tensor([0, 1, 2, 2])
@@ -112,3 +114,10 @@ def test_a_single_candidate_is_random_and_gives_its_hinge_alone() -> None:
     assert not mined.any()
     expected = hinge(scores["fused"], IMAGE_OF_CAPTION, margin=0.2, hardest=True, scored=random)
     torch.testing.assert_close(result["fused"], expected, **AS_FLOAT32)
+
+
+def test_weights_on_scores_that_a_method_has_not_are_refused() -> None:
+    network = build_matcher(ScanConfig(encoder=tiny.ENCODER)).double()
+    objective = Objective(network, LossConfig(fused=0, streams=0, levels=1, pooled=0))
+    with pytest.raises(SettingsError, match=r"every score of this method \(word_stream, fused, pooled\) is 0; set one"):
+        objective(*batch(), hardest=True, seed=0)

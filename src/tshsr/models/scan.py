@@ -11,10 +11,11 @@ from typing import Literal, assert_never
 import torch
 import torch.nn.functional as F  # noqa: N812 (the field's name for it)
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from tshsr.alignment import masked_softmax, to_unit_sums
 from tshsr.config import ScanConfig
+from tshsr.encoders import start_with_xavier
 from tshsr.models.matcher import ItemEncoding, StreamTrace
 from tshsr.models.streams import ScoringStream, StreamMatcher
 from tshsr.pooling import MeanPooling
@@ -27,17 +28,19 @@ class Scan(StreamMatcher):
     """score = the mean of its streams' scores; v and t, for a first stage, are means of regions and of words."""
 
     def __init__(self, config: ScanConfig) -> None:
-        streams = {}
+        super().__init__(config.encoder)
+        start_with_xavier(self.region_encoder)
+        self.config = config
+        self.region_pooling, self.word_pooling = MeanPooling(), MeanPooling()
+        self.streams = nn.ModuleDict()
         if config.streams != "region":
-            streams["word_stream"] = CrossAttention(
+            self.streams["word_stream"] = CrossAttention(
                 config, config.word_inverse_temperature, config.word_logsumexp_factor
             )
         if config.streams != "word":
-            streams["region_stream"] = CrossAttention(
+            self.streams["region_stream"] = CrossAttention(
                 config, config.region_inverse_temperature, config.region_logsumexp_factor
             )
-        super().__init__(config.encoder, streams, MeanPooling(), MeanPooling())
-        self.config = config
 
 
 class CrossAttention(ScoringStream):

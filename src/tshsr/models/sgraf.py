@@ -229,15 +229,14 @@ class Sgraf(StreamMatcher):
     """The word stream with SGR or SAF; the ensemble that the authors call SGRAF is the mean of one run of each."""
 
     def __init__(self, config: SgrafConfig) -> None:
-        width = config.similarity_dim
-        reasoning = GraphReasoning(width, config.steps) if config.reasoning == "sgr" else AttentionFiltration(width)
-        stream = SimilarityStream(config.encoder.dim, width, reasoning, config.inverse_temperature)
-        super().__init__(
-            config.encoder,
-            {"word_stream": stream},
-            *build_poolings(config.encoder.dim, config.pooling_dropout, config.region_slots),
-        )
+        super().__init__(config.encoder)
+        start_with_xavier(self.region_encoder)
         self.config = config
+        dim, width = config.encoder.dim, config.similarity_dim
+        self.region_pooling, self.word_pooling = build_poolings(dim, config.pooling_dropout, config.region_slots)
+        reasoning = GraphReasoning(width, config.steps) if config.reasoning == "sgr" else AttentionFiltration(width)
+        stream = SimilarityStream(dim, width, reasoning, config.inverse_temperature)
+        self.streams = nn.ModuleDict({"word_stream": stream})
 
 
 def build_poolings(dim: int, dropout: float, slots: int) -> tuple[SelfAttentionPooling, SelfAttentionPooling]:

@@ -1,4 +1,4 @@
-"""What the baselines with streams share: each stream turns q·c into a score, and the fused score is their mean.
+"""What the methods with streams share: each stream looks from one side at the other and makes something of every pair.
 
 Axes: pairs (leading, broadcast) | queries (who looks) | context (what they look at) | dim (joint space).
 """
@@ -15,25 +15,29 @@ from torch import Tensor, nn
 from tshsr.alignment import similarities
 from tshsr.batches import CaptionBatch, ImageBatch
 from tshsr.config import EncoderConfig
-from tshsr.encoders import RegionEncoder, build_word_encoder, start_with_xavier
+from tshsr.encoders import RegionEncoder, build_word_encoder
 from tshsr.models.matcher import ItemEncoding, Matcher, Scores, StreamTrace
-from tshsr.models.tshsr import cosine, products, sides
 
 
 class ScoringStream(nn.Module, ABC):
-    """One stream: queries look at the context, and all looks together give one score.
+    """One stream: queries look at the context, and all looks together give one score, or what it is the sum of.
 
     Attributes:
-        compares_items: Whether a score needs the wide vectors themselves; products of them are enough otherwise.
+        compares_items: Whether a score needs the wide vectors themselves; products and views are enough otherwise.
     """
 
     compares_items: bool = True
 
+    def view(self, items: Float[Tensor, "rows items dim"]) -> Float[Tensor, "rows items _"] | None:
+        """What the stream wants of the items of one side alone, once; None where that is the items themselves."""
+        del items
+        return None
+
     @abstractmethod
     def forward(
         self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
-    ) -> Float[Tensor, "*pairs"]:
-        """The score of each pair."""
+    ) -> Float[Tensor, ...]:
+        """The score of each pair, or its terms (one more axis)."""
 
     @abstractmethod
     def trace(
@@ -47,58 +51,56 @@ class ScoringStream(nn.Module, ABC):
 
 
 class StreamMatcher(Matcher):
-    """Encoders, poolings for `v·t`, and one or two streams.
+    """Encoders, and one or two streams; a method adds its poolings for `v·t` and its streams.
 
     Args:
         encoder: Settings of the encoders.
-        streams: By name: `word_stream`, `region_stream`.
+
+    Attributes:
         region_pooling: Makes v of regions.
         word_pooling: Makes t of words.
+        streams: By name: `word_stream`, `region_stream`.
     """
 
-    def __init__(
-        self,
-        encoder: EncoderConfig,
-        streams: Mapping[str, ScoringStream],
-        region_pooling: nn.Module,
-        word_pooling: nn.Module,
-    ) -> None:
+    region_pooling: nn.Module
+    word_pooling: nn.Module
+    streams: nn.ModuleDict
+
+    def __init__(self, encoder: EncoderConfig) -> None:
         super().__init__()
         self.region_encoder = RegionEncoder(encoder)
         self.word_encoder = build_word_encoder(encoder)
-        start_with_xavier(self.region_encoder)
-        self.region_pooling = region_pooling
-        self.word_pooling = word_pooling
-        self.streams = nn.ModuleDict(streams)
+
+    def combine(self, parts: Mapping[str, Tensor], pooled: Float[Tensor, "*pairs"]) -> Scores:
+        """Scores by name from what each stream made of the pairs: each stream's, their mean `fused`, and `pooled`."""
+        return {**parts, "fused": torch.stack(list(parts.values())).mean(dim=0), "pooled": pooled}
 
     def encode_images(self, batch: ImageBatch) -> ItemEncoding:
-        """Regions in the joint space, and v."""
+        """Regions in the joint space, v, and how each stream sees them."""
         regions = self.region_encoder(batch)
-        return encoding(regions, batch.mask, self.region_pooling(regions, batch.mask))
+        return self._encoding(regions, batch.mask, self.region_pooling(regions, batch.mask))
 
     def encode_captions(self, batch: CaptionBatch) -> ItemEncoding:
-        """Words in the joint space, and t."""
+        """Words in the joint space, t, and how each stream sees them."""
         words = self.word_encoder(batch)
-        return encoding(words, batch.mask, self.word_pooling(words, batch.mask))
+        return self._encoding(words, batch.mask, self.word_pooling(words, batch.mask))
 
     def score_pairs(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
-        """The score of each stream, their mean as `fused`, and `pooled` (v·t)."""
-        similarity = similarities(images.items, captions.items)
-        scores = {name: stream(*sides(name, similarity, images, captions)) for name, stream in self._streams()}
-        return named(scores, cosine(images.pooled, captions.pooled))
+        """Scores by name, as `combine` gives them."""
+        return self._score(similarities(images.items, captions.items), images, captions)
 
     def score_all(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
         """Every image against every caption; the side that is looked at leads, so nothing is copied for a pair."""
         similarity = products(images, captions)
-        scores: Scores = {}
+        parts = {}
         for name, stream in self._streams():
             if name == "word_stream":
                 order = similarity.permute(0, 2, 3, 1)
-                scores[name] = stream(order, captions.unsqueeze(0), images.unsqueeze(1))
+                parts[name] = stream(order, captions.unsqueeze(0), images.unsqueeze(1))
             else:
                 order = similarity.permute(2, 0, 1, 3)
-                scores[name] = stream(order, images.unsqueeze(0), captions.unsqueeze(1)).T
-        return named(scores, images.pooled @ captions.pooled.T)
+                parts[name] = stream(order, images.unsqueeze(0), captions.unsqueeze(1)).transpose(0, 1)
+        return self.combine(parts, images.pooled @ captions.pooled.T)
 
     def grid(self, images: ItemEncoding, captions: ItemEncoding) -> Float[Tensor, "images captions regions words"]:
         """q·c of all regions with all words, by pairs."""
@@ -116,9 +118,7 @@ class StreamMatcher(Matcher):
         if met is None:
             return self.score_pairs(images, captions)
         few = captions.trimmed()
-        similarity = met[..., : few.mask.shape[-1]]
-        scores = {name: stream(*sides(name, similarity, images, few)) for name, stream in self._streams()}
-        return named(scores, cosine(images.pooled, few.pooled))
+        return self._score(met[..., : few.mask.shape[-1]], images, few)
 
     def trace(self, images: ItemEncoding, captions: ItemEncoding) -> dict[str, StreamTrace]:
         """What each stream did with the pairs."""
@@ -131,20 +131,44 @@ class StreamMatcher(Matcher):
         held = max(stream.numbers_per_pair(*sizes[name]) for name, stream in self._streams())
         return (held + regions * words) * self.region_encoder.projection.weight.element_size()
 
+    def _score(
+        self, similarity: Float[Tensor, "*pairs regions words"], images: ItemEncoding, captions: ItemEncoding
+    ) -> Scores:
+        """Scores of pairs whose products are at hand."""
+        parts = {name: stream(*sides(name, similarity, images, captions)) for name, stream in self._streams()}
+        return self.combine(parts, cosine(images.pooled, captions.pooled))
+
     def _streams(self) -> Iterator[tuple[str, ScoringStream]]:
         """The streams by name, as what they are."""
         for name, stream in self.streams.items():
             if isinstance(stream, ScoringStream):
                 yield name, stream
 
+    def _encoding(
+        self,
+        items: Float[Tensor, "rows items dim"],
+        mask: Bool[Tensor, "rows items"],
+        pooled: Float[Tensor, "rows dim"],
+    ) -> ItemEncoding:
+        """All that scoring needs of one side."""
+        seen = {name: stream.view(items) for name, stream in self._streams()}
+        views = {name: view for name, view in seen.items() if view is not None}
+        return ItemEncoding(items, mask, pooled, similarities(items, items), views, padded=not bool(mask.all()))
 
-def named(streams: Scores, pooled: Float[Tensor, "*pairs"]) -> Scores:
-    """The scores that the interface asks for."""
-    return {**streams, "fused": torch.stack(list(streams.values())).mean(dim=0), "pooled": pooled}
+
+def cosine(v: Float[Tensor, "*#pairs dim"], t: Float[Tensor, "*#pairs dim"]) -> Float[Tensor, "*pairs"]:
+    """v·t, the cosine of two pooled unit vectors."""
+    return torch.einsum("...d,...d->...", v, t)
 
 
-def encoding(
-    items: Float[Tensor, "rows items dim"], mask: Bool[Tensor, "rows items"], pooled: Float[Tensor, "rows dim"]
-) -> ItemEncoding:
-    """One side as the interface asks for it."""
-    return ItemEncoding(items, mask, pooled, similarities(items, items), padded=not bool(mask.all()))
+def products(images: ItemEncoding, captions: ItemEncoding) -> Float[Tensor, "images regions captions words"]:
+    """q·c of all regions with all words: one matrix product, of which every pair reads its part."""
+    product = images.items.flatten(0, 1) @ captions.items.flatten(0, 1).T
+    return product.view(*images.mask.shape, *captions.mask.shape)
+
+
+def sides(
+    name: str, similarity: Float[Tensor, "*pairs regions words"], images: ItemEncoding, captions: ItemEncoding
+) -> tuple[Float[Tensor, "*pairs queries context"], ItemEncoding, ItemEncoding]:
+    """(q·c, queries, context) of a stream."""
+    return (similarity.mT, captions, images) if name == "word_stream" else (similarity, images, captions)

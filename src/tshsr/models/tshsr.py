@@ -9,17 +9,17 @@ Axes: pairs (leading, broadcast) | regions | words | dim (joint space, D) | widt
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from tshsr.alignment import attention_weights, similarities, to_unit_sums
-from tshsr.batches import CaptionBatch, ImageBatch
+from tshsr.alignment import attention_weights, to_unit_sums
 from tshsr.config import TshsrConfig
-from tshsr.encoders import AttentionPooling, RegionEncoder, build_word_encoder
-from tshsr.models.matcher import ItemEncoding, Matcher, Scores, StreamTrace
+from tshsr.encoders import AttentionPooling
+from tshsr.models.matcher import ItemEncoding, Scores, StreamTrace
+from tshsr.models.streams import ScoringStream, StreamMatcher, cosine
 from tshsr.reasoning import HierarchicalReasoning, Reasoning
 from tshsr.similarity import SimilarityVector
 
@@ -27,7 +27,7 @@ POOLED_WEIGHT = 5.0
 """Where the learned weight gamma of v·t begins: a margin of 0.2 in v·t then moves the logit by 1."""
 
 
-class Stream(nn.Module):
+class Stream(ScoringStream):
     """One stream: queries look at the other side, every look becomes a similarity vector, HSR reasons over them.
 
         S     = [ s(v, t; W_g) ; s(q_1, a_1; W_l) ; ... ; s(q_n, a_n; W_l) ]
@@ -42,6 +42,8 @@ class Stream(nn.Module):
     def __init__(self, name: str, config: TshsrConfig, inverse_temperature: float) -> None:
         super().__init__()
         self.name = name
+        self.config = config
+        self.compares_items = not config.comparison_dim
         self.inverse_temperature = inverse_temperature
         sizes = config.encoder.dim, config.comparison_dim, config.similarity_dim
         self.local_similarity = SimilarityVector(*sizes)
@@ -49,6 +51,10 @@ class Stream(nn.Module):
         self.reasoning = HierarchicalReasoning(config.similarity_dim, config.reasoning)
         self.bias = nn.Parameter(torch.zeros(()))
         self.pooled_weight = nn.Parameter(torch.tensor(POOLED_WEIGHT)) if config.pooled_term else None
+
+    def view(self, items: Float[Tensor, "rows items dim"]) -> Float[Tensor, "rows items comparison"]:
+        """How this stream sees the items of one side."""
+        return self.local_similarity.seen(items)
 
     def attention(
         self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
@@ -115,20 +121,20 @@ class Stream(nn.Module):
             has_global_node=self.global_similarity is not None,
         )
 
+    def numbers_per_pair(self, queries: int, context: int) -> int:
+        """A node holds two vectors to compare and two similarity vectors, a context node half a dozen."""
+        config = self.config
+        per_node = 2 * (config.comparison_dim or config.encoder.dim) + 2 * config.similarity_dim
+        contexts = 6 * config.similarity_dim * max(config.reasoning.seeds[: config.reasoning.levels], default=0)
+        return (queries + 1) * per_node + contexts + 6 * queries * context
 
-def cosine(v: Float[Tensor, "*#pairs dim"], t: Float[Tensor, "*#pairs dim"]) -> Float[Tensor, "*pairs"]:
-    """v·t, the cosine of two pooled unit vectors."""
-    return torch.einsum("...d,...d->...", v, t)
 
-
-class Tshsr(Matcher):
+class Tshsr(StreamMatcher):
     """Both streams and their fusion, trained end to end from one loss."""
 
     def __init__(self, config: TshsrConfig) -> None:
-        super().__init__()
+        super().__init__(config.encoder)
         self.config = config
-        self.region_encoder = RegionEncoder(config.encoder)
-        self.word_encoder = build_word_encoder(config.encoder)
         self.region_pooling = AttentionPooling(config.encoder.dim)
         self.word_pooling = AttentionPooling(config.encoder.dim)
         self.streams = nn.ModuleDict()
@@ -139,85 +145,17 @@ class Tshsr(Matcher):
         learned = config.fusion == "learned" and len(self.streams) > 1
         self.fusion = nn.Parameter(torch.zeros(len(self.streams))) if learned else None
 
-    def encode_images(self, batch: ImageBatch) -> ItemEncoding:
-        """Regions in the joint space, v, and how each stream sees them."""
-        regions = self.region_encoder(batch)
-        return self._encoding(regions, batch.mask, self.region_pooling(regions, batch.mask))
-
-    def encode_captions(self, batch: CaptionBatch) -> ItemEncoding:
-        """Words in the joint space, t, and how each stream sees them."""
-        words = self.word_encoder(batch)
-        return self._encoding(words, batch.mask, self.word_pooling(words, batch.mask))
-
-    def score_pairs(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
+    def combine(self, parts: Mapping[str, Float[Tensor, "*pairs levels"]], pooled: Float[Tensor, "*pairs"]) -> Scores:
         """Scores in 0..1 by name: each stream, each level, `fused`; and `pooled` (v·t, -1..1)."""
-        similarity = similarities(images.items, captions.items)
-        levels = {name: stream(*sides(name, similarity, images, captions)) for name, stream in self._streams()}
-        return self._scores(levels, cosine(images.pooled, captions.pooled))
-
-    def score_all(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
-        """Every image against every caption; in each stream the side that is looked at leads, so nothing is copied."""
-        similarity = products(images, captions)
-        levels = {}
-        for name, stream in self._streams():
-            if name == "word_stream":
-                part = stream(similarity.permute(0, 2, 3, 1), captions.unsqueeze(0), images.unsqueeze(1))
-            else:
-                part = stream(similarity.permute(2, 0, 1, 3), images.unsqueeze(0), captions.unsqueeze(1)).transpose(
-                    0, 1
-                )
-            levels[name] = part
-        return self._scores(levels, images.pooled @ captions.pooled.T)
-
-    def narrow(self, encoding: ItemEncoding) -> ItemEncoding:
-        """Without the wide vectors, unless they are what the streams compare."""
-        return encoding.without_items() if self.config.comparison_dim else encoding
-
-    def grid(self, images: ItemEncoding, captions: ItemEncoding) -> Float[Tensor, "images captions regions words"]:
-        """q·c of all regions with all words, by pairs."""
-        return products(images, captions).transpose(1, 2).contiguous()
-
-    def score_listed(
-        self, images: ItemEncoding, captions: ItemEncoding, met: Float[Tensor, "pairs regions words"] | None = None
-    ) -> Scores:
-        """Pairs one by one; with their part of the grid only what a stream compares is gathered, no wide vectors."""
-        if met is None:
-            return self.score_pairs(images, captions)
-        few = captions.trimmed()
-        similarity = met[..., : few.mask.shape[-1]]
-        levels = {name: stream(*sides(name, similarity, images, few)) for name, stream in self._streams()}
-        return self._scores(levels, cosine(images.pooled, few.pooled))
-
-    def trace(self, images: ItemEncoding, captions: ItemEncoding) -> dict[str, StreamTrace]:
-        """What each stream did with the pairs."""
-        similarity = similarities(images.items, captions.items)
-        return {name: stream.trace(*sides(name, similarity, images, captions)) for name, stream in self._streams()}
-
-    def bytes_per_pair(self, regions: int, words: int) -> int:
-        """Peak of temporaries: a node of the widest stream holds two vectors to compare and two similarity vectors."""
-        config = self.config
-        itemsize = self.region_encoder.projection.weight.element_size()
-        nodes = {"word_stream": words, "region_stream": regions}
-        widest = max(nodes[name] for name in self.streams) + 1
-        per_node = 2 * (config.comparison_dim or config.encoder.dim) + 2 * config.similarity_dim
-        contexts = 6 * config.similarity_dim * max(config.reasoning.seeds[: config.reasoning.levels], default=0)
-        return (widest * per_node + contexts + 6 * regions * words) * itemsize
-
-    def _streams(self) -> Iterator[tuple[str, Stream]]:
-        """The streams by name, as what they are."""
-        for name, stream in self.streams.items():
-            if isinstance(stream, Stream):
-                yield name, stream
-
-    def _scores(self, levels: Mapping[str, Float[Tensor, "*pairs levels"]], pooled: Float[Tensor, "*pairs"]) -> Scores:
-        """Scores by name from what each level of each stream adds to its logit."""
         scores: Scores = {}
-        parts = []
-        for name, stream in self._streams():
-            part = levels[name]
+        by_stream = []
+        for name, stream in self.streams.items():
+            if not isinstance(stream, Stream):
+                raise TypeError(f"{name} is no stream of TSHSR")
+            part = parts[name]
             scores[name] = torch.sigmoid(part.sum(dim=-1) + stream.pooled_contribution(pooled) + stream.bias)
-            parts.append(torch.sigmoid(part + stream.bias))
-        fused_levels = self._fuse(torch.stack(parts, dim=-1))
+            by_stream.append(torch.sigmoid(part + stream.bias))
+        fused_levels = self._fuse(torch.stack(by_stream, dim=-1))
         scores |= {f"level_{level}": fused_levels[..., level] for level in range(fused_levels.shape[-1])}
         scores["fused"] = self._fuse(torch.stack([scores[name] for name in self.streams], dim=-1))
         scores["pooled"] = pooled
@@ -228,26 +166,3 @@ class Tshsr(Matcher):
         if self.fusion is None:
             return scores.mean(dim=-1)
         return scores @ torch.softmax(self.fusion, dim=0)
-
-    def _encoding(
-        self,
-        items: Float[Tensor, "rows items dim"],
-        mask: Bool[Tensor, "rows items"],
-        pooled: Float[Tensor, "rows dim"],
-    ) -> ItemEncoding:
-        """All that scoring needs of one side."""
-        views = {name: stream.local_similarity.seen(items) for name, stream in self._streams()}
-        return ItemEncoding(items, mask, pooled, similarities(items, items), views, padded=not bool(mask.all()))
-
-
-def products(images: ItemEncoding, captions: ItemEncoding) -> Float[Tensor, "images regions captions words"]:
-    """q·c of all regions with all words: one matrix product, of which every pair reads its part."""
-    product = images.items.flatten(0, 1) @ captions.items.flatten(0, 1).T
-    return product.view(*images.mask.shape, *captions.mask.shape)
-
-
-def sides(
-    name: str, similarity: Float[Tensor, "*pairs regions words"], images: ItemEncoding, captions: ItemEncoding
-) -> tuple[Float[Tensor, "*pairs queries context"], ItemEncoding, ItemEncoding]:
-    """(q·c, queries, context) of a stream."""
-    return (similarity.mT, captions, images) if name == "word_stream" else (similarity, images, captions)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from tshsr.config import TwoStreamSgrConfig
+from tshsr.encoders import start_with_xavier
 from tshsr.models.sgraf import GraphReasoning, SimilarityStream, build_poolings
 from tshsr.models.streams import StreamMatcher
 
@@ -19,10 +22,14 @@ class TwoStreamSgr(StreamMatcher):
             "word_stream": config.word_inverse_temperature,
             "region_stream": config.region_inverse_temperature,
         }
-        dim, width = config.encoder.dim, config.similarity_dim
-        streams = {
-            name: SimilarityStream(dim, width, GraphReasoning(width, config.steps), temperature)
-            for name, temperature in temperatures.items()
-        }
-        super().__init__(config.encoder, streams, *build_poolings(dim, config.pooling_dropout, config.region_slots))
+        super().__init__(config.encoder)
+        start_with_xavier(self.region_encoder)
         self.config = config
+        dim, width = config.encoder.dim, config.similarity_dim
+        self.region_pooling, self.word_pooling = build_poolings(dim, config.pooling_dropout, config.region_slots)
+        self.streams = nn.ModuleDict(
+            {
+                name: SimilarityStream(dim, width, GraphReasoning(width, config.steps), temperature)
+                for name, temperature in temperatures.items()
+            }
+        )

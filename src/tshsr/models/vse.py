@@ -17,7 +17,7 @@ from tshsr.batches import CaptionBatch, ImageBatch
 from tshsr.config import VseConfig
 from tshsr.encoders import AttentionPooling, RegionEncoder, build_word_encoder, start_with_xavier
 from tshsr.models.matcher import ItemEncoding, Matcher, Scores
-from tshsr.models.tshsr import cosine
+from tshsr.models.streams import cosine
 from tshsr.normalisation import MaskedBatchNorm
 from tshsr.pooling import GeneralisedPooling, MeanPooling
 
