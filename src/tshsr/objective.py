@@ -88,7 +88,7 @@ class Objective(nn.Module):
         }
         if not parts:
             raise SettingsError(
-                f"the weight of every score of this method ({', '.join(scores)}) is 0; set one of them, such as loss.fused."
+                f"the weight of every score of this method ({', '.join(scores)}) is 0; set one, such as loss.fused."
             )
         total = torch.stack([self._weight(name) * part for name, part in parts.items()]).sum()
         known = scores["fused"].detach()[positives(image_of_caption, len(images)) | torch.stack(groups).any(dim=0)]

@@ -118,6 +118,6 @@ def test_a_single_candidate_is_random_and_gives_its_hinge_alone() -> None:
 
 def test_weights_on_scores_that_a_method_has_not_are_refused() -> None:
     network = build_matcher(ScanConfig(encoder=tiny.ENCODER)).double()
-    objective = Objective(network, LossConfig(fused=0, streams=0, levels=1, pooled=0))
+    objective = Objective(network, LossConfig(fused=0.0, streams=0.0, levels=1.0, pooled=0.0))
     with pytest.raises(SettingsError, match=r"every score of this method \(word_stream, fused, pooled\) is 0; set one"):
         objective(*batch(), hardest=True, seed=0)
