@@ -158,13 +158,17 @@ def score_encoded(
 def score_block(matcher: Matcher, images: ItemEncoding, captions: ItemEncoding, budget: Budget) -> Scores:
     """All pairs of two blocks, in tiles; the scores stay on their device, so that nothing waits for it."""
     result: Scores = {}
-    lengths: list[int] = captions.mask.sum(dim=1).tolist()
+    places = torch.arange(1, captions.mask.shape[-1] + 1, device=captions.mask.device)
+    ends, real = (captions.mask * places).amax(dim=1), captions.mask.sum(dim=1)
+    # The one time that a block waits for a GPU. A caption may have holes, though none of ours has.
+    lengths, holes = ends.tolist(), bool((ends > real).any())
     left = 0
     while left < len(captions):
         cost = matcher.bytes_per_pair(images.mask.shape[-1], lengths[left])
         wide = tile_shape(cost, len(images), len(captions) - left, tile_bytes(images, cost, budget))[1]
         wide = alike(lengths[left : left + wide])
-        part = captions[left : left + wide].trimmed()
+        some = lengths[left : left + wide]
+        part = captions[left : left + wide].cut(max(some), padded=holes or min(some) < max(some))
         cost = matcher.bytes_per_pair(images.mask.shape[-1], part.mask.shape[-1])
         tall = max(1, min(len(images), tile_bytes(images, cost, budget) // (cost * wide)))
         for top in range(0, len(images), tall):

@@ -79,15 +79,19 @@ class ItemEncoding:
         return replace(self, items=self.items[..., :0])
 
     def trimmed(self) -> ItemEncoding:
-        """Without the trailing items that are padding in every row."""
+        """Without the trailing items that are padding in every row; waits for a GPU."""
         longest = int(self.mask.flatten(0, -2).any(dim=0).nonzero().max()) + 1
+        return self.cut(longest, padded=not bool(self.mask[..., :longest].all()))
+
+    def cut(self, longest: int, *, padded: bool) -> ItemEncoding:
+        """The first items of every row, where it is known that the others are padding, and whether any is left."""
         return ItemEncoding(
             self.items[..., :longest, :],
             self.mask[..., :longest],
             self.pooled,
             self.gram[..., :longest, :longest],
             {name: view[..., :longest, :] for name, view in self.views.items()},
-            padded=not bool(self.mask[..., :longest].all()),
+            padded=padded,
         )
 
 
