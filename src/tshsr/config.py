@@ -82,7 +82,8 @@ class TrainingConfig:
     accumulate: int = 1
     """Batches whose gradients are added up before a step."""
     candidates: int = 0
-    """Negatives scored per image and per caption, half mined by v·t, half random; 0 scores all pairs of a batch."""
+    """Negatives scored per image and per caption: random in the warm-up, then half mined by v·t, half random; 0 scores
+    all pairs of a batch."""
     precision: Literal["no", "bf16", "fp16"] = "no"
     """Mixed precision of the forward pass."""
     seed: int = 0

@@ -11,9 +11,14 @@ from torch import Tensor
 
 
 def candidate_pairs(
-    pooled: Float[Tensor, "images captions"], image_of_caption: Int[Tensor, " captions"], *, count: int, seed: int
+    pooled: Float[Tensor, "images captions"],
+    image_of_caption: Int[Tensor, " captions"],
+    *,
+    count: int,
+    seed: int,
+    mine: bool = True,
 ) -> tuple[Bool[Tensor, "images captions"], Bool[Tensor, "images captions"]]:
-    """Choose `count` negatives per image and per caption: half (rounded down) mined, half random.
+    """Choose `count` negatives per image and per caption: half (rounded down) mined, half random, or all random.
 
     Mined: the hardest by v·t, where the reasoned score finds its own hardest as a rule. Random: all that v·t settles; a
     network that never sees these lets them rise above the positives, and R@10 falls below that of v·t (docs/log.md).
@@ -23,6 +28,8 @@ def candidate_pairs(
         image_of_caption: For each caption the row of its image.
         count: Negatives per image and per caption.
         seed: Seed of the random half; the same seed chooses the same pairs.
+        mine: Without it all are random: their mean is that over all pairs, as a warm-up wants it. Mined negatives in
+            the warm-up are hardest negatives too soon, and the network collapses (docs/log.md).
 
     Returns:
         Masks of the mined and of the random negatives; they share no pair and hold no positive.
@@ -30,8 +37,9 @@ def candidate_pairs(
     own = image_of_caption[None, :] == torch.arange(pooled.shape[0], device=pooled.device)[:, None]
     # Drawn on the CPU: the same pairs on every device.
     noise = torch.rand(pooled.shape, generator=torch.Generator().manual_seed(seed)).to(pooled.device)
-    mined = best_of_rows_and_columns(pooled.detach().float(), ~own, count // 2)
-    return mined, best_of_rows_and_columns(noise, ~(own | mined), count - count // 2)
+    hard = count // 2 if mine else 0
+    mined = best_of_rows_and_columns(pooled.detach().float(), ~own, hard)
+    return mined, best_of_rows_and_columns(noise, ~(own | mined), count - hard)
 
 
 def best_of_rows_and_columns(

@@ -76,7 +76,7 @@ class Objective(nn.Module):
         encoded_images = self.matcher.encode_images(images)
         encoded_captions = self.matcher.encode_captions(captions)
         pooled = encoded_images.pooled @ encoded_captions.pooled.T
-        groups = self._negatives(pooled, image_of_caption, seed)
+        groups = self._negatives(pooled, image_of_caption, seed, mine=hardest)
         scores = {**self._score(encoded_images, encoded_captions, image_of_caption, groups), "pooled": pooled}
         # Hinges subtract scores that nearly agree: in 16 bits the difference would be rounded away.
         scores = {name: score.float() for name, score in scores.items()}
@@ -95,12 +95,17 @@ class Objective(nn.Module):
         return {"loss": total, **{name: part.detach() for name, part in parts.items()}, "spread": known.float().std()}
 
     def _negatives(
-        self, pooled: Float[Tensor, "images captions"], image_of_caption: Int[Tensor, " captions"], seed: int
+        self,
+        pooled: Float[Tensor, "images captions"],
+        image_of_caption: Int[Tensor, " captions"],
+        seed: int,
+        *,
+        mine: bool,
     ) -> tuple[Bool[Tensor, "images captions"], ...]:
         """Groups of pairs that each give a hinge: all of the batch, or the mined and the random candidates."""
         if not self.candidates:
             return (~positives(image_of_caption, len(pooled)),)
-        groups = candidate_pairs(pooled, image_of_caption, count=self.candidates, seed=seed)
+        groups = candidate_pairs(pooled, image_of_caption, count=self.candidates, seed=seed, mine=mine)
         return tuple(group for group in groups if bool(group.any()))
 
     def _score(
