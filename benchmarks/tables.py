@@ -38,10 +38,93 @@ def with_tables(text: str) -> str:
 
     def fill(match: re.Match[str]) -> str:
         values = json.loads((RESULTS / f"{match[1]}.json").read_text(encoding="utf-8"))
-        table = quality_tables(values) if "rows" in values else demo_table(values)
+        table = table_of(values)
         return f"<!-- results {match[1]} -->\n{table}\n<!-- end -->"
 
     return re.sub(r"<!-- results (\S+) -->\n.*?<!-- end -->", fill, text, flags=re.DOTALL)
+
+
+def table_of(values: dict[str, Any]) -> str:
+    """The table of a results file, told by what is in it."""
+    if "gemm_gflops" in values:
+        return speed_table(values)
+    if "steps" in values:
+        return training_table(values)
+    if "rerank" in values:
+        return rerank_table(values)
+    return quality_tables(values) if "rows" in values else demo_table(values)
+
+
+def speed_table(values: dict[str, Any]) -> str:
+    """Ours against the plain reference, a row a network and precision."""
+    lines = [
+        "| network | precision | pairs/s (slowest … fastest) | plain reference, float32 | ratio "
+        "| M multiply-adds a pair, ours / plain | of the GEMM rate | memory, ours / plain | largest difference |",
+        "|---" * 9 + "|",
+    ]
+    for row in values["rows"]:
+        low, high = row["pairs_per_s_spread"]
+        other_low, other_high = row["reference_pairs_per_s_spread"]
+        lines.append(
+            f"| {row['name']} | {row['dtype']} | {row['pairs_per_s']:,.0f} ({low:,.0f} … {high:,.0f}) "
+            f"| {row['reference_pairs_per_s']:,.0f} ({other_low:,.0f} … {other_high:,.0f}) | **{row['ratio']:.2f}** "
+            f"| {row['macs_per_pair'] / 1e6:.1f} / {row['reference_macs_per_pair'] / 1e6:.1f} "
+            f"| {row['gemm_fraction']:.0%} | {mebibytes(row['peak_bytes'])} / {mebibytes(row['reference_peak_bytes'])} "
+            f"| {row['max_difference']:.0e} |"
+        )
+    work = values["workload"]
+    rates = ", ".join(
+        f"{name} {rate:,.0f}" for name, rate in sorted(values["gemm_gflops_by_dtype"].items(), reverse=True)
+    )
+    return "\n".join(lines) + (
+        f"\n\n{work['images']} images x {work['captions']} captions of real lengths, {work['regions']} regions, "
+        f"D {work['dim']}, m {work['width']}, medians of {work['repeats']}; matrix products {rates} GFLOP/s; {made(values)}."
+    )
+
+
+def training_table(values: dict[str, Any]) -> str:
+    """A step with candidates against one with all pairs, and the quality of both."""
+    lines = [
+        "| step of | candidates | seconds | all pairs, seconds | ratio | peak memory, candidates / all pairs |",
+        "|---" * 6 + "|",
+    ]
+    for step in values["steps"]:
+        peaks = [f"{step['peak_bytes'][kind] / 2**30:.1f} GiB" for kind in ("candidates", "all_pairs")]
+        lines.append(
+            f"| `{step['recipe']}`, batch {step['batch']} | {step['candidates']} | {step['seconds']['candidates']:.2f} "
+            f"| {step['seconds']['all_pairs']:.2f} | **{step['ratio']:.1f}** | {' / '.join(peaks)} |"
+        )
+    lines += ["", "| small networks on | candidates, dev rSum | all pairs, dev rSum | seeds |", "|---" * 4 + "|"]
+    for each in values["quality"]:
+        figures = [f"{each[kind]['mean']:.1f} ± {each[kind]['deviation']:.1f}" for kind in ("candidates", "all_pairs")]
+        where = f"{each['data']}, {each['train_images']:,} training images"
+        lines.append(f"| {where} | {' | '.join(figures)} | {len(each['seeds'])} |")
+    return "\n".join(lines) + f"\n\n{made(values)}."
+
+
+def rerank_table(report: dict[str, Any]) -> str:
+    """One sentence on a two-stage search."""
+    stage, fused = report["rerank"], report["scores"]["fused"]
+    lost = [f"{max(points):.2f} points on {split}" for split, points in stage["lost"].items()]
+    return (
+        f"{report['data']} {report['split']}: reasoning about {stage['reasoned_pairs']:,} of {stage['all_pairs']:,} "
+        f"pairs ({stage['all_pairs'] / stage['reasoned_pairs']:.1f} times fewer; {stage['k_images']} captions an image, "
+        f"{stage['k_captions']} images a caption) gives rSum {fused['rsum']:.1f}; the worst recall loses "
+        f"{', '.join(lost)} against all pairs. Right answers among the candidates: "
+        f"{stage['ceiling_image_to_text']:.1f} % of the images, {stage['ceiling_text_to_image']:.1f} % of the captions. {report['seconds']:.0f} s on "
+        f"{report['hardware']}; commit {report['commit'][:12]}."
+    )
+
+
+def mebibytes(count: int | None) -> str:
+    """A number of bytes, where it is known."""
+    return "?" if count is None else f"{count / 2**20:,.0f} MiB"
+
+
+def made(values: dict[str, Any]) -> str:
+    """Where figures come from."""
+    torch = values["versions"]["torch"]
+    return f"{values['hardware']}; torch {torch}; commit {values['commit'][:12]}; `{values['command']}`"
 
 
 def quality_tables(values: dict[str, Any]) -> str:

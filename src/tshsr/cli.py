@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": "Recalls of a run, of several as an ensemble, or of a matrix of scores.",
     "score": "All scores of one picture with one sentence.",
     "explain": "A page that shows which word met which region.",
+    "bench": "Pairs a second of this machine, ours against the plain way.",
     "data": "Look at data, check it, or convert it: tshsr data info|check|convert.",
 }
 """Every command, with its line in the help; each is the module of that name in `tshsr.commands`."""

@@ -64,3 +64,49 @@ def test_the_demo_that_the_readme_shows_keeps_its_promises() -> None:
     assert fused["text_to_image"]["r1"] >= 50
     assert report["binding"]["fused"] >= report["binding"]["pooled"] + 0.1
     assert max(report["pointing"].values()) >= 0.7
+
+
+MADE = {"hardware": "a machine", "versions": {"torch": "2.13.0"}, "commit": "0123456789abcdef", "command": "do it"}
+
+
+def test_the_speed_table_has_a_row_a_network_and_says_where_it_comes_from() -> None:
+    row = {
+        "name": "tshsr",
+        "dtype": "float32",
+        "pairs_per_s": 6500.4,
+        "pairs_per_s_spread": [6000.0, 7000.0],
+        "reference_pairs_per_s": 2000.0,
+        "reference_pairs_per_s_spread": [1900.0, 2100.0],
+        "ratio": 3.251,
+        "macs_per_pair": 10.61e6,
+        "reference_macs_per_pair": 25.5e6,
+        "gemm_fraction": 0.694,
+        "peak_bytes": None,
+        "reference_peak_bytes": 90 * 2**20,
+        "max_difference": 1.19e-7,
+    }
+    work = {"images": 100, "captions": 50, "regions": 36, "dim": 1024, "width": 256, "repeats": 5}
+    rates = {"float32": 190.2, "bfloat16": 800.0}
+    values = {**MADE, "gemm_gflops": 190.2, "gemm_gflops_by_dtype": rates, "workload": work, "rows": [row]}
+    lines = tables.table_of(values).splitlines()
+    assert lines[2] == (
+        "| tshsr | float32 | 6,500 (6,000 … 7,000) | 2,000 (1,900 … 2,100) | **3.25** | 10.6 / 25.5 | 69% | ? / 90 MiB | 1e-07 |"
+    )
+    assert lines[-1].startswith("100 images x 50 captions of real lengths, 36 regions, D 1024, m 256, medians of 5;")
+    assert lines[-1].endswith("a machine; torch 2.13.0; commit 0123456789ab; `do it`.")
+
+
+def test_the_training_table_sets_candidates_beside_all_pairs() -> None:
+    step = {
+        "recipe": "r",
+        "batch": 128,
+        "candidates": 8,
+        "seconds": {"candidates": 2.9, "all_pairs": 13.1},
+        "ratio": 4.52,
+        "peak_bytes": {"candidates": 2**31, "all_pairs": 3 * 2**30},
+    }
+    kind = {"mean": 587.12, "deviation": 0.3}
+    quality = {"data": "scenes", "train_images": 800, "seeds": [0, 1, 2], "candidates": kind, "all_pairs": kind}
+    lines = tables.table_of({**MADE, "steps": [step], "quality": [quality]}).splitlines()
+    assert lines[2] == "| `r`, batch 128 | 8 | 2.90 | 13.10 | **4.5** | 2.0 GiB / 3.0 GiB |"
+    assert lines[-3] == "| scenes, 800 training images | 587.1 ± 0.3 | 587.1 ± 0.3 | 3 |"

@@ -1,0 +1,48 @@
+"""Pairs a second at full size, ours against the plain reference, into `benchmarks/results/speed-cpu.json`.
+
+    python -m benchmarks.speed
+
+One process: reference and ours take turns. Run it on a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+
+import torch
+import tyro
+
+from benchmarks.tables import RESULTS, update_readme
+from tshsr.bench.speed import Workload, bench
+from tshsr.files import write_text
+from tshsr.provenance import provenance
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What to measure."""
+
+    captions: int = 100
+    """Captions, scored with 100 images."""
+    repeats: int = 5
+    """How often reference and ours take turns."""
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    """Where."""
+
+
+def main() -> None:
+    """Measure everything, and write results and tables."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    wanted = tyro.cli(Speed, description=__doc__)
+    found = bench(
+        Workload(captions=wanted.captions, repeats=wanted.repeats), device=wanted.device, tell=logging.getLogger().info
+    )
+    values = {"command": "python -m benchmarks.speed", **provenance(), **found}
+    write_text(RESULTS / f"speed-{wanted.device}.json", json.dumps(values, indent=2) + "\n")
+    update_readme()
+
+
+if __name__ == "__main__":
+    main()
