@@ -78,7 +78,8 @@ def speed_table(values: dict[str, Any]) -> str:
     )
     return "\n".join(lines) + (
         f"\n\n{work['images']} images x {work['captions']} captions of real lengths, {work['regions']} regions, "
-        f"D {work['dim']}, m {work['width']}, medians of {work['repeats']}; matrix products {rates} GFLOP/s; {made(values)}."
+        f"D {work['dim']}, m {work['width']}, medians of {work['repeats']}; "
+        f"matrix products {rates} GFLOP/s; {made(values)}."
     )
 
 
@@ -108,11 +109,11 @@ def rerank_table(report: dict[str, Any]) -> str:
     lost = [f"{max(points):.2f} points on {split}" for split, points in stage["lost"].items()]
     return (
         f"{report['data']} {report['split']}: reasoning about {stage['reasoned_pairs']:,} of {stage['all_pairs']:,} "
-        f"pairs ({stage['all_pairs'] / stage['reasoned_pairs']:.1f} times fewer; {stage['k_images']} captions an image, "
-        f"{stage['k_captions']} images a caption) gives rSum {fused['rsum']:.1f}; the worst recall loses "
+        f"pairs ({stage['all_pairs'] / stage['reasoned_pairs']:.1f} times fewer; "
+        f"{stage['k_images']} captions an image, {stage['k_captions']} images a caption) gives rSum {fused['rsum']:.1f}; the worst recall loses "
         f"{', '.join(lost)} against all pairs. Right answers among the candidates: "
-        f"{stage['ceiling_image_to_text']:.1f} % of the images, {stage['ceiling_text_to_image']:.1f} % of the captions. {report['seconds']:.0f} s on "
-        f"{report['hardware']}; commit {report['commit'][:12]}."
+        f"{stage['ceiling_image_to_text']:.1f} % of the images, {stage['ceiling_text_to_image']:.1f} % of the captions. "
+        f"{report['seconds']:.0f} s on {report['hardware']}; commit {report['commit'][:12]}."
     )
 
 
