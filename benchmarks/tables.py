@@ -109,8 +109,8 @@ def rerank_table(report: dict[str, Any]) -> str:
     lost = [f"{max(points):.2f} points on {split}" for split, points in stage["lost"].items()]
     return (
         f"{report['data']} {report['split']}: reasoning about {stage['reasoned_pairs']:,} of {stage['all_pairs']:,} "
-        f"pairs ({stage['all_pairs'] / stage['reasoned_pairs']:.1f} times fewer; "
-        f"{stage['k_images']} captions an image, {stage['k_captions']} images a caption) gives rSum {fused['rsum']:.1f}; "
+        f"pairs ({stage['all_pairs'] / stage['reasoned_pairs']:.1f} times fewer; {stage['k_images']} captions an "
+        f"image, {stage['k_captions']} images a caption) gives rSum {fused['rsum']:.1f}; "
         f"the worst recall loses {', '.join(lost)} against all pairs. Right answers among the candidates: "
         f"{stage['ceiling_image_to_text']:.1f} % of the images, {stage['ceiling_text_to_image']:.1f} % of captions. "
         f"{report['seconds']:.0f} s on {report['hardware']}; commit {report['commit'][:12]}."
