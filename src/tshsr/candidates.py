@@ -1,4 +1,4 @@
-"""Which pairs a two-stage search reasons about, what that loses, and how many candidates it takes to lose next to nothing.
+"""Which pairs a two-stage search reasons about, what that loses, and how few candidates lose next to nothing.
 
 Axes: images (rows) | captions (columns).
 """
@@ -19,9 +19,10 @@ CHOICES = (10, 15, 20, 25, 30, 40, 50, 60, 75, 100, 150, 200, 300, 500, 1000)
 """The K that `choose_depth` tries for either side: none below 10, as R@10 has ten places to fill."""
 
 TOLERANCE = 0.1
-"""Points that no recall should lose ..."""
-ON_DEV = TOLERANCE / 2
-"""... and those it may lose where the K are chosen: on other images of the same kind it may be a little more."""
+"""Points that no recall should lose."""
+
+SLACK = 1.05
+"""How many more pairs `choose_depth` spends than it must on captions of an image: most are candidates already."""
 
 RECALLS = (1, 5, 10)
 
@@ -93,13 +94,7 @@ def ceiling(reasoned: np.ndarray, image_of_caption: np.ndarray) -> tuple[float, 
 
 def lost(full: ScoreMetrics, short: ScoreMetrics) -> tuple[float, ...]:
     """Points that R@1, R@5 and R@10 of image to text, then of text to image, lose by the short cut; below 0: gain."""
-    return tuple(a - b for a, b in zip(recalls(full), recalls(short), strict=True))
-
-
-def recalls(metrics: ScoreMetrics) -> tuple[float, ...]:
-    """R@1, R@5 and R@10 of image to text, then of text to image."""
-    sides = metrics.image_to_text, metrics.text_to_image
-    return tuple(figure for side in sides for figure in (side.r1, side.r5, side.r10))
+    return tuple(a - b for a, b in zip(full.recalls, short.recalls, strict=True))
 
 
 def choose_depth(
@@ -107,13 +102,15 @@ def choose_depth(
     pooled: np.ndarray,
     image_of_caption: np.ndarray,
     *,
-    tolerance: float = ON_DEV,
+    tolerance: float = TOLERANCE,
     choices: Sequence[int] = CHOICES,
 ) -> tuple[Depth, tuple[float, ...]]:
-    """The two K that leave the fewest pairs to reason about and lose no recall more than a tolerance.
+    """Few pairs to reason about, and no recall that loses more than a tolerance, here or on other images of this kind.
 
-    Both are searched together, as they are worth different things: an image has a few right captions among many, a
+    Both K are searched together, as they are worth different things: an image has a few right captions among many, a
     caption one right image among a few. The recalls of every pair of choices come out of one reading of the scores.
+    What is lost and what is gained by chance cancel, and will not do so again on other images: so the loss here is to
+    be half the tolerance, and that of every deeper choice within it.
 
     Args:
         fused: Scores of all pairs of a split whose answers are known.
@@ -125,17 +122,35 @@ def choose_depth(
     Returns:
         The depth, and the points lost as `lost` orders them. All pairs, and nothing lost, where no choice will do.
     """
-    full = recalls(score_metrics(fused, image_of_caption))
+    full = score_metrics(fused, image_of_caption).recalls
     size = len(choices) + 1
     place = size * places(pooled, 1, choices).astype(np.uint16) + places(pooled, 0, choices)
     points = np.array(full)[:, None, None] - recalls_by_depth(fused, place, image_of_caption, size)
     counts = np.bincount(place.ravel(), minlength=size**2).reshape(1, size, size)
-    pairs = within(counts)[0].astype(float)
-    pairs[points.max(axis=0) > tolerance + 1e-9] = math.inf
-    best = np.unravel_index(pairs.argmin(), pairs.shape)
-    if math.isinf(pairs[best]):
+    chosen = fewest(within(counts)[0], points.max(axis=0), tolerance)
+    if chosen is None:
         return Depth(pooled.shape[1], pooled.shape[0]), (0.0,) * len(full)
-    return Depth(choices[best[0]], choices[best[1]]), tuple(float(points[side][best]) for side in range(len(full)))
+    images, captions = chosen
+    return Depth(choices[images], choices[captions]), tuple(points[:, images, captions].tolist())
+
+
+def fewest(pairs: np.ndarray, worst: np.ndarray, tolerance: float) -> tuple[int, int] | None:
+    """Where the fewest pairs lose little enough, as `choose_depth` says; None where no choice does.
+
+    Args:
+        pairs: Pairs by the choices for images (rows) and for captions (columns), which grow.
+        worst: Points that the worst recall loses, by the same.
+        tolerance: Points.
+    """
+    rounding = 1e-9
+    steady = np.flip(worst <= tolerance + rounding)
+    steady = np.flip(np.minimum.accumulate(np.minimum.accumulate(steady, axis=0), axis=1))
+    good = steady & (worst <= tolerance / 2 + rounding)
+    if not good.any():
+        return None
+    images, captions = np.nonzero(good & (pairs <= SLACK * pairs[good].min()))
+    deepest = max(range(len(images)), key=lambda i: (images[i], captions[i]))
+    return int(images[deepest]), int(captions[deepest])
 
 
 def places(pooled: np.ndarray, axis: int, choices: Sequence[int]) -> np.ndarray:
@@ -165,8 +180,8 @@ def recalls_by_depth(fused: np.ndarray, place: np.ndarray, image_of_caption: np.
         ahead = (fused[owners] >= own) & (image_of_caption != owners[:, None])
         ranks = np.where(reasoned, 1 + reasoned_among(ahead, place[owners], size), never)
         np.minimum.at(of_image, owners, ranks.astype(np.int32))
-        columns = fused[:, some].T >= own  # with the caption's own image, which is the 1 of its rank
-        of_caption[some] = np.where(reasoned, reasoned_among(columns, place[:, some].T, size), never)
+        level = own <= fused[:, some].T  # with the caption's own image, which is the 1 of its rank
+        of_caption[some] = np.where(reasoned, reasoned_among(level, place[:, some].T, size), never)
     return np.stack([100.0 * np.mean(ranks <= k, axis=0) for ranks in (of_image, of_caption) for k in RECALLS])
 
 
@@ -179,7 +194,8 @@ def reasoned_among(marked: np.ndarray, place: np.ndarray, size: int) -> np.ndarr
 
 def one_hot(place: np.ndarray, size: int) -> np.ndarray:
     """One pair a row, counted at its place."""
-    return np.eye(size**2, dtype=np.int64)[place].reshape(-1, size, size)
+    counts: np.ndarray = np.eye(size**2, dtype=np.int64)[place].reshape(-1, size, size)
+    return counts
 
 
 def within(counts: np.ndarray) -> np.ndarray:

@@ -18,16 +18,15 @@ from tshsr.errors import InputError, SettingsError
 from tshsr.matrices import common_shape, ensemble
 from tshsr.metrics import check_captioned, fold_metrics, mean_metrics, score_metrics
 from tshsr.models.matcher import Matcher
-from tshsr.precision import Guard, measure
+from tshsr.precision import Guard, lowered, measure
 from tshsr.provenance import provenance
-from tshsr.reports import ProtocolName, Report, Rerank
-from tshsr.rerank import ceiling, score_two_stage
-from tshsr.scoring import BYTE_BUDGET, Progress, ready, score_split
+from tshsr.reports import ProtocolName, Report
+from tshsr.scoring import BYTE_BUDGET, Progress, by_length, ready, score_encoded, score_split
 
 FOLD = 1000
 """Images of a COCO 1K fold."""
-SAMPLE = 50
-"""Images on which a lower precision is measured before it is used."""
+LEAST, SAMPLE = 20, 100
+"""Images on which a lower precision is measured before it is used: a tenth of the split, within these bounds."""
 
 
 class Scorer(Protocol):
@@ -83,10 +82,10 @@ def evaluate(
     chosen = choose_protocol(protocol, len(split.regions))
     check_captioned(len(split.regions), split.image_of_caption)
     start = time.perf_counter()
-    guards = [guard(retriever, split, dtype, device) for retriever in retrievers] if dtype is not None else []
+    guards = [guard(each, split, dtype, byte_budget, device) for each in retrievers] if dtype is not None else []
     members = []
     for number, retriever in enumerate(retrievers):
-        place = None if folder is None else folder / str(number)
+        place = folder if folder is None or len(retrievers) == 1 else folder / str(number)
         if place is not None:
             place.mkdir(exist_ok=True)
         members.append(
@@ -115,75 +114,38 @@ def evaluate(
 
 
 @torch.inference_mode()
-def guard(retriever: Scorer, split: Split, dtype: torch.dtype, device: str | None) -> Guard:
-    """What a precision does to the first images of a split and their captions."""
-    few = min(SAMPLE, len(split.regions))
+def guard(retriever: Scorer, split: Split, dtype: torch.dtype, byte_budget: int, device: str | None) -> Guard:
+    """What a precision does to the first images of a split and their captions: about one pair in a hundred."""
+    few = min(len(split.regions), max(LEAST, min(SAMPLE, len(split.regions) // 10)))
     (captions,) = np.nonzero(split.image_of_caption < few)
     tokens = retriever.tokenizer.encode([split.captions[i] for i in captions])
+    order = by_length(tokens)
     with ready(retriever.matcher, device) as place:
         images = retriever.matcher.encode_images(split.regions.read(np.arange(few)).to(place))
-        texts = retriever.matcher.encode_captions(pad_sequences(tokens).to(place))
-        return measure(retriever.matcher, images, texts, split.image_of_caption[captions], dtype)
+        texts = retriever.matcher.encode_captions(pad_sequences([tokens[i] for i in order]).to(place))
+        low, left, right = lowered(retriever.matcher, dtype), images.at(dtype), texts.at(dtype)
+        return measure(
+            lambda: score_encoded(retriever.matcher, images, texts, byte_budget=byte_budget),
+            lambda: score_encoded(low, left, right, byte_budget=byte_budget),
+            split.image_of_caption[captions[order]],
+            dtype,
+        )
 
 
-def evaluate_two_stage(
-    retriever: Scorer,
-    split: Split,
-    *,
-    k: int,
-    lost: Sequence[float] | None = None,
-    byte_budget: int = BYTE_BUDGET,
-    device: str | None = None,
-    progress: Progress | None = None,
-) -> tuple[Report, Mapping[str, np.ndarray]]:
-    """Rank a split by v·t, reason about the K best of every query, and report.
+def score_bytes(retrievers: Sequence[Scorer], split: Split, device: str | None = None) -> int:
+    """Bytes of the score matrices of an evaluation: 4 a pair, score and model, and those of the means of several."""
+    names = [score_names(retriever, split, device) for retriever in retrievers]
+    means = set.intersection(*names) if len(names) > 1 else set()
+    return 4 * len(split.regions) * len(split.captions) * (sum(map(len, names)) + len(means))
 
-    Args:
-        retriever: The model.
-        split: What to evaluate on.
-        k: Candidates of a query.
-        lost: Points that K cost where all pairs are known, as `rerank.lost` orders them, for the report.
-        byte_budget: Bound on the temporaries of scoring, in bytes.
-        device: Where to compute; None: where the network is.
-        progress: Called with (pairs done, pairs in all).
 
-    Returns:
-        As `evaluate`.
-
-    Raises:
-        SettingsError: Where K is below 1.
-        InputError: Where a score is not finite, or an image has no caption.
-    """
-    check_captioned(len(split.regions), split.image_of_caption)
-    start = time.perf_counter()
-    found = score_two_stage(
-        retriever.matcher,
-        retriever.tokenizer,
-        split,
-        k=k,
-        byte_budget=byte_budget,
-        device=device,
-        progress=progress,
-    )
-    report = evaluate_scores(
-        found.scores,
-        split.image_of_caption,
-        protocol=choose_protocol("auto", len(split.regions)),
-        data=split.data,
-        split=split.name,
-        models=[retriever.name],
-        seconds=time.perf_counter() - start,
-    )
-    highest = ceiling(found.reasoned, split.image_of_caption)
-    stage = Rerank(
-        k=k,
-        reasoned_pairs=int(found.reasoned.sum()),
-        all_pairs=found.reasoned.size,
-        ceiling_image_to_text=highest[0],
-        ceiling_text_to_image=highest[1],
-        lost=None if lost is None else tuple(lost),
-    )
-    return replace(report, rerank=stage), found.scores
+@torch.inference_mode()
+def score_names(retriever: Scorer, split: Split, device: str | None = None) -> set[str]:
+    """The names of a network's scores, asked for by scoring one pair."""
+    with ready(retriever.matcher, device) as place:
+        image = retriever.matcher.encode_images(split.regions.read([0]).to(place))
+        tokens = pad_sequences(retriever.tokenizer.encode(split.captions[:1])).to(place)
+        return set(score_encoded(retriever.matcher, image, retriever.matcher.encode_captions(tokens)))
 
 
 def evaluate_scores(

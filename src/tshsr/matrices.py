@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -39,7 +38,8 @@ class MatricesInMemory:
 class MatricesInFiles:
     """The same in files FOLDER/NAME.npy, a caption's scores in one piece (Fortran order).
 
-    Written by plain writes and not through a memory map, whose pages would count as this process's memory.
+    Written by plain writes and not through a memory map, whose pages would count as this process's memory. A file is
+    open only while it is written to, so that nothing stays open after an error elsewhere.
 
     Args:
         shape: Images and captions.
@@ -49,50 +49,41 @@ class MatricesInFiles:
     def __init__(self, shape: tuple[int, int], folder: Path) -> None:
         self.shape = shape
         self.folder = folder
-        self.files: dict[str, tuple[BinaryIO, int]] = {}
+        self.starts: dict[str, int] = {}
 
     def write(self, name: str, columns: np.ndarray, scores: np.ndarray) -> None:
         """Put the scores of some captions (images x columns) in their places.
 
         Raises:
-            DataError: Where a file cannot be written.
+            DataError: Where the file cannot be written.
         """
         try:
-            if name not in self.files:
-                self.files[name] = self._begin(name)
-            file, start = self.files[name]
-            for column, values in zip(columns, np.ascontiguousarray(scores.T, np.float32), strict=True):
-                file.seek(start + int(column) * values.nbytes)
-                file.write(values.tobytes())
+            if name not in self.starts:
+                self.starts[name] = self._begin(name)
+            with self._path(name).open("r+b") as file:
+                for column, values in zip(columns, np.ascontiguousarray(scores.T, np.float32), strict=True):
+                    file.seek(self.starts[name] + int(column) * values.nbytes)
+                    file.write(values.tobytes())
         except OSError as error:
-            raise self._refused(name, error) from None
+            size = 4 * self.shape[0] * self.shape[1] / 2**20
+            raise DataError(
+                f"{self._path(name)} cannot be written ({error.strerror}); every score takes {size:.0f} MiB there. "
+                "Free some space or name another folder."
+            ) from None
 
     def finish(self) -> Mapping[str, np.ndarray]:
-        """The matrices by name, each mapped from its file when it is asked for.
+        """The matrices by name, each mapped from its file when it is asked for."""
+        return MappedMatrices({name: self._path(name) for name in self.starts})
 
-        Raises:
-            DataError: Where the last bytes cannot be written.
-        """
-        for name, (file, _) in self.files.items():
-            try:
-                file.close()
-            except OSError as error:
-                raise self._refused(name, error) from None
-        return MappedMatrices({name: self.folder / f"{name}.npy" for name in self.files})
+    def _begin(self, name: str) -> int:
+        """Write a file's header; where its numbers begin."""
+        with self._path(name).open("wb") as file:
+            header = {"descr": "<f4", "fortran_order": True, "shape": self.shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            return file.tell()
 
-    def _begin(self, name: str) -> tuple[BinaryIO, int]:
-        """A file with its header, and where its numbers begin."""
-        file = (self.folder / f"{name}.npy").open("wb")
-        header = {"descr": "<f4", "fortran_order": True, "shape": self.shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        return file, file.tell()
-
-    def _refused(self, name: str, error: OSError) -> DataError:
-        size = 4 * self.shape[0] * self.shape[1] / 2**20
-        return DataError(
-            f"{self.folder / name}.npy cannot be written ({error.strerror}); every score takes {size:.0f} MiB there. "
-            "Free some space or name another folder."
-        )
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.npy"
 
 
 class MappedMatrices(Mapping[str, np.ndarray]):

@@ -55,9 +55,16 @@ class ScoreMetrics:
     text_to_image: RetrievalMetrics
 
     @property
+    def recalls(self) -> tuple[float, ...]:
+        """R@1, R@5 and R@10 of image to text, then of text to image."""
+        return tuple(
+            figure for side in (self.image_to_text, self.text_to_image) for figure in (side.r1, side.r5, side.r10)
+        )
+
+    @property
     def rsum(self) -> float:
         """R@1 + R@5 + R@10 of both directions: 600 at most."""
-        return sum(side.r1 + side.r5 + side.r10 for side in (self.image_to_text, self.text_to_image))
+        return sum(self.recalls)
 
 
 def image_to_text_ranks(scores: np.ndarray, image_of_caption: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,22 +33,29 @@ class Rerank:
     """A two-stage search: v·t chose the candidates, only they were reasoned about.
 
     Attributes:
-        k: Candidates of each image and of each caption.
+        k_images: Candidates of each image: captions.
+        k_captions: Candidates of each caption: images.
         reasoned_pairs: Pairs that were reasoned about.
         all_pairs: Images times captions.
         ceiling_image_to_text: Images with a right caption among the candidates, in percent: no recall can be higher.
         ceiling_text_to_image: Captions with their image among the candidates, in percent.
-        lost: Points that R@1, R@5, R@10 of image to text, then of text to image, lose against all pairs, where known.
+        chosen_on: The split on which both K were chosen; None where they were given.
+        lost: By the split on which all pairs are known, the points that R@1, R@5, R@10 of image to text, then of text
+            to image, lose against all pairs; below 0 is a gain.
+        all_pairs_seconds: Time of encoding and scoring all pairs, where that was done for comparison.
     """
 
     __pydantic_config__ = STRICT
 
-    k: int
+    k_images: int
+    k_captions: int
     reasoned_pairs: int
     all_pairs: int
     ceiling_image_to_text: float
     ceiling_text_to_image: float
-    lost: tuple[float, ...] | None = None
+    chosen_on: str | None = None
+    lost: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    all_pairs_seconds: float | None = None
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import torch
 
 from tshsr.errors import DataError, SettingsError
 from tshsr.files import replacing
+from tshsr.metrics import BLOCK
 
 
 def save_scores(path: Path, scores: np.ndarray) -> None:
@@ -25,7 +26,11 @@ def save_scores(path: Path, scores: np.ndarray) -> None:
     """
     check_scores_name(path)
     with replacing(path) as handle:
-        np.save(handle, np.ascontiguousarray(scores, dtype=np.float32))
+        header = {"descr": "<f4", "fortran_order": False, "shape": scores.shape}
+        np.lib.format.write_array_header_1_0(handle, header)
+        rows = max(1, BLOCK // scores.shape[1])
+        for start in range(0, len(scores), rows):  # what is mapped from a file is never in memory as a whole
+            handle.write(np.ascontiguousarray(scores[start : start + rows], np.dtype("<f4")).data)
 
 
 def check_scores_name(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What words of the command line stand for: a device, a number of bytes, a picture."""
+"""What words of the command line stand for: a device, a number of bytes, of candidates, a picture."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from tshsr.batches import ImageBatch
+from tshsr.candidates import Depth
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import open_split
 from tshsr.data.scenes import EXTRACTOR, describe, window_boxes
@@ -64,6 +65,23 @@ def read_bytes(text: str) -> int:
     if size < 1:
         raise SettingsError(f"--bytes is {text!r}; expected a size like 500M or 2G.")
     return size
+
+
+def read_depth(text: str) -> Depth | None:
+    """Candidates of a query: 40, or 100,40 for those of an image and of a caption; None for auto.
+
+    Raises:
+        SettingsError: Where it is neither, or a number below 1.
+    """
+    if text == "auto":
+        return None
+    match = re.fullmatch(r"(-?\d+)(?:,(-?\d+))?", text.strip())
+    if match is None:
+        raise SettingsError(
+            f"--rerank is {text!r}; expected a number of candidates such as 40, two such as 100,40 (of an image, of a "
+            "caption), or auto."
+        )
+    return Depth(int(match[1]), int(match[2] or match[1]))
 
 
 def load_retriever(run: str, device: str | None) -> Retriever:

@@ -9,20 +9,29 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
+import torch
 from tyro.conf import Positional, arg
 
-from tshsr.commands.choices import choose_device, load_retriever, read_bytes
+from tshsr.commands.choices import choose_device, load_retriever, read_bytes, read_depth
 from tshsr.commands.parsing import File, Flag, Folder, Name, OptionalPath, parse
+from tshsr.commands.scores_folder import place_for_scores
 from tshsr.commands.screen import Screen
 from tshsr.commands.tables import show_report
+from tshsr.data.dataset import Split
 from tshsr.data.layouts import SCENES, find_data, open_split
 from tshsr.data.truth import read_truth
 from tshsr.errors import DataError, SettingsError
-from tshsr.evaluation import evaluate, evaluate_scores
+from tshsr.evaluation import evaluate, evaluate_scores, score_bytes
 from tshsr.matrices import common_shape, ensemble
 from tshsr.probes import add_probes
 from tshsr.reports import Report
 from tshsr.score_files import check_scores_name, read_image_of_caption, read_scores, save_scores
+from tshsr.two_stage import TwoStageSearch, evaluate_two_stage
+
+DTYPES = {"float32": None, "bfloat16": torch.bfloat16}
+"""Precisions of scoring; None is the network's own."""
+AUTO, DEV = "auto", "dev"
+"""What --rerank is to choose K by itself, and the split on which it may look at the answers for that."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +57,17 @@ class Evaluate:
     """Evaluate these matrices (images x captions: .npy, .npz, .pt); several are an ensemble."""
     captions: File = None
     """Whose image is which caption, for --scores: a file with a line a caption, JSON lines, or a folder of data."""
+    rerank: Annotated[str | None, arg(metavar="K|auto", help_behavior_hint="")] = None
+    """Reason only about the K best answers to every query by v·t; K,K for those of an image and of a caption; auto
+    chooses both on dev, all of whose pairs it scores, so that no recall should lose more than 0.1 points."""
+    rerank_check: Flag = False
+    """With --rerank, score all pairs as well, and tell exactly what was lost."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of scoring; bfloat16 is measured on a sample first, and used where it is faster and as good."""
     bytes: str = "1GiB"
     """Bound on the temporary memory of scoring."""
+    scores_folder: OptionalPath = None
+    """Keep the matrices of all scores in this folder; without it those above 1 GiB are in a temporary one."""
     device: Name = None
     """cpu, cuda or mps; the best one here without it."""
     quiet: Flag = False
@@ -61,57 +79,114 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     wanted = parse(Evaluate, "tshsr evaluate", arguments)
     if wanted.save_scores is not None:
         check_scores_name(wanted.save_scores)
-    report, scores = from_files(wanted) if wanted.scores else from_runs(wanted, screen)
-    if wanted.save_scores is not None:
-        save_scores(wanted.save_scores, scores)
+    report = from_files(wanted) if wanted.scores else from_runs(wanted, screen)
     if wanted.json is not None:
         screen.json(report.to_json(), wanted.json)
     if wanted.json != "-":
         show_report(screen, report)
 
 
-def from_runs(wanted: Evaluate, screen: Screen) -> tuple[Report, np.ndarray]:
+def from_runs(wanted: Evaluate, screen: Screen) -> Report:
     """Score a split with the runs.
 
     Raises:
-        SettingsError: Where runs or data are not named.
+        SettingsError: Where runs or data are not named, or options do not go together.
     """
     if not wanted.runs or wanted.data is None:
         raise SettingsError(
             "expected a run and its data, tshsr evaluate RUN --data DIR, or a matrix, "
             "tshsr evaluate --scores FILE.npy --captions FILE."
         )
-    budget, device = read_bytes(wanted.bytes), choose_device(wanted.device)
+    check_rerank(wanted)
+    budget, device, dtype = read_bytes(wanted.bytes), choose_device(wanted.device), DTYPES[wanted.dtype]
     split = open_split(wanted.data, wanted.split)
+    plan = None if wanted.rerank is None else read_depth(wanted.rerank) or open_dev(wanted.data)
     retrievers = [load_retriever(run, device) for run in wanted.runs]
     for retriever in retrievers:
         retriever.check_extractor(split.extractor)
-    with screen.progress(quiet=wanted.quiet) as begin:
-        report, scores = evaluate(
-            retrievers,
-            split,
-            protocol=wanted.protocol,
-            byte_budget=budget,
-            device=device,
-            progress=begin("scoring", "pairs"),
-        )
+    whole = [each for each in (plan, split) if isinstance(each, Split)]  # whose pairs are all scored
+    if plan is not None and not wanted.rerank_check:
+        whole.remove(split)
+    size = sum(score_bytes(retrievers, each, device) for each in whole)
+    with place_for_scores(wanted.scores_folder, size) as folder, screen.progress(quiet=wanted.quiet) as begin:
+        if plan is None:
+            report, scores = evaluate(
+                retrievers,
+                split,
+                protocol=wanted.protocol,
+                byte_budget=budget,
+                device=device,
+                dtype=dtype,
+                folder=folder,
+                progress=begin("scoring", "pairs"),
+            )
+        else:
+            search = TwoStageSearch(retrievers[0], budget, device, dtype, folder)
+            report, scores = evaluate_two_stage(search, split, plan, check=wanted.rerank_check, begin=begin)
+        if wanted.save_scores is not None:
+            save_scores(wanted.save_scores, scores["fused"])
     if len(retrievers) == 1:
         truth = read_truth(find_data(wanted.data), split.name)
         report = report if truth is None else add_probes(report, retrievers[0], split, truth)
-    return report, scores["fused"]
+    return report
 
 
-def from_files(wanted: Evaluate) -> tuple[Report, np.ndarray]:
+def check_rerank(wanted: Evaluate) -> None:
+    """Refuse options that do not go together.
+
+    Raises:
+        SettingsError: Names them.
+    """
+    if wanted.rerank is None:
+        if wanted.rerank_check:
+            raise SettingsError("--rerank-check tells what --rerank loses; give --rerank K or --rerank auto with it.")
+    elif len(wanted.runs) > 1:
+        raise SettingsError(
+            f"--rerank searches with one run, {len(wanted.runs)} were named; evaluate them one by one, or the "
+            "ensemble without --rerank."
+        )
+    elif wanted.protocol == "coco-1k":
+        raise SettingsError(
+            "--rerank takes its candidates from all images, coco-1k ranks 1000 at a time; use another protocol, or "
+            "leave --rerank out."
+        )
+    elif wanted.scores_folder is not None and wanted.rerank != AUTO and not wanted.rerank_check:
+        raise SettingsError(
+            "--scores-folder keeps the scores of all pairs, and --rerank K scores few; keep them with --save-scores, "
+            "or give --rerank-check too."
+        )
+
+
+def open_dev(data: str) -> Split:
+    """The split on which --rerank auto chooses.
+
+    Raises:
+        DataError: Where there is none.
+    """
+    try:
+        return open_split(data, DEV)
+    except DataError as error:
+        raise DataError(f"--rerank auto chooses K on dev: {error} Give K instead, as in --rerank 40.") from None
+
+
+def from_files(wanted: Evaluate) -> Report:
     """Evaluate score matrices.
 
     Raises:
-        SettingsError: Where runs are named too, or the captions are not.
+        SettingsError: Where runs are named too, the captions are not, or something is asked for that needs a run.
     """
     if wanted.runs or wanted.captions is None:
         raise SettingsError(
             "a matrix is evaluated without runs, and needs its captions: "
             "tshsr evaluate --scores FILE.npy --captions FILE (or a folder of data)."
         )
+    needs_a_run = {
+        "--rerank": wanted.rerank is not None or wanted.rerank_check,
+        "--dtype": wanted.dtype != "float32",
+        "--scores-folder": wanted.scores_folder is not None,
+    }
+    for name in (name for name, given in needs_a_run.items() if given):
+        raise SettingsError(f"{name} is about how pairs are scored, and a matrix is scored already; leave it out.")
     start = time.perf_counter()
     scores = ensemble([{"fused": read_scores(path)} for path in wanted.scores])
     images, captions = common_shape([scores])
@@ -125,7 +200,9 @@ def from_files(wanted: Evaluate) -> tuple[Report, np.ndarray]:
         models=[path.name for path in wanted.scores],
         seconds=time.perf_counter() - start,
     )
-    return report, scores["fused"]
+    if wanted.save_scores is not None:
+        save_scores(wanted.save_scores, scores["fused"])
+    return report
 
 
 def read_correspondence(place: str, split: str, images: int, captions: int) -> tuple[str, str, np.ndarray]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from tshsr.commands.progress import duration
 from tshsr.commands.screen import Screen
+from tshsr.precision import Guard
 from tshsr.render.document import reading_order
-from tshsr.reports import HEADER, Report
+from tshsr.reports import HEADER, Report, Rerank
 
 
 def show_report(screen: Screen, report: Report) -> None:
@@ -20,9 +23,54 @@ def show_report(screen: Screen, report: Report) -> None:
         if shares:
             figures = ", ".join(f"{score} {100 * shares[score]:.1f} %" for score in sorted(shares, key=reading_order))
             screen.say(f"{name} ({meaning}): {figures}")
+    for model, guard in zip(report.models, report.precision or (), strict=False):
+        screen.say(precision_line(model, guard))
+    for line in rerank_lines(report.rerank) if report.rerank is not None else ():
+        screen.say(line)
 
 
 def members(report: Report) -> str:
     """The model, or the ensemble with its members."""
     names = ", ".join(report.models)
     return f"ensemble of {len(report.models)} models ({names})" if len(report.models) > 1 else f"model {names}"
+
+
+def precision_line(model: str, guard: Guard) -> str:
+    """What a lower precision did to a sample, and whether it was used."""
+    if guard.used:
+        verdict = "used"
+    else:
+        verdict = "not used, it is no faster here" if guard.speedup <= 1 else "not used, recalls move too far"
+    return (
+        f"{guard.dtype} ({model}): {verdict}. On {guard.images:,} images and {guard.captions:,} captions it is "
+        f"{guard.speedup:.2f} times as fast as float32, changes scores by up to {guard.max_difference:.1g} and recalls "
+        f"by up to {guard.recall_change:.2f} points; {guard.rank_agreement:.1f} % of the best answers stay."
+    )
+
+
+def rerank_lines(rerank: Rerank) -> Iterator[str]:
+    """How far a two-stage search went, what it could find at most, and what it lost."""
+    chosen = "" if rerank.chosen_on is None else f" (chosen on {rerank.chosen_on})"
+    yield (
+        f"two stages{chosen}: v·t finds {rerank.k_images:,} captions for each image and {rerank.k_captions:,} images "
+        f"for each caption; {rerank.reasoned_pairs:,} of {rerank.all_pairs:,} pairs were reasoned about, "
+        f"{rerank.all_pairs / rerank.reasoned_pairs:.1f} times fewer."
+    )
+    yield (
+        f"a right answer is among the candidates for {rerank.ceiling_image_to_text:.1f} % of the images and "
+        f"{rerank.ceiling_text_to_image:.1f} % of the captions: no recall can be higher."
+    )
+    for split, points in rerank.lost.items():
+        yield f"recall lost against all pairs of {split}: {lost_points(points)}."
+    if rerank.all_pairs_seconds is not None:
+        yield f"scoring all pairs took {duration(rerank.all_pairs_seconds)}."
+
+
+def lost_points(points: Sequence[float]) -> str:
+    """R@1, R@5 and R@10 of both directions."""
+    shown = [round(point, 2) + 0.0 for point in points]  # + 0.0 makes -0.0 a plain 0
+    parts = [
+        f"{direction} " + ", ".join(f"R@{k} {point:.2f}" for k, point in zip((1, 5, 10), side, strict=True))
+        for direction, side in (("image to text", shown[:3]), ("text to image", shown[3:]))
+    ]
+    return "; ".join(parts) + (" points (below 0: gained)" if min(shown) < 0 else " points")
