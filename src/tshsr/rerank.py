@@ -19,7 +19,6 @@ from tshsr.models import ItemEncoding, Matcher
 from tshsr.precision import lowered
 from tshsr.scoring import (
     BYTE_BUDGET,
-    CACHE_TILE,
     ENCODE_BLOCK,
     Budget,
     Progress,
@@ -27,6 +26,7 @@ from tshsr.scoring import (
     by_length,
     is_out_of_memory,
     ready,
+    tile_bytes,
 )
 
 
@@ -132,28 +132,23 @@ def score_listed(
 ) -> np.ndarray:
     """The fused scores of the pairs (rows[i], columns[i]), some at a time; where memory runs out, fewer at a time."""
     found = np.empty(len(rows), np.float32)
+    gathered = bytes_of(images) // len(images) + bytes_of(captions) // len(captions)
+    cost = matcher.bytes_per_pair(images.mask.shape[-1], captions.mask.shape[-1]) + gathered
     done = 0
     while done < len(rows):
-        some = slice(done, done + pairs_at_once(matcher, images, captions, budget))
+        some = slice(done, done + max(1, tile_bytes(images, cost, budget) // cost))
         try:
             left, right = images[torch.from_numpy(rows[some])], captions[torch.from_numpy(columns[some])].trimmed()
             scores = matcher.score_pairs(left, right)["fused"]
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error) or some.stop == done + 1:
+            pairs = len(rows[some])
+            if not is_out_of_memory(error) or pairs == 1:
                 raise
-            budget.halve(error)
-            continue
-        found[some] = scores.float().cpu().numpy()
-        done += len(scores)
+            budget.lower(cost * (pairs // 2), error)
+        else:
+            found[some] = scores.float().cpu().numpy()
+            done += len(scores)
     return found
-
-
-def pairs_at_once(matcher: Matcher, images: ItemEncoding, captions: ItemEncoding, budget: Budget) -> int:
-    """How many pairs fit the budget, and on a CPU its caches: what is gathered for a pair, and its temporaries."""
-    gathered = bytes_of(images) // len(images) + bytes_of(captions) // len(captions)
-    cost = matcher.bytes_per_pair(images.mask.shape[-1], captions.mask.shape[-1]) + gathered
-    size = min(budget.bytes, CACHE_TILE) if images.mask.device.type == "cpu" else budget.bytes
-    return max(1, size // cost)
 
 
 def bytes_of(encoding: ItemEncoding) -> int:

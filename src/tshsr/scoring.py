@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,18 +46,20 @@ CACHE_TILE = 2**26
 
 @dataclass
 class Budget:
-    """How many bytes of temporaries a tile may take; halved whenever memory runs out.
+    """How many bytes of temporaries a tile may take; less once memory has run out.
 
     Attributes:
-        bytes: The bound.
+        bytes: The bound that was asked for.
+        fitting: The most that memory seems to hold.
     """
 
     bytes: int
+    fitting: int = sys.maxsize
 
-    def halve(self, error: BaseException) -> None:
-        """Take smaller tiles from now on."""
-        self.bytes //= 2
-        LOG.warning("memory ran out (%s); going on with tiles of %d bytes", type(error).__name__, self.bytes)
+    def lower(self, bound: int, error: BaseException) -> None:
+        """Take no larger tiles than this from now on."""
+        self.fitting = min(self.fitting, bound)
+        LOG.warning("memory ran out (%s); going on with tiles of %d bytes", type(error).__name__, self.fitting)
 
 
 def score_split(
@@ -194,9 +197,11 @@ def score_tile(matcher: Matcher, images: ItemEncoding, captions: ItemEncoding, b
     try:
         return matcher.score_all(images, captions)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error) or len(images) * len(captions) == 1:
+        pairs = len(images) * len(captions)
+        if not is_out_of_memory(error) or pairs == 1:
             raise
-        budget.halve(error)
+        cost = matcher.bytes_per_pair(images.mask.shape[-1], captions.mask.shape[-1])
+        budget.lower(cost * (pairs // 2), error)
     axis = int(len(captions) > len(images))
     middle = (len(captions) if axis else len(images)) // 2
     halves = [
@@ -212,8 +217,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def tile_bytes(images: ItemEncoding, cost: int, budget: Budget) -> int:
-    """The bytes of a tile: the budget, on a CPU no more than fits its caches."""
-    return min(budget.bytes, max(CACHE_TILE, cost)) if images.mask.device.type == "cpu" else budget.bytes
+    """The bytes of a tile: the budget, on a CPU no more than fits its caches; where memory ran out, a pair at least."""
+    size = min(budget.bytes, max(CACHE_TILE, cost)) if images.mask.device.type == "cpu" else budget.bytes
+    return min(size, max(budget.fitting, cost))
 
 
 def tile_shape(bytes_per_pair: int, images: int, captions: int, byte_budget: int) -> tuple[int, int]:

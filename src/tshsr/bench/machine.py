@@ -5,15 +5,19 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from tshsr.allocator import trim
 
-SIZES = ((2048, 2048, 2048), (9216, 1024, 2048), (8192, 1024, 256))
-"""Rows, inner width and columns of the products that are timed: a square one, and shapes like those of scoring."""
-REPEATS = 5
+SIZES = ((2048, 2048, 2048), (4608, 1024, 1024), (8192, 1024, 256))
+"""Rows, inner width and columns of the products that are timed: a square one, and shapes like those of scoring ..."""
+GPU_SIZES = ((8192, 8192, 8192), (16384, 4096, 4096))
+"""... and large enough for a GPU."""
+WARM_UP = 3
+"""Rounds before a rate counts: threads start, and a processor takes some time to reach its clock."""
 STATUS = Path("/proc/self/status")
 CLEAR = Path("/proc/self/clear_refs")
 
@@ -33,18 +37,34 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-@torch.inference_mode()
-def gemm_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating-point operations a second of large matrix products: the best of several shapes and tries."""
-    best = 0.0
-    for rows, inner, columns in SIZES:
-        left = torch.randn(rows, inner, device=device).to(dtype)
-        right = torch.randn(inner, columns, device=device).to(dtype)
-        out = left @ right
-        for _ in range(REPEATS):
-            took = seconds_of(lambda a=left, b=right, o=out: torch.matmul(a, b, out=o), device)  # type: ignore[misc]
-            best = max(best, 2 * rows * inner * columns / took)
-    return best
+class Products:
+    """Large matrix products of one precision, to ask now and then how fast the machine multiplies.
+
+    Args:
+        device: Where.
+        dtype: Precision.
+    """
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self.device = device
+        sizes = GPU_SIZES if device.type == "cuda" else SIZES
+        self.operands = [
+            (torch.randn(rows, inner, device=device).to(dtype), torch.randn(inner, columns, device=device).to(dtype))
+            for rows, inner, columns in sizes
+        ]
+        self.best = 0.0
+        for _ in range(WARM_UP):
+            self.rate()
+
+    @torch.inference_mode()
+    def rate(self) -> float:
+        """Floating-point operations a second, of the shape that goes fastest now."""
+        found = 0.0
+        for left, right in self.operands:
+            taken = seconds_of(partial(torch.matmul, left, right), self.device)
+            found = max(found, 2 * left.shape[0] * left.shape[1] * right.shape[1] / taken)
+        self.best = max(self.best, found)
+        return found
 
 
 def peak_of(work: Callable[[], object], device: torch.device) -> int | None:
@@ -56,9 +76,10 @@ def peak_of(work: Callable[[], object], device: torch.device) -> int | None:
         before = torch.cuda.memory_allocated(device)
         work()
         return torch.cuda.max_memory_allocated(device) - before
-    if not (STATUS.exists() and CLEAR.exists()):
+    try:
+        CLEAR.write_text("5", encoding="ascii")  # the peak begins anew
+    except OSError:  # no such file, or not allowed in a container
         return None
-    CLEAR.write_text("5", encoding="ascii")  # the peak begins anew
     before = resident("VmRSS")
     work()
     return max(0, resident("VmHWM") - before)

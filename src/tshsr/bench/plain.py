@@ -22,6 +22,7 @@ from tshsr.models import ItemEncoding, Tshsr
 from tshsr.models.scan import CrossAttention, Scan, aggregated
 from tshsr.models.sgraf import AttentionFiltration, GraphReasoning, GraphStep, Sgraf, SimilarityStream
 from tshsr.models.tshsr import Stream
+from tshsr.models.two_stream_sgr import TwoStreamSgr
 from tshsr.normalisation import EPSILON
 from tshsr.reasoning import CoExploitation, ContextExtraction, ReadOut
 from tshsr.similarity import SimilarityVector
@@ -125,25 +126,40 @@ def read_out(out: ReadOut, nodes: Float[Tensor, "images nodes width"]) -> Float[
     return (read * out.weight).sum(dim=-1)
 
 
-def sgraf(network: Sgraf) -> PlainScore:
-    """The score of SGR or SAF in the word stream, every node of every step computed."""
-    stream = cast(SimilarityStream, network.streams["word_stream"])
+def sgraf(network: Sgraf | TwoStreamSgr) -> PlainScore:
+    """The mean over the streams of the score of SGR or SAF, every node of every step computed."""
 
     def score(images: ItemEncoding, words: CaptionRow, pooled: Float[Tensor, " dim"]) -> Float[Tensor, " images"]:
         caption = words.unsqueeze(0).repeat(len(images), 1, 1)
-        found = attended(caption, images.items, stream.inverse_temperature)
-        local = similarity_vectors(stream.local_similarity, caption, found)
-        whole = similarity_vectors(stream.global_similarity, pooled.repeat(len(images), 1), images.pooled)
-        nodes = torch.cat([whole.unsqueeze(1), local], dim=1)
-        if isinstance(stream.reasoning, GraphReasoning):
-            for step in [*stream.reasoning.steps, stream.reasoning.last]:
-                nodes = graph_step(cast(GraphStep, step), nodes)
-            read = nodes[:, 0]
-        else:
-            read = filtration(cast(AttentionFiltration, stream.reasoning), nodes)
-        return torch.sigmoid(stream.score(read)).squeeze(1)
+        whole = pooled.repeat(len(images), 1)
+        parts = []
+        for name, stream in network.streams.items():
+            sides = (caption, images.items) if name == "word_stream" else (images.items, caption)
+            parts.append(similarity_score(cast(SimilarityStream, stream), *sides, images.pooled, whole))
+        return torch.stack(parts).mean(dim=0)
 
     return score
+
+
+def similarity_score(
+    stream: SimilarityStream,
+    queries: Float[Tensor, "images queries dim"],
+    context: Float[Tensor, "images context dim"],
+    v: Float[Tensor, "images dim"],
+    t: Float[Tensor, "images dim"],
+) -> Float[Tensor, " images"]:
+    """The score of a stream whose similarity vectors, the global one first, are reasoned over."""
+    found = attended(queries, context, stream.inverse_temperature)
+    local = similarity_vectors(stream.local_similarity, queries, found)
+    whole = similarity_vectors(stream.global_similarity, t, v)
+    nodes = torch.cat([whole.unsqueeze(1), local], dim=1)
+    if isinstance(stream.reasoning, GraphReasoning):
+        for step in [*stream.reasoning.steps, stream.reasoning.last]:
+            nodes = graph_step(cast(GraphStep, step), nodes)
+        read = nodes[:, 0]
+    else:
+        read = filtration(cast(AttentionFiltration, stream.reasoning), nodes)
+    return torch.sigmoid(stream.score(read)).squeeze(1)
 
 
 def graph_step(step: GraphStep, nodes: Float[Tensor, "images nodes width"]) -> Float[Tensor, "images nodes width"]:

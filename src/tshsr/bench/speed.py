@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from statistics import median
 from typing import Any, Literal, assert_never
 
 import torch
+from torch import Tensor
 
 from tshsr.allocator import keep_freed_memory, release_freed_memory
 from tshsr.batches import ImageBatch, pad_sequences
 from tshsr.bench import plain
-from tshsr.bench.machine import gemm_flops, peak_of, seconds_of
-from tshsr.config import EncoderConfig, ModelConfig, ScanConfig, SgrafConfig, TshsrConfig
+from tshsr.bench.machine import Products, peak_of, seconds_of
+from tshsr.config import EncoderConfig, ModelConfig, ScanConfig, SgrafConfig, TshsrConfig, TwoStreamSgrConfig
 from tshsr.counting import multiply_adds_of
-from tshsr.models import ItemEncoding, Matcher, Tshsr, build_matcher
-from tshsr.models.scan import Scan
-from tshsr.models.sgraf import Sgraf
+from tshsr.models import ItemEncoding, Matcher, Scan, Sgraf, Tshsr, TwoStreamSgr, build_matcher
 from tshsr.precision import lowered
 from tshsr.scoring import BYTE_BUDGET, score_encoded
 
-Name = Literal["tshsr", "sgr", "saf", "scan"]
+Name = Literal["tshsr", "sgr", "saf", "scan", "two_stream_sgr"]
 NAMES: tuple[Name, ...] = ("tshsr", "sgr", "saf", "scan")
+"""The networks that are measured when none is named."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 FEATURES, VOCABULARY = 2048, 1000
 LENGTHS = (
@@ -68,7 +68,8 @@ class Row:
         ratio: Median over the repeats of ours to the reference, taken one after the other.
         macs_per_pair: Multiply-adds of ours, mean over the captions' lengths.
         reference_macs_per_pair: Multiply-adds of the reference.
-        gemm_fraction: What ours multiplies and adds a second, of what large matrix products reach in that precision.
+        gemm_gflops: What large matrix products reached between the turns in that precision, median.
+        gemm_fraction: What ours multiplied and added a second, of what such a product reached just after; median.
         peak_bytes: Memory that ours adds at its peak; None where the system does not tell.
         reference_peak_bytes: The same of the reference.
         max_difference: Largest difference between the scores of both.
@@ -83,10 +84,54 @@ class Row:
     ratio: float
     macs_per_pair: float
     reference_macs_per_pair: float
+    gemm_gflops: float
     gemm_fraction: float
     peak_bytes: int | None
     reference_peak_bytes: int | None
     max_difference: float
+
+
+@dataclass(frozen=True)
+class Contest:
+    """One network with encoded images and captions, to be scored both ways.
+
+    Attributes:
+        name: The network's name.
+        network: The network.
+        images: Images.
+        captions: Captions, shortest first.
+        byte_budget: Bound on our temporaries.
+    """
+
+    name: str
+    network: Matcher
+    images: ItemEncoding
+    captions: ItemEncoding
+    byte_budget: int
+
+    def plainly(self) -> Callable[[], Tensor]:
+        """The published way."""
+        return partial(plain.loop_over_captions, plain_score(self.network), self.images, self.captions)
+
+    def ours(self, dtype: torch.dtype) -> Callable[[], Tensor]:
+        """Ours, in a precision."""
+        network, images, captions = lowered(self.network, dtype), self.images.at(dtype), self.captions.at(dtype)
+        return lambda: score_encoded(network, images, captions, byte_budget=self.byte_budget)["fused"]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Both ways once, one after the other, so that what else the machine does meets both.
+
+    Attributes:
+        plainly: Seconds of the reference.
+        ours: Seconds of ours.
+        gemm: Operations a second of a large matrix product just after.
+    """
+
+    plainly: float
+    ours: float
+    gemm: float
 
 
 def bench(
@@ -109,77 +154,71 @@ def bench(
         tell: Told before each network.
 
     Returns:
-        `gemm_gflops` (float32), `gemm_gflops_by_dtype`, `workload` and `rows`.
+        `gemm_gflops` (float32) and `gemm_gflops_by_dtype`, the best that was seen, `threads`, `workload` and `rows`.
     """
     place = torch.device(device)
-    gemm = {name: gemm_flops(place, DTYPES[name]) for name in {"float32", *dtypes}}
+    products = {name: Products(place, DTYPES[name]) for name in dict.fromkeys(("float32", *dtypes))}
     rows: list[Row] = []
     for name in names:
         tell(name)
-        rows += rows_of(name, work, dtypes, gemm, place, byte_budget)
+        rows += rows_of(prepared(name, work, place, byte_budget), products, dtypes, work.repeats)
     return {
-        "gemm_gflops": gemm["float32"] / 1e9,
-        "gemm_gflops_by_dtype": {name: rate / 1e9 for name, rate in gemm.items()},
+        "gemm_gflops": products["float32"].best / 1e9,
+        "gemm_gflops_by_dtype": {name: each.best / 1e9 for name, each in products.items()},
+        "threads": torch.get_num_threads(),
         "workload": asdict(work),
         "rows": [asdict(row) for row in rows],
     }
 
 
 @torch.inference_mode()
-def rows_of(
-    name: Name, work: Workload, dtypes: Sequence[str], gemm: dict[str, float], device: torch.device, byte_budget: int
-) -> Iterator[Row]:
-    """One network in every precision."""
-    network = build_matcher(settings(name, work)).eval().to(device)
-    images, captions = inputs(network, work, device)
-    score = plain_score(network)
-
-    def published() -> torch.Tensor:
-        return plain.loop_over_captions(score, images, captions)
-
+def rows_of(contest: Contest, products: Mapping[str, Products], dtypes: Sequence[str], repeats: int) -> list[Row]:
+    """One network in every precision; each way runs twice, for its scores and its peak memory, before it is timed."""
+    device, plainly = contest.images.items.device, contest.plainly()
     release_freed_memory()
-    expected, peak = published(), peak_of(published, device)
+    expected, plain_peak = plainly(), peak_of(plainly, device)
     pairs = expected.numel()
-    macs = multiply_adds_of(lambda: score_encoded(network, images, captions, byte_budget=byte_budget)) / pairs
-    plain_macs = multiply_adds_of(published) / pairs
+    macs, plain_macs = (multiply_adds_of(work) / pairs for work in (contest.ours(expected.dtype), plainly))
+    rows = []
     for dtype in dtypes:
-        low, left, right = lowered(network, DTYPES[dtype]), images.at(DTYPES[dtype]), captions.at(DTYPES[dtype])
-        ours = partial(score_encoded, low, left, right, byte_budget=byte_budget)
+        ours = contest.ours(DTYPES[dtype])
         keep_freed_memory()
-        found, own_peak = ours()["fused"], peak_of(ours, device)
-        theirs_taken, ours_taken = taking_turns(published, ours, work.repeats, device)
-        rates, plain_rates = [[pairs / taken for taken in each] for each in (ours_taken, theirs_taken)]
-        yield Row(
-            name=name,
-            dtype=dtype,
-            pairs_per_s=statistics.median(rates),
-            pairs_per_s_spread=(min(rates), max(rates)),
-            reference_pairs_per_s=statistics.median(plain_rates),
-            reference_pairs_per_s_spread=(min(plain_rates), max(plain_rates)),
-            ratio=statistics.median(own / other for own, other in zip(rates, plain_rates, strict=True)),
-            macs_per_pair=macs,
-            reference_macs_per_pair=plain_macs,
-            gemm_fraction=2 * macs * statistics.median(rates) / gemm[dtype],
-            peak_bytes=own_peak,
-            reference_peak_bytes=peak,
-            max_difference=float((found.float() - expected).abs().max()),
+        found, peak = ours(), peak_of(ours, device)
+        turns = [take_turns(plainly, ours, products[dtype]) for _ in range(repeats)]
+        rates, plain_rates = [pairs / turn.ours for turn in turns], [pairs / turn.plainly for turn in turns]
+        rows.append(
+            Row(
+                name=contest.name,
+                dtype=dtype,
+                pairs_per_s=median(rates),
+                pairs_per_s_spread=(min(rates), max(rates)),
+                reference_pairs_per_s=median(plain_rates),
+                reference_pairs_per_s_spread=(min(plain_rates), max(plain_rates)),
+                ratio=median(turn.plainly / turn.ours for turn in turns),
+                macs_per_pair=macs,
+                reference_macs_per_pair=plain_macs,
+                gemm_gflops=median(turn.gemm for turn in turns) / 1e9,
+                gemm_fraction=median(2 * macs * pairs / turn.ours / turn.gemm for turn in turns),
+                peak_bytes=peak,
+                reference_peak_bytes=plain_peak,
+                max_difference=float((found.float() - expected).abs().max()),
+            )
         )
+    return rows
 
 
-def taking_turns(
-    published: Callable[[], object], ours: Callable[[], object], repeats: int, device: torch.device
-) -> tuple[list[float], list[float]]:
-    """Seconds of both, one after the other, so that what else the machine does meets both.
+def take_turns(plainly: Callable[[], Tensor], ours: Callable[[], Tensor], products: Products) -> Turn:
+    """Time both: the reference with the allocator as its users have it, ours as the command line sets it."""
+    release_freed_memory()
+    reference = seconds_of(plainly, products.device)
+    keep_freed_memory()
+    return Turn(reference, seconds_of(ours, products.device), products.rate())
 
-    The reference runs with the allocator as its users have it, ours as the command line sets it.
-    """
-    theirs_taken, ours_taken = [], []
-    for _ in range(repeats):
-        release_freed_memory()
-        theirs_taken.append(seconds_of(published, device))
-        keep_freed_memory()
-        ours_taken.append(seconds_of(ours, device))
-    return theirs_taken, ours_taken
+
+def prepared(name: Name, work: Workload, device: torch.device, byte_budget: int) -> Contest:
+    """The network of that name, and what it is to score."""
+    network = build_matcher(settings(name, work)).eval().to(device)
+    return Contest(name, network, *inputs(network, work, device), byte_budget)
 
 
 def settings(name: Name, work: Workload) -> ModelConfig:
@@ -192,6 +231,8 @@ def settings(name: Name, work: Workload) -> ModelConfig:
             return SgrafConfig(encoder=encoder, similarity_dim=work.width, reasoning=name)
         case "scan":
             return ScanConfig(encoder=encoder)
+        case "two_stream_sgr":
+            return TwoStreamSgrConfig(encoder=encoder, similarity_dim=work.width)
         case _:
             assert_never(name)
 
@@ -205,7 +246,7 @@ def plain_score(network: Matcher) -> plain.PlainScore:
     match network:
         case Tshsr():
             return plain.tshsr(network)
-        case Sgraf():
+        case Sgraf() | TwoStreamSgr():
             return plain.sgraf(network)
         case Scan():
             return plain.scan(network)
@@ -213,6 +254,7 @@ def plain_score(network: Matcher) -> plain.PlainScore:
             raise TypeError(f"{type(network).__name__} has no plain reference")
 
 
+@torch.inference_mode()
 def inputs(network: Matcher, work: Workload, device: torch.device) -> tuple[ItemEncoding, ItemEncoding]:
     """Random images and captions, encoded; encoding is apart."""
     generator = torch.Generator().manual_seed(0)

@@ -1,0 +1,99 @@
+"""Score matrices in files are those in memory; a disk that is full is told in one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import tiny
+from tests.unit.test_scoring import batches, tokens
+from tshsr import matrices
+from tshsr.errors import DataError
+from tshsr.matrices import MatricesInFiles, MatricesInMemory, ensemble
+from tshsr.scoring import score_all_pairs
+
+FULL = Path("/dev/full")
+NO_FULL_DISK = pytest.mark.skipif(not FULL.exists(), reason="only Linux has /dev/full, the disk that is always full")
+
+
+def filled(matrices: MatricesInFiles | MatricesInMemory, *, seed: int = 0) -> MatricesInFiles | MatricesInMemory:
+    """Two matrices of 4 images and 9 captions, written in blocks of captions in no order."""
+    dice = np.random.default_rng(seed)
+    for columns in np.split(np.random.default_rng(1).permutation(9), [2, 3, 7]):
+        for name in ("fused", "pooled"):
+            matrices.write(name, columns, dice.random((4, len(columns)), dtype=np.float32))
+    return matrices
+
+
+def test_matrices_in_files_are_those_in_memory(tmp_path: Path) -> None:
+    memory, files = filled(MatricesInMemory((4, 9))).finish(), filled(MatricesInFiles((4, 9), tmp_path)).finish()
+    assert list(memory) == list(files) == ["fused", "pooled"]
+    assert len(files) == 2
+    for name, matrix in files.items():
+        np.testing.assert_array_equal(matrix, memory[name])
+        assert matrix.dtype == np.float32
+
+
+def test_a_matrix_in_a_file_is_an_ordinary_npy_with_a_caption_in_one_piece(tmp_path: Path) -> None:
+    filled(MatricesInFiles((4, 9), tmp_path)).finish()
+    loaded = np.load(tmp_path / "fused.npy")
+    np.testing.assert_array_equal(loaded, filled(MatricesInMemory((4, 9))).finish()["fused"])
+    assert loaded.flags.f_contiguous
+    assert not loaded.flags.c_contiguous
+    assert (tmp_path / "fused.npy").stat().st_size == 128 + 4 * 4 * 9
+
+
+def test_scoring_into_files_is_scoring_in_memory(tmp_path: Path) -> None:
+    network = tiny.network()
+    memory = score_all_pairs(network, iter(batches((3, 4))), tokens())
+    files = score_all_pairs(network, iter(batches((3, 4))), tokens(), folder=tmp_path)
+    assert set(files) == set(memory) == {path.stem for path in tmp_path.iterdir()}
+    for name, matrix in files.items():
+        np.testing.assert_array_equal(matrix, memory[name])
+
+
+def test_the_mean_of_matrices_in_files_is_that_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matrices, "BLOCK", 8)  # two captions a block
+    folders = [tmp_path / name for name in ("one", "two", "mean")]
+    for folder in folders:
+        folder.mkdir()
+    files = [filled(MatricesInFiles((4, 9), folder), seed=seed).finish() for seed, folder in enumerate(folders[:2])]
+    memory = [filled(MatricesInMemory((4, 9)), seed=seed).finish() for seed in (0, 1)]
+    mean = ensemble(files, folders[2])
+    for name, expected in ensemble(memory).items():
+        np.testing.assert_array_equal(mean[name], expected)
+        np.testing.assert_allclose(expected, (memory[0][name] + memory[1][name]) / 2, rtol=1e-6)
+
+
+@NO_FULL_DISK
+def test_a_full_disk_is_told_when_a_file_begins(tmp_path: Path) -> None:
+    (tmp_path / "fused.npy").symlink_to(FULL)
+    with pytest.raises(DataError) as caught:
+        filled(MatricesInFiles((4, 9), tmp_path))
+    assert str(caught.value) == (
+        f"{tmp_path / 'fused.npy'} cannot be written (No space left on device); every score takes 0 MiB there. "
+        "Free some space or name another folder."
+    )
+
+
+def test_a_disk_that_fills_up_later_is_told_with_how_much_a_score_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = MatricesInFiles((1000, 5000), tmp_path)
+    files.write("fused", np.array([4999]), np.ones((1000, 1)))
+
+    def fail(path: Path, mode: str) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(
+        DataError, match=r"fused.npy cannot be written \(No space left on device\); every score takes 19 M"
+    ):
+        files.write("fused", np.array([0]), np.ones((1000, 1)))
+
+
+def test_a_folder_that_is_gone_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"cannot be written \(No such file or directory\)"):
+        filled(MatricesInFiles((4, 9), tmp_path / "gone"))
