@@ -89,7 +89,7 @@ def ceiling(reasoned: np.ndarray, image_of_caption: np.ndarray) -> tuple[float, 
     kept = reasoned[image_of_caption, np.arange(len(image_of_caption))]
     found = np.zeros(len(reasoned), dtype=bool)
     np.logical_or.at(found, image_of_caption, kept)
-    return 100.0 * float(found.mean()), 100.0 * float(kept.mean())
+    return 100.0 * int(found.sum()) / len(found), 100.0 * int(kept.sum()) / len(kept)
 
 
 def lost(full: ScoreMetrics, short: ScoreMetrics) -> tuple[float, ...]:

@@ -12,7 +12,7 @@ from tshsr.models import Matcher
 
 IN_PLACE = {torch.ops.aten.addmm_: lambda _, left, right, **__: 2 * left[0] * left[1] * right[1]}
 """Products that torch's counter does not know: from the shapes of the arguments to operations."""
-TILE = 4
+TILE = 16
 """Images and captions of the tile that is counted."""
 
 

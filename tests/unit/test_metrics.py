@@ -261,9 +261,11 @@ def test_recalls_equal_those_of_ranx(monkeypatch):
 
 
 def test_coco_5k_takes_seconds_and_less_than_a_gibibyte(tmp_path):
-    pytest.importorskip("resource", reason="peak memory is read from POSIX's getrusage")
+    if not sys.platform.startswith("linux"):
+        pytest.skip("peak memory is read from /proc, which only Linux has")
     script = """
-        import resource, sys, time
+        import sys, time
+        from pathlib import Path
         import numpy as np
         from tshsr.metrics import score_metrics
 
@@ -274,7 +276,8 @@ def test_coco_5k_takes_seconds_and_less_than_a_gibibyte(tmp_path):
         start = time.perf_counter()
         metrics = score_metrics(scores, owners)
         seconds = time.perf_counter() - start
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        # Of this process alone: getrusage's figure begins with that of the process which started it.
+        peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
         print(seconds, peak, metrics.image_to_text.r1, metrics.text_to_image.r1)
     """
     path = tmp_path / "scores.npy"

@@ -1,0 +1,128 @@
+"""Multiply-adds of a pair, counted while it is scored, are those of the formulas, written out here by hand.
+
+D: joint space, m: similarity vector, k: comparison, R: regions, L: words, s: seeds of a level.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests import tiny
+from tshsr.bench import plain
+from tshsr.config import EncoderConfig, ReasoningConfig, ScanConfig, SgrafConfig, TshsrConfig
+from tshsr.counting import TILE, multiply_adds, multiply_adds_of
+from tshsr.models import build_matcher
+
+SIZES = [
+    {"D": 12, "m": 6, "k": 5, "R": 7, "L": 4, "seeds": (4, 2)},
+    {"D": 20, "m": 8, "k": 16, "R": 3, "L": 9, "seeds": (3, 3)},
+    {"D": 1024, "m": 256, "k": 256, "R": 36, "L": 17, "seeds": (8, 3)},
+]
+
+
+def encoder(size: dict) -> EncoderConfig:
+    return EncoderConfig(dim=size["D"], feature_dim=7, vocabulary=20, word_dim=8)
+
+
+def counted(config: TshsrConfig | SgrafConfig | ScanConfig, size: dict) -> float:
+    network = build_matcher(config).train()
+    count = multiply_adds(network, features=7, regions=size["R"], words=size["L"])
+    assert network.training, "its mode is put back"
+    return count
+
+
+def alignment(queries: int, context: int, compared: int, m: int) -> int:
+    """Norms of the sums by the Gram matrix, differences in the compared space, W of their squares."""
+    return queries * context**2 + queries * context * compared + queries * compared * m
+
+
+def reasoning(nodes: int, m: int, seeds: tuple[int, ...]) -> int:
+    """Read-out of the similarity vectors; at each level extraction, co-exploitation at its few nodes, read-out."""
+    total = 2 * nodes * m
+    for s in seeds:
+        extraction = s * m * nodes + s * nodes * m  # Q S^T;  C = A S
+        looks = s * m * m + s * m * nodes  # C W;  times S^T
+        through_context = s * nodes * s + s * s * nodes  # times A^T;  q A
+        message = s * nodes * m + s * m * m  # (p + q A) S;  O
+        gate = s * 2 * m * m  # G [C ; M]
+        total += extraction + looks + through_context + message + gate + 2 * s * m
+        nodes = s
+    return total
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_pair_of_tshsr_costs_what_its_formula_says(size: dict) -> None:
+    D, m, k, R, L, seeds = size.values()  # noqa: N806
+    config = TshsrConfig(
+        encoder=encoder(size), similarity_dim=m, comparison_dim=k, reasoning=ReasoningConfig(levels=2, seeds=seeds)
+    )
+    shared = R * L * D + D  # q·c once for both streams;  v·t
+    word_stream = alignment(L, R, k, m) + reasoning(L, m, seeds)
+    region_stream = alignment(R, L, k, m) + reasoning(R, m, seeds)
+    assert counted(config, size) == shared + word_stream + region_stream
+    assert counted(replace(config, streams="word"), size) == shared + word_stream
+    assert counted(replace(config, streams="region"), size) == shared + region_stream
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_pair_of_sgr_costs_what_its_formula_says(size: dict, steps: int) -> None:
+    assert counted(SgrafConfig(encoder=encoder(size), similarity_dim=size["m"], steps=steps), size) == (
+        similarity_nodes(size) + graph(size, steps) + folding(size, steps)
+    )
+
+
+def similarity_nodes(size: dict) -> int:
+    """q·c, v·t, and the similarity vectors of the words and of the whole, in all D dimensions; w·r + b."""
+    D, m, _, R, L, _ = size.values()  # noqa: N806
+    return R * L * D + D + alignment(L, R, D, m) + D * m + m
+
+
+def graph(size: dict, steps: int) -> int:
+    """[Wk^T Wq ; W] S, edges and their sums over L + 1 nodes; of the last step the first node alone."""
+    m, nodes = size["m"], size["L"] + 1
+    whole = 2 * nodes * m * m + 2 * nodes * nodes * m
+    last = 2 * m * m + 2 * nodes * m
+    return (steps - 1) * whole + last
+
+
+def folding(size: dict, steps: int) -> float:
+    """Wk^T Wq of every step, once a tile."""
+    return steps * size["m"] ** 3 / TILE**2
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_pair_of_saf_costs_what_its_formula_says(size: dict) -> None:
+    m, nodes = size["m"], size["L"] + 1
+    config = SgrafConfig(encoder=encoder(size), similarity_dim=m, reasoning="saf")
+    assert counted(config, size) == similarity_nodes(size) + 2 * nodes * m  # the openings;  their sum
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_pair_of_scan_costs_its_products_alone(size: dict) -> None:
+    D, _, _, R, L, _ = size.values()  # noqa: N806
+    assert counted(ScanConfig(encoder=encoder(size)), size) == R * L * D + D + L * R**2
+
+
+def test_a_pair_of_tshsr_costs_no_more_than_one_of_the_sgraf_ensemble() -> None:
+    size = SIZES[-1]
+    sgraf = SgrafConfig(encoder=encoder(size))
+    tshsr, sgr, saf = (
+        counted(config, size) for config in (TshsrConfig(encoder=encoder(size)), sgraf, replace(sgraf, reasoning="saf"))
+    )
+    assert (TshsrConfig().similarity_dim, sgraf.similarity_dim) == (size["m"], size["m"])
+    assert tshsr <= sgr - folding(size, 3) + saf
+    assert tshsr < 11e6
+
+
+@torch.no_grad()
+def test_the_plain_way_costs_more_than_twice_as_much() -> None:
+    network = build_matcher(TshsrConfig(encoder=replace(tiny.ENCODER, dim=1024))).eval()
+    batch = tiny.images(2, 36)
+    images = network.encode_images(replace(batch, regions=batch.regions.float(), boxes=None))
+    captions = network.encode_captions(tiny.captions((17,)))
+    plainly = multiply_adds_of(lambda: plain.loop_over_captions(plain.tshsr(network), images, captions)) / 2
+    assert plainly > 2 * multiply_adds(network, features=7, regions=36, words=17)
