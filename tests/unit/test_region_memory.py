@@ -19,7 +19,11 @@ import json, resource, sys
 import numpy as np
 from pathlib import Path
 from tshsr.data.regions import RegionFeatures
-def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+def peak():  # on Linux of this process alone: getrusage's figure begins with that of the process which started it
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 before = peak()
 features = RegionFeatures.open(Path(sys.argv[1]))
 draw = np.random.default_rng(0)

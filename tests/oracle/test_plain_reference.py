@@ -1,0 +1,59 @@
+"""The plain references of the benchmark give our scores: the same formula, another way to it.
+
+They divide by norm + 1e-8 as the published code does and we by max(norm, 1e-12): that is what the tolerance is for.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests import tiny
+from tests.oracle.test_baselines import shaken
+from tshsr.bench.plain import loop_over_captions
+from tshsr.bench.speed import plain_score
+from tshsr.config import ModelConfig, ReasoningConfig, ScanConfig, SgrafConfig, TshsrConfig, TwoStreamSgrConfig
+from tshsr.models import Matcher, build_matcher
+from tshsr.scoring import score_encoded
+
+SGRAF = SgrafConfig(encoder=tiny.ENCODER, similarity_dim=6)
+CONFIGS: dict[str, ModelConfig] = {
+    "tshsr": tiny.config(),
+    "tshsr, one level without a gate": tiny.config(reasoning=ReasoningConfig(levels=1, seeds=(3,), gate=False)),
+    "tshsr, compared in the joint space": tiny.config(comparison_dim=0),
+    "tshsr, without v·t": tiny.config(pooled_term=False),
+    "sgr": SGRAF,
+    "sgr, one step": SgrafConfig(encoder=tiny.ENCODER, similarity_dim=6, steps=1),
+    "saf": SgrafConfig(encoder=tiny.ENCODER, similarity_dim=6, reasoning="saf"),
+    "scan": ScanConfig(encoder=tiny.ENCODER),
+    "scan, mean": ScanConfig(encoder=tiny.ENCODER, aggregation="mean", streams="word"),
+    "two_stream_sgr": TwoStreamSgrConfig(encoder=tiny.ENCODER, similarity_dim=6),
+}
+
+
+def network(config: ModelConfig) -> Matcher:
+    """In float64, its weights away from where they begin."""
+    built = build_matcher(config)
+    return built.double().eval() if isinstance(config, ScanConfig) else shaken(built)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_plain_reference_gives_our_scores(name: str) -> None:
+    matcher = network(CONFIGS[name])
+    images = matcher.encode_images(tiny.images(4, 5))
+    captions = matcher.encode_captions(tiny.captions((2, 3, 6, 6)))
+    ours = score_encoded(matcher, images, captions)["fused"]
+    plainly = loop_over_captions(plain_score(matcher), images, captions)
+    assert plainly.shape == (4, 4)
+    torch.testing.assert_close(plainly, ours, rtol=0, atol=2e-7)
+    assert ours.std() > 1e-4, "scores that are all alike would agree by themselves"
+
+
+def test_a_network_without_a_plain_reference_is_refused() -> None:
+    class Other(Matcher):
+        pass
+
+    Other.__abstractmethods__ = frozenset()
+    with pytest.raises(TypeError, match="Other has no plain reference"):
+        plain_score(Other())
