@@ -1,0 +1,131 @@
+"""A lower precision is measured on a sample before it is used, and used only where it pays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests import tiny
+from tests.small_runs import small_split
+from tests.unit.test_evaluation import member
+from tshsr import evaluation, precision
+from tshsr.evaluation import evaluate, guard
+from tshsr.models import Scores
+from tshsr.precision import Guard, lowered, measure
+
+OWNERS = np.array([0, 0, 1, 2, 3])
+EXACT = torch.tensor(
+    [[0.9, 0.8, 0.1, 0.1, 0.2], [0.2, 0.1, 0.7, 0.3, 0.3], [0.1, 0.2, 0.3, 0.6, 0.1], [0.3, 0.3, 0.2, 0.2, 0.5]]
+)
+
+
+class Clock:
+    """Time that passes only where a scorer says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def taking(self, seconds: list[float], fused: torch.Tensor) -> Callable[[], Scores]:
+        """A scorer that takes so long, from one time to the next."""
+        left = iter(seconds)
+
+        def score() -> Scores:
+            self.now += next(left)
+            return {"fused": fused}
+
+        return score
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(precision.time, "perf_counter", made)
+    return made
+
+
+def changed(places: dict[tuple[int, int], float]) -> torch.Tensor:
+    scores = EXACT.clone()
+    for place, value in places.items():
+        scores[place] = value
+    return scores
+
+
+def measured(clock: Clock, rough: torch.Tensor, *, exact_takes: list[float], rough_takes: list[float]) -> Guard:
+    return measure(clock.taking(exact_takes, EXACT), clock.taking(rough_takes, rough), OWNERS, torch.bfloat16)
+
+
+def test_what_is_faster_and_as_good_is_used(clock: Clock) -> None:
+    found = measured(clock, changed({(0, 0): 0.75}), exact_takes=[9, 3], rough_takes=[8, 2])
+    assert found == Guard(
+        dtype="bfloat16",
+        used=True,
+        images=4,
+        captions=5,
+        max_difference=pytest.approx(0.15, abs=1e-6),
+        rank_agreement=pytest.approx(100 * 8 / 9),  # image 0 now likes its other caption best
+        recall_change=0.0,  # which is as right
+        speedup=1.5,  # of the best times: the first ones warm up
+    )
+
+
+def test_what_is_no_faster_is_not_used(clock: Clock) -> None:
+    found = measured(clock, EXACT, exact_takes=[2, 2], rough_takes=[5, 2])
+    assert not found.used
+    assert (found.speedup, found.max_difference, found.rank_agreement, found.recall_change) == (1.0, 0.0, 100.0, 0.0)
+
+
+def test_what_moves_a_recall_by_more_than_an_image_is_not_used(clock: Clock) -> None:
+    one_image = measured(clock, changed({(1, 0): 0.95}), exact_takes=[2, 2], rough_takes=[1, 1])
+    assert one_image.recall_change == pytest.approx(25.0)  # image 1 is wrong now, and so is caption 0 (20 points)
+    assert one_image.used
+    two_images = measured(clock, changed({(1, 0): 0.95, (2, 0): 0.96}), exact_takes=[2, 2], rough_takes=[1, 1])
+    assert two_images.recall_change == pytest.approx(50.0)
+    assert not two_images.used
+
+
+def test_a_lowered_network_is_a_copy_and_the_same_precision_the_network_itself() -> None:
+    network = tiny.network(torch.float32)
+    low = lowered(network, torch.bfloat16)
+    assert {weight.dtype for weight in low.parameters()} == {torch.bfloat16}
+    assert {weight.dtype for weight in network.parameters()} == {torch.float32}
+    assert lowered(network, None) is network
+    assert lowered(network, torch.float32) is network
+
+
+@pytest.mark.parametrize("faster", [True, False])
+def test_an_evaluation_in_bfloat16_says_what_it_did_and_falls_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faster: bool
+) -> None:
+    split = small_split(tmp_path / "data", "test", images=30)
+    one = member("one", split, 1)
+    whole = guard(one, split, torch.bfloat16, 2**30, None)
+    assert (whole.images, whole.captions, whole.dtype) == (20, 40, "bfloat16")
+    assert 0 < whole.max_difference < 0.05
+    monkeypatch.setattr(evaluation, "guard", lambda *_: replace(whole, used=faster))
+    exact, exact_scores = evaluate([one], split)
+    rough, scores = evaluate([one], split, dtype=torch.bfloat16)
+    assert exact.precision is None
+    assert rough.precision == (replace(whole, used=faster),)
+    assert np.array_equal(scores["fused"], exact_scores["fused"]) is not faster
+    np.testing.assert_allclose(scores["fused"], exact_scores["fused"], atol=0.05)
+    assert next(one.matcher.parameters()).dtype == torch.float32
+
+
+@pytest.mark.parametrize(("images", "sample"), [(15, 15), (60, 20), (250, 25), (1500, 100)])
+def test_the_sample_is_a_tenth_of_the_images_within_bounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: int, sample: int
+) -> None:
+    split = small_split(tmp_path / "data", "test", images=images, each=1)
+    one = member("one", split, 1)
+    seen: list[int] = []
+    monkeypatch.setattr(evaluation, "measure", lambda exact, rough, owners, dtype: seen.append(len(owners)))
+    guard(one, split, torch.bfloat16, 2**30, None)
+    assert seen == [sample]

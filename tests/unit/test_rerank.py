@@ -1,0 +1,147 @@
+"""The second stage: the candidates are reasoned about, each once, and nothing else is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.small_runs import small_split
+from tests.unit.test_evaluation import Member, member
+from tshsr import rerank, scoring
+from tshsr.candidates import Depth, candidates
+from tshsr.data.dataset import Split
+from tshsr.models import ItemEncoding, Scores
+from tshsr.rerank import TwoStage, score_two_stage
+from tshsr.scoring import score_split
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> Split:
+    """Ten images with two captions each."""
+    return small_split(tmp_path / "data", "test")
+
+
+@pytest.fixture
+def one(split: Split) -> Member:
+    return member("one", split, 1)
+
+
+def searched(one: Member, split: Split, k_images: int, k_captions: int, **more: object) -> TwoStage:
+    return score_two_stage(one.matcher, one.tokenizer, split, depth=Depth(k_images, k_captions), **more)
+
+
+def watched(one: Member, monkeypatch: pytest.MonkeyPatch, most: int = 10**9) -> list[int]:
+    """How many pairs the network is asked about, each time; above `most` its memory runs out."""
+    seen: list[int] = []
+    score_pairs = one.matcher.score_pairs
+
+    def ask(images: ItemEncoding, captions: ItemEncoding) -> Scores:
+        seen.append(len(images))
+        if seen[-1] > most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return score_pairs(images, captions)
+
+    monkeypatch.setattr(one.matcher, "score_pairs", ask)
+    return seen
+
+
+def test_the_candidates_and_no_other_pairs_are_reasoned_about(
+    one: Member, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = score_split(one.matcher, one.tokenizer, split)
+    seen = watched(one, monkeypatch)
+    found = searched(one, split, 4, 2)
+    np.testing.assert_array_equal(found.reasoned, candidates(full["pooled"], Depth(4, 2)))
+    assert sum(seen) == found.reasoned.sum() < 200
+    np.testing.assert_allclose(found.scores["fused"][found.reasoned], full["fused"][found.reasoned], atol=1e-6)
+    np.testing.assert_allclose(found.scores["pooled"], full["pooled"], atol=1e-6)
+    assert {matrix.dtype for matrix in found.scores.values()} == {np.dtype(np.float32)}
+
+
+def test_the_others_follow_below_in_the_order_of_the_first_stage(one: Member, split: Split) -> None:
+    found = searched(one, split, 4, 2)
+    fused, pooled = found.scores["fused"], found.scores["pooled"]
+    for scores, first, marks in ((fused, pooled, found.reasoned), (fused.T, pooled.T, found.reasoned.T)):
+        for line, order, mark in zip(scores, first, marks, strict=True):
+            assert line[~mark].max(initial=-np.inf) < line[mark].min()
+            np.testing.assert_array_equal(np.argsort(line[~mark]), np.argsort(order[~mark]))
+
+
+@pytest.mark.parametrize("depth", [(20, 10), (1, 10), (20, 1), (999, 999)])
+def test_with_all_as_candidates_it_is_the_score_of_all_pairs(one: Member, split: Split, depth: tuple[int, int]) -> None:
+    full = score_split(one.matcher, one.tokenizer, split)
+    found = searched(one, split, *depth)
+    assert found.reasoned.all()
+    np.testing.assert_allclose(found.scores["fused"], full["fused"], atol=1e-6)
+
+
+def test_the_result_does_not_depend_on_blocks_and_budget(
+    one: Member, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = searched(one, split, 4, 2)
+    monkeypatch.setattr(rerank, "ENCODE_BLOCK", 3)
+    encoded: list[int] = []
+    encode = one.matcher.encode_captions
+    monkeypatch.setattr(one.matcher, "encode_captions", lambda batch: encoded.append(len(batch)) or encode(batch))
+    cut = searched(one, split, 4, 2, byte_budget=30_000)
+    np.testing.assert_array_equal(cut.reasoned, whole.reasoned)
+    np.testing.assert_allclose(cut.scores["fused"], whole.scores["fused"], atol=1e-6)
+    assert 20 < sum(encoded) < 40, "what does not fit the budget is encoded again, the rest is not"
+    encoded.clear()
+    searched(one, split, 4, 2)
+    assert sum(encoded) == 20
+
+
+def test_where_memory_runs_out_fewer_pairs_at_a_time_give_the_same(
+    one: Member, split: Split, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = searched(one, split, 4, 2)
+    seen = watched(one, monkeypatch, most=5)
+    found = searched(one, split, 4, 2)
+    np.testing.assert_allclose(found.scores["fused"], whole.scores["fused"], atol=1e-6)
+    assert sum(pairs for pairs in seen if pairs <= 5) == found.reasoned.sum()
+    assert sum(pairs > 5 for pairs in seen) <= 4, "and it is not tried again"
+    assert "memory ran out (OutOfMemoryError); going on with tiles of" in caplog.messages[0]
+    watched(one, monkeypatch, most=0)
+    with pytest.raises(torch.OutOfMemoryError):
+        searched(one, split, 4, 2)
+
+
+def test_a_budget_bounds_the_pairs_that_are_scored_at_once(
+    one: Member, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "CACHE_TILE", 2**40)
+    seen = watched(one, monkeypatch)
+    searched(one, split, 4, 2)
+    assert len(seen) == 1
+    seen.clear()
+    searched(one, split, 4, 2, byte_budget=100_000)
+    assert len(seen) > 1
+
+
+def test_progress_counts_the_reasoned_pairs(one: Member, split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rerank, "ENCODE_BLOCK", 4)
+    told: list[tuple[int, int]] = []
+    found = searched(one, split, 4, 2, progress=lambda *done: told.append(done))
+    total = int(found.reasoned.sum())
+    assert told[-1] == (total, total)
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert len(told) == 5
+
+
+def test_a_lower_precision_is_used_for_the_second_stage_alone(one: Member, split: Split) -> None:
+    exact, rough = searched(one, split, 4, 2), searched(one, split, 4, 2, dtype=torch.bfloat16)
+    np.testing.assert_array_equal(rough.scores["pooled"], exact.scores["pooled"])
+    np.testing.assert_array_equal(rough.reasoned, exact.reasoned)
+    difference = np.abs(rough.scores["fused"] - exact.scores["fused"])[exact.reasoned].max()
+    assert 0 < difference < 0.02
+    assert next(one.matcher.parameters()).dtype == torch.float32
+
+
+def test_the_mode_of_the_network_is_put_back(one: Member, split: Split) -> None:
+    one.matcher.train()
+    searched(one, split, 1, 1)
+    assert one.matcher.training

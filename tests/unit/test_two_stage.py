@@ -1,0 +1,189 @@
+"""Reports on a two-stage search: the numbers of candidates, what they can find at most, and what they lost."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.small_runs import small_split
+from tests.unit.test_evaluation import Member, member
+from tshsr import two_stage
+from tshsr.candidates import Depth, candidates, ceiling, choose_depth, lost, merged
+from tshsr.config import EncoderConfig, ModelConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
+from tshsr.data.dataset import Split
+from tshsr.errors import InputError, SettingsError
+from tshsr.evaluation import score_bytes, score_names
+from tshsr.metrics import score_metrics
+from tshsr.models import build_matcher
+from tshsr.precision import Guard
+from tshsr.reports import Rerank, read_report
+from tshsr.scoring import score_split
+from tshsr.two_stage import Chosen, TwoStageSearch, evaluate_two_stage
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> Split:
+    """Ten images with two captions each."""
+    return small_split(tmp_path / "data", "test")
+
+
+@pytest.fixture
+def one(split: Split) -> Member:
+    return member("one", split, 1)
+
+
+def test_a_report_says_how_far_the_search_went(one: Member, split: Split) -> None:
+    report, scores = evaluate_two_stage(TwoStageSearch(one), split, Depth(4, 2))
+    full = score_split(one.matcher, one.tokenizer, split)
+    reasoned = candidates(full["pooled"], Depth(4, 2))
+    highest = ceiling(reasoned, split.image_of_caption)
+    assert report.rerank == Rerank(4, 2, int(reasoned.sum()), 200, *highest)
+    assert set(scores) == set(report.scores) == {"fused", "pooled"}
+    assert report.scores["fused"] == score_metrics(scores["fused"], split.image_of_caption)
+    assert (report.models, report.split, report.images, report.captions) == (("one",), "test", 10, 20)
+    assert report.precision is None
+
+
+def test_a_comparison_says_exactly_what_was_lost(one: Member, split: Split) -> None:
+    report, _ = evaluate_two_stage(TwoStageSearch(one), split, Depth(2, 1), check=True)
+    full = score_split(one.matcher, one.tokenizer, split)
+    owners = split.image_of_caption
+    short = score_metrics(merged(full["fused"], full["pooled"], candidates(full["pooled"], Depth(2, 1))), owners)
+    expected = lost(score_metrics(full["fused"], owners), short)
+    assert report.rerank is not None
+    assert report.rerank.lost == {"test": expected}
+    assert report.rerank.all_pairs_seconds is not None
+    assert report.rerank.all_pairs_seconds > 0
+    assert max(map(abs, expected)) > 0, "a search this shallow changes something"
+
+
+def test_the_depth_is_chosen_on_another_split_and_grows_with_this_one(
+    one: Member, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dev = small_split(tmp_path / "other", "dev", images=5)
+    full = score_split(one.matcher, one.tokenizer, dev)
+    chosen, points = choose_depth(full["fused"], full["pooled"], dev.image_of_caption)
+    begun: list[tuple[str, str]] = []
+
+    def begin(what: str, counted: str) -> two_stage.Progress:
+        begun.append((what, counted))
+        return two_stage.untold
+
+    report, _ = evaluate_two_stage(TwoStageSearch(one), split, dev, check=True, begin=begin)
+    assert report.rerank is not None
+    assert (report.rerank.k_images, report.rerank.k_captions) == (2 * chosen.k_images, 2 * chosen.k_captions)
+    assert report.rerank.chosen_on == "dev"
+    assert report.rerank.lost["dev"] == points
+    assert set(report.rerank.lost) == {"dev", "test"}
+    assert begun == [("choosing K on dev", "pairs"), ("reasoning", "pairs"), ("comparing with all", "pairs")]
+
+
+def test_matrices_of_all_pairs_go_to_the_folder(one: Member, split: Split, tmp_path: Path) -> None:
+    dev, folder = small_split(tmp_path / "other", "dev"), tmp_path / "scores"
+    folder.mkdir()
+    search = TwoStageSearch(one, folder=folder)
+    report, _ = evaluate_two_stage(search, split, dev, check=True)
+    in_memory, _ = evaluate_two_stage(replace(search, folder=None), split, dev, check=True)
+    assert report.rerank is not None
+    assert in_memory.rerank is not None
+    assert report.rerank.lost == in_memory.rerank.lost
+    names = {path.stem for path in (folder / "choosing").iterdir()}
+    assert names == {path.stem for path in (folder / "comparing").iterdir()} == score_names(one, split)
+    full = score_split(one.matcher, one.tokenizer, split)["fused"]
+    np.testing.assert_array_equal(np.load(folder / "comparing" / "fused.npy"), full)
+
+
+GUARD = Guard("bfloat16", True, 10, 20, 0.01, 99.0, 0.0, 1.5)
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_a_lower_precision_is_measured_first(
+    one: Member, split: Split, monkeypatch: pytest.MonkeyPatch, used: bool
+) -> None:
+    measured: list[str] = []
+    monkeypatch.setattr(
+        two_stage, "guard", lambda retriever, sample, *_: measured.append(sample.name) or replace(GUARD, used=used)
+    )
+    exact, exact_scores = evaluate_two_stage(TwoStageSearch(one), split, Depth(4, 2))
+    report, scores = evaluate_two_stage(TwoStageSearch(one, dtype=torch.bfloat16), split, Depth(4, 2))
+    assert measured == ["test"]
+    assert exact.precision is None
+    assert report.precision == (replace(GUARD, used=used),)
+    assert np.array_equal(scores["fused"], exact_scores["fused"]) is not used
+
+
+def test_a_report_with_both_blocks_reads_back_equal(
+    one: Member, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(two_stage, "guard", lambda *_: GUARD)
+    report, _ = evaluate_two_stage(TwoStageSearch(one, dtype=torch.bfloat16), split, Depth(4, 2), check=True)
+    report.write(tmp_path / "report.json")
+    assert read_report(tmp_path / "report.json") == report
+    values = json.loads((tmp_path / "report.json").read_text())
+    assert values["rerank"]["reasoned_pairs"] < values["rerank"]["all_pairs"] == 200
+    assert len(values["rerank"]["lost"]["test"]) == 6
+    assert values["precision"][0]["dtype"] == "bfloat16"
+
+
+def other(split: Split, make: type[ModelConfig], **settings: object) -> Member:
+    """Another method on the same data."""
+    known = member("other", split, 1)
+    encoder = EncoderConfig(dim=8, feature_dim=6, vocabulary=len(known.tokenizer), word_dim=7)
+    return replace(known, matcher=build_matcher(make(encoder=encoder, **settings)))
+
+
+def test_a_method_whose_score_is_the_first_stage_is_refused(split: Split) -> None:
+    with pytest.raises(SettingsError) as caught:
+        evaluate_two_stage(TwoStageSearch(other(split, VseConfig)), split, Depth(4, 2))
+    assert str(caught.value) == (
+        "other has no first stage beside its score (fused, pooled): a two-stage search needs v·t and a network that "
+        "reasons. Evaluate it without --rerank."
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "settings"),
+    [(ScanConfig, {}), (SgrafConfig, {"similarity_dim": 4}), (TwoStreamSgrConfig, {"similarity_dim": 4})],
+)
+def test_every_method_that_compares_words_and_regions_is_searched(
+    split: Split, make: type[ModelConfig], settings: dict
+) -> None:
+    one = other(split, make, **settings)
+    full = score_split(one.matcher, one.tokenizer, split)
+    report, scores = evaluate_two_stage(TwoStageSearch(one), split, Depth(20, 10))
+    np.testing.assert_allclose(scores["fused"], full["fused"], atol=1e-5)
+    assert report.rerank is not None
+    assert report.rerank.reasoned_pairs == 200
+
+
+def test_images_without_captions_are_refused_before_anything_is_scored(one: Member, split: Split) -> None:
+    bare = replace(split, captions=split.captions[:4], image_of_caption=split.image_of_caption[:4])
+    begun: list[str] = []
+    with pytest.raises(InputError, match="image 2 has no caption"):
+        evaluate_two_stage(TwoStageSearch(one), bare, Depth(4, 2), begin=lambda what, _: begun.append(what))
+    with pytest.raises(InputError, match="image 2 has no caption"):
+        TwoStageSearch(one).choose(bare, split)
+    assert not begun
+
+
+def test_only_a_two_stage_search_is_compared(one: Member, split: Split) -> None:
+    search = TwoStageSearch(one)
+    report, _ = search.evaluate(split, Chosen(Depth(1, 1)))
+    with pytest.raises(SettingsError, match="the report is of no two-stage search; evaluate one first"):
+        search.compare(split, replace(report, rerank=None))
+
+
+def test_the_bytes_of_all_matrices_are_known_before_they_are_scored(one: Member, split: Split) -> None:
+    full = score_split(one.matcher, one.tokenizer, split)
+    whole = sum(matrix.nbytes for matrix in full.values())
+    assert score_names(one, split) == set(full)
+    assert score_bytes([one], split) == whole
+    assert score_bytes([one, one], split) == 3 * whole, "two models and their means"
+    scan = other(split, ScanConfig, streams="word")
+    names = score_names(scan, split)
+    assert score_bytes([one, scan], split) == whole + 2 * len(names) * full["fused"].nbytes
