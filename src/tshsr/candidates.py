@@ -182,7 +182,10 @@ def recalls_by_depth(fused: np.ndarray, place: np.ndarray, image_of_caption: np.
         np.minimum.at(of_image, owners, ranks.astype(np.int32))
         level = own <= fused[:, some].T  # with the caption's own image, which is the 1 of its rank
         of_caption[some] = np.where(reasoned, reasoned_among(level, place[:, some].T, size), never)
-    return np.stack([100.0 * np.mean(ranks <= k, axis=0) for ranks in (of_image, of_caption) for k in RECALLS])
+    found = [
+        100.0 * np.count_nonzero(ranks <= k, axis=0) / len(ranks) for ranks in (of_image, of_caption) for k in RECALLS
+    ]
+    return np.stack(found)
 
 
 def reasoned_among(marked: np.ndarray, place: np.ndarray, size: int) -> np.ndarray:
