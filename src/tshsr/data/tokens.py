@@ -120,13 +120,17 @@ class Tokenizer:
         """
         _check_caption(caption, 0)
         encoding = self.rules.encode(caption)
-        parts = zip(encoding.offsets, encoding.tokens, encoding.special_tokens_mask, strict=True)
-        return [token if special else _spelling(caption, *span) for span, token, special in parts]
+        parts = list(zip(encoding.offsets, encoding.tokens, encoding.special_tokens_mask, strict=True))
+        starts = {start for (start, _), _, special in parts if not special}
+        return [token if special else _spelling(caption, *span, starts) for span, token, special in parts]
 
 
-def _spelling(caption: str, start: int, stop: int) -> str:
-    """A piece of the caption with the accents that follow its last letter, which the library's offsets leave out."""
-    while stop < len(caption) and unicodedata.combining(caption[stop]):
+def _spelling(caption: str, start: int, stop: int, starts: set[int]) -> str:
+    """A piece of the caption with the accents that follow its last letter, which the library's offsets leave out.
+
+    An accent that the library does not know as one (its Unicode is another than Python's) is a token of its own.
+    """
+    while stop < len(caption) and stop not in starts and unicodedata.combining(caption[stop]):
         stop += 1
     return caption[start:stop]
 
