@@ -52,6 +52,8 @@ def table_of(values: dict[str, Any]) -> str:
         return training_table(values)
     if "rerank" in values:
         return rerank_table(values)
+    if "bytes_of_matrices" in values:
+        return memory_table(values)
     return quality_tables(values) if "rows" in values else demo_table(values)
 
 
@@ -114,6 +116,17 @@ def rerank_table(report: dict[str, Any]) -> str:
         f"the worst recall loses {', '.join(lost)} against all pairs. Right answers among the candidates: "
         f"{stage['ceiling_image_to_text']:.1f} % of the images, {stage['ceiling_text_to_image']:.1f} % of captions. "
         f"{report['seconds']:.0f} s on {report['hardware']}; commit {report['commit'][:12]}."
+    )
+
+
+def memory_table(values: dict[str, Any]) -> str:
+    """One sentence on the peak memory of a large evaluation."""
+    peak, matrices, budget = (
+        f"{values[name] / 2**30:.1f} GiB" for name in ("peak_bytes", "bytes_of_matrices", "byte_budget")
+    )
+    return (
+        f"{values['images']:,} images x {values['captions']:,} captions, {values['score_names']} scores of every pair "
+        f"({matrices}, in files): peak memory **{peak}**, of which at most {budget} may be temporaries. {made(values)}."
     )
 
 

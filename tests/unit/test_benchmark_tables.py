@@ -111,3 +111,28 @@ def test_the_training_table_sets_candidates_beside_all_pairs() -> None:
     lines = tables.table_of({**MADE, "steps": [step], "quality": [quality]}).splitlines()
     assert lines[2] == "| `r`, batch 128 | 8 | 2.90 | 13.10 | **4.5** | 2.0 GiB / 3.0 GiB |"
     assert lines[-3] == "| scenes, 800 training images | 587.1 ± 0.3 | 587.1 ± 0.3 | 3 |"
+
+
+def test_the_memory_table_is_a_sentence_with_the_peak() -> None:
+    sizes = {"images": 5000, "captions": 25_000, "score_names": 7, "bytes_of_matrices": 3_500_000_000}
+    values = {**MADE, **sizes, "byte_budget": 2**30, "peak_bytes": int(2.34 * 2**30), "bytes_before": 2**29}
+    assert tables.table_of(values) == (
+        "5,000 images x 25,000 captions, 7 scores of every pair (3.3 GiB, in files): peak memory **2.3 GiB**, of which "
+        "at most 1.0 GiB may be temporaries. a machine; torch 2.13.0; commit 0123456789ab; `do it`."
+    )
+
+
+def test_the_two_stage_sentence_tells_the_worst_loss_of_each_split() -> None:
+    stage = {
+        "k_images": 100,
+        "k_captions": 40,
+        "reasoned_pairs": 204_199,
+        "all_pairs": 5_000_000,
+        "ceiling_image_to_text": 97.5,
+        "ceiling_text_to_image": 82.04,
+        "lost": {"dev": [0.0, 0.0, 0.0, 0.0, -0.06, -0.02], "test": [0.0, 0.1, 0.1, -0.02, 0.0, 0.08]},
+    }
+    text = tables.table_of({**REPORT, "rerank": stage})
+    assert "reasoning about 204,199 of 5,000,000 pairs (24.5 times fewer; 100 captions an image, 40 images a" in text
+    assert "the worst recall loses 0.00 points on dev, 0.10 points on test against all pairs." in text
+    assert "97.5 % of the images, 82.0 % of captions." in text

@@ -1,0 +1,65 @@
+"""The benchmarks' scripts at tiny sizes: each writes a results file that the README's tables can be made from."""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import memory, speed, tables
+from tshsr.bench import machine
+from tshsr.bench.speed import Workload
+
+PROVENANCE = {"command", "commit", "hardware", "versions", "time"}
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where results go, instead of into the checkout."""
+    for module in (memory, speed, tables):
+        monkeypatch.setattr(module, "RESULTS", tmp_path)
+    monkeypatch.setattr(speed, "update_readme", lambda: None)
+    return tmp_path
+
+
+def written(module: Any, results: Path, file: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, Any]:
+    """What a script writes."""
+    monkeypatch.setattr(sys, "argv", [module.__name__, *arguments])
+    module.main()
+    values: dict[str, Any] = json.loads((results / file).read_text(encoding="utf-8"))
+    assert set(values) >= PROVENANCE
+    assert values["command"].startswith(f"python -m {module.__name__}")
+    assert tables.with_tables(f"<!-- results {Path(file).stem} -->\n<!-- end -->").count("\n") >= 2
+    return values
+
+
+def test_the_speed_benchmark_measures_all_four_networks_in_both_precisions(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "SIZES", ((32, 32, 32),))
+    monkeypatch.setattr(speed, "Workload", partial(Workload, images=2, regions=3, dim=16, width=8))
+    arguments = ("--captions", "3", "--repeats", "1", "--device", "cpu")
+    values = written(speed, results, "speed-cpu.json", monkeypatch, *arguments)
+    assert [(row["name"], row["dtype"]) for row in values["rows"]] == [
+        (name, dtype) for name in ("tshsr", "sgr", "saf", "scan") for dtype in ("float32", "bfloat16")
+    ]
+    assert values["workload"]["captions"] == 3
+
+
+def test_the_speed_benchmark_is_at_full_size() -> None:
+    work, wanted = Workload(), speed.Speed()
+    assert (work.images, work.regions, work.dim, work.width) == (100, 36, 1024, 256)
+    assert wanted.captions >= 100
+    assert wanted.repeats >= 5
+
+
+@pytest.mark.skipif(not machine.STATUS.exists(), reason="peak memory is read from /proc, which only Linux has")
+def test_the_memory_benchmark_scores_and_evaluates_every_pair(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = written(memory, results, "memory.json", monkeypatch, "--images", "12", "--dim", "16")
+    assert (values["images"], values["captions"], values["score_names"]) == (12, 60, 7)
+    assert values["bytes_of_matrices"] == 4 * 12 * 60 * 7
+    assert 0 < values["bytes_before"] <= values["peak_bytes_scoring"] <= values["peak_bytes"]
