@@ -1,0 +1,71 @@
+"""What scoring a pair costs: multiply-adds, counted, and pairs a second, one network after the other in one process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+import torch
+
+from benchmarks.entries import ENTRIES
+from benchmarks.outcomes import Task
+from tshsr.allocator import keep_freed_memory
+from tshsr.batches import pad_sequences
+from tshsr.counting import multiply_adds_of
+from tshsr.data.layouts import open_split
+from tshsr.retriever import Retriever
+from tshsr.scoring import by_length, score_encoded
+
+IMAGES, REPEATS = 100, 5
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one pair, encoding apart.
+
+    Attributes:
+        macs_per_pair: Multiply-adds of the matrix products.
+        pairs_per_s: On this machine, median of some repeats.
+    """
+
+    macs_per_pair: float
+    pairs_per_s: float
+
+    def __add__(self, other: Cost) -> Cost:
+        """Both, one after the other."""
+        rate = 1 / (1 / self.pairs_per_s + 1 / other.pairs_per_s)
+        return Cost(self.macs_per_pair + other.macs_per_pair, rate)
+
+
+def cost_of(tasks: Sequence[Task], known: Cost | None) -> Cost | None:
+    """The cost of a row: of its members together; as it is known, where the weights are not here."""
+    if known is not None:
+        return known
+    task = tasks[0]
+    parts = [measured(task.member(name)) for name in ENTRIES[task.entry].members or (task.entry,)]
+    whole = [part for part in parts if part is not None]
+    return sum(whole[1:], whole[0]) if whole and len(whole) == len(parts) else None
+
+
+@torch.inference_mode()
+def measured(task: Task) -> Cost | None:
+    """Scores the first test images with all their captions; None without weights."""
+    if not (task.folder / "best").exists():
+        return None
+    keep_freed_memory()
+    retriever, test = Retriever.from_pretrained(task.folder), open_split(task.place, "test")
+    (columns,) = np.nonzero(test.image_of_caption < IMAGES)
+    tokens = retriever.tokenizer.encode([test.captions[column] for column in columns])
+    images = retriever.encode_images(test, indices=range(IMAGES))
+    captions = retriever.matcher.encode_captions(pad_sequences([tokens[place] for place in by_length(tokens)]))
+    pairs = len(images) * len(captions)
+    macs = multiply_adds_of(lambda: score_encoded(retriever.matcher, images, captions)) / pairs
+    seconds = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        score_encoded(retriever.matcher, images, captions)
+        seconds.append(time.perf_counter() - start)
+    return Cost(macs, pairs / median(seconds))
