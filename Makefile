@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= ../shared/data/flickr8k
+JOBS ?= 2
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check quality bench clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || (echo "tshsr needs Python >= 3.11; name one with make PYTHON=python3.12"; exit 1)
@@ -25,8 +26,16 @@ check: $(READY)
 test: check
 	$(BIN)/python -m pytest --quiet
 
+# The race of all methods on scenes, and on Flickr8k where DATA is; finished runs are not done again.
+quality: $(READY)
+	$(BIN)/python -m benchmarks.quality --data scenes --jobs $(JOBS)
+	if [ -d $(DATA) ]; then $(BIN)/python -m benchmarks.quality --data $(DATA) --jobs $(JOBS) && $(BIN)/python -m benchmarks.quality --data $(DATA) --jobs $(JOBS) --ablation; else echo "no Flickr8k at $(DATA): name it with make quality DATA=DIR"; fi
+
+# Speed, memory and training steps of this machine, into benchmarks/results.
 bench: $(READY)
-	$(BIN)/python -m benchmarks.quality --data $(DATA)
+	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.training
 
 clean:
 	rm -rf $(VENV) demo build dist

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -40,11 +39,8 @@ class Cost:
         return Cost(self.macs_per_pair + other.macs_per_pair, rate)
 
 
-def cost_of(tasks: Sequence[Task], known: Cost | None) -> Cost | None:
-    """The cost of a row: of its members together; as it is known, where the weights are not here."""
-    if known is not None:
-        return known
-    task = tasks[0]
+def cost_of(task: Task) -> Cost | None:
+    """The cost of a row, of an ensemble's members together; None where the weights are not here."""
     parts = [measured(task.member(name)) for name in ENTRIES[task.entry].members or (task.entry,)]
     whole = [part for part in parts if part is not None]
     return sum(whole[1:], whole[0]) if whole and len(whole) == len(parts) else None

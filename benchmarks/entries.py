@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, is_dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, cast
 
 from tshsr.config import RunConfig
 from tshsr.recipes import recipe
-
-Settings = TypeVar("Settings")
 
 
 @dataclass(frozen=True)
@@ -76,20 +74,20 @@ ABLATION = (
 ENTRIES = {entry.name: entry for entry in (*MODELS, *ABLATION)}
 
 
-def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
-    """Frozen settings with some values replaced, by dotted name.
+def changed(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+    """A run with some settings replaced, by dotted name.
 
     Raises:
         TypeError: Where there is no such setting.
     """
     for name, value in changes.items():
-        settings = replaced(settings, name.split("."), value)
-    return settings
+        config = cast(RunConfig, replaced(config, name.split("."), value))
+    return config
 
 
 def replaced(settings: Any, path: list[str], value: Any) -> Any:
     """One value replaced."""
     first, *rest = path
-    if not is_dataclass(settings) or not hasattr(settings, first):
+    if not is_dataclass(settings) or isinstance(settings, type) or not hasattr(settings, first):
         raise TypeError(f"{type(settings).__name__} has no setting {first!r}")
     return replace(settings, **{first: replaced(getattr(settings, first), rest, value) if rest else value})

@@ -203,17 +203,14 @@ def keep(task: Task, settings: Any, report: Report, scores: np.ndarray, test: Sp
     """Write an outcome: ranks first, so that figures never stand alone."""
     task.figures.parent.mkdir(parents=True, exist_ok=True)
     owner = test.image_of_caption
-    ranks = {"images": image_to_text_ranks(scores, owner), "captions": text_to_image_ranks(scores, owner)}
+    images, captions = image_to_text_ranks(scores, owner), text_to_image_ranks(scores, owner)
     with replacing(task.ranks) as file:
-        np.savez_compressed(file, image_of_caption=owner.astype(np.uint16), **narrow(ranks))
+        # Ranks and rows are at most some thousand: two bytes each.
+        small = [each.astype(np.uint16) for each in (images, captions, owner)]
+        np.savez_compressed(file, images=small[0], captions=small[1], image_of_caption=small[2])
     values = {**provenance(), **figures, "settings": settings, "report": json.loads(report.to_json())}
     write_text(task.figures, json.dumps(values, indent=1) + "\n")
     LOG.info("%s: test rSum %.1f", task.name, report.scores["fused"].rsum)
-
-
-def narrow(ranks: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Ranks of at most some thousand in two bytes each."""
-    return {name: values.astype(np.uint16) for name, values in ranks.items()}
 
 
 def read_outcome(task: Task) -> Outcome:

@@ -1,113 +1,217 @@
-"""Train recipes on a data set, evaluate them on its test split, and write what came out to `benchmarks/results`.
+"""The race: every method with every seed on a data set, then the ablation, by one command.
 
-    python -m benchmarks.quality --data DIR --recipes tshsr-flickr8k --seeds 0
+    python -m benchmarks.quality --data scenes                        # the race on the built-in scenes
+    python -m benchmarks.quality --data ../flickr8k --jobs 2          # the race on Flickr8k, two runs at a time
+    python -m benchmarks.quality --data ../flickr8k --entries sgr tshsr --seeds 0
+    python -m benchmarks.quality --data ../flickr8k --ablation
 
-Finished runs are kept and not trained again; an interrupted one goes on where it was. The README's table is made from
-the file that this writes (`benchmarks/tables.py`).
+All methods share encoders, sizes, batches, epochs and optimiser; dev chooses the weights, test is looked at once. What
+is finished is not done again (`benchmarks/results/runs`), what was interrupted goes on where it was. The tables of the
+README and of docs/results.md are made from the file that this writes (`benchmarks/tables.py`).
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import statistics
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import tyro
 
+from benchmarks.cost import Cost, cost_of
+from benchmarks.entries import ABLATION, ENTRIES, MODELS, OURS, Entry
+from benchmarks.outcomes import Outcome, Task, read_outcome, settle
 from benchmarks.tables import RESULTS, update_readme
-from tshsr.allocator import keep_freed_memory
-from tshsr.data.dataset import Split
-from tshsr.data.layouts import open_split
-from tshsr.errors import DataError
-from tshsr.evaluation import evaluate
+from tshsr.errors import SettingsError
 from tshsr.files import write_text
 from tshsr.provenance import provenance
-from tshsr.recipes import recipe
-from tshsr.reports import Report
-from tshsr.retriever import Retriever
-from tshsr.training import fit
-from tshsr.training.events import Evaluated, Event
+from tshsr.ranks import QueryRanks
+from tshsr.significance import compare_rsum
 
 LOG = logging.getLogger("benchmarks.quality")
+FUSED = "fused"
+MOST_SEEDS = 10
+"""Kept outcomes are looked for up to this seed."""
+Kept = Sequence[tuple[Task, Outcome]]
+"""What is kept of a row, by seed."""
 
 
 @dataclass(frozen=True)
 class Quality:
-    """Which recipes, seeds and data."""
+    """Which rows, seeds and data."""
 
-    data: Path
-    """Folder of the data set, with the splits train, dev and test."""
-    recipes: tuple[str, ...] = ("tshsr-flickr8k",)
-    """Recipes to train."""
-    seeds: tuple[int, ...] = (0,)
-    """Seeds of each recipe; the table shows mean and deviation."""
+    data: str = "scenes"
+    """The word scenes, or a folder of Flickr8k with the splits train, dev and test."""
+    entries: tuple[str, ...] = ()
+    """Rows; without them all of the race (or of the ablation)."""
+    ablation: bool = False
+    """The ablation's rows instead of the race's."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of each row."""
+    jobs: int = 1
+    """Runs at a time; the processors' cores are shared among them."""
     runs: Path = Path("runs")
-    """Where runs are kept."""
+    """Where weights and score matrices are kept."""
+    tables_only: bool = False
+    """Train nothing: write the results file from what is finished."""
+    costs: bool = False
+    """Measure pairs a second anew; without it those known stay, and rows without any are measured."""
 
 
 def main() -> None:
-    """Train and evaluate every recipe and seed, then write results and the README's table."""
+    """Train and evaluate what is missing, then write the results file and the tables."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    keep_freed_memory()
-    settings = tyro.cli(Quality, description=__doc__)
-    if not settings.data.is_dir():
-        raise DataError(f"{settings.data} is not a folder; expected a data set with the splits train, dev and test.")
-    train, dev, test = (open_split(settings.data, name) for name in ("train", "dev", "test"))
-    rows = [row(settings, name, train, dev, test) for name in settings.recipes]
-    path = RESULTS / f"quality-{test.data}.json"
-    recipes, seeds = " ".join(settings.recipes), " ".join(map(str, settings.seeds))
-    command = f"python -m benchmarks.quality --data {test.data} --recipes {recipes} --seeds {seeds}"
-    write_text(path, json.dumps({"command": command, **provenance(), "rows": rows}, indent=2) + "\n")
+    wanted = tyro.cli(Quality, description=__doc__)
+    tasks = tasks_of(wanted)
+    if not wanted.tables_only:
+        work_off(tasks, wanted.jobs)
+    path = RESULTS / f"quality-{data_name(wanted.data)}.json"
+    write_text(path, json.dumps(results(wanted), indent=1) + "\n")
     update_readme()
     LOG.info("wrote %s", path)
 
 
-def row(settings: Quality, name: str, train: Split, dev: Split, test: Split) -> dict[str, Any]:
-    """One recipe over all seeds: a row of the results file, with the report of every seed."""
-    reports, minutes, parameters = [], [], 0
-    for seed in settings.seeds:
-        config = recipe(name)
-        config = replace(config, training=replace(config.training, seed=seed))
-        out = settings.runs / f"{name}-seed{seed}"
-        result = fit(config, train=train, dev=dev, out=out, resume=True, listen=tell)
-        retriever = Retriever.from_pretrained(out)
-        parameters = sum(weight.numel() for weight in retriever.matcher.parameters())
-        LOG.info("%s: trained in %.1f minutes, dev rSum %.1f; scoring test", out, result.seconds / 60, result.best_rsum)
-        report, _ = evaluate([retriever], test)
-        reports.append(report)
-        minutes.append(result.seconds / 60)
-    return summarise(name, test.data, settings.seeds, reports) | {
-        "parameters": parameters,
-        "train_minutes": statistics.mean(minutes),
-        "reports": [json.loads(report.to_json()) for report in reports],
+def data_name(data: str) -> str:
+    """The data's name, as the recipes end and results files are called."""
+    return "scenes" if data == "scenes" else "flickr8k"
+
+
+def tasks_of(wanted: Quality) -> list[Task]:
+    """What is to be done, seed after seed, so that every row has its first seed early; ensembles after their members.
+
+    Raises:
+        SettingsError: For an unknown row.
+    """
+    rows = [entry.name for entry in (ABLATION if wanted.ablation else MODELS)]
+    chosen = wanted.entries or rows
+    for name in chosen:
+        if name not in ENTRIES:
+            raise SettingsError(f"there is no row {name!r}; the rows are {', '.join(ENTRIES)}.")
+    names = dict.fromkeys(part for name in chosen for part in (*ENTRIES[name].members, name))
+    return [task_of(wanted, name, seed) for seed in wanted.seeds for name in names]
+
+
+def task_of(wanted: Quality, name: str, seed: int) -> Task:
+    """A row with a seed."""
+    return Task(name, data_name(wanted.data), wanted.data, seed, wanted.runs)
+
+
+def work_off(tasks: Sequence[Task], jobs: int) -> None:
+    """Settle all tasks, some at a time; ensembles, which need their members, last."""
+    for group in ([t for t in tasks if not ENTRIES[t.entry].members], [t for t in tasks if ENTRIES[t.entry].members]):
+        if jobs == 1:
+            for task in group:
+                settle(task)
+            continue
+        threads = max(1, (os.cpu_count() or 1) // jobs)
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+            for done in as_completed([pool.submit(settle, task, threads) for task in group]):
+                LOG.info("%s is settled", done.result())
+
+
+def results(wanted: Quality) -> dict[str, Any]:
+    """Rows, differences and ablation from everything that is kept of a data set."""
+    data = data_name(wanted.data)
+    found = {entry.name: outcomes(wanted, entry.name) for entry in ENTRIES.values()}
+    found = {name: kept for name, kept in found.items() if kept}
+    known = {} if wanted.costs else known_costs(data)
+    costs = {name: known.get(name) or cost_of(kept[0][0]) for name, kept in found.items()}
+    rows = {name: row(ENTRIES[name], data, kept, costs[name]) for name, kept in found.items()}
+    ours = found.get(OURS)
+    against = {
+        name: difference(data, (OURS, ours), (name, kept)) for name, kept in found.items() if ours and name != OURS
+    }
+    return {
+        "command": f"python -m benchmarks.quality --data {data}",
+        **provenance(),
+        "rows": [rows[entry.name] for entry in MODELS if entry.name in rows],
+        "differences": [against[entry.name] for entry in MODELS if entry.name in against],
+        "ablation": [rows[entry.name] | turned(against[entry.name]) for entry in ABLATION if entry.name in against],
     }
 
 
-def summarise(name: str, data: str, seeds: tuple[int, ...], reports: list[Report]) -> dict[str, Any]:
-    """Mean figures of the fused score over the seeds."""
-    sums = [report.scores["fused"].rsum for report in reports]
-    figures = [
-        [side.r1, side.r5, side.r10, other.r1, other.r5, other.r10]
-        for report in reports
-        for side, other in [(report.scores["fused"].image_to_text, report.scores["fused"].text_to_image)]
-    ]
+def outcomes(wanted: Quality, name: str) -> Kept:
+    """What is kept of a row, by seed."""
+    tasks = [task_of(wanted, name, seed) for seed in range(MOST_SEEDS)]
+    return [(task, read_outcome(task)) for task in tasks if task.figures.exists() and task.ranks.exists()]
+
+
+def known_costs(data: str) -> dict[str, Cost]:
+    """The costs in the present results file: rows whose weights are not here any more keep theirs."""
+    path = RESULTS / f"quality-{data}.json"
+    values = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    rows = [*values.get("rows", ()), *values.get("ablation", ())]
+    return {each["model"]: Cost(each["macs_per_pair"], each["pairs_per_s"]) for each in rows if each.get("pairs_per_s")}
+
+
+def row(entry: Entry, data: str, kept: Kept, cost: Cost | None) -> dict[str, Any]:
+    """Mean figures of the fused score over the seeds, and what they cost."""
+    reports = [outcome.report for _, outcome in kept]
+    figures = [outcome.figures for _, outcome in kept]
+    sums = [report["scores"][FUSED]["rsum"] for report in reports]
+    recalls = [recalls_of(report["scores"][FUSED]) for report in reports]
+    probes = {
+        "binding": mean_of(report["binding"][FUSED] for report in reports if report.get("binding")),
+        "pointing": {
+            stream: mean_of(report["pointing"][stream] for report in reports if report.get("pointing"))
+            for stream in (reports[0].get("pointing") or {})
+        },
+        "rsum_by_score": {
+            name: mean_of(report["scores"][name]["rsum"] for report in reports) for name in reports[0]["scores"]
+        },
+    }
     return {
         "data": data,
-        "model": name,
-        "seeds": list(seeds),
+        "model": entry.name,
+        "title": entry.title,
+        "ensemble": bool(entry.members),
+        "seeds": [task.seed for task, _ in kept],
         "rsum_mean": statistics.mean(sums),
         "rsum_std": statistics.stdev(sums) if len(sums) > 1 else None,
-        "r": [statistics.mean(column) for column in zip(*figures, strict=True)],
+        "r": [statistics.mean(column) for column in zip(*recalls, strict=True)],
+        **{name: value for name, value in probes.items() if value},
+        "parameters": figures[0]["parameters"],
+        "macs_per_pair": None if cost is None else cost.macs_per_pair,
+        "pairs_per_s": None if cost is None else cost.pairs_per_s,
+        "train_minutes": statistics.mean(each["train_minutes"] for each in figures),
     }
 
 
-def tell(event: Event) -> None:
-    """Log every evaluation on dev."""
-    if isinstance(event, Evaluated):
-        LOG.info("epoch %d: dev fused rSum %.1f", event.epoch, event.report.scores["fused"].rsum)
+def recalls_of(score: dict[str, Any]) -> list[float]:
+    """R@1, R@5, R@10 of image to text, then of text to image."""
+    return [score[side][name] for side in ("image_to_text", "text_to_image") for name in ("r1", "r5", "r10")]
+
+
+def mean_of(values: Iterable[float]) -> float | None:
+    """The mean, where there is any value."""
+    known = list(values)
+    return statistics.mean(known) if known else None
+
+
+def difference(data: str, ours: tuple[str, Kept], other: tuple[str, Kept]) -> dict[str, Any]:
+    """What the first row has more than the second in rSum: paired bootstrap over images and seeds."""
+    sides = [[ranks_of(outcome) for _, outcome in kept] for _, kept in (ours, other)]
+    found = compare_rsum(*sides)
+    names = {"data": data, "a": ours[0], "b": other[0]}
+    return {**names, "mean": found.mean, "low": found.low, "high": found.high, "p": found.p}
+
+
+def ranks_of(outcome: Outcome) -> QueryRanks:
+    """The ranks of a run."""
+    return QueryRanks(outcome.image_ranks, outcome.caption_ranks, outcome.image_of_caption)
+
+
+def turned(found: dict[str, Any]) -> dict[str, Any]:
+    """A difference seen from the other side: what the change does to ours."""
+    names = {"a": found["b"], "b": found["a"], "p": found["p"]}
+    return {**names, "mean": -found["mean"], "low": -found["high"], "high": -found["low"]}
 
 
 if __name__ == "__main__":

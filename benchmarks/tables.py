@@ -10,9 +10,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+from benchmarks.race_tables import PARTS
+
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-README = ROOT / "README.md"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
+"""What has tables."""
 HEADER = "| score | image → text R@1 | R@5 | R@10 | text → image R@1 | R@5 | R@10 | rSum |"
 ORDER = ("fused", "word_stream", "region_stream")
 """These first; then the levels; the pooled score last."""
@@ -25,27 +28,30 @@ NAMES = {
 
 
 def update_readme() -> None:
-    """Write every table between its markers in the README."""
-    README.write_text(with_tables(README.read_text(encoding="utf-8")), encoding="utf-8")
+    """Write every table between its markers, in the README and in docs/results.md."""
+    for page in PAGES:
+        page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def with_tables(text: str) -> str:
     """The text with the table of every results file that it has markers for.
 
-    A table `NAME` stands between `<!-- results NAME -->` and `<!-- end -->` and comes from `results/NAME.json`: the
-    results of `benchmarks.quality`, or the report of one evaluation.
+    A table `NAME` stands between `<!-- results NAME -->` and `<!-- end -->` and comes from `results/NAME.json`; a word
+    after the name says which table of the file.
     """
 
     def fill(match: re.Match[str]) -> str:
-        values = json.loads((RESULTS / f"{match[1]}.json").read_text(encoding="utf-8"))
-        table = table_of(values)
-        return f"<!-- results {match[1]} -->\n{table}\n<!-- end -->"
+        name, part = match[1], (match[2] or "").strip()
+        values = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+        return f"<!-- results {name}{match[2] or ''} -->\n{table_of(values, part)}\n<!-- end -->"
 
-    return re.sub(r"<!-- results (\S+) -->\n.*?<!-- end -->", fill, text, flags=re.DOTALL)
+    return re.sub(r"<!-- results (\S+)( \w+)? -->\n.*?<!-- end -->", fill, text, flags=re.DOTALL)
 
 
-def table_of(values: dict[str, Any]) -> str:
-    """The table of a results file, told by what is in it."""
+def table_of(values: dict[str, Any], part: str = "") -> str:
+    """The table of a results file, told by what is in it; of several, the part that is asked for."""
+    if "differences" in values:
+        return PARTS[part](values)
     if "gemm_gflops" in values:
         return speed_table(values)
     if "steps" in values:
@@ -54,7 +60,7 @@ def table_of(values: dict[str, Any]) -> str:
         return rerank_table(values)
     if "bytes_of_matrices" in values:
         return memory_table(values)
-    return quality_tables(values) if "rows" in values else demo_table(values)
+    return demo_table(values)
 
 
 def speed_table(values: dict[str, Any]) -> str:
@@ -141,12 +147,6 @@ def made(values: dict[str, Any]) -> str:
     return f"{values['hardware']}; torch {torch}; commit {values['commit'][:12]}; `{values['command']}`"
 
 
-def quality_tables(values: dict[str, Any]) -> str:
-    """For every recipe the recalls of every score of its first seed, where they come from, and the command."""
-    parts = [f"{recall_table(row['reports'][0])}\n\n{origin(row)}" for row in values["rows"]]
-    return "\n\n".join([*parts, f"    {values['command']}"])
-
-
 def demo_table(report: dict[str, Any]) -> str:
     """The recalls of a report with the accuracy on binding foils, and where words point."""
     figures = [f"{share:.0%} ({name.replace('_', ' ')})" for name, share in report["pointing"].items()]
@@ -170,17 +170,6 @@ def recall_table(report: dict[str, Any]) -> str:
         figures = [side[key] for side in sides for key in ("r1", "r5", "r10")] + [score["rsum"]]
         lines.append(f"| {label(name)} | " + " | ".join(f"{figure:.1f}" for figure in figures) + " |")
     return "\n".join(lines)
-
-
-def origin(row: dict[str, Any]) -> str:
-    """One sentence: which model, data, machine and code gave the figures."""
-    report = row["reports"][0]
-    return (
-        f"`{row['model']}`, seed {row['seeds'][0]}, {row['parameters'] / 1e6:.1f} M parameters, on {report['data']} "
-        f"{report['split']} ({report['images']:,} images, {report['captions']:,} captions); trained in "
-        f"{row['train_minutes']:.0f} minutes and all pairs scored in {report['seconds']:.0f} s on "
-        f"{report['hardware']}; commit {report['commit'][:12]}."
-    )
 
 
 def order_of(name: str) -> tuple[int, str]:

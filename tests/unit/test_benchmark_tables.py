@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,39 +20,88 @@ REPORT = {
     "seconds": 12.3,
     "scores": {name: {"image_to_text": SIDE, "text_to_image": SIDE, "rsum": 120.08} for name in SCORES},
 }
-ROW = {"model": "m", "seeds": [3], "parameters": 1_500_000, "train_minutes": 4.6, "reports": [REPORT]}
 
 
-def test_a_table_has_a_row_a_score_fused_first_and_pooled_last() -> None:
-    lines = tables.quality_tables({"rows": [ROW], "command": "do it"}).splitlines()
-    assert lines[2] == "| **both streams, fused** | 10.0 | 20.0 | 30.0 | 10.0 | 20.0 | 30.0 | 120.1 |"
-    assert [line.split("|")[1].strip() for line in lines[2:7]] == [
-        "**both streams, fused**",
-        "word stream alone",
-        "region stream alone",
-        "level 0 alone",
-        "`v·t` alone (first stage)",
-    ]
-    assert "seed 3, 1.5 M parameters, on d test (1,000 images, 5,000 captions)" in lines[-3]
-    assert "trained in 5 minutes and all pairs scored in 12 s on a machine; commit 0123456789ab." in lines[-3]
-    assert lines[-1] == "    do it"
+def row(name: str, **more: Any) -> dict[str, Any]:
+    """A row of a race."""
+    values = {
+        "model": name,
+        "title": f"The {name}",
+        "seeds": [0, 1],
+        "rsum_mean": 120.06,
+        "rsum_std": 1.5,
+        "r": [10.0, 20.0, 30.04, 10.0, 20.0, 30.0],
+        "rsum_by_score": {"fused": 120.06, "pooled": 100.0},
+        "parameters": 1_500_000,
+        "macs_per_pair": 123_456.0,
+        "pairs_per_s": 7654.3,
+        "train_minutes": 4.6,
+    }
+    return values | more
+
+
+def lead(name: str, **more: Any) -> dict[str, Any]:
+    """A difference of a race."""
+    return {"a": "tshsr", "b": name, "mean": 5.04, "low": -1.0, "high": 9.0, "p": 0.1, **more}
+
+
+MADE = {"hardware": "a machine", "versions": {"torch": "2.13.0"}, "commit": "0123456789abcdef", "command": "do it"}
+RACE = {**MADE, "rows": [row("sgr"), row("tshsr")], "differences": [lead("sgr")], "ablation": []}
+
+
+def test_the_race_has_a_row_a_method_with_the_lead_over_it_and_its_costs() -> None:
+    lines = tables.table_of(RACE).splitlines()
+    figures = "10.0 | 20.0 | 30.0 | 10.0 | 20.0 | 30.0 | 120.1 ± 1.5"
+    costs = "1.50 M | 123 k | 7,654 | 4.6 min"
+    assert lines[2] == f"| The sgr | {figures} | +5.0 [-1.0, +9.0] | {costs} |"
+    assert lines[3] == f"| The tshsr | {figures} |  | {costs} |"
+    assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|")
+    assert "Means over 2 seeds" in lines[-1]
+    assert lines[-1].endswith("a machine; torch 2.13.0; commit 0123456789ab; `do it`.")
+
+
+def test_a_race_with_binding_negatives_has_a_column_for_them() -> None:
+    rows = [row("sgr", binding=0.6), row("tshsr", binding=0.7, macs_per_pair=None, pairs_per_s=None)]
+    lines = tables.table_of({**RACE, "rows": rows}).splitlines()
+    assert "| binding |" in lines[0]
+    assert "| 60.0% | 1.50 M | 123 k |" in lines[2]
+    assert "| 70.0% | 1.50 M |  |  |" in lines[3]
+    assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|")
+
+
+def test_the_ablation_has_a_row_a_change_after_that_of_the_whole_network() -> None:
+    changed = row("no-gate") | lead("tshsr", a="no-gate", mean=-2.0, low=-4.0, high=0.5)
+    lines = tables.table_of({**RACE, "ablation": [changed]}, "ablation").splitlines()
+    assert lines[2] == "| The tshsr | 120.1 ± 1.5 |  | 123 k | 1.50 M | 4.6 min | 2 |"
+    assert lines[3] == "| The no-gate | 120.1 ± 1.5 | -2.0 [-4.0, +0.5] | 123 k | 1.50 M | 4.6 min | 2 |"
+    assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|")
+
+
+def test_the_scores_of_every_method_stand_side_by_side() -> None:
+    rows = [row("vse", rsum_by_score={"fused": 90.0}), row("tshsr")]
+    lines = tables.table_of({**RACE, "rows": rows}, "scores").splitlines()
+    assert lines[0] == "| method | fused | pooled |"
+    assert lines[2:] == ["| The vse | 90.0 |  |", "| The tshsr | 120.1 | 100.0 |"]
 
 
 def test_a_table_is_written_between_its_markers_and_nowhere_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
-    (tmp_path / "quality-d.json").write_text(json.dumps({"rows": [ROW], "command": "do it"}), encoding="utf-8")
-    text = "before\n<!-- results quality-d -->\nold\n<!-- end -->\nafter\n"
+    (tmp_path / "quality-d.json").write_text(json.dumps(RACE), encoding="utf-8")
+    text = "before\n<!-- results quality-d -->\nold\n<!-- end -->\n"
+    text += "<!-- results quality-d scores -->\n<!-- end -->\nafter\n"
     result = tables.with_tables(text)
-    assert result.startswith("before\n<!-- results quality-d -->\n| score |")
+    assert result.startswith("before\n<!-- results quality-d -->\n| method | image")
+    assert "<!-- results quality-d scores -->\n| method | fused" in result
     assert result.endswith("\n<!-- end -->\nafter\n")
     assert "old" not in result
     assert tables.with_tables(result) == result
 
 
-def test_the_readme_shows_what_the_results_files_say() -> None:
-    text = tables.README.read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.name)
+def test_the_pages_show_what_the_results_files_say(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
     assert "<!-- results " in text
     assert tables.with_tables(text) == text
 
@@ -64,9 +114,6 @@ def test_the_demo_that_the_readme_shows_keeps_its_promises() -> None:
     assert fused["text_to_image"]["r1"] >= 50
     assert report["binding"]["fused"] >= report["binding"]["pooled"] + 0.1
     assert max(report["pointing"].values()) >= 0.7
-
-
-MADE = {"hardware": "a machine", "versions": {"torch": "2.13.0"}, "commit": "0123456789abcdef", "command": "do it"}
 
 
 def test_the_speed_table_has_a_row_a_network_and_says_where_it_comes_from() -> None:

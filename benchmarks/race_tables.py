@@ -1,0 +1,98 @@
+"""The tables of the race and of the ablation, from a results file of `benchmarks.quality`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+RECALLS = "image → text R@1 | R@5 | R@10 | text → image R@1 | R@5 | R@10"
+
+
+def race_table(values: dict[str, Any]) -> str:
+    """A row a method: recalls, rSum over the seeds, TSHSR's lead, and what it costs."""
+    leads = {each["b"]: each for each in values["differences"]}
+    binding = any("binding" in row for row in values["rows"])
+    lines = [
+        f"| method | {RECALLS} | rSum | TSHSR leads by |{' binding |' if binding else ''} parameters "
+        "| multiply-adds a pair | pairs/s | trained in |",
+        "|---" * (13 + binding) + "|",
+    ]
+    for row in values["rows"]:
+        cells = [
+            row["title"],
+            *(f"{figure:.1f}" for figure in row["r"]),
+            with_spread(row),
+            lead(leads.get(row["model"])),
+        ]
+        cells += [f"{row['binding']:.1%}" if "binding" in row else ""] if binding else []
+        lines.append("| " + " | ".join([*cells, *cost_cells(row)]) + " |")
+    return "\n".join(lines) + f"\n\n{seeds_of(values)}."
+
+
+def ablation_table(values: dict[str, Any]) -> str:
+    """A row a change: what it does to rSum, and what it costs."""
+    if not values["ablation"]:
+        return "No row of it has been run yet."
+    ours = next(row for row in values["rows"] if row["model"] == values["ablation"][0]["b"])
+    lines = [
+        "| change | rSum | against TSHSR | multiply-adds a pair | parameters | trained in | seeds |",
+        "|---" * 7 + "|",
+        "| " + " | ".join([ours["title"], with_spread(ours), "", *short_costs(ours)]) + " |",
+    ]
+    for row in values["ablation"]:
+        cells = [row["title"], with_spread(row), lead(row), *short_costs(row)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def score_table(values: dict[str, Any]) -> str:
+    """The rSum of every score of every method, mean over the seeds: streams, levels and v·t."""
+    names = list(dict.fromkeys(name for row in values["rows"] for name in row["rsum_by_score"]))
+    lines = [
+        "| method | " + " | ".join(name.replace("_", " ") for name in names) + " |",
+        "|---" * (1 + len(names)) + "|",
+    ]
+    for row in values["rows"]:
+        known = row["rsum_by_score"]
+        lines.append(f"| {row['title']} | " + " | ".join(f"{known[n]:.1f}" if n in known else "" for n in names) + " |")
+    return "\n".join(lines)
+
+
+PARTS = {"": race_table, "ablation": ablation_table, "scores": score_table}
+"""What stands after a results file's name in a marker: which of its tables is meant."""
+
+
+def with_spread(row: dict[str, Any]) -> str:
+    """Mean and deviation of rSum over the seeds."""
+    spread = "" if row["rsum_std"] is None else f" ± {row['rsum_std']:.1f}"
+    return f"{row['rsum_mean']:.1f}{spread}"
+
+
+def lead(difference: dict[str, Any] | None) -> str:
+    """A difference with its interval."""
+    if difference is None:
+        return ""
+    return f"{difference['mean']:+.1f} [{difference['low']:+.1f}, {difference['high']:+.1f}]"
+
+
+def cost_cells(row: dict[str, Any]) -> list[str]:
+    """Parameters, multiply-adds, pairs a second, minutes."""
+    macs = "" if row["macs_per_pair"] is None else f"{row['macs_per_pair'] / 1e3:,.0f} k"
+    rate = "" if row["pairs_per_s"] is None else f"{row['pairs_per_s']:,.0f}"
+    return [f"{row['parameters'] / 1e6:.2f} M", macs, rate, f"{row['train_minutes']:.1f} min"]
+
+
+def short_costs(row: dict[str, Any]) -> list[str]:
+    """Multiply-adds, parameters, minutes, seeds."""
+    parameters, macs, _, minutes = cost_cells(row)
+    return [macs, parameters, minutes, str(len(row["seeds"]))]
+
+
+def seeds_of(values: dict[str, Any]) -> str:
+    """How many seeds the rows have, and where the figures come from."""
+    counts = sorted({len(row["seeds"]) for row in values["rows"]})
+    seeds = " to ".join(dict.fromkeys(str(count) for count in (counts[0], counts[-1])))
+    return (
+        f"Means over {seeds} seed{'s' * (counts[-1] > 1)} ± their deviation; in brackets 95 % intervals: paired bootstrap, images and seeds. "
+        f"{values['hardware']}; torch {values['versions']['torch']}; commit {values['commit'][:12]}; "
+        f"`{values['command']}`"
+    )
