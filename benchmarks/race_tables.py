@@ -92,7 +92,8 @@ def seeds_of(values: dict[str, Any]) -> str:
     counts = sorted({len(row["seeds"]) for row in values["rows"]})
     seeds = " to ".join(dict.fromkeys(str(count) for count in (counts[0], counts[-1])))
     return (
-        f"Means over {seeds} seed{'s' * (counts[-1] > 1)} ± their deviation; in brackets 95 % intervals: paired bootstrap, images and seeds. "
+        f"Means over {seeds} seed{'s' * (counts[-1] > 1)} ± their deviation; in brackets 95 % intervals: "
+        "paired bootstrap, images and seeds. "
         f"{values['hardware']}; torch {values['versions']['torch']}; commit {values['commit'][:12]}; "
         f"`{values['command']}`"
     )
