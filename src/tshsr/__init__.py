@@ -23,12 +23,16 @@ if TYPE_CHECKING:
     from tshsr.errors import TshsrError as TshsrError
     from tshsr.evaluation import evaluate as evaluate
     from tshsr.explain import explain_pair as explain_pair
+    from tshsr.index import Index as Index
+    from tshsr.ranks import query_ranks as query_ranks
     from tshsr.recipes import RECIPES as RECIPES
     from tshsr.recipes import recipe as recipe
     from tshsr.render import render_explanations as render_explanations
     from tshsr.reports import Report as Report
     from tshsr.reports import read_report as read_report
     from tshsr.retriever import Retriever as Retriever
+    from tshsr.significance import compare_rsum as compare_rsum
+    from tshsr.stand_alone import evaluate_matrix as evaluate_matrix
     from tshsr.training import fit as fit
 
     __version__: str
@@ -40,17 +44,23 @@ _HOMES = {
     "RunConfig": "tshsr.config",
     "TshsrError": "tshsr.errors",
     "check_data": "tshsr.data.check",
+    "compare_rsum": "tshsr.significance",
     "convert": "tshsr.data.convert",
     "evaluate": "tshsr.evaluation",
+    "evaluate_matrix": "tshsr.stand_alone",
     "explain_pair": "tshsr.explain",
     "fit": "tshsr.training",
     "open_split": "tshsr.data.layouts",
+    "query_ranks": "tshsr.ranks",
     "read_report": "tshsr.reports",
     "recipe": "tshsr.recipes",
     "render_explanations": "tshsr.render",
     "select_images": "tshsr.data.layouts",
     "splits_of": "tshsr.data.layouts",
 }
+
+_EXTRAS = {"Index": "tshsr.index"}
+"""Names that need an extra; `from tshsr import *` leaves them out, so that it works without."""
 
 __all__ = [  # noqa: PLE0604, RUF100, RUF022 - a test compares it with _HOMES
     "RECIPES",
@@ -60,12 +70,15 @@ __all__ = [  # noqa: PLE0604, RUF100, RUF022 - a test compares it with _HOMES
     "TshsrError",
     "__version__",
     "check_data",
+    "compare_rsum",
     "convert",
     "evaluate",
+    "evaluate_matrix",
     "explain_pair",
     "fit",
     "load",
     "open_split",
+    "query_ranks",
     "read_report",
     "recipe",
     "render_explanations",
@@ -96,9 +109,10 @@ def __getattr__(name: str) -> Any:
             return metadata.version("tshsr")
         except metadata.PackageNotFoundError:
             return "unknown"
-    if name not in _HOMES:
+    home = _HOMES.get(name) or _EXTRAS.get(name)
+    if home is None:
         raise AttributeError(f"module 'tshsr' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(home), name)
 
 
 def __dir__() -> list[str]:

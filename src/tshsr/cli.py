@@ -17,8 +17,13 @@ COMMANDS = {
     "demo": "Train, evaluate and explain on built-in scenes, with a report as a page; takes a few minutes.",
     "train": "Train a network: tshsr train RECIPE --data DIR --out RUN.",
     "evaluate": "Recalls of a run, of several as an ensemble, or of a matrix of scores.",
+    "compare": "Is A better than B? Intervals and tests over images, from reports or matrices.",
     "score": "All scores of one picture with one sentence.",
     "explain": "A page that shows which word met which region.",
+    "features": "Regions of a folder of pictures: tshsr features PICTURES --extractor NAME --out STORE.",
+    "index": "Make a collection that can be searched: tshsr index RUN --data DIR --out INDEX.",
+    "search": "Find pictures for a sentence, or sentences for a picture.",
+    "serve": "A page and a REST interface over a collection, on this machine.",
     "bench": "Pairs a second of this machine, ours against the plain way.",
     "data": "Look at data, check it, or convert it: tshsr data info|check|convert.",
 }
@@ -26,6 +31,7 @@ COMMANDS = {
 AGAIN = {
     "train": "run the same command with --resume, and it goes on from the last saved step.",
     "demo": "run the same command again; it starts afresh.",
+    "features": "run the same command again, and it goes on where it was.",
 }
 
 

@@ -14,10 +14,14 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from tshsr.config import STRICT
-from tshsr.errors import DataError
+from tshsr.deletion import ExplanationFigures
+from tshsr.errors import DataError, InputError
 from tshsr.files import write_text
+from tshsr.judgements import Agreement
 from tshsr.metrics import ScoreMetrics
 from tshsr.precision import Guard
+from tshsr.rankings import Rankings
+from tshsr.ranks import QueryRanks
 
 VERSION = 1
 ProtocolName = Literal["flickr", "coco-1k", "coco-5k"]
@@ -73,11 +77,16 @@ class Report:
         hardware: The machine.
         commit: The code.
         seconds: Time of encoding and scoring.
-        pointing: By stream, the fraction of words whose most attended region is the right one (the demo).
+        pointing: By stream, the fraction of words whose heaviest region is the right one (the demo).
         binding: By score, the accuracy on pairs that differ only in which word goes with which (the demo).
         folds: By score, the metrics of each fold (`coco-1k`).
         precision: For each model, what scoring in a lower precision did to a sample.
         rerank: The two-stage search that gave the scores; without it all pairs were scored.
+        rankings: By score, what several right answers a query allow: true recall, mAP@R, R-Precision, MRR.
+        annotations: The fused score by denser annotations of COCO: `eccv`, `cxc`, `pmrp`.
+        judgements: How the fused score agrees with ratings by people.
+        explanations: How true the model's explanations are.
+        ranks: By score, the rank of every query: what `tshsr compare` resamples.
     """
 
     __pydantic_config__ = STRICT
@@ -97,11 +106,16 @@ class Report:
     folds: Mapping[str, tuple[ScoreMetrics, ...]] | None = None
     precision: tuple[Guard, ...] | None = None
     rerank: Rerank | None = None
+    rankings: Mapping[str, Rankings] | None = None
+    annotations: Mapping[str, Rankings] | None = None
+    judgements: Agreement | None = None
+    explanations: ExplanationFigures | None = None
+    ranks: Mapping[str, QueryRanks] | None = None
 
     def to_json(self) -> str:
         """The report as JSON text of version 1; blocks that were not measured are left out."""
         values: dict[str, Any] = {"version": VERSION}
-        values |= {name: value for name, value in vars(self).items() if value is not None}
+        values |= {name: value for name, value in vars(self).items() if value is not None and name != "ranks"}
         values["scores"] = {name: metrics_to_json(metrics) for name, metrics in self.scores.items()}
         if self.folds is not None:
             values["folds"] = {name: [metrics_to_json(fold) for fold in folds] for name, folds in self.folds.items()}
@@ -109,7 +123,18 @@ class Report:
             values["precision"] = [asdict(guard) for guard in self.precision]
         if self.rerank is not None:
             values["rerank"] = asdict(self.rerank)
-        return json.dumps(values, indent=2, allow_nan=False) + "\n"
+        for name in ("rankings", "annotations"):
+            if name in values:
+                values[name] = {score: asdict(each) for score, each in values[name].items()}
+        if self.explanations is not None:
+            values["explanations"] = asdict(self.explanations)
+        if self.judgements is not None:
+            values["judgements"] = asdict(self.judgements)
+        text = json.dumps(values, indent=2, allow_nan=False)
+        if self.ranks is not None:  # thousands of numbers, which are not for reading: on one line
+            ranks = json.dumps({name: each.to_json() for name, each in self.ranks.items()})
+            text = f'{text.removesuffix("}").rstrip()},\n  "ranks": {ranks}\n}}'
+        return text + "\n"
 
     def write(self, path: Path) -> None:
         """Write the JSON, whole or not at all.
@@ -151,7 +176,10 @@ def read_report(path: Path) -> Report:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{path}: {place}: {first['msg']}; got {first['input']!r}. Write the report again.") from None
+        got = f"{first['input']!r:.80}"
+        raise DataError(f"{path}: {place}: {first['msg']}; got {got}. Write the report again.") from None
+    except InputError as error:
+        raise DataError(f"{path}: its ranks do not fit: {error} Write the report again.") from None
     check_rsums(path, report, rsums)
     return report
 

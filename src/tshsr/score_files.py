@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,6 +17,12 @@ import torch
 from tshsr.errors import DataError, SettingsError
 from tshsr.files import replacing
 from tshsr.metrics import BLOCK
+
+KEY = "scores"
+"""Name of the matrix in a file of several arrays."""
+LENGTHS = 26
+"""Where an archive's local header tells the lengths of a member's name and extra field (APPNOTE 4.3.7)."""
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def save_scores(path: Path, scores: np.ndarray) -> None:
@@ -45,19 +53,23 @@ def check_scores_name(path: Path) -> None:
         )
 
 
-def read_scores(path: Path) -> np.ndarray:
-    """Read a score matrix, images x captions.
+def read_scores(path: Path, *, key: str = KEY) -> np.ndarray:
+    """Read a score matrix, images x captions; what is not compressed is memory-mapped.
 
-    - `.npy`: memory-mapped, read only.
-    - `.npz`: the array named `scores`.
-    - `.pt`, `.pth`: a tensor, or a dictionary that holds one as `scores`; never anything pickled beside tensors.
+    - `.npy`: the array.
+    - `.npz`: the array of that name.
+    - `.pt`, `.pth`: a tensor, or a dictionary that holds one by that name; never anything pickled beside tensors.
+
+    Args:
+        path: The file.
+        key: Name of the matrix in a file that holds several.
 
     Raises:
         SettingsError: Where the name ends otherwise.
         DataError: Where the file is missing or damaged, or holds no matrix of floats.
     """
     try:
-        scores = load_matrix(path)
+        scores = load_matrix(path, key)
     except FileNotFoundError:
         raise DataError(f"{path} is missing; expected a score matrix, as `evaluate --save-scores` writes it.") from None
     except (OSError, ValueError, EOFError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
@@ -70,7 +82,7 @@ def read_scores(path: Path) -> np.ndarray:
     return scores
 
 
-def load_matrix(path: Path) -> np.ndarray:
+def load_matrix(path: Path, key: str) -> np.ndarray:
     """Read an array by its file's ending."""
     match path.suffix:
         case ".npy":
@@ -78,21 +90,49 @@ def load_matrix(path: Path) -> np.ndarray:
         case ".npz":
             # Our own handle: where the file is no archive, numpy leaves the one that it opens to the collector.
             with path.open("rb") as file, np.lib.npyio.NpzFile(file) as arrays:
-                array = named_scores(path, arrays)
+                mapped = map_member(path, f"{key}.npy") if key in arrays else None
+                array = named_scores(path, arrays, key) if mapped is None else mapped
         case ".pt" | ".pth":
-            array = tensor_to_array(path, torch.load(path, map_location="cpu", weights_only=True))
+            array = tensor_to_array(path, load_tensors(path), key)
         case _:
             raise SettingsError(f"{path}: scores are read from .npy, .npz, .pt and .pth; rename or convert the file.")
     return array
 
 
-def tensor_to_array(path: Path, values: object) -> np.ndarray:
+def map_member(path: Path, member: str) -> np.ndarray | None:
+    """Map an array of an archive, where it stands there as it is; None where it is compressed."""
+    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+        found = archive.getinfo(member)
+        if found.compress_type != zipfile.ZIP_STORED:
+            return None
+        file.seek(found.header_offset + LENGTHS)
+        file.seek(sum(struct.unpack("<HH", file.read(4))), 1)  # the member's name and extra field
+        start = file.tell()
+        version = np.lib.format.read_magic(file)
+        if version not in HEADERS:
+            return None
+        shape, fortran, dtype = HEADERS[version](file)
+        if dtype.hasobject or file.tell() - start + dtype.itemsize * math.prod(shape) != found.file_size:
+            return None
+        order: Literal["F", "C"] = "F" if fortran else "C"
+        return np.memmap(path, dtype=dtype, mode="r", offset=file.tell(), shape=shape, order=order)
+
+
+def load_tensors(path: Path) -> object:
+    """What a file of `torch.save` holds, mapped where torch can: its older layout is read as a whole."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except RuntimeError:
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def tensor_to_array(path: Path, values: object, key: str) -> np.ndarray:
     """The array of a tensor, or of a dictionary's tensor.
 
     Raises:
         DataError: Where there is no tensor.
     """
-    tensor = named_scores(path, values) if isinstance(values, dict) else values
+    tensor = named_scores(path, values, key) if isinstance(values, dict) else values
     if not isinstance(tensor, torch.Tensor):
         raise DataError(f"{path} holds a {type(tensor).__name__}; expected a tensor, images x captions.")
     tensor = tensor.detach()
@@ -100,16 +140,16 @@ def tensor_to_array(path: Path, values: object) -> np.ndarray:
     return array
 
 
-def named_scores(path: Path, values: Mapping[str, Any]) -> Any:
-    """The entry called scores.
+def named_scores(path: Path, values: Mapping[str, Any], key: str) -> Any:
+    """The entry of that name.
 
     Raises:
         DataError: Says which names there are.
     """
-    if "scores" not in values:
+    if key not in values:
         names = ", ".join(map(str, values)) or "nothing"
-        raise DataError(f"{path} holds {names}; expected the matrix under the name scores.")
-    return values["scores"]
+        raise DataError(f"{path} holds {names}; expected the matrix under the name {key}. Name another with --key.")
+    return values[key]
 
 
 def read_image_of_caption(path: Path, images: int, captions: int) -> np.ndarray:

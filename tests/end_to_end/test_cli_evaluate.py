@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.command_line import TINY, refused, tshsr
 from tests.data_files import random_regions, write_precomp
@@ -94,6 +95,27 @@ def test_bfloat16_says_what_it_did_under_the_table_and_in_the_json(start: tuple,
     assert f"bfloat16 (small): {verdict}" in said.out
     assert f"it is {guard['speedup']:.2f} times as fast as float32, changes scores by up to" in said.out
     assert "precision" not in tshsr(*start, "--json", "-").json()
+
+
+def test_tf32_is_measured_and_said_too(start: tuple) -> None:
+    said = tshsr(*start, "--dtype", "tf32")
+    assert said.code == 0, said.err
+    assert "tf32 (small): " in said.out
+
+
+@pytest.mark.parametrize("more", [(), ("--rerank", "4")])
+def test_where_nothing_can_be_compiled_the_evaluation_goes_on(
+    start: tuple, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, more: tuple
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no compiler")
+
+    expected = tshsr(*start, *more, "--json", "-").json()
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: fail)
+    values = tshsr(*start, "--compile", *more, "--json", "-").json()
+    assert values["scores"] == expected["scores"]
+    assert "precision" not in values
+    assert "this machine can't compile the scoring (no compiler)" in caplog.text
 
 
 def test_large_matrices_are_in_a_temporary_folder_that_disappears(
@@ -190,6 +212,7 @@ def test_several_runs_are_not_searched(start: tuple, run: Path) -> None:
     [
         ("--rerank", ("--rerank", "5")),
         ("--dtype", ("--dtype", "bfloat16")),
+        ("--compile", ("--compile",)),
         ("--scores-folder", ("--scores-folder", "x")),
     ],
 )

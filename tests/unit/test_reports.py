@@ -10,9 +10,13 @@ import pytest
 import torch
 
 import tshsr.provenance as origin
+from tshsr.deletion import Area, AreaDifference, Curve, ExplanationFigures, Faithfulness
 from tshsr.errors import DataError
+from tshsr.judgements import Agreement, Correlation
 from tshsr.metrics import RetrievalMetrics, ScoreMetrics
 from tshsr.provenance import commit_of, cpu_model, provenance
+from tshsr.rankings import rankings
+from tshsr.ranks import query_ranks
 from tshsr.reports import HEADER, Report, read_report
 
 FUSED = ScoreMetrics(RetrievalMetrics(50.0, 75.0, 87.5, 1.0, 3.25), RetrievalMetrics(25.0, 50.0, 62.5, 4.5, 8.125))
@@ -258,3 +262,74 @@ def test_the_cpu_is_read_where_the_system_tells_it(tmp_path):
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: Some CPU @ 2.0\nmodel name\t: Some CPU @ 2.0\n")
     assert cpu_model(tmp_path / "cpuinfo") == "Some CPU @ 2.0"
     assert cpu_model(tmp_path / "none")
+
+
+def test_ranks_rankings_annotations_and_judgements_are_kept_and_read_back(tmp_path):
+    owners = np.repeat(np.arange(8), 5)
+    scores = np.random.default_rng(0).random((8, 40))
+    side = rankings(scores, owners)
+    report = replace(
+        REPORT,
+        rankings={"fused": side},
+        annotations={"eccv": side, "cxc": side},
+        judgements=Agreement(20, 8, Correlation(0.5, 0.4, 0.6), Correlation(0.3, 0.1, 0.5)),
+        ranks={"fused": query_ranks(scores, owners, folds=2)},
+    )
+    report.write(tmp_path / "report.json")
+    assert read_report(tmp_path / "report.json") == report
+    text = (tmp_path / "report.json").read_text()
+    values = json.loads(text)
+    assert values["ranks"]["fused"]["image_of_caption"] == owners.tolist()
+    assert values["rankings"]["fused"]["text_to_image"]["mrr"] == side.text_to_image.mrr
+    assert values["judgements"]["tau_c"] == {"value": 0.5, "low": 0.4, "high": 0.6}
+    assert sum("image_of_caption" in line for line in text.splitlines()) == 1, "thousands of ranks are one line"
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"text_to_image": [1, 2.5]}, "ranks.fused.text_to_image: Value error, expected a list of whole numbers"),
+        (
+            {"text_to_image": [1]},
+            "its ranks do not fit: expected ranks of at least one image and one for each of the 2",
+        ),
+        ({"image_to_text": [0]}, "its ranks do not fit: a rank is below 1"),
+        ({"more": [1]}, "ranks.fused.more"),
+    ],
+)
+def test_ranks_that_do_not_fit_are_refused(tmp_path, changes, sentence):
+    block = {"image_to_text": [1], "text_to_image": [1, 2], "image_of_caption": [0, 0], "folds": 1}
+    assert read_report(written(tmp_path, ranks={"fused": block})).ranks is not None
+    with pytest.raises(DataError) as refusal:
+        read_report(written(tmp_path, ranks={"fused": block | changes}))
+    assert sentence in str(refusal.value)
+
+
+def test_figures_of_explanations_read_back_equal(tmp_path):
+    areas = {"relevance": Area(0.4, 0.3, 0.5), "random": Area(0.9, 0.8, 1.0)}
+    curve = Curve(areas, (AreaDifference("relevance", "random", -0.5, -0.6, -0.4),))
+    side = Faithfulness(curve, Curve(areas, ()))
+    traced = ExplanationFigures(
+        pairs=3,
+        score="fused",
+        full_score=0.7,
+        regions=side,
+        words=side,
+        level_shares={"word_stream": {"level_0": 0.25, "pooled": 0.75}},
+        agreement=0.5,
+        agreement_by_chance=0.25,
+        pointing={"word_stream": 0.5},
+        pointing_by_attention={"word_stream": 0.25},
+        pointing_by_chance=0.125,
+        pointing_words=8,
+        seconds=1.5,
+    )
+    for figures in (traced, ExplanationFigures(3, "fused", 0.7, side, side, {})):
+        report = replace(REPORT, explanations=figures)
+        report.write(tmp_path / "report.json")
+        assert read_report(tmp_path / "report.json") == report
+    values = json.loads(replace(REPORT, explanations=traced).to_json())["explanations"]
+    assert values["words"]["deletion"]["differences"] == [
+        {"a": "relevance", "b": "random", "mean": -0.5, "low": -0.6, "high": -0.4}
+    ]
+    assert "explanations" not in json.loads(REPORT.to_json())

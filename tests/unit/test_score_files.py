@@ -42,6 +42,24 @@ def test_npz_is_read_by_the_name_scores(tmp_path):
     assert np.array_equal(read_scores(tmp_path / "s.npz"), SCORES)
 
 
+def test_an_array_of_an_archive_is_mapped_where_it_is_not_compressed(tmp_path):
+    arrays = {"first": np.ones(7), "sims": SCORES.T.copy().T, "scores": np.zeros((1, 1))}
+    np.savez(tmp_path / "plain.npz", **arrays)
+    np.savez_compressed(tmp_path / "packed.npz", **arrays)
+    plain, packed = (read_scores(tmp_path / f"{name}.npz", key="sims") for name in ("plain", "packed"))
+    assert isinstance(plain, np.memmap)
+    assert not isinstance(packed, np.memmap)
+    assert np.array_equal(plain, SCORES)
+    assert np.array_equal(packed, SCORES)
+
+
+def test_a_tensor_of_a_dictionary_is_read_by_its_name_and_in_torchs_older_layout(tmp_path):
+    torch.save({"sims": torch.tensor(SCORES)}, tmp_path / "s.pt")
+    assert np.array_equal(read_scores(tmp_path / "s.pt", key="sims"), SCORES)
+    torch.save(torch.tensor(SCORES), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    assert np.array_equal(read_scores(tmp_path / "old.pt"), SCORES)
+
+
 @pytest.mark.parametrize("content", [torch.tensor(SCORES), {"scores": torch.tensor(SCORES, requires_grad=True)}])
 def test_tensors_are_read(tmp_path, content):
     torch.save(content, tmp_path / "s.pt")

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-import time
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
 import torch
 from tyro.conf import Positional, arg
 
+from tshsr.audit import read_log
 from tshsr.commands.choices import choose_device, load_retriever, read_bytes, read_depth
+from tshsr.commands.explanations import add_explanations, check_explanations, with_pairs
 from tshsr.commands.parsing import File, Flag, Folder, Name, OptionalPath, parse
 from tshsr.commands.scores_folder import place_for_scores
 from tshsr.commands.screen import Screen
-from tshsr.commands.tables import show_report
+from tshsr.commands.tables import show_audit, show_report
 from tshsr.data.dataset import Split
-from tshsr.data.layouts import SCENES, find_data, open_split
+from tshsr.data.layouts import find_data, open_split
 from tshsr.data.truth import read_truth
 from tshsr.errors import DataError, SettingsError
-from tshsr.evaluation import evaluate, evaluate_scores, score_bytes
-from tshsr.matrices import common_shape, ensemble
+from tshsr.evaluation import evaluate, score_bytes
 from tshsr.probes import add_probes
 from tshsr.reports import Report
-from tshsr.score_files import check_scores_name, read_image_of_caption, read_scores, save_scores
+from tshsr.score_files import KEY, check_scores_name, save_scores
+from tshsr.shortcuts import Shortcuts, quickened
+from tshsr.stand_alone import Extras, add_details, evaluate_matrix, of_split, read_matrices
 from tshsr.two_stage import TwoStageSearch, evaluate_two_stage
 
-DTYPES = {"float32": None, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": None, "tf32": None, "bfloat16": torch.bfloat16}
 """Precisions of scoring; None is the network's own."""
 AUTO, DEV = "auto", "dev"
 """What --rerank is to choose K by itself, and the split on which it may look at the answers for that."""
@@ -57,17 +59,31 @@ class Evaluate:
     """Evaluate these matrices (images x captions: .npy, .npz, .pt); several are an ensemble."""
     captions: File = None
     """Whose image is which caption, for --scores: a file with a line a caption, JSON lines, or a folder of data."""
+    key: str = KEY
+    """Name of the matrix in an .npz, or in a dictionary of tensors."""
+    coco_ids: OptionalPath = None
+    """COCO's id of each caption, a line each: figures by ECCV Caption and CxC too (extra eccv)."""
+    pmrp: OptionalPath = None
+    """Folder with PMRP's annotation, beside --coco-ids."""
+    judgements: OptionalPath = None
+    """Ratings by people, lines of image, caption and rating: how the score agrees with them."""
+    audit_log: OptionalPath = None
+    """Evaluate nothing; read a log as SCAN, SGRAF and VSE++ print it, and say which of its figures are wrong."""
     rerank: Annotated[str | None, arg(metavar="K|auto", help_behavior_hint="")] = None
     """Reason only about the K best answers to every query by v·t; K,K for those of an image and of a caption; auto
     chooses both on dev, all of whose pairs it scores, so that no recall should lose more than 0.1 points."""
     rerank_check: Flag = False
     """With --rerank, score all pairs as well, and tell exactly what was lost."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision of scoring; bfloat16 is measured on a sample first, and used where it is faster and as good."""
+    dtype: Literal["float32", "bfloat16", "tf32"] = "float32"
+    """Precision of scoring; any but float32 is measured on a sample first, and used where it is faster and as good."""
+    compile: Flag = False
+    """Compile the scoring, which takes minutes, measure it on a sample, and use it where it is faster and as good."""
     bytes: str = "1GiB"
     """Bound on the temporary memory of scoring."""
     scores_folder: OptionalPath = None
     """Keep the matrices of all scores in this folder; without it those above 1 GiB are in a temporary one."""
+    explanations: Annotated[int | None, arg(metavar="[N]", help_behavior_hint="")] = None
+    """Measure on N pairs (500) how true the run's explanations are: does the score fall without what they name?"""
     device: Name = None
     """cpu, cuda or mps; the best one here without it."""
     quiet: Flag = False
@@ -76,7 +92,10 @@ class Evaluate:
 
 def main(arguments: Sequence[str], screen: Screen) -> None:
     """Evaluate."""
-    wanted = parse(Evaluate, "tshsr evaluate", arguments)
+    wanted = parse(Evaluate, "tshsr evaluate", with_pairs(arguments))
+    if wanted.audit_log is not None:
+        audit_log(wanted.audit_log, wanted, screen)
+        return
     if wanted.save_scores is not None:
         check_scores_name(wanted.save_scores)
     report = from_files(wanted) if wanted.scores else from_runs(wanted, screen)
@@ -98,6 +117,8 @@ def from_runs(wanted: Evaluate, screen: Screen) -> Report:
             "tshsr evaluate --scores FILE.npy --captions FILE."
         )
     check_rerank(wanted)
+    check_explanations(wanted.explanations, len(wanted.runs))
+    extras = extras_of(wanted)
     budget, device, dtype = read_bytes(wanted.bytes), choose_device(wanted.device), DTYPES[wanted.dtype]
     split = open_split(wanted.data, wanted.split)
     plan = None if wanted.rerank is None else read_depth(wanted.rerank) or open_dev(wanted.data)
@@ -108,10 +129,12 @@ def from_runs(wanted: Evaluate, screen: Screen) -> Report:
     if plan is not None and not wanted.rerank_check:
         whole.remove(split)
     size = sum(score_bytes(retrievers, each, device) for each in whole)
+    shortcuts = Shortcuts(tf32=wanted.dtype == "tf32", compiled=wanted.compile)
+    members, guards = quickened(retrievers, split, shortcuts, byte_budget=budget, device=device)
     with place_for_scores(wanted.scores_folder, size) as folder, screen.progress(quiet=wanted.quiet) as begin:
         if plan is None:
             report, scores = evaluate(
-                retrievers,
+                members,
                 split,
                 protocol=wanted.protocol,
                 byte_budget=budget,
@@ -121,13 +144,19 @@ def from_runs(wanted: Evaluate, screen: Screen) -> Report:
                 progress=begin("scoring", "pairs"),
             )
         else:
-            search = TwoStageSearch(retrievers[0], budget, device, dtype, folder)
+            search = TwoStageSearch(members[0], budget, device, dtype, folder)
             report, scores = evaluate_two_stage(search, split, plan, check=wanted.rerank_check, begin=begin)
+        report = replace(report, precision=(*guards, *(report.precision or ())) or None)
+        report = add_details(report, scores["fused"], of_split(split), extras)
         if wanted.save_scores is not None:
             save_scores(wanted.save_scores, scores["fused"])
     if len(retrievers) == 1:
         truth = read_truth(find_data(wanted.data), split.name)
         report = report if truth is None else add_probes(report, retrievers[0], split, truth)
+        if wanted.explanations is not None:
+            with screen.progress(quiet=wanted.quiet) as begin:
+                told, place = begin("explaining", "pairs"), find_data(wanted.data)
+                report = add_explanations(report, retrievers[0], split, place, truth, wanted.explanations, told)
     return report
 
 
@@ -182,42 +211,47 @@ def from_files(wanted: Evaluate) -> Report:
         )
     needs_a_run = {
         "--rerank": wanted.rerank is not None or wanted.rerank_check,
+        "--explanations": wanted.explanations is not None,
         "--dtype": wanted.dtype != "float32",
+        "--compile": wanted.compile,
         "--scores-folder": wanted.scores_folder is not None,
     }
     for name in (name for name, given in needs_a_run.items() if given):
         raise SettingsError(f"{name} is about how pairs are scored, and a matrix is scored already; leave it out.")
-    start = time.perf_counter()
-    scores = ensemble([{"fused": read_scores(path)} for path in wanted.scores])
-    images, captions = common_shape([scores])
-    data, split, image_of_caption = read_correspondence(wanted.captions, wanted.split, images, captions)
-    report = evaluate_scores(
-        scores,
-        image_of_caption,
+    report = evaluate_matrix(
+        wanted.scores,
+        wanted.captions,
         protocol=wanted.protocol,
-        data=data,
-        split=split,
-        models=[path.name for path in wanted.scores],
-        seconds=time.perf_counter() - start,
+        split=wanted.split,
+        key=wanted.key,
+        extras=extras_of(wanted),
     )
     if wanted.save_scores is not None:
-        save_scores(wanted.save_scores, scores["fused"])
+        save_scores(wanted.save_scores, read_matrices(wanted.scores, wanted.key)[1])
     return report
 
 
-def read_correspondence(place: str, split: str, images: int, captions: int) -> tuple[str, str, np.ndarray]:
-    """Names of data and split, and for each caption the row of its image.
+def extras_of(wanted: Evaluate) -> Extras:
+    """Further annotation.
 
     Raises:
-        DataError: Where the captions are not those of the scores.
+        SettingsError: Where PMRP's is named without the ids.
     """
-    path = Path(place)
-    if place != SCENES and not path.is_dir():
-        return path.name, split, read_image_of_caption(path, images, captions)
-    opened = open_split(place, split)
-    if (len(opened.regions), len(opened.captions)) != (images, captions):
-        raise DataError(
-            f"the scores are of {images} images and {captions} captions; {opened.data}, split {opened.name} has "
-            f"{len(opened.regions)} and {len(opened.captions)}. Name the split with --split."
-        )
-    return opened.data, opened.name, opened.image_of_caption
+    if wanted.pmrp is not None and wanted.coco_ids is None:
+        raise SettingsError("--pmrp finds captions by COCO's ids; give --coco-ids FILE with it.")
+    return Extras(wanted.coco_ids, wanted.pmrp, wanted.judgements)
+
+
+def audit_log(log: Path, wanted: Evaluate, screen: Screen) -> None:
+    """Say which figures of a log are wrong.
+
+    Raises:
+        SettingsError: Where something is to be evaluated too.
+    """
+    if wanted.runs or wanted.scores or wanted.data is not None:
+        raise SettingsError("--audit-log reads a log and evaluates nothing; leave runs, --data and --scores out.")
+    found = read_log(log)
+    if wanted.json is not None:
+        screen.json(json.dumps(found.to_json(), indent=2), wanted.json)
+    if wanted.json != "-":
+        show_audit(screen, found)

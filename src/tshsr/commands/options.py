@@ -27,6 +27,7 @@ class Option:
         positional: Whether it has no name.
         required: Whether it must be given.
         off: The name that switches it off; empty where there is none.
+        aliases: Its other names, such as -k.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Option:
     positional: bool
     required: bool
     off: str = ""
+    aliases: tuple[str, ...] = ()
 
     @property
     def places(self) -> int | None:
@@ -70,8 +72,10 @@ def option_of(field: Field[Any], name: str, kind: Any, marked: Any, default: obj
         metavar = next((mark.metavar for mark in marks if getattr(mark, "metavar", None)), name)
         return Option(metavar, kind, several, True, required)
     group, _, last = name.rpartition(".")
-    off = f"--{group}.no-{last}" if group and kind is bool else ""
-    return Option(f"--{name}", kind, several, False, required, off)
+    paired = kind is bool and tyro.conf.FlagCreatePairsOff not in marks
+    off = f"--{group}{'.' if group else ''}no-{last}" if paired else ""
+    aliases = next((tuple(mark.aliases) for mark in marks if getattr(mark, "aliases", None)), ())
+    return Option(f"--{name}", kind, several, False, required, off, aliases)
 
 
 def dataclasses_in(kind: Any) -> Iterator[type]:
@@ -95,8 +99,14 @@ def plain(word: str) -> str:
 
 def names(options: Sequence[Option]) -> set[str]:
     """Everything that may stand on the command line with a - before it."""
+    offs = {option.off for option in options if option.off}
+    return {"--help", *by_names(options), *offs}
+
+
+def by_names(options: Sequence[Option]) -> dict[str, Option]:
+    """The options that have a name, by each of their names."""
     named = [option for option in options if not option.positional]
-    return {"--help", *(option.name for option in named), *(option.off for option in named if option.off)}
+    return {name: option for option in named for name in (option.name, *option.aliases)}
 
 
 def groups(arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
@@ -113,7 +123,7 @@ def groups(arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
 
 def mistake(options: Sequence[Option], arguments: Sequence[str]) -> str | None:
     """The first value that an option can't take, or that it misses; None where every option has what it needs."""
-    by_name = {option.name: option for option in options if not option.positional}
+    by_name = by_names(options)
     for name, words in groups(arguments):
         option = by_name.get(plain(name))
         if option is None or option.places == 0:
@@ -156,11 +166,11 @@ def nearest(option: Option, wrong: Sequence[str]) -> str:
 
 def missing(options: Sequence[Option], arguments: Sequence[str]) -> list[str]:
     """What must be given and is not, as the help calls it."""
-    by_name = {option.name: option for option in options}
+    by_name = by_names(options)
     given, free = set(), 0
     for name, words in groups(arguments):
         option = by_name.get(plain(name))
-        given.add(plain(name))
+        given.add(option.name if option is not None else plain(name))
         places = 0 if option is None else option.places
         free += 0 if places is None else max(len(words) - places, 0)
     positional = [option.name for option in options if option.positional and option.required]
@@ -182,7 +192,7 @@ def refusal(options: Sequence[Option], arguments: Sequence[str], unknown: Sequen
 
 def overfull(options: Sequence[Option], arguments: Sequence[str], word: str) -> str:
     """The end of a sentence about a word too many: what the option before it takes."""
-    by_name = {option.name: option for option in options if not option.positional}
+    by_name = by_names(options)
     for name, words in groups(arguments):
         option = by_name.get(plain(name))
         if option is None or option.places is None or word not in words[option.places :]:

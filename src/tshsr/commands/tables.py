@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 
+from tshsr.audit import Audit
+from tshsr.commands.explanations import show_explanations
 from tshsr.commands.progress import duration
 from tshsr.commands.screen import Screen
+from tshsr.judgements import Agreement, Correlation
 from tshsr.precision import Guard
+from tshsr.rankings import RankingMetrics, Rankings
 from tshsr.render.document import reading_order
 from tshsr.reports import HEADER, Report, Rerank
+
+ANNOTATIONS = {"eccv": "ECCV Caption", "cxc": "CxC", "pmrp": "PMRP"}
 
 
 def show_report(screen: Screen, report: Report) -> None:
@@ -17,16 +24,78 @@ def show_report(screen: Screen, report: Report) -> None:
     screen.say(f"{what}; protocol {report.protocol}; {members(report)}; {duration(report.seconds)}")
     header = [name.replace(" text", "\ntext").replace(" image", "\nimage").replace(" R@", "\nR@") for name in HEADER]
     screen.table(header, sorted(report.table(), key=lambda row: reading_order(row[0])))
+    for name, rankings in (report.rankings or {}).items():
+        for line in ranking_lines(rankings):
+            screen.say(f"{name}, {line}")
+    for name, rankings in (report.annotations or {}).items():
+        for side, metrics in (("image to text", rankings.image_to_text), ("text to image", rankings.text_to_image)):
+            screen.say(f"{ANNOTATIONS[name]}, {side}: {annotation_figures(metrics)}")
+    if report.judgements is not None:
+        screen.say(agreement_line(report.judgements))
     shown = (("pointing", "words whose heaviest region is right"), ("binding", "true captions above their foils"))
     for name, meaning in shown:
         shares = getattr(report, name)
         if shares:
             figures = ", ".join(f"{score} {100 * shares[score]:.1f} %" for score in sorted(shares, key=reading_order))
             screen.say(f"{name} ({meaning}): {figures}")
-    for model, guard in zip(report.models, report.precision or (), strict=False):
+    for model, guard in zip(itertools.cycle(report.models), report.precision or (), strict=False):
         screen.say(precision_line(model, guard))
     for line in rerank_lines(report.rerank) if report.rerank is not None else ():
         screen.say(line)
+    if report.explanations is not None:
+        show_explanations(screen, report.explanations)
+
+
+def ranking_lines(rankings: Rankings) -> Iterator[str]:
+    """What several right answers allow; with one right answer only the reciprocal rank says something new."""
+    one = rankings.image_to_text
+    yield (
+        f"image to text: of an image's captions {one.true_r1:.1f} / {one.true_r5:.1f} / {one.true_r10:.1f} % are found "
+        f"among the first 1 / 5 / 10 (all of them for {one.all_r5:.1f} / {one.all_r10:.1f} % of the images at 5 / 10); "
+        f"mAP@R {one.map_at_r:.1f}, R-Precision {one.r_precision:.1f}, MRR {one.mrr:.3f}"
+    )
+    yield f"text to image: MRR {rankings.text_to_image.mrr:.3f}"
+
+
+def annotation_figures(metrics: RankingMetrics) -> str:
+    """One direction by denser annotation."""
+    return (
+        f"R@1 {metrics.r1:.1f}, R@5 {metrics.r5:.1f}, R@10 {metrics.r10:.1f}, mAP@R {metrics.map_at_r:.1f}, "
+        f"R-Precision {metrics.r_precision:.1f}"
+    )
+
+
+def agreement_line(agreement: Agreement) -> str:
+    """How a score agrees with people."""
+
+    def shown(name: str, value: Correlation) -> str:
+        return f"{name} {value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
+
+    return (
+        f"{agreement.judgements:,} judgements of {agreement.images:,} images: "
+        f"{shown('Kendall tau-c', agreement.tau_c)}, {shown('Spearman', agreement.spearman)} "
+        "(95 % intervals over images)"
+    )
+
+
+def show_audit(screen: Screen, audit: Audit) -> None:
+    """The figures of a log that are wrong, with the right ones."""
+    rows = [
+        (str(each.line), each.label, joined(each.printed), joined(each.right) if each.right else "?", each.note)
+        for each in audit.findings
+        if each.wrong
+    ]
+    for each in (each for each in audit.findings if not each.wrong and each.right is None):
+        screen.note(f"line {each.line}, {each.label}: cannot be checked, {each.note}")
+    if rows:
+        screen.table(("line", "it prints", "figure", "right", "what the figure is"), rows)
+    checked = sum(each.right is not None or each.wrong for each in audit.findings)
+    screen.say(f"{len(rows)} of {checked} lines with figures that can be checked are wrong.")
+
+
+def joined(figures: Sequence[float]) -> str:
+    """Figures with one decimal."""
+    return " ".join(f"{figure:.1f}" for figure in figures)
 
 
 def members(report: Report) -> str:

@@ -1,0 +1,283 @@
+"""Reading evaluation logs of the VSE++, SCAN and SGRAF family: which printed figures are wrong, and the right ones.
+
+The five-fold summary of these code bases prints under wrong labels (docs/metrics.md), and copies of it have their own
+slips. So nothing is believed by its label: every aggregate is recomputed from the lines of the folds, or from the
+summary's own long lines, within what rounding allows; what is wrong is compared with the figures that it might be.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from math import fsum
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from tshsr.errors import DataError
+
+NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|nan|inf)"
+LONG = re.compile(rf"(image to text|text to image)\s*(?:\([^)]*\))?\s*:\s*({NUMBER}(?:[\s,]+{NUMBER})*)", re.IGNORECASE)
+TRIPLE = re.compile(rf"\brsum:\s*({NUMBER})\s+ar:\s*({NUMBER})\s+ari:\s*({NUMBER})", re.IGNORECASE)
+RSUM = re.compile(rf"\br_?sum(?:\s+is\s+|\s*[:=]\s*)({NUMBER})", re.IGNORECASE)
+AVERAGE = re.compile(rf"average\s+(i2t|t2i)\s+recall\s*:\s*({NUMBER})", re.IGNORECASE)
+MEAN = re.compile(r"\bmean metrics\b", re.IGNORECASE)
+SIDES = {"image to text": "i2t", "text to image": "t2i"}
+FOLDS = 5
+NOT_THE_MEAN = "not the mean of the folds above"
+LABELS = {
+    "rsum": "rsum",
+    "ar": "Average i2t Recall",
+    "ari": "Average t2i Recall",
+    "i2t": "Image to text",
+    "t2i": "Text to image",
+}
+
+
+@dataclass(frozen=True)
+class Printed:
+    """Figures as a log prints them.
+
+    Attributes:
+        line: Line number, from 1.
+        kind: A key of `LABELS`: what the label promises.
+        words: The numbers, as they are written.
+    """
+
+    line: int
+    kind: str
+    words: tuple[str, ...]
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The numbers."""
+        return tuple(map(float, self.words))
+
+    @property
+    def rounding(self) -> float:
+        """By how much rounding may have moved each number."""
+        return max(0.5 * 10.0 ** -len(word.partition(".")[2]) for word in self.words)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A printed line, checked.
+
+    Attributes:
+        line: Line number, from 1.
+        label: What the line says that it is.
+        printed: Its figures.
+        right: What they should be; None where the log does not tell.
+        wrong: Whether a figure is further off than rounding explains.
+        note: What a wrong figure is in truth, where that is recognised, or why nothing can be said.
+        summary: Whether the line belongs to a mean over folds.
+    """
+
+    line: int
+    label: str
+    printed: tuple[float, ...]
+    right: tuple[float, ...] | None
+    wrong: bool
+    note: str
+    summary: bool
+
+
+@dataclass
+class Block:
+    """The lines of one evaluation, or of one fold, or of a mean over folds."""
+
+    summary: bool = False
+    lines: list[Printed] = field(default_factory=list)
+    closed: bool = False
+
+    def first(self, kind: str) -> Printed | None:
+        """The first line of a kind."""
+        return next((line for line in self.lines if line.kind == kind), None)
+
+    def accepts(self, kind: str) -> bool:
+        """Whether a line of this kind can still belong here."""
+        if self.closed:
+            return False
+        if kind == "rsum":  # some copies print a second one below the wrong one
+            return not (self.first("i2t") or self.first("t2i")) or not (self.summary or self.first("rsum"))
+        return self.first(kind) is None
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What a log's figures are worth.
+
+    Attributes:
+        findings: One a line with figures, in the order of the log.
+    """
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def wrong(self) -> tuple[Finding, ...]:
+        """The wrong lines."""
+        return tuple(finding for finding in self.findings if finding.wrong)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"wrong": len(self.wrong), "lines": [asdict(finding) for finding in self.findings]}
+
+
+def read_log(path: Path) -> Audit:
+    """Audit a log's file.
+
+    Raises:
+        DataError: Where the file cannot be read, or holds no line of such an evaluation.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); expected the log of an evaluation.") from None
+    found = audit(text)
+    if not found.findings:
+        raise DataError(
+            f"{path} holds no figures of an evaluation as SCAN, SGRAF and VSE++ print it; expected lines such as "
+            "'Image to text: 67.4 90.3 95.8 1.0 2.6' and 'rsum: 500.8'."
+        )
+    return found
+
+
+def audit(text: str) -> Audit:
+    """Check every figure of a log that follows from others."""
+    findings: list[Finding] = []
+    folds: list[Block] = []
+    for block in blocks(text):
+        if block.summary:
+            findings += checked(block, folds[-FOLDS:])
+            folds = []
+        else:
+            findings += checked(block, ())
+            if block.first("i2t") and block.first("t2i"):
+                folds.append(block)
+    return Audit(tuple(findings))
+
+
+def blocks(text: str) -> Iterator[Block]:
+    """The evaluations of a log, one after the other."""
+    block = Block()
+    for number, line in enumerate(text.splitlines(), 1):
+        if MEAN.search(line):
+            yield block
+            block = Block(summary=True)
+        for printed in figures_of(number, line):
+            if not block.accepts(printed.kind):
+                yield block
+                block = Block()
+            block.lines.append(printed)
+        if TRIPLE.search(line) or "current rsum" in line.lower():
+            block.closed = True
+    yield block
+
+
+def figures_of(number: int, line: str) -> Iterator[Printed]:
+    """The figures of one line."""
+    for side, words in LONG.findall(line):
+        yield Printed(number, SIDES[side.lower()], tuple(re.findall(NUMBER, words)))
+    if triple := TRIPLE.search(line):
+        yield from (Printed(number, kind, (word,)) for kind, word in zip(LABELS, triple.groups(), strict=False))
+    elif rsum := RSUM.search(line):
+        yield Printed(number, "rsum", (rsum[1],))
+    if average := AVERAGE.search(line):
+        yield Printed(number, "ar" if average[1].lower() == "i2t" else "ari", (average[2],))
+
+
+def checked(block: Block, folds: Sequence[Block]) -> Iterator[Finding]:
+    """Compare the lines of a block with what follows from the folds, or from its own long lines."""
+    sides = {side: long_line(side, block, folds) for side in SIDES.values()}
+    known = aggregates(sides["i2t"][0], sides["t2i"][0])
+    rounding = max(sides["i2t"][1], sides["t2i"][1])
+    if all(fold.first("rsum") for fold in folds) and folds and "rsum" in known:
+        exact = fmean(line.values[0] for fold in folds if (line := fold.first("rsum")))
+        if abs(exact - known["rsum"]) <= 6 * rounding + 0.05:
+            known["rsum"] = exact
+    for line in block.lines:
+        yield compared(line, block, sides, known, rounding)
+
+
+def compared(
+    line: Printed,
+    block: Block,
+    sides: Mapping[str, tuple[tuple[float, ...], float]],
+    known: Mapping[str, float],
+    rounding: float,
+) -> Finding:
+    """One line against what it should say."""
+    if line.kind in sides:
+        right = sides[line.kind][0] or None
+        if right is not None and len(right) != len(line.values):
+            right = None
+        allowed = line.rounding + sides[line.kind][1] + 1e-9
+    else:
+        right = (known[line.kind],) if line.kind in known else None
+        allowed = line.rounding + rounding * (6 if line.kind == "rsum" else 1) + 1e-9
+    wrong = right is not None and not all(
+        abs(value - other) <= allowed for value, other in zip(line.values, right, strict=True)
+    )
+    note = "" if right is not None else "the lines that it follows from are missing"
+    if wrong:
+        note = resembles(line, known, sides, rounding)
+    if line.kind in sides and (reason := impossible(line.values)) and note in ("", NOT_THE_MEAN):
+        wrong, note, right = True, reason, right if wrong and block.summary else None
+    return Finding(line.line, LABELS[line.kind], line.values, right, wrong, note, block.summary)
+
+
+def long_line(side: str, block: Block, folds: Sequence[Block]) -> tuple[tuple[float, ...], float]:
+    """The figures of one direction, by the folds or by the block's own line, and how far rounding moved them."""
+    lines = [line for fold in folds if (line := fold.first(side))]
+    if len(lines) < 2 or len({len(line.words) for line in lines}) > 1:
+        own = block.first(side)
+        lines = [] if own is None else [own]
+    if not lines:
+        return (), 0.0
+    columns = zip(*(line.values for line in lines), strict=True)
+    return tuple(fmean(column) for column in columns), max(line.rounding for line in lines)
+
+
+def aggregates(i2t: Sequence[float], t2i: Sequence[float]) -> dict[str, float]:
+    """What follows from the recalls: by kind of line."""
+    found = {name: fmean(side[:3]) for name, side in (("ar", i2t), ("ari", t2i)) if len(side) >= 3}
+    if len(found) == 2:
+        found["rsum"] = fsum([*i2t[:3], *t2i[:3]])
+    return found
+
+
+def resembles(
+    line: Printed, known: Mapping[str, float], sides: Mapping[str, tuple[tuple[float, ...], float]], rounding: float
+) -> str:
+    """What a wrong figure is in truth, where it is recognised."""
+    if line.kind in sides:
+        other = sides["t2i" if line.kind == "i2t" else "i2t"][0]
+        pairs = zip(line.values, sides[line.kind][0], strict=True)
+        off = [place for place, (value, right) in enumerate(pairs) if not abs(value - right) <= 2 * rounding + 1e-9]
+        same = all(place < len(other) and abs(line.values[place] - other[place]) <= 2 * rounding for place in off)
+        return "figures of the other direction" if same else NOT_THE_MEAN
+    meanings = {
+        "the mean of the image-to-text recalls": (known.get("ar"), 1),
+        "the mean of the text-to-image recalls": (known.get("ari"), 1),
+        "the true rSum": (known.get("rsum"), 6),
+        "six times the mean of the image-to-text recalls": (6 * known["ar"] if "ar" in known else None, 6),
+        "six times the mean of the text-to-image recalls": (6 * known["ari"] if "ari" in known else None, 6),
+        "the mean of all six recalls": (known["rsum"] / 6 if "rsum" in known else None, 1),
+    }
+    for meaning, (value, terms) in meanings.items():
+        if value is not None and abs(line.values[0] - value) <= line.rounding + terms * rounding + 1e-9:
+            return meaning
+    return "not recognised"
+
+
+def impossible(values: Sequence[float]) -> str:
+    """Why the figures of a direction cannot be right; empty where they can."""
+    recalls = values[:3]
+    if not all(0 <= recall <= 100 for recall in recalls):
+        return "a recall is no number between 0 and 100"
+    if list(recalls) != sorted(recalls):
+        return "R@1 <= R@5 <= R@10 does not hold"
+    if len(values) >= 5 and values[-2] < 1:
+        return "a median rank below 1"
+    return ""

@@ -1,0 +1,156 @@
+"""A comparison in words, as JSON and as a table for a paper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Literal
+
+from tshsr.significance import FIGURES, Comparison, Difference
+
+TableKind = Literal["plain", "markdown", "latex"]
+NAMES = {
+    **{f"image_to_text_r{k}": f"image to text R@{k}" for k in (1, 5, 10)},
+    **{f"text_to_image_r{k}": f"text to image R@{k}" for k in (1, 5, 10)},
+    "rsum": "rSum",
+}
+SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+SPECIAL |= {character: f"\\{character}" for character in "&%$#_{}"}
+
+
+def comparison_json(comparison: Comparison, a: Sequence[str], b: Sequence[str], seed: int) -> dict[str, Any]:
+    """The comparison as plain values; version 1 of a contract.
+
+    Args:
+        comparison: What was found.
+        a: Names of A's runs.
+        b: Names of B's runs.
+        seed: Of the resampling.
+    """
+    rsum = comparison.rsum
+    return {
+        "version": 1,
+        "metric": "rsum",
+        "difference": rsum.mean,
+        "low": rsum.low,
+        "high": rsum.high,
+        "p": rsum.p,
+        "unit": "images",
+        "resamples": comparison.resamples,
+        "different": comparison.different(),
+        "verdict": verdict(comparison),
+        "a": list(a),
+        "b": list(b),
+        "confidence": comparison.confidence,
+        "seed": seed,
+        "images": comparison.images,
+        "captions": comparison.captions,
+        "folds": comparison.folds,
+        "seed_deviation": comparison.seed_deviation,
+        "standard_error": rsum.standard_error,
+        "detectable": rsum.detectable,
+        "power_of_one_point": rsum.power(1.0),
+        "figures": {
+            name: {
+                "a": asdict(comparison.a[name]),
+                "b": asdict(comparison.b[name]),
+                "difference": asdict(comparison.differences[name]),
+            }
+            for name in FIGURES
+        },
+    }
+
+
+def verdict(comparison: Comparison) -> str:
+    """What the comparison says, in a sentence."""
+    rsum = comparison.rsum
+    a, b = comparison.a["rsum"].mean, comparison.b["rsum"].mean
+    figures = f"rSum {a:.1f} against {b:.1f}, a difference of {span(rsum)} ({comparison.confidence:.0%} interval)"
+    p = chance(rsum.p)
+    equal = p if p.startswith("<") else f"= {p}"
+    if comparison.different():
+        better, worse = ("A", "B") if rsum.mean > 0 else ("B", "A")
+        return f"{better} is better than {worse}: {figures}, p {equal}."
+    if rsum.low == rsum.high == 0:
+        return f"A and B answer every query alike: {figures}."
+    return (
+        f"No difference between A and B is shown: {figures}, p {equal}. A true difference of "
+        f"{rsum.detectable:.1f} points would be found in 80 % of such comparisons, one of 1 point in "
+        f"{100 * rsum.power(1.0):.0f} %."
+    )
+
+
+def what_was_done(comparison: Comparison) -> str:
+    """How the interval came about, in a sentence."""
+    images = f"{comparison.images:,} images, each with its captions,"
+    inside = "" if comparison.folds == 1 else f" inside their {comparison.folds} folds"
+    done = f"{images} were resampled {comparison.resamples:,} times{inside}, the same ones for A and B"
+    if comparison.seed_deviation is None:
+        return f"{done}; A and B are one run each, so this says nothing about other seeds of them."
+    runs = f"{comparison.runs_a} and {comparison.runs_b} runs"
+    return (
+        f"{done}; over {runs}, the deviation between seeds ({comparison.seed_deviation:.1f} points of rSum beyond what "
+        "the images explain) was drawn anew as well."
+    )
+
+
+def comparison_rows(comparison: Comparison) -> list[tuple[str, ...]]:
+    """One row a figure: its name, A, B, their difference with interval, and p."""
+    rows: list[tuple[str, ...]] = []
+    for name in FIGURES:
+        difference = comparison.differences[name]
+        a, b = (
+            f"{side.mean:.1f} [{side.low:.1f}, {side.high:.1f}]" for side in (comparison.a[name], comparison.b[name])
+        )
+        rows.append((NAMES[name], a, b, span(difference), chance(difference.p)))
+    return rows
+
+
+def span(difference: Difference) -> str:
+    """A difference with its interval."""
+    return f"{difference.mean:+.1f} [{difference.low:+.1f}, {difference.high:+.1f}]"
+
+
+def chance(p: float) -> str:
+    """A p value with three decimals, none of which says that it is zero."""
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
+def header(comparison: Comparison) -> tuple[str, ...]:
+    """What stands above `comparison_rows`."""
+    return ("", "A", "B", f"A - B [{comparison.confidence:.0%} interval]", "p")
+
+
+def markdown_table(comparison: Comparison) -> str:
+    """The table in Markdown."""
+    lines = [header(comparison), ("---", *["---:"] * 4), *comparison_rows(comparison)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def latex_table(comparison: Comparison, a: str, b: str) -> str:
+    """The table in LaTeX (package booktabs).
+
+    Args:
+        comparison: What was found.
+        a: What to call A.
+        b: What to call B.
+    """
+    lines = [
+        f"% A: {' '.join(a.split())}; B: {' '.join(b.split())}. {what_was_done(comparison)}",
+        r"\begin{tabular}{lrrrr}",
+        r"\toprule",
+        " & ".join(map(escaped, header(comparison))) + r" \\",
+        r"\midrule",
+        *(
+            " & ".join((escaped(row[0]), *(f"${cell}$" for cell in row[1:]))) + r" \\"
+            for row in comparison_rows(comparison)
+        ),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join(lines)
+
+
+def escaped(text: str) -> str:
+    """Text as LaTeX writes it."""
+    return "".join(SPECIAL.get(character, character) for character in text)

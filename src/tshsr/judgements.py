@@ -1,0 +1,257 @@
+"""Does a score agree with people? Kendall's tau-c and Spearman's rho of scores and ratings, with intervals over images.
+
+Axes: resamples | judgements (one rating of one image with one caption). Ties are counted as each formula says.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tshsr.config import STRICT
+from tshsr.errors import DataError, InputError
+from tshsr.resampling import draws
+
+COLUMNS = ("image", "caption", "rating")
+CHUNK = 1 << 21
+"""Weights of judgements held at once: bounds the temporary memory."""
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """A correlation in -1..1, with its 95 % interval over images."""
+
+    __pydantic_config__ = STRICT
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How a score agrees with people.
+
+    Attributes:
+        judgements: Ratings.
+        images: Different images among them; these are resampled.
+        tau_c: Kendall's tau-c (Stuart 1953).
+        spearman: Spearman's rho, of average ranks.
+    """
+
+    __pydantic_config__ = STRICT
+
+    judgements: int
+    images: int
+    tau_c: Correlation
+    spearman: Correlation
+
+
+@dataclass(frozen=True)
+class Judgements:
+    """Ratings by people.
+
+    Attributes:
+        rows: The image of each, as a row of the scores.
+        columns: Its caption, as a column.
+        ratings: Floats; more is better.
+    """
+
+    rows: np.ndarray
+    columns: np.ndarray
+    ratings: np.ndarray
+
+
+def read_judgements(path: Path, images: Mapping[str, int], captions: Mapping[str, int]) -> Judgements:
+    """Read ratings: CSV (or tab-separated) with the columns image, caption, rating, or JSON lines with these keys.
+
+    Args:
+        path: The file; a first line with the names of the columns may stand there or not.
+        images: The row of each image's id.
+        captions: The column of each caption's id.
+
+    Raises:
+        DataError: Names the first line that cannot be read, or whose image or caption is not among the scored.
+    """
+    found = []
+    for number, (image, caption, rating) in entries(path):
+        if image not in images or caption not in captions:
+            what, name, ids = ("image", image, images) if image not in images else ("caption", caption, captions)
+            raise DataError(
+                f"{path}, line {number}: {what} {name!r} is not among the {len(ids)} that are scored; expected ids "
+                f"such as {next(iter(ids), 'none')!r}."
+            )
+        try:
+            found.append((images[image], captions[caption], float(rating)))
+        except ValueError:
+            raise DataError(f"{path}, line {number}: the rating is {rating!r}; expected a number.") from None
+    if not found:
+        raise DataError(f"{path} holds no ratings; expected lines of image, caption and rating.")
+    rows, columns, ratings = zip(*found, strict=True)
+    if not np.isfinite(ratings).all():
+        raise DataError(f"{path}: a rating is not a finite number; leave such lines out.")
+    return Judgements(np.array(rows), np.array(columns), np.array(ratings))
+
+
+def entries(path: Path) -> Iterator[tuple[int, tuple[str, str, str]]]:
+    """Line numbers from 1, with image, caption and rating as text.
+
+    Raises:
+        DataError: Where the file cannot be read, or a line has not three parts.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read ({error}); expected ratings of images with captions.") from None
+    if path.suffix == ".jsonl":
+        for number, line in enumerate(lines, 1):
+            yield number, from_json(path, number, line)
+        return
+    order: Sequence[int] = (0, 1, 2)
+    delimiter = "\t" if lines and "\t" in lines[0] else ","
+    for number, values in enumerate(csv.reader(lines, delimiter=delimiter), 1):
+        words = [value.strip() for value in values]
+        if number == 1 and set(COLUMNS) <= set(words):
+            order = [words.index(name) for name in COLUMNS]
+        elif len(words) < 3 or (len(words) > 3 and order == (0, 1, 2)):
+            raise DataError(f"{path}, line {number} has {len(words)} columns; expected image, caption and rating.")
+        else:
+            yield number, (words[order[0]], words[order[1]], words[order[2]])
+
+
+def from_json(path: Path, number: int, line: str) -> tuple[str, str, str]:
+    """One judgement of a file of JSON lines.
+
+    Raises:
+        DataError: Where it is no such object.
+    """
+    try:
+        values = json.loads(line)
+        image, caption, rating = (str(values[name]) for name in COLUMNS)
+    except (ValueError, KeyError, TypeError):
+        raise DataError(
+            f'{path}, line {number} is no judgement; expected {{"image": ..., "caption": ..., "rating": ...}}.'
+        ) from None
+    return image, caption, rating
+
+
+def agreement(
+    scores: np.ndarray, judgements: Judgements, *, resamples: int = 2000, seed: int = 0, confidence: float = 0.95
+) -> Agreement:
+    """Correlate scores with ratings.
+
+    Args:
+        scores: Floats, images x captions; only the judged pairs are looked at.
+        judgements: The ratings.
+        resamples: Of images, with all their judgements; for the intervals.
+        seed: Of the resampling.
+        confidence: Of the intervals.
+
+    Raises:
+        InputError: Where a judged score is not finite, or scores or ratings are all alike.
+    """
+    judged = np.asarray(scores[judgements.rows, judgements.columns], dtype=np.float64)
+    (bad,) = np.nonzero(~np.isfinite(judged))
+    if len(bad):
+        row, column = judgements.rows[bad[0]], judgements.columns[bad[0]]
+        raise InputError(
+            f"the score of image {row} (row) and caption {column} (column), counted from 0, is {judged[bad[0]]}; every "
+            "score must be a finite number. Mend the model that gave it."
+        )
+    for name, values in (("scores", judged), ("ratings", judgements.ratings)):
+        if len(np.unique(values)) < 2:
+            raise InputError(f"all judged {name} are alike, so there is nothing to correlate.")
+    groups = Groups.of(judged, judgements.ratings)
+    names, image = np.unique(judgements.rows, return_inverse=True)
+    image = image[groups.order]
+    tau, rho = correlations(np.ones((1, len(judged))), groups)
+    drawn = []
+    generator = np.random.default_rng(seed)
+    for counts in draws(len(names), 1, resamples, generator):
+        step = max(1, CHUNK // len(judged))
+        drawn += [correlations(counts[at : at + step][:, image], groups) for at in range(0, len(counts), step)]
+    tails = ((1 - confidence) / 2, (1 + confidence) / 2)
+    figures = [
+        Correlation(float(value[0]), *map(float, np.nanquantile(np.concatenate(several), tails)))
+        for value, several in zip((tau, rho), zip(*drawn, strict=True), strict=True)
+    ]
+    return Agreement(len(judged), len(names), *figures)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Judgements in the order of their scores, with where equal ones stand.
+
+    Attributes:
+        order: What sorts the judgements by score.
+        start: For each judgement in that order, where those with its score begin.
+        end: Where they end.
+        level: Its rating, as a number from 0.
+        levels: Different ratings.
+    """
+
+    order: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    level: np.ndarray
+    levels: int
+
+    @classmethod
+    def of(cls, scores: np.ndarray, ratings: np.ndarray) -> Groups:
+        """Sort judgements."""
+        order = np.argsort(scores, kind="stable")
+        ranked = scores[order]
+        values, level = np.unique(ratings, return_inverse=True)
+        start, end = np.searchsorted(ranked, ranked, "left"), np.searchsorted(ranked, ranked, "right")
+        return cls(order, start, end, level[order], len(values))
+
+
+def correlations(weights: np.ndarray, groups: Groups) -> tuple[np.ndarray, np.ndarray]:
+    """Tau-c and rho where each judgement stands so many times; NaN where all scores or ratings drawn are alike.
+
+        tau_c = 2 m (C - D) / (n^2 (m - 1)),   m the smaller number of different values of the two
+        rho   = the correlation of average ranks
+
+    C counts pairs of judgements that score and rating order alike, D those that they order otherwise.
+
+    Args:
+        weights: resamples x judgements, in the order of the groups.
+        groups: The judgements.
+
+    Returns:
+        Both, one value a resample.
+    """
+    counted = np.zeros((len(weights), groups.levels))
+    np.add.at(counted.T, groups.level, weights.T)
+    total = weights.sum(axis=1)
+    concordant = np.zeros(len(weights))
+    for level in range(groups.levels):
+        (here,) = np.nonzero(groups.level == level)
+        sign = np.sign(level - groups.level)
+        before = before_each(weights * sign)[:, groups.start[here]]  # lower scores: lower ratings less higher ones
+        concordant += (weights[:, here] * before).sum(axis=1)
+    cumulative = before_each(weights)
+    at_score = cumulative[:, groups.end] - cumulative[:, groups.start]
+    firsts = groups.start == np.arange(len(groups.start))
+    kinds = np.minimum((at_score[:, firsts] > 0).sum(axis=1), (counted > 0).sum(axis=1))
+    below = before_each(counted)[:, :-1]
+    rank_of_score = cumulative[:, groups.start] + (at_score + 1) / 2
+    rank_of_rating = (below + (counted + 1) / 2)[:, groups.level]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        tau = 2 * kinds * concordant / (total**2 * (kinds - 1.0))
+        centre = (total[:, None] + 1) / 2
+        first, second = rank_of_score - centre, rank_of_rating - centre
+        rho = (weights * first * second).sum(axis=1) / np.sqrt(
+            (weights * first**2).sum(axis=1) * (weights * second**2).sum(axis=1)
+        )
+    return np.where(kinds > 1, tau, np.nan), rho
+
+
+def before_each(values: np.ndarray) -> np.ndarray:
+    """Sums of all that stand before each place, and last of all."""
+    return np.concatenate([np.zeros((len(values), 1)), np.cumsum(values, axis=1)], axis=1)

@@ -1,0 +1,270 @@
+"""Is A better than B? Paired resampling over images, with intervals for every figure (docs/metrics.md).
+
+Axes: resamples | runs (training seeds of a side) | images | figures (R@1, R@5, R@10 of both directions, rSum).
+
+Every query is ranked once, against all answers; then images are resampled, and an image's captions go with it: they are
+not independent of each other. Both sides meet the same images in every resample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from tshsr.errors import InputError, SettingsError
+from tshsr.ranks import QueryRanks
+from tshsr.resampling import contributions, draws, figures, image_hits, seed_deviations, swapped_differences
+
+FIGURES = (*(f"{side}_r{k}" for side in ("image_to_text", "text_to_image") for k in (1, 5, 10)), "rsum")
+POWER = 0.8
+"""A difference is called detectable where it is found as often as this."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure of one side: the mean over its runs, with its interval; in points."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A minus B in one figure, in points.
+
+    Attributes:
+        mean: The difference itself.
+        low: Lower end of the interval.
+        high: Upper end.
+        p: Two-sided: how often sides that are swapped by chance, image by image, differ at least as much.
+        standard_error: Deviation of the difference over samples of images (and seeds, where there are several).
+        detectable: The smallest true difference that such a comparison finds in 80 % of cases.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    standard_error: float
+    detectable: float
+
+    def power(self, difference: float) -> float:
+        """How often a true difference of so many points is found: its interval then leaves out zero; in 0..1."""
+        if self.standard_error == 0:
+            return float(difference != 0)
+        reach = (self.high - self.low) / 2
+        normal = NormalDist(sigma=self.standard_error)
+        return normal.cdf(difference - reach) + normal.cdf(-difference - reach)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A against B.
+
+    Attributes:
+        a: Each figure of A; the names are `FIGURES`.
+        b: Each figure of B.
+        differences: A minus B.
+        images: How many were resampled.
+        captions: Their captions.
+        folds: Folds of the protocol; images are resampled inside their fold.
+        runs_a: Training runs (seeds) of A.
+        runs_b: Of B.
+        seed_deviation: Standard deviation of the rSum of one run that is due to its seed, beyond what the choice of
+            images explains; None where both sides are single runs.
+        resamples: How many.
+        confidence: Of the intervals.
+    """
+
+    a: Mapping[str, Estimate]
+    b: Mapping[str, Estimate]
+    differences: Mapping[str, Difference]
+    images: int
+    captions: int
+    folds: int
+    runs_a: int
+    runs_b: int
+    seed_deviation: float | None
+    resamples: int
+    confidence: float
+
+    @property
+    def rsum(self) -> Difference:
+        """The difference in rSum."""
+        return self.differences["rsum"]
+
+    def different(self, figure: str = "rsum") -> bool:
+        """Whether A and B differ: the interval leaves out zero, and the permutation test agrees."""
+        difference = self.differences[figure]
+        return not difference.low <= 0 <= difference.high and difference.p < 1 - self.confidence
+
+
+def compare_rsum(
+    ranks_a: Sequence[QueryRanks], ranks_b: Sequence[QueryRanks], *, resamples: int = 10_000, seed: int = 0
+) -> Difference:
+    """The difference in rSum of two methods, A minus B, with its 95 % interval.
+
+    Args:
+        ranks_a: One entry a run (a training seed) of A, all on the same images and captions.
+        ranks_b: The same of B.
+        resamples: How many.
+        seed: Of the resampling: the same one gives the same answer.
+
+    Raises:
+        InputError: As `compare` does.
+        SettingsError: As `compare` does.
+    """
+    return compare(ranks_a, ranks_b, resamples=resamples, seed=seed).rsum
+
+
+def compare(
+    ranks_a: Sequence[QueryRanks],
+    ranks_b: Sequence[QueryRanks],
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> Comparison:
+    """Compare two methods on the same images.
+
+        D*  = mean_runs figure_A(images*) - mean_runs figure_B(images*) + sigma sqrt(1/runs_A + 1/runs_B) t*
+
+    images* are drawn with replacement, the same for all runs; sigma is the deviation between seeds (`seed_deviation`),
+    t* Student's with runs_A + runs_B - 2 degrees of freedom. The interval holds the middle of D*. With one run a side
+    there is no sigma, and the answer is about these two runs, not about other seeds of them.
+
+    Args:
+        ranks_a: One entry a run of A.
+        ranks_b: One entry a run of B.
+        resamples: How many.
+        seed: Of the resampling.
+        confidence: Of the intervals.
+
+    Raises:
+        InputError: Where a side has no run, or images, captions or folds differ between runs.
+        SettingsError: Where there are too few resamples for the interval.
+    """
+    check_resamples(resamples, confidence)
+    first = check_runs(ranks_a, ranks_b)
+    generator = np.random.default_rng(seed)
+    hits = np.stack([image_hits(ranks) for ranks in (*ranks_a, *ranks_b)], axis=1)
+    captions = np.bincount(first.image_of_caption, minlength=len(first.image_to_text)).astype(np.float64)
+    counts = np.ones((1, len(hits)))
+    (seen,) = figures(counts, hits, captions, first.folds)
+    drawn = np.concatenate(
+        [figures(counts, hits, captions, first.folds) for counts in draws(len(hits), first.folds, resamples, generator)]
+    )
+    sizes = (len(ranks_a), len(ranks_b))
+    sigma = seed_deviations(seen, drawn, sizes)
+    noise = generator.standard_t(max(sum(sizes) - 2, 1), size=resamples) if sigma is not None else np.zeros(resamples)
+    spread = np.zeros(len(FIGURES)) if sigma is None else sigma
+    swapped = swapped_differences(contributions(hits, captions, first.folds), sizes, resamples, generator)
+    settled = Resampled(seen, drawn, swapped, noise, spread, confidence)
+    return Comparison(
+        a=settled.estimates(slice(0, sizes[0])),
+        b=settled.estimates(slice(sizes[0], sum(sizes))),
+        differences=settled.differences(sizes[0]),
+        images=len(hits),
+        captions=len(first.image_of_caption),
+        folds=first.folds,
+        runs_a=sizes[0],
+        runs_b=sizes[1],
+        seed_deviation=None if sigma is None else float(sigma[-1]),
+        resamples=resamples,
+        confidence=confidence,
+    )
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """What was drawn, before it is summed up.
+
+    Attributes:
+        seen: Figures of the runs on the images as they are: runs x figures.
+        drawn: On resampled images: resamples x runs x figures.
+        swapped: Differences where A and B are swapped by chance: resamples x figures.
+        noise: Student's t: resamples.
+        spread: Deviation between seeds: figures.
+        confidence: Of the intervals.
+    """
+
+    seen: np.ndarray
+    drawn: np.ndarray
+    swapped: np.ndarray
+    noise: np.ndarray
+    spread: np.ndarray
+    confidence: float
+
+    def estimates(self, side: slice) -> dict[str, Estimate]:
+        """One side's figures."""
+        runs = self.seen[side]
+        values = self.drawn[:, side].mean(axis=1) + self._of_seeds(1 / len(runs))
+        low, high = self._interval(values)
+        return {
+            name: Estimate(*map(float, each)) for name, *each in zip(FIGURES, runs.mean(axis=0), low, high, strict=True)
+        }
+
+    def differences(self, runs_a: int) -> dict[str, Difference]:
+        """A minus B."""
+        share = 1 / runs_a + 1 / (len(self.seen) - runs_a)
+        mean = self.seen[:runs_a].mean(axis=0) - self.seen[runs_a:].mean(axis=0)
+        values = self.drawn[:, :runs_a].mean(axis=1) - self.drawn[:, runs_a:].mean(axis=1)
+        error = np.sqrt(values.var(axis=0) + share * self.spread**2)
+        low, high = self._interval(values + self._of_seeds(share))
+        by_chance = np.abs(self.swapped + self._of_seeds(share)) >= np.abs(mean) - 1e-9
+        p = (1 + np.count_nonzero(by_chance, axis=0)) / (1 + len(self.swapped))
+        detectable = (high - low) / 2 + NormalDist().inv_cdf(POWER) * error
+        columns = (mean, low, high, p, error, detectable)
+        return {name: Difference(*map(float, each)) for name, *each in zip(FIGURES, *columns, strict=True)}
+
+    def _of_seeds(self, share: float) -> np.ndarray:
+        """What other seeds would add: resamples x figures."""
+        added: np.ndarray = np.sqrt(share) * self.noise[:, None] * self.spread
+        return added
+
+    def _interval(self, values: np.ndarray) -> np.ndarray:
+        """The middle of resampled values, in 2 x figures."""
+        tail = (1 - self.confidence) / 2
+        interval: np.ndarray = np.quantile(values, (tail, 1 - tail), axis=0)
+        return interval
+
+
+def check_resamples(resamples: int, confidence: float) -> None:
+    """Refuse too few resamples: an interval's end needs at least ten of them beyond it.
+
+    Raises:
+        SettingsError: Says how many are needed.
+    """
+    least = 20 / (1 - confidence) if 0 < confidence < 1 else 0
+    if not least or resamples < least - 1e-6:
+        raise SettingsError(
+            f"{resamples} resamples for an interval of {confidence:g}; expected a confidence between 0 and 1, and at "
+            f"least {least or 400:.0f} resamples."
+        )
+
+
+def check_runs(ranks_a: Sequence[QueryRanks], ranks_b: Sequence[QueryRanks]) -> QueryRanks:
+    """The first run, to which all others must fit.
+
+    Raises:
+        InputError: Says what differs.
+    """
+    if not ranks_a or not ranks_b:
+        raise InputError(f"expected at least one run a side; got {len(ranks_a)} of A and {len(ranks_b)} of B.")
+    first = ranks_a[0]
+    for ranks in (*ranks_a, *ranks_b):
+        if ranks.folds != first.folds:
+            raise InputError(
+                f"one run was ranked in {first.folds} folds, another in {ranks.folds}; evaluate all by one protocol."
+            )
+        if not np.array_equal(ranks.image_of_caption, first.image_of_caption):
+            raise InputError(
+                f"the runs were not evaluated on the same captions: {len(first.image_of_caption)} of "
+                f"{len(first.image_to_text)} images against {len(ranks.image_of_caption)} of "
+                f"{len(ranks.image_to_text)}, or in another order; evaluate all runs on one split."
+            )
+    return first

@@ -1,0 +1,217 @@
+"""The evaluator for any program's scores: a matrix and its captions in, a report out; knows no model.
+
+report = tshsr.evaluate_matrix("scores.npy", "captions.jsonl")      # as `tshsr evaluate --scores --captions`
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from tshsr.data.dataset import Split
+from tshsr.data.layouts import SCENES, open_split
+from tshsr.denser import annotated_rankings, read_caption_ids
+from tshsr.errors import DataError, InputError
+from tshsr.evaluation import FOLD, evaluate_scores
+from tshsr.judgements import agreement, read_judgements
+from tshsr.matrices import common_shape, ensemble
+from tshsr.rankings import rankings
+from tshsr.ranks import query_ranks
+from tshsr.reports import ProtocolName, Report
+from tshsr.score_files import KEY, read_entries, read_image_of_caption, read_scores
+
+FUSED = "fused"
+
+
+@dataclass(frozen=True)
+class Correspondence:
+    """Whose caption is which, and how images and captions are called.
+
+    Attributes:
+        data: Name of the data set.
+        split: Name of the split.
+        image_of_caption: For each caption the row of its image.
+        images: The row of each image's name.
+        captions: The column of each caption's name.
+    """
+
+    data: str
+    split: str
+    image_of_caption: np.ndarray
+    images: Mapping[str, int]
+    captions: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Extras:
+    """Further annotation of the same images and captions.
+
+    Attributes:
+        caption_ids: COCO's id of each caption, a line each: ECCV Caption and CxC (extra `eccv`).
+        plausible: Folder with PMRP's annotation, beside the ids.
+        judgements: Ratings by people: lines of image, caption and rating.
+    """
+
+    caption_ids: Path | None = None
+    plausible: Path | None = None
+    judgements: Path | None = None
+
+
+def evaluate_matrix(
+    scores: np.ndarray | str | Path | Sequence[str | Path],
+    captions: np.ndarray | str | Path,
+    *,
+    protocol: ProtocolName | Literal["auto"] = "auto",
+    split: str = "test",
+    key: str = KEY,
+    extras: Extras | None = None,
+) -> Report:
+    """Evaluate the scores of any program, as `tshsr evaluate --scores FILE --captions FILE` does.
+
+    Args:
+        scores: A matrix (floats, images x captions; may be memory-mapped), a file of one (see `read_scores`), or
+            several files: an ensemble, whose scores are averaged.
+        captions: For each caption the row of its image; or a file (see `read_image_of_caption`) or folder of data.
+        protocol: See `choose_protocol`.
+        split: Which split of a folder of data; of anything else it is only the name.
+        key: Name of the matrix in a file of several.
+        extras: Further annotation to evaluate by.
+
+    Returns:
+        The report, with the ranks of every query (`tshsr compare` reads them).
+
+    Raises:
+        DataError: Where a file is missing or damaged, or is not of these scores.
+        InputError: Where the protocol does not fit, a score is not finite, or an image has no caption.
+        SettingsError: Where a name or a package is missing.
+    """
+    start = time.perf_counter()
+    names, matrix = read_matrices(scores, key)
+    whose = correspondence(captions, split, *matrix.shape)
+    report = evaluate_scores(
+        {FUSED: matrix},
+        whose.image_of_caption,
+        protocol=protocol,
+        data=whose.data,
+        split=whose.split,
+        models=names,
+        seconds=0.0,
+    )
+    report = add_details(report, matrix, whose, extras or Extras())
+    return replace(report, seconds=time.perf_counter() - start)
+
+
+def add_details(report: Report, scores: np.ndarray, whose: Correspondence, extras: Extras) -> Report:
+    """A report with what several right answers allow, the ranks of all queries, and the figures by further annotation.
+
+    Args:
+        report: Of the same scores.
+        scores: The fused scores, images x captions.
+        whose: Their captions.
+        extras: Further annotation.
+
+    Raises:
+        DataError: Where a file is missing, damaged or not of these scores.
+        InputError: Where ids are not those of the captions, or there is nothing to correlate.
+        SettingsError: Where a package is missing.
+    """
+    folds = len(scores) // FOLD if report.protocol == "coco-1k" else 1
+    owner = whose.image_of_caption
+    annotations = None
+    if extras.caption_ids is not None:
+        ids = read_caption_ids(extras.caption_ids, len(owner))
+        annotations = annotated_rankings(scores, owner, ids, plausible=extras.plausible)
+    judged = None
+    if extras.judgements is not None:
+        judged = agreement(scores, read_judgements(extras.judgements, whose.images, whose.captions))
+    return replace(
+        report,
+        rankings={FUSED: rankings(scores, owner, folds=folds)},
+        ranks={FUSED: query_ranks(scores, owner, folds=folds)},
+        annotations=annotations,
+        judgements=judged,
+    )
+
+
+def read_matrices(
+    scores: np.ndarray | str | Path | Sequence[str | Path], key: str = KEY
+) -> tuple[list[str], np.ndarray]:
+    """Names of the files, and their matrix, or the mean of several.
+
+    Raises:
+        DataError: Where a file is missing or damaged.
+        InputError: Where shapes differ.
+    """
+    if isinstance(scores, np.ndarray):
+        if scores.ndim != 2:
+            raise InputError(f"scores have shape {scores.shape}; expected images x captions.")
+        return ["scores"], scores
+    paths = [Path(scores)] if isinstance(scores, str | Path) else [Path(each) for each in scores]
+    members = [{FUSED: read_scores(path, key=key)} for path in paths]
+    common_shape(members)
+    return [path.name for path in paths], ensemble(members)[FUSED]
+
+
+def correspondence(captions: np.ndarray | str | Path, split: str, images: int, columns: int) -> Correspondence:
+    """Whose caption is which: from an array, a file, a folder of data or the word scenes.
+
+    Args:
+        captions: Where it stands.
+        split: Name of the split.
+        images: Rows of the scores.
+        columns: Columns of the scores.
+
+    Raises:
+        DataError: Where the captions are not those of the scores.
+    """
+    if isinstance(captions, np.ndarray):
+        return Correspondence("scores", split, captions, *called(captions, images))
+    path = Path(captions)
+    if str(captions) == SCENES or path.is_dir():
+        whose = of_split(open_split(str(captions), split))
+        if (len(whose.images), len(whose.image_of_caption)) != (images, columns):
+            raise DataError(
+                f"the scores are of {images} images and {columns} captions; {whose.data}, split {whose.split} has "
+                f"{len(whose.images)} and {len(whose.image_of_caption)}. Name the split with --split."
+            )
+        return whose
+    owner = read_image_of_caption(path, images, columns)
+    names: Sequence[str] | None = None
+    ids: Sequence[str] | None = None
+    if path.suffix in (".json", ".jsonl"):
+        entries = read_entries(path)
+        if isinstance(entries[0]["image"], str):
+            names = list(dict.fromkeys(entry["image"] for entry in entries))
+        if all("id" in entry for entry in entries):
+            ids = [str(entry["id"]) for entry in entries]
+    return Correspondence(path.name, split, owner, *called(owner, images, names, ids))
+
+
+def of_split(split: Split) -> Correspondence:
+    """The captions of a split of data."""
+    owner = split.image_of_caption
+    return Correspondence(split.data, split.name, owner, *called(owner, len(split.regions), split.image_ids))
+
+
+def called(
+    image_of_caption: np.ndarray, images: int, names: Sequence[str] | None = None, ids: Sequence[str] | None = None
+) -> tuple[dict[str, int], dict[str, int]]:
+    """The row of each image's name, and the column of each caption's.
+
+    An image without a name is called by its row; a caption by its id or else its column, and as IMAGE#NUMBER too: the
+    so-manieth caption of that image, from 0.
+    """
+    rows = {name: row for row, name in enumerate(names or map(str, range(images)))}
+    columns = {name: column for column, name in enumerate(ids or map(str, range(len(image_of_caption))))}
+    of_row = list(rows)
+    seen = [0] * images
+    for column, row in enumerate(image_of_caption.tolist()):
+        if 0 <= row < len(of_row):
+            columns.setdefault(f"{of_row[row]}#{seen[row]}", column)
+            seen[row] += 1
+    return rows, columns

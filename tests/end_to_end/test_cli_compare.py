@@ -1,0 +1,257 @@
+"""`tshsr compare`, and what `tshsr evaluate` says beside recalls: audits of logs, judgements, denser annotation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.command_line import refused, tshsr
+from tests.unit import test_audit
+from tshsr.comparison_report import comparison_rows, escaped, latex_table, what_was_done
+from tshsr.ranks import query_ranks
+from tshsr.reports import read_report
+from tshsr.significance import FIGURES, compare
+
+OWNERS = np.repeat(np.arange(40), 5)
+CONTRACT = {"metric", "difference", "low", "high", "p", "unit", "resamples"}
+
+
+def matrix(seed: int, skill: float) -> np.ndarray:
+    """Scores of one run: a base that all runs share, and noise of its own."""
+    base = np.random.default_rng(99).normal(size=(40, 200))
+    base[OWNERS, np.arange(200)] += skill
+    return (base + 0.5 * np.random.default_rng(seed).normal(size=base.shape)).astype(np.float32)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two runs of a better and two of a worse method, as matrices and as reports."""
+    (tmp_path / "captions.txt").write_text("a caption\n" * 200)
+    for name, seed, skill in (("a0", 0, 2.6), ("a1", 1, 2.6), ("b0", 2, 2.0), ("b1", 3, 2.0)):
+        np.save(tmp_path / f"{name}.npy", matrix(seed, skill))
+        said = tshsr("evaluate", *scored(tmp_path, name), "--json", tmp_path / f"{name}.json")
+        assert said.code == 0, said.err
+    return tmp_path
+
+
+def scored(folder: Path, name: str) -> tuple[str | Path, ...]:
+    return ("--scores", folder / f"{name}.npy", "--captions", folder / "captions.txt")
+
+
+def ranks(folder: Path, *names: str) -> list:
+    return [query_ranks(np.load(folder / f"{name}.npy"), OWNERS) for name in names]
+
+
+def test_two_reports_are_compared_as_the_contract_promises(folder: Path) -> None:
+    values = tshsr("compare", folder / "a0.json", folder / "b0.json", "--json", "-").json()
+    assert set(values) >= CONTRACT
+    assert (values["metric"], values["unit"], values["resamples"]) == ("rsum", "images", 10_000)
+    found = compare(ranks(folder, "a0"), ranks(folder, "b0"))
+    assert (values["difference"], values["low"], values["high"]) == (found.rsum.mean, found.rsum.low, found.rsum.high)
+    assert values["difference"] > values["low"] > 0
+    assert values["different"] is True
+    assert values["verdict"].startswith("A is better than B: rSum ")
+    assert set(values["figures"]) == set(FIGURES)
+    reports = [json.loads((folder / f"{name}.json").read_text())["scores"]["fused"] for name in ("a0", "b0")]
+    assert values["difference"] == pytest.approx(reports[0]["rsum"] - reports[1]["rsum"])
+    assert values["figures"]["text_to_image_r5"]["b"]["mean"] == pytest.approx(reports[1]["text_to_image"]["r5"])
+
+
+def test_matrices_and_reports_give_the_same_answer(folder: Path) -> None:
+    reports = tshsr("compare", folder / "a0.json", folder / "b0.json", "--json", "-").json()
+    more = ("--captions", folder / "captions.txt", "--json", "-")
+    matrices = tshsr("compare", folder / "a0.npy", folder / "b0.npy", *more).json()
+    mixed = tshsr("compare", folder / "a0.npy", folder / "b0.json", *more).json()
+    names = CONTRACT | {"figures", "verdict"}
+    assert {name: reports[name] for name in names} == {name: matrices[name] for name in names}
+    assert mixed["figures"] == reports["figures"]
+
+
+def test_several_runs_a_side_are_resampled_over_seeds_too(folder: Path) -> None:
+    a, b = (f"{folder}/{side}0.json,{folder}/{side}1.json" for side in "ab")
+    said = tshsr("compare", a, b, "--json", folder / "out.json")
+    values = json.loads((folder / "out.json").read_text())
+    assert (len(values["a"]), len(values["b"])) == (2, 2)
+    assert values["seed_deviation"] >= 0
+    assert values["difference"] == pytest.approx(
+        compare(ranks(folder, "a0", "a1"), ranks(folder, "b0", "b1")).rsum.mean
+    )
+    assert "over 2 and 2 runs, the deviation between seeds" in said.out
+    one = tshsr("compare", folder / "a0.json", folder / "b0.json")
+    assert "A and B are one run each, so this says nothing about other seeds of them." in one.out
+
+
+def test_the_screen_shows_every_figure_and_a_verdict(folder: Path) -> None:
+    said = tshsr("compare", folder / "a0.json", folder / "b0.json")
+    assert said.code == 0
+    for name in ("image to text R@1", "text to image R@10", "rSum"):
+        assert f"{name} " in said.out
+    assert "A is better than B: rSum" in said.out
+    assert "40 images, each with its captions, were resampled 10,000 times, the same ones for A and B" in said.out
+    said = tshsr("compare", folder / "b0.json", folder / "a0.json")
+    assert "B is better than A: rSum" in said.out
+
+
+def test_what_is_not_shown_comes_with_the_power_to_show_it(folder: Path) -> None:
+    said = tshsr("compare", folder / "a0.json", folder / "a1.json")
+    assert "No difference between A and B is shown: rSum" in said.out
+    assert " points would be found in 80 % of such comparisons, one of 1 point in " in said.out
+    said = tshsr("compare", folder / "a0.json", folder / "a0.npy", "--captions", folder / "captions.txt")
+    assert "A and B answer every query alike: rSum" in said.out
+
+
+def test_tables_for_papers(folder: Path) -> None:
+    said = tshsr("compare", folder / "a0.json", folder / "b0.json", "--table", "markdown")
+    lines = said.out.splitlines()
+    assert lines[0] == "|  | A | B | A - B [95% interval] | p |"
+    assert len(lines) == 2 + len(FIGURES)
+    assert all(line.count("|") == 6 for line in lines)
+    assert "A is better than B" in said.err
+    said = tshsr("compare", folder / "a0.json", folder / "b0.json", "--table", "latex")
+    assert said.out.splitlines()[1:3] == [r"\begin{tabular}{lrrrr}", r"\toprule"]
+    assert r"[95\% interval]" in said.out
+    found = compare(ranks(folder, "a0"), ranks(folder, "b0"))
+    assert comparison_rows(found)[-1][0] == "rSum"
+    assert latex_table(found, "a_0", "b").count(r"\\") == 1 + len(FIGURES)
+    assert what_was_done(found) in latex_table(found, "a_0", "b").splitlines()[0]
+    assert escaped("a_0 & 5 % \\") == r"a\_0 \& 5 \% \textbackslash{}"
+
+
+def test_the_same_seed_gives_the_same_json(folder: Path) -> None:
+    calls = [
+        tshsr(
+            "compare", folder / "a0.json", folder / "b0.json", "--seed", seed, "--resamples", "500", "--json", "-"
+        ).out
+        for seed in ("1", "1", "2")
+    ]
+    assert calls[0] == calls[1] != calls[2]
+
+
+def test_reports_that_cannot_be_compared_are_refused_in_one_sentence(folder: Path) -> None:
+    values = json.loads((folder / "b0.json").read_text())
+    for name, changes in (
+        ("bare", {"ranks": None}),
+        ("split", {"split": "dev"}),
+        ("order", {"ranks": {"fused": values["ranks"]["fused"] | {"image_of_caption": OWNERS[::-1].tolist()}}}),
+        ("short", {"ranks": {"fused": values["ranks"]["fused"] | {"text_to_image": [1, 2]}}}),
+        ("text", {"ranks": {"fused": values["ranks"]["fused"] | {"text_to_image": ["1"]}}}),
+    ):
+        kept = {key: value for key, value in (values | changes).items() if value is not None}
+        (folder / f"{name}.json").write_text(json.dumps(kept))
+    for name, said in (
+        (
+            "bare",
+            "bare.json holds no ranks of the score 'fused' (it holds none), and they are what is resampled; write",
+        ),
+        ("split", "split.json is of captions.txt, split dev, protocol flickr, "),
+        (
+            "order",
+            "the runs were not evaluated on the same captions: 200 of 40 images against 200 of 40, or in another",
+        ),
+        ("short", "its ranks do not fit: expected ranks of at least one image and one for each of the 200 captions"),
+        ("text", "ranks.fused.text_to_image: Value error, expected a list of whole numbers; got ['1']"),
+        ("none", "none.json cannot be read"),
+    ):
+        assert said in refused("compare", folder / "a0.json", folder / f"{name}.json")
+    assert "holds no ranks of the score 'pooled' (it holds fused)" in refused(
+        "compare", folder / "a0.json", folder / "b0.json", "--score", "pooled"
+    )
+
+
+def test_other_mistakes_of_compare_are_one_sentence(folder: Path) -> None:
+    a, b = folder / "a0.json", folder / "b0.json"
+    assert "A is 'x.json,x.json'; expected files with commas between them, each once" in refused(
+        "compare", "x.json,x.json", b
+    )
+    assert "is a matrix of scores, which needs its captions: tshsr compare A.npy B.npy --captions FILE" in refused(
+        "compare", folder / "a0.npy", b
+    )
+    assert "B[,B...] is missing; for example: tshsr compare A.json B.json." in refused("compare", a)
+    assert "100 resamples for an interval of 0.95; expected" in refused("compare", a, b, "--resamples", "100")
+    assert "scores.csv: scores are read from .npy" in refused(
+        "compare", a, "scores.csv", "--captions", folder / "captions.txt"
+    )
+
+
+def test_a_report_keeps_its_ranks_and_rankings(folder: Path) -> None:
+    report = read_report(folder / "a0.json")
+    assert report.ranks == {"fused": ranks(folder, "a0")[0]}
+    (folder / "again.json").write_text(report.to_json())
+    assert read_report(folder / "again.json") == report
+    said = tshsr("evaluate", *scored(folder, "a0"))
+    assert "fused, image to text: of an image's captions " in said.out
+    assert f"MRR {report.rankings['fused'].image_to_text.mrr:.3f}" in said.out
+
+
+def test_a_run_can_be_compared_by_its_reports(scenes: Path, run: Path, tmp_path: Path) -> None:
+    page = tmp_path / "run.json"
+    said = tshsr(
+        "evaluate", run, "--data", scenes, "--device", "cpu", "--json", page, "--save-scores", tmp_path / "r.npy"
+    )
+    assert said.code == 0, said.err
+    values = tshsr("compare", page, tmp_path / "r.npy", "--captions", scenes, "--json", "-").json()
+    assert (values["difference"], values["images"], values["captions"]) == (0, 10, 50)
+
+
+def test_a_log_is_audited(tmp_path: Path) -> None:
+    (tmp_path / "log.txt").write_text(test_audit.SCAN)
+    said = tshsr("evaluate", "--audit-log", tmp_path / "log.txt")
+    assert said.code == 0
+    assert "six times the mean of the image-to-text recalls" in said.out
+    assert "3 of 20 lines with figures that can be checked are wrong." in said.out
+    values = tshsr("evaluate", "--audit-log", tmp_path / "log.txt", "--json", "-").json()
+    assert values["wrong"] == 3
+    assert "--audit-log reads a log and evaluates nothing; leave runs, --data and --scores out" in refused(
+        "evaluate", "run", "--audit-log", tmp_path / "log.txt"
+    )
+    (tmp_path / "log.txt").write_text("rsum: 500.0")
+    said = tshsr("evaluate", "--audit-log", tmp_path / "log.txt")
+    assert "line 1, rsum: cannot be checked, the lines that it follows from are missing" in said.err
+
+
+def test_judgements_are_correlated_for_matrices_and_runs(folder: Path, scenes: Path, run: Path) -> None:
+    lines = [f"{image},{column},{(3 * column + image) % 4 + (OWNERS[column] == image)}" for image in range(40)
+             for column in range(0, 200, 17)]  # fmt: skip
+    (folder / "ratings.csv").write_text("\n".join(["image,caption,rating", *lines]))
+    said = tshsr("evaluate", *scored(folder, "a0"), "--judgements", folder / "ratings.csv", "--json", folder / "r.json")
+    assert said.code == 0, said.err
+    found = read_report(folder / "r.json").judgements
+    assert found is not None
+    assert (found.judgements, found.images) == (480, 40)
+    assert found.tau_c.low < found.tau_c.value < found.tau_c.high
+    assert f"480 judgements of 40 images: Kendall tau-c {found.tau_c.value:.3f} [" in said.out
+    (folder / "few.csv").write_text("\n".join(f"{image},{column},{column % 3}" for image, column in names(scenes)))
+    said = tshsr("evaluate", run, "--data", scenes, "--device", "cpu", "--judgements", folder / "few.csv")
+    assert "50 judgements of 10 images" in said.out
+    assert "is not among the 40 that are scored" in refused(
+        "evaluate", *scored(folder, "a0"), "--judgements", folder / "few.csv"
+    )
+
+
+def names(scenes: Path) -> list[tuple[str, int]]:
+    """Each caption of the test split with the name of its image."""
+    from tshsr.data.layouts import open_split
+
+    split = open_split(str(scenes), "test")
+    return [(split.image_ids[row], column) for column, row in enumerate(split.image_of_caption)]
+
+
+def test_denser_annotation_needs_cocos_ids_and_images(folder: Path) -> None:
+    assert "--pmrp finds captions by COCO's ids; give --coco-ids FILE with it." in refused(
+        "evaluate", *scored(folder, "a0"), "--pmrp", folder
+    )
+    pytest.importorskip("eccv_caption", reason="the extra eccv is not installed")
+    (folder / "ids.txt").write_text("\n".join(map(str, range(200))))
+    said = refused("evaluate", *scored(folder, "a0"), "--coco-ids", folder / "ids.txt")
+    assert "the annotation is of all 25000 captions of COCO's 5,000 test images, five each; there are 200 ids" in said
+
+
+def test_a_matrix_by_another_name_is_found_by_it(folder: Path) -> None:
+    np.savez(folder / "s.npz", sims=matrix(0, 2.6))
+    more = ("evaluate", "--scores", folder / "s.npz", "--captions", folder / "captions.txt")
+    assert "holds sims; expected the matrix under the name scores. Name another with --key." in refused(*more)
+    values = tshsr(*more, "--key", "sims", "--json", "-").json()
+    assert values["scores"] == json.loads((folder / "a0.json").read_text())["scores"]

@@ -1,0 +1,144 @@
+"""Agreement with people: equal to scipy, with intervals over images that cover, and files that are read or refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tshsr import judgements as module
+from tshsr.errors import DataError, InputError
+from tshsr.judgements import Groups, Judgements, agreement, correlations, read_judgements
+
+stats = pytest.importorskip("scipy.stats", reason="scipy, which these figures are compared with, is not installed")
+IMAGES = {"a.jpg": 0, "b.jpg": 1}
+CAPTIONS = {"a.jpg#0": 0, "a.jpg#1": 1, "b.jpg#0": 2}
+
+
+def drawn(seed: int, *, judged: int = 90, levels: int = 4, ties: bool = False) -> tuple[np.ndarray, Judgements]:
+    """A matrix, and ratings of some of its pairs, three an image, that agree with it more or less."""
+    random = np.random.default_rng(seed)
+    ratings = random.integers(0, levels, size=judged).astype(float)
+    rows, columns = np.arange(judged) // 3, random.permutation(judged)
+    scores = random.normal(size=(judged // 3, judged))
+    scores[rows, columns] += 0.4 * ratings
+    return (np.round(2 * scores) if ties else scores), Judgements(rows, columns, ratings)
+
+
+@pytest.mark.parametrize(("levels", "ties"), [(2, False), (4, False), (4, True), (60, True)])
+def test_tau_c_and_spearman_are_those_of_scipy(levels: int, ties: bool) -> None:
+    for seed in range(5):
+        scores, judged = drawn(seed, levels=levels, ties=ties)
+        found, pairs = agreement(scores, judged, resamples=50), scores[judged.rows, judged.columns]
+        assert found.tau_c.value == pytest.approx(stats.kendalltau(pairs, judged.ratings, variant="c").statistic)
+        assert found.spearman.value == pytest.approx(stats.spearmanr(pairs, judged.ratings).statistic)
+        assert (found.judgements, found.images) == (90, 30)
+
+
+def test_a_judgement_that_is_drawn_twice_counts_as_two() -> None:
+    scores, judged = drawn(1, ties=True)
+    pairs = scores[judged.rows, judged.columns]
+    groups = Groups.of(pairs, judged.ratings)
+    times = np.random.default_rng(0).integers(0, 4, size=(6, 90))
+    tau, rho = correlations(times[:, groups.order].astype(float), groups)
+    for row, count in enumerate(times):
+        x, y = np.repeat(pairs, count), np.repeat(judged.ratings, count)
+        assert tau[row] == pytest.approx(stats.kendalltau(x, y, variant="c").statistic)
+        assert rho[row] == pytest.approx(stats.spearmanr(x, y).statistic)
+
+
+def test_a_hand_made_tau_c() -> None:
+    # Three pairs; two in order, one against it; m = 3: 2 * 3 * (2 - 1) / (9 * 2).
+    judged = Judgements(np.zeros(3, int), np.arange(3), np.array([1.0, 2.0, 3.0]))
+    assert agreement(np.array([[0.1, 0.5, 0.3]]), judged).tau_c.value == pytest.approx(1 / 3)
+
+
+def test_perfect_agreement_is_1_and_the_contrary_minus_1() -> None:
+    ratings = np.repeat([1.0, 2.0, 3.0], 4)
+    judged = Judgements(np.arange(12), np.arange(12), ratings)
+    for sign in (1, -1):
+        found = agreement(sign * np.diag(ratings), judged, resamples=100)
+        assert (found.tau_c.value, found.spearman.value) == (pytest.approx(sign), pytest.approx(sign))
+
+
+def test_intervals_are_over_images_and_cover() -> None:
+    random, covered = np.random.default_rng(3), []
+    for _ in range(200):
+        image = np.repeat(random.normal(size=60), 3)  # an image's judgements are alike: 60 matter, not 180
+        ratings = np.round(image + 0.3 * random.normal(size=180))
+        scores = np.zeros((60, 180))
+        rows, columns = np.arange(180) // 3, np.arange(180)
+        scores[rows, columns] = np.repeat(random.normal(size=60), 3)
+        found = agreement(scores, Judgements(rows, columns, ratings), resamples=200, seed=int(random.integers(1 << 30)))
+        covered.append(found.spearman.low <= 0 <= found.spearman.high)
+    assert 0.89 <= np.mean(covered) <= 0.985, "over single judgements it would be three in four"
+
+
+def test_the_size_of_a_piece_is_invisible(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = agreement(*drawn(2), resamples=40)
+    monkeypatch.setattr(module, "CHUNK", 1)
+    assert agreement(*drawn(2), resamples=40) == whole
+
+
+def test_only_judged_scores_must_be_finite() -> None:
+    scores, judged = drawn(2)
+    scores[0, judged.columns[30]] = np.nan  # image 0 was not judged with that caption
+    agreement(scores, judged, resamples=40)
+    scores[judged.rows[4], judged.columns[4]] = np.inf
+    with pytest.raises(InputError, match=rf"image 1 \(row\) and caption {judged.columns[4]} \(column\).* is inf"):
+        agreement(scores, judged, resamples=40)
+
+
+@pytest.mark.parametrize("what", ["scores", "ratings"])
+def test_what_is_all_alike_is_refused(what: str) -> None:
+    scores, judged = drawn(1)
+    if what == "scores":
+        scores[:] = 1
+    else:
+        judged.ratings[:] = 2
+    with pytest.raises(InputError, match=f"all judged {what} are alike, so there is nothing to correlate"):
+        agreement(scores, judged)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("j.csv", "image,caption,rating\na.jpg,a.jpg#1,3\nb.jpg,a.jpg#0,1.5\n"),
+        ("j.csv", "a.jpg,a.jpg#1,3\nb.jpg,a.jpg#0,1.5\n"),
+        ("j.csv", "rater,rating,caption,image\nx,3,a.jpg#1,a.jpg\ny,1.5,a.jpg#0,b.jpg\n"),
+        ("j.txt", "a.jpg\ta.jpg#1\t3\nb.jpg\ta.jpg#0\t1.5\n"),
+        (
+            "j.jsonl",
+            '{"image": "a.jpg", "caption": "a.jpg#1", "rating": 3}\n'
+            '{"rating": 1.5, "image": "b.jpg", "caption": "a.jpg#0"}',
+        ),
+    ],
+)
+def test_files_of_ratings_are_read(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    found = read_judgements(tmp_path / name, IMAGES, CAPTIONS)
+    assert (found.rows.tolist(), found.columns.tolist(), found.ratings.tolist()) == ([0, 1], [1, 0], [3.0, 1.5])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        ("j.csv", "c.jpg,a.jpg#1,3\n", "line 1: image 'c.jpg' is not among the 2 that are scored; expected ids such"),
+        ("j.csv", "a.jpg,a.jpg#0,3\na.jpg,a.jpg#9,3\n", "line 2: caption 'a.jpg#9' is not among the 3 that are scored"),
+        ("j.csv", "a.jpg,a.jpg#0,good\n", "line 1: the rating is 'good'; expected a number"),
+        ("j.csv", "a.jpg,a.jpg#0,nan\n", "a rating is not a finite number; leave such lines out"),
+        ("j.csv", "a.jpg,a.jpg#0\n", "line 1 has 2 columns; expected image, caption and rating"),
+        ("j.csv", "a.jpg,a.jpg#0,1,2,3\n", "line 1 has 5 columns"),
+        ("j.csv", "", "holds no ratings"),
+        ("j.jsonl", '{"image": "a.jpg"}', 'line 1 is no judgement; expected {"image": ..., "caption": ..., "rating"'),
+        ("j.jsonl", "nonsense", "line 1 is no judgement"),
+        ("none.csv", None, "cannot be read"),
+    ],
+)
+def test_files_that_do_not_fit_are_refused(tmp_path: Path, name: str, text: str | None, sentence: str) -> None:
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(DataError) as refusal:
+        read_judgements(tmp_path / name, IMAGES, CAPTIONS)
+    assert sentence in str(refusal.value)

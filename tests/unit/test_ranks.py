@@ -1,0 +1,77 @@
+"""The ranks of every query: whole and in folds, as a report keeps them, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tshsr.errors import InputError
+from tshsr.metrics import fold_metrics, image_to_text_ranks, mean_metrics, retrieval_metrics, text_to_image_ranks
+from tshsr.ranks import QueryRanks, query_ranks
+
+
+def case(images: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Scores with ties, and captions in no order."""
+    random = np.random.default_rng(seed)
+    owners = random.permutation(np.concatenate([np.arange(images), random.integers(0, images, size=2 * images)]))
+    return random.integers(0, 9, size=(images, 3 * images)) / 8, owners
+
+
+def test_ranks_of_the_whole_are_those_of_the_metrics() -> None:
+    scores, owners = case()
+    ranks = query_ranks(scores, owners)
+    np.testing.assert_array_equal(ranks.image_to_text, image_to_text_ranks(scores, owners))
+    np.testing.assert_array_equal(ranks.text_to_image, text_to_image_ranks(scores, owners))
+    assert ranks.folds == 1
+
+
+def test_ranks_in_folds_give_the_metrics_of_the_folds() -> None:
+    scores, owners = case()
+    ranks = query_ranks(scores, owners, folds=3)
+    for number, fold in enumerate(fold_metrics(scores, owners, images_per_fold=4)):
+        rows = slice(4 * number, 4 * number + 4)
+        assert retrieval_metrics(ranks.image_to_text[rows]) == fold.image_to_text
+        assert retrieval_metrics(ranks.text_to_image[owners // 4 == number]) == fold.text_to_image
+    mean = mean_metrics(fold_metrics(scores, owners, images_per_fold=4))
+    assert 100 * np.mean(ranks.image_to_text <= 5) == pytest.approx(mean.image_to_text.r5)
+
+
+def test_equal_ranks_are_equal_and_others_are_not() -> None:
+    scores, owners = case()
+    assert query_ranks(scores, owners) == query_ranks(scores.copy(), owners.copy())
+    assert query_ranks(scores, owners) != query_ranks(scores, owners, folds=2)
+    assert query_ranks(scores, owners) != query_ranks(*case(seed=1))
+    assert query_ranks(scores, owners) != 3
+
+
+def test_a_nan_outside_of_the_folds_is_refused_with_its_place() -> None:
+    scores, owners = case()
+    column = int(np.flatnonzero(owners == 0)[0])
+    scores[11, column] = np.nan
+    with pytest.raises(InputError, match=rf"image 11 \(row\) and caption {column} \(column\)"):
+        query_ranks(scores, owners, folds=3)
+
+
+@pytest.mark.parametrize("folds", [0, 5, 13])
+def test_uneven_folds_are_refused(folds: int) -> None:
+    with pytest.raises(InputError, match=f"12 images cannot be cut into {folds} folds of equal size"):
+        query_ranks(*case(), folds=folds)
+
+
+@pytest.mark.parametrize(
+    ("image_to_text", "text_to_image", "owners", "folds", "sentence"),
+    [
+        ([], [], [], 1, "ranks of at least one image and one for each of the 0 captions; got 0 and 0"),
+        ([1, 1], [1], [0, 1], 1, "one for each of the 2 captions; got 2 and 1"),
+        ([0, 1], [1, 1], [0, 1], 1, "a rank is below 1"),
+        ([1, 1], [1, 0], [0, 1], 1, "a rank is below 1"),
+        ([1, 1], [1, 1], [0, 2], 1, "rows outside 0 to 1"),
+        ([1, 1], [1, 1], [0, 0], 1, r"image 1 has no caption \(1 of 2"),
+        ([1, 1], [1, 1], [0, 1], 3, "2 images cannot be cut into 3 folds"),
+    ],
+)
+def test_ranks_that_do_not_fit_are_refused(
+    image_to_text: list[int], text_to_image: list[int], owners: list[int], folds: int, sentence: str
+) -> None:
+    with pytest.raises(InputError, match=sentence):
+        QueryRanks(*(np.array(each, dtype=np.int64) for each in (image_to_text, text_to_image, owners)), folds)

@@ -1,0 +1,286 @@
+"""Paired resampling: equal to plain loops, with intervals that cover, tests that keep their level, and stated power.
+
+The simulations are seeded; their bounds are three standard deviations of the simulation itself, or wider.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tshsr import resampling
+from tshsr.errors import InputError, SettingsError
+from tshsr.metrics import ScoreMetrics, retrieval_metrics
+from tshsr.ranks import QueryRanks, query_ranks
+from tshsr.significance import FIGURES, Comparison, compare, compare_rsum
+
+
+def population(
+    random: np.random.Generator, images: int, runs: tuple[int, int], *, seeds: float = 0.0, method: float = 0.5
+) -> tuple[list[QueryRanks], list[QueryRanks]]:
+    """Two methods that are equally good on average, on images of which some are harder for all.
+
+    Args:
+        random: Draws the images, what each method finds hard, and the runs.
+        images: How many, with three captions each.
+        runs: Of each method.
+        seeds: Deviation between runs of a method.
+        method: By how much methods find other images hard.
+    """
+    owners = np.repeat(np.arange(images), 3)
+    image = random.normal(size=images)
+    caption = 0.7 * image[owners] + 0.7 * random.normal(size=len(owners))
+    sides = []
+    for several in runs:
+        hard = image + method * random.normal(size=images), caption + method * random.normal(size=len(owners))
+        shifts = seeds * random.normal(size=several)
+        sides.append([one_run(random, hard, owners, shift) for shift in shifts])
+    return sides[0], sides[1]
+
+
+def one_run(
+    random: np.random.Generator, hard: tuple[np.ndarray, np.ndarray], owners: np.ndarray, shift: float
+) -> QueryRanks:
+    """A run's ranks: hardness with a noise of its own."""
+    drawn = [np.exp(1.2 * (values + random.normal(size=len(values)) - shift) + 1) for values in hard]
+    return QueryRanks(*(np.maximum(1, np.ceil(values)).astype(np.int64) for values in drawn), owners)
+
+
+def compared(random: np.random.Generator, images: int, runs: tuple[int, int], **more: float) -> Comparison:
+    """A comparison of two such methods."""
+    sides = population(random, images, runs, **more)
+    return compare(*sides, resamples=400, seed=int(random.integers(1 << 30)))
+
+
+def ranks_of(scores: np.ndarray, owners: np.ndarray, folds: int = 1) -> QueryRanks:
+    return query_ranks(scores, owners, folds=folds)
+
+
+def small(seed: int, images: int = 12) -> QueryRanks:
+    """Ranks by random scores of images with one to four captions, in no order."""
+    owners = np.random.default_rng(5).permutation(np.repeat(np.arange(images), 1 + np.arange(images) % 4))
+    scores = np.random.default_rng(seed).random((images, len(owners)))
+    scores[owners, np.arange(len(owners))] += 0.2
+    return ranks_of(scores, owners)
+
+
+def recalls(ranks: QueryRanks) -> list[float]:
+    metrics = ScoreMetrics(retrieval_metrics(ranks.image_to_text), retrieval_metrics(ranks.text_to_image))
+    return [*metrics.recalls, metrics.rsum]
+
+
+def test_the_figures_are_those_of_the_metrics() -> None:
+    a, b = [small(1), small(2)], [small(3)]
+    found = compare(a, b, resamples=400)
+    mean_a, mean_b = np.mean([recalls(ranks) for ranks in a], axis=0), recalls(b[0])
+    for number, name in enumerate(FIGURES):
+        assert found.a[name].mean == pytest.approx(mean_a[number])
+        assert found.b[name].mean == pytest.approx(mean_b[number])
+        assert found.differences[name].mean == pytest.approx(mean_a[number] - mean_b[number])
+        assert found.a[name].low <= found.a[name].mean <= found.a[name].high
+    assert (found.images, found.captions, found.runs_a, found.runs_b) == (12, 30, 2, 1)
+
+
+def test_the_figures_in_folds_are_means_over_folds() -> None:
+    owners = np.random.default_rng(0).permutation(np.repeat(np.arange(8), 1 + np.arange(8) % 4))
+    sides = [ranks_of(np.random.default_rng(seed).random((8, 20)), owners, folds=2) for seed in (1, 2)]
+    found = compare(sides[:1], sides[1:], resamples=400)
+    for side, estimates in zip(sides, (found.a, found.b), strict=True):
+        rows = (slice(0, 4), slice(4, 8))
+        texts = [side.text_to_image[owners // 4 == fold] for fold in (0, 1)]
+        assert estimates["image_to_text_r5"].mean == pytest.approx(
+            np.mean([100 * np.mean(side.image_to_text[each] <= 5) for each in rows])
+        )
+        assert estimates["text_to_image_r1"].mean == pytest.approx(np.mean([100 * np.mean(t <= 1) for t in texts]))
+
+
+def test_an_images_captions_are_resampled_with_it_as_in_plain_loops() -> None:
+    ranks = small(4, images=8)
+    counts = np.random.default_rng(1).multinomial(8, np.full(8, 1 / 8), size=5).astype(float)
+    hits = resampling.image_hits(ranks)[:, None]
+    captions = np.bincount(ranks.image_of_caption).astype(float)
+    figures = resampling.figures(counts, hits, captions, 1)[:, 0]
+    for row, drawn in zip(figures, counts, strict=True):
+        images = [image for image, count in enumerate(drawn) for _ in range(int(count))]
+        own = np.array([ranks.image_to_text[image] for image in images])
+        texts = np.concatenate([ranks.text_to_image[ranks.image_of_caption == image] for image in images])
+        expected = [100 * np.mean(each <= k) for each in (own, texts) for k in (1, 5, 10)]
+        np.testing.assert_allclose(row, [*expected, sum(expected)])
+
+
+def test_what_each_image_adds_sums_to_the_figures() -> None:
+    owners = np.random.default_rng(0).permutation(np.repeat(np.arange(8), 1 + np.arange(8) % 4))
+    ranks = ranks_of(np.random.default_rng(3).random((8, 20)), owners, folds=2)
+    hits, captions = resampling.image_hits(ranks)[:, None], np.bincount(owners).astype(float)
+    np.testing.assert_allclose(
+        resampling.contributions(hits, captions, 2).sum(axis=0)[0],
+        resampling.figures(np.ones((1, 8)), hits, captions, 2)[0, 0],
+    )
+
+
+def test_images_are_drawn_inside_their_fold() -> None:
+    for counts in resampling.draws(12, 3, 50, np.random.default_rng(0)):
+        np.testing.assert_array_equal(counts.reshape(50, 3, 4).sum(axis=2), 4)
+        assert counts.max() > 1
+
+
+def test_the_size_of_a_piece_is_invisible(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = list(resampling.draws(10, 1, 30, np.random.default_rng(0)))
+    monkeypatch.setattr(resampling, "CHUNK", 40)
+    pieces = list(resampling.draws(10, 1, 30, np.random.default_rng(0)))
+    assert len(pieces) == 8
+    np.testing.assert_array_equal(np.concatenate(pieces), np.concatenate(drawn))
+
+
+def test_the_permutation_test_is_exact_where_all_swaps_can_be_counted() -> None:
+    owners = np.arange(6)
+    a = QueryRanks(np.array([1, 1, 1, 1, 20, 1]), np.array([1, 1, 1, 20, 20, 1]), owners)
+    b = QueryRanks(np.array([20, 20, 1, 20, 1, 20]), np.array([20, 1, 1, 20, 20, 20]), owners)
+    each = (300 / 6) * ((a.image_to_text == 1) * 1 - (b.image_to_text == 1) * 1)
+    each = each + (300 / 6) * ((a.text_to_image == 1) * 1 - (b.text_to_image == 1) * 1)
+    swaps = 2 * ((np.arange(64)[:, None] >> np.arange(6)) & 1) - 1
+    exact = np.mean(np.abs(swaps @ each) >= abs(each.sum()) - 1e-9)
+    assert 0.05 < exact < 0.6
+    assert compare([a], [b], resamples=20_000).rsum.p == pytest.approx(exact, abs=0.015)
+
+
+def test_a_side_against_itself_is_no_difference_at_all() -> None:
+    difference = compare_rsum([small(1)], [small(1)], resamples=400)
+    assert (difference.mean, difference.low, difference.high, difference.p) == (0, 0, 0, 1)
+    assert difference.power(1) == 1
+
+
+def test_the_sides_swapped_give_the_negative() -> None:
+    one, other = (
+        compare([small(1)], [small(2)], resamples=1000).rsum,
+        compare([small(2)], [small(1)], resamples=1000).rsum,
+    )
+    assert (one.mean, one.low, one.high) == pytest.approx((-other.mean, -other.high, -other.low))
+
+
+def test_the_same_seed_gives_the_same_answer() -> None:
+    first, again, other = (compare_rsum([small(1)], [small(2)], resamples=400, seed=seed) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+    assert first.mean == other.mean
+
+
+def test_a_wider_confidence_gives_a_wider_interval() -> None:
+    wide = compare([small(1)], [small(2)], resamples=3000, confidence=0.99).rsum
+    narrow = compare([small(1)], [small(2)], resamples=3000, confidence=0.8).rsum
+    assert wide.low < narrow.low < narrow.high < wide.high
+
+
+def test_intervals_over_images_cover_and_two_seeds_of_one_model_are_rarely_called_different() -> None:
+    random = np.random.default_rng(11)
+    found = [compared(random, 150, (1, 1), method=0.0) for _ in range(400)]
+    covered = np.mean([each.rsum.low <= 0 <= each.rsum.high for each in found])
+    assert 0.917 <= covered <= 0.983  # 0.95, and three deviations of 400 draws
+    assert 0.917 <= 1 - np.mean([each.different() for each in found]) <= 0.985
+    assert 0.017 <= np.mean([each.rsum.p < 0.05 for each in found]) <= 0.083
+    for figure in FIGURES:  # figures of a few dozen hits are coarse, so their bounds are wider
+        low, high = ([getattr(each.differences[figure], end) for each in found] for end in ("low", "high"))
+        assert 0.9 <= np.mean((np.array(low) <= 0) & (np.array(high) >= 0)) <= 0.995
+
+
+def test_own_intervals_cover_the_true_recall() -> None:
+    random = np.random.default_rng(12)
+    truth = np.mean([recalls(population(random, 2000, (1, 1))[0][0])[-1] for _ in range(30)])
+    found = [compared(random, 150, (1, 1)).a["rsum"] for _ in range(300)]
+    assert 0.91 <= np.mean([each.low <= truth <= each.high for each in found]) <= 0.985
+
+
+@pytest.mark.parametrize("seeds", [0.0, 0.15])
+def test_intervals_over_images_and_seeds_cover(seeds: float) -> None:
+    random = np.random.default_rng(13)
+    found = [compared(random, 100, (3, 3), seeds=seeds) for _ in range(300)]
+    assert 0.91 <= np.mean([each.rsum.low <= 0 <= each.rsum.high for each in found]) <= 0.99
+
+
+def test_over_images_alone_runs_with_unequal_seeds_would_be_called_different_too_often() -> None:
+    random = np.random.default_rng(14)
+    pairs = [population(random, 100, (3, 3), seeds=0.15) for _ in range(150)]
+    alone = [compare([a[0]], [b[0]], resamples=400).different() for a, b in pairs]
+    together = [compare(a, b, resamples=400).different() for a, b in pairs]
+    assert np.mean(alone) > 0.15, "one run each: the runs do differ, and that is all that is said"
+    assert np.mean(together) < 0.11
+
+
+def near(random: np.random.Generator, gained: float, lost: float) -> tuple[list[QueryRanks], list[QueryRanks]]:
+    """Two runs of 300 images that differ in some captions: found among the first ten by one of them only."""
+    owners = np.repeat(np.arange(300), 20)
+    base = random.choice([1, 7, 30], size=6000)
+    better = base.copy()
+    coin = random.random(6000)
+    better[coin < gained] = 7
+    worse = base.copy()
+    worse[coin < gained] = 30
+    better[coin > 1 - lost], worse[coin > 1 - lost] = 30, 7
+    images = random.choice([1, 7, 30], size=300)
+    return [QueryRanks(images, better, owners)], [QueryRanks(images, worse, owners)]
+
+
+def test_a_planted_difference_of_a_point_of_rsum_is_found_as_often_as_the_power_that_is_stated() -> None:
+    # R@10 of text to image alone moves: 100 * (0.066 - 0.056) = 1 point.
+    random = np.random.default_rng(15)
+    found = [compare(*near(random, 0.066, 0.056), resamples=400) for _ in range(300)]
+    assert np.mean([each.rsum.mean for each in found]) == pytest.approx(1.0, abs=0.1)
+    stated = np.mean([each.rsum.power(1.0) for each in found])
+    assert 0.5 < stated < 0.75
+    assert np.mean([each.different() for each in found]) == pytest.approx(stated, abs=0.09)
+
+
+def test_the_detectable_difference_is_found_in_80_of_100_cases() -> None:
+    random = np.random.default_rng(16)
+    detectable = np.mean([compare(*near(random, 0.066, 0.056), resamples=400).rsum.detectable for _ in range(20)])
+    assert 1.1 < detectable < 1.4
+    gained = 0.061 + detectable / 200
+    found = [compare(*near(random, gained, 0.122 - gained), resamples=400) for _ in range(300)]
+    assert np.mean([each.rsum.mean for each in found]) == pytest.approx(detectable, abs=0.15)
+    assert 0.72 <= np.mean([each.different() for each in found]) <= 0.88
+
+
+def test_the_deviation_between_seeds_is_found_beyond_what_images_explain() -> None:
+    random = np.random.default_rng(17)
+    still = [compared(random, 200, (5, 5)).seed_deviation for _ in range(30)]
+    moved = [compared(random, 200, (5, 5), seeds=0.3).seed_deviation for _ in range(30)]
+    points = np.std(
+        [np.mean([recalls(run)[-1] for run in population(random, 3000, (1, 1), seeds=0.3)[0]]) for _ in range(60)]
+    )
+    assert np.sqrt(np.mean(np.square(np.array(moved, float)))) == pytest.approx(points, rel=0.3)
+    assert np.mean(np.array(still, float)) < 0.25 * points
+    assert compared(random, 50, (1, 1)).seed_deviation is None
+
+
+def test_coco_5k_size_is_compared_in_seconds() -> None:
+    random = np.random.default_rng(18)
+    owners = np.repeat(np.arange(5000), 5)
+    runs = [QueryRanks(random.integers(1, 30, 5000), random.integers(1, 30, 25000), owners) for _ in range(2)]
+    assert compare(runs[:1], runs[1:], resamples=1000).rsum.standard_error > 0
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "sentence"),
+    [
+        ([], [1], "expected at least one run a side; got 0 of A and 1 of B"),
+        ([1], [], "got 1 of A and 0 of B"),
+    ],
+)
+def test_a_side_without_runs_is_refused(a: list[int], b: list[int], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        compare([small(seed) for seed in a], [small(seed) for seed in b])
+
+
+def test_runs_on_other_captions_or_in_other_folds_are_refused() -> None:
+    with pytest.raises(InputError, match="not evaluated on the same captions: 30 of 12 images against 20 of 8"):
+        compare([small(1)], [small(1, images=8)])
+    run = small(1)
+    folded = QueryRanks(run.image_to_text, run.text_to_image, run.image_of_caption, 2)
+    with pytest.raises(InputError, match="one run was ranked in 1 folds, another in 2; evaluate all by one protocol"):
+        compare([run], [folded])
+
+
+@pytest.mark.parametrize(("resamples", "confidence"), [(399, 0.95), (1999, 0.99), (1000, 1.0), (1000, 0.0)])
+def test_too_few_resamples_are_refused(resamples: int, confidence: float) -> None:
+    with pytest.raises(SettingsError, match=rf"{resamples} resamples for an interval of {confidence:g}; expected"):
+        compare([small(1)], [small(2)], resamples=resamples, confidence=confidence)

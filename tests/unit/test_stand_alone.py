@@ -1,0 +1,147 @@
+"""The evaluator for any program's scores, as a function."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import tshsr
+from tshsr import evaluation, stand_alone
+from tshsr.errors import DataError, InputError
+from tshsr.metrics import fold_metrics, mean_metrics, score_metrics
+from tshsr.rankings import rankings
+from tshsr.ranks import query_ranks
+from tshsr.stand_alone import Extras, called, correspondence, evaluate_matrix
+
+OWNERS = np.repeat(np.arange(10), 3)
+
+
+def matrix(seed: int = 0) -> np.ndarray:
+    scores = np.random.default_rng(seed).random((10, 30), dtype=np.float32)
+    scores[OWNERS, np.arange(30)] += 0.4
+    return scores
+
+
+@pytest.fixture
+def captions(tmp_path: Path) -> Path:
+    (tmp_path / "captions.txt").write_text("a caption\n" * 30)
+    return tmp_path / "captions.txt"
+
+
+@pytest.mark.parametrize("ending", ["npy", "npz", "pt"])
+def test_files_and_arrays_give_the_same_report(tmp_path: Path, captions: Path, ending: str) -> None:
+    path = tmp_path / f"s.{ending}"
+    if ending == "pt":
+        torch.save({"scores": torch.tensor(matrix())}, path)
+    else:
+        (np.save if ending == "npy" else np.savez)(path, **{"arr" if ending == "npy" else "scores": matrix()})
+    report, plain = evaluate_matrix(path, captions), tshsr.evaluate_matrix(matrix(), OWNERS)
+    assert report.scores == plain.scores == {"fused": score_metrics(matrix(), OWNERS)}
+    assert report.ranks == plain.ranks == {"fused": query_ranks(matrix(), OWNERS)}
+    assert report.rankings == plain.rankings == {"fused": rankings(matrix(), OWNERS)}
+    assert (report.data, report.models, report.protocol) == ("captions.txt", (path.name,), "flickr")
+    assert report.seconds > 0
+
+
+def test_several_files_are_an_ensemble(tmp_path: Path, captions: Path) -> None:
+    paths = [tmp_path / f"{seed}.npy" for seed in range(2)]
+    for seed, path in enumerate(paths):
+        np.save(path, matrix(seed))
+    report = evaluate_matrix(paths, captions)
+    assert report.models == ("0.npy", "1.npy")
+    mean = np.mean([matrix(0), matrix(1)], axis=0, dtype=np.float64).astype(np.float32)
+    assert report.scores == {"fused": score_metrics(mean, OWNERS)}
+
+
+def test_all_that_is_reported_by_folds_is_by_the_same_folds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "FOLD", 5)
+    monkeypatch.setattr(stand_alone, "FOLD", 5)
+    report = evaluate_matrix(matrix(), OWNERS, protocol="coco-1k")
+    assert report.scores["fused"] == mean_metrics(fold_metrics(matrix(), OWNERS, images_per_fold=5))
+    assert report.ranks is not None
+    assert report.rankings is not None
+    assert report.ranks["fused"].folds == 2
+    assert report.rankings["fused"].image_to_text.r5 == pytest.approx(report.scores["fused"].image_to_text.r5)
+    assert report.rankings["fused"].text_to_image.r1 == pytest.approx(report.scores["fused"].text_to_image.r1)
+
+
+def test_ratings_are_found_by_row_and_column_or_by_names(tmp_path: Path, captions: Path) -> None:
+    lines = [(image, column, (column * 7) % 4) for column, image in enumerate(OWNERS)]
+    (tmp_path / "plain.csv").write_text("\n".join(f"{image},{column},{rating}" for image, column, rating in lines))
+    (tmp_path / "named.csv").write_text(
+        "\n".join(f"p{image}.jpg,p{image}.jpg#{column % 3},{rating}" for image, column, rating in lines)
+    )
+    (tmp_path / "ids.csv").write_text("\n".join(f"p{image}.jpg,c{column},{rating}" for image, column, rating in lines))
+    (tmp_path / "named.jsonl").write_text("\n".join(json.dumps({"image": f"p{image}.jpg"}) for image in OWNERS))
+    (tmp_path / "ids.jsonl").write_text(
+        "\n".join(json.dumps({"image": f"p{image}.jpg", "id": f"c{column}"}) for column, image in enumerate(OWNERS))
+    )
+    pairs = (("plain.csv", captions), ("named.csv", tmp_path / "named.jsonl"), ("ids.csv", tmp_path / "ids.jsonl"))
+    found = [evaluate_matrix(matrix(), whose, extras=Extras(judgements=tmp_path / name)) for name, whose in pairs]
+    assert found[0].judgements is not None
+    assert found[0].judgements.judgements == 30
+    assert found[0].judgements == found[1].judgements == found[2].judgements
+
+
+def test_images_and_captions_have_names() -> None:
+    rows, columns = called(np.array([1, 0, 1]), 2, ["x", "y"])
+    assert rows == {"x": 0, "y": 1}
+    assert columns == {"0": 0, "1": 1, "2": 2, "y#0": 0, "x#0": 1, "y#1": 2}
+
+
+def test_captions_of_other_scores_are_refused(captions: Path) -> None:
+    with pytest.raises(DataError, match="has 30 captions, the scores have 12 columns for 4 rows"):
+        evaluate_matrix(np.zeros((4, 12)), captions)
+    with pytest.raises(DataError, match=r"the scores are of 4 images and 12 captions; scenes-.*, split test has"):
+        correspondence("scenes", "test", 4, 12)
+
+
+@pytest.mark.parametrize("scores", [np.zeros(3), np.zeros((2, 2, 2))])
+def test_what_is_no_matrix_is_refused(scores: np.ndarray) -> None:
+    with pytest.raises(InputError, match=r"scores have shape \(.*\); expected images x captions"):
+        evaluate_matrix(scores, OWNERS)
+
+
+def test_a_nan_is_refused_with_its_place() -> None:
+    scores = matrix()
+    scores[7, 4] = np.nan
+    with pytest.raises(InputError, match=r"image 7 \(row\) and caption 4 \(column\), counted from 0, is nan"):
+        evaluate_matrix(scores, OWNERS)
+
+
+def test_coco_5k_takes_seconds_and_less_than_two_gibibytes(tmp_path: Path) -> None:
+    if not sys.platform.startswith("linux"):
+        pytest.skip("peak memory is read from /proc, which only Linux has")
+    script = """
+        import sys, time
+        from pathlib import Path
+        import numpy as np
+        from tshsr import evaluate_matrix
+
+        scores = np.lib.format.open_memmap(sys.argv[1], mode="w+", dtype=np.float32, shape=(5000, 25000))
+        scores[np.arange(0, 5000, 2), np.arange(0, 25000, 10)] = 1
+        start = time.perf_counter()
+        report = evaluate_matrix(sys.argv[1], np.repeat(np.arange(5000), 5))
+        seconds = time.perf_counter() - start
+        peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
+        metrics = report.scores["fused"]
+        print(seconds, peak, metrics.image_to_text.r1, report.rankings["fused"].image_to_text.true_r5, report.protocol)
+    """
+    path = tmp_path / "scores.npy"
+    try:
+        answer = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script), str(path)], capture_output=True, text=True, check=True
+        )
+    finally:
+        path.unlink(missing_ok=True)
+    seconds, peak, r1, true_r5, protocol = answer.stdout.split()
+    assert (float(r1), float(true_r5), protocol) == (50.0, 10.0, "coco-5k")
+    assert float(seconds) < 60  # 3 on a quiet machine
+    assert int(peak) < 2**31
