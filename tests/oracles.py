@@ -4,6 +4,7 @@ Written from the formulas, not from the package: a softmax over the wrong axis s
 """
 
 import math
+from collections.abc import Sequence
 
 Vector = list[float]
 Matrix = list[Vector]
@@ -81,18 +82,24 @@ def read_out(nodes: Matrix, opening: Vector, bias: float, weight: Vector) -> tup
 
 def hierarchy(
     nodes: Matrix, levels: list[dict[str, Matrix]], outs: list[tuple[Vector, float, Vector]], **switches: bool
-) -> tuple[Vector, Matrix]:
-    """Model description, section 4: every level's contribution, and its weights followed back to the base nodes."""
+) -> tuple[Vector, Matrix, Matrix]:
+    """Model description, section 4: every level's contribution; its weights and terms followed back to the nodes."""
     to_base = [[float(i == j) for j in range(len(nodes))] for i in range(len(nodes))]
     contribution, beta = read_out(nodes, *outs[0])
-    contributions, weights = [contribution], [beta]
+    contributions, weights, added = [contribution], [beta], [terms(nodes, beta, outs[0][2])]
     for p, out in zip(levels, outs[1:], strict=True):
         nodes, assignment = reasoning_level(nodes, p, **switches)
         to_base = [mix(row, to_base) for row in assignment]
         contribution, beta = read_out(nodes, *out)
         contributions.append(contribution)
         weights.append(mix(beta, to_base))
-    return contributions, weights
+        added.append(mix(terms(nodes, beta, out[2]), to_base))
+    return contributions, weights, added
+
+
+def terms(nodes: Matrix, beta: Vector, weight: Vector) -> Vector:
+    """What each node adds to a read-out: beta_p (w·S_p)."""
+    return [share * dot(weight, node) for share, node in zip(beta, nodes, strict=True)]
 
 
 def pool(items: Matrix, item: Matrix, item_bias: Vector, whole: Matrix, weight: Vector) -> Vector:
@@ -126,3 +133,52 @@ def hinge(
             if costs:
                 total += max(costs) if hardest else sum(costs) / len(costs)
     return total / len(image_of_caption)
+
+
+def standings(scores: Matrix, image_of_caption: list[int]) -> list[float]:
+    """How many deviations a caption's own pair is above the mean of its negatives, averaged over both sides."""
+
+    def above(value: float, others: list[float]) -> float:
+        mean = sum(others) / len(others)
+        return (value - mean) / math.sqrt(sum((other - mean) ** 2 for other in others) / len(others))
+
+    found = []
+    for caption, image in enumerate(image_of_caption):
+        images = [scores[i][caption] for i in range(len(scores)) if i != image]
+        captions = [scores[image][c] for c in range(len(image_of_caption)) if image_of_caption[c] != image]
+        found.append(sum(above(scores[image][caption], others) for others in (images, captions)) / 2)
+    return found
+
+
+def responsibilities(
+    value: float, means: Sequence[float], deviations: Sequence[float], shares: Sequence[float]
+) -> list[float]:
+    """How much of a value belongs to each normal distribution of a mixture: Bayes' rule."""
+    likelihoods = [
+        share * math.exp(-((value - mean) ** 2) / (2 * deviation**2)) / (deviation * math.sqrt(2 * math.pi))
+        for mean, deviation, share in zip(means, deviations, shares, strict=True)
+    ]
+    return [likelihood / sum(likelihoods) for likelihood in likelihoods]
+
+
+def mixture(values: list[float], rounds: int) -> tuple[list[float], list[float], list[float]]:
+    """Means, deviations and shares by EM, begun at the quartiles; the lower mean is at most half the upper one."""
+    ordered, last = sorted(values), len(values) - 1
+
+    def quantile(q: float) -> float:
+        below = int(q * last)
+        return ordered[below] + (q * last - below) * (ordered[below + 1] - ordered[below])
+
+    mean = sum(values) / len(values)
+    whole = math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))
+    means = [min(quantile(0.25), quantile(0.75) / 2), quantile(0.75)]
+    deviations, shares = [whole, whole], [0.5, 0.5]
+    for _ in range(rounds):
+        owned = [responsibilities(value, means, deviations, shares) for value in values]
+        mass = [sum(row[k] for row in owned) for k in range(2)]
+        means = [sum(row[k] * v for row, v in zip(owned, values, strict=True)) / mass[k] for k in range(2)]
+        means[0] = min(means[0], means[1] / 2)
+        squares = [sum(row[k] * (v - means[k]) ** 2 for row, v in zip(owned, values, strict=True)) for k in range(2)]
+        deviations = [math.sqrt(squares[k] / mass[k]) for k in range(2)]
+        shares = [mass[k] / len(values) for k in range(2)]
+    return means, deviations, shares

@@ -182,6 +182,21 @@ class AttentionPooling(nn.Module):
         self, items: Float[Tensor, "rows items dim"], mask: Bool[Tensor, "rows items"]
     ) -> Float[Tensor, "rows dim"]:
         """Pool the real items of each row."""
+        return unit(torch.einsum("ri,rid->rd", self.weights(items, mask), items))
+
+    def weights(
+        self, items: Float[Tensor, "rows items dim"], mask: Bool[Tensor, "rows items"]
+    ) -> Float[Tensor, "rows items"]:
+        """The softmax: how much each item counts; sums to 1."""
         mean = (items * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
         logits = self.weight(torch.tanh(self.item(items) + self.whole(mean)[:, None])).squeeze(-1)
-        return unit(torch.einsum("ri,rid->rd", masked_softmax(logits, mask), items))
+        return masked_softmax(logits, mask)
+
+    def shares(
+        self, items: Float[Tensor, "rows items dim"], mask: Bool[Tensor, "rows items"]
+    ) -> Float[Tensor, "rows items"]:
+        """c_i with pooled = sum_i c_i x_i: the weights over the length that the sum has before it is made one."""
+        weights = self.weights(items, mask)
+        length = torch.einsum("ri,rid->rd", weights, items).norm(dim=-1, keepdim=True)
+        shares: Tensor = weights / length.clamp_min(1e-12)
+        return shares

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tshsr.batches import ImageBatch
 from tshsr.errors import InputError
-from tshsr.models import StreamTrace
+from tshsr.models import ItemEncoding, StreamTrace
 from tshsr.retriever import Retriever
 
 Rows = tuple[tuple[float, ...], ...]
@@ -51,6 +51,9 @@ class StreamExplanation:
         bias: The constant of the logit.
         word_regions: For each word one distribution over regions (see `word_maps`).
         levels: One entry a level, finest first.
+        relevance: What the meeting of each word with each region adds to the logit (see `relevance_maps`); may be
+            negative. With `whole` and `bias` it sums to the logit.
+        whole: What the global node adds to the logit, over all levels; 0 where there is none.
     """
 
     score: float
@@ -58,6 +61,8 @@ class StreamExplanation:
     bias: float
     word_regions: Rows
     levels: tuple[LevelExplanation, ...]
+    relevance: Rows
+    whole: float
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,8 @@ class Explanation:
         boxes: x1, y1, x2, y2 of each region as fractions of the picture; None where the store has none.
         scores: Every score of the pair, by name.
         streams: By name, `word_stream` and `region_stream`; empty for a method that cannot be traced.
+        word_relevance: What each word adds to the logit, over all regions; the mean of the streams.
+        region_relevance: What each region adds to the logit, over all words; the mean of the streams.
     """
 
     caption: str
@@ -79,10 +86,33 @@ class Explanation:
     boxes: Rows | None
     scores: dict[str, float]
     streams: dict[str, StreamExplanation]
+    word_relevance: tuple[float, ...]
+    region_relevance: tuple[float, ...]
 
     def to_json(self) -> str:
         """The explanation as JSON text; the names are those of the attributes."""
         return json.dumps(asdict(self), ensure_ascii=False)
+
+
+def relevance_maps(
+    stream: str,
+    trace: StreamTrace,
+    word_mask: Bool[Tensor, "*pairs words"],
+    region_mask: Bool[Tensor, "*pairs regions"],
+) -> Float[Tensor, "*pairs words regions"]:
+    """What the meeting of each word with each region adds to a stream's logit, below zero where it speaks against it.
+
+        word stream:    map_wr = sum_l n_lw a_wr + p_wr         region stream:    map_wr = sum_l n_lr a_rw + p_rw
+
+    n_l is what each node adds in level l, split here among what the node looked at; p is what the pair of items adds to
+    the term of v·t. Nothing is lost: sum_wr map_wr + what the global node adds + bias = the logit.
+    """
+    real = word_mask[..., :, None] & region_mask[..., None, :]
+    added = trace.node_contributions[..., int(trace.has_global_node) :].sum(dim=-2)
+    by_query = added[..., :, None] * trace.attention
+    if trace.pooled_meetings is not None:
+        by_query = by_query + trace.pooled_meetings
+    return (by_query if stream == "word_stream" else by_query.transpose(-1, -2)) * real
 
 
 def word_maps(
@@ -92,6 +122,24 @@ def word_maps(
     region_mask: Bool[Tensor, "*pairs regions"],
 ) -> Float[Tensor, "*pairs words regions"]:
     """Where each word met the picture: for each word one distribution over regions.
+
+        map_wr = max( relevance_wr, 0 ) / sum_r' max( relevance_wr', 0 )            see `relevance_maps`
+
+    A word that nowhere speaks for the pair has its `attention_maps`. Rows of padding are zero.
+    """
+    relevance = relevance_maps(stream, trace, word_mask, region_mask).clamp_min(0)
+    whole = relevance.sum(dim=-1, keepdim=True)
+    shares = relevance / whole.clamp_min(torch.finfo(relevance.dtype).tiny)
+    return torch.where(whole > 0, shares, attention_maps(stream, trace, word_mask, region_mask))
+
+
+def attention_maps(
+    stream: str,
+    trace: StreamTrace,
+    word_mask: Bool[Tensor, "*pairs words"],
+    region_mask: Bool[Tensor, "*pairs regions"],
+) -> Float[Tensor, "*pairs words regions"]:
+    """Where each word looked, or was looked at, by attention alone: for each word one distribution over regions.
 
         word stream:    map_wr = a_wr                               the word looks at regions
         region stream:  map_wr = b_r a_rw / sum_r' b_r' a_r'w       regions look at the word
@@ -123,6 +171,16 @@ def level_maps(
     return (by_query if stream == "word_stream" else by_query.transpose(-1, -2)) * real
 
 
+def mean_relevance(
+    traces: Mapping[str, StreamTrace],
+    word_mask: Bool[Tensor, "*pairs words"],
+    region_mask: Bool[Tensor, "*pairs regions"],
+) -> Float[Tensor, "*pairs words regions"]:
+    """The mean of the streams' `relevance_maps`: one map for the pair."""
+    maps = [relevance_maps(name, trace, word_mask, region_mask) for name, trace in traces.items()]
+    return torch.stack(maps).mean(dim=0)
+
+
 def _query_weights(trace: StreamTrace) -> Float[Tensor, "*pairs levels queries"]:
     return trace.node_weights[..., int(trace.has_global_node) :]
 
@@ -141,8 +199,25 @@ def explain_pair(retriever: Retriever, images: ImageBatch, caption: str) -> Expl
     """
     if len(images) != 1:
         raise InputError(f"an explanation is of one image; got a batch of {len(images)}. Explain them one by one.")
+    return explain_encoded(retriever, retriever.encode_images(images), images.boxes, caption)
+
+
+def explain_encoded(
+    retriever: Retriever, image: ItemEncoding, boxes: Float[Tensor, "1 regions 4"] | None, caption: str
+) -> Explanation:
+    """Explain the score of one encoded picture and one caption.
+
+    Args:
+        retriever: The network and its tokenizer.
+        image: The picture.
+        boxes: x1, y1, x2, y2 of each region as fractions of the picture, where they are known.
+        caption: The caption.
+
+    Raises:
+        InputError: Where the tokenizer's words are not the network's tokens, or a score is not finite.
+    """
     words = tuple(retriever.tokenizer.words(caption))
-    image, text = retriever.encode_images(images), retriever.encode_captions([caption])
+    text = retriever.encode_captions([caption])
     tokens = int(text.mask.sum())
     if len(words) != tokens:
         raise InputError(f"caption {caption!r} has {len(words)} words but {tokens} tokens; expected one token a word.")
@@ -154,13 +229,16 @@ def explain_pair(retriever: Retriever, images: ImageBatch, caption: str) -> Expl
                 "The weights are damaged: load another checkpoint."
             )
     region_mask = image.mask[0]
+    relevance = mean_relevance(traces, text.mask, image.mask)[0][text.mask[0]][:, region_mask] if traces else None
     return Explanation(
         caption=caption,
         words=words,
         regions=int(region_mask.sum()),
-        boxes=None if images.boxes is None else _rows(images.boxes[0].to(region_mask.device)[region_mask]),
+        boxes=None if boxes is None else _rows(boxes[0].to(region_mask.device)[region_mask]),
         scores=scores,
         streams={name: _stream(name, trace, text.mask, image.mask) for name, trace in traces.items()},
+        word_relevance=() if relevance is None else tuple(relevance.sum(dim=1).tolist()),
+        region_relevance=() if relevance is None else tuple(relevance.sum(dim=0).tolist()),
     )
 
 
@@ -182,13 +260,18 @@ def _stream(
                 word_regions=_rows(maps[level]),
             )
         )
-    word_regions = word_maps(name, trace, word_mask, region_mask)[0][words][:, regions]
+    word_regions, relevance = (
+        maps_of(name, trace, word_mask, region_mask)[0][words][:, regions] for maps_of in (word_maps, relevance_maps)
+    )
+    global_node = trace.node_contributions[0, :, : int(trace.has_global_node)]
     return StreamExplanation(
         score=float(trace.score[0]),
         pooled=float(trace.pooled[0]),
         bias=float(trace.bias.detach()),
         word_regions=_rows(word_regions),
         levels=tuple(levels),
+        relevance=_rows(relevance),
+        whole=float(global_node.sum()),
     )
 
 

@@ -17,7 +17,7 @@ from tshsr.data.dataset import Split
 from tshsr.data.tokens import START
 from tshsr.data.truth import Truth
 from tshsr.errors import DataError
-from tshsr.explain import word_maps
+from tshsr.explain import attention_maps, word_maps
 from tshsr.models import ItemEncoding
 from tshsr.reports import Report
 from tshsr.retriever import Retriever
@@ -43,7 +43,7 @@ def add_probes(report: Report, retriever: Retriever, split: Split, truth: Truth)
 
 
 def pointing_accuracy(
-    retriever: Retriever, split: Split, truth: Truth, *, limit: int | None = None
+    retriever: Retriever, split: Split, truth: Truth, *, limit: int | None = None, attention: bool = False
 ) -> dict[str, float]:
     """How often the region that a word points at is one that the word is about, per stream.
 
@@ -55,6 +55,7 @@ def pointing_accuracy(
         split: Images and captions.
         truth: The true regions of content words.
         limit: Look at the first so many captions; None takes them all.
+        attention: Ask `explain.attention_maps` instead.
 
     Returns:
         Share of words that point right, by stream name; empty for a method that cannot be traced.
@@ -73,7 +74,8 @@ def pointing_accuracy(
         pair, word, true_regions = _truth_of_pairs(truth, rows, images, texts, shift=int(first_token == START))
         total += len(pair)
         for name, trace in retriever.trace(images, texts).items():
-            maps = word_maps(name, trace, texts.mask, images.mask).cpu()[pair, word]
+            maps_of = attention_maps if attention else word_maps
+            maps = maps_of(name, trace, texts.mask, images.mask).cpu()[pair, word]
             hits[name] = hits.get(name, 0) + int(_points_right(maps, true_regions).sum())
     return {name: count / total for name, count in hits.items()}
 

@@ -114,8 +114,8 @@ class ReadOut(nn.Module):
 
     def forward(
         self, nodes: Float[Tensor, "*pairs nodes width"], mask: Bool[Tensor, "*#pairs nodes"] | None
-    ) -> tuple[Float[Tensor, "*pairs"], Float[Tensor, "*pairs nodes"]]:
-        """The contribution w·r and the weights beta."""
+    ) -> tuple[Float[Tensor, "*pairs nodes"], Float[Tensor, "*pairs nodes"]]:
+        """What each node adds, beta_p (w·S_p), whose sum is the contribution w·r; and the weights beta."""
         readings = nodes @ torch.cat([self.opening.weight, self.weight]).T
         # From here on a few numbers a node: in 16 bits their sum would tie scores that differ.
         opening, value = readings.to(torch.promote_types(readings.dtype, torch.float32)).unbind(dim=-1)
@@ -123,7 +123,7 @@ class ReadOut(nn.Module):
         if mask is not None:
             beta = beta * mask
         beta = beta / beta.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(beta.dtype).tiny)
-        return (beta * value).sum(dim=-1), beta
+        return beta * value, beta
 
 
 @dataclass(frozen=True)
@@ -133,10 +133,12 @@ class Reasoning:
     Attributes:
         contributions: w_l·r_l of every level, the similarity vectors themselves (level 0) first.
         node_weights: For each level, how much each base node counts in its read-out; sums to 1.
+        node_contributions: For each level, what each base node adds; sums to the level's contribution.
     """
 
     contributions: Float[Tensor, "*pairs levels"]
     node_weights: Float[Tensor, "*pairs levels nodes"] | None
+    node_contributions: Float[Tensor, "*pairs levels nodes"] | None
 
 
 class HierarchicalReasoning(nn.Module):
@@ -185,18 +187,20 @@ class HierarchicalReasoning(nn.Module):
             mask: True where a node is real, None where all are; padding is invisible.
             traced: Also follow every read-out back to the base nodes.
         """
-        contribution, beta = self.read_outs[0](nodes, mask)
-        contributions, betas, assignments = [contribution], [beta], []
+        added, beta = self.read_outs[0](nodes, mask)
+        terms, betas, assignments = [added], [beta], []
         for extract, update, read_out in zip(self.extractions, self.updates, self.read_outs[1:], strict=True):
             assignment = extract(nodes, mask)
             nodes = update(nodes, assignment, mask)
             mask = None
-            contribution, beta = read_out(nodes, mask)
-            contributions.append(contribution)
+            added, beta = read_out(nodes, mask)
+            terms.append(added)
             betas.append(beta)
             assignments.append(assignment)
-        node_weights = weights_of_base_nodes(betas, assignments) if traced else None
-        return Reasoning(torch.stack(contributions, dim=-1), node_weights)
+        contributions = torch.stack([added.sum(dim=-1) for added in terms], dim=-1)
+        if not traced:
+            return Reasoning(contributions, None, None)
+        return Reasoning(contributions, to_base_nodes(betas, assignments), to_base_nodes(terms, assignments))
 
 
 def rows_of(mask: Bool[Tensor, "*#pairs nodes"] | None) -> Bool[Tensor, "*#pairs 1 nodes"] | None:
@@ -204,16 +208,16 @@ def rows_of(mask: Bool[Tensor, "*#pairs nodes"] | None) -> Bool[Tensor, "*#pairs
     return None if mask is None else mask[..., None, :]
 
 
-def weights_of_base_nodes(
-    betas: list[Float[Tensor, "*pairs _"]], assignments: list[Float[Tensor, "*pairs _ _"]]
+def to_base_nodes(
+    values: list[Float[Tensor, "*pairs _"]], assignments: list[Float[Tensor, "*pairs _ _"]]
 ) -> Float[Tensor, "*pairs levels nodes"]:
-    """beta_l A_{l-1} ... A_1: every read-out's weights, followed back to the nodes that the hierarchy began with.
+    """x_l A_{l-1} ... A_1: what the nodes of a level have, followed back to the nodes that the hierarchy began with.
 
-    An update lets nodes exchange information within a level: that is not followed, only who is pooled into whom.
+    Rows of A sum to 1, so a level's sum stays: weights sum to 1, and contributions to what the level adds. An update
+    lets nodes exchange information within a level: that is not followed, only who is pooled into whom.
     """
     rows = []
-    for level, beta in enumerate(betas):
-        row = beta
+    for level, row in enumerate(values):
         for assignment in reversed(assignments[:level]):
             row = torch.einsum("...s,...sn->...n", row, assignment)
         rows.append(row)

@@ -38,14 +38,14 @@ def level_parameters(reasoning: HierarchicalReasoning, level: int) -> dict:
     return parameters
 
 
-def expected_reasoning(reasoning: HierarchicalReasoning, nodes: Tensor, **switches: bool) -> tuple[Tensor, Tensor]:
-    """Contributions and node weights, by plain loops."""
+def expected_reasoning(reasoning: HierarchicalReasoning, nodes: Tensor, **switches: bool) -> tuple[Tensor, ...]:
+    """Contributions, node weights and node contributions, by plain loops."""
     levels = [level_parameters(reasoning, level) for level in range(len(reasoning.updates))]
     outs = [
         (out.opening.weight[0].tolist(), out.opening.bias.item(), out.weight[0].tolist()) for out in reasoning.read_outs
     ]
-    contributions, weights = oracles.hierarchy(nodes.tolist(), levels, outs, **switches)
-    return torch.tensor(contributions, dtype=torch.float64), torch.tensor(weights, dtype=torch.float64)
+    first, second, third = oracles.hierarchy(nodes.tolist(), levels, outs, **switches)
+    return tuple(torch.tensor(values, dtype=torch.float64) for values in (first, second, third))
 
 
 @pytest.mark.parametrize(("queries", "context"), [(4, 6), (1, 5), (5, 1), (1, 1)])
@@ -96,10 +96,12 @@ def test_every_switch_of_the_hierarchy_is_the_formula(levels: int, context: bool
     reasoning = HierarchicalReasoning(6, config).double()
     nodes = unit_rows(5, 6)
     result = reasoning(nodes, torch.ones(5, dtype=torch.bool), traced=True)
-    contributions, weights = expected_reasoning(reasoning, nodes, context=context, local=local, gate=gate)
+    contributions, weights, added = expected_reasoning(reasoning, nodes, context=context, local=local, gate=gate)
     assert contributions.shape == (levels + 1,)
     torch.testing.assert_close(result.contributions, contributions, **SAME)
     torch.testing.assert_close(result.node_weights, weights, **SAME)
+    torch.testing.assert_close(result.node_contributions, added, **SAME)
+    torch.testing.assert_close(added.sum(-1), contributions, **SAME)
     torch.testing.assert_close(weights.sum(-1), torch.ones(levels + 1, dtype=torch.float64))
 
 
@@ -115,7 +117,7 @@ def expected_stream(stream: Stream, queries: ItemEncoding, context: ItemEncoding
             0, plain_similarity(stream.global_similarity, queries.pooled[0].tolist(), context.pooled[0].tolist())
         )
     rows = torch.tensor(nodes, dtype=torch.float64)
-    contributions, _ = expected_reasoning(stream.reasoning, rows, context=True, local=True, gate=True)
+    contributions, *_ = expected_reasoning(stream.reasoning, rows, context=True, local=True, gate=True)
     return torch.tensor(weights, dtype=torch.float64), contributions, stream.bias
 
 
@@ -159,6 +161,34 @@ def test_pooling_is_the_formula() -> None:
             pooling.weight.weight[0].tolist(),
         )
         torch.testing.assert_close(torch.tensor(result, dtype=torch.float64), expected, **SAME)
+
+
+@torch.no_grad()
+def test_shares_of_a_pooling_make_its_vector_without_padding() -> None:
+    pooling, items = AttentionPooling(6).double(), unit_rows(2, 4, 6)
+    mask = torch.tensor([[True] * 4, [True, True, False, False]])
+    shares = pooling.shares(items * mask[..., None], mask)
+    torch.testing.assert_close((shares[..., None] * items).sum(dim=1), pooling(items * mask[..., None], mask), **SAME)
+    assert (shares[~mask] == 0).all()
+
+
+@torch.no_grad()
+def test_what_each_region_with_each_word_adds_to_the_pooled_term_is_the_formula() -> None:
+    network = tiny.network()
+    images, captions = network.encode_images(tiny.images(1, 5)), network.encode_captions(tiny.captions((4,)))
+    a = network.region_pooling.weights(images.items, images.mask)[0].tolist()
+    b = network.word_pooling.weights(captions.items, captions.mask)[0].tolist()
+    x, y = images.items[0].tolist(), captions.items[0].tolist()
+    lengths = [sum(value**2 for value in oracles.mix(weights, rows)) ** 0.5 for weights, rows in ((a, x), (b, y))]
+    for name, trace in network.trace(images, captions).items():
+        gamma = network.streams[name].pooled_weight.item()
+        met = [
+            [gamma * p * q * oracles.dot(v, t) / (lengths[0] * lengths[1]) for q, t in zip(b, y, strict=True)]
+            for p, v in zip(a, x, strict=True)
+        ]
+        expected = torch.tensor(met, dtype=torch.float64)
+        torch.testing.assert_close(trace.pooled_meetings[0], expected.T if name == "word_stream" else expected, **SAME)
+        torch.testing.assert_close(trace.pooled_meetings.sum(dim=(1, 2)), trace.pooled, **SAME)
 
 
 def test_box_geometry_is_corners_and_area() -> None:

@@ -12,7 +12,7 @@ import torch
 from tests.scripted import TracelessMatcher, image, real, retriever, scripted
 from tshsr.batches import ImageBatch
 from tshsr.errors import InputError
-from tshsr.explain import explain_pair, level_maps, word_maps
+from tshsr.explain import attention_maps, explain_pair, level_maps, mean_relevance, relevance_maps, word_maps
 from tshsr.models.matcher import StreamTrace
 
 CAPTION = "a small red square left of a circle"
@@ -31,12 +31,12 @@ def random_trace(stream: str, *, global_node: bool) -> tuple[StreamTrace, torch.
     nodes = torch.cat([torch.ones(2, 1, dtype=torch.bool), queries], dim=1) if global_node else queries
     weights = torch.randn(2, LEVELS, nodes.shape[1], generator=generator)
     weights = weights.masked_fill(~nodes[:, None], -torch.inf).softmax(dim=-1)
-    zeros = torch.zeros(2, LEVELS)
-    return (
-        StreamTrace(attention, weights, zeros, torch.zeros(2), torch.zeros(()), torch.zeros(2), global_node),
-        words,
-        regions,
-    )
+    added = torch.randn(weights.shape, generator=generator) * nodes[:, None]
+    met = torch.randn(attention.shape, generator=generator) * queries[..., None] * context[:, None]
+    pooled, bias = met.sum(dim=(1, 2)), torch.tensor(0.5)
+    score = torch.sigmoid(added.sum(dim=(1, 2)) + pooled + bias)
+    trace = StreamTrace(attention, weights, added.sum(dim=-1), pooled, bias, score, global_node, added, met)
+    return trace, words, regions
 
 
 def plain_weight(trace: StreamTrace, pair: int, level: int, query: int) -> float:
@@ -58,9 +58,9 @@ def test_level_maps_equal_plain_loops(stream: str, global_node: bool) -> None:
 
 
 @pytest.mark.parametrize("stream", STREAMS)
-def test_word_maps_equal_plain_loops(stream: str) -> None:
+def test_attention_maps_equal_plain_loops(stream: str) -> None:
     trace, words, regions = random_trace(stream, global_node=True)
-    maps = word_maps(stream, trace, words, regions)
+    maps = attention_maps(stream, trace, words, regions)
     for pair in range(2):
         for word in range(WORDS):
             if stream == "word_stream":
@@ -75,6 +75,55 @@ def test_word_maps_equal_plain_loops(stream: str) -> None:
             assert maps[pair, word].tolist() == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize("global_node", [True, False])
+@pytest.mark.parametrize("stream", STREAMS)
+def test_relevance_maps_equal_plain_loops(stream: str, global_node: bool) -> None:
+    trace, words, regions = random_trace(stream, global_node=global_node)
+    maps = relevance_maps(stream, trace, words, regions)
+    assert trace.pooled_meetings is not None
+    for pair, word, region in torch.cartesian_prod(*map(torch.arange, maps.shape)).tolist():
+        query, context = (word, region) if stream == "word_stream" else (region, word)
+        added = sum(float(trace.node_contributions[pair, level, query + global_node]) for level in range(LEVELS))
+        expected = added * float(trace.attention[pair, query, context])
+        expected += float(trace.pooled_meetings[pair, query, context])
+        if not (words[pair, word] and regions[pair, region]):
+            expected = 0.0
+        assert float(maps[pair, word, region]) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_relevance_the_global_node_and_the_bias_sum_to_the_logit(stream: str) -> None:
+    trace, words, regions = random_trace(stream, global_node=True)
+    whole = trace.node_contributions[..., 0].sum(dim=-1)
+    logit = relevance_maps(stream, trace, words, regions).sum(dim=(1, 2)) + whole + trace.bias
+    torch.testing.assert_close(torch.sigmoid(logit), trace.score)
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_a_words_map_is_what_speaks_for_the_pair(stream: str) -> None:
+    trace, words, regions = random_trace(stream, global_node=True)
+    relevance, maps = (maps_of(stream, trace, words, regions) for maps_of in (relevance_maps, word_maps))
+    for row, found in zip(relevance[0].tolist(), maps[0].tolist(), strict=True):
+        speaking = [max(value, 0.0) for value in row]
+        assert found == pytest.approx([value / sum(speaking) for value in speaking], abs=1e-6)
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_a_word_that_nowhere_speaks_for_the_pair_shows_its_attention(stream: str) -> None:
+    trace, words, regions = random_trace(stream, global_node=True)
+    trace = replace(trace, node_contributions=-trace.node_weights, pooled_meetings=None)
+    maps = word_maps(stream, trace, words, regions)
+    torch.testing.assert_close(maps, attention_maps(stream, trace, words, regions))
+
+
+def test_one_map_of_a_pair_is_the_mean_of_its_streams() -> None:
+    traces = {name: random_trace(name, global_node=True) for name in STREAMS}
+    words, regions = traces["word_stream"][1:]
+    maps = [relevance_maps(name, trace, words, regions) for name, (trace, *_) in traces.items()]
+    found = mean_relevance({name: trace for name, (trace, *_) in traces.items()}, words, regions)
+    torch.testing.assert_close(found, (maps[0] + maps[1]) / 2)
+
+
 @pytest.mark.parametrize("stream", STREAMS)
 def test_every_real_word_has_one_distribution_over_real_regions(stream: str) -> None:
     trace, words, regions = random_trace(stream, global_node=True)
@@ -85,7 +134,8 @@ def test_every_real_word_has_one_distribution_over_real_regions(stream: str) -> 
 
 def test_a_word_that_no_counting_region_looks_at_gets_zeros_and_not_nan() -> None:
     trace, words, regions = random_trace("region_stream", global_node=True)
-    trace = replace(trace, node_weights=torch.tensor([1.0, 0, 0, 0, 0, 0]).expand(2, LEVELS, 6))
+    alone = torch.tensor([1.0, 0, 0, 0, 0, 0]).expand(2, LEVELS, 6)
+    trace = replace(trace, node_weights=alone, node_contributions=alone, pooled_meetings=None)
     assert word_maps("region_stream", trace, words, regions).tolist() == torch.zeros(2, WORDS, REGIONS).tolist()
 
 
@@ -98,6 +148,24 @@ def test_contributions_and_bias_sum_to_the_logit_of_the_score(levels: int) -> No
         logit = sum(level.contribution for level in stream.levels) + stream.pooled + stream.bias
         assert stream.score == pytest.approx(1 / (1 + math.exp(-logit)), abs=1e-6)
         assert stream.score == pytest.approx(explanation.scores[name], abs=1e-6)
+
+
+@pytest.mark.parametrize("global_node", [True, False])
+@pytest.mark.parametrize("streams", ["both", "word", "region"])
+def test_what_words_and_regions_add_sums_to_the_logit(streams: str, global_node: bool) -> None:
+    pairs = real([CAPTION], streams=streams, global_node=global_node)
+    explanation = explain_pair(pairs, image(REGIONS, padding=2), CAPTION)
+    sums = []
+    for stream in explanation.streams.values():
+        added = sum(map(sum, stream.relevance))
+        assert 1 / (1 + math.exp(-(added + stream.whole + stream.bias))) == pytest.approx(stream.score, abs=1e-6)
+        assert (stream.whole != 0) == global_node
+        assert len(stream.relevance) == len(explanation.words)
+        sums.append(added)
+    for each in (explanation.word_relevance, explanation.region_relevance):
+        assert sum(each) == pytest.approx(sum(sums) / len(sums), abs=1e-5)
+    assert len(explanation.word_relevance) == len(explanation.words)
+    assert len(explanation.region_relevance) == explanation.regions == REGIONS
 
 
 def test_node_weights_of_a_level_and_its_map_account_for_everything_that_was_read() -> None:
@@ -134,6 +202,7 @@ def test_padding_of_the_image_is_invisible() -> None:
     assert padded.boxes == plain.boxes
     for name, stream in plain.streams.items():
         assert flat(padded.streams[name].word_regions) == pytest.approx(flat(stream.word_regions), abs=1e-5)
+        assert flat(padded.streams[name].relevance) == pytest.approx(flat(stream.relevance), abs=1e-5)
         for level, other in zip(stream.levels, padded.streams[name].levels, strict=True):
             assert other.contribution == pytest.approx(level.contribution, abs=1e-5)
             assert other.node_weights == pytest.approx(level.node_weights, abs=1e-5)
@@ -161,6 +230,7 @@ def test_a_method_without_a_trace_still_tells_its_scores() -> None:
     silent = retriever(TracelessMatcher(len(tokenizer), {}, {}), tokenizer)
     explanation = explain_pair(silent, image(REGIONS, boxes=False), CAPTION)
     assert explanation.streams == {}
+    assert explanation.word_relevance == explanation.region_relevance == ()
     assert explanation.boxes is None
     assert set(explanation.scores) == {"fused", "pooled"}
 

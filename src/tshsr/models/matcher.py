@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from tshsr.alignment import similarities
 from tshsr.batches import CaptionBatch, ImageBatch
 
 Scores = dict[str, Tensor]
@@ -129,6 +130,9 @@ class StreamTrace:
         pooled: What the similarity v·t of the pooled vectors adds to the logit.
         bias: The constant of the logit.
         score: sigmoid(contributions.sum() + pooled + bias).
+        has_global_node: Whether the first base node is the global one.
+        node_contributions: What each base node adds in each level; sums to `contributions`.
+        pooled_meetings: What each query with each context item adds to `pooled`; sums to it. None where it is zero.
     """
 
     attention: Float[Tensor, "*pairs queries context"]
@@ -138,6 +142,8 @@ class StreamTrace:
     bias: Float[Tensor, ""]
     score: Float[Tensor, "*pairs"]
     has_global_node: bool
+    node_contributions: Float[Tensor, "*pairs levels nodes"]
+    pooled_meetings: Float[Tensor, "*pairs queries context"] | None = None
 
 
 class Matcher(nn.Module, ABC):
@@ -150,6 +156,15 @@ class Matcher(nn.Module, ABC):
     @abstractmethod
     def encode_captions(self, batch: CaptionBatch) -> ItemEncoding:
         """Encode each caption once; cheap beside scoring."""
+
+    def complete(
+        self,
+        items: Float[Tensor, "rows items dim"],
+        mask: Bool[Tensor, "rows items"],
+        pooled: Float[Tensor, "rows _"],
+    ) -> ItemEncoding:
+        """An encoding from what cannot be made again: its items and pooled vectors; whoever keeps one keeps those."""
+        return ItemEncoding(items, mask, pooled, similarities(items, items), padded=not bool(mask.all()))
 
     @abstractmethod
     def score_pairs(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:

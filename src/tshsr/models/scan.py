@@ -98,14 +98,16 @@ class CrossAttention(ScoringStream):
         weights = self.attention(similarity, queries, context)
         cosines = self.cosines(weights, similarity, context)
         score = aggregated(cosines, queries.real, self.aggregation, self.factor)
+        counts = shares(cosines, queries.real, self.aggregation, self.factor)
         return StreamTrace(
             attention=weights,
-            node_weights=shares(cosines, queries.real, self.aggregation, self.factor)[..., None, :],
+            node_weights=counts[..., None, :],
             contributions=score[..., None],
             pooled=torch.zeros_like(score),
             bias=score.new_zeros(()),
             score=score,
             has_global_node=False,
+            node_contributions=terms(cosines, counts, score, self.aggregation)[..., None, :],
         )
 
     def numbers_per_pair(self, queries: int, context: int) -> int:
@@ -167,3 +169,18 @@ def shares(
     if how == "max":
         counts = counts * (cosines == aggregated(cosines, mask, how, factor)[..., None])
     return counts / counts.sum(dim=-1, keepdim=True)
+
+
+def terms(
+    cosines: Float[Tensor, "*pairs queries"],
+    counts: Float[Tensor, "*pairs queries"],
+    score: Float[Tensor, "*pairs"],
+    how: Aggregation,
+) -> Float[Tensor, "*pairs queries"]:
+    """What each query adds to the score; sums to it. `counts` are the `shares`.
+
+    With p = softmax(mu r), log sum_q exp(mu r_q) = sum_q p_q (mu r_q - log p_q), whose terms are p_q times the whole.
+    """
+    if how == "logsumexp":
+        return counts * score[..., None]
+    return cosines * ((counts > 0) if how == "sum" else counts)

@@ -37,6 +37,17 @@ class NodeReasoning(nn.Module, ABC):
     ) -> Float[Tensor, "*pairs nodes"]:
         """How much each node counts in it; sums to 1."""
 
+    def terms(
+        self,
+        nodes: Float[Tensor, "*pairs nodes width"],
+        node_weights: Float[Tensor, "*pairs nodes"],
+        contribution: Float[Tensor, "*pairs 1"],
+        weight: Float[Tensor, "1 width"],
+    ) -> Float[Tensor, "*pairs nodes"]:
+        """What each node adds to `contribution`, weight·vector; sums to it. By weight, where the vector is no sum."""
+        del nodes, weight
+        return node_weights * contribution
+
 
 class GraphStep(nn.Module):
     """One step over the graph in which every node is every node's neighbour.
@@ -148,6 +159,19 @@ class AttentionFiltration(NodeReasoning):
         beta = torch.sigmoid(self.norm(opening, real)) * real
         return beta / beta.sum(dim=-1, keepdim=True)
 
+    def terms(
+        self,
+        nodes: Float[Tensor, "*pairs nodes width"],
+        node_weights: Float[Tensor, "*pairs nodes"],
+        contribution: Float[Tensor, "*pairs 1"],
+        weight: Float[Tensor, "1 width"],
+    ) -> Float[Tensor, "*pairs nodes"]:
+        """beta_p (weight·S_p) / || sum_p beta_p S_p ||."""
+        del contribution
+        length = torch.einsum("...n,...nw->...w", node_weights, nodes).norm(dim=-1, keepdim=True)
+        terms: Tensor = node_weights * (nodes @ weight[0]) / length.clamp_min(1e-12)
+        return terms
+
 
 class SimilarityStream(ScoringStream):
     """One stream: every look becomes a similarity vector, reasoning makes one vector of them, and that is scored.
@@ -208,15 +232,17 @@ class SimilarityStream(ScoringStream):
         """Attention, and how much each node counts in what is scored."""
         attention = self.attention(similarity, queries, context)
         nodes, mask = self.nodes(attention, queries, context)
+        node_weights = self.reasoning.node_weights(nodes, mask)
         contribution = nn.functional.linear(self.reasoning(nodes, mask), self.score.weight)
         return StreamTrace(
             attention=attention,
-            node_weights=self.reasoning.node_weights(nodes, mask)[..., None, :],
+            node_weights=node_weights[..., None, :],
             contributions=contribution,
             pooled=torch.zeros_like(contribution[..., 0]),
             bias=self.score.bias[0],
             score=torch.sigmoid(contribution[..., 0] + self.score.bias[0]),
             has_global_node=True,
+            node_contributions=self.reasoning.terms(nodes, node_weights, contribution, self.score.weight)[..., None, :],
         )
 
     def numbers_per_pair(self, queries: int, context: int) -> int:

@@ -78,12 +78,12 @@ class StreamMatcher(Matcher):
     def encode_images(self, batch: ImageBatch) -> ItemEncoding:
         """Regions in the joint space, v, and how each stream sees them."""
         regions = self.region_encoder(batch)
-        return self._encoding(regions, batch.mask, self.region_pooling(regions, batch.mask))
+        return self.complete(regions, batch.mask, self.region_pooling(regions, batch.mask))
 
     def encode_captions(self, batch: CaptionBatch) -> ItemEncoding:
         """Words in the joint space, t, and how each stream sees them."""
         words = self.word_encoder(batch)
-        return self._encoding(words, batch.mask, self.word_pooling(words, batch.mask))
+        return self.complete(words, batch.mask, self.word_pooling(words, batch.mask))
 
     def score_pairs(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
         """Scores by name, as `combine` gives them."""
@@ -144,13 +144,13 @@ class StreamMatcher(Matcher):
             if isinstance(stream, ScoringStream):
                 yield name, stream
 
-    def _encoding(
+    def complete(
         self,
         items: Float[Tensor, "rows items dim"],
         mask: Bool[Tensor, "rows items"],
         pooled: Float[Tensor, "rows dim"],
     ) -> ItemEncoding:
-        """All that scoring needs of one side."""
+        """All that scoring needs of one side, from its items and pooled vectors alone."""
         seen = {name: stream.view(items) for name, stream in self._streams()}
         views = {name: view for name, view in seen.items() if view is not None}
         return ItemEncoding(items, mask, pooled, similarities(items, items), views, padded=not bool(mask.all()))

@@ -10,12 +10,13 @@ Axes: pairs (leading, broadcast) | regions | words | dim (joint space, D) | widt
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from tshsr.alignment import attention_weights, to_unit_sums
+from tshsr.alignment import attention_weights, similarities, to_unit_sums
 from tshsr.config import TshsrConfig
 from tshsr.encoders import AttentionPooling
 from tshsr.models.matcher import ItemEncoding, Scores, StreamTrace
@@ -108,8 +109,8 @@ class Stream(ScoringStream):
         attention = self.attention(similarity, queries, context)
         nodes, mask = self.nodes(similarity, attention, queries, context)
         reasoning = self.reasoning(nodes, mask, traced=True)
-        if reasoning.node_weights is None:
-            raise RuntimeError("a traced reasoning keeps its node weights")
+        if reasoning.node_weights is None or reasoning.node_contributions is None:
+            raise RuntimeError("a traced reasoning keeps what its nodes weigh and add")
         pooled = self.pooled_contribution(cosine(queries.pooled, context.pooled))
         return StreamTrace(
             attention=attention,
@@ -119,6 +120,7 @@ class Stream(ScoringStream):
             bias=self.bias,
             score=torch.sigmoid(reasoning.contributions.sum(dim=-1) + pooled + self.bias),
             has_global_node=self.global_similarity is not None,
+            node_contributions=reasoning.node_contributions,
         )
 
     def numbers_per_pair(self, queries: int, context: int) -> int:
@@ -131,6 +133,9 @@ class Stream(ScoringStream):
 
 class Tshsr(StreamMatcher):
     """Both streams and their fusion, trained end to end from one loss."""
+
+    region_pooling: AttentionPooling
+    word_pooling: AttentionPooling
 
     def __init__(self, config: TshsrConfig) -> None:
         super().__init__(config.encoder)
@@ -160,6 +165,21 @@ class Tshsr(StreamMatcher):
         scores["fused"] = self._fuse(torch.stack([scores[name] for name in self.streams], dim=-1))
         scores["pooled"] = pooled
         return scores
+
+    def trace(self, images: ItemEncoding, captions: ItemEncoding) -> dict[str, StreamTrace]:
+        """What each stream did with the pairs, and what each region with each word adds to v·t.
+
+        v = sum_r a_r x_r,  t = sum_w b_w x_w:      v·t = sum_r sum_w a_r b_w (x_r·x_w)
+        """
+        a = self.region_pooling.shares(images.items, images.mask)
+        b = self.word_pooling.shares(captions.items, captions.mask)
+        met = similarities(images.items, captions.items) * a[..., :, None] * b[..., None, :]
+        traces = super().trace(images, captions)
+        for name, stream in self._streams():
+            if isinstance(stream, Stream) and stream.pooled_weight is not None:
+                meetings = stream.pooled_weight * (met.mT if name == "word_stream" else met)
+                traces[name] = replace(traces[name], pooled_meetings=meetings)
+        return traces
 
     def _fuse(self, scores: Float[Tensor, "*pairs streams"]) -> Float[Tensor, "*pairs"]:
         """Mean of the streams, or their learned mixture."""

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from tshsr.alignment import similarities, unit
+from tshsr.alignment import unit
 from tshsr.batches import CaptionBatch, ImageBatch
 from tshsr.config import VseConfig
 from tshsr.encoders import AttentionPooling, RegionEncoder, build_word_encoder, start_with_xavier
@@ -48,13 +48,13 @@ class Vse(Matcher):
         if self.perceptron is not None:
             regions = regions + self.perceptron(inputs, mask)
         regions = regions * mask[..., None]
-        return encoding(regions, mask, self.region_pooling(regions, mask))
+        return self.complete(unit(regions), mask, self.region_pooling(regions, mask))
 
     def encode_captions(self, batch: CaptionBatch) -> ItemEncoding:
         """Words in the joint space, and t."""
         batch = shortened(batch, self._kept(batch.mask)) if self._augments() else batch
         words = self.word_encoder(batch)
-        return encoding(words, batch.mask, self.word_pooling(words, batch.mask))
+        return self.complete(unit(words), batch.mask, self.word_pooling(words, batch.mask))
 
     def score_pairs(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
         """v·t, -1..1, as `fused` and as `pooled`."""
@@ -127,11 +127,3 @@ def shortened(batch: CaptionBatch, kept: Bool[Tensor, "captions words"]) -> Capt
     order = (~kept).to(torch.uint8).argsort(dim=1, stable=True)
     mask = kept.gather(1, order)
     return replace(batch, tokens=batch.tokens.gather(1, order) * mask, mask=mask)
-
-
-def encoding(
-    items: Float[Tensor, "rows items dim"], mask: Bool[Tensor, "rows items"], pooled: Float[Tensor, "rows dim"]
-) -> ItemEncoding:
-    """What the interface asks for; scoring needs the pooled vectors alone."""
-    rows = unit(items)
-    return ItemEncoding(rows, mask, pooled, similarities(rows, rows), padded=not bool(mask.all()))

@@ -25,8 +25,13 @@ WHO_LOOKS = {"word_stream": "Words look at regions", "region_stream": "Regions l
 
 HOW_TO_READ = (
     "Point at a word, tab to it or tap it: the regions it met light up. The two streams look from opposite sides. "
-    "The bar below a word is its share of the weight; a level reads single meetings first, then ever wider context."
+    "The bar below a word is its share of the weight; a level reads single meetings first, then ever wider context. "
+    "All levels: a word's map is what its meetings add to the score; what speaks against the pair is left dark."
 )
+
+
+SHOWN_REGIONS = 6
+"""Regions whose relevance is listed."""
 
 
 class View(TypedDict):
@@ -86,7 +91,8 @@ def explanation_section(explanation: Explanation, name: str, picture: str, pictu
         f'<article class="explanation" id="{name}" aria-labelledby="{name}-caption" data-stream="{stream}">'
         f'<h2 class="caption" id="{name}-caption" dir="auto">{escape(explanation.caption)}</h2>{head}'
         f'<div class="split{" beside-picture" if stream and boxed else ""}">{stage}'
-        f'<div class="details">{_contributions(explanation)}{_scores(explanation)}</div></div></article>'
+        f'<div class="details">{_relevance(explanation)}{_contributions(explanation)}{_scores(explanation)}</div>'
+        "</div></article>"
     )
 
 
@@ -188,6 +194,25 @@ def _contributions(explanation: Explanation) -> str:
             f"<p class=note>Sum {logit:+.2f}, as a score {explanation.streams[name].score:.3f}</p></section>"
         )
     return "".join(sections)
+
+
+def _relevance(explanation: Explanation) -> str:
+    """What each word adds to the logit, and the regions that add or take most; bars on one scale."""
+    words, regions = explanation.word_relevance, explanation.region_relevance
+    if not words:
+        return ""
+    strongest = sorted(range(len(regions)), key=lambda region: -abs(regions[region]))[:SHOWN_REGIONS]
+    largest = max(map(abs, (*words, *regions))) or 1.0
+    lists = {
+        "What each word adds": [(escape(word), words[n]) for n, word in enumerate(explanation.words)],
+        "Regions that count most": [(f"Region {region}", regions[region]) for region in strongest],
+    }
+    parts = []
+    for heading, rows in lists.items():
+        bars = "".join(_bar(f"<bdi>{text}</bdi>", value, value / largest) for text, value in rows)
+        parts.append(f'<section class="relevance"><h3>{heading}</h3><dl class="contributions">{bars}</dl></section>')
+    note = "Words and regions are two ways to share out the same sum; both streams, all levels and v·t together."
+    return f"{''.join(parts)}<p class=note>{note}</p>"
 
 
 def _bar(text: str, value: float, share: float) -> str:

@@ -1,0 +1,205 @@
+"""Flickr30K Entities (Plummer et al., ICCV 2015): which boxes a phrase of a caption is about.
+
+A folder with `Sentences/ID.txt`, a line a caption with its phrases marked, and `Annotations/ID.xml`, the boxes:
+
+    [/EN#283585/people Two young guys] with [/EN#283586/bodyparts shaggy hair] look at their hands .
+    <object><name>283585</name><bndbox><xmin>..</xmin><ymin>..</ymin><xmax>..</xmax><ymax>..</ymax></bndbox></object>
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import numpy as np
+
+from tshsr.data.dataset import Split
+from tshsr.data.tokens import END, START
+from tshsr.data.truth import Truth
+from tshsr.errors import DataError
+
+LOG = logging.getLogger(__name__)
+
+OVERLAP = 0.5
+"""A region shows a box where their intersection is at least this share of their union, as in the field."""
+FOLDERS = ("", "flickr30k_entities", "Flickr30kEntities")
+"""Where beside the data the two folders may be."""
+PHRASE = re.compile(r"\[/EN#(\d+)(?:/[^\s/\]]+)+ ([^\]]*)\]")
+Words = Callable[[str], Sequence[str]]
+Boxes = Mapping[str, np.ndarray]
+"""By the id of a phrase, its boxes x 4: fractions of the picture."""
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A caption and its phrases: the text in pieces, each with the id of its phrase, or with nothing."""
+
+    pieces: tuple[tuple[str, str | None], ...]
+
+    @property
+    def key(self) -> str:
+        """The words alone, by which a caption is known again however it is spaced and pointed."""
+        return key_of(" ".join(text for text, _ in self.pieces))
+
+
+def find_entities(place: Path) -> Path | None:
+    """The folder of the annotation in or beside data, where there is one."""
+    folder = place if place.is_dir() else place.parent
+    for name in FOLDERS:
+        if all((folder / name / part).is_dir() for part in ("Annotations", "Sentences")):
+            return folder / name
+    return None
+
+
+def read_entities(place: Path, split: Split, words: Words) -> Truth | None:
+    """The true regions of the last word of each phrase (the noun, as a rule), for the captions that are annotated.
+
+    A region is true where it overlaps one of the phrase's boxes (`OVERLAP`). A phrase without a box, or whose boxes no
+    region covers, says nothing.
+
+    Args:
+        place: The data.
+        split: The split, with boxes of its regions.
+        words: Gives a text's words as the network reads them.
+
+    Returns:
+        None where there is no annotation, or no box to compare it with.
+
+    Raises:
+        DataError: Where a file is damaged, or the annotation is of other pictures.
+    """
+    folder = find_entities(place)
+    if folder is None:
+        return None
+    if split.regions.boxes is None:
+        LOG.warning("%s is not used: the regions of %s have no boxes to compare it with", folder, split.data)
+        return None
+    annotation = annotation_of_images(folder, split)
+    if not annotation:
+        raise DataError(
+            f"{folder} annotates no image of {split.data}, split {split.name}: neither an image id nor a caption is "
+            "found there. Take it away, or copy the annotation of these pictures."
+        )
+    sentences = {image: read_sentences(folder, name) for image, name in annotation.items()}
+    boxes = {image: read_boxes_of(folder, name) for image, name in annotation.items()}
+    truths = []
+    for caption, image in zip(split.captions, split.image_of_caption.tolist(), strict=True):
+        same = next((each for each in sentences.get(image, ()) if each.key == key_of(caption)), None)
+        truths.append({} if same is None else regions_of_words(caption, same, boxes[image], split, image, words))
+    return Truth(tuple(truths), ())
+
+
+def annotation_of_images(folder: Path, split: Split) -> dict[int, str]:
+    """For each annotated image the name of its files: its id, or the image whose captions are the same."""
+    there = {path.stem for path in (folder / "Sentences").glob("*.txt")}
+    names = {image: Path(name).stem for image, name in enumerate(split.image_ids)}
+    if any(name in there for name in names.values()):
+        return {image: name for image, name in names.items() if name in there}
+    named: dict[str, str] = {}
+    for name in sorted(there):
+        named |= {sentence.key: name for sentence in read_sentences(folder, name)}
+    votes: dict[int, Counter[str]] = {}
+    for caption, image in zip(split.captions, split.image_of_caption.tolist(), strict=True):
+        if key_of(caption) in named:
+            votes.setdefault(image, Counter())[named[key_of(caption)]] += 1
+    return {image: counter.most_common(1)[0][0] for image, counter in votes.items()}
+
+
+def read_sentences(folder: Path, name: str) -> list[Sentence]:
+    """The captions of an image.
+
+    Raises:
+        DataError: Where the file cannot be read.
+    """
+    path = folder / "Sentences" / f"{name}.txt"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read ({error}); copy the annotation again.") from None
+    return [Sentence(tuple(pieces_of(line))) for line in lines if line.strip()]
+
+
+def pieces_of(line: str) -> Iterator[tuple[str, str | None]]:
+    """A line of a sentence file in pieces."""
+    end = 0
+    for phrase in PHRASE.finditer(line):
+        yield line[end : phrase.start()], None
+        yield phrase[2], phrase[1]
+        end = phrase.end()
+    yield line[end:], None
+
+
+def read_boxes_of(folder: Path, name: str) -> Boxes:
+    """The boxes of an image's phrases as fractions of the picture. The file counts pixels from 1, both ends included.
+
+    Raises:
+        DataError: Where the file is missing or damaged.
+    """
+    path = folder / "Annotations" / f"{name}.xml"
+    try:
+        root = ET.parse(path).getroot()  # noqa: S314 (expat bounds the expansion of entities)
+        width, height = (float(root.findtext(f"size/{side}", "")) for side in ("width", "height"))
+        found: dict[str, list[list[float]]] = {}
+        for thing in root.iter("object"):
+            for box in thing.iter("bndbox"):
+                x1, y1, x2, y2 = (float(box.findtext(side, "")) for side in ("xmin", "ymin", "xmax", "ymax"))
+                corners = [(x1 - 1) / width, (y1 - 1) / height, x2 / width, y2 / height]
+                for phrase in thing.iter("name"):
+                    found.setdefault((phrase.text or "").strip(), []).append(corners)
+    except (OSError, ET.ParseError, ValueError, ZeroDivisionError) as error:
+        raise DataError(
+            f"{path} is no annotation of Flickr30K Entities ({error}); expected a size in pixels and objects with "
+            "names and boxes. Copy the annotation again."
+        ) from None
+    return {phrase: np.clip(boxes, 0, 1) for phrase, boxes in found.items()}
+
+
+def regions_of_words(
+    caption: str, sentence: Sentence, boxes: Boxes, split: Split, image: int, words: Words
+) -> dict[int, tuple[int, ...]]:
+    """By position of a phrase's last word, the regions that show one of its boxes."""
+    positions = [place for place, word in enumerate(spoken(caption, words)) if key_of(word)]
+    found, read = {}, 0
+    for text, phrase in sentence.pieces:
+        read += sum(1 for word in spoken(text, words) if key_of(word))
+        if phrase is not None and phrase in boxes and 0 < read <= len(positions):
+            regions = showing(boxes[phrase], split, image)
+            if regions:
+                found[positions[read - 1]] = regions
+    # Where a piece alone is cut into words otherwise than in its sentence, no position can be trusted.
+    return found if read == len(positions) else {}
+
+
+def spoken(text: str, words: Words) -> list[str]:
+    """The words of a text, without the tokens at its ends; none of points alone."""
+    return [word for word in words(text) if word not in (START, END)] if any(map(str.isalnum, text)) else []
+
+
+def showing(boxes: np.ndarray, split: Split, image: int) -> tuple[int, ...]:
+    """The real regions of an image that overlap a box."""
+    if split.regions.boxes is None:
+        return ()
+    overlaps = overlap(split.regions.boxes[image].astype(np.float64), boxes)
+    if split.regions.mask is not None:
+        overlaps[~split.regions.mask[image]] = 0
+    return tuple(np.flatnonzero((overlaps >= OVERLAP).any(axis=1)).tolist())
+
+
+def overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Intersection over union of boxes n x 4 with boxes m x 4 (x1, y1, x2, y2): n x m; 0 for boxes without area."""
+    corners = np.maximum(first[:, None, :2], second[None, :, :2]), np.minimum(first[:, None, 2:], second[None, :, 2:])
+    common = np.clip(corners[1] - corners[0], 0, None).prod(axis=-1)
+    sizes = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=-1) for boxes in (first, second)]
+    union = sizes[0][:, None] + sizes[1][None] - common
+    shares: np.ndarray = common / np.where(union > 0, union, 1)
+    return shares
+
+
+def key_of(text: str) -> str:
+    """The words of a text, without case, spaces and points."""
+    return " ".join(re.findall(r"\w+", text.lower()))

@@ -1,0 +1,137 @@
+"""Scores of pairs of which something was taken away: regions from the picture, words from the text.
+
+What is left is encoded anew, so that nothing remembers what is gone: neither pooled vectors nor a recurrent encoder's
+states.
+
+Axes: pairs | variants (of a pair) | regions | words (those that can go: not the tokens at the ends of a caption).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from tshsr.batches import ImageBatch, pad_sequences
+from tshsr.data.dataset import Split
+from tshsr.data.tokens import START
+from tshsr.models import ItemEncoding
+from tshsr.retriever import Retriever
+
+ROWS = 512
+"""Variants that are encoded and scored at once."""
+
+Variant = tuple[int, np.ndarray]
+"""A pair, and which of its items are left."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Pictures with one caption each, as they are and encoded.
+
+    Attributes:
+        retriever: The network and its tokenizer.
+        batch: The pictures.
+        tokens: Numbers of each caption's tokens.
+        ends: 1 where the tokenizer puts a token before and behind every caption, which stay; else 0.
+        images: The pictures, encoded.
+        texts: The captions, encoded.
+        score: Which score counts.
+    """
+
+    retriever: Retriever
+    batch: ImageBatch
+    tokens: list[list[int]]
+    ends: int
+    images: ItemEncoding
+    texts: ItemEncoding
+    score: str
+
+    @classmethod
+    def read(cls, retriever: Retriever, split: Split, captions: np.ndarray, *, score: str) -> Pairs:
+        """Some captions of a split, each with its image."""
+        texts = [split.captions[int(caption)] for caption in captions]
+        retriever.check_extractor(split.extractor)
+        batch = split.regions.read(split.image_of_caption[captions]).to(retriever.device)
+        tokenizer = retriever.tokenizer
+        ends = int(tokenizer.words(texts[0])[0] == START)
+        images, encoded = retriever.encode_images(batch), retriever.encode_captions(texts)
+        return cls(retriever, batch, tokenizer.encode(texts), ends, images, encoded, score)
+
+    def __len__(self) -> int:
+        """Number of pairs."""
+        return len(self.tokens)
+
+    def regions_of(self, pair: int) -> np.ndarray:
+        """The rows of a picture's regions, without padding."""
+        return np.flatnonzero(self.batch.mask[pair].cpu().numpy())
+
+    def words_of(self, pair: int) -> np.ndarray:
+        """The places of the tokens that can go."""
+        return np.arange(self.ends, len(self.tokens[pair]) - self.ends)
+
+    def with_regions(self, left: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Scores where only some regions are left.
+
+        Args:
+            left: For each pair a mask of variants x regions (as `regions_of` lists them); none of them is empty.
+
+        Returns:
+            For each pair one score a variant.
+        """
+        return scored(left, self._score_pictures)
+
+    def with_words(self, left: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Scores where only some words are left.
+
+        Args:
+            left: For each pair a mask of variants x words (as `words_of` lists them); none of them is empty.
+
+        Returns:
+            For each pair one score a variant.
+        """
+        return scored(left, self._score_texts)
+
+    @torch.inference_mode()
+    def _score_pictures(self, variants: Sequence[Variant]) -> np.ndarray:
+        """Scores of pictures with some of their regions."""
+        rows = [self.regions_of(pair)[mask] for pair, mask in variants]
+        longest = max(map(len, rows))
+        places = torch.tensor(np.stack([np.pad(row, (0, longest - len(row))) for row in rows]))
+        mask = torch.arange(longest) < torch.tensor([[len(row)] for row in rows])
+        places, mask = places.to(self.batch.mask.device), mask.to(self.batch.mask.device)
+        pairs = torch.tensor([pair for pair, _ in variants], device=mask.device)
+        boxes = None if self.batch.boxes is None else self.batch.boxes[pairs[:, None], places]
+        pictures = ImageBatch(self.batch.regions[pairs[:, None], places] * mask[..., None], mask, boxes)
+        matcher = self.retriever.matcher
+        scores = matcher.score_listed(matcher.encode_images(pictures), self.texts[pairs])
+        return scores[self.score].double().cpu().numpy()
+
+    @torch.inference_mode()
+    def _score_texts(self, variants: Sequence[Variant]) -> np.ndarray:
+        """Scores of captions with some of their words."""
+        rows = []
+        for pair, mask in variants:
+            tokens, end = self.tokens[pair], len(self.tokens[pair]) - self.ends
+            words = [tokens[place] for place in self.words_of(pair)[mask]]
+            rows.append([*tokens[: self.ends], *words, *tokens[end:]])
+        pairs = torch.tensor([pair for pair, _ in variants], device=self.batch.mask.device)
+        matcher = self.retriever.matcher
+        texts = matcher.encode_captions(pad_sequences(rows).to(pairs.device))
+        return matcher.score_listed(self.images[pairs], texts)[self.score].double().cpu().numpy()
+
+
+def scored(left: Sequence[np.ndarray], score: Callable[[Sequence[Variant]], np.ndarray]) -> list[np.ndarray]:
+    """Score the variants of all pairs, equal ones once, those of like length together: they need little padding."""
+    different = [np.unique(masks, axis=0, return_inverse=True) for masks in left]
+    variants = [(pair, mask) for pair, (masks, _) in enumerate(different) for mask in masks]
+    order = np.argsort([mask.sum() for _, mask in variants], kind="stable")
+    scores = np.empty(len(variants))
+    for start in range(0, len(order), ROWS):
+        rows = order[start : start + ROWS]
+        scores[rows] = score([variants[row] for row in rows])
+    ends = np.cumsum([len(masks) for masks, _ in different])
+    parts = np.split(scores, ends[:-1])
+    return [part[place.reshape(-1)] for part, (_, place) in zip(parts, different, strict=True)]

@@ -1,0 +1,108 @@
+"""Deletion and insertion curves: hand-made cases, plain loops, and intervals that hold what they should."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tshsr.deletion import STEPS, area, compare_areas, kept, places, removed
+from tshsr.errors import InputError
+
+
+def dice(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def test_few_items_go_one_by_one_and_many_in_twelve_steps() -> None:
+    assert removed(1).tolist() == [0]
+    assert removed(2).tolist() == [0, 1]
+    assert removed(6).tolist() == [0, 1, 2, 3, 4, 5]
+    assert removed(36).tolist() == [0, 3, 6, 9, 12, 15, 18, 20, 23, 26, 29, 32, 35]
+    assert len(removed(1000)) == STEPS + 1
+
+
+def test_the_most_relevant_item_goes_first_and_comes_first() -> None:
+    deletion, insertion = kept(places(np.array([0.2, 0.9, -0.5]), dice()))
+    assert deletion.tolist() == [[True, True, True], [True, False, True], [False, False, True]]
+    assert insertion.tolist() == [[True, True, True], [True, True, False], [False, True, False]]
+
+
+def test_a_curve_ends_with_one_item_and_never_with_none() -> None:
+    for items in (1, 2, 5, 13, 14, 40):
+        for curve in kept(places(dice().random(items), dice())):
+            assert curve.sum(axis=1).tolist() == (items - removed(items)).tolist()
+            assert curve[-1].sum() == 1
+
+
+def test_equal_items_stand_in_random_order() -> None:
+    generator = dice()
+    first = [int(places(np.array([1.0, 1.0, 0.0]), generator).argmin()) for _ in range(200)]
+    assert set(first) == {0, 1}
+    assert 60 < sum(first) < 140
+
+
+def test_the_area_of_a_straight_fall_is_the_half_and_of_a_constant_score_the_score() -> None:
+    for items in (2, 5, 14, 36):
+        falling = 1 - removed(items) / (items - 1)
+        assert area(falling, items) == pytest.approx(0.5)
+        assert area(np.full(len(falling), 0.3), items) == pytest.approx(0.3)
+
+
+def test_the_area_equals_a_loop_over_trapezoids() -> None:
+    items = 20
+    scores, gone = dice().random(STEPS + 1), removed(items)
+    expected = sum(
+        (gone[j + 1] - gone[j]) / (items - 1) * (scores[j] + scores[j + 1]) / 2 for j in range(len(scores) - 1)
+    )
+    assert area(scores, items) == pytest.approx(expected)
+
+
+def test_of_a_single_item_nothing_can_be_taken_away() -> None:
+    assert area(np.array([0.7]), 1) == 0.7
+
+
+def test_areas_are_normalised_by_the_sum_of_full_scores() -> None:
+    full = np.array([1.0, 3.0])
+    curve = compare_areas({"a": np.array([0.5, 0.5]), "b": np.array([1.0, 3.0])}, full, resamples=100)
+    assert curve.areas["a"].mean == pytest.approx(0.25)
+    assert (curve.areas["b"].mean, curve.areas["b"].low, curve.areas["b"].high) == pytest.approx((1, 1, 1))
+    (difference,) = curve.differences
+    assert (difference.a, difference.b) == ("a", "b")
+    assert difference.mean == pytest.approx(-0.75)
+
+
+def test_scores_below_zero_are_normalised_by_their_size() -> None:
+    curve = compare_areas({"a": np.array([-0.5, 0.5])}, np.array([-1.0, 1.0]), resamples=100)
+    assert curve.areas["a"].mean == 0
+    assert curve.differences == ()
+
+
+def test_an_interval_is_paired_and_narrower_than_those_of_the_areas() -> None:
+    generator = dice()
+    full = np.ones(300)
+    hardness = generator.normal(0.5, 0.2, 300)  # common to both rankings
+    curve = compare_areas({"a": hardness, "b": hardness + 0.02 + generator.normal(0, 0.01, 300)}, full)
+    (difference,) = curve.differences
+    assert difference.high < 0
+    assert difference.high - difference.low < 0.2 * (curve.areas["a"].high - curve.areas["a"].low)
+
+
+def test_intervals_of_no_difference_hold_zero_in_95_of_100_cases() -> None:
+    generator, holds = dice(), 0
+    for _ in range(300):
+        areas = {name: generator.normal(0.5, 0.2, 80) for name in ("a", "b")}
+        (difference,) = compare_areas(areas, generator.uniform(0.5, 1, 80), resamples=400).differences
+        holds += difference.low <= 0 <= difference.high
+    assert 0.90 <= holds / 300 <= 0.985
+
+
+def test_the_same_seed_gives_the_same_intervals() -> None:
+    areas, full = {"a": dice().random(30), "b": dice(1).random(30)}, np.ones(30)
+    assert compare_areas(areas, full, seed=3) == compare_areas(areas, full, seed=3)
+    assert compare_areas(areas, full, seed=3) != compare_areas(areas, full, seed=4)
+
+
+@pytest.mark.parametrize("full", [np.zeros(3), np.array([1.0, np.nan, 1.0])])
+def test_scores_that_are_all_zero_or_not_finite_are_refused(full: np.ndarray) -> None:
+    with pytest.raises(InputError, match="need finite scores that are not all zero; this network tells no pair from"):
+        compare_areas({"a": np.ones(3)}, full)
