@@ -9,6 +9,10 @@ class DataError(TshsrError):
     """A file or folder of data is missing, damaged or not what it claims to be."""
 
 
+class PictureError(DataError):
+    """A picture cannot be read: broken, truncated, empty, too large, or no picture at all."""
+
+
 class SettingsError(TshsrError):
     """A setting, recipe or argument has a name or value that cannot be used."""
 

@@ -24,6 +24,7 @@ from tshsr.retriever import Retriever
 METRICS = {"image_to_text", "text_to_image", "rsum"}
 DIRECTION = {"r1", "r5", "r10", "medr", "meanr"}
 REPORT = {"version", "data", "split", "protocol", "images", "captions", "models", "scores", "hardware", "commit"}
+REPORT |= {"rankings", "ranks"}
 NAMES = {"fused", "word_stream", "region_stream", "pooled", "level_0", "level_1"}
 
 
@@ -223,7 +224,8 @@ def test_explanations_come_as_data_too(scenes: Path, run: Path, tmp_path: Path) 
     (explanation,) = said.json()
     assert explanation["words"] == ["a", "red", "circle"]
     assert set(explanation["streams"]) == {"word_stream", "region_stream"}
-    assert len(explanation["boxes"]) == 10
+    assert explanation["boxes"][0] == [0, 0, 1, 1]
+    assert len(explanation["boxes"]) == explanation["regions"] == 12
 
 
 def test_data_info_says_what_is_there(scenes: Path) -> None:

@@ -14,8 +14,10 @@ from tshsr.batches import ImageBatch
 from tshsr.candidates import Depth
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import open_split
-from tshsr.data.scenes import EXTRACTOR, describe, window_boxes
+from tshsr.data.scenes import EXTRACTOR
 from tshsr.errors import DataError, SettingsError
+from tshsr.features import read_picture
+from tshsr.features.scenes import ScenesExtractor
 from tshsr.retriever import Retriever, as_batch
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -143,20 +145,6 @@ def picture_file(retriever: Retriever, path: Path) -> Shown:
             f"{retriever.name} needs features of {retriever.config.extractor!r}, which can't be made here from a "
             "picture; name the data that holds them with --data DIR, and --image by its id or row number."
         )
-    picture, boxes = read_picture(path), window_boxes()
-    return Shown(path.name, as_batch(describe(picture, boxes), boxes), picture)
-
-
-def read_picture(path: Path) -> Image.Image:
-    """A picture, wholly read.
-
-    Raises:
-        DataError: Where the file is missing or no picture.
-    """
-    try:
-        with Image.open(path) as opened:
-            return opened.convert("RGB")
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist; name a picture file, or an image of --data DIR.") from None
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} is no readable picture ({error}); expected a file like .png or .jpg.") from None
+    picture = read_picture(path)
+    (found,) = ScenesExtractor().extract([picture])
+    return Shown(path.name, as_batch(found.features, found.boxes), picture)

@@ -1,0 +1,117 @@
+"""`tshsr features`: a folder of pictures into a feature store."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+from tshsr.commands.choices import choose_device
+from tshsr.commands.parsing import File, Flag, Name, parse
+from tshsr.commands.screen import Screen
+from tshsr.data.scenes import available_cores
+from tshsr.errors import SettingsError
+from tshsr.features import CHOICES, FAMILIES, WEIGHTS, Extractor, open_extractor
+from tshsr.features.captions import read_picture_captions
+from tshsr.features.extraction import Extracted, How, extract_folder
+from tshsr.features.place import SKIPPED
+
+EXAMPLE = "tshsr features PICTURES --extractor scenes --out STORE"
+SHOWN = 3
+"""Skipped files that are named on the screen."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Make a feature store of a folder of pictures; what is interrupted goes on when the command is run again."""
+
+    pictures: Annotated[Positional[Path], arg(metavar="PICTURES")]
+    """A folder; folders in it count too. What is no picture is skipped and listed."""
+    out: Annotated[Path, arg(metavar="STORE")]
+    """Folder of the store."""
+    extractor: Annotated[str, arg(metavar="NAME")]
+    """scenes (drawn pictures, needs no weights), grid or detector (with --weights), or one of clip, siglip2, dinov2,
+    dinov3, rt-detr, owlv2, grounding-dino, which take weights from the hub."""
+    weights: Name = None
+    """A folder with a network for transformers, or its name on the Hugging Face hub."""
+    cells: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
+    """Grid: rows and columns of regions; 6 without it."""
+    regions: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
+    """Detector: the most boxes of a picture; 36 without it."""
+    overlap: Annotated[float | None, arg(metavar="X", help_behavior_hint="")] = None
+    """Detector: intersection over union above which the weaker of two boxes goes; 0.7 without it."""
+    prompt: Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")] = None
+    """Detector that is asked in words: what it looks for, phrases with full stops."""
+    features_from: Name = None
+    """Detector: take features from this network (CLIP, DINOv2, ...), pooled inside the boxes."""
+    captions: File = None
+    """Captions to train on: lines of picture, tab, caption (and tab, split), or Karpathy's JSON."""
+    dtype: Literal["float32", "float16"] = "float32"
+    """Of the features in the store."""
+    batch: int = 16
+    """Pictures that a network is given at a time."""
+    workers: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
+    """Pictures that are decoded at a time; one for each processor core without it."""
+    device: Name = None
+    """cpu, cuda or mps; the best one here without it."""
+    quiet: Flag = False
+    """Show no progress, neither a bar nor lines."""
+
+
+def main(arguments: Sequence[str], screen: Screen) -> None:
+    """Extract."""
+    wanted = parse(Features, "tshsr features", arguments, example=EXAMPLE)
+    workers = available_cores() if wanted.workers is None else wanted.workers
+    for name, value in (("batch", wanted.batch), ("workers", workers)):
+        if value < 1:
+            raise SettingsError(f"--{name} is {value}; expected at least 1.")
+    extractor = chosen_extractor(wanted)
+    captions = None if wanted.captions is None else partial(read_picture_captions, Path(wanted.captions))
+    how = How(workers, wanted.batch, wanted.dtype)
+    with screen.progress(quiet=wanted.quiet) as begin:
+        done = extract_folder(wanted.pictures, wanted.out, extractor, how=how, captions=captions, begin=begin)
+    show(screen, wanted.out, extractor, done)
+
+
+def chosen_extractor(wanted: Features) -> Extractor:
+    """The extractor that the options name.
+
+    Raises:
+        SettingsError: Where there is none, or an option is another one's.
+    """
+    if wanted.extractor not in (*FAMILIES, *WEIGHTS):
+        raise SettingsError(
+            f"there is no extractor {wanted.extractor!r}{nearest(wanted.extractor)} The extractors are "
+            f"{', '.join((*FAMILIES, *WEIGHTS))}."
+        )
+    choices: dict[str, Any] = {
+        name: getattr(wanted, name)
+        for name in {choice for own in CHOICES.values() for choice in own}
+        if getattr(wanted, name) is not None
+    }
+    return open_extractor(wanted.extractor, weights=wanted.weights, device=choose_device(wanted.device), **choices)
+
+
+def nearest(name: str) -> str:
+    """The end of a sentence: the extractor that was meant."""
+    near = difflib.get_close_matches(name.lower(), (*FAMILIES, *WEIGHTS), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else "."
+
+
+def show(screen: Screen, out: Path, extractor: Extractor, done: Extracted) -> None:
+    """What came of it."""
+    before = f", {done.before:,} of them from before" if done.before else ""
+    captions = f", {done.captions:,} captions" if done.captions else ""
+    screen.say(f"{out}: {done.pictures:,} pictures{before}, features of {extractor.name}{captions}.")
+    if done.skipped:
+        files = "file" if len(done.skipped) == 1 else "files"
+        screen.say(f"{len(done.skipped):,} {files} skipped, listed in {out / SKIPPED}:")
+        for one in done.skipped[:SHOWN]:
+            screen.say(f"  {one.file}: {one.reason}")
+        if len(done.skipped) > SHOWN:
+            screen.say("  ...")

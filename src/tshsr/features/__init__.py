@@ -1,0 +1,113 @@
+"""Pictures -> regions: extractors without and with networks, and the job that makes a feature store of a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tshsr.data.scenes.descriptor import EXTRACTOR
+from tshsr.errors import DataError, SettingsError
+from tshsr.features.extractor import Extractor, PictureRegions
+from tshsr.features.pictures import MAX_PIXELS, read_picture
+
+__all__ = [
+    "FAMILIES",
+    "MAX_PIXELS",
+    "WEIGHTS",
+    "Extractor",
+    "PictureRegions",
+    "open_extractor",
+    "read_picture",
+    "rebuild_extractor",
+]
+
+FAMILIES = ("scenes", "grid", "detector")
+"""What `open_extractor` knows by itself; the last two need weights."""
+CHOICES: dict[str, tuple[str, ...]] = {
+    "scenes": (),
+    "grid": ("cells",),
+    "detector": ("regions", "overlap", "prompt", "features_from"),
+}
+"""For each family what can be chosen."""
+WEIGHTS = {
+    "clip": ("grid", "openai/clip-vit-base-patch16"),
+    "siglip2": ("grid", "google/siglip2-base-patch16-224"),
+    "dinov2": ("grid", "facebook/dinov2-base"),
+    "dinov3": ("grid", "facebook/dinov3-vitb16-pretrain-lvd1689m"),
+    "rt-detr": ("detector", "PekingU/rtdetr_v2_r50vd"),
+    "owlv2": ("detector", "google/owlv2-base-patch16-ensemble"),
+    "grounding-dino": ("detector", "IDEA-Research/grounding-dino-base"),
+}
+"""Short names: a family, and the weights on the hub that are taken where none are named."""
+
+
+def open_extractor(name: str, *, weights: str | Path | None = None, device: str = "cpu", **choices: Any) -> Extractor:
+    """An extractor by its name.
+
+    Args:
+        name: A family (scenes, grid, detector) or a short name of `WEIGHTS`.
+        weights: A folder or a name on the Hugging Face hub; families with networks need it.
+        device: Where a network computes.
+        **choices: Of the family: cells for grid; regions, overlap, prompt, features_from for detector.
+
+    Raises:
+        SettingsError: Where there is no such extractor, it lacks weights, or it has no such choice.
+        DataError: Where the weights can't be used.
+    """
+    family, usual = WEIGHTS.get(name, (name, None))
+    place = usual if weights is None else str(weights)
+    if family not in FAMILIES:
+        raise SettingsError(f"there is no extractor {name!r}; expected one of {', '.join((*FAMILIES, *WEIGHTS))}.")
+    unknown = [choice for choice in choices if choice not in CHOICES[family]]
+    if unknown or (family == "scenes" and weights is not None):
+        own = ", ".join(CHOICES[family]) or "no choices and no weights"
+        raise SettingsError(f"the extractor {name} has no {(*unknown, 'weights')[0]}; it has {own}.")
+    if family != "scenes" and place is None:
+        raise SettingsError(
+            f"the extractor {name} needs weights: a folder of a network for transformers, or its name on the hub."
+        )
+    # Imported only now: torch takes seconds to load, and processes that draw or decode do without.
+    match family:
+        case "grid":
+            from tshsr.features.grid import GridExtractor
+
+            return GridExtractor(str(place), device=device, **choices)
+        case "detector":
+            from tshsr.features.detector import DetectorExtractor
+
+            return DetectorExtractor(str(place), device=device, **choices)
+        case _:
+            from tshsr.features.scenes import ScenesExtractor
+
+            return ScenesExtractor()
+
+
+def rebuild_extractor(name: str, settings: Mapping[str, Any], *, device: str = "cpu") -> Extractor:
+    """The extractor that made a store, from its manifest.
+
+    Args:
+        name: `Manifest.extractor`.
+        settings: `Manifest.settings`.
+        device: Where a network computes.
+
+    Raises:
+        DataError: Where another tool made the features, or the weights are gone or have changed.
+        SettingsError: Where transformers is not installed.
+    """
+    if name == EXTRACTOR:
+        return open_extractor("scenes")
+    family = settings.get("family")
+    if family not in FAMILIES:
+        raise DataError(
+            f"features of {name!r} were made by another tool, which can't be run here on a new picture; "
+            "make the store with tshsr features to search with pictures."
+        )
+    choices = {choice: settings[choice] for choice in CHOICES[family] if choice in settings}
+    extractor = open_extractor(family, weights=settings.get("weights"), device=device, **choices)
+    if extractor.name != name:
+        raise DataError(
+            f"{settings.get('weights')} now gives features of {extractor.name!r}; the store has those of {name!r}. "
+            "Bring back the weights that it was made with."
+        )
+    return extractor

@@ -1,0 +1,79 @@
+"""Captions for one's own pictures: lines of a text file, or Karpathy's JSON, matched with the files of a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from tshsr.data.captions import read_lines
+from tshsr.data.karpathy import read_images
+from tshsr.errors import DataError
+from tshsr.features.folder import PictureFile
+
+SPLITS = ("train", "dev", "test")
+
+
+@dataclass(frozen=True)
+class PictureCaption:
+    """A caption of a picture file: its path in the folder, the text, and train, dev or test."""
+
+    file: str
+    text: str
+    split: str
+
+
+def read_picture_captions(path: Path, files: Sequence[PictureFile]) -> list[PictureCaption]:
+    """The captions of a folder's pictures; those of files that are not in the folder are left out.
+
+    Args:
+        path: Karpathy's JSON; or a text file with a line a caption: picture, tab, caption, and where it is wished tab
+            and train, dev or test. Without, one picture in ten is for dev and one for test, by their names.
+        files: Of the folder. A picture is named by its path in it, or by its file's name where that is unique.
+
+    Raises:
+        DataError: Where the file can't be read, a line is not so, or no picture is in the folder.
+    """
+    told = _of_json(path) if path.suffix == ".json" else _of_lines(path)
+    by_name: dict[str, str | None] = {}
+    for one in files:
+        name = PurePosixPath(one.file).name
+        by_name[name] = None if name in by_name else one.file
+    by_name |= {one.file: one.file for one in files}
+    found = [(file, caption) for caption in told if (file := by_name.get(caption.file)) is not None]
+    if not found:
+        raise DataError(
+            f"{path}: none of its {len(told)} captions names a picture of the folder; the first names "
+            f"{told[0].file!r}, the folder has {files[0].file!r}."
+        )
+    return [PictureCaption(file, caption.text, caption.split or split_of(file)) for file, caption in found]
+
+
+def split_of(file: str) -> str:
+    """train, dev or test by a picture's name alone, so that it stays where it is when others come."""
+    place = int(hashlib.sha256(file.encode()).hexdigest(), 16) % 10
+    return {0: "dev", 1: "test"}.get(place, "train")
+
+
+def _of_json(path: Path) -> list[PictureCaption]:
+    return [
+        PictureCaption(f"{image.folder}/{image.file}" if image.folder else image.file, text, image.split)
+        for image in read_images(path)
+        for text in image.captions
+    ]
+
+
+def _of_lines(path: Path) -> list[PictureCaption]:
+    captions = []
+    for number, line in enumerate(read_lines(path), start=1):
+        file, *rest = (part.strip() for part in line.split("\t"))
+        if len(rest) not in (1, 2) or not all((file, *rest)) or (len(rest) == 2 and rest[1] not in SPLITS):
+            raise DataError(
+                f"{path}:{number}: {line[:80]!r}; expected picture, tab, caption, and if wished tab and train, dev or "
+                "test."
+            )
+        # Flickr8k and Flickr30K number the captions of a picture: picture.jpg#0.
+        captions.append(PictureCaption(re.sub(r"#\d+$", "", file), rest[0], rest[1] if len(rest) == 2 else ""))
+    return captions

@@ -1,0 +1,143 @@
+"""Many files at once through `prepare`: in threads or processes, in order, never more than a few ahead."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from tshsr.errors import PictureError
+from tshsr.features.pictures import MAX_PIXELS, read_picture
+
+Prepare = Callable[[Image.Image], Any]
+AHEAD = 4
+"""Files a worker that are read before they are asked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """A file that was read.
+
+    Attributes:
+        width: Of the upright picture, in pixels; 0 where there is none.
+        height: Of the upright picture, in pixels; 0 where there is none.
+        prepared: What `prepare` made of it.
+        problem: Why there is none; empty where there is one.
+    """
+
+    width: int = 0
+    height: int = 0
+    prepared: Any = None
+    problem: str = ""
+
+
+def decode(path: Path, prepare: Prepare, max_pixels: int = MAX_PIXELS) -> Decoded:
+    """Read and prepare one file."""
+    try:
+        picture = read_picture(path, max_pixels=max_pixels)
+        return Decoded(*picture.size, prepare(picture))
+    except PictureError as error:
+        return Decoded(problem=str(error).removeprefix(f"{path} "))
+    except MemoryError:
+        return Decoded(problem="does not fit into the memory that is left; shrink it.")
+
+
+def decode_all(
+    paths: Iterable[Path], prepare: Prepare, *, workers: int, processes: bool
+) -> Generator[Decoded, None, None]:
+    """Read and prepare files; the answers come in the order of the files.
+
+    A file that kills its process (a decoder that crashes, a picture that fills the memory) is named as the others are,
+    and a process that dies takes no other file with it.
+
+    Args:
+        paths: The files.
+        prepare: What is done with each picture; for processes it must be picklable.
+        workers: How many at a time.
+        processes: Whether in processes; else in threads.
+    """
+    waiting: deque[tuple[Path, Future[Decoded]]] = deque()
+    with _Pool(workers, processes=processes) as pool:
+        left = iter(paths)
+        while True:
+            while len(waiting) < AHEAD * workers and (path := next(left, None)) is not None:
+                waiting.append((path, pool.submit(path, prepare)))
+            if not waiting:
+                return
+            path, answer = waiting.popleft()
+            try:
+                yield answer.result()
+            except BrokenProcessPool:
+                yield _alone(path, prepare)
+                pool.renew()
+                again = [one for one, _ in waiting]
+                waiting = deque((one, pool.submit(one, prepare)) for one in again)
+
+
+def _alone(path: Path, prepare: Prepare) -> Decoded:
+    """Read and prepare one file in a process of its own, whose end is noticed."""
+    with _Pool(1, processes=True) as pool:
+        try:
+            return pool.submit(path, prepare).result()
+        except BrokenProcessPool:
+            return Decoded(problem="ended the process that read it: damaged, or too large for the memory.")
+
+
+class _Pool:
+    """An executor that can be put in place of a broken one; its end does not wait for what nobody wants any more."""
+
+    def __init__(self, workers: int, *, processes: bool) -> None:
+        self.workers, self.processes = workers, processes
+        self.executor = self._start()
+
+    def _start(self) -> Executor:
+        if not self.processes:
+            return ThreadPoolExecutor(self.workers)
+        # Spawned, not forked: a fork would copy the locks of torch's threads.
+        context = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(self.workers, mp_context=context, initializer=become_worker)
+
+    def submit(self, path: Path, prepare: Prepare) -> Future[Decoded]:
+        """Begin with one file."""
+        try:
+            return self.executor.submit(decode, path, prepare)
+        except BrokenProcessPool:  # it broke while files were handed in; whoever did it is found when it is asked for
+            broken: Future[Decoded] = Future()
+            broken.set_exception(BrokenProcessPool())
+            return broken
+
+    def renew(self) -> None:
+        """A new executor in place of a broken one."""
+        self.executor.shutdown(wait=False, cancel_futures=True)
+        self.executor = self._start()
+
+    def __enter__(self) -> _Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.executor.shutdown(wait=True, cancel_futures=True)
+
+
+def become_worker() -> None:
+    """A process that reads pictures: silent, deaf to Ctrl-C (the first process ends it), and gone with the first."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.filterwarnings("ignore", module="PIL")
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

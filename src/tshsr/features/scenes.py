@@ -1,0 +1,66 @@
+"""The extractor that needs no network and no weights: boxes of things, and numbers from their pixels.
+
+It gives what networks that were trained on the built-in scenes expect (`scenes-pixels-1`): twelve regions, which are
+the whole picture, the things that `proposals` finds, and windows that match none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from tshsr.data.scenes.descriptor import CONTEXT, CROP, EXTRACTOR, FEATURES, describe
+from tshsr.data.scenes.regions import MATCH, REGIONS, intersection_over_union, window
+from tshsr.data.scenes.world import SIDE
+from tshsr.features.extractor import WHOLE, PictureRegions
+from tshsr.features.proposals import propose_boxes
+
+WINDOWS = 2
+"""At least so many of the regions are windows: the networks have seen no picture without."""
+
+
+class ScenesExtractor:
+    """Regions of drawn pictures: coloured shapes, clip art, icons, diagrams."""
+
+    name = EXTRACTOR
+    feature_dim = FEATURES
+    regions = REGIONS
+    in_processes = True
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """JSON values, enough to build the extractor again."""
+        return {"family": "scenes", "crop": CROP, "context": CONTEXT}
+
+    def prepare(self, picture: Image.Image) -> PictureRegions:
+        """The regions of an RGB picture; nothing is left to compute."""
+        boxes = region_boxes(picture)
+        return PictureRegions(describe(picture, boxes), boxes)
+
+    def compute(self, prepared: Sequence[PictureRegions]) -> list[PictureRegions]:
+        """What `prepare` gave."""
+        return list(prepared)
+
+    def extract(self, pictures: Sequence[Image.Image]) -> list[PictureRegions]:
+        """The regions of RGB pictures."""
+        return [self.prepare(picture) for picture in pictures]
+
+
+def region_boxes(picture: Image.Image) -> np.ndarray:
+    """The whole, then things, then windows: float32, REGIONS x 4, fractions of the picture."""
+    things = propose_boxes(picture, REGIONS - 1 - WINDOWS)
+    boxes = np.concatenate([np.array([WHOLE], np.float32), things, windows()])
+    matches = intersection_over_union(boxes, things) >= MATCH
+    kept = np.flatnonzero((np.arange(len(boxes)) <= len(things)) | ~matches.any(axis=1))
+    return boxes[kept[:REGIONS]]
+
+
+@cache
+def windows() -> np.ndarray:
+    """Boxes (float32, many x 4) anywhere, of every size that a distractor has in the scenes; always the same ones."""
+    rng = np.random.default_rng(0)
+    return (np.array([window(rng) for _ in range(10 * REGIONS)]) / SIDE).astype(np.float32)

@@ -1,0 +1,60 @@
+"""Captions for one's own pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.data_files import write_karpathy
+from tshsr.errors import DataError
+from tshsr.features.captions import PictureCaption, read_picture_captions, split_of
+from tshsr.features.folder import PictureFile
+
+FILES = [PictureFile(name, name, 1, 1) for name in ("a/one.jpg", "b/one.jpg", "two.jpg", "picture0.jpg")]
+
+
+def read(tmp_path: Path, text: str) -> list[PictureCaption]:
+    path = tmp_path / "captions.txt"
+    path.write_text(text, encoding="utf-8")
+    return read_picture_captions(path, FILES)
+
+
+def test_lines_name_a_picture_a_caption_and_a_split(tmp_path: Path) -> None:
+    told = read(tmp_path, "two.jpg\ta dog\ttest\na/one.jpg\ta cat\tdev\nnowhere.jpg\tnothing\ttrain\n")
+    assert told == [PictureCaption("two.jpg", "a dog", "test"), PictureCaption("a/one.jpg", "a cat", "dev")]
+
+
+def test_numbered_captions_of_flickr_are_read_and_get_a_split_by_the_name(tmp_path: Path) -> None:
+    told = read(tmp_path, "two.jpg#0\ta dog\ntwo.jpg#1\ta brown dog\n")
+    assert [one.text for one in told] == ["a dog", "a brown dog"]
+    assert {one.split for one in told} == {split_of("two.jpg")}
+
+
+def test_a_name_that_two_folders_share_means_neither(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"none of its 1 captions names a picture of the folder; the first names 'one.jpg'"
+    ):
+        read(tmp_path, "one.jpg\ta cat\n")
+
+
+def test_splits_by_name_are_eight_to_one_to_one() -> None:
+    counts = dict.fromkeys(("train", "dev", "test"), 0)
+    for number in range(2000):
+        counts[split_of(f"{number}.jpg")] += 1
+    assert 1500 < counts["train"] < 1700
+    assert min(counts.values()) > 150
+
+
+@pytest.mark.parametrize("line", ["two.jpg a dog", "two.jpg\t", "\ta dog", "two.jpg\ta\tb\tc", "two.jpg\ta dog\tvalid"])
+def test_another_line_is_refused_with_its_number(tmp_path: Path, line: str) -> None:
+    with pytest.raises(DataError, match=r"captions.txt:2: .*; expected picture, tab, caption"):
+        read(tmp_path, f"two.jpg\ta dog\n{line}\n")
+
+
+def test_karpathys_json_is_read_with_its_splits(tmp_path: Path) -> None:
+    path = write_karpathy(tmp_path, ["test", "train"], [2, 1])
+    assert read_picture_captions(path, FILES) == [
+        PictureCaption("picture0.jpg", "Image 0 caption 0.", "test"),
+        PictureCaption("picture0.jpg", "Image 0 caption 1.", "test"),
+    ]
