@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 
 from benchmarks.entries import ENTRIES, Entry
 from benchmarks.tables import RESULTS
 from tshsr.allocator import keep_freed_memory
-from tshsr.config import RunConfig
+from tshsr.config import RunConfig, write_config
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import find_data, open_split
 from tshsr.data.truth import read_truth
@@ -147,7 +148,10 @@ def is_kept(task: Task, settings: Any) -> bool:
     """
     if not (task.figures.exists() and task.ranks.exists()):
         return False
-    if json.loads(task.figures.read_text(encoding="utf-8"))["settings"] != settings:
+    kept = json.loads(task.figures.read_text(encoding="utf-8"))["settings"]
+    if isinstance(kept, dict):  # a setting that has come since then was at its default
+        kept = json.loads(write_config(TypeAdapter(RunConfig).validate_python(kept)))
+    if kept != settings:
         raise DataError(f"{task.figures} is of other settings than {task.entry} has now; delete it to train anew.")
     return True
 

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from benchmarks.noise_tables import noise_table
 from benchmarks.race_tables import PARTS
 
 ROOT = Path(__file__).parent.parent
@@ -52,6 +53,8 @@ def table_of(values: dict[str, Any], part: str = "") -> str:
     """The table of a results file, told by what is in it; of several, the part that is asked for."""
     if "differences" in values:
         return PARTS[part](values)
+    if "noise" in values:
+        return noise_table(values)
     if "gemm_gflops" in values:
         return speed_table(values)
     if "steps" in values:
@@ -60,6 +63,8 @@ def table_of(values: dict[str, Any], part: str = "") -> str:
         return rerank_table(values)
     if "bytes_of_matrices" in values:
         return memory_table(values)
+    if "agreement" in values:
+        return search_table(values)
     return demo_table(values)
 
 
@@ -133,6 +138,19 @@ def memory_table(values: dict[str, Any]) -> str:
     return (
         f"{values['images']:,} images x {values['captions']:,} captions, {values['score_names']} scores of every pair "
         f"({matrices}, in files): peak memory **{peak}**, of which at most {budget} may be temporaries. {made(values)}."
+    )
+
+
+def search_table(values: dict[str, Any]) -> str:
+    """One sentence on a large index."""
+    near, all_of_it = (values["milliseconds"][kind] for kind in ("approximate", "exact"))
+    return (
+        f"{values['images']:,} pictures of {' to '.join(map(str, values['regions']))} regions, D {values['dim']}: "
+        f"built in {values['build_seconds']:,.0f} s and {values['ann_seconds']:,.0f} s for the ANN index, "
+        f"{values['bytes_with_ann'] / 2**30:.2f} GiB on disk; a search that reasons about {values['candidates']} "
+        f"candidates takes **{near['p50']:.0f} ms** (p95 {near['p95']:.0f} ms), with an exact first stage "
+        f"{all_of_it['p50']:.0f} ms (p95 {all_of_it['p95']:.0f} ms); the ten best are the same in "
+        f"{values['agreement']:.1%} of {values['queries']} queries. {made(values)}."
     )
 
 

@@ -1,4 +1,4 @@
-"""The demo: generate scenes, train, evaluate, probe, and write a report; `tshsr demo` shows it."""
+"""The demo: generate scenes, train, evaluate, probe, write a report, and index the scenes; `tshsr demo` shows it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 from tshsr.config import RunConfig
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import open_split
+from tshsr.data.manifest import read_manifest
 from tshsr.data.scenes import scenes_folder
 from tshsr.data.truth import Truth, read_truth
 from tshsr.errors import DataError
@@ -40,7 +42,9 @@ from tshsr.training import Event, FitResult, Scoring, fit
 from tshsr.training.journal import LOG
 
 RECIPE = "tshsr-scenes"
-RUN, PAGE, REPORT, MARK = "run", "report.html", "report.json", "demo.json"
+RUN, PAGE, REPORT, MARK, INDEX = "run", "report.html", "report.json", "demo.json", "index"
+SEARCH = "lancedb"
+"""The library that an index needs, which is an extra."""
 FOUND, MISSED = 2, 2
 """How many searches of either outcome the page shows in each direction."""
 
@@ -68,6 +72,7 @@ class Done:
 
     Attributes:
         folder: Where the run, `report.html` and `report.json` are.
+        index: The index of the test scenes; None where its library is not installed.
         data: The folder of the scenes.
         report: The figures on the test split.
         image: The id of a test image to try things with.
@@ -77,6 +82,7 @@ class Done:
     """
 
     folder: Path
+    index: Path | None
     data: Path
     report: Report
     image: str
@@ -104,20 +110,19 @@ def run_demo(
     """Do everything anew in a folder; what an earlier demo left there is replaced, anything else stays.
 
     Args:
-        out: Gets `run`, `report.html` and `report.json`; the two reports appear when all is done.
-        sizes: Which scenes; they are generated once and cached.
+        out: Gets `run`, `index`, `report.html` and `report.json`; the reports appear when the run is done.
+        sizes: Which scenes; they are generated once and cached (`scenes_folder` beforehand tells its progress).
         config: What to train; the recipe tshsr-scenes with the seed of the scenes without it.
         device: Where to compute.
         listen: Told which part begins, and everything that training tells.
 
     Raises:
-        DataError: Where `out/run` holds something that no demo wrote, or a folder can't be written.
+        DataError: Where `out/run` or `out/index` hold something that no demo wrote, or a folder can't be written.
         SettingsError: Where a size or setting can't be used.
         CollapseError: Where training fails.
     """
     start = time.perf_counter()
     config = config or demo_config(sizes.seed)
-    listen(Stage(f"drawing {sizes.train + sizes.dev + sizes.test:,} scenes, unless they are cached"))
     data = scenes_folder(**asdict(sizes))
     train, dev, test = (open_split(data, name) for name in ("train", "dev", "test"))
     clear(out, config, sizes)
@@ -142,7 +147,19 @@ def run_demo(
     page = make_page(report, retriever, test, truth, scores["fused"], facts, read_log(out / RUN / LOG))
     write_text(out / PAGE, render_report(page))
     report.write(out / REPORT)
-    return finished(out, data, report, test, time.perf_counter() - start)
+    index = None
+    if find_spec(SEARCH) is not None:
+        listen(Stage(f"indexing {len(test.regions):,} test scenes"))
+        index = index_scenes(out / INDEX, retriever, test, data, out / RUN)
+    return finished(out, index, data, report, test, time.perf_counter() - start)
+
+
+def index_scenes(folder: Path, retriever: Retriever, test: Split, data: Path, run: Path) -> Path:
+    """Make an index of the test scenes; returns its folder."""
+    from tshsr.index import Index  # needs an extra
+
+    Index.build(folder, retriever, test, run=run, settings=read_manifest(data).settings)
+    return folder
 
 
 def demo_config(seed: int) -> RunConfig:
@@ -161,6 +178,7 @@ def clear(out: Path, config: RunConfig, sizes: Sizes) -> None:
     there = [path.name for path in run.iterdir() if not path.name.startswith(".")] if run.is_dir() else []
     if there and MARK not in there:
         raise DataError(f"{run} holds something that no demo wrote ({there[0]}); name another folder with --out.")
+    clear_index(out / INDEX, run)
     (out / REPORT).unlink(missing_ok=True)
     (out / PAGE).unlink(missing_ok=True)
     for path in sorted(run.iterdir() if run.is_dir() else [], key=lambda path: path.name == MARK):
@@ -170,6 +188,21 @@ def clear(out: Path, config: RunConfig, sizes: Sizes) -> None:
         else:
             path.unlink()
     write_text(run / MARK, json.dumps({"recipe": config.recipe, **asdict(sizes)}) + "\n")
+
+
+def clear_index(index: Path, run: Path) -> None:
+    """Take away the index of an earlier demo.
+
+    Raises:
+        DataError: Where the folder is not one that a demo made.
+    """
+    if not index.is_dir() or not any(index.iterdir()):
+        return
+    about = index / "index.json"
+    beside = json.loads(about.read_text(encoding="utf-8")).get("beside") if about.is_file() else None
+    if beside is None or (index / beside).resolve() != run.resolve():
+        raise DataError(f"{index} holds something that no demo wrote; name another folder with --out.")
+    shutil.rmtree(index)
 
 
 def read_log(path: Path) -> list[Mapping[str, object]]:
@@ -252,11 +285,12 @@ def open_picture(split: Split, image: int) -> Image.Image:
         return opened.convert("RGB")
 
 
-def finished(out: Path, data: Path, report: Report, test: Split, seconds: float) -> Done:
+def finished(out: Path, index: Path | None, data: Path, report: Report, test: Split, seconds: float) -> Done:
     """What the demo came to, with something to try."""
     picture = test.picture(0)
     return Done(
         folder=out,
+        index=index,
         data=data,
         report=report,
         image=test.image_ids[0],

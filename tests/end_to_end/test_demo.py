@@ -13,6 +13,7 @@ from tests.command_line import Said, refused, tshsr
 from tests.whole_page import assert_whole
 from tshsr.data.scenes import make_scenes
 from tshsr.demo import Sizes, Stage, demo_config, run_demo
+from tshsr.index import Index
 from tshsr.reports import read_report
 
 SMALL = ("--train", "16", "--dev", "6", "--test", "10", "--epochs", "1", "--device", "cpu")
@@ -44,7 +45,7 @@ def demo(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, S
 
 def test_the_demo_writes_a_run_a_report_and_a_page(demo: tuple[Path, Said]) -> None:
     out, _ = demo
-    assert {path.name for path in out.iterdir()} == {"run", "report.html", "report.json"}
+    assert {path.name for path in out.iterdir()} == {"run", "index", "report.html", "report.json"}
     values = json.loads((out / "report.json").read_text())
     assert values["version"] == 1
     assert values["protocol"] == "flickr"
@@ -66,13 +67,52 @@ def test_the_demo_says_where_the_report_is_and_the_figures(demo: tuple[Path, Sai
     assert [line for line in said.err.splitlines() if line.startswith(("drawing", "training", "evaluating", "writing"))]
 
 
+def test_the_demo_tells_how_far_the_drawing_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("tshsr.data.scenes.available_cores", lambda: 1)
+    stopped = tshsr("demo", "--out", tmp_path / "demo", "--train", "1", "--dev", "0", "--test", "0", "--device", "cpu")
+    lines = stopped.err.splitlines()
+    assert lines[0] == "drawing 1 scenes, unless they are cached"
+    assert lines[1].startswith("drawing: 1 scenes in ")
+    assert stopped.code == 2, "there is nothing to choose the weights on"
+
+
 def test_every_command_that_the_demo_suggests_works(demo: tuple[Path, Said]) -> None:
     _, said = demo
     commands = [shlex.split(line)[1:] for line in said.out.splitlines() if line.startswith("  tshsr ")]
-    assert {command[0] for command in commands} == {"explain", "score", "evaluate", "data"}
+    assert {command[0] for command in commands} == {"search", "explain", "score", "evaluate", "data"}
     for command in commands:
         again = tshsr(*command)
         assert again.code == 0, again.err
+
+
+def test_the_demo_ends_with_the_command_that_serves_its_index(demo: tuple[Path, Said]) -> None:
+    out, said = demo
+    assert said.out.splitlines()[-1] == (
+        f"Search the scenes on a page: {shlex.join(['tshsr', 'serve', str(out / 'index'), '--open'])}"
+    )
+    index = Index.open(out / "index")
+    assert (len(index), index.captions) == (10, 50)
+    (best, *_) = index.search("a circle", k=3)
+    assert best.file is not None
+    assert index.extractor().name == "scenes-pixels-1"
+
+
+def test_without_its_library_the_demo_makes_no_index_and_says_how(
+    demo: tuple[Path, Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tshsr.demo.find_spec", lambda name: None)
+    said = tshsr("demo", "--out", tmp_path / "demo", *SMALL)
+    assert said.code == 0, said.err
+    assert not (tmp_path / "demo" / "index").exists()
+    assert said.out.splitlines()[-1].startswith("To search the scenes on a page: pip install 'tshsr[search,serve]'")
+
+
+def test_an_index_that_no_demo_made_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "index").mkdir()
+    (tmp_path / "index" / "notes.txt").write_text("mine")
+    assert "index holds something that no demo wrote" in refused("demo", "--out", tmp_path, *SMALL)
+    assert (tmp_path / "index" / "notes.txt").read_text() == "mine"
 
 
 def test_a_second_demo_replaces_the_first_and_nothing_else(demo: tuple[Path, Said], tmp_path: Path) -> None:

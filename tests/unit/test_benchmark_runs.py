@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import memory, speed, tables
+from benchmarks import memory, search, speed, tables
 from tshsr.bench import machine
 from tshsr.bench.speed import Workload
 
@@ -20,7 +20,7 @@ PROVENANCE = {"command", "commit", "hardware", "versions", "time"}
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where results go, instead of into the checkout."""
-    for module in (memory, speed, tables):
+    for module in (memory, search, speed, tables):
         monkeypatch.setattr(module, "RESULTS", tmp_path)
     monkeypatch.setattr(speed, "update_readme", lambda: None)
     return tmp_path
@@ -63,3 +63,13 @@ def test_the_memory_benchmark_scores_and_evaluates_every_pair(results: Path, mon
     assert (values["images"], values["captions"], values["score_names"]) == (12, 60, 7)
     assert values["bytes_of_matrices"] == 4 * 12 * 60 * 7
     assert 0 < values["bytes_before"] <= values["peak_bytes_scoring"] <= values["peak_bytes"]
+
+
+def test_the_search_benchmark_asks_in_both_ways(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("--images", "300", "--queries", "5", "--dim", "16", "--features", "8", "--similarity-dim", "8")
+    values = written(search, results, "search.json", monkeypatch, *arguments)
+    assert (values["images"], values["queries"], values["candidates"]) == (300, 5, 100)
+    assert values["bytes_with_ann"] > values["bytes"] > values["bytes_of_encodings"] > 300 * 10 * 16 * 2
+    assert values["agreement"] == 1.0, "one part, and every query looks into it"
+    assert set(values["milliseconds"]) == {"approximate", "approximate_first_stage", "exact"}
+    assert all(0 < each["p50"] <= each["p95"] for each in values["milliseconds"].values())

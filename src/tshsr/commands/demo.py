@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,16 +17,19 @@ from tshsr.commands.screen import Screen
 from tshsr.commands.tables import show_report
 from tshsr.commands.watching import watching
 from tshsr.data.layouts import SCENES
+from tshsr.data.scenes import scenes_folder
 from tshsr.demo import PAGE, REPORT, RUN, Done, Sizes, Stage, demo_config, run_demo
 from tshsr.training import Event
+
+QUERY = "a small red circle"
 
 
 @dataclass(frozen=True)
 class Demo:
-    """Generate scenes, train, evaluate on unseen scenes, and write a report as a page that needs no network."""
+    """Generate scenes, train, evaluate on unseen scenes, write a report as a page, and index them for a search."""
 
     out: Path = Path("demo")
-    """Folder for the run, report.html and report.json; an earlier demo in it is replaced."""
+    """Folder for the run, its index, report.html and report.json; an earlier demo in it is replaced."""
     train: int = 3000
     """Scenes to train on, each with five captions."""
     dev: int = 500
@@ -51,6 +54,9 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     if wanted.epochs is not None:
         config = replace(config, training=replace(config.training, epochs=wanted.epochs))
     device = choose_device(wanted.device)
+    screen.note(f"drawing {sizes.train + sizes.dev + sizes.test:,} scenes, unless they are cached")
+    with screen.progress(quiet=wanted.quiet) as begin:
+        scenes_folder(**asdict(sizes), progress=begin("drawing", "scenes"))
     with watching(screen, config.training.epochs, quiet=wanted.quiet) as watch:
 
         def listen(event: Event | Stage) -> None:
@@ -67,6 +73,10 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     screen.say("\nWhat to try next:")
     for line in suggestions(done, sizes):
         screen.say(f"  {line}")
+    if done.index is None:
+        screen.say("\nTo search the scenes on a page: pip install 'tshsr[search,serve]', and run the demo again.")
+    else:
+        screen.say(f"\nSearch the scenes on a page: {shlex.join(['tshsr', 'serve', str(done.index), '--open'])}")
 
 
 def suggestions(done: Done, sizes: Sizes) -> list[str]:
@@ -74,9 +84,11 @@ def suggestions(done: Done, sizes: Sizes) -> list[str]:
     run, data = str(done.folder / RUN), SCENES if sizes == Sizes() else str(done.data)
     pair = ["--image", done.image, "--text", done.caption]
     page = str(done.folder / "explanation.html")
+    found = [] if done.index is None else [["tshsr", "search", str(done.index), QUERY]]
     commands = [
+        *found,
         ["tshsr", "explain", run, "--data", data, *pair, "--out", page],
-        ["tshsr", "score", run, "--image", str(done.picture), "--text", "a small red circle"],
+        ["tshsr", "score", run, "--image", str(done.picture), "--text", QUERY],
         ["tshsr", "evaluate", run, "--data", data, "--split", "dev"],
         ["tshsr", "data", "info", data],
     ]

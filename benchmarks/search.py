@@ -1,0 +1,206 @@
+"""An index of 100,000 pictures, into `benchmarks/results/search.json`: building, size, latency, what ANN misses.
+
+    python -m benchmarks.search
+
+Pictures of 10 to 36 regions with random features (those of one picture lie around a centre of its own) go through an
+untrained network. The same queries are asked with the exact first stage and then with the approximate one; both reason
+about the same number of candidates. Nothing in random vectors lies near anything else, so this is the hard case for an
+approximate search: trained encodings have neighbourhoods, and need to look at less.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+
+from benchmarks.tables import RESULTS
+from tshsr.allocator import keep_freed_memory
+from tshsr.config import EncoderConfig, RunConfig, TshsrConfig
+from tshsr.data.dataset import Split
+from tshsr.data.regions import RegionFeatures
+from tshsr.data.tokens import Tokenizer
+from tshsr.files import write_text
+from tshsr.index import Index, approximate
+from tshsr.index.searching import CANDIDATES
+from tshsr.models import build_matcher
+from tshsr.provenance import provenance
+from tshsr.retriever import Retriever
+
+LOG = logging.getLogger("benchmarks.search")
+FEWEST, MOST, BLOCK = 10, 36, 1024
+WORDS = tuple(f"word{number}" for number in range(5000))
+WARM = 3
+"""Queries before the clock is looked at."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """What to measure."""
+
+    images: int = 100_000
+    """Pictures."""
+    queries: int = 200
+    """Sentences to search for."""
+    dim: int = 128
+    """Width of the joint space."""
+    similarity_dim: int = 64
+    """Width of a similarity vector."""
+    features: int = 64
+    """Width of a region's features."""
+    candidates: int = CANDIDATES
+    """How many pictures the network reasons about."""
+    folder: Path | None = None
+    """Where the features and the index are kept while it runs; a temporary folder without it."""
+
+
+def main() -> None:
+    """Build, search in both ways, and write what it took."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    keep_freed_memory()
+    wanted = tyro.cli(Search, description=__doc__)
+    with tempfile.TemporaryDirectory(dir=wanted.folder) as folder:
+        values: dict[str, Any] = {"command": " ".join(["python -m benchmarks.search", *sys.argv[1:]]), **provenance()}
+        values |= {name: value for name, value in asdict(wanted).items() if name != "folder"}
+        values |= {"regions": [FEWEST, MOST], "threads": torch.get_num_threads(), **measure(wanted, Path(folder))}
+    write_text(RESULTS / "search.json", json.dumps(values, indent=2) + "\n")
+    LOG.info("the same 10 best in %.1f %% of the queries", 100 * values["agreement"])
+
+
+def measure(wanted: Search, folder: Path) -> dict[str, Any]:
+    """All figures."""
+    retriever, split = untrained(wanted), random_split(wanted, folder)
+    queries = sentences(wanted.queries + WARM)
+    enough = approximate.FROM
+    approximate.FROM = sys.maxsize  # exact at first
+    start = time.perf_counter()
+    index = Index.build(folder / "index", retriever, split)
+    built, size = time.perf_counter() - start, bytes_of(folder / "index")
+    LOG.info("built in %.0f s, %.2f GiB", built, size / 2**30)
+    index.candidates = wanted.candidates
+    exact, exact_seconds = asked(index, queries)
+    approximate.FROM = min(enough, len(index))
+    start = time.perf_counter()
+    index.add(split)  # nothing new: only the ANN index is made
+    indexed = time.perf_counter() - start
+    found, seconds = asked(index, queries)
+    vectors = [retriever.encode_captions(query).pooled[0] for query in queries]
+    table = index._pictures.snapshot()
+    first = timed([partial(table.nearest, vector, wanted.candidates, None) for vector in vectors])
+    return {
+        "build_seconds": built,
+        "pictures_per_second": len(index) / built,
+        "ann_seconds": indexed,
+        "probes": index.about.probes["pictures"],
+        "parts": max(1, len(index) // approximate.PART),
+        "bytes": size,
+        "bytes_with_ann": bytes_of(folder / "index"),
+        "bytes_of_encodings": encoded_bytes(split, wanted.dim),
+        "milliseconds": {
+            "approximate": quantiles(seconds),
+            "approximate_first_stage": quantiles(first),
+            "exact": quantiles(exact_seconds),
+        },
+        "agreement": float(np.mean([set(a) == set(b) for a, b in zip(found, exact, strict=True)])),
+        "overlap": float(np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found, exact, strict=True)])),
+    }
+
+
+def untrained(wanted: Search) -> Retriever:
+    """A network with the weights that training would begin with."""
+    torch.manual_seed(0)
+    tokenizer = Tokenizer.build([" ".join(WORDS)], 1)
+    encoder = EncoderConfig(dim=wanted.dim, feature_dim=wanted.features, vocabulary=len(tokenizer))
+    config = RunConfig(
+        recipe="random", model=TshsrConfig(encoder=encoder, similarity_dim=wanted.similarity_dim), extractor="random"
+    )
+    return Retriever(build_matcher(config.model), tokenizer, config, "untrained")
+
+
+def random_split(wanted: Search, folder: Path) -> Split:
+    """Pictures without captions, their features in a file."""
+    dice = np.random.default_rng(0)
+    shape = (wanted.images, MOST, wanted.features)
+    path = folder / "features.npy"
+    features = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+    for start in range(0, wanted.images, BLOCK):
+        some = features[start : start + BLOCK]
+        centres = dice.standard_normal((len(some), 1, wanted.features), np.float32)
+        some[:] = centres + dice.standard_normal(some.shape, np.float32)
+    features.flush()
+    del features
+    mask = np.arange(MOST) < dice.integers(FEWEST, MOST + 1, (wanted.images, 1))
+    return Split(
+        data="random",
+        name="all",
+        regions=RegionFeatures.open(path, mask=mask, boxes=random_boxes(dice, mask)),
+        captions=(),
+        image_of_caption=np.empty(0, np.int64),
+        image_ids=tuple(f"picture-{number}" for number in range(wanted.images)),
+        extractor="random",
+    )
+
+
+def random_boxes(dice: np.random.Generator, mask: np.ndarray) -> np.ndarray:
+    """A box for each region."""
+    corners = dice.random((*mask.shape, 2, 2), dtype=np.float32)
+    return np.sort(corners, axis=2).reshape(*mask.shape, 4)
+
+
+def sentences(count: int) -> list[str]:
+    """Sentences of 4 to 16 words."""
+    dice = np.random.default_rng(1)
+    return [" ".join(dice.choice(WORDS, dice.integers(4, 17))) for _ in range(count)]
+
+
+def asked(index: Index, queries: Sequence[str]) -> tuple[list[list[str]], list[float]]:
+    """The ids of the ten best pictures of each query, and the seconds that each took, without the first few."""
+    found: list[list[str]] = []
+
+    def ask(query: str) -> None:
+        found.append([result.id for result in index.search(query)])
+
+    seconds = timed([partial(ask, query) for query in queries])
+    return found[WARM:], seconds
+
+
+def timed(questions: Sequence[Callable[[], object]]) -> list[float]:
+    """Seconds of each, without the first few."""
+    seconds = []
+    for question in questions:
+        start = time.perf_counter()
+        question()
+        seconds.append(time.perf_counter() - start)
+    return seconds[WARM:]
+
+
+def quantiles(seconds: Sequence[float]) -> dict[str, float]:
+    """Median and 95th percentile in milliseconds."""
+    return {"p50": 1000 * float(np.median(seconds)), "p95": 1000 * float(np.quantile(seconds, 0.95))}
+
+
+def encoded_bytes(split: Split, dim: int) -> int:
+    """Regions in 16 bits and pooled vectors in 32, and nothing else."""
+    images = len(split.regions)
+    regions = images * MOST if split.regions.mask is None else int(split.regions.mask.sum())
+    return 2 * regions * dim + 4 * images * dim
+
+
+def bytes_of(folder: Path) -> int:
+    """What a folder takes on the disk."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""`tshsr index`: a collection that can be searched, made, grown, mended and thinned out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from tshsr.commands.choices import load_retriever
+from tshsr.commands.parsing import Flag, Folder, Name, OptionalPath, parse
+from tshsr.commands.screen import Screen
+from tshsr.data.dataset import Split
+from tshsr.data.layouts import find_data, layout_of, open_split, splits_of
+from tshsr.data.manifest import read_manifest
+from tshsr.data.store import EVERYTHING
+from tshsr.errors import DataError, SettingsError
+from tshsr.index import Index
+from tshsr.index.building import Added
+from tshsr.index.metadata import read_metadata
+from tshsr.retriever import Retriever
+
+EXAMPLE = "tshsr index runs/first --data DIR --out INDEX"
+
+
+@dataclass(frozen=True)
+class IndexCommand:
+    """Make an index of pictures and captions for tshsr search, or go on with one: what is in it already stays.
+
+    A run that was interrupted goes on where it was. Readers may search meanwhile.
+    """
+
+    run: Annotated[Positional[str], arg(metavar="RUN")]
+    """The run that encodes them: a folder, or owner/name on the Hugging Face hub."""
+    out: Annotated[Path, arg(metavar="INDEX")]
+    """Folder of the index."""
+    data: Folder = None
+    """What to add: a folder of data, or the word scenes."""
+    split: str = EVERYTHING
+    """Which split of the data; all takes every picture."""
+    pictures: OptionalPath = None
+    """Folder of the picture files; without it the one beside the data, if any."""
+    metadata: OptionalPath = None
+    """Facts for --where: CSV with a heading, or JSON lines, with a column id or file that names the picture."""
+    captions: Annotated[bool, arg(help_behavior_hint="")] = True
+    """Index captions too, so that sentences can be found for a picture."""
+    replace: Flag = False
+    """Encode anew what is in the index already."""
+    delete: Annotated[tuple[str, ...], arg(metavar="ID ...", help_behavior_hint="")] = ()
+    """Take these pictures, and their captions, out."""
+    device: Name = None
+    """cpu, cuda or mps; the best one here without it."""
+    quiet: Flag = False
+    """Show no progress, neither a bar nor lines."""
+
+
+def main(arguments: Sequence[str], screen: Screen) -> None:
+    """Make or change an index.
+
+    Raises:
+        SettingsError: Where there is nothing to do.
+    """
+    wanted = parse(IndexCommand, "tshsr index", arguments, example=EXAMPLE)
+    if wanted.data is None and not wanted.delete:
+        raise SettingsError(
+            f"expected something to add, --data DIR, or to take out, --delete ID; for example: {EXAMPLE}."
+        )
+    retriever = load_retriever(wanted.run, wanted.device)
+    if wanted.data is None:
+        index = Index(wanted.out, retriever)
+        index.delete(wanted.delete)
+    else:
+        splits = open_all(wanted.data, wanted.split)
+        retriever.check_extractor(splits[0].extractor)
+        index = prepared(wanted, retriever, splits[0])
+        index.delete(wanted.delete)
+        for split, added in add_all(wanted, index, splits, screen):
+            screen.say(f"{split.data}, split {split.name}: {told(added)}.")
+    if wanted.delete:
+        screen.say(f"{len(wanted.delete):,} pictures taken out.")
+    screen.say(f"{wanted.out} holds {len(index):,} pictures and {index.captions:,} captions.")
+
+
+def open_all(data: str, split: str) -> list[Split]:
+    """The wanted split; for `all` in a layout without such a split every one.
+
+    Raises:
+        DataError: Where two splits share an id: one would hide the other.
+    """
+    place = find_data(data)
+    if split != EVERYTHING or layout_of(place) == "store":
+        return [open_split(data, split)]
+    splits = [open_split(data, name) for name in splits_of(data)]
+    seen: dict[str, str] = {}
+    for one in splits:
+        for name in one.image_ids:
+            if seen.setdefault(name, one.name) != one.name:
+                raise DataError(
+                    f"{data}: the splits {seen[name]} and {one.name} both have a picture {name!r}; "
+                    "index one split with --split, the others into folders of their own."
+                )
+    return splits
+
+
+def prepared(wanted: IndexCommand, retriever: Retriever, split: Split) -> Index:
+    """The index, empty or as it is."""
+    return Index.create(
+        wanted.out, retriever, extractor=split.extractor, settings=settings_of(wanted.data or ""), run=wanted.run
+    )
+
+
+def settings_of(data: str) -> Mapping[str, Any]:
+    """How the features were made, where a feature store says it."""
+    place = find_data(data)
+    return read_manifest(place).settings if layout_of(place) == "store" else {}
+
+
+def add_all(wanted: IndexCommand, index: Index, splits: Sequence[Split], screen: Screen) -> list[tuple[Split, Added]]:
+    """Add the splits one after another."""
+    metadata = None if wanted.metadata is None else read_metadata(wanted.metadata)
+    done = []
+    with screen.progress(quiet=wanted.quiet) as begin:
+        for split in splits:
+            added = index.add(
+                split,
+                pictures=wanted.pictures,
+                metadata=metadata,
+                captions=wanted.captions,
+                replace=wanted.replace,
+                begin=begin,
+            )
+            done.append((split, added))
+    return done
+
+
+def told(added: Added) -> str:
+    """What came of adding a split."""
+    parts = [f"{added.new:,} pictures added"]
+    if added.replaced:
+        parts.append(f"{added.replaced:,} encoded anew")
+    if added.kept:
+        parts.append(f"{added.kept:,} were there already")
+    return f"{', '.join(parts)}; {added.captions:,} captions written"

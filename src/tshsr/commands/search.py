@@ -1,0 +1,194 @@
+"""`tshsr search`: pictures for a sentence, or sentences for a picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from tshsr.commands.choices import choose_device
+from tshsr.commands.options import listed
+from tshsr.commands.parsing import File, Name, OptionalPath, parse
+from tshsr.commands.screen import Screen
+from tshsr.errors import PictureError, SettingsError
+from tshsr.explain import Explanation, explain_pair
+from tshsr.features import read_picture
+from tshsr.files import write_text
+from tshsr.index import CaptionResult, Index, Result, WordBoxes
+from tshsr.render import render_explanations
+from tshsr.retriever import as_batch
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+EXAMPLE = 'tshsr search INDEX "a red circle" -k 5'
+
+
+@dataclass(frozen=True)
+class Search:
+    """Find pictures for a sentence, with the places that answer to its words; with --image, sentences for a picture."""
+
+    index: Annotated[Positional[Path], arg(metavar="INDEX")]
+    """Folder that tshsr index made."""
+    query: Annotated[Positional[str], arg(metavar='["QUERY"]', help_behavior_hint="")] = ""
+    """The sentence, in quotes."""
+    k: Annotated[int, arg(aliases=("-k",))] = 10
+    """How many results."""
+    image: OptionalPath = None
+    """A picture file: find sentences for it."""
+    where: Annotated[str | None, arg(metavar="CONDITION", help_behavior_hint="")] = None
+    """Only pictures whose metadata meet it, as in "year > 2010 AND place = 'Oslo'"."""
+    candidates: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
+    """How many of the best by v·t the network reasons about; 100 without it."""
+    json: File = None
+    """Write the results to this file; - writes them to stdout, in place of the table."""
+    explain: OptionalPath = None
+    """Write a page that explains each result: one file that needs no network."""
+    run: Name = None
+    """Where the run is now; without it where it was when the index was made."""
+    device: Name = None
+    """cpu, cuda or mps; the best one here without it."""
+
+
+def main(arguments: Sequence[str], screen: Screen) -> None:
+    """Search."""
+    wanted = parse(Search, "tshsr search", arguments, example=EXAMPLE)
+    check(wanted)
+    index = Index.open(wanted.index, run=wanted.run, device=choose_device(wanted.device))
+    if index.about.unfinished is not None:
+        screen.note(
+            f"{index.about.unfinished} is being added, or was when tshsr index was interrupted: not all of it is here."
+        )
+    if wanted.candidates is not None:
+        index.candidates = wanted.candidates
+    if wanted.image is None:
+        by_text(wanted, index, screen)
+    else:
+        by_picture(wanted, wanted.image, index, screen)
+
+
+def check(wanted: Search) -> None:
+    """Refuse options that do not go together.
+
+    Raises:
+        SettingsError: Names them.
+    """
+    if wanted.image is None and not wanted.query.strip():
+        raise SettingsError(f"expected a sentence to search for, or --image FILE; for example: {EXAMPLE}.")
+    if wanted.image is not None and wanted.query:
+        raise SettingsError("a search has one query: give the sentence or --image FILE, not both.")
+    if wanted.image is not None and wanted.where is not None:
+        raise SettingsError("--where is about pictures, and --image FILE finds sentences; leave one of them out.")
+    for name, number in (("-k", wanted.k), ("--candidates", wanted.candidates)):
+        if number is not None and number < 1:
+            raise SettingsError(f"{name} is {number}; expected at least 1.")
+
+
+def by_text(wanted: Search, index: Index, screen: Screen) -> None:
+    """Pictures for a sentence."""
+    unknown = index.unknown_words(wanted.query)
+    if unknown:
+        screen.note(f"{index.retriever.name} has not learned {listed(unknown, 'and')}; no place will answer to it.")
+    results = index.search(wanted.query, wanted.k, where=wanted.where)
+    if wanted.explain is not None and results:
+        explanations = [index.explain(wanted.query, result.id) for result in results]
+        write_page(wanted.explain, explanations, [opened(index.picture_file(result.id)) for result in results])
+    if wanted.json is not None:
+        values = {"query": wanted.query, "results": [as_json(result) for result in results]}
+        screen.json(json.dumps(values, ensure_ascii=False, default=str), wanted.json)
+    if wanted.json != "-":
+        if results:
+            show_pictures(screen, results)
+        finish(wanted, screen, found=bool(results))
+
+
+def by_picture(wanted: Search, file: Path, index: Index, screen: Screen) -> None:
+    """Sentences for a picture.
+
+    Raises:
+        SettingsError: Where the index has no captions.
+    """
+    picture = read_picture(file)
+    if not index.captions:
+        raise SettingsError(f"{wanted.index} holds no captions; index some, without --no-captions.")
+    regions = index.extractor().extract([picture])[0]
+    results = index.search_picture(regions, wanted.k)
+    if wanted.explain is not None and results:
+        batch = as_batch(regions.features, regions.boxes)
+        explanations = [explain_pair(index.retriever, batch, result.caption) for result in results]
+        write_page(wanted.explain, explanations, [picture] * len(results))
+    if wanted.json is not None:
+        values = {"image": str(file), "results": [asdict(result) for result in results]}
+        screen.json(json.dumps(values, ensure_ascii=False), wanted.json)
+    if wanted.json != "-":
+        if results:
+            show_captions(screen, results)
+        finish(wanted, screen, found=bool(results))
+
+
+def finish(wanted: Search, screen: Screen, *, found: bool) -> None:
+    """What to say under a table."""
+    if not found:
+        screen.say("Nothing was found: the index holds nothing that meets the query.")
+    elif wanted.explain is not None:
+        screen.say(f"Open {wanted.explain} to see why.")
+
+
+def as_json(result: Result) -> Mapping[str, Any]:
+    """A result for programs."""
+    words = [{"word": word.word, "boxes": [list(box) for box in word.boxes]} for word in result.words]
+    more = {"metadata": result.metadata} if result.metadata else {}
+    return {"id": result.id, "file": result.file, "score": result.score, "words": words, **more}
+
+
+def show_pictures(screen: Screen, results: Sequence[Result]) -> None:
+    """Pictures as a table, each with a line for every word and its heaviest box."""
+    boxed = any(word.boxes for result in results for word in result.words)
+    width = max((len(word.word) for result in results for word in result.words), default=0)
+    rows = []
+    for result in results:
+        places = [place_of(word, width) for word in result.words if word.boxes] or [""]
+        rows.append((result.id, f"{result.score:.4f}", places[0], short(result.file)))
+        rows += [("", "", place, "") for place in places[1:]]
+    if not boxed:
+        screen.table(("picture", "score", "file"), [(name, score, file) for name, score, _, file in rows])
+        return
+    screen.table(("picture", "score", "where its words are", "file"), rows)
+    screen.say("A word's share on its heaviest box, and that box: left, top, right and bottom in percent.")
+
+
+def show_captions(screen: Screen, results: Sequence[CaptionResult]) -> None:
+    """Sentences as a table."""
+    rows = [(result.caption, f"{result.score:.4f}", result.image) for result in results]
+    screen.table(("sentence", "score", "picture"), rows)
+
+
+def place_of(word: WordBoxes, width: int) -> str:
+    """A word with its heaviest box."""
+    *corners, weight = word.boxes[0]
+    return f"{word.word:<{width}} {100 * weight:3.0f} %  " + " ".join(f"{100 * corner:3.0f}" for corner in corners)
+
+
+def short(file: str | None) -> str:
+    """A file as seen from here, where that is shorter."""
+    if file is None:
+        return "-"
+    path = Path(file)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file
+
+
+def opened(file: Path | None) -> Image.Image | None:
+    """The picture in a file; None where there is none, or it has been damaged since it was indexed."""
+    try:
+        return None if file is None else read_picture(file)
+    except PictureError:
+        return None
+
+
+def write_page(path: Path, explanations: Sequence[Explanation], pictures: Sequence[Image.Image | None]) -> None:
+    """The page that explains results."""
+    write_text(path, render_explanations(explanations, pictures))

@@ -1,0 +1,130 @@
+"""What a user knows of the pictures: a table of facts, joined to the index by the pictures' ids or files."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+
+from tshsr.errors import DataError
+
+KEYS = ("id", "file")
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+LINES, TABLES = (".jsonl", ".ndjson", ".json"), (".csv", ".tsv")
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Facts about pictures, by columns.
+
+    Attributes:
+        source: The file, for messages.
+        key: Whether pictures are named by their id or by their file.
+        types: Of each column.
+        rows: By id, or by file, the values.
+    """
+
+    source: str
+    key: str
+    types: Mapping[str, pa.DataType]
+    rows: Mapping[str, Mapping[str, Any]]
+
+    def of(self, id: str, file: str | None) -> Mapping[str, Any]:  # noqa: A002 (the name of the column)
+        """What is known of a picture; a file may be named with its folders or without."""
+        if self.key == "id":
+            return self.rows.get(id, {})
+        names = (file, PurePosixPath(file).name) if file is not None else (id,)
+        return next((self.rows[name] for name in names if name in self.rows), {})
+
+    def columns(self, known: Iterable[Mapping[str, Any]], types: Mapping[str, pa.DataType]) -> dict[str, pa.Array]:
+        """Columns of some pictures, in the types that the index has."""
+        rows = list(known)
+        return {name: pa.array([row.get(name) for row in rows], self.types[name]).cast(types[name]) for name in types}
+
+
+def read_metadata(path: Path) -> Metadata:
+    """Read a CSV file with a heading, or a file of JSON lines.
+
+    Raises:
+        DataError: Where it cannot be read, names no pictures, or a column is of several types.
+    """
+    if path.suffix.lower() not in LINES + TABLES:
+        raise DataError(f"{path} is no metadata: expected {', '.join(LINES + TABLES)}, with a column id or file.")
+    try:
+        rows = _lines(path) if path.suffix.lower() in LINES else _table(path)
+    except OSError as error:
+        raise DataError(f"Cannot read {path}: {error.strerror or error}.") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 ({error.reason}); save it as UTF-8.") from None
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{path} cannot be read ({' '.join(str(error).split())}); expected a CSV file.") from None
+    return metadata_of(rows, str(path))
+
+
+def metadata_of(rows: Sequence[Mapping[str, Any]], source: str) -> Metadata:
+    """Check facts, one mapping a picture.
+
+    Raises:
+        DataError: As `read_metadata`.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    key = next((key for key in KEYS if key in names), None)
+    if key is None or len(names) < 2:
+        raise DataError(f"{source} has the columns {', '.join(names) or '(none)'}; expected id or file, and others.")
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row.get(key), str | int):
+            raise DataError(f"{source}: entry {number} has no {key}; each needs the {key} of its picture.")
+    columns = [name for name in names if name not in KEYS]
+    for name in columns:
+        if not NAME.fullmatch(name):
+            raise DataError(f"{source}: column {name!r} cannot be used in a filter; name it with letters, digits, _.")
+    types = {name: _type(source, name, [row.get(name) for row in rows]) for name in columns}
+    by_key = {str(row[key]): {name: row.get(name) for name in columns} for row in rows}
+    if len(by_key) != len(rows):
+        raise DataError(f"{source}: {len(rows)} entries name {len(by_key)} different pictures; expected one for each.")
+    return Metadata(source, key, types, by_key)
+
+
+def _type(source: str, name: str, values: Sequence[Any]) -> pa.DataType:
+    """The type of a column."""
+    try:
+        found = pa.array(values).type
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        kinds = sorted({type(value).__name__ for value in values if value is not None})
+        raise DataError(f"{source}: column {name!r} holds {', '.join(kinds)}; expected values of one type.") from None
+    if pa.types.is_nested(found):
+        raise DataError(f"{source}: column {name!r} holds lists or objects; expected texts, numbers or true and false.")
+    return pa.string() if pa.types.is_null(found) else found
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}:{number}: no JSON ({error.msg}); expected one object a line.") from None
+        if not isinstance(row, dict):
+            raise DataError(f"{path}:{number}: a JSON {type(row).__name__}; expected one object a line.")
+        rows.append(row)
+    return rows
+
+
+def _table(path: Path) -> list[dict[str, Any]]:
+    comma = "\t" if path.suffix.lower() == ".tsv" else ","
+    options = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(KEYS, pa.string()), strings_can_be_null=True)
+    content = path.read_bytes()
+    content.decode("utf-8-sig")
+    parsed = pyarrow.csv.read_csv(
+        pa.BufferReader(content), parse_options=pyarrow.csv.ParseOptions(delimiter=comma), convert_options=options
+    )
+    rows: list[dict[str, Any]] = parsed.to_pylist()
+    return rows

@@ -1,0 +1,85 @@
+"""Encodings as rows of a table, and back: unit rows in 16 bits; products and views are made again from them.
+
+Axes: rows (pictures or captions) | items (regions or words) | dim (joint space).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from tshsr.models import ItemEncoding, Matcher
+
+POOLED, ITEMS, BOXES = "pooled", "items", "boxes"
+PICTURES, CAPTIONS = "pictures", "captions"
+"""The tables."""
+
+
+def schema_of(table: str, dim: int) -> pa.Schema:
+    """The columns that a table begins with; those of pictures are joined by the user's own."""
+    encoding = [
+        pa.field(POOLED, pa.list_(pa.float32(), dim), nullable=False),
+        pa.field(ITEMS, pa.list_(pa.float16()), nullable=False),
+    ]
+    name = pa.field("id", pa.string(), nullable=False)
+    if table == CAPTIONS:
+        texts = [pa.field(column, pa.string(), nullable=False) for column in ("image", "caption")]
+        return pa.schema([name, *texts, *encoding])
+    facts = [
+        pa.field("file", pa.string()),
+        pa.field("folder", pa.string()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+    ]
+    return pa.schema([name, *facts, *encoding, pa.field(BOXES, pa.list_(pa.float32()))])
+
+
+def encoding_columns(encoding: ItemEncoding) -> dict[str, pa.Array]:
+    """The pooled vectors in 32 bits and the real items in 16: all of an encoding that cannot be made again."""
+    mask = encoding.mask.cpu()
+    items = encoding.items.cpu()[mask].half().numpy()
+    pooled = np.ascontiguousarray(encoding.pooled.float().cpu().numpy())
+    ends = np.concatenate([[0], mask.sum(dim=1).numpy().cumsum()]) * items.shape[1]
+    return {
+        POOLED: pa.FixedSizeListArray.from_arrays(pa.array(pooled.ravel()), pooled.shape[1]),
+        ITEMS: pa.ListArray.from_arrays(pa.array(ends.astype(np.int32)), pa.array(items.ravel())),
+    }
+
+
+def boxes_column(boxes: Tensor | None, mask: Tensor) -> pa.Array:
+    """The boxes of the real regions, four numbers each; null where there are none."""
+    if boxes is None:
+        return pa.nulls(len(mask), pa.list_(pa.float32()))
+    ends = np.concatenate([[0], mask.sum(dim=1).numpy().cumsum()]) * 4
+    numbers = boxes[mask].float().numpy().ravel()
+    return pa.ListArray.from_arrays(pa.array(ends.astype(np.int32)), pa.array(numbers))
+
+
+def encoding_of(matcher: Matcher, rows: pa.Table, device: torch.device) -> ItemEncoding:
+    """The encodings of some rows, as the network made them but for the rounding to 16 bits."""
+    pooled = pooled_of(rows)
+    lists = rows[ITEMS].combine_chunks()
+    ends = lists.offsets.to_numpy() // pooled.shape[1]
+    values = lists.values.to_numpy()[lists.offsets[0].as_py() : lists.offsets[-1].as_py()]
+    counts = torch.from_numpy(np.diff(ends))
+    mask = torch.arange(int(counts.max())) < counts[:, None]
+    items = torch.zeros(*mask.shape, pooled.shape[1])
+    items[mask] = torch.from_numpy(values.astype(np.float32)).view(-1, pooled.shape[1])
+    precision = next(matcher.parameters()).dtype
+    return matcher.complete(items.to(device, precision), mask.to(device), pooled.to(device, precision))
+
+
+def pooled_of(rows: pa.Table | pa.RecordBatch) -> Tensor:
+    """The pooled vectors of some rows, rows x dim, float32."""
+    column = rows[POOLED].combine_chunks() if isinstance(rows, pa.Table) else rows[POOLED]
+    return torch.from_numpy(np.array(column.flatten().to_numpy())).view(len(column), -1)
+
+
+def boxes_of(rows: pa.Table) -> list[np.ndarray | None]:
+    """For each row its boxes, regions x 4, or None."""
+    lists: Sequence[list[float] | None] = rows[BOXES].to_pylist()
+    return [None if numbers is None else np.array(numbers, np.float32).reshape(-1, 4) for numbers in lists]

@@ -1,0 +1,237 @@
+"""Nothing that is in an index is lost, whatever happens while it is written."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.indexed import Small, built
+from tshsr.errors import DataError
+from tshsr.index import Index, building, database
+from tshsr.index.database import one_writer
+from tshsr.index.metadata import metadata_of
+
+
+def test_what_is_there_is_kept_and_what_is_new_is_added(small: Small, tmp_path: Path) -> None:
+    index = built(small, tmp_path / "index", "test")
+    assert (len(index), index.captions) == (4, 8)
+    added = index.add(small.split())
+    assert (added.new, added.replaced, added.kept, added.captions) == (8, 0, 4, 16)
+    assert (len(index), index.captions) == (12, 24)
+    assert index.add(small.split()) == building.Added(0, 0, 12, 0)
+
+
+def test_replacing_encodes_anew_and_keeps_what_the_user_knows(small: Small, index: Index) -> None:
+    split = small.split("test")
+    index.add(split, metadata=metadata_of([{"id": name, "year": 2000} for name in split.image_ids], "facts"))
+    other = replace(
+        split,
+        regions=split.regions.select([1, 0, 2, 3]),
+        captions=split.captions[1:],
+        image_of_caption=split.image_of_caption[1:],
+    )
+    before = index.explain("one red dog", split.image_ids[0]).scores["fused"]
+    assert index.replace(other) == building.Added(0, 4, 0, 7)
+    assert (len(index), index.captions) == (12, 23), "a caption that is not there any more has gone"
+    assert index.explain("one red dog", split.image_ids[0]).scores["fused"] != before
+    assert len(index.search("one red dog", where="year = 2000")) == 4
+
+
+def test_deleting_takes_captions_along_and_refuses_unknown_ids(index: Index) -> None:
+    with pytest.raises(DataError, match="has no picture 'p99'; did you mean 'p9'"):
+        index.delete(["p1", "p99"])
+    assert len(index) == 12
+    index.delete(["p1", "p2"])
+    assert (len(index), index.captions) == (10, 20)
+    assert not {"p1", "p2"} & {result.id for result in index.search("a red dog", k=12)}
+
+
+def test_ids_with_quotes_are_ids(small: Small, tmp_path: Path) -> None:
+    split = small.split("test")
+    odd = replace(split, image_ids=("it's", "'); drop", *split.image_ids[2:]))
+    index = Index.build(tmp_path / "index", small.retriever(), odd)
+    assert index.explain("a red dog", "it's").caption == "a red dog"
+    index.delete(["it's", "'); drop"])
+    assert len(index) == 2
+
+
+def test_pictures_that_share_an_id_are_refused(small: Small, tmp_path: Path) -> None:
+    split = small.split("test")
+    same = replace(split, image_ids=("a", "a", "b", "c"))
+    with pytest.raises(DataError, match="2 pictures have the id 'a'; each needs its own"):
+        Index.build(tmp_path / "index", small.retriever(), same)
+
+
+def test_a_picture_folder_can_be_named_and_a_wrong_one_is_refused(small: Small, tmp_path: Path) -> None:
+    split = replace(small.split("test"), pictures=None)
+    index = Index.build(tmp_path / "index", small.retriever(), split)
+    assert index.picture_file(split.image_ids[0]) is None
+    assert index.search("a dog", k=1)[0].file is not None, "its name is known"
+    (tmp_path / "other").mkdir()
+    with pytest.raises(DataError, match=r"other holds none of the picture files that were looked for, such as p8\.png"):
+        index.replace(split, pictures=tmp_path / "other")
+    index.replace(split, pictures=small.store / "pictures")
+    assert index.picture_file("p8") == (small.store / "pictures" / "p8.png").resolve()
+    assert len(index.search("a dog", where="width = 8 AND height = 6")) == 4
+
+
+def test_a_file_name_that_leads_out_of_the_folder_is_refused(small: Small, tmp_path: Path) -> None:
+    split = small.split()
+    files = ("../run/config.json", *(split.files or ())[1:])
+    with pytest.raises(DataError, match=r"'\.\./run/config.json' lies outside its folder"):
+        Index.build(tmp_path / "index", small.retriever(), replace(split, files=files))
+
+
+KILLED = """
+import os, signal, sys
+from tests.indexed import Small
+from tshsr.index import Index, building, database
+from pathlib import Path
+
+building.ENCODE_BLOCK, building.COMMIT = 2, 1
+run, store, out, counted, at = *map(Path, sys.argv[1:4]), sys.argv[4], int(sys.argv[5])
+
+def begin(what, kind):
+    def tell(done, total):
+        if kind == counted and done >= at:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return tell
+
+small = Small(run, store)
+Index.build(out, small.retriever(), small.split(), run=run, begin=begin)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="processes are killed by a signal here")
+@pytest.mark.parametrize(("counted", "at", "pictures", "captions"), [("pictures", 6, 6, 0), ("captions", 8, 12, 8)])
+def test_a_killed_build_goes_on_where_it_was(
+    small: Small, tmp_path: Path, counted: str, at: int, pictures: int, captions: int
+) -> None:
+    out = tmp_path / "index"
+    command = [sys.executable, "-c", KILLED, small.run, small.store, out, counted, str(at)]
+    assert subprocess.run(command, check=False, cwd=Path(__file__).parents[2]).returncode == -signal.SIGKILL
+    index = Index.open(out)
+    assert (len(index), index.captions) == (pictures, captions), "what was written is there, and can be searched"
+    assert len(index.search("a red dog", k=12)) == pictures
+    assert index.about.unfinished == "store, split all"
+    added = index.add(small.split())
+    assert (added.new, added.kept, added.captions) == (12 - pictures, pictures, 24 - captions)
+    assert index.about.unfinished is None
+    whole = built(small, tmp_path / "whole")
+    assert index.search("a red dog", k=12) == whole.search("a red dog", k=12)
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from tests.indexed import Small
+from tshsr.cli import main
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+import lancedb, tshsr.commands.index
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits on files are a thing of POSIX")
+def test_a_full_disk_is_one_sentence_and_the_index_stays(small: Small, tmp_path: Path) -> None:
+    index = built(small, tmp_path / "index", "test")
+    before = index.search("a red dog", k=12)
+    # A file may grow to 2,500 bytes: enough for the small files, not for the rows.
+    command = [sys.executable, "-c", FULL, "2500", "index", small.run, "--data", small.store, "--out", index.folder]
+    said = subprocess.run(command, check=False, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert said.returncode == 2, said.stderr
+    last = said.stderr.splitlines()[-1]
+    assert re.match(
+        rf"tshsr: Cannot write {index.folder}: (File too large|a file was cut short, as on a full disk)\. "
+        "What was in the index is still there; make room",
+        last,
+    )
+    assert "Traceback" not in said.stderr
+    assert Index.open(index.folder).search("a red dog", k=12) == before
+    assert index.add(small.split()).new == 8
+
+
+def test_searches_go_on_while_pictures_are_added_replaced_and_deleted(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(building, "ENCODE_BLOCK", 1)
+    monkeypatch.setattr(building, "COMMIT", 1)
+    index = built(small, tmp_path / "index", "test")
+    reader, split = Index.open(index.folder), small.split()
+    seen: list[int] = []
+    failed: list[BaseException] = []
+
+    def search() -> None:
+        try:
+            while writing.is_alive():
+                found = reader.search("a red dog", k=12)
+                assert len({result.id for result in found}) == len(found)
+                seen.append(len(found))
+        except BaseException as error:  # noqa: BLE001 - told below
+            failed.append(error)
+
+    def write() -> None:
+        index.add(split)
+        index.replace(split)
+        index.delete(["p0", "p1", "p2", "p3"])
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    search()
+    writing.join()
+    assert not failed, failed
+    assert len(reader.search("a red dog", k=12)) == 8
+    assert min(seen) >= 4
+    assert len(set(seen)) > 1, "it saw versions in between"
+
+
+def test_two_writers_keep_out_of_each_others_way(small: Small, index: Index) -> None:
+    with one_writer(index.folder), pytest.raises(DataError, match="is being written by another process; wait for it"):
+        index.add(small.split())
+    assert index.add(small.split()).kept == 12
+
+
+def test_a_build_killed_before_its_first_row_begins_anew(small: Small, tmp_path: Path) -> None:
+    index = built(small, tmp_path / "index", "test")
+    for manifest in (index.folder / "captions.lance" / "_versions").iterdir():
+        manifest.unlink()
+    with pytest.raises(DataError, match=r"has no captions that can be read \(.*\); run tshsr index again"):
+        Index.open(index.folder)
+    again = built(small, tmp_path / "index", "test")
+    assert (len(again), again.captions) == (4, 8)
+
+
+def test_many_small_pieces_are_put_together(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(building, "ENCODE_BLOCK", 1)
+    monkeypatch.setattr(building, "COMMIT", 1)
+    pieces = built(small, tmp_path / "pieces")
+    before = pieces.search("a red dog", k=12)
+    assert pieces._pictures.live.stats()["fragment_stats"]["num_fragments"] == 12
+    monkeypatch.setattr(database, "FRAGMENTS", 3)
+    pieces.add(small.split())
+    assert pieces._pictures.live.stats()["fragment_stats"]["num_fragments"] == 1
+    assert pieces.search("a red dog", k=12) == before
+    assert pieces.picture_file("p11") is not None
+
+
+def test_a_version_that_was_cut_short_is_taken_back_by_the_next_writer(small: Small, tmp_path: Path) -> None:
+    index = built(small, tmp_path / "index", "test")
+    whole = set((index.folder / "pictures.lance" / "data").iterdir())
+    index.add(small.split())
+    (new,) = set((index.folder / "pictures.lance" / "data").iterdir()) - whole
+    new.write_bytes(new.read_bytes()[:-100])  # as a full disk, and a kill before anybody read it, would leave it
+    with pytest.raises(DataError, match=r"cannot be read \(.*\); run tshsr index on it again, which takes back"):
+        Index.open(index.folder).search("a red dog")
+    again = Index.open(index.folder)
+    assert again.add(small.split()) == building.Added(8, 0, 4, 0)
+    assert len(again.search("a red dog", k=12)) == 12

@@ -1,0 +1,84 @@
+"""Large tables are searched approximately, and nearly nothing is missed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.indexed import Small, write_small_store
+from tests.small_runs import small_split
+from tshsr.data.dataset import Split
+from tshsr.data.layouts import open_split, select_images
+from tshsr.index import Index, approximate
+
+
+@pytest.fixture(scope="module")
+def many(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Split:
+    """Six hundred pictures."""
+    folder = tmp_path_factory.mktemp("many")
+    split = small_split(folder, "train", 600)
+    write_small_store(folder / "store", split, pictures=False)
+    return open_split(folder / "store", "all")
+
+
+def test_a_large_table_is_searched_by_an_index_that_finds_the_same(
+    small: Small, many: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = Index.build(tmp_path / "exact", small.retriever(), select_images(many, 400))
+    assert exact.about.probes == {}
+    monkeypatch.setattr(approximate, "FROM", 300)
+    monkeypatch.setattr(approximate, "PART", 50)
+    index = Index.build(tmp_path / "index", small.retriever(), select_images(many, 400))
+    assert set(index.about.probes) == {"pictures", "captions"}
+    assert 1 <= index.about.probes["pictures"] <= 8
+    assert index._pictures.snapshot().probes == index.about.probes["pictures"]
+    queries = [f"a {colour} {thing} here" for colour in ("red", "green", "blue") for thing in ("dog", "ball", "boat")]
+    same = [
+        {result.id for result in index.search(text)} == {result.id for result in exact.search(text)} for text in queries
+    ]
+    assert np.mean(same) >= 0.8
+    kept = index.search("a red dog", where="id = 'p7'")
+    assert [result.id for result in kept] == ["p7"]
+    probes, version = index.about.probes, index._pictures.live.version
+    index.add(select_images(many, 450))
+    assert index._pictures.live.version == version + 1, "50 of 450 are compared one by one: no new index"
+    index.add(many)
+    assert index.about.probes.keys() == probes.keys()
+    assert approximate.indices(index._pictures.live)
+    stats = index._pictures.live.index_stats(approximate.indices(index._pictures.live)[0])
+    assert stats.num_unindexed_rows == 0, "a quarter more, and it is made again"
+    assert len(index.search("a red dog", k=5)) == 5
+
+
+def test_the_parts_that_a_query_looks_into_hold_nearly_all_of_the_best_rows(
+    small: Small, many: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(approximate, "FROM", 300)
+    monkeypatch.setattr(approximate, "PART", 50)
+    index = Index.build(tmp_path / "index", small.retriever(), many)
+    table, captions = index._pictures.live, index._captions.live
+    queries = approximate.sample_rows(captions)
+    wanted = approximate.best_rows(table, queries, 100)
+    everything = table.search().select(["pooled"]).with_row_id(True).to_arrow()
+    pooled = np.stack(everything["pooled"].to_numpy())
+    scores = pooled @ queries[0].numpy()
+    assert scores[np.isin(everything["_rowid"].to_numpy(), wanted[0])].min() >= np.sort(scores)[-100] - 1e-6
+    probes = index.about.probes["pictures"]
+    found = [approximate.search(table, query.numpy(), 100, probes) for query in queries]
+    shares = [len(set(a) & set(b)) / 100 for a, b in zip(found, wanted, strict=True)]
+    assert np.mean(shares) >= 0.9, "ties at the edge may fall either way"
+
+
+def test_without_captions_the_parts_are_chosen_by_sentences_of_known_words(
+    small: Small, many: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(approximate, "FROM", 300)
+    monkeypatch.setattr(approximate, "PART", 50)
+    index = Index.build(tmp_path / "index", small.retriever(), many, captions=False)
+    assert set(index.about.probes) == {"pictures"}
+    vectors = approximate.sample_sentences(small.retriever())
+    assert vectors.shape == (approximate.SAMPLE, 8)
+    assert torch.allclose(vectors.norm(dim=1), torch.ones(approximate.SAMPLE), atol=1e-5)

@@ -1,0 +1,112 @@
+"""Facts about pictures come from CSV and JSON lines, in columns of one type, and go with their pictures."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from tests.indexed import Small
+from tshsr.errors import DataError
+from tshsr.index import Index
+from tshsr.index.metadata import Metadata, metadata_of, read_metadata
+
+
+def read(folder: Path, name: str, text: str) -> Metadata:
+    """A file as metadata."""
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return read_metadata(path)
+
+
+def test_csv_and_json_lines_say_the_same(tmp_path: Path) -> None:
+    table = read(tmp_path, "facts.csv", "id,year,place,indoors\np1,2001,Oslo,true\np2,,Rome,false\n")
+    lines = read(
+        tmp_path,
+        "facts.jsonl",
+        '{"id": "p1", "year": 2001, "place": "Oslo", "indoors": true}\n\n'
+        '{"id": "p2", "place": "Rome", "indoors": false}\n',
+    )
+    assert table.types == lines.types == {"year": pa.int64(), "place": pa.string(), "indoors": pa.bool_()}
+    assert table.rows == lines.rows
+    assert table.of("p2", None) == {"year": None, "place": "Rome", "indoors": False}
+    assert table.of("p3", None) == {}
+
+
+def test_numbers_that_look_like_ids_are_ids(tmp_path: Path) -> None:
+    assert read(tmp_path, "facts.csv", "id,year\n0012,2001\n").of("0012", None) == {"year": 2001}
+    assert read(tmp_path, "facts.jsonl", '{"id": 12, "year": 2001}\n').of("12", None) == {"year": 2001}
+
+
+def test_pictures_can_be_named_by_their_files(tmp_path: Path) -> None:
+    facts = read(tmp_path, "facts.tsv", "file\tyear\na/one.jpg\t2001\ntwo.jpg\t2002\n")
+    assert facts.of("1", "a/one.jpg") == {"year": 2001}
+    assert facts.of("2", "b/two.jpg") == {"year": 2002}
+    assert facts.of("two.jpg", None) == {"year": 2002}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("facts.txt", "id,year\n", r"facts\.txt is no metadata: expected \.jsonl, \.ndjson, \.json, \.csv, \.tsv"),
+        ("facts.csv", "name,year\na,1\n", r"has the columns name, year; expected id or file, and others"),
+        ("facts.csv", "id\na\n", r"has the columns id; expected id or file, and others"),
+        ("facts.csv", "", r"cannot be read \(Empty CSV file\)"),
+        ("facts.csv", "id,a year\na,1\n", "column 'a year' cannot be used in a filter; name it with letters"),
+        ("facts.csv", "id,year\na,1\na,2\n", "2 entries name 1 different pictures"),
+        ("facts.jsonl", '{"id": "a"\n', r"facts\.jsonl:1: no JSON \(.*\); expected one object a line"),
+        ("facts.jsonl", '["a"]\n', r"facts\.jsonl:1: a JSON list; expected one object a line"),
+        ("facts.jsonl", '{"year": 1, "id": null}\n', "entry 1 has no id; each needs the id of its picture"),
+        (
+            "facts.jsonl",
+            '{"id": "a", "x": 1}\n{"id": "b", "x": "y"}\n',
+            "column 'x' holds int, str; expected values of",
+        ),
+        ("facts.jsonl", '{"id": "a", "x": [1]}\n', "column 'x' holds lists or objects; expected texts, numbers"),
+    ],
+)
+def test_what_is_no_metadata_is_one_sentence(tmp_path: Path, name: str, text: str, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        read(tmp_path, name, text)
+
+
+def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"Cannot read .*none\.csv: No such file or directory\."):
+        read_metadata(tmp_path / "none.csv")
+    (tmp_path / "latin.csv").write_bytes("id,place\na,Malmö\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"latin\.csv is not UTF-8"):
+        read_metadata(tmp_path / "latin.csv")
+
+
+def test_facts_of_pictures_that_are_there_already_are_written_too(small: Small, index: Index) -> None:
+    split = small.split()
+    assert index.add(split, metadata=metadata_of([{"id": "p3", "year": 2003}], "facts")).kept == 12
+    index.add(split, metadata=metadata_of([{"file": "p3.png", "place": "Oslo"}, {"file": "p4.png"}], "more"))
+    again = Index.build(index.folder, small.retriever(), split)  # a table with columns of its own is opened too
+    found = {result.id: result.metadata for result in again.search("a red dog", k=12)}
+    assert found["p3"] == {"year": 2003, "place": "Oslo"}
+    assert found["p4"] == {"year": None, "place": None}
+
+
+def test_facts_that_do_not_fit_the_index_are_refused(
+    small: Small, index: Index, caplog: pytest.LogCaptureFixture
+) -> None:
+    split = small.split()
+    index.add(split, metadata=metadata_of([{"id": "p3", "year": 2003}], "facts"))
+    for rows, said in (
+        ([{"id": "p3", "year": "old"}], "more: column 'year' holds string, the index holds int64 there"),
+        ([{"id": "p3", "width": 3}], "more: the index has a column 'width' of its own; give it another name"),
+        (
+            [{"id": "x3", "year": 3}],
+            "more names none of the 12 pictures of store, such as 'p0'; its column id names 'x3'",
+        ),
+    ):
+        with pytest.raises(DataError) as caught:
+            index.add(split, metadata=metadata_of(rows, "more"))
+        assert said in str(caught.value)
+    with caplog.at_level(logging.WARNING):
+        index.add(split, metadata=metadata_of([{"id": "p3", "year": 1.0}, {"id": "x3", "year": 2.0}], "more"))
+    assert "1 entries of more name no picture here" in caplog.text
+    assert index.search("a red dog", where="year = 1")[0].id == "p3"

@@ -1,0 +1,79 @@
+"""What an index keeps of an encoding is enough to make it again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from tests import tiny
+from tshsr.config import ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
+from tshsr.index.rows import boxes_column, boxes_of, encoding_columns, encoding_of
+from tshsr.model_config import ModelConfig
+from tshsr.models import ItemEncoding, build_matcher
+
+MODELS: dict[str, ModelConfig] = {
+    "tshsr": tiny.config(),
+    "tshsr compared in the joint space": tiny.config(comparison_dim=0),
+    "tshsr, one stream": tiny.config(streams="word"),
+    "scan": ScanConfig(encoder=tiny.ENCODER),
+    "sgraf": SgrafConfig(encoder=tiny.ENCODER, similarity_dim=6),
+    "two-stream sgr": TwoStreamSgrConfig(encoder=tiny.ENCODER, similarity_dim=6),
+    "vse": VseConfig(encoder=tiny.ENCODER),
+}
+HALF = 2**-11
+"""The rounding of a number below 1 in 16 bits."""
+
+
+def kept(encoding: ItemEncoding, matcher: torch.nn.Module) -> ItemEncoding:
+    """An encoding through the columns of a table."""
+    return encoding_of(matcher, pa.table(encoding_columns(encoding)), torch.device("cpu"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", MODELS)
+@torch.inference_mode()
+def test_every_network_gets_its_encodings_back(name: str) -> None:
+    matcher = build_matcher(MODELS[name]).eval()
+    images = tiny.images(4, 5, real=[5, 2, 4, 1])
+    images = replace(images, regions=images.regions.float(), boxes=None)
+    captions = tiny.captions((4, 1, 6))
+    sides = matcher.encode_images(images), matcher.encode_captions(captions)
+    again = tuple(kept(side, matcher) for side in sides)
+    for side, back in zip(sides, again, strict=True):
+        assert torch.equal(back.mask, side.mask)
+        assert torch.equal(back.pooled, side.pooled), "the first stage is exact"
+        assert back.padded == side.padded
+        assert torch.allclose(back.items, side.items, atol=HALF)
+        assert torch.allclose(back.gram, side.gram, atol=4 * HALF)
+        assert back.views.keys() == side.views.keys()
+        for view, expected in side.views.items():
+            assert torch.allclose(back.views[view], expected, atol=20 * HALF * float(expected.abs().max()))
+    scores, from_kept = matcher.score_all(*sides), matcher.score_all(*again)
+    for score, values in scores.items():
+        assert torch.allclose(from_kept[score], values, atol=5e-3), score
+
+
+@torch.inference_mode()
+def test_a_part_of_a_table_is_a_part_of_the_encoding() -> None:
+    matcher = build_matcher(tiny.config()).eval()
+    images = tiny.images(4, 5, real=[5, 2, 4, 1])
+    encoding = matcher.encode_images(replace(images, regions=images.regions.float(), boxes=None))
+    rows = pa.table(encoding_columns(encoding))
+    part = encoding_of(matcher, rows.slice(1, 2), torch.device("cpu"))
+    assert part.mask.tolist() == [[True, True, False, False], [True] * 4]
+    assert torch.allclose(part.items[1], encoding.items[2, :4], atol=HALF)
+    turned = encoding_of(matcher, rows.take(pa.array([3, 0])), torch.device("cpu"))
+    assert torch.allclose(turned.items[1], encoding.items[0], atol=HALF)
+
+
+def test_boxes_are_those_of_real_regions() -> None:
+    images = tiny.images(3, 4, real=[4, 1, 2])
+    assert images.boxes is not None
+    found = boxes_of(pa.table({"boxes": boxes_column(images.boxes, images.mask)}))
+    for row, mask, boxes in zip(found, images.mask, images.boxes, strict=True):
+        assert row is not None
+        assert np.allclose(row, boxes[mask].numpy())
+    assert boxes_of(pa.table({"boxes": boxes_column(None, images.mask)})) == [None] * 3
