@@ -6,7 +6,10 @@ DATA ?= ../shared/data/flickr8k
 JOBS ?= 2
 READY := $(VENV)/.ready
 
-.PHONY: demo test check quality bench clean
+# Debian's names of a browser and what drives it.
+BROWSER := chromium chromium-driver
+
+.PHONY: demo test test-browser browser browser-if-possible check quality bench clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || (echo "tshsr needs Python >= 3.11; name one with make PYTHON=python3.12"; exit 1)
@@ -23,8 +26,18 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --quiet tests/unit/test_import_direction.py
 
-test: check
+test: check $(if $(CI),browser-if-possible)
 	$(BIN)/python -m pytest --quiet
+
+# The page of `tshsr serve` in a real browser. `make test` has these tests too, and skips them where there is none.
+test-browser: $(READY) browser
+	$(BIN)/python -m pytest --quiet tests/browser
+
+browser:
+	command -v chromedriver || (apt-get update --quiet=2 && apt-get install --yes --quiet=2 --no-install-recommends $(BROWSER))
+
+browser-if-possible:
+	@$(MAKE) browser >/dev/null 2>&1 || echo "no browser can be installed here; its tests are skipped"
 
 # The race of all methods on scenes, and on Flickr8k where DATA is; finished runs are not done again.
 quality: $(READY)

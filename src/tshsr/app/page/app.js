@@ -1,0 +1,299 @@
+// The search: a sentence or a picture in, pictures or sentences out, and why.
+import { draw } from "/explanation.js";
+import { onKeys } from "/keys.js";
+import { element, framed } from "/picture.js";
+
+const PAGE = 24;
+const PAUSE = 150; // milliseconds before a search is shown to be under way
+const $ = (id) => document.getElementById(id);
+const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+const address = (id, side) => `/api/picture?${new URLSearchParams({ id, side })}`;
+
+let about = { results: 100, query_characters: 500, upload_bytes: Infinity, uploads: null, examples: [], pictures: 0, captions: 0 };
+let found = []; // the results shown, each with its `light`
+let query = "";
+let sent = null; // the picture that was sent: {file, source}
+let pinned = null; // the word of the query that stays lit
+let lit = null; // the word whose regions are lit
+let opened = null; // the result in the dialog
+let running = null; // stops the question under way
+
+// -- asking ----------------------------------------------------------------------------------------------------------
+async function ask(path, options = {}) {
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Error("The server does not answer. Is “tshsr serve” still running?");
+  }
+  const answer = await response.json().catch(() => ({ error: `The server answered ${response.status} without a reason.` }));
+  if (!response.ok) throw new Error(sentence(answer.error || `The server answered ${response.status}.`));
+  return answer;
+}
+
+/** Do one question at a time: a new one stops the one before it. */
+async function withStatus(question) {
+  running?.abort();
+  const own = running = new AbortController();
+  const late = setTimeout(() => { $("status").textContent = "Searching…"; document.body.setAttribute("aria-busy", "true"); }, PAUSE);
+  complain($("problem"), "");
+  try {
+    await question(own.signal);
+  } catch (error) {
+    if (error.name === "AbortError") return;
+    welcome();
+    complain($("problem"), error.message);
+  } finally {
+    clearTimeout(late);
+    if (running === own) document.body.removeAttribute("aria-busy");
+  }
+}
+
+function complain(place, text) {
+  place.textContent = text;
+  place.hidden = !text;
+}
+
+// -- a sentence ------------------------------------------------------------------------------------------------------
+function search(text, count = PAGE) {
+  const q = text.trim();
+  running?.abort();
+  if (!q) return welcome();
+  if (q.length > about.query_characters) {
+    welcome();
+    return complain($("problem"), `That is ${q.length} characters; a query may have ${about.query_characters}. Leave out what matters least.`);
+  }
+  return withStatus(async (signal) => {
+    const answer = await ask(`/api/search?${new URLSearchParams({ q, k: count })}`, { signal });
+    [query, sent] = [q, null];
+    document.title = `${q}: search pictures`;
+    drawResults(answer, count);
+  });
+}
+
+function drawResults(answer, count) {
+  const before = found.length && count > PAGE ? found.length : 0;
+  [$("welcome").hidden, $("asked").hidden] = [true, true];
+  found = answer.results.map((result, place) => resultOf(result, place));
+  $("results").replaceChildren(...found.map((result) => result.item));
+  drawWords(answer.results[0]?.words || []);
+  const number = answer.results.length;
+  const unknown = answer.unknown.map((word) => `“${word}”`).join(", ");
+  const time = `${Math.max(1, Math.round(1000 * answer.seconds))} ms`;
+  $("status").textContent = (number
+    ? `${number} of ${about.pictures.toLocaleString("en")} pictures, best first, in ${time}.`
+    : "No picture is indexed; add some with “tshsr index”.")
+    + (unknown ? ` The model never learned ${unknown}: try another word.` : "")
+    + (number && found[0].words.length ? " Choose a word to see where it is." : "");
+  $("more").hidden = number < count || count >= Math.min(about.results, about.pictures);
+  $("more").onclick = () => search(query, Math.min(count + PAGE, about.results));
+  if (before) found[before]?.button.focus();
+}
+
+function resultOf(result, place) {
+  const name = result.file || result.id;
+  const ratio = result.width && result.height ? result.width / result.height : 4 / 3;
+  const known = Boolean(result.width);
+  const { frame, light } = framed(known ? address(result.id, 480) : null, ratio, `Result ${place + 1}: ${name}`);
+  const button = element("button", { type: "button", class: "open", "aria-label": `Result ${place + 1}, ${name}, score ${result.score.toFixed(3)}: see why` }, frame);
+  button.addEventListener("click", () => explain(place));
+  const line = element("p", { class: "line" }, element("span", { class: "name", title: name }, name), element("span", { class: "score" }, result.score.toFixed(3)));
+  const item = element("li", { class: "result" }, button, line);
+  item.style.setProperty("--ratio", Math.min(Math.max(ratio, 0.5), 2.5));
+  return { ...result, name, item, button, light, source: known ? address(result.id, 1600) : null };
+}
+
+function drawWords(words) {
+  [pinned, lit] = [null, null];
+  $("words").hidden = !words.length;
+  $("words").replaceChildren(...words.map(({ word }, i) => {
+    const button = element("button", { type: "button", class: "word", "aria-pressed": "false" }, element("bdi", {}, word));
+    button.addEventListener("pointerenter", (event) => { if (event.pointerType === "mouse") lightWord(i); });
+    button.addEventListener("pointerleave", () => lightWord(pinned));
+    button.addEventListener("focus", () => lightWord(i));
+    button.addEventListener("blur", () => lightWord(pinned));
+    button.addEventListener("click", () => pin(pinned === i ? null : i));
+    return button;
+  }));
+}
+
+function pin(word) {
+  pinned = word;
+  lightWord(word);
+}
+
+/** Light the regions of a word in every picture; null lights none. */
+function lightWord(word) {
+  if (word !== lit) for (const result of found) result.light(word === null ? [] : result.words[word]?.boxes || []);
+  lit = word;
+  [...$("words").children].forEach((button, i) => {
+    button.classList.toggle("lit", i === word);
+    button.setAttribute("aria-pressed", String(i === pinned));
+  });
+}
+
+// -- a picture -------------------------------------------------------------------------------------------------------
+function send(file) {
+  if (!file) return complain($("problem"), "That was no picture file. Drop a file such as a .jpg or .png; addresses of pictures are not fetched.");
+  if (about.uploads) return complain($("problem"), `Pictures can't be sent to this server: ${about.uploads}`);
+  if (file.size > about.upload_bytes) {
+    const megabytes = (bytes) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+    return complain($("problem"), `“${file.name}” has ${megabytes(file.size)}; this server takes pictures of up to ${megabytes(about.upload_bytes)}.`);
+  }
+  return withStatus(async (signal) => {
+    const form = new FormData();
+    form.append("picture", file);
+    form.append("k", "10");
+    const answer = await ask("/api/search", { method: "POST", body: form, signal });
+    if (sent) URL.revokeObjectURL(sent.source);
+    sent = { file, name: file.name || "your picture", source: URL.createObjectURL(file) };
+    clear();
+    $("q").value = "";
+    drawSentences(answer);
+  });
+}
+
+function drawSentences(answer) {
+  $("asked").hidden = false;
+  $("sent").replaceChildren(framed(sent.source, 4 / 3, `Your picture, ${sent.name}`).frame, element("p", { class: "note" }, sent.name));
+  $("sentences").replaceChildren(...answer.results.map((result) => {
+    const button = element("button", { type: "button", class: "sentence", dir: "auto" }, result.caption);
+    button.addEventListener("click", () => explainSent(result.caption));
+    return element("li", {}, button, element("span", { class: "score" }, result.score.toFixed(3)));
+  }));
+  const time = Math.max(1, Math.round(1000 * answer.seconds));
+  $("status").textContent = `${answer.results.length} of ${about.captions.toLocaleString("en")} sentences, best first, in ${time} ms. Choose one to see why.`;
+  $("sentences").querySelector("button")?.focus({ focusVisible: false });
+}
+
+// -- why -------------------------------------------------------------------------------------------------------------
+function explain(place, text = query) {
+  const result = opened = found[place];
+  [$("before").disabled, $("after").disabled] = [place === 0, place === found.length - 1];
+  $("before").onclick = () => explain(place - 1);
+  $("after").onclick = () => explain(place + 1);
+  $("another").onsubmit = (event) => { event.preventDefault(); explain(place, $("sentence").value); };
+  const path = `/api/explain?${new URLSearchParams({ id: result.id, q: text })}`;
+  return explained(() => ask(path), result.source, result.name, text, () => opened === result);
+}
+
+function explainSent(text) {
+  const shown = opened = sent;
+  [$("before").disabled, $("after").disabled] = [true, true];
+  $("another").onsubmit = (event) => { event.preventDefault(); explainSent($("sentence").value); };
+  const form = new FormData();
+  form.append("picture", shown.file);
+  form.append("q", text);
+  return explained(() => ask("/api/explain", { method: "POST", body: form }), shown.source, shown.name, text, () => opened === shown);
+}
+
+async function explained(question, source, name, text, wanted) {
+  complain($("why-problem"), "");
+  $("sentence").value = text;
+  try {
+    const answer = await question();
+    if (!wanted()) return;
+    draw(answer, source, name);
+    $("why-name").textContent = name;
+    $("explanation").hidden = false;
+  } catch (error) {
+    if (!wanted()) return;
+    if (!$("why").open) {
+      $("why-title").textContent = text;
+      $("explanation").hidden = true;
+    }
+    complain($("why-problem"), error.message);
+  }
+  if (!$("why").open) {
+    $("why").showModal();
+    $("why").scrollTop = 0;
+  }
+}
+
+const closeWhy = () => $("why").close();
+
+// -- the empty page --------------------------------------------------------------------------------------------------
+function clear() {
+  [query, found] = ["", []];
+  $("results").replaceChildren();
+  drawWords([]);
+  [$("more").hidden, $("welcome").hidden, $("asked").hidden] = [true, true, true];
+}
+
+function welcome() {
+  clear();
+  complain($("problem"), "");
+  document.title = "Search pictures";
+  $("status").textContent = "";
+  $("welcome").hidden = false;
+  $("collection").textContent = about.pictures
+    ? `${about.pictures.toLocaleString("en")} ${about.pictures === 1 ? "picture is" : "pictures are"} waiting.`
+    : "No picture is indexed yet; add some with “tshsr index”.";
+  $("tries").hidden = !about.examples.length;
+  $("examples").replaceChildren(...about.examples.map((text) => {
+    const button = element("button", { type: "button", dir: "auto" }, text);
+    button.addEventListener("click", () => visit(text));
+    return element("li", {}, button);
+  }));
+}
+
+/** Ask a sentence and let the address tell it, so that it can be reloaded, shared and gone back to. */
+function visit(text) {
+  const wanted = text.trim() ? `/?${new URLSearchParams({ q: text.trim() })}` : "/";
+  if (wanted !== location.pathname + location.search) history.pushState(null, "", wanted);
+  $("q").value = text;
+  return search(text);
+}
+
+function revisit() {
+  $("q").value = new URLSearchParams(location.search).get("q") || "";
+  return search($("q").value);
+}
+
+// -- dropping, dark mode -----------------------------------------------------------------------------------------------
+function isDark() {
+  const theme = document.documentElement.dataset.theme;
+  return theme ? theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
+function toggleTheme() {
+  document.documentElement.dataset.theme = isDark() ? "light" : "dark";
+  try { localStorage.setItem("theme", document.documentElement.dataset.theme); } catch { /* not kept, then */ }
+  $("theme").setAttribute("aria-pressed", String(isDark()));
+}
+
+function listen() {
+  $("search").addEventListener("submit", (event) => { event.preventDefault(); visit($("q").value); });
+  $("choose").addEventListener("click", () => $("file").click());
+  $("file").addEventListener("change", () => { if ($("file").files.length) send($("file").files[0]); $("file").value = ""; });
+  $("theme").addEventListener("click", toggleTheme);
+  $("theme").setAttribute("aria-pressed", String(isDark()));
+  $("close").addEventListener("click", closeWhy);
+  $("why").addEventListener("click", (event) => { if (event.target === $("why")) closeWhy(); });
+  $("why").addEventListener("close", () => { (opened?.button || $("q")).focus?.(); opened = null; });
+  onKeys({ buttons: () => found.map((result) => result.button), unpin: () => pinned !== null && (pin(null), true) });
+  addEventListener("popstate", revisit);
+  let over = 0;
+  addEventListener("dragenter", (event) => { event.preventDefault(); over += 1; $("drop").hidden = false; });
+  addEventListener("dragleave", () => { over -= 1; if (over <= 0) { over = 0; $("drop").hidden = true; } });
+  addEventListener("dragover", (event) => event.preventDefault());
+  addEventListener("drop", (event) => { event.preventDefault(); over = 0; $("drop").hidden = true; closeWhy(); send(event.dataTransfer.files[0]); });
+  addEventListener("paste", (event) => { if (event.clipboardData.files.length) send(event.clipboardData.files[0]); });
+}
+
+async function start() {
+  listen();
+  let failure = "";
+  try {
+    about = await ask("/api/about");
+  } catch (error) {
+    failure = error.message;
+  }
+  const takesPictures = !about.uploads && about.captions > 0;
+  [$("dropping").hidden, $("choose").hidden] = [!takesPictures, !takesPictures];
+  await revisit();
+  if (failure) complain($("problem"), failure);
+}
+
+start();

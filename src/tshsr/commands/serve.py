@@ -1,0 +1,146 @@
+"""`tshsr serve`: an index on the web, for this machine alone unless told otherwise."""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import logging
+import socket
+import webbrowser
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Annotated
+
+from rich.logging import RichHandler
+from tyro.conf import Positional, arg
+
+from tshsr.commands.choices import choose_device
+from tshsr.commands.parsing import Flag, Name, parse
+from tshsr.commands.screen import Screen
+from tshsr.errors import SettingsError
+
+EXAMPLE = "tshsr serve demo/index"
+NEEDED = {"fastapi": "fastapi", "uvicorn": "uvicorn", "python_multipart": "python-multipart", "lancedb": "lancedb"}
+"""Modules of the extras, and how they are called on the package index."""
+EXPOSED = (
+    "Anybody who can reach this machine at {host} can search these pictures and see them: there is no password and no "
+    "encryption. Without --host the server is for this machine alone."
+)
+
+
+@dataclass(frozen=True)
+class Serve:
+    """A page and a REST interface over an index: search pictures by a sentence, sentences by a picture, and see why."""
+
+    index: Annotated[Positional[str], arg(metavar="INDEX")]
+    """An index, as tshsr index makes it."""
+    run: Name = None
+    """The run that answers; the one that the index was made with without it."""
+    host: str = "127.0.0.1"
+    """The address to listen at; the default is for this machine alone, 0.0.0.0 for everybody who can reach it."""
+    port: int = 8000
+    """The port to listen at; 0 takes a free one."""
+    open: Flag = False
+    """Open the page in a browser."""
+    upload_mib: int = 20
+    """The largest picture file that may be sent, in MiB."""
+    device: Name = None
+    """cpu, cuda or mps; the best one here without it."""
+
+
+def main(arguments: Sequence[str], screen: Screen) -> None:
+    """Serve until Ctrl-C.
+
+    Raises:
+        SettingsError: Where a package is missing, or the address can't be had.
+        DataError: Where there is no such index.
+    """
+    wanted = parse(Serve, "tshsr serve", arguments, example=EXAMPLE)
+    if wanted.upload_mib < 1:
+        raise SettingsError(f"--upload-mib is {wanted.upload_mib}; expected 1 or more.")
+    check_extras()
+    listener = listen(wanted.host, wanted.port)
+    with listener:
+        serve(wanted, listener, screen)
+
+
+def serve(wanted: Serve, listener: socket.socket, screen: Screen) -> None:
+    """Open the index and answer at a socket."""
+    # Only here: these need the extras, which `check_extras` has asked for.
+    import uvicorn
+
+    from tshsr.app.guard import is_loopback
+    from tshsr.app.limits import Limits
+    from tshsr.app.server import Desk, create_app
+    from tshsr.index import Index
+
+    limits = Limits(upload_bytes=wanted.upload_mib * 2**20)
+    index = Index.open(wanted.index, run=wanted.run, device=choose_device(wanted.device))
+    local = is_loopback(wanted.host)
+    app = create_app(index, limits, local=local)
+    desk: Desk = app.state.desk
+    service = desk.service
+    desk.network.ready(service.prepare)
+    handler = RichHandler(console=screen.notes, show_path=False)
+    logging.basicConfig(handlers=[handler], format="%(message)s", level=logging.WARNING)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a visitor's broken form is no news
+    if index.about.unfinished is not None:
+        screen.note(f"Not all of {index.about.unfinished} is here yet; what tshsr index adds is found at once.")
+    if service.no_uploads is not None:
+        screen.note(f"Pictures can't be sent to this server: {service.no_uploads}")
+    if not local:
+        screen.note(EXPOSED.format(host=wanted.host))
+    where = address(wanted.host, listener.getsockname()[1])
+    screen.say(f"{len(index):,} pictures, {index.captions:,} captions: {where} (Ctrl-C stops)")
+    screen.out.file.flush()
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=3, limit_concurrency=512
+    )
+    if wanted.open:
+        webbrowser.open(where)  # whoever asks before the server runs waits at the socket
+    with suppress(KeyboardInterrupt):  # raised again when the requests under way are answered
+        uvicorn.Server(config).run(sockets=[listener])
+    screen.note("Stopped.")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        SettingsError: Where the port is taken, or the address is not this machine's.
+    """
+    if not 0 <= port <= 65535:
+        raise SettingsError(f"--port is {port}; expected a number from 1 to 65535, or 0 for a free one.")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=512)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise SettingsError(
+                f"port {port} at {host} is taken; stop what listens there, or name another one with --port "
+                "(0 takes a free one)."
+            ) from None
+        if error.errno == errno.EACCES:
+            raise SettingsError(f"port {port} is for administrators; name one from 1024 up with --port.") from None
+        raise SettingsError(
+            f"--host is {host!r}, where this machine can't listen ({error.strerror or error}); expected 127.0.0.1, "
+            "0.0.0.0, or an address of this machine."
+        ) from None
+
+
+def address(host: str, port: int) -> str:
+    """What to type into a browser on this machine."""
+    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104 - read, not bound
+    return f"http://{name}:{port}/"
+
+
+def check_extras() -> None:
+    """See that what the server needs is there.
+
+    Raises:
+        SettingsError: Names what to install.
+    """
+    missing = [name for module, name in NEEDED.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        raise SettingsError(f"tshsr serve needs {', '.join(missing)}; install them: pip install 'tshsr[serve,search]'.")

@@ -1,0 +1,249 @@
+"""The page in a real browser: found, pointed at, dropped on, refused, by mouse, keyboard and phone."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+from PIL import Image
+
+from tests.browser.conftest import QUERY, Page
+from tests.served import PICTURES
+
+
+def boxes(page: Page) -> list[float]:
+    """How strongly each box that is drawn is lit."""
+    script = "return [...document.querySelectorAll('.box')].map(box => Number(box.style.getPropertyValue('--w')))"
+    return page.run(script)
+
+
+def focused(page: Page, what: str = "id") -> str:
+    return page.run(f"return document.activeElement.getAttribute({what!r})")
+
+
+def test_a_new_user_finds_pictures_with_one_click(page: Page) -> None:
+    assert f"{PICTURES} pictures are waiting." in page.text("#collection")
+    examples = page.all("#examples button")
+    assert 1 <= len(examples) <= 6
+    text = examples[0].text
+    examples[0].click()
+    page.wait(lambda: page.has(".result"))
+    assert len(page.all(".result")) == PICTURES
+    assert page.text("#status").startswith(f"{PICTURES} of {PICTURES} pictures, best first, in ")
+    assert page.one("#q").get_attribute("value") == text
+    assert "?q=" in page.chrome.current_url
+    loaded = "return [...document.querySelectorAll('.result img')].filter(image => image.naturalWidth > 0).length"
+    page.wait(lambda: page.run(loaded) == PICTURES)
+    scores = [float(score.text) for score in page.all(".result .score")]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_an_address_with_a_query_can_be_opened_and_gone_back_from(page: Page) -> None:
+    page.open("?q=a+red+circle")
+    assert page.one("#q").get_attribute("value") == "a red circle"
+    page.search(QUERY)
+    page.chrome.back()
+    page.wait(lambda: page.chrome.title.startswith("a red circle:"))
+    assert page.one("#q").get_attribute("value") == "a red circle"
+
+
+def test_a_word_under_the_pointer_lights_its_places_in_every_picture(page: Page) -> None:
+    page.search(QUERY)
+    assert boxes(page) == []
+    words = page.all("#words .word")
+    assert [word.text for word in words] == ["red", "circle", "blue", "square"]
+    page.point_at(words[0])
+    page.wait(lambda: page.has(".box"))
+    lit = boxes(page)
+    assert len(page.all(".frame.lit")) == PICTURES
+    assert max(lit) == 1
+    assert all(0 < weight <= 1 for weight in lit)
+    assert all(label.text.endswith(" %") for label in page.all(".labels span"))
+    page.point_at(page.one("#status"))
+    page.wait(lambda: not page.has(".box"))
+
+
+def test_a_word_that_is_clicked_stays_lit_until_escape(page: Page) -> None:
+    page.search(QUERY)
+    page.all("#words .word")[1].click()
+    page.point_at(page.one("#status"))
+    assert page.has(".box")
+    assert page.all("#words .word")[1].get_attribute("aria-pressed") == "true"
+    page.press("\ue00c")
+    page.point_at(page.one("#status"))
+    page.run("document.activeElement.blur()")
+    page.wait(lambda: not page.has(".box"))
+
+
+def test_a_result_is_explained_by_both_streams_and_every_level(page: Page) -> None:
+    page.search(QUERY)
+    page.one(".open").click()
+    page.wait(lambda: page.has("#why[open]"))
+    assert page.text("#why-title") == QUERY
+    assert [word.text for word in page.all("#why-words .word")] == QUERY.split()
+    assert page.has("#stage .box")
+    said = page.text("#why-status")
+    assert "of the weight." in said
+    page.all("#streams label")[1].click()
+    assert page.text("#why-status") != said
+    page.all("#levels label")[1].click()
+    page.wait(lambda: "on level 0" in page.text("#why-status"))
+    page.all("#why-words .word")[5].click()
+    assert page.text("#why-status").startswith("“blue” carries ")
+    assert [row.text.split()[-1] for row in page.all("#scores tr")]
+    assert "Both streams, fused" in page.text("#scores")
+    page.one("#close").click()
+    assert not page.has("#why[open]")
+
+
+def test_another_sentence_can_be_tried_on_the_same_picture(page: Page) -> None:
+    page.search(QUERY)
+    page.one(".open").click()
+    page.wait(lambda: page.has("#why[open]"))
+    box = page.one("#sentence")
+    box.clear()
+    box.send_keys("three green triangles\n")
+    page.wait(lambda: page.text("#why-title") == "three green triangles")
+    page.refusals = True
+    box.clear()
+    box.send_keys("?\n")
+    page.wait(
+        lambda: (
+            page.text("#why-problem") == "The query has no word; expected a sentence such as 'two dogs in the snow'."
+        )
+    )
+
+
+def test_everything_can_be_done_from_the_keyboard(page: Page) -> None:
+    enter, escape, left, right, down, tab = "\ue007", "\ue00c", "\ue012", "\ue014", "\ue015", "\ue004"
+    page.run("document.activeElement.blur()")
+    page.press("/")
+    assert focused(page) == "q"
+    assert page.one("#q").get_attribute("value") == "", "the slash is no part of the query"
+    page.press(QUERY, enter)
+    page.wait(lambda: page.has(".result"))
+    page.press(down)
+    assert focused(page, "aria-label").startswith("Result 1,")
+    page.press(right, right, left)
+    assert focused(page, "aria-label").startswith("Result 2,")
+    page.press(down)
+    assert not focused(page, "aria-label").startswith("Result 2,")
+    assert page.run("return getComputedStyle(document.activeElement).outlineStyle") == "solid", "where the focus is"
+    page.run("document.querySelectorAll('.open')[1].focus()")
+    page.press(enter)
+    page.wait(lambda: page.has("#why[open]"))
+    name = page.text("#why-name")
+    page.press(right)
+    page.wait(lambda: page.text("#why-name") != name)
+    page.press(left)
+    page.wait(lambda: page.text("#why-name") == name)
+    page.press(escape)
+    page.wait(lambda: not page.has("#why[open]"))
+    assert focused(page, "aria-label").startswith("Result 2,"), "where one was"
+    page.press(escape)
+    assert focused(page) == "q"
+    page.press(tab, tab, tab, tab)
+    assert focused(page, "class").startswith("word")
+    page.wait(lambda: page.has(".box"))
+
+
+def test_a_picture_from_the_file_dialog_finds_sentences_and_shows_why(page: Page, picture: Path) -> None:
+    page.send(picture)
+    page.wait(lambda: page.has(".sentence"))
+    assert len(page.all(".sentence")) == 10
+    assert page.run("return document.querySelector('#sent img').naturalWidth") > 0
+    text = page.one(".sentence").text
+    page.one(".sentence").click()
+    page.wait(lambda: page.has("#why[open]"))
+    assert page.text("#why-title") == text
+    assert page.has("#stage .box")
+    assert page.one("#stage img").get_attribute("src").startswith("blob:")
+
+
+DROP = """
+const bytes = Uint8Array.from(atob(arguments[0]), letter => letter.charCodeAt(0));
+const carried = new DataTransfer();
+if (bytes.length) carried.items.add(new File([bytes], arguments[1]));
+else carried.setData("text/uri-list", "https://example.org/x.jpg");
+for (const name of ["dragenter", "dragover", "drop"]) {
+  document.body.dispatchEvent(new DragEvent(name, { dataTransfer: carried, bubbles: true, cancelable: true }));
+  if (name === "dragover") window.shownWhileOver = !document.getElementById("drop").hidden;
+}
+return window.shownWhileOver;
+"""
+
+
+def test_a_picture_that_is_dropped_finds_sentences(page: Page, picture: Path) -> None:
+    assert page.run(DROP, base64.b64encode(picture.read_bytes()).decode(), "dropped.png") is True
+    page.wait(lambda: page.has(".sentence"))
+    assert "dropped.png" in page.text("#sent")
+    assert not page.one("#drop").is_displayed()
+
+
+def test_a_dropped_address_is_not_fetched(page: Page) -> None:
+    page.run(DROP, "", "")
+    assert "addresses of pictures are not fetched" in page.problem()
+
+
+def test_a_wrong_file_is_refused_with_the_reason(page: Page, tmp_path: Path) -> None:
+    page.refusals = True
+    note = tmp_path / "note.jpg"
+    note.write_text("no picture")
+    page.send(note)
+    assert page.problem().startswith("The picture is no readable picture")
+    page.search(QUERY)
+    assert not page.one("#problem").is_displayed(), "the next question starts afresh"
+
+
+def test_a_large_file_is_refused_before_it_is_sent(page: Page, tmp_path: Path) -> None:
+    large = tmp_path / "large.png"
+    large.write_bytes(b"x" * (2**20 + 1))
+    page.send(large)
+    assert page.problem() == "“large.png” has 1.0 MiB; this server takes pictures of up to 1.0 MiB."
+
+
+def test_a_picture_with_too_many_pixels_is_refused(page: Page, tmp_path: Path) -> None:
+    page.refusals = True
+    Image.new("1", (10_000, 6_000)).save(tmp_path / "huge.png")
+    page.send(tmp_path / "huge.png")
+    assert page.problem().startswith("The picture has 10000 x 6000 pixels; expected at most 50,000,000")
+
+
+def test_a_long_query_is_refused_before_it_is_sent(page: Page) -> None:
+    page.run("document.getElementById('q').value = 'dog '.repeat(200)")
+    page.one("#q").send_keys("\n")
+    assert page.problem().startswith("That is 799 characters; a query may have 500.")
+
+
+def test_words_that_the_network_does_not_know_are_told(page: Page) -> None:
+    page.search("a red zeppelin")
+    assert "The model never learned “zeppelin”" in page.text("#status")
+
+
+def test_a_query_cannot_bring_its_own_html(page: Page) -> None:
+    page.search("<img src=x onerror=alert(1)> red <b>circle</b>")
+    page.one(".open").click()
+    page.wait(lambda: page.has("#why[open]"))
+    assert "<b>circle</b>" in page.text("#why-title")
+    assert not page.has("main b, dialog b, img[src=x]")
+
+
+def test_an_empty_query_shows_the_start_again(page: Page) -> None:
+    page.search(QUERY)
+    page.one("#q").clear()
+    page.one("#q").send_keys("\n")
+    page.wait(lambda: page.one("#welcome").is_displayed())
+    assert not page.has(".result")
+
+
+def test_a_server_that_is_gone_is_told(page: Page) -> None:
+    page.refusals = True
+    away = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
+    page.chrome.execute_cdp_cmd("Network.enable", {})
+    page.chrome.execute_cdp_cmd("Network.emulateNetworkConditions", away)
+    try:
+        page.one("#q").send_keys("a circle\n")
+        assert page.problem() == "The server does not answer. Is “tshsr serve” still running?"
+    finally:
+        back = away | {"offline": False, "downloadThroughput": -1, "uploadThroughput": -1}
+        page.chrome.execute_cdp_cmd("Network.emulateNetworkConditions", back)

@@ -1,0 +1,67 @@
+"""The real server in a process of its own, over a small index that the real commands made."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.command_line import TINY, tshsr
+from tshsr.data.scenes import make_scenes
+
+PICTURES = 10
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running server.
+
+    Attributes:
+        address: Where it answers, with a slash at the end.
+        process: Its process.
+        pictures: Folder of the pictures that it serves.
+    """
+
+    address: str
+    process: subprocess.Popen[str]
+    pictures: Path
+
+
+def make_index(folder: Path) -> Path:
+    """Scenes, a network that was trained for a moment, and an index of its test pictures.
+
+    Returns:
+        The index; the scenes are beside it, in `scenes`.
+    """
+    scenes = make_scenes(folder / "scenes", train=16, dev=6, test=PICTURES, processes=1)
+    for words in (
+        ("train", "tshsr-scenes", "--data", scenes, "--out", folder / "run", *TINY),
+        ("index", folder / "run", "--data", scenes, "--split", "test", "--out", folder / "index", "--device", "cpu"),
+    ):
+        said = tshsr(*words)
+        assert said.code == 0, said.err
+    return folder / "index"
+
+
+@contextmanager
+def serving(index: Path, *more: str) -> Iterator[Served]:
+    """`tshsr serve` on a free port until the block ends."""
+    command = [sys.executable, "-m", "tshsr", "serve", str(index), "--port", "0", "--device", "cpu", *more]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            found = re.search(r"http://\S+/", line)
+            if found is None:
+                process.kill()
+                raise AssertionError(f"no address in {line!r}: {process.communicate()[1]}")
+            yield Served(found[0], process, index.parent / "scenes")
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                process.wait(30)

@@ -1,0 +1,275 @@
+"""The server over an index in memory: every answer, every refusal, the page and its description."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from tests.fake_index import CAPTIONS, FakeIndex, make_index
+from tshsr.app.limits import Limits
+from tshsr.app.server import create_app
+from tshsr.errors import DataError
+
+HERE = "http://127.0.0.1"
+RED = "pictures/red.jpg"
+LIMITS = Limits(upload_bytes=200_000, pixels=1_000_000, query_characters=80, results=5)
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> FakeIndex:
+    return make_index(tmp_path)
+
+
+@pytest.fixture
+def client(index: FakeIndex) -> Iterator[TestClient]:
+    with serving(index) as opened:
+        yield opened
+
+
+def serving(index: Any, limits: Limits = LIMITS) -> TestClient:
+    app = create_app(index, limits)
+    app.state.desk.service.prepare()
+    return TestClient(app, base_url=HERE)
+
+
+def refusal(answer: Any, status: int) -> str:
+    assert answer.status_code == status, answer.text
+    assert list(answer.json()) == ["error"]
+    sentence = answer.json()["error"]
+    assert sentence.endswith("."), sentence
+    assert "\n" not in sentence
+    assert "Traceback" not in sentence
+    return sentence
+
+
+def jpeg(width: int = 60, height: int = 40, colour: str = "red", **options: Any) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (width, height), colour).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+def test_a_sentence_finds_pictures_with_the_places_of_its_words(client: TestClient) -> None:
+    answer = client.get("/api/search", params={"q": CAPTIONS[0], "k": 3}).json()
+    assert answer["query"] == CAPTIONS[0]
+    assert answer["unknown"] == []
+    assert len(answer["results"]) == 3
+    scores = [result["score"] for result in answer["results"]]
+    assert scores == sorted(scores, reverse=True)
+    first = answer["results"][0]
+    assert first["id"].startswith("pictures/")
+    assert first["file"] == Path(first["id"]).name, "where the files lie is not told"
+    assert first["metadata"] == {"place": "Oslo"}
+    assert [word["word"] for word in first["words"]] == CAPTIONS[0].split()
+    for word in first["words"]:
+        weights = [box[4] for box in word["boxes"]]
+        assert weights == sorted(weights, reverse=True)
+        assert all(0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1 for box in word["boxes"])
+
+
+def test_words_that_the_network_never_learned_are_told(client: TestClient) -> None:
+    assert client.get("/api/search", params={"q": "a red zebra", "k": 1}).json()["unknown"] == ["zebra"]
+    assert client.get("/api/explain", params={"q": "a zebra", "id": RED}).json()["unknown"] == ["zebra"]
+
+
+def test_the_size_of_a_picture_is_the_upright_one(client: TestClient, index: FakeIndex) -> None:
+    turned = Image.new("RGB", (90, 30), "red")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned.save(index.files[RED], exif=exif)
+    index.regions = {RED: index.regions[RED]}
+    found = client.get("/api/search", params={"q": "red"}).json()["results"][0]
+    explained = client.get("/api/explain", params={"q": "red", "id": RED}).json()
+    for answer in (found, explained):
+        assert (answer["id"], answer["width"], answer["height"]) == (RED, 30, 90)
+
+
+def test_a_picture_without_a_file_is_found_all_the_same(client: TestClient, index: FakeIndex) -> None:
+    index.files[RED] = None
+    answer = client.get("/api/explain", params={"q": "red", "id": RED}).json()
+    assert (answer["file"], answer["width"], answer["height"]) == (None, None, None)
+    assert "no picture file is known of" in refusal(client.get("/api/picture", params={"id": RED}), 404)
+
+
+def test_a_picture_finds_sentences(client: TestClient) -> None:
+    answer = client.post("/api/search", files={"picture": ("x.jpg", jpeg())}, data={"k": "4"}).json()
+    assert len(answer["results"]) == 4
+    assert {result["caption"] for result in answer["results"]} <= set(CAPTIONS)
+    assert set(answer["results"][0]) == {"id", "caption", "image", "score"}
+
+
+def test_a_picture_that_is_sent_again_is_not_looked_at_again(client: TestClient, index: FakeIndex) -> None:
+    service = client.app.state.desk.service
+    for number in range(10):
+        assert client.post("/api/search", files={"picture": jpeg(60 + number)}).status_code == 200
+    assert len(service.remembered) == 8
+    service.extractor = None  # looking would fail now
+    service.no_uploads = "gone."
+    assert "gone" in refusal(client.post("/api/search", files={"picture": jpeg(60)}), 422)
+
+
+def test_scores_of_a_pair_are_those_of_its_explanation(client: TestClient, index: FakeIndex) -> None:
+    pair = {"q": CAPTIONS[1], "id": RED}
+    scores = client.get("/api/score", params=pair).json()["scores"]
+    assert scores == pytest.approx(index.explain(CAPTIONS[1], RED).scores)
+    explanation = client.get("/api/explain", params=pair).json()["explanation"]
+    assert explanation["scores"] == pytest.approx(scores)
+    assert set(explanation["streams"]) == {"word_stream", "region_stream"}
+    assert len(explanation["boxes"]) == explanation["regions"] == 4
+
+
+def test_a_sent_picture_gets_the_scores_and_the_explanation_of_the_indexed_one(
+    client: TestClient, index: FakeIndex
+) -> None:
+    file = index.files[RED]
+    assert file is not None
+    sent = {"picture": ("mine.jpg", file.read_bytes())}
+    indexed = client.get("/api/score", params={"q": "a red square", "id": RED}).json()
+    assert client.post("/api/score", files=sent, data={"q": "a red square"}).json()["scores"] == pytest.approx(
+        indexed["scores"], abs=1e-5
+    )
+    answer = client.post("/api/explain", files=sent, data={"q": "a red square"}).json()
+    assert answer["id"] is None
+    assert answer["explanation"]["words"] == ["a", "red", "square"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "said"),
+    [
+        ("/api/search", 422, "q is missing; the description of /api/search at /docs tells what it is."),
+        ("/api/search?q=", 422, "the query has no word; expected a sentence such as 'two dogs in the snow'."),
+        ("/api/search?q=%20?!", 422, "the query has no word"),
+        ("/api/search?q=" + "dog+" * 30, 422, "the query has 120 characters; expected at most 80."),
+        ("/api/search?q=dog&k=0", 422, "k is 0; expected a number from 1 to 5."),
+        ("/api/search?q=dog&k=6", 422, "k is 6; expected a number from 1 to 5."),
+        ("/api/search?q=dog&k=many", 422, "k is 'many'; expected a whole number."),
+        ("/api/search?q=dog&where=" + "x" * 81, 422, "the filter has 81 characters; expected at most 80."),
+        ("/api/explain?q=dog", 422, "id is missing;"),
+        ("/api/explain?id=x&q=dog", 404, "no picture 'x' is in this index."),
+        ("/api/score?id=x&q=dog", 404, "no picture 'x' is in this index."),
+        ("/api/score?id=x&q=.", 422, "the query has no word"),
+        ("/api/picture?id=x", 404, "no picture file is known of 'x'."),
+        ("/api/picture?id=../../etc/passwd", 404, "no picture file is known of"),
+        ("/api/picture?id=/etc/passwd", 404, "no picture file is known of"),
+        (f"/api/picture?id={RED}&side=9999", 422, "side is 9999; expected 480 or 1600."),
+        ("/api/nothing", 404, "there is nothing at '/api/nothing' for GET; the page is at /"),
+        ("/../../etc/passwd", 404, "there is nothing at"),
+        ("/service.py", 404, "there is nothing at '/service.py'"),
+    ],
+)
+def test_a_question_that_cannot_be_answered_is_refused_in_a_sentence(
+    client: TestClient, path: str, status: int, said: str
+) -> None:
+    assert said in refusal(client.get(path), status)
+
+
+def test_a_wrong_method_is_refused(client: TestClient) -> None:
+    assert "there is nothing at '/api/search' for DELETE" in refusal(client.delete("/api/search"), 405)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "the picture is empty (0 bytes)"),
+        (b"no picture at all", "the picture is no readable picture"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "the picture is no readable picture"),
+        (jpeg()[:200], "the picture is no readable picture"),
+        (jpeg(1001, 1000), "the picture has 1001 x 1000 pixels; expected at most 1,000,000"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/api/search", "/api/score", "/api/explain"])
+def test_a_file_that_is_no_usable_picture_is_refused(client: TestClient, path: str, content: bytes, said: str) -> None:
+    answer = client.post(path, files={"picture": ("x.jpg", content)}, data={"q": "a dog"})
+    assert said in refusal(answer, 422)
+
+
+def test_a_form_without_a_picture_is_refused(client: TestClient) -> None:
+    said = "picture is missing; send a file as the field 'picture' of a form (multipart/form-data)."
+    assert refusal(client.post("/api/search"), 422) == said
+    assert refusal(client.post("/api/search", data={"picture": "https://example.org/x.jpg"}), 422) == said
+    broken = {"content-type": "multipart/form-data; boundary=x"}
+    assert "the form can't be read" in refusal(client.post("/api/search", content=b"garbage", headers=broken), 400)
+
+
+def test_an_index_whose_extractor_cannot_run_here_says_so(tmp_path: Path) -> None:
+    client = serving(make_index(tmp_path, uploads=False))
+    why = "the features of this index were made by another tool; pictures can't be described here."
+    assert refusal(client.post("/api/search", files={"picture": jpeg()}), 422) == f"pictures can't be sent: {why}"
+    assert client.get("/api/about").json()["uploads"] == why
+
+
+def test_an_index_without_captions_says_so(client: TestClient, index: FakeIndex) -> None:
+    index.sentences = ()
+    answer = client.post("/api/search", files={"picture": jpeg()})
+    assert "this index holds no captions" in refusal(answer, 422)
+
+
+def test_a_filter_that_cannot_be_used_is_the_questions_fault_and_a_broken_index_is_not(
+    client: TestClient, index: FakeIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*question: object, **how: object) -> None:
+        raise DataError("there is something wrong.")
+
+    monkeypatch.setattr(index, "search", fail)
+    assert refusal(client.get("/api/search?q=dog&where=x"), 422) == "there is something wrong."
+    assert refusal(client.get("/api/search?q=dog"), 500) == "there is something wrong."
+
+
+def test_a_fault_of_ours_is_a_sentence_without_a_traceback(
+    client: TestClient, index: FakeIndex, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(index, "search", lambda *question, **how: 1 / 0)
+    answer = client.get("/api/search?q=dog")
+    assert refusal(answer, 500) == "this should not have happened; the server's log tells where."
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_small_pictures_are_sent_as_they_are_and_large_ones_smaller(client: TestClient, index: FakeIndex) -> None:
+    file = index.files[RED]
+    assert file is not None
+    answer = client.get("/api/picture", params={"id": RED})
+    assert answer.content == file.read_bytes()
+    assert answer.headers["content-type"] == "image/jpeg"
+    Image.new("RGB", (1200, 600), "red").save(file)
+    answer = client.get("/api/picture", params={"id": RED})
+    assert Image.open(io.BytesIO(answer.content)).size == (480, 240)
+
+
+def test_other_formats_are_sent_as_jpeg(client: TestClient, index: FakeIndex) -> None:
+    file = index.files[RED]
+    assert file is not None
+    Image.new("RGB", (30, 20), "red").save(file, "BMP")
+    answer = client.get("/api/picture", params={"id": RED})
+    assert answer.headers["content-type"] == "image/jpeg"
+    assert Image.open(io.BytesIO(answer.content)).format == "JPEG"
+
+
+def test_a_file_that_is_no_picture_any_more_is_not_sent(client: TestClient, index: FakeIndex, tmp_path: Path) -> None:
+    file = index.files[RED]
+    assert file is not None
+    secret = tmp_path / "secret.txt"
+    secret.write_text("a secret")
+    file.unlink()
+    file.symlink_to(secret)
+    answer = client.get("/api/picture", params={"id": RED})
+    said = refusal(answer, 404)
+    assert "red.jpg is no readable picture" in said
+    assert str(tmp_path) not in said
+    file.unlink()
+    assert "red.jpg can't be read (No such file or directory)" in refusal(
+        client.get("/api/picture", params={"id": RED}), 404
+    )
+
+
+def test_health_and_about_tell_what_is_here(client: TestClient) -> None:
+    health = client.get("/healthz").json()
+    assert (health["status"], health["pictures"], health["captions"]) == ("ok", 6, 6)
+    about = client.get("/api/about").json()
+    assert about["examples"] == sorted(CAPTIONS, key=len)
+    assert (about["uploads"], about["upload_bytes"], about["query_characters"]) == (None, 200_000, 80)
