@@ -65,8 +65,8 @@ def stream_trace(looks: Tensor, queries: Tensor) -> StreamTrace:
     attention = looks / looks.sum(dim=-1, keepdim=True).clamp_min(1e-9)
     weights = torch.cat([torch.ones(len(queries), 1), queries.float()], dim=1)
     weights = (weights / weights.sum(dim=1, keepdim=True))[:, None].expand(-1, 2, -1)
-    zeros = torch.zeros(len(queries), 2)
-    return StreamTrace(attention, weights, zeros, zeros[:, 0], torch.zeros(()), torch.full((len(queries),), 0.5), True)
+    zeros, half = torch.zeros(len(queries), 2), torch.full((len(queries),), 0.5)
+    return StreamTrace(attention, weights, zeros, zeros[:, 0], torch.zeros(()), half, True, torch.zeros_like(weights))
 
 
 class TracelessMatcher(ScriptedMatcher):

@@ -13,16 +13,20 @@ import numpy as np
 import torch
 
 from tshsr.errors import SettingsError
-from tshsr.metrics import BLOCK, ScoreMetrics, score_metrics
+from tshsr.metrics import BLOCK, ScoreMetrics, image_to_text_ranks, text_to_image_ranks
 
-CHOICES = (10, 15, 20, 25, 30, 40, 50, 60, 75, 100, 150, 200, 300, 500, 1000)
-"""The K that `choose_depth` tries for either side: none below 10, as R@10 has ten places to fill."""
+CHOICES = tuple(sorted({round(10 * 1.1**step) for step in range(49)}))
+"""The K that `choose_depth` tries for either side, 10 to 970, each a tenth more than the one before: none below 10, as
+R@10 has ten places to fill."""
 
 TOLERANCE = 0.1
 """Points that no recall should lose."""
 
-SLACK = 1.05
-"""How many more pairs `choose_depth` spends than it must on captions of an image: most are candidates already."""
+SHARE = 1 / 20
+"""Of all pairs, how many a margin of safety may cost: fewer are what two stages are for."""
+
+ROUNDING = 1e-9
+"""Points that are no loss."""
 
 RECALLS = (1, 5, 10)
 
@@ -108,9 +112,14 @@ def choose_depth(
     """Few pairs to reason about, and no recall that loses more than a tolerance, here or on other images of this kind.
 
     Both K are searched together, as they are worth different things: an image has a few right captions among many, a
-    caption one right image among a few. The recalls of every pair of choices come out of one reading of the scores.
-    What is lost and what is gained by chance cancel, and will not do so again on other images: so the loss here is to
-    be half the tolerance, and that of every deeper choice within it.
+    caption one right image among a few. What every pair of choices does comes out of one reading of the scores.
+
+        loss = (queries that miss - queries that only hit because what stood before is no candidate) / queries
+        risk = (max(0, the same difference) + sqrt(2 their sum)) / queries
+
+    Such queries are few and come and go from split to split like counts of rare events (Poisson): the difference of
+    two splits of one size strays by sqrt(2 (missed + gained)), one standard error. Gains here are luck, and not counted
+    upon. See `best_place` for what is made of the two.
 
     Args:
         fused: Scores of all pairs of a split whose answers are known.
@@ -121,36 +130,50 @@ def choose_depth(
 
     Returns:
         The depth, and the points lost as `lost` orders them. All pairs, and nothing lost, where no choice will do.
+
+    Raises:
+        InputError: Where a score is not finite, or an image has no caption.
     """
-    full = score_metrics(fused, image_of_caption).recalls
     size = len(choices) + 1
     place = size * places(pooled, 1, choices).astype(np.uint16) + places(pooled, 0, choices)
-    points = np.array(full)[:, None, None] - recalls_by_depth(fused, place, image_of_caption, size)
+    missed, gained = moved_by_depth(fused, place, image_of_caption, size)
+    point = 100 / np.repeat(fused.shape, len(RECALLS))[:, None, None]
+    loss = point * (missed - gained)
+    risk = point * (np.maximum(missed - gained, 0) + np.sqrt(2 * (missed + gained)))
     counts = np.bincount(place.ravel(), minlength=size**2).reshape(1, size, size)
-    chosen = fewest(within(counts)[0], points.max(axis=0), tolerance)
-    if chosen is None:
-        return Depth(pooled.shape[1], pooled.shape[0]), (0.0,) * len(full)
-    images, captions = chosen
-    return Depth(choices[images], choices[captions]), tuple(points[:, images, captions].tolist())
+    best = best_place(within(counts)[0], loss.max(axis=0), risk.max(axis=0), tolerance, SHARE * fused.size)
+    if best is None:
+        return Depth(pooled.shape[1], pooled.shape[0]), (0.0,) * len(loss)
+    images, captions = best
+    return Depth(choices[images], choices[captions]), tuple(loss[:, images, captions].tolist())
 
 
-def fewest(pairs: np.ndarray, worst: np.ndarray, tolerance: float) -> tuple[int, int] | None:
-    """Where the fewest pairs lose little enough, as `choose_depth` says; None where no choice does.
+def best_place(
+    pairs: np.ndarray, loss: np.ndarray, risk: np.ndarray, tolerance: float, budget: float
+) -> tuple[int, int] | None:
+    """The depth to take; None where none will do.
+
+    1. The fewest pairs whose risk is within the tolerance, where they are within the budget.
+    2. Else, within the budget, the least risk of what loses no more than the tolerance.
+    3. Else the fewest pairs that lose no more than the tolerance, nor does any deeper choice: the margin is not to be
+       had, and what only luck brings within the tolerance is not taken.
 
     Args:
         pairs: Pairs by the choices for images (rows) and for captions (columns), which grow.
-        worst: Points that the worst recall loses, by the same.
+        loss: Points that the worst recall loses, by the same.
+        risk: Points that it may lose on another split.
         tolerance: Points.
+        budget: Pairs that a margin may cost.
     """
-    rounding = 1e-9
-    steady = np.flip(worst <= tolerance + rounding)
-    steady = np.flip(np.minimum.accumulate(np.minimum.accumulate(steady, axis=0), axis=1))
-    good = steady & (worst <= tolerance / 2 + rounding)
-    if not good.any():
-        return None
-    images, captions = np.nonzero(good & (pairs <= SLACK * pairs[good].min()))
-    deepest = max(range(len(images)), key=lambda i: (images[i], captions[i]))
-    return int(images[deepest]), int(captions[deepest])
+    fits, safe = (points <= tolerance + ROUNDING for points in (loss, risk))
+    deeper = np.flip(np.minimum.accumulate(np.minimum.accumulate(np.flip(fits), axis=0), axis=1))
+    affordable = pairs <= budget
+    for good, order in ((safe & affordable, pairs), (fits & affordable, np.round(risk, 9)), (deeper, pairs)):
+        if good.any():
+            (taken,) = np.flatnonzero(good)[np.lexsort((pairs[good], order[good]))[:1]]
+            images, captions = divmod(int(taken), pairs.shape[1])
+            return images, captions
+    return None
 
 
 def places(pooled: np.ndarray, axis: int, choices: Sequence[int]) -> np.ndarray:
@@ -163,17 +186,28 @@ def places(pooled: np.ndarray, axis: int, choices: Sequence[int]) -> np.ndarray:
     return found
 
 
-def recalls_by_depth(fused: np.ndarray, place: np.ndarray, image_of_caption: np.ndarray, size: int) -> np.ndarray:
-    """R@1, R@5 and R@10 of both directions (first axis) for every pair of choices.
+def moved_by_depth(
+    fused: np.ndarray, place: np.ndarray, image_of_caption: np.ndarray, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Queries that each pair of choices moves out of the first 1, 5 and 10 ranks, and those that it moves in.
 
     A query without a right answer among its candidates has missed: before that answer stand all K candidates or more.
+
+    Args:
+        fused: Scores of all pairs.
+        place: For each pair its place among the choices for images and for captions, see `places`.
+        image_of_caption: For each caption the row of its image.
+        size: Choices for either side, and one for what all of them leave out.
+
+    Returns:
+        Both int64, recalls (as `lost` orders them) x choices for images x choices for captions.
     """
-    captions, depths = len(image_of_caption), (size - 1, size - 1)
+    full_images, full_captions = (f(fused, image_of_caption) for f in (image_to_text_ranks, text_to_image_ranks))
     never = np.iinfo(np.int32).max
-    of_image = np.full((len(fused), *depths), never, np.int32)
-    of_caption = np.empty((captions, *depths), np.int32)
-    for start in range(0, captions, max(1, BLOCK // captions)):
-        some = np.arange(start, min(captions, start + max(1, BLOCK // captions)))
+    of_image = np.full((len(fused), size - 1, size - 1), never, np.int32)
+    of_captions = np.zeros((2, len(RECALLS), size - 1, size - 1), np.int64)
+    step = max(1, BLOCK // max(fused.shape[1], size**2))
+    for some in np.split(np.arange(fused.shape[1]), range(step, fused.shape[1], step)):
         owners = image_of_caption[some]
         own = np.asarray(fused[owners, some])[:, None]
         reasoned = within(one_hot(place[owners, some], size)) > 0
@@ -181,11 +215,17 @@ def recalls_by_depth(fused: np.ndarray, place: np.ndarray, image_of_caption: np.
         ranks = np.where(reasoned, 1 + reasoned_among(ahead, place[owners], size), never)
         np.minimum.at(of_image, owners, ranks.astype(np.int32))
         level = own <= fused[:, some].T  # with the caption's own image, which is the 1 of its rank
-        of_caption[some] = np.where(reasoned, reasoned_among(level, place[:, some].T, size), never)
-    found = [
-        100.0 * np.count_nonzero(ranks <= k, axis=0) / len(ranks) for ranks in (of_image, of_caption) for k in RECALLS
-    ]
-    return np.stack(found)
+        ranks = np.where(reasoned, reasoned_among(level, place[:, some].T, size), never)
+        of_captions += moved(full_captions[some], ranks)
+    missed, gained = np.concatenate([moved(full_images, of_image), of_captions], axis=1)
+    return missed, gained
+
+
+def moved(full: np.ndarray, short: np.ndarray) -> np.ndarray:
+    """Queries that leave (first) and that join (second) the first 1, 5 and 10 ranks, for every pair of choices."""
+    ranks = np.array(RECALLS)[:, None]
+    was, now = (full <= ranks)[:, :, None, None], short <= ranks[:, :, None, None]
+    return np.stack([np.count_nonzero(was & ~now, axis=1), np.count_nonzero(now & ~was, axis=1)])
 
 
 def reasoned_among(marked: np.ndarray, place: np.ndarray, size: int) -> np.ndarray:

@@ -26,7 +26,7 @@ class Guard:
     """What a lower precision did to a sample, measured before it was used.
 
     Attributes:
-        dtype: The precision, such as bfloat16.
+        dtype: The precision, such as bfloat16, or another short cut: tf32, compiled.
         used: Whether it was used: it was faster, and no recall of the sample moved further than `allowed`.
         images: Images of the sample.
         captions: Captions of the sample.

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from tshsr.batches import pad_sequences
 from tshsr.candidates import Depth, candidates, merged
@@ -21,6 +23,7 @@ from tshsr.scoring import (
     BYTE_BUDGET,
     ENCODE_BLOCK,
     Budget,
+    Lengths,
     Progress,
     blocks,
     by_length,
@@ -113,9 +116,11 @@ def score_two_stage(
         images = [part.at(exact) for part in images]
         budget, total, done = Budget(byte_budget), int(reasoned.sum()), 0
         for columns, text in texts:
+            lengths, text = Lengths.of(text), text.at(exact)
             for first, part in zip(range(0, len(fused), ENCODE_BLOCK), images, strict=True):
                 places, rows = reasoned[first : first + len(part), columns].T.nonzero()  # by caption, so by length
-                fused[first + rows, columns[places]] = score_listed(scorer, part, text.at(exact), rows, places, budget)
+                scores = score_listed(scorer, part, text, lengths, (rows, places), budget)
+                fused[first + rows, columns[places]] = scores.cpu().numpy()
                 done += len(rows)
             if progress is not None:
                 progress(done, total)
@@ -126,27 +131,40 @@ def score_listed(
     matcher: Matcher,
     images: ItemEncoding,
     captions: ItemEncoding,
-    rows: np.ndarray,
-    columns: np.ndarray,
+    lengths: Lengths,
+    pairs: tuple[np.ndarray, np.ndarray],
     budget: Budget,
-) -> np.ndarray:
-    """The fused scores of the pairs (rows[i], columns[i]), some at a time; where memory runs out, fewer at a time."""
-    found = np.empty(len(rows), np.float32)
+) -> Float[Tensor, " pairs"]:
+    """The fused scores of pairs, some at a time; where memory runs out, fewer at a time. Nothing here waits for a GPU.
+
+    Args:
+        matcher: The network.
+        images: Images.
+        captions: Captions.
+        lengths: Of the captions.
+        pairs: Rows of images, and of as many captions.
+        budget: Bytes of temporaries.
+    """
+    place = images.mask.device
+    rows, columns = (torch.from_numpy(side).to(place) for side in pairs)
+    words = np.array(lengths.words)[pairs[1]]
+    found = torch.empty(len(rows), device=place)
     gathered = bytes_of(images) // len(images) + bytes_of(captions) // len(captions)
     cost = matcher.bytes_per_pair(images.mask.shape[-1], captions.mask.shape[-1]) + gathered
     done = 0
     while done < len(rows):
         some = slice(done, done + max(1, tile_bytes(images, cost, budget) // cost))
         try:
-            left, right = images[torch.from_numpy(rows[some])], captions[torch.from_numpy(columns[some])].trimmed()
-            scores = matcher.score_pairs(left, right)["fused"]
+            longest = int(words[some].max())
+            right = captions[columns[some]].cut(longest, padded=lengths.holes or int(words[some].min()) < longest)
+            scores = matcher.score_pairs(images[rows[some]], right)["fused"]
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            pairs = len(rows[some])
-            if not is_out_of_memory(error) or pairs == 1:
+            many = len(words[some])
+            if not is_out_of_memory(error) or many == 1:
                 raise
-            budget.lower(cost * (pairs // 2), error)
+            budget.lower(cost * (many // 2), error)
         else:
-            found[some] = scores.float().cpu().numpy()
+            found[some] = scores
             done += len(scores)
     return found
 

@@ -62,6 +62,27 @@ class Budget:
         LOG.warning("memory ran out (%s); going on with tiles of %d bytes", type(error).__name__, self.fitting)
 
 
+@dataclass(frozen=True)
+class Lengths:
+    """How long the captions of a block are; asked for once a block, as asking waits for a GPU.
+
+    Attributes:
+        words: Of each caption the place of its last word, from 1.
+        holes: Whether any has padding before that; none of ours has.
+    """
+
+    words: list[int]
+    holes: bool
+
+    @classmethod
+    def of(cls, captions: ItemEncoding) -> Lengths:
+        """Read a mask."""
+        places = torch.arange(1, captions.mask.shape[-1] + 1, device=captions.mask.device)
+        ends, real = (captions.mask * places).amax(dim=1), captions.mask.sum(dim=1)
+        *words, holes = torch.cat([ends, (ends - real).sum()[None]]).tolist()
+        return cls(words, holes > 0)
+
+
 def score_split(
     matcher: Matcher,
     tokenizer: Tokenizer,
@@ -121,9 +142,9 @@ def score_all_pairs(
         done = 0
         for columns in blocks(by_length(captions), ENCODE_BLOCK):
             block = matcher.encode_captions(pad_sequences([captions[i] for i in columns]).to(place)).at(exact)
-            parts = []
+            parts, lengths = [], Lengths.of(block)
             for part in encoded:
-                parts.append(score_block(scorer, part, block, budget))
+                parts.append(score_block(scorer, part, block, lengths, budget))
                 done += len(part) * len(columns)
                 if progress is not None:
                     progress(done, rows * len(captions))
@@ -155,23 +176,21 @@ def score_encoded(
     matcher: Matcher, images: ItemEncoding, captions: ItemEncoding, *, byte_budget: int = BYTE_BUDGET
 ) -> Scores:
     """Score every encoded image with every encoded caption, in tiles, on their device and in the network's mode."""
-    return score_block(matcher, images, captions, Budget(byte_budget))
+    return score_block(matcher, images, captions, Lengths.of(captions), Budget(byte_budget))
 
 
-def score_block(matcher: Matcher, images: ItemEncoding, captions: ItemEncoding, budget: Budget) -> Scores:
-    """All pairs of two blocks, in tiles; the scores stay on their device, so that nothing waits for it."""
+def score_block(
+    matcher: Matcher, images: ItemEncoding, captions: ItemEncoding, lengths: Lengths, budget: Budget
+) -> Scores:
+    """All pairs of two blocks, in tiles; the scores stay on their device: nothing here waits for a GPU."""
     result: Scores = {}
-    places = torch.arange(1, captions.mask.shape[-1] + 1, device=captions.mask.device)
-    ends, real = (captions.mask * places).amax(dim=1), captions.mask.sum(dim=1)
-    # The one time that a block waits for a GPU. A caption may have holes, though none of ours has.
-    lengths, holes = ends.tolist(), bool((ends > real).any())
-    left = 0
+    words, left = lengths.words, 0
     while left < len(captions):
-        cost = matcher.bytes_per_pair(images.mask.shape[-1], lengths[left])
+        cost = matcher.bytes_per_pair(images.mask.shape[-1], words[left])
         wide = tile_shape(cost, len(images), len(captions) - left, tile_bytes(images, cost, budget))[1]
-        wide = alike(lengths[left : left + wide])
-        some = lengths[left : left + wide]
-        part = captions[left : left + wide].cut(max(some), padded=holes or min(some) < max(some))
+        wide = alike(words[left : left + wide])
+        some = words[left : left + wide]
+        part = captions[left : left + wide].cut(max(some), padded=lengths.holes or min(some) < max(some))
         cost = matcher.bytes_per_pair(images.mask.shape[-1], part.mask.shape[-1])
         tall = max(1, min(len(images), tile_bytes(images, cost, budget) // (cost * wide)))
         for top in range(0, len(images), tall):

@@ -72,6 +72,8 @@ class SimilarityVector(nn.Module):
             context: P c.
             cosine: q·sum_c w_qc c, where k > 0.
         """
+        if torch.compiler.is_compiling():  # a compiler makes pieces of its own
+            return self._vectors(differences(queries, weights, context), cosine)
         size = PIECE // max(1, weights[0, ..., 0].numel() * queries.shape[-1] * queries.element_size())
         pieces = range(0, len(weights), max(1, size))
         if not reusable(weights) or len(pieces) < 2 or weights.device.type != "cpu":

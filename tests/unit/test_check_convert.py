@@ -185,6 +185,28 @@ def test_pictures_are_recorded_with_their_sizes(tmp_path: Path) -> None:
         convert(tmp_path / "scan", tmp_path / "other", pictures=tmp_path / "none")
 
 
+def test_opening_the_pictures_is_told_before_the_first_block(tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    write_precomp(tmp_path / "scan", "test", random_regions(70), ids=[f"{i}.png" for i in range(70)])
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (8, 6)).save(tmp_path / "photos" / "0.png")
+
+    def convert_to(name: str, pictures: Path | None) -> None:
+        convert(
+            tmp_path / "scan",
+            tmp_path / name,
+            pictures=pictures,
+            opening=lambda *now: told.append(("open", *now)),
+            progress=lambda *now: told.append(("convert", *now)),
+        )
+
+    convert_to("store", tmp_path / "photos")
+    assert told == [("open", 64, 70), ("open", 70, 70), ("convert", 64, 70), ("convert", 70, 70)]
+    told.clear()
+    convert_to("bare", None)
+    assert told == [("convert", 64, 70), ("convert", 70, 70)], "nothing was opened"
+
+
 def test_boxes_that_only_some_splits_have_are_left_out_aloud(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_precomp(tmp_path / "scan", "test", random_regions(2), boxes=random_boxes(2))
     write_precomp(tmp_path / "scan", "train", random_regions(2))

@@ -50,7 +50,7 @@ def test_a_word_cannot_bring_its_own_html() -> None:
     page = assert_whole(render_explanations([replace(explained(), words=words)], [None]))
     assert page.of("b") == []
     assert page.of("img") == []
-    assert [word for word in page.text if word in words] == [*words, *words]  # the buttons and the table
+    assert [word for word in page.text if word in words] == [*words, *words, *words]  # buttons, table, what words add
 
 
 def test_the_data_of_a_page_cannot_end_its_element() -> None:
@@ -111,10 +111,24 @@ def test_a_method_without_a_trace_shows_its_scores() -> None:
     assert "2.500" in page.text
 
 
+def test_a_page_lists_what_each_word_adds_and_the_regions_that_count_most() -> None:
+    explanation = replace(
+        explained(regions=8),
+        word_relevance=(0.5, -1.0, 0.25, 0.0),
+        region_relevance=(0.0, 1.0, -2.0, 3.0, -4.0, 5.0, -6.0, 7.0),
+    )
+    page = assert_whole(render_explanations([explanation], [None]))
+    text = "".join(page.text)
+    first, second = text.index("What each word adds"), text.index("Regions that count most")
+    assert text[first:second].removeprefix("What each word adds") == "a+0.50small-1.00red+0.25square+0.00"
+    shown = "Region 7+7.00Region 6-6.00Region 5+5.00Region 4-4.00Region 3+3.00Region 2-2.00"
+    assert text[second:].removeprefix("Regions that count most").startswith(shown)
+
+
 def test_contributions_are_bars_that_fit_their_track() -> None:
     page = assert_whole(render_explanations([explained()], [None]))
     bars = [style for tag, found in page.elements if tag == "span" and "left:" in (style := found.get("style") or "")]
-    assert len(bars) == 2 * (3 + 2)  # two streams, three read-outs, v·t and the bias
+    assert len(bars) == 2 * (3 + 2) + 4 + 4  # two streams: three read-outs, v·t and the bias; words and regions
     ends = [tuple(map(float, re.findall(r"[\d.]+", style))) for style in bars]
     assert all(left >= 0 and left + width <= 100.05 for left, width in ends)
     assert max(width for _, width in ends) == pytest.approx(50, abs=0.1)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +148,47 @@ def test_a_kill_leaves_no_folder_that_looks_complete(tmp_path: Path) -> None:
     assert not target.exists()
     assert make_scenes(target, train=1, dev=0, test=0, processes=1) == target
     assert len(open_store(target, "train").regions) == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for the processes in /proc")
+def test_drawing_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
+    """A job is made to take minutes: whoever is still there some seconds after the kill did not notice it."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import pathlib, sys, tshsr.data.scenes as s\n"
+        "s.CHUNK = 50_000\n"
+        "if __name__ == '__main__':\n"
+        "    s.make_scenes(pathlib.Path(sys.argv[1]), train=50_000, dev=50_000, test=0, processes=2)\n"
+    )
+    with subprocess.Popen([sys.executable, str(script), str(tmp_path / "scenes")]) as process:
+        assert eventually(lambda: len({path.name[:3] for path in tmp_path.glob("*/pictures/*.png")}) == 2)
+        drawing = children(process.pid)
+        process.send_signal(signal.SIGKILL)
+    assert len(drawing) >= 2
+    assert eventually(lambda: not any(Path(f"/proc/{child}").exists() for child in drawing))
+
+
+def children(process: int) -> list[int]:
+    """The processes that one has started; in its line the parent is the second word after the name's bracket."""
+    lines = [path.read_text() for path in Path("/proc").glob("[0-9]*/stat") if path.exists()]
+    return [int(line.split()[0]) for line in lines if int(line.rpartition(")")[2].split()[1]) == process]
+
+
+def eventually(happens: Callable[[], bool], seconds: float = 60) -> bool:
+    """Whether something comes about in time."""
+    deadline = time.monotonic() + seconds
+    while not happens():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def test_the_progress_of_drawing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scenes_package, "CHUNK", 2)
+    told: list[tuple[int, int]] = []
+    make_scenes(tmp_path / "made", train=3, dev=1, test=0, processes=1, progress=lambda *step: told.append(step))
+    assert told == [(2, 4), (3, 4), (4, 4)]
 
 
 def test_a_script_without_a_main_guard_still_gets_its_scenes(tmp_path: Path) -> None:

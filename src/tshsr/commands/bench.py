@@ -14,6 +14,7 @@ from tshsr.commands.parsing import Name as OptionalName
 from tshsr.commands.screen import Screen
 from tshsr.errors import SettingsError
 from tshsr.provenance import provenance
+from tshsr.shortcuts import Shortcuts
 
 HEADER = (
     "network",
@@ -52,6 +53,10 @@ class Bench:
     """Width of a similarity vector (m)."""
     repeats: int = 3
     """How often ours and the plain way take turns; medians are shown."""
+    tf32: Flag = False
+    """Let ours multiply float32 matrices in TF32, where the machine has units for it."""
+    compile: Flag = False
+    """Compile ours, which takes minutes a network."""
     json: File = None
     """Write the figures to this file; - writes them to stdout, in place of the table."""
     device: OptionalName = None
@@ -75,7 +80,8 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
         if not wanted.quiet:
             screen.note(f"measuring {name}")
 
-    found = bench(work, names=wanted.names, dtypes=wanted.dtypes, device=device, tell=tell)
+    shortcuts = Shortcuts(tf32=wanted.tf32, compiled=wanted.compile)
+    found = bench(work, names=wanted.names, dtypes=wanted.dtypes, device=device, shortcuts=shortcuts, tell=tell)
     if wanted.json is not None:
         screen.json(json.dumps({**provenance(), **found}, indent=2), wanted.json)
     if wanted.json != "-":

@@ -141,6 +141,12 @@ def to_store(arguments: Sequence[str], screen: Screen) -> None:
     """Convert."""
     wanted = parse(Convert, "tshsr data convert", arguments, example="tshsr data convert DIR STORE")
     with screen.progress(quiet=wanted.quiet) as begin:
-        tell = begin("converting", "images")
-        out = convert(wanted.source, wanted.out, extractor=wanted.extractor, pictures=wanted.pictures, progress=tell)
+        out = convert(
+            wanted.source,
+            wanted.out,
+            extractor=wanted.extractor,
+            pictures=wanted.pictures,
+            opening=begin("opening", "pictures"),
+            progress=begin("converting", "images"),
+        )
     show_info(screen, inspect(out))

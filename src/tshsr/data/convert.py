@@ -27,6 +27,7 @@ def convert(
     extractor: str = "",
     pictures: str | Path | None = None,
     progress: Progress | None = None,
+    opening: Progress | None = None,
 ) -> Path:
     """Write all splits of a data set as one feature store; numbers, order and dtype stay as they are.
 
@@ -38,6 +39,8 @@ def convert(
         extractor: Who made the features; empty keeps the name that the reader gives them.
         pictures: Folder of the pictures, recorded in the store; without it the one beside the features, if any.
         progress: Called after each block.
+        opening: Called with (images done, images in all) while their pictures, where there are any, are opened for
+            their sizes; before the first block.
 
     Returns:
         The folder of the store.
@@ -66,7 +69,7 @@ def convert(
         out,
         extractor=extractor or splits[0].extractor,
         settings=settings,
-        images=[image for split in splits for image in _images(split, ids[split.name])],
+        images=list(_all_images(splits, ids, opening)),
         captions=[caption for split in splits for caption in _captions(split, ids[split.name])],
         regions=_blocks(splits, progress),
         boxes=_boxes(splits),
@@ -97,6 +100,16 @@ def _check_widths(path: Path, splits: list[Split]) -> None:
     if len(set(widths.values())) > 1:
         listed = ", ".join(f"{name} {width}" for name, width in widths.items())
         raise DataError(f"{path}: the splits have features of different widths ({listed}); expected one extractor.")
+
+
+def _all_images(splits: list[Split], ids: dict[str, list[str]], opening: Progress | None) -> Iterator[StoreImage]:
+    total, done = sum(len(split.regions) for split in splits), 0
+    for split in splits:
+        for image in _images(split, ids[split.name]):
+            yield image
+            done += 1
+            if opening is not None and split.pictures is not None and (done % BLOCK == 0 or done == total):
+                opening(done, total)
 
 
 def _images(split: Split, names: list[str]) -> Iterator[StoreImage]:

@@ -12,8 +12,9 @@ import os
 import shutil
 import socket
 import tempfile
+import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -36,6 +37,8 @@ WORKSHOP = ".scenes-"
 STILL = 3600.0
 """Seconds without a change after which an unfinished folder is nobody's."""
 LOG = logging.getLogger(__name__)
+Progress = Callable[[int, int], None]
+"""Called with (scenes drawn, scenes in all)."""
 
 
 def make_scenes(
@@ -46,6 +49,7 @@ def make_scenes(
     test: int = 500,
     seed: int = 0,
     processes: int | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Generate scenes as a feature store with the splits train, dev and test.
 
@@ -59,6 +63,7 @@ def make_scenes(
         test: Number of test scenes; a fifth of them form pairs of twins that differ in one swapped property.
         seed: Other seeds give other scenes.
         processes: How many draw; None takes one for each processor core.
+        progress: Called after every few scenes.
 
     Returns:
         The folder.
@@ -79,13 +84,19 @@ def make_scenes(
             for split, size in sizes.items()
             for start in range(0, size, CHUNK)
         ]
-        made = [scene for scenes in run_jobs(jobs, processes or available_cores()) for scene in scenes]
+        made: list[MadeScene] = []
+        for scenes in run_jobs(jobs, processes or available_cores()):
+            made += scenes
+            if progress is not None:
+                progress(len(made), sum(sizes.values()))
         write_scenes(partial, made)
     return folder
 
 
-def scenes_folder(*, train: int = 3000, dev: int = 500, test: int = 500, seed: int = 0) -> Path:
-    """Where the generated scenes are cached; generates them when they are not there yet.
+def scenes_folder(
+    *, train: int = 3000, dev: int = 500, test: int = 500, seed: int = 0, progress: Progress | None = None
+) -> Path:
+    """Where the generated scenes are cached; generates them when they are not there yet, telling the progress.
 
     The place is $XDG_CACHE_HOME (or ~/.cache) `/tshsr/scenes-v1-SIZES-SEED`. When two processes come at once, both
     generate, and the first one to finish wins.
@@ -104,7 +115,8 @@ def scenes_folder(*, train: int = 3000, dev: int = 500, test: int = 500, seed: i
         remove_leftovers(cache)
         prefix = f"{WORKSHOP}{socket.gethostname()}-{os.getpid()}-"
         with tempfile.TemporaryDirectory(dir=cache, prefix=prefix) as workshop:
-            made = make_scenes(Path(workshop) / folder.name, train=train, dev=dev, test=test, seed=seed)
+            place = Path(workshop) / folder.name
+            made = make_scenes(place, train=train, dev=dev, test=test, seed=seed, progress=progress)
             if not folder.is_dir():
                 made.rename(folder)
     except OSError as error:
@@ -171,7 +183,8 @@ def run_jobs(jobs: list[Job], processes: int) -> Iterator[list[MadeScene]]:
     done = 0
     if processes > 1:
         # Spawned, not forked: a fork would copy the locks of torch's threads.
-        with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(processes, mp_context=context, initializer=end_with_parent) as pool:
             try:
                 for scenes in pool.map(run_job, jobs):
                     yield scenes
@@ -179,6 +192,18 @@ def run_jobs(jobs: list[Job], processes: int) -> Iterator[list[MadeScene]]:
             except BrokenProcessPool:
                 LOG.warning("the drawing processes ended early; going on in this one, which takes longer")
     yield from map(run_job, jobs[done:])
+
+
+def end_with_parent() -> None:
+    """Let this process end as soon as the one that started it has, even where that was killed."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def write_scenes(folder: Path, made: list[MadeScene]) -> None:

@@ -1,0 +1,71 @@
+"""`tshsr bench` at tiny sizes: the figures that others read, the table that people read, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.command_line import refused, tshsr
+from tshsr.bench import machine
+
+TINY = (
+    *("--images", "2", "--captions", "3", "--regions", "3", "--dim", "16", "--width", "8", "--repeats", "1"),
+    *("--device", "cpu"),
+)
+ROW = {
+    *("name", "dtype", "pairs_per_s", "reference_pairs_per_s", "ratio", "macs_per_pair", "gemm_fraction"),
+    *("peak_bytes", "max_difference"),
+}
+"""What every row must have; there may be more."""
+
+
+@pytest.fixture(autouse=True)
+def _small_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "SIZES", ((32, 32, 32),))
+
+
+def test_the_figures_of_every_network_in_every_precision_come_as_json_alone() -> None:
+    said = tshsr("bench", *TINY, "--json", "-")
+    values = said.json()
+    assert values["gemm_gflops"] > 0
+    assert set(values) >= {"commit", "hardware", "threads", "workload"}
+    assert values["workload"]["captions"] == 3
+    assert [(row["name"], row["dtype"]) for row in values["rows"]] == [
+        (name, dtype) for name in ("tshsr", "sgr", "saf", "scan") for dtype in ("float32", "bfloat16")
+    ]
+    for row in values["rows"]:
+        assert set(row) >= ROW
+        assert row["ratio"] == pytest.approx(row["pairs_per_s"] / row["reference_pairs_per_s"])
+        assert row["macs_per_pair"] > 0
+        assert row["gemm_fraction"] > 0
+        assert row["peak_bytes"] is None or row["peak_bytes"] >= 0
+        assert row["max_difference"] < (1e-5 if row["dtype"] == "float32" else 0.1), "the same scores"
+    assert said.err.splitlines() == [f"measuring {name}" for name in ("tshsr", "sgr", "saf", "scan")]
+
+
+def test_the_table_shows_what_was_asked_for_and_the_file_gets_the_rest(tmp_path: Path) -> None:
+    place = tmp_path / "bench.json"
+    said = tshsr("bench", *TINY, "--names", "scan", "--dtypes", "float32", "--tf32", "--json", place, "--quiet")
+    assert said.code == 0, said.err
+    assert said.err == ""
+    lines = said.out.splitlines()
+    assert "matrix products" in lines[0]
+    assert [line.split()[:2] for line in lines if line.startswith(("scan", "tshsr"))] == [["scan", "float32"]]
+    values = json.loads(place.read_text(encoding="utf-8"))
+    (row,), shortcuts = values["rows"], values["shortcuts"]
+    assert shortcuts == "tf32"
+    assert f"{row['pairs_per_s']:,.0f}" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--images", "0"), "--images is 0; expected at least 1."),
+        (("--repeats", "-2"), "--repeats is -2; expected at least 1."),
+        (("--device", "tpu"), "device 'tpu' is not to be had here"),
+    ],
+)
+def test_what_can_not_be_measured_is_refused(arguments: tuple[str, ...], message: str) -> None:
+    assert message in refused("bench", *arguments)

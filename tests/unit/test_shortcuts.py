@@ -1,0 +1,177 @@
+"""Short cuts of scoring: measured before they are used, given back their switches, and nothing that waits for a GPU."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests import tiny
+from tests.small_runs import small_split
+from tests.unit.test_evaluation import Member, member
+from tshsr import shortcuts
+from tshsr.batches import ImageBatch
+from tshsr.data.dataset import Split
+from tshsr.evaluation import evaluate
+from tshsr.models import ItemEncoding, Matcher
+from tshsr.precision import Guard
+from tshsr.rerank import score_listed
+from tshsr.scoring import Budget, Lengths, score_block, score_encoded
+from tshsr.shortcuts import Quick, Shortcuts, quickened
+
+GUARD = Guard("float32", True, 20, 40, 0.0, 100.0, 0.0, 1.5)
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> Split:
+    return small_split(tmp_path / "data", "test", images=30)
+
+
+@pytest.fixture
+def one(split: Split) -> Member:
+    return member("one", split, 1)
+
+
+def encoded(network: Matcher) -> tuple[ItemEncoding, ItemEncoding]:
+    """Three images and four captions, two of them of one length."""
+    batch = tiny.images(3, 5)
+    with torch.no_grad():
+        images = network.encode_images(ImageBatch(batch.regions.float(), batch.mask, batch.boxes))
+        return images, network.encode_captions(tiny.captions((3, 3, 5, 7)))
+
+
+def test_tf32_is_on_while_a_tile_is_scored_and_off_again_after_an_error_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = tiny.network(torch.float32)
+    images, captions = encoded(network)
+    seen: list[str] = []
+    score_all = network.score_all
+
+    def watched(*sides: ItemEncoding) -> object:
+        seen.append(torch.get_float32_matmul_precision())
+        if len(seen) > 1:
+            raise ArithmeticError
+        return score_all(*sides)
+
+    monkeypatch.setattr(network, "score_all", watched)
+    quick = Quick(network, Shortcuts(tf32=True))
+    quick.score_all(images, captions)
+    assert torch.get_float32_matmul_precision() == "highest"
+    with pytest.raises(ArithmeticError):
+        quick.score_all(images, captions)
+    assert seen == ["high", "high"]
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_a_quick_network_scores_as_its_own_does_and_can_be_lowered() -> None:
+    network = tiny.network(torch.float32)
+    images, captions = encoded(network)
+    exact, found = (score_encoded(each, images, captions) for each in (network, Quick(network, Shortcuts(tf32=True))))
+    assert found.keys() == exact.keys()
+    torch.testing.assert_close(found["fused"], exact["fused"])
+    low = copy.deepcopy(Quick(network, Shortcuts(tf32=True))).to(torch.bfloat16)
+    assert next(network.parameters()).dtype == torch.float32
+    assert next(low.parameters()).dtype == torch.bfloat16
+    rough = score_encoded(low, images.at(torch.bfloat16), captions.at(torch.bfloat16))["fused"]
+    torch.testing.assert_close(rough.float(), exact["fused"], atol=0.02, rtol=0)
+
+
+def test_compiled_scores_are_the_same_and_sizes_share_a_program() -> None:
+    """In a process of its own: a compiler cannot read through the checks of shapes that are on while the tests run."""
+    code = """
+import torch
+from torch._dynamo.utils import counters
+from tests import tiny
+from tshsr.batches import ImageBatch
+from tshsr.scoring import score_encoded
+from tshsr.shortcuts import Quick, Shortcuts
+network = tiny.network(torch.float32)
+quick = Quick(network, Shortcuts(compiled=True, backend="eager"))
+with torch.inference_mode():
+    for count, lengths in ((3, (4, 4)), (5, (6, 6, 6, 6)), (1, (5,)), (6, (9, 9, 9)), (4, (8, 8)), (2, (3, 3, 3))):
+        batch = tiny.images(count, 5)
+        images = network.encode_images(ImageBatch(batch.regions.float(), batch.mask))
+        captions = network.encode_captions(tiny.captions(lengths))
+        exact, found = (score_encoded(each, images, captions) for each in (network, quick))
+        assert exact.keys() == found.keys()
+        for name in exact:
+            torch.testing.assert_close(found[name], exact[name])
+assert not counters["graph_break"], counters
+assert 1 <= counters["stats"]["unique_graphs"] <= 2, "few programs for five sizes; a single pair takes none"
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_a_short_cut_is_taken_where_the_sample_says_so(
+    one: Member, split: Split, monkeypatch: pytest.MonkeyPatch, used: bool
+) -> None:
+    monkeypatch.setattr(shortcuts, "guard", lambda *_, quick: replace(GUARD, used=used))
+    (taken,), guards = quickened([one], split, Shortcuts(tf32=True), byte_budget=2**30, device=None)
+    assert guards == (replace(GUARD, dtype="tf32", used=used),)
+    assert isinstance(taken.matcher, Quick) is used
+    assert (taken.name, taken.tokenizer) == (one.name, one.tokenizer)
+
+
+def test_what_is_measured_is_the_quick_network_on_a_sample(one: Member, split: Split) -> None:
+    (taken,), (found,) = quickened([one], split, Shortcuts(tf32=True), byte_budget=2**30, device=None)
+    assert (found.dtype, found.images, found.captions) == ("tf32", 20, 40)
+    assert found.max_difference < 1e-2
+    report, scores = evaluate([taken], split)
+    np.testing.assert_allclose(scores["fused"], evaluate([one], split)[1]["fused"], atol=1e-2)
+    assert report.models == ("one",)
+
+
+def test_without_a_short_cut_nothing_is_measured(one: Member, split: Split) -> None:
+    assert quickened([one], split, Shortcuts(), byte_budget=2**30, device=None) == ((one,), ())
+
+
+def test_where_nothing_can_be_compiled_one_sentence_says_so_and_scoring_goes_on(
+    one: Member, split: Split, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("No working C++ compiler found\nand much more")
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: fail)
+    with caplog.at_level(logging.WARNING):
+        taken = quickened([one], split, Shortcuts(compiled=True), byte_budget=2**30, device=None)
+    assert taken == ((one,), ())
+    assert caplog.messages == [
+        "this machine can't compile the scoring (No working C++ compiler found); going on without the short cuts"
+    ]
+    monkeypatch.setattr(shortcuts, "guard", lambda *_, **__: fail())
+    with pytest.raises(RuntimeError, match="No working"):
+        quickened([one], split, Shortcuts(tf32=True), byte_budget=2**30, device=None)
+
+
+def test_neither_all_pairs_nor_listed_ones_wait_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors on the device "meta" have no values: whatever asks for one, and so waits for a GPU, fails."""
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)  # it knows no such device
+    network = tiny.network(torch.float32)
+    images, captions = encoded(network)
+    lengths = Lengths.of(captions)
+    assert lengths == Lengths([3, 3, 5, 7], holes=False)
+    with torch.inference_mode(mode=False), torch.no_grad():
+        network.to("meta")
+        left, right = images.to("meta"), captions.to("meta")
+        with pytest.raises(NotImplementedError, match="meta"):
+            Lengths.of(right)  # once a block
+        budget = Budget(4 * network.bytes_per_pair(5, 7))
+        scores = score_block(network, left, right, lengths, budget)
+        assert {(tuple(each.shape), each.device.type) for each in scores.values()} == {((3, 4), "meta")}
+        pairs = np.array([0, 1, 2, 2, 0]), np.array([0, 0, 3, 2, 1])
+        assert score_listed(network, left, right, lengths, pairs, budget).shape == (5,)
+
+
+def test_lengths_find_holes() -> None:
+    captions = encoded(tiny.network(torch.float32))[1]
+    captions.mask[2, 1] = False
+    assert Lengths.of(captions) == Lengths([3, 3, 5, 7], holes=True)
