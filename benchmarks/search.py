@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -82,17 +83,16 @@ def measure(wanted: Search, folder: Path) -> dict[str, Any]:
     """All figures."""
     retriever, split = untrained(wanted), random_split(wanted, folder)
     queries = sentences(wanted.queries + WARM)
-    enough = approximate.FROM
-    approximate.FROM = sys.maxsize  # exact at first
     start = time.perf_counter()
-    index = Index.build(folder / "index", retriever, split)
+    with patch.object(approximate, "FROM", sys.maxsize):  # exact at first
+        index = Index.build(folder / "index", retriever, split)
     built, size = time.perf_counter() - start, bytes_of(folder / "index")
     LOG.info("built in %.0f s, %.2f GiB", built, size / 2**30)
     index.candidates = wanted.candidates
     exact, exact_seconds = asked(index, queries)
-    approximate.FROM = min(enough, len(index))
     start = time.perf_counter()
-    index.add(split)  # nothing new: only the ANN index is made
+    with patch.object(approximate, "FROM", min(approximate.FROM, len(index))):
+        index.add(split)  # nothing new: only the ANN index is made
     indexed = time.perf_counter() - start
     found, seconds = asked(index, queries)
     vectors = [retriever.encode_captions(query).pooled[0] for query in queries]
