@@ -19,6 +19,7 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	$(BIN)/tshsr demo --out demo
+	@echo "(tshsr is $(BIN)/tshsr here; after . $(BIN)/activate the commands above work as they stand)"
 
 check: $(READY)
 	$(BIN)/ruff check .
