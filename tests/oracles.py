@@ -135,18 +135,33 @@ def hinge(
     return total / len(image_of_caption)
 
 
-def standings(scores: Matrix, image_of_caption: list[int]) -> list[float]:
-    """How many deviations a caption's own pair is above the mean of its negatives, averaged over both sides."""
+def standings(images: Matrix, captions: Matrix, image_of_caption: list[int]) -> list[float]:
+    """Mean of how many deviations a caption is above random ones beside its image and beside its siblings."""
 
     def above(value: float, others: list[float]) -> float:
         mean = sum(others) / len(others)
-        return (value - mean) / math.sqrt(sum((other - mean) ** 2 for other in others) / len(others))
+        deviation = math.sqrt(sum((other - mean) ** 2 for other in others) / len(others))
+        return (value - mean) / deviation if deviation > 1e-3 else 0.0
 
+    def beside(own: Vector, everybody: Matrix, caption: int) -> float:
+        image, positive = image_of_caption[caption], dot(own, captions[caption])
+        rivals = [dot(other, captions[caption]) for i, other in enumerate(everybody) if i != image]
+        strangers = [dot(own, other) for c, other in enumerate(captions) if image_of_caption[c] != image]
+        return (above(positive, rivals) + above(positive, strangers)) / 2
+
+    seen = [beside(images[image], images, caption) for caption, image in enumerate(image_of_caption)]
+
+    def together(image: int, without: int | None = None) -> Vector:
+        some = [c for c, owner in enumerate(image_of_caption) if owner == image and c != without]
+        total = [sum(max(seen[c], 0.0) * captions[c][k] for c in some) for k in range(len(captions[0]))]
+        return unit(total) if any(total) else total
+
+    prototypes = [together(image) for image in range(len(images))]
     found = []
     for caption, image in enumerate(image_of_caption):
-        images = [scores[i][caption] for i in range(len(scores)) if i != image]
-        captions = [scores[image][c] for c in range(len(image_of_caption)) if image_of_caption[c] != image]
-        found.append(sum(above(scores[image][caption], others) for others in (images, captions)) / 2)
+        siblings = together(image, without=caption)
+        heard = beside(siblings, prototypes, caption) if any(siblings) else seen[caption]
+        found.append((seen[caption] + heard) / 2)
     return found
 
 

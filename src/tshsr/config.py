@@ -43,6 +43,9 @@ class LossConfig:
     """Weight of the hinge on v·t."""
     warmup_epochs: float = 2.0
     """Epochs on the mean over negatives before the hardest negative counts alone."""
+    robust: Literal["none", "mixture"] = "none"
+    """For data with wrong pairs: after the warm-up, mixture weighs each caption by the probability that its pair is
+    right, from a mixture of two normal distributions over how v·t ranks the pairs, fitted anew each epoch."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,12 @@ class TrainingConfig:
     """Words seen less often in the training captions are unknown."""
     vocabulary: str = ""
     """A vocabulary of the field (word2idx JSON) or a tokenizer.json; empty builds one from the training captions."""
+    noise: float = 0.0
+    """Share of the training captions whose images are shuffled among them (noisy correspondence, to test what a loss
+    stands); dev and test stay clean."""
+    noise_index: str = ""
+    """A published .npy file of such noise instead: the number of the image that each training caption (or image)
+    gets."""
 
 
 @dataclass(frozen=True)

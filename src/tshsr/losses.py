@@ -17,6 +17,7 @@ def hinge(
     margin: float,
     hardest: bool,
     scored: Bool[Tensor, "images captions"] | None = None,
+    weights: Float[Tensor, " captions"] | None = None,
 ) -> Float[Tensor, ""]:
     """Bidirectional hinge loss (VSE++, Faghri et al. 2018), averaged over the captions.
 
@@ -32,6 +33,7 @@ def hinge(
         margin: How far a positive must be above a negative.
         hardest: The hardest negative alone, or the mean over all.
         scored: Pairs whose score is known; the others are no negatives. None: all.
+        weights: Of the captions in the average, 0 to 1; one of weight 0 is still a negative of others. None: alike.
     """
     captions = torch.arange(scores.shape[1], device=scores.device)
     positive = scores[image_of_caption, captions]
@@ -41,7 +43,9 @@ def hinge(
     by_image = _reduce(costs.T, negative.T, hardest=hardest)
     costs = margin + scores[image_of_caption] - positive[:, None]  # against other captions, in its image's row
     by_caption = _reduce(costs, negative[image_of_caption], hardest=hardest)
-    return (by_image + by_caption).mean()
+    costs = by_image + by_caption
+    # Weights that add up to less than one caption are doubt about a whole batch: it counts less, not the same.
+    return costs.mean() if weights is None else (weights * costs).sum() / weights.sum().clamp_min(1)
 
 
 def _reduce(

@@ -57,6 +57,7 @@ class Objective(nn.Module):
         *,
         hardest: bool,
         seed: int,
+        trust: Float[Tensor, " captions"] | None = None,
     ) -> dict[str, Tensor]:
         """The losses of a batch.
 
@@ -66,9 +67,11 @@ class Objective(nn.Module):
             image_of_caption: For each caption the row of its image.
             hardest: Hardest negative, or the mean (warm-up).
             seed: Seed of the random candidates.
+            trust: Weights of the captions in every hinge; None: alike.
 
         Returns:
-            `loss`, each score's hinge by name, and `spread`: the deviation of the fused scores (0 is collapse).
+            `loss`, each score's hinge by name, `spread`: the deviation of the fused scores (0 is collapse), and the
+            mean `trust` where it is given.
 
         Raises:
             SettingsError: Where only scores that this method does not have weigh anything.
@@ -80,7 +83,8 @@ class Objective(nn.Module):
         scores = {**self._score(encoded_images, encoded_captions, image_of_caption, groups), "pooled": pooled}
         # Hinges subtract scores that nearly agree: in 16 bits the difference would be rounded away.
         scores = {name: score.float() for name, score in scores.items()}
-        losses = partial(hinge, image_of_caption=image_of_caption, margin=self.config.margin, hardest=hardest)
+        margin = self.config.margin
+        losses = partial(hinge, image_of_caption=image_of_caption, margin=margin, hardest=hardest, weights=trust)
         parts = {
             name: losses(score) if name == "pooled" else mean([losses(score, scored=group) for group in groups])
             for name, score in scores.items()
@@ -92,7 +96,8 @@ class Objective(nn.Module):
             )
         total = torch.stack([self._weight(name) * part for name, part in parts.items()]).sum()
         known = scores["fused"].detach()[positives(image_of_caption, len(images)) | torch.stack(groups).any(dim=0)]
-        return {"loss": total, **{name: part.detach() for name, part in parts.items()}, "spread": known.float().std()}
+        extras = {"spread": known.float().std(), **({} if trust is None else {"trust": trust.mean()})}
+        return {"loss": total, **{name: part.detach() for name, part in parts.items()}, **extras}
 
     def _negatives(
         self,

@@ -100,6 +100,16 @@ def test_an_outcome_of_other_settings_is_refused(task: Task, monkeypatch: pytest
         settle(task)
 
 
+def test_an_outcome_from_before_a_setting_was_added_is_still_one(task: Task) -> None:
+    settle(task)
+    values = json.loads(task.figures.read_text(encoding="utf-8"))
+    del values["settings"]["training"]["noise"]
+    task.figures.write_text(json.dumps(values), encoding="utf-8")
+    written = task.figures.stat().st_mtime_ns
+    settle(task)
+    assert task.figures.stat().st_mtime_ns == written
+
+
 def test_an_ensemble_averages_the_scores_of_its_members(task: Task) -> None:
     for name in ("sgr", "saf", "sgraf"):
         settle(task.member(name))

@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 
 from tests.small_runs import small_config, small_split, with_loss, with_optimiser
+from tshsr.config import ReasoningConfig
 from tshsr.data.tokens import Tokenizer
 from tshsr.errors import CheckpointError, DataError, SettingsError
+from tshsr.training import fit
 from tshsr.training.settings import check_same, check_training, complete, fingerprint, make_tokenizer
 
 
@@ -34,6 +36,19 @@ def test_weight_decay_needs_adamw() -> None:
     with pytest.raises(SettingsError, match=r"weight_decay is 0\.1, which adam ignores; set optimiser\.name to adamw"):
         check_training(with_optimiser(small_config(), weight_decay=0.1))
     check_training(with_optimiser(small_config(), weight_decay=0.1, name="adamw"))
+
+
+def test_settings_that_make_no_network_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    train, dev, config = small_split(tmp_path, "train"), small_split(tmp_path, "dev"), small_config()
+    few = replace(config, model=replace(config.model, reasoning=ReasoningConfig(levels=2, seeds=(8,))))
+    heads = replace(config.model.encoder, text="transformer", transformer_heads=7)
+    for wrong, message in (
+        (few, r"reasoning has 2 levels and seeds \(8,\); expected one number of seeds, at least 1, for each level"),
+        (replace(config, model=replace(config.model, encoder=heads)), r"is no multiple of transformer_heads 7"),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            fit(wrong, train=train, dev=dev, out=tmp_path / "run")
+        assert not (tmp_path / "run").exists(), "the next try must not find a run there"
 
 
 def test_what_the_data_decides_is_filled_in(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -36,6 +36,8 @@ class Train:
     """Length, batches, seeds."""
     extractor: str = ""
     """Refuse features of any other extractor; empty takes those of the data."""
+    noise: Annotated[float | None, arg(metavar="SHARE", help_behavior_hint="")] = None
+    """Short for --training.noise: the share of the training captions that get wrong images."""
     resume: Flag = False
     """Go on with the run in the folder; starts one where there is none."""
     quiet: Flag = False
@@ -56,6 +58,10 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     device = choose_device(wanted.device)
     train, dev = (open_split(wanted.data, name) for name in ("train", "dev"))
     screen.note(f"{train.data}: {len(train.regions):,} images, {len(train.captions):,} captions to train on")
+    if config.training.noise:
+        screen.note(f"noise: the images of {config.training.noise:.0%} of these captions are shuffled among them")
+    elif config.training.noise_index:
+        screen.note(f"noise: these captions have the images that {config.training.noise_index} gives them")
     with watching(screen, config.training.epochs, quiet=wanted.quiet) as listen:
         result = fit(
             config,
@@ -102,9 +108,24 @@ def read_arguments(arguments: list[str]) -> tuple[Train, RunConfig]:
         model=wanted.model,
         loss=wanted.loss,
         optimiser=wanted.optimiser,
-        training=wanted.training,
+        training=training_of(wanted),
         extractor=wanted.extractor,
     )
+
+
+def training_of(wanted: Train) -> TrainingConfig:
+    """The training settings, with the noise of the short option.
+
+    Raises:
+        SettingsError: Where the long one gives another share.
+    """
+    if wanted.noise is None:
+        return wanted.training
+    if wanted.training.noise not in (0, wanted.noise):
+        raise SettingsError(
+            f"--noise {wanted.noise} and --training.noise {wanted.training.noise} mean the same; give one of them."
+        )
+    return replace(wanted.training, noise=wanted.noise)
 
 
 def defaults(config: RunConfig) -> Train:

@@ -12,6 +12,9 @@ import numpy as np
 
 from tshsr.errors import DataError
 
+KINDS = {"f": "float16, float32 or float64", "b": "bool", "iu": "whole numbers"}
+"""What is expected of an array with numbers of these kinds, in words."""
+
 
 @dataclass(frozen=True)
 class NpyFile:
@@ -36,7 +39,7 @@ class NpyFile:
         Args:
             path: The file.
             axes: How many axes the array must have.
-            kinds: Kinds of numbers allowed: "f" floating point, "b" booleans.
+            kinds: Kinds of numbers allowed: "f" floating point, "b" booleans, "iu" whole numbers.
 
         Raises:
             DataError: Where the file is missing, truncated, pickled, in Fortran order, or of another shape or dtype.
@@ -173,8 +176,7 @@ def _check_header(path: Path, shape: tuple[int, ...], dtype: np.dtype, *, fortra
     if dtype.hasobject:
         raise DataError(f"{path} holds pickled Python objects, which are never loaded; save plain numbers with numpy.")
     if dtype.kind not in kinds or dtype.itemsize > 8:
-        expected = "bool" if kinds == "b" else "float16, float32 or float64"
-        raise DataError(f"{path} holds {dtype}; expected {expected}.")
+        raise DataError(f"{path} holds {dtype}; expected {KINDS[kinds]}.")
     if len(shape) != axes or 0 in shape:
         raise DataError(f"{path} has shape {shape}; expected {axes} axes, none of them empty.")
     if fortran:

@@ -15,6 +15,7 @@ from tshsr.errors import CheckpointError
 from tshsr.files import remove_partial
 from tshsr.training.devices import make_accelerator, reproducible
 from tshsr.training.events import Event, Listener
+from tshsr.training.noise import with_noise
 from tshsr.training.order import Order
 from tshsr.training.settings import check_same, check_training, complete, fingerprint, make_tokenizer
 from tshsr.training.state import State, is_begun, load_state
@@ -61,7 +62,7 @@ def fit(
 
     Args:
         config: The settings; 0 and "" in feature_dim, vocabulary and extractor are filled from the data.
-        train: What to train on.
+        train: What to train on, clean: noise that the settings ask for is made here.
         dev: What chooses the best weights.
         out: The run's folder.
         resume: Go on with the run in the folder; an empty folder starts one, a finished run is left as it is. All
@@ -77,6 +78,7 @@ def fit(
         DivergenceError: Where the loss or its gradient is no finite number.
     """
     check_training(config)
+    train = with_noise(train, config.training)
     accelerator = make_accelerator(config, device)
     begun = check_folder(out, resume=resume)
     tokenizer = Tokenizer.from_file(out / TOKENIZER) if begun else make_tokenizer(config, train)

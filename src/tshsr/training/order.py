@@ -83,15 +83,18 @@ class TrainingBatch:
         images: The images.
         captions: The captions.
         image_of_caption: For each caption the row of its image.
+        numbers: The captions' numbers in the split; they stay on the CPU.
     """
 
     images: ImageBatch
     captions: CaptionBatch
     image_of_caption: Int[Tensor, " captions"]
+    numbers: np.ndarray
 
     def to(self, device: torch.device) -> TrainingBatch:
         """The same batch on another device."""
-        return TrainingBatch(self.images.to(device), self.captions.to(device), self.image_of_caption.to(device))
+        images, captions = self.images.to(device), self.captions.to(device)
+        return TrainingBatch(images, captions, self.image_of_caption.to(device), self.numbers)
 
 
 class Reader:
@@ -111,7 +114,7 @@ class Reader:
         """The batch of these caption numbers."""
         images, local = np.unique(self.split.image_of_caption[captions], return_inverse=True)
         rows = [self.tokens[self.starts[i] : self.starts[i + 1]].tolist() for i in captions]
-        return TrainingBatch(self.split.regions.read(images), pad_sequences(rows), torch.from_numpy(local))
+        return TrainingBatch(self.split.regions.read(images), pad_sequences(rows), torch.from_numpy(local), captions)
 
 
 def ahead(items: Iterator[Item]) -> Generator[Item]:

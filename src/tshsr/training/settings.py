@@ -9,11 +9,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from tshsr.config import RunConfig
+import torch
+
+from tshsr.config import ModelConfig, RunConfig
 from tshsr.data.dataset import Split
 from tshsr.data.tokens import Tokenizer
 from tshsr.errors import CheckpointError, DataError, SettingsError
 from tshsr.metrics import check_captioned
+from tshsr.models import build_matcher
 
 WIDTHS = ("dim", "word_dim", "transformer_layers", "transformer_heads")
 """Sizes of the encoders that must be positive."""
@@ -66,6 +69,7 @@ def check_training(config: RunConfig) -> None:
     shares = (
         *((f"model.encoder.{name}", getattr(config.model.encoder, name)) for name in ("dropout", "word_dropout")),
         *((f"model.{name}", model[name]) for name in MODEL_SHARES if name in model),
+        ("training.noise", training.noise),
     )
     for name, value in shares:
         if not 0 <= value < 1:
@@ -74,6 +78,38 @@ def check_training(config: RunConfig) -> None:
         raise SettingsError(
             f"optimiser.weight_decay is {optimiser.weight_decay}, which adam ignores; set optimiser.name to adamw."
         )
+    check_noise(config)
+    check_network(config.model)
+
+
+def check_noise(config: RunConfig) -> None:
+    """Refuse noise that is set twice, and a robust loss that could not tell right pairs from wrong ones.
+
+    Raises:
+        SettingsError: In these cases.
+    """
+    if config.training.noise and config.training.noise_index:
+        raise SettingsError(
+            f"training.noise is {config.training.noise} and training.noise_index {config.training.noise_index!r}; set "
+            "one of them: draw the noise, or read it."
+        )
+    if config.loss.robust != "none" and not config.loss.pooled and config.model.kind != "vse":
+        raise SettingsError(
+            f"loss.robust {config.loss.robust!r} tells right pairs by v·t, which loss.pooled 0 leaves untrained; set "
+            "loss.pooled to 1."
+        )
+
+
+def check_network(model: ModelConfig) -> None:
+    """Build the network without memory for its weights: what it refuses is told before a run's folder is begun.
+
+    Raises:
+        SettingsError: Where the settings make no network.
+    """
+    encoder = model.encoder
+    there = replace(encoder, feature_dim=encoder.feature_dim or 1, vocabulary=encoder.vocabulary or 2)
+    with torch.device("meta"):
+        build_matcher(replace(model, encoder=there))
 
 
 def make_tokenizer(config: RunConfig, train: Split) -> Tokenizer:

@@ -1,4 +1,7 @@
-"""The resumable state of a run: `last/` with weights, the optimiser's tensors (safetensors) and its numbers (JSON)."""
+"""The resumable state of a run: `last/` with weights, the optimiser's tensors (safetensors) and its numbers (JSON).
+
+A run with a robust loss also keeps there how far each training caption stood above random pairs.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ LAST = "last"
 BEST = "best"
 STATE = "state.json"
 OPTIMISER = "optimiser.safetensors"
+STANDINGS = "standings.safetensors"
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,17 @@ class State:
     scaler: dict[str, int | float] = field(default_factory=dict)
 
 
-def save_last(folder: Path, matcher: Matcher, optimiser: torch.optim.Optimizer, state: State) -> None:
+def save_last(
+    folder: Path, matcher: Matcher, optimiser: torch.optim.Optimizer, state: State, standings: Tensor | None = None
+) -> None:
     """Replace a run's `last/`; a kill at any moment leaves a whole one.
+
+    Args:
+        folder: The run's folder.
+        matcher: The network.
+        optimiser: Its optimiser.
+        state: The numbers.
+        standings: Of the training captions, where a robust loss has measured them.
 
     Raises:
         DataError: Where the disk is full or the folder cannot be written; the former state stays.
@@ -58,6 +71,8 @@ def save_last(folder: Path, matcher: Matcher, optimiser: torch.optim.Optimizer, 
     with replacing_folder(folder / LAST) as partial:
         save_weights(partial / WEIGHTS, matcher)
         save_tensors(partial / OPTIMISER, optimiser_tensors(optimiser))
+        if standings is not None:
+            save_tensors(partial / STANDINGS, {"standings": standings})
         write_text(partial / STATE, json.dumps(asdict(state), indent=2) + "\n")
 
 
@@ -100,6 +115,21 @@ def load_last(folder: Path, matcher: Matcher, optimiser: torch.optim.Optimizer) 
     last = whole_folder(folder / LAST)
     load_weights(last / WEIGHTS, matcher)
     set_optimiser_tensors(optimiser, load_tensors(last / OPTIMISER), last / OPTIMISER)
+
+
+def load_standings(folder: Path, *, captions: int) -> Tensor | None:
+    """Read the standings of a run's training captions; None where none had been measured.
+
+    Raises:
+        CheckpointError: Where they are damaged or of another number of captions.
+    """
+    path = whole_folder(folder / LAST) / STANDINGS
+    if not path.is_file():
+        return None
+    standings = load_tensors(path).get("standings")
+    if standings is None or standings.shape != (captions,) or standings.dtype != torch.float32:
+        raise CheckpointError(f"{path} does not hold a number for each of the {captions} captions; train again.")
+    return standings
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -22,9 +22,10 @@ from tshsr.scoring import score_split
 from tshsr.training.events import Evaluated, Listener, Saved, Scoring, StepDone, Warned
 from tshsr.training.journal import Journal
 from tshsr.training.order import Order, Reader, TrainingBatch, ahead, derived_seed
+from tshsr.training.robust import Believer
 from tshsr.training.schedule import hardest_counts, learning_rate
 from tshsr.training.stability import CollapseWatch, chance_rsum, check_finite
-from tshsr.training.state import BEST, LAST, State, load_last, save_best, save_last
+from tshsr.training.state import BEST, LAST, State, load_last, load_standings, save_best, save_last
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Trainer:
         objective = Objective(self.matcher, self.config.loss, self.config.training.candidates)
         self.objective, self.stepper = accelerator.prepare(objective, self.optimiser)
         self.watch = CollapseWatch(self.config.loss, self.config.optimiser, state.flat_steps)
+        self.believer = Believer(self.config, self.reader) if self.config.loss.robust != "none" else None
         self.journal: Journal | None = None
 
     @property
@@ -82,6 +84,8 @@ class Trainer:
     def resume(self) -> None:
         """Take weights, optimiser and scaler from the folder."""
         load_last(self.job.folder, self.matcher, self.optimiser)
+        if self.believer is not None:
+            self.believer.take(load_standings(self.job.folder, captions=self.order.captions))
         if self.accelerator.scaler is not None and self.state.scaler:
             self.accelerator.scaler.load_state_dict(self.state.scaler)
 
@@ -106,6 +110,8 @@ class Trainer:
     def _epoch(self, epoch: int) -> None:
         """One pass, or what is left of it (epochs count from 0 here, from 1 in what is told)."""
         per_epoch, every = self.order.steps_per_epoch, self.config.training.save_every_steps
+        if self.believer is not None and self.state.step == epoch * per_epoch:
+            self.believer.measure(self.matcher, self.accelerator, epoch)
         numbers = self.order.steps(epoch, self.accelerator.process_index, first=self.state.step - epoch * per_epoch)
         self.objective.train()
         with closing(ahead([self.reader.read(captions) for captions in step] for step in numbers)) as steps:
@@ -163,8 +169,11 @@ class Trainer:
             seed = derived_seed(self.config.training.seed, self.state.step, number, self.accelerator.process_index)
             torch.manual_seed(seed)
             here = batch.to(self.accelerator.device)
+            trust = None if self.believer is None else self.believer.trust(batch.numbers).to(self.accelerator.device)
             with self.accelerator.accumulate(self.objective):
-                losses = self.objective(here.images, here.captions, here.image_of_caption, hardest=hardest, seed=seed)
+                losses = self.objective(
+                    here.images, here.captions, here.image_of_caption, hardest=hardest, seed=seed, trust=trust
+                )
                 self.accelerator.backward(losses["loss"])
                 if self.accelerator.sync_gradients:
                     norm = self.accelerator.clip_grad_norm_(self.matcher.parameters(), self.config.optimiser.clip)
@@ -227,7 +236,8 @@ class Trainer:
         window = {} if self.journal is None else dict(self.journal.window)
         self.state = replace(self.state, flat_steps=self.watch.flat_steps, window=window, scaler=scaler)
         if self.accelerator.is_main_process:
-            save_last(self.job.folder, self.matcher, self.optimiser, self.state)
+            standings = None if self.believer is None else self.believer.standings
+            save_last(self.job.folder, self.matcher, self.optimiser, self.state, standings)
             self.listen(Saved("last", self.state.step, self.job.folder / LAST))
         self.accelerator.wait_for_everyone()
 

@@ -1,0 +1,93 @@
+"""The benchmark of wrong pairs at tiny size: every run once, a results file, and the table that is made from it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import noise, outcomes, tables
+from benchmarks.entries import changed
+from benchmarks.noise import Noise, config_of, task_of
+from tests.data_files import random_regions, write_precomp
+from tests.unit.test_quality import SMALL
+from tshsr.recipes import recipe
+from tshsr.training.settings import check_training
+
+MADE = {"hardware": "a machine", "versions": {"torch": "2.13.0"}, "commit": "0123456789abcdef", "command": "do it"}
+ROW = {
+    "share": 0.4,
+    "loss": "robust",
+    "seeds": [0],
+    "rsum_mean": 270.04,
+    "rsum_std": None,
+    "kept": 92.26,
+    "r": [10.0, 20.0, 30.04, 10.0, 20.0, 30.0],
+}
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Tiny data; networks are tiny too, and results go elsewhere than into the checkout."""
+    for number, split in enumerate(("train", "dev", "test")):
+        write_precomp(tmp_path / "data", split, random_regions(8, seed=number), each=2)
+    small = {**SMALL, "training.epochs": 2}
+    monkeypatch.setattr(noise, "recipe", lambda name: changed(recipe(name), small))
+    monkeypatch.setattr(outcomes, "KEPT", tmp_path / "kept")
+    for module in (noise, tables):
+        monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(noise, "update_readme", lambda: None)
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize("loss", noise.LOSSES)
+@pytest.mark.parametrize("share", noise.SHARES)
+def test_every_run_can_be_trained_and_the_first_is_that_of_the_race(share: float, loss: str) -> None:
+    config = config_of(share, loss, seed=3)
+    check_training(config)
+    assert (config.training.noise, config.training.seed) == (share, 3)
+    race = changed(recipe("tshsr-flickr8k"), {"training.seed": 3})
+    assert (config == race) == (share == 0 and loss == "plain")
+    name = task_of(Noise(data=Path("x")), share, loss, 3).name
+    assert (name == "tshsr-flickr8k-seed3") == (config == race)
+
+
+def test_one_command_trains_both_losses_and_nothing_twice(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ["--data", str(data), "--shares", "0.0", "0.4", "--runs", str(tmp_path / "runs")]
+    monkeypatch.setattr(sys, "argv", ["noise", *given])
+    noise.main()
+    values = json.loads((tmp_path / "results" / "noise-flickr8k.json").read_text(encoding="utf-8"))
+    assert [(row["share"], row["loss"]) for row in values["noise"]] == [
+        (share, loss) for share in (0.0, 0.4) for loss in ("plain", "robust")
+    ]
+    assert [each["share"] for each in values["gains"]] == [0.0, 0.4]
+    assert values["noise"][0]["kept"] == 100.0
+    sums = [row["rsum_mean"] for row in values["noise"]]
+    assert values["noise"][3]["kept"] == pytest.approx(100 * sums[3] / sums[0])
+    assert values["gains"][1]["mean"] == pytest.approx(sums[3] - sums[2])
+    assert values["commit"]
+    text = tables.with_tables("<!-- results noise-flickr8k -->\n<!-- end -->")
+    assert text.count("\n| ") == 5
+
+    monkeypatch.setattr(noise, "settle_single", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(sys, "argv", ["noise", *given, "--seeds", "0"])
+    noise.main()
+
+
+def test_a_row_tells_what_is_kept_and_what_is_gained() -> None:
+    rows = [{**ROW, "share": 0.4, "loss": "plain", "rsum_mean": 200.0, "kept": None}, ROW]
+    gains = [{"share": 0.4, "mean": 70.04, "low": 60.0, "high": 80.0, "p": 0.001}]
+    lines = tables.table_of({**MADE, "recipe": "r", "noise": rows, "gains": gains}).splitlines()
+    recalls = "10.0 | 20.0 | 30.0 | 10.0 | 20.0 | 30.0"
+    assert lines[2] == f"| 40% | plain | {recalls} | 200.0 |  |  |"
+    assert lines[3] == f"| 40% | robust | {recalls} | 270.0 | 92.3 % | +70.0 [+60.0, +80.0] |"
+    assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|")
+    assert lines[-1].startswith("Recipe `r`. Means over 1 seed ")
+
+
+def test_without_any_run_the_table_says_so() -> None:
+    assert tables.table_of({**MADE, "noise": [], "gains": []}) == "No row of it has been run yet."
