@@ -231,7 +231,7 @@ def small_sgr(encoder: EncoderConfig) -> SgrafConfig:
 
 def at_the_budget_of(base: RunConfig, name: str, model: ModelConfig) -> RunConfig:
     """Another method with everything else of a run; v·t is trained too, because it chooses the candidates."""
-    return replace(base, recipe=name, model=model, loss=replace(base.loss, streams=0.0, levels=0.0))
+    return replace(base, recipe=name, model=model, loss=replace(base.loss, streams=0.0, levels=0.0, pooled=1.0))
 
 
 def with_stream_losses(config: RunConfig) -> RunConfig:

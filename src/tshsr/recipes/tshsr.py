@@ -32,7 +32,8 @@ def tshsr_flickr8k() -> RunConfig:
     return RunConfig(
         recipe="tshsr-flickr8k",
         model=TshsrConfig(encoder=EncoderConfig(dim=128, dropout=0.2), similarity_dim=32, comparison_dim=64),
-        loss=LossConfig(warmup_epochs=1),
+        # Streams and levels that each must match by themselves take from v·t what they do not give back (docs/log.md).
+        loss=LossConfig(streams=0.3, levels=0.3, pooled=2.0, warmup_epochs=1),
         optimiser=OptimiserConfig(learning_rate=1.5e-3, schedule="cosine", warmup_steps=100),
         training=TrainingConfig(epochs=6, batch=128, candidates=6, evaluate_every=2, dev_images=200),
     )
