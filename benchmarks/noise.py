@@ -4,7 +4,7 @@
     python -m benchmarks.noise --data ../flickr8k --shares 0.4 --seeds 0   # one share of wrong pairs
 
 Both losses train the same network on the same pairs, in the same order; dev (clean) chooses the weights, test is looked
-at once. What is finished is not done again (`benchmarks/results/runs`), what was interrupted goes on where it was.
+at once. What is finished is not done again (`benchmarks/results/outcomes`), what was interrupted goes on where it was.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What one run of the race came to: its figures and the ranks of its queries, kept so that nothing is done twice.
 
-An outcome is two files in `benchmarks/results/runs/DATA`: `NAME-seedS.json` (settings, report, minutes) and
+An outcome is two files in `benchmarks/results/outcomes/DATA`: `NAME-seedS.json` (settings, report, minutes) and
 `NAME-seedS.npz` (the rank of every query), from which any two rows can be compared without their weights.
 """
 
@@ -36,7 +36,7 @@ from tshsr.training import fit
 from tshsr.training.events import Evaluated, Event
 
 LOG = logging.getLogger("benchmarks.quality")
-KEPT = RESULTS / "runs"
+KEPT = RESULTS / "outcomes"
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def vse_coco() -> RunConfig:
 def vse_flickr8k() -> RunConfig:
     """VSE-infinity at the budget of tshsr-flickr8k."""
     base = tshsr_flickr8k()
-    # Made for 25 epochs, size augmentation costs a hundred points of rSum in six (docs/log.md).
+    # Made for 25 epochs, size augmentation costs 86 points of rSum in six (docs/log.md).
     return all_pairs(
         at_the_budget_of(base, "vse-flickr8k", VseConfig(encoder=base.model.encoder, size_augmentation=0.0))
     )
