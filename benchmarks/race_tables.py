@@ -76,9 +76,14 @@ def lead(difference: dict[str, Any] | None) -> str:
 
 def cost_cells(row: dict[str, Any]) -> list[str]:
     """Parameters, multiply-adds, pairs a second, minutes."""
-    macs = "" if row["macs_per_pair"] is None else f"{row['macs_per_pair'] / 1e3:,.0f} k"
+    macs = "" if row["macs_per_pair"] is None else thousands(row["macs_per_pair"])
     rate = "" if row["pairs_per_s"] is None else f"{row['pairs_per_s']:,.0f}"
     return [f"{row['parameters'] / 1e6:.2f} M", macs, rate, f"{row['train_minutes']:.1f} min"]
+
+
+def thousands(count: float) -> str:
+    """A number in thousands; a small one as it is."""
+    return f"{count:,.0f}" if count < 1e3 else f"{count / 1e3:,.0f} k"
 
 
 def short_costs(row: dict[str, Any]) -> list[str]:
@@ -93,7 +98,7 @@ def seeds_of(values: dict[str, Any]) -> str:
     seeds = " to ".join(dict.fromkeys(str(count) for count in (counts[0], counts[-1])))
     return (
         f"Means over {seeds} seed{'s' * (counts[-1] > 1)} ± their deviation; in brackets 95 % intervals: "
-        "paired bootstrap, images and seeds. "
+        "paired bootstrap, images and seeds. Minutes are those of the clock, beside other runs. "
         f"{values['hardware']}; torch {values['versions']['torch']}; commit {values['commit'][:12]}; "
         f"`{values['command']}`"
     )
