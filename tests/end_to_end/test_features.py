@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -120,7 +121,13 @@ def begin(pictures: Path, store: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tshsr", "features", str(pictures), "--extractor", "scenes", "--out", str(store)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        [*command, "--workers", "1"], stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment
+        [*command, "--workers", "1"],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=environment,
+        # A shell starts what runs in its background with SIGINT ignored, and children inherit that.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.default_int_handler),
     )
     end = time.monotonic() + 60
     while not (children := psutil.Process(process.pid).children()) or children[-1].cpu_times().user < 0.5:
