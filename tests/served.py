@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tests.command_line import TINY, tshsr
@@ -52,7 +53,10 @@ def make_index(folder: Path) -> Path:
 def serving(index: Path, *more: str) -> Iterator[Served]:
     """`tshsr serve` on a free port until the block ends."""
     command = [sys.executable, "-m", "tshsr", "serve", str(index), "--port", "0", "--device", "cpu", *more]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    # A shell starts what runs in its background with SIGINT ignored, and children inherit that.
+    listens = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True, preexec_fn=listens) as process:
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
