@@ -11,22 +11,17 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import statistics
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import tyro
 
 from benchmarks.entries import OURS, changed
-from benchmarks.outcomes import Outcome, Task, is_kept, read_outcome, settle_single
+from benchmarks.outcomes import Outcome, Task, read_outcome, settle_all, settle_run
 from benchmarks.quality import MOST_SEEDS, ranks_of, recalls_of
 from benchmarks.tables import RESULTS, update_readme
-from tshsr.allocator import keep_freed_memory
 from tshsr.config import RunConfig
 from tshsr.files import write_text
 from tshsr.provenance import provenance
@@ -63,7 +58,9 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     wanted = tyro.cli(Noise, description=__doc__)
     if not wanted.tables_only:
-        work_off(wanted)
+        # Seed after seed, the shares asked for in their order.
+        each = [(share, loss, seed) for seed in wanted.seeds for share in wanted.shares for loss in LOSSES]
+        settle_all(settle_run, [(task_of(wanted, *one), config_of(*one)) for one in each], wanted.jobs)
     path = RESULTS / f"noise-{DATA}.json"
     write_text(path, json.dumps(results(wanted), indent=1) + "\n")
     update_readme()
@@ -80,42 +77,6 @@ def task_of(wanted: Noise, share: float, loss: str, seed: int) -> Task:
     """Where its outcome is kept: that of the plain loss on clean pairs is the race's."""
     name = OURS if (share, loss) == (0.0, "plain") else f"noise-{100 * share:g}-{loss}"
     return Task(name, DATA, str(wanted.data), seed, wanted.runs)
-
-
-def work_off(wanted: Noise) -> None:
-    """Settle all runs, some at a time: seed after seed, the shares asked for in their order."""
-    each = [(share, loss, seed) for seed in wanted.seeds for share in wanted.shares for loss in LOSSES]
-    if wanted.jobs == 1:
-        for share, loss, seed in each:
-            settle(wanted, share, loss, seed)
-        return
-    threads = max(1, (os.cpu_count() or 1) // wanted.jobs)
-    with ProcessPoolExecutor(wanted.jobs, mp_context=get_context("spawn")) as pool:
-        for done in as_completed([pool.submit(settle, wanted, *one, threads) for one in each]):
-            LOG.info("%s is settled", done.result())
-
-
-def settle(wanted: Noise, share: float, loss: str, seed: int, threads: int = 0) -> str:
-    """Train, evaluate and keep one run, unless that was done with these very settings; returns its name.
-
-    Args:
-        wanted: Where data and runs are.
-        share: Of the training pairs that are wrong.
-        loss: One of LOSSES.
-        seed: The seed.
-        threads: Threads of torch; 0 leaves them.
-
-    Raises:
-        DataError: Where an outcome of other settings is in the way.
-    """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    if threads:
-        torch.set_num_threads(threads)
-    keep_freed_memory()
-    task, config = task_of(wanted, share, loss, seed), config_of(share, loss, seed)
-    if not is_kept(task, json.loads(json.dumps(asdict(config)))):
-        settle_single(task, config)
-    return task.name
 
 
 def results(wanted: Noise) -> dict[str, Any]:

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -111,10 +115,25 @@ class Outcome:
 
 
 def settle(task: Task, threads: int = 0) -> str:
+    """Settle a row of the race: a single model, or an ensemble whose members are settled; returns the task's name.
+
+    Raises:
+        DataError: Where an outcome of other settings is in the way, or a member's scores are gone.
+    """
+    entry = ENTRIES[task.entry]
+    if not entry.members:
+        return settle_run(task, entry.config(task.data, task.seed), threads)
+    if not is_kept(task, list(entry.members)):
+        settle_ensemble(task, entry)
+    return task.name
+
+
+def settle_run(task: Task, config: RunConfig, threads: int = 0) -> str:
     """Train, evaluate and keep one run, unless that was done with these very settings; returns its name.
 
     Args:
-        task: The run.
+        task: Where it is kept.
+        config: The run.
         threads: Threads of torch; 0 leaves them.
 
     Raises:
@@ -124,20 +143,27 @@ def settle(task: Task, threads: int = 0) -> str:
     if threads:
         torch.set_num_threads(threads)
     keep_freed_memory()
-    entry = ENTRIES[task.entry]
-    if not is_kept(task, wanted_settings(entry, task)):
-        if entry.members:
-            settle_ensemble(task, entry)
-        else:
-            settle_single(task, entry.config(task.data, task.seed))
+    if not is_kept(task, json.loads(write_config(config))):
+        train_and_keep(task, config)
     return task.name
 
 
-def wanted_settings(entry: Entry, task: Task) -> Any:
-    """What an outcome's `settings` must be."""
-    if entry.members:
-        return list(entry.members)
-    return json.loads(json.dumps(asdict(entry.config(task.data, task.seed))))
+def settle_all(work: Callable[..., str], each: Sequence[tuple[Any, ...]], jobs: int) -> None:
+    """Settle some runs, so many at a time, each in a process of its own with its share of the cores.
+
+    Args:
+        work: `settle` or `settle_run`.
+        each: Its arguments for every run, without `threads`.
+        jobs: How many at a time; 1 stays in this process.
+    """
+    if jobs == 1:
+        for one in each:
+            work(*one)
+        return
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        for done in as_completed([pool.submit(work, *one, threads) for one in each]):
+            LOG.info("%s is settled", done.result())
 
 
 def is_kept(task: Task, settings: Any) -> bool:
@@ -156,7 +182,7 @@ def is_kept(task: Task, settings: Any) -> bool:
     return True
 
 
-def settle_single(task: Task, config: RunConfig) -> None:
+def train_and_keep(task: Task, config: RunConfig) -> None:
     """Train one network, going on where it was, and evaluate it."""
     train, dev, test = (open_split(task.place, split) for split in ("train", "dev", "test"))
     result = fit(config, train=train, dev=dev, out=task.folder, resume=True, listen=tell(task.name))

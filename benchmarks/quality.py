@@ -14,12 +14,9 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import statistics
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +24,7 @@ import tyro
 
 from benchmarks.cost import Cost, cost_of
 from benchmarks.entries import ABLATION, ENTRIES, MODELS, OURS, Entry
-from benchmarks.outcomes import Outcome, Task, read_outcome, settle
+from benchmarks.outcomes import Outcome, Task, read_outcome, settle, settle_all
 from benchmarks.tables import RESULTS, update_readme
 from tshsr.errors import SettingsError
 from tshsr.files import write_text
@@ -104,16 +101,9 @@ def task_of(wanted: Quality, name: str, seed: int) -> Task:
 
 
 def work_off(tasks: Sequence[Task], jobs: int) -> None:
-    """Settle all tasks, some at a time; ensembles, which need their members, last."""
+    """Settle all tasks; ensembles, which need their members, last."""
     for group in ([t for t in tasks if not ENTRIES[t.entry].members], [t for t in tasks if ENTRIES[t.entry].members]):
-        if jobs == 1:
-            for task in group:
-                settle(task)
-            continue
-        threads = max(1, (os.cpu_count() or 1) // jobs)
-        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-            for done in as_completed([pool.submit(settle, task, threads) for task in group]):
-                LOG.info("%s is settled", done.result())
+        settle_all(settle, [(task,) for task in group], jobs)
 
 
 def results(wanted: Quality) -> dict[str, Any]:

@@ -62,8 +62,7 @@ def evaluate(
         retrievers: One model, or several whose scores are averaged.
         split: What to evaluate on.
         protocol: See `choose_protocol`.
-        byte_budget: Bound on the temporaries of scoring, in bytes; the score matrices come on top (4 bytes a pair,
-            score and model), unless they are kept in a folder.
+        byte_budget: Bytes of temporaries; without a folder the matrices come on top (4 bytes a pair, score and model).
         device: Where to compute; None: where each network is.
         dtype: Precision of scoring: a lower one is first measured on a sample, and used where it is faster.
         folder: An existing folder for the score matrices, where they are too large for memory.
@@ -78,28 +77,23 @@ def evaluate(
     """
     if not retrievers:
         raise SettingsError("there is no model to evaluate; name at least one run.")
-    # Refuse before hours of scoring, not after.
-    chosen = choose_protocol(protocol, len(split.regions))
+    chosen = choose_protocol(protocol, len(split.regions))  # refused before hours of scoring, not after
     check_captioned(len(split.regions), split.image_of_caption)
     start = time.perf_counter()
     guards = [guard(each, split, dtype, byte_budget, device) for each in retrievers] if dtype is not None else []
-    members = []
-    for number, retriever in enumerate(retrievers):
-        place = folder if folder is None or len(retrievers) == 1 else folder / str(number)
-        if place is not None:
-            place.mkdir(exist_ok=True)
-        members.append(
-            score_split(
-                retriever.matcher,
-                retriever.tokenizer,
-                split,
-                byte_budget=byte_budget,
-                device=device,
-                dtype=dtype if guards and guards[number].used else None,
-                folder=place,
-                progress=progress,
-            )
+    members = [
+        score_split(
+            retriever.matcher,
+            retriever.tokenizer,
+            split,
+            byte_budget=byte_budget,
+            device=device,
+            dtype=dtype if guards and guards[number].used else None,
+            folder=own_folder(folder, number, len(retrievers)),
+            progress=progress,
         )
+        for number, retriever in enumerate(retrievers)
+    ]
     scores = ensemble(members, folder)
     report = evaluate_scores(
         scores,
@@ -111,6 +105,15 @@ def evaluate(
         seconds=time.perf_counter() - start,
     )
     return replace(report, precision=tuple(guards) or None), scores
+
+
+def own_folder(folder: Path | None, number: int, members: int) -> Path | None:
+    """The folder of one member's matrices: all of it for a single one; None where nothing is kept in files."""
+    if folder is None or members == 1:
+        return folder
+    own = folder / str(number)
+    own.mkdir(exist_ok=True)
+    return own
 
 
 @torch.inference_mode()

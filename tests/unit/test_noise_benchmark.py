@@ -73,7 +73,7 @@ def test_one_command_trains_both_losses_and_nothing_twice(
     text = tables.with_tables("<!-- results noise-flickr8k -->\n<!-- end -->")
     assert text.count("\n| ") == 5
 
-    monkeypatch.setattr(noise, "settle_single", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(outcomes, "train_and_keep", lambda *_: pytest.fail("trained again"))
     monkeypatch.setattr(sys, "argv", ["noise", *given, "--seeds", "0"])
     noise.main()
 
