@@ -9,7 +9,6 @@ from statistics import median
 import numpy as np
 import torch
 
-from benchmarks.entries import ENTRIES
 from benchmarks.outcomes import Task
 from tshsr.allocator import keep_freed_memory
 from tshsr.batches import pad_sequences
@@ -41,7 +40,7 @@ class Cost:
 
 def cost_of(task: Task) -> Cost | None:
     """The cost of a row, of an ensemble's members together; None where the weights are not here."""
-    parts = [measured(task.member(name)) for name in ENTRIES[task.entry].members or (task.entry,)]
+    parts = [measured(member) for member in task.members or (task,)]
     whole = [part for part in parts if part is not None]
     return sum(whole[1:], whole[0]) if whole and len(whole) == len(parts) else None
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import statistics
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ from typing import Any
 import tyro
 
 from benchmarks.entries import OURS, changed
-from benchmarks.outcomes import Outcome, Task, read_outcome, settle_all, settle_run
-from benchmarks.quality import MOST_SEEDS, ranks_of, recalls_of
+from benchmarks.outcomes import Outcome, Task, kept_of
+from benchmarks.quality import MOST_SEEDS, recalls_of
+from benchmarks.settling import settle_all
 from benchmarks.tables import RESULTS, update_readme
 from tshsr.config import RunConfig
+from tshsr.errors import TshsrError
 from tshsr.files import write_text
 from tshsr.provenance import provenance
 from tshsr.recipes import recipe
@@ -56,11 +59,20 @@ class Noise:
 def main() -> None:
     """Train and evaluate what is missing, then write the results file and the table."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    wanted = tyro.cli(Noise, description=__doc__)
+    try:
+        runs(tyro.cli(Noise, description=__doc__))
+    except TshsrError as error:
+        sys.exit(str(error))
+
+
+def runs(wanted: Noise) -> None:
+    """Settle what is asked for, then write what is known."""
     if not wanted.tables_only:
-        # Seed after seed, the shares asked for in their order.
-        each = [(share, loss, seed) for seed in wanted.seeds for share in wanted.shares for loss in LOSSES]
-        settle_all(settle_run, [(task_of(wanted, *one), config_of(*one)) for one in each], wanted.jobs)
+        # Seed after seed, the shares asked for in their order; every share is set against the clean pairs.
+        shares = dict.fromkeys((0.0, *wanted.shares))
+        each = [(share, loss, seed) for seed in wanted.seeds for share in shares for loss in LOSSES]
+        asked = [one for one in each if one[0] in wanted.shares or one[1] == "plain"]
+        settle_all([task_of(wanted, *one) for one in asked], wanted.jobs)
     path = RESULTS / f"noise-{DATA}.json"
     write_text(path, json.dumps(results(wanted), indent=1) + "\n")
     update_readme()
@@ -76,7 +88,7 @@ def config_of(share: float, loss: str, seed: int) -> RunConfig:
 def task_of(wanted: Noise, share: float, loss: str, seed: int) -> Task:
     """Where its outcome is kept: that of the plain loss on clean pairs is the race's."""
     name = OURS if (share, loss) == (0.0, "plain") else f"noise-{100 * share:g}-{loss}"
-    return Task(name, DATA, str(wanted.data), seed, wanted.runs)
+    return Task(name, DATA, str(wanted.data), seed, wanted.runs, config_of(share, loss, seed))
 
 
 def results(wanted: Noise) -> dict[str, Any]:
@@ -86,8 +98,9 @@ def results(wanted: Noise) -> dict[str, Any]:
     clean = {seed: rsum(outcome) for seed, outcome in kept[0.0, "plain"].items()}
     both = [share for share in shares if set(kept[share, "plain"]) & set(kept[share, "robust"])]
     return {
-        "command": f"python -m benchmarks.noise --data {DATA}",
+        "command": "python -m benchmarks.noise --data DIR",
         **provenance(),
+        "trained_at": sorted({each.figures["commit"] for found in kept.values() for each in found.values()}),
         "recipe": f"{OURS}-{DATA}",
         "noise": [row(*key, found, clean) for key, found in kept.items() if found],
         "gains": [gain(share, kept[share, "plain"], kept[share, "robust"]) for share in both],
@@ -97,7 +110,7 @@ def results(wanted: Noise) -> dict[str, Any]:
 def outcomes(wanted: Noise, share: float, loss: str) -> dict[int, Outcome]:
     """What is kept of a share and loss, by seed."""
     tasks = [task_of(wanted, share, loss, seed) for seed in range(MOST_SEEDS)]
-    return {task.seed: read_outcome(task) for task in tasks if task.figures.exists() and task.ranks.exists()}
+    return {task.seed: outcome for task, outcome in kept_of(tasks)}
 
 
 def rsum(outcome: Outcome) -> float:
@@ -127,7 +140,7 @@ def row(share: float, loss: str, found: dict[int, Outcome], clean: dict[int, flo
 def gain(share: float, plain: dict[int, Outcome], robust: dict[int, Outcome]) -> dict[str, Any]:
     """What the robust loss has more than the plain one in rSum: paired bootstrap over images and seeds."""
     both = sorted(set(plain) & set(robust))
-    sides = [[ranks_of(side[seed]) for seed in both] for side in (robust, plain)]
+    sides = [[side[seed].ranks for seed in both] for side in (robust, plain)]
     found = compare_rsum(*sides)
     return {"share": share, "mean": found.mean, "low": found.low, "high": found.high, "p": found.p}
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import statistics
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +25,12 @@ import tyro
 
 from benchmarks.cost import Cost, cost_of
 from benchmarks.entries import ABLATION, ENTRIES, MODELS, OURS, Entry
-from benchmarks.outcomes import Outcome, Task, read_outcome, settle, settle_all
+from benchmarks.outcomes import Outcome, Task, kept_of
+from benchmarks.settling import settle_all
 from benchmarks.tables import RESULTS, update_readme
-from tshsr.errors import SettingsError
+from tshsr.errors import SettingsError, TshsrError
 from tshsr.files import write_text
 from tshsr.provenance import provenance
-from tshsr.ranks import QueryRanks
 from tshsr.significance import compare_rsum
 
 LOG = logging.getLogger("benchmarks.quality")
@@ -65,10 +66,17 @@ class Quality:
 def main() -> None:
     """Train and evaluate what is missing, then write the results file and the tables."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    wanted = tyro.cli(Quality, description=__doc__)
+    try:
+        race(tyro.cli(Quality, description=__doc__))
+    except TshsrError as error:
+        sys.exit(str(error))
+
+
+def race(wanted: Quality) -> None:
+    """Settle what is asked for, then write what is known."""
     tasks = tasks_of(wanted)
     if not wanted.tables_only:
-        work_off(tasks, wanted.jobs)
+        settle_all(tasks, wanted.jobs)
     path = RESULTS / f"quality-{data_name(wanted.data)}.json"
     write_text(path, json.dumps(results(wanted), indent=1) + "\n")
     update_readme()
@@ -81,12 +89,14 @@ def data_name(data: str) -> str:
 
 
 def tasks_of(wanted: Quality) -> list[Task]:
-    """What is to be done, seed after seed, so that every row has its first seed early; ensembles after their members.
+    """What is to be done, seed after seed, so that every row has its first seed early.
+
+    The ablation compares with the whole network, which is one of its tasks.
 
     Raises:
         SettingsError: For an unknown row.
     """
-    rows = [entry.name for entry in (ABLATION if wanted.ablation else MODELS)]
+    rows = [OURS, *(entry.name for entry in ABLATION)] if wanted.ablation else [entry.name for entry in MODELS]
     chosen = wanted.entries or rows
     for name in chosen:
         if name not in ENTRIES:
@@ -97,40 +107,32 @@ def tasks_of(wanted: Quality) -> list[Task]:
 
 def task_of(wanted: Quality, name: str, seed: int) -> Task:
     """A row with a seed."""
-    return Task(name, data_name(wanted.data), wanted.data, seed, wanted.runs)
-
-
-def work_off(tasks: Sequence[Task], jobs: int) -> None:
-    """Settle all tasks; ensembles, which need their members, last."""
-    for group in ([t for t in tasks if not ENTRIES[t.entry].members], [t for t in tasks if ENTRIES[t.entry].members]):
-        settle_all(settle, [(task,) for task in group], jobs)
+    entry, data = ENTRIES[name], data_name(wanted.data)
+    config = None if entry.members else entry.config(data, seed)
+    members = tuple(task_of(wanted, member, seed) for member in entry.members)
+    return Task(name, data, wanted.data, seed, wanted.runs, config, members)
 
 
 def results(wanted: Quality) -> dict[str, Any]:
     """Rows, differences and ablation from everything that is kept of a data set."""
     data = data_name(wanted.data)
-    found = {entry.name: outcomes(wanted, entry.name) for entry in ENTRIES.values()}
-    found = {name: kept for name, kept in found.items() if kept}
+    everything = {name: [task_of(wanted, name, seed) for seed in range(MOST_SEEDS)] for name in ENTRIES}
+    found = {name: kept for name, tasks in everything.items() if (kept := kept_of(tasks))}
     known = {} if wanted.costs else known_costs(data)
-    costs = {name: known.get(name) or cost_of(kept[0][0]) for name, kept in found.items()}
+    costs = {name: settled_cost(known.get(name), cost_of(kept[0][0])) for name, kept in found.items()}
     rows = {name: row(ENTRIES[name], data, kept, costs[name]) for name, kept in found.items()}
     ours = found.get(OURS)
     against = {
         name: difference(data, (OURS, ours), (name, kept)) for name, kept in found.items() if ours and name != OURS
     }
     return {
-        "command": f"python -m benchmarks.quality --data {data}",
+        "command": f"python -m benchmarks.quality --data {'scenes' if data == 'scenes' else 'DIR'}",
         **provenance(),
+        "trained_at": sorted({outcome.figures["commit"] for kept in found.values() for _, outcome in kept}),
         "rows": [rows[entry.name] for entry in MODELS if entry.name in rows],
         "differences": [against[entry.name] for entry in MODELS if entry.name in against],
         "ablation": [rows[entry.name] | turned(against[entry.name]) for entry in ABLATION if entry.name in against],
     }
-
-
-def outcomes(wanted: Quality, name: str) -> Kept:
-    """What is kept of a row, by seed."""
-    tasks = [task_of(wanted, name, seed) for seed in range(MOST_SEEDS)]
-    return [(task, read_outcome(task)) for task in tasks if task.figures.exists() and task.ranks.exists()]
 
 
 def known_costs(data: str) -> dict[str, Cost]:
@@ -139,6 +141,12 @@ def known_costs(data: str) -> dict[str, Cost]:
     values = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     rows = [*values.get("rows", ()), *values.get("ablation", ())]
     return {each["model"]: Cost(each["macs_per_pair"], each["pairs_per_s"]) for each in rows if each.get("pairs_per_s")}
+
+
+def settled_cost(known: Cost | None, measured: Cost | None) -> Cost | None:
+    """The known rate, which may be of a quieter hour, unless the network now takes other multiply-adds."""
+    same = known is not None and (measured is None or known.macs_per_pair == measured.macs_per_pair)
+    return known if same else measured
 
 
 def row(entry: Entry, data: str, kept: Kept, cost: Cost | None) -> dict[str, Any]:
@@ -170,7 +178,7 @@ def row(entry: Entry, data: str, kept: Kept, cost: Cost | None) -> dict[str, Any
         "parameters": figures[0]["parameters"],
         "macs_per_pair": None if cost is None else cost.macs_per_pair,
         "pairs_per_s": None if cost is None else cost.pairs_per_s,
-        "train_minutes": statistics.mean(each["train_minutes"] for each in figures),
+        "train_minutes": statistics.median(each["train_minutes"] for each in figures),
     }
 
 
@@ -187,15 +195,10 @@ def mean_of(values: Iterable[float]) -> float | None:
 
 def difference(data: str, ours: tuple[str, Kept], other: tuple[str, Kept]) -> dict[str, Any]:
     """What the first row has more than the second in rSum: paired bootstrap over images and seeds."""
-    sides = [[ranks_of(outcome) for _, outcome in kept] for _, kept in (ours, other)]
+    sides = [[outcome.ranks for _, outcome in kept] for _, kept in (ours, other)]
     found = compare_rsum(*sides)
     names = {"data": data, "a": ours[0], "b": other[0]}
     return {**names, "mean": found.mean, "low": found.low, "high": found.high, "p": found.p}
-
-
-def ranks_of(outcome: Outcome) -> QueryRanks:
-    """The ranks of a run."""
-    return QueryRanks(outcome.image_ranks, outcome.caption_ranks, outcome.image_of_caption)
 
 
 def turned(found: dict[str, Any]) -> dict[str, Any]:

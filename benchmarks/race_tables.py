@@ -92,13 +92,20 @@ def short_costs(row: dict[str, Any]) -> list[str]:
     return [macs, parameters, minutes, str(len(row["seeds"]))]
 
 
+def short(commit: str) -> str:
+    """The first digits of a commit, and whether the code differed from it."""
+    return commit[:12] + "+changed" * commit.endswith("+changed")
+
+
 def seeds_of(values: dict[str, Any]) -> str:
     """How many seeds the rows have, and where the figures come from."""
     counts = sorted({len(row["seeds"]) for row in values["rows"]})
+    several = counts[-1] > 1
     seeds = " to ".join(dict.fromkeys(str(count) for count in (counts[0], counts[-1])))
+    means = f"Means over {seeds} seeds ± their deviation" if several else "One seed"
     return (
-        f"Means over {seeds} seed{'s' * (counts[-1] > 1)} ± their deviation; in brackets 95 % intervals: "
-        "paired bootstrap, images and seeds. Minutes are those of the clock, beside other runs. "
-        f"{values['hardware']}; torch {values['versions']['torch']}; commit {values['commit'][:12]}; "
-        f"`{values['command']}`"
+        f"{means}; in brackets 95 % intervals: paired bootstrap over images{' and seeds' * several}. "
+        "Minutes are the median of the clock, beside other runs. "
+        f"{values['hardware']}; torch {values['versions']['torch']}; "
+        f"trained at commit {', '.join(short(commit) for commit in values['trained_at'])}; `{values['command']}`"
     )

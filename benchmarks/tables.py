@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.noise_tables import noise_table
-from benchmarks.race_tables import PARTS
+from benchmarks.race_tables import PARTS, short
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -126,7 +126,7 @@ def rerank_table(report: dict[str, Any]) -> str:
         f"image, {stage['k_captions']} images a caption) gives rSum {fused['rsum']:.1f}; "
         f"the worst recall loses {', '.join(lost)} against all pairs. Right answers among the candidates: "
         f"{stage['ceiling_image_to_text']:.1f} % of the images, {stage['ceiling_text_to_image']:.1f} % of captions. "
-        f"{report['seconds']:.0f} s on {report['hardware']}; commit {report['commit'][:12]}."
+        f"{report['seconds']:.0f} s on {report['hardware']}; commit {short(report['commit'])}."
     )
 
 
@@ -144,12 +144,13 @@ def memory_table(values: dict[str, Any]) -> str:
 def search_table(values: dict[str, Any]) -> str:
     """One sentence on a large index."""
     near, all_of_it = (values["milliseconds"][kind] for kind in ("approximate", "exact"))
+    size = f"{values['bytes_with_ann'] / 2**30:.2f} GiB on disk"
     return (
         f"{values['images']:,} pictures of {' to '.join(map(str, values['regions']))} regions, D {values['dim']}: "
-        f"built in {values['build_seconds']:,.0f} s and {values['ann_seconds']:,.0f} s for the ANN index, "
-        f"{values['bytes_with_ann'] / 2**30:.2f} GiB on disk; a search that reasons about {values['candidates']} "
-        f"candidates takes **{near['p50']:.0f} ms** (p95 {near['p95']:.0f} ms), with an exact first stage "
-        f"{all_of_it['p50']:.0f} ms (p95 {all_of_it['p95']:.0f} ms); the ten best are the same in "
+        f"built in {values['build_seconds']:,.0f} s and {values['ann_seconds']:,.0f} s for the ANN index, {size}; "
+        f"a search that reasons about {values['candidates']} candidates, found in {values['probes']} of the index's "
+        f"{values['parts']} parts, takes **{near['p50']:.0f} ms** (p95 {near['p95']:.0f} ms), with an exact first "
+        f"stage {all_of_it['p50']:.0f} ms (p95 {all_of_it['p95']:.0f} ms); the ten best are the same in "
         f"{values['agreement']:.1%} of {values['queries']} queries. {made(values)}."
     )
 
@@ -162,7 +163,7 @@ def mebibytes(count: int | None) -> str:
 def made(values: dict[str, Any]) -> str:
     """Where figures come from."""
     torch = values["versions"]["torch"]
-    return f"{values['hardware']}; torch {torch}; commit {values['commit'][:12]}; `{values['command']}`"
+    return f"{values['hardware']}; torch {torch}; commit {short(values['commit'])}; `{values['command']}`"
 
 
 def demo_table(report: dict[str, Any]) -> str:
@@ -175,7 +176,7 @@ def demo_table(report: dict[str, Any]) -> str:
         f"{binding['pooled']:.0%} by `v·t` alone (guessing: 50%). "
         f"Words whose region is the right one: {' and '.join(figures)}. "
         f"{report['images']:,} test scenes, {report['captions']:,} captions, scored in {report['seconds']:.0f} s on "
-        f"{report['hardware']}; commit {report['commit'][:12]}."
+        f"{report['hardware']}; commit {short(report['commit'])}."
     )
 
 

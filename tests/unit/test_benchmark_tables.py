@@ -46,7 +46,13 @@ def lead(name: str, **more: Any) -> dict[str, Any]:
 
 
 MADE = {"hardware": "a machine", "versions": {"torch": "2.13.0"}, "commit": "0123456789abcdef", "command": "do it"}
-RACE = {**MADE, "rows": [row("sgr"), row("tshsr")], "differences": [lead("sgr")], "ablation": []}
+RACE = {
+    **MADE,
+    "trained_at": ["0123456789abcdef", "fedcba9876543210+changed"],
+    "rows": [row("sgr"), row("tshsr")],
+    "differences": [lead("sgr")],
+    "ablation": [],
+}
 
 
 def test_the_race_has_a_row_a_method_with_the_lead_over_it_and_its_costs() -> None:
@@ -56,8 +62,10 @@ def test_the_race_has_a_row_a_method_with_the_lead_over_it_and_its_costs() -> No
     assert lines[2] == f"| The sgr | {figures} | +5.0 [-1.0, +9.0] | {costs} |"
     assert lines[3] == f"| The tshsr | {figures} |  | {costs} |"
     assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|")
-    assert "Means over 2 seeds" in lines[-1]
-    assert lines[-1].endswith("a machine; torch 2.13.0; commit 0123456789ab; `do it`.")
+    assert lines[-1].startswith(
+        "Means over 2 seeds ± their deviation; in brackets 95 % intervals: paired bootstrap over images and seeds."
+    )
+    assert lines[-1].endswith("torch 2.13.0; trained at commit 0123456789ab, fedcba987654+changed; `do it`.")
 
 
 def test_a_race_with_binding_negatives_has_a_column_for_them() -> None:
@@ -167,6 +175,26 @@ def test_the_memory_table_is_a_sentence_with_the_peak() -> None:
         "5,000 images x 25,000 captions, 7 scores of every pair (3.3 GiB, in files): peak memory **2.3 GiB**, of which "
         "at most 1.0 GiB may be temporaries. a machine; torch 2.13.0; commit 0123456789ab; `do it`."
     )
+
+
+def test_the_search_sentence_says_how_much_of_the_index_a_search_looks_into() -> None:
+    values = {
+        "images": 100_000,
+        "regions": [10, 36],
+        "dim": 128,
+        "build_seconds": 14.2,
+        "ann_seconds": 2.1,
+        "bytes_with_ann": 0.69 * 2**30,
+        "candidates": 100,
+        "probes": 16,
+        "parts": 24,
+        "milliseconds": {"approximate": {"p50": 50.7, "p95": 59.1}, "exact": {"p50": 47.3, "p95": 60.4}},
+        "agreement": 0.97,
+        "queries": 100,
+    }
+    text = tables.table_of({**MADE, **values})
+    assert "100 candidates, found in 16 of the index's 24 parts, takes **51 ms** (p95 59 ms)" in text
+    assert "the ten best are the same in 97.0% of 100 queries" in text
 
 
 def test_the_two_stage_sentence_tells_the_worst_loss_of_each_split() -> None:

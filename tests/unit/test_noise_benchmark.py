@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import noise, outcomes, tables
+from benchmarks import noise, outcomes, settling, tables
 from benchmarks.entries import changed
 from benchmarks.noise import Noise, config_of, task_of
 from tests.data_files import random_regions, write_precomp
@@ -16,7 +16,12 @@ from tests.unit.test_quality import SMALL
 from tshsr.recipes import recipe
 from tshsr.training.settings import check_training
 
-MADE = {"hardware": "a machine", "versions": {"torch": "2.13.0"}, "commit": "0123456789abcdef", "command": "do it"}
+MADE = {
+    "hardware": "a machine",
+    "versions": {"torch": "2.13.0"},
+    "trained_at": ["0123456789abcdef"],
+    "command": "do it",
+}
 ROW = {
     "share": 0.4,
     "loss": "robust",
@@ -73,7 +78,7 @@ def test_one_command_trains_both_losses_and_nothing_twice(
     text = tables.with_tables("<!-- results noise-flickr8k -->\n<!-- end -->")
     assert text.count("\n| ") == 5
 
-    monkeypatch.setattr(outcomes, "train_and_keep", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(settling, "train", lambda *_: pytest.fail("trained again"))
     monkeypatch.setattr(sys, "argv", ["noise", *given, "--seeds", "0"])
     noise.main()
 
@@ -86,7 +91,7 @@ def test_a_row_tells_what_is_kept_and_what_is_gained() -> None:
     assert lines[2] == f"| 40% | plain | {recalls} | 200.0 |  |  |"
     assert lines[3] == f"| 40% | robust | {recalls} | 270.0 | 92.3 % | +70.0 [+60.0, +80.0] |"
     assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|")
-    assert lines[-1].startswith("Recipe `r`. Means over 1 seed ")
+    assert lines[-1].startswith("Recipe `r`. One seed; in brackets")
 
 
 def test_without_any_run_the_table_says_so() -> None:

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import cost, entries, outcomes, quality
+from benchmarks import cost, entries, outcomes, quality, settling
 from benchmarks.entries import ABLATION, ENTRIES, MODELS, Entry, changed
-from benchmarks.outcomes import Task, read_outcome, settle
+from benchmarks.outcomes import Task, is_kept, read_outcome
+from benchmarks.quality import Quality, task_of
+from benchmarks.settling import settle, settle_all
 from tests.data_files import random_regions, write_precomp
 from tshsr.config import RunConfig
 from tshsr.errors import DataError, SettingsError
@@ -34,16 +36,33 @@ SMALL = {
 
 
 @pytest.fixture
-def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
-    """A row of a race between tiny networks on tiny data; results go elsewhere than into the checkout."""
-    for number, split in enumerate(("train", "dev", "test")):
-        write_precomp(tmp_path / "data", split, random_regions(8, seed=number), each=2)
+def race(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Quality:
+    """A race between tiny networks on tiny data; results go elsewhere than into the checkout."""
+    write_splits(tmp_path / "data", seed=0)
     monkeypatch.setattr(entries, "recipe", lambda name: changed(recipe(name), SMALL))
     monkeypatch.setattr(outcomes, "KEPT", tmp_path / "kept")
     monkeypatch.setattr(quality, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(quality, "update_readme", lambda: None)
     monkeypatch.setattr(cost, "IMAGES", 4)
-    return Task("saf", "flickr8k", str(tmp_path / "data"), 0, tmp_path / "runs")
+    return Quality(data=str(tmp_path / "data"), runs=tmp_path / "runs")
+
+
+@pytest.fixture
+def task(race: Quality) -> Task:
+    """A row of it."""
+    return task_of(race, "saf", 0)
+
+
+def write_splits(folder: Path, seed: int) -> None:
+    """Tiny data with the three splits of a race."""
+    for number, split in enumerate(("train", "dev", "test")):
+        write_precomp(folder, split, random_regions(8, seed=seed + number), each=2)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, wanted: Quality, *more: str) -> None:
+    """The command."""
+    monkeypatch.setattr("sys.argv", ["quality", "--data", wanted.data, "--runs", str(wanted.runs), *more])
+    quality.main()
 
 
 @pytest.mark.parametrize("data", ["flickr8k", "scenes"])
@@ -83,21 +102,51 @@ def test_a_run_is_trained_once_and_what_it_came_to_is_kept(task: Task, monkeypat
     settle(task)
     outcome = read_outcome(task)
     scores = np.load(task.matrix)
-    expected = score_metrics(scores, outcome.image_of_caption)
+    expected = score_metrics(scores, outcome.ranks.image_of_caption)
     assert outcome.report["scores"]["fused"]["rsum"] == pytest.approx(expected.rsum)
-    assert np.mean(outcome.image_ranks <= 1) * 100 == expected.image_to_text.r1
-    assert np.mean(outcome.caption_ranks <= 5) * 100 == expected.text_to_image.r5
+    assert np.mean(outcome.ranks.image_to_text <= 1) * 100 == expected.image_to_text.r1
+    assert np.mean(outcome.ranks.text_to_image <= 5) * 100 == expected.text_to_image.r5
     assert outcome.figures["settings"]["model"]["kind"] == "sgraf"
     assert outcome.figures["parameters"] > 0
-    monkeypatch.setattr(outcomes, "fit", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(settling, "fit", lambda *_, **__: pytest.fail("trained again"))
     settle(task)
 
 
-def test_an_outcome_of_other_settings_is_refused(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    settle(task)
+def test_an_outcome_of_other_settings_is_refused_before_anything_is_done(
+    race: Quality, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle(task_of(race, "saf", 0))
     monkeypatch.setattr(entries, "recipe", lambda name: changed(recipe(name), {**SMALL, "loss.margin": 0.1}))
-    with pytest.raises(DataError, match=r"saf-seed0\.json is of other settings than saf has now; delete it"):
-        settle(task)
+    monkeypatch.setattr(settling, "fit", lambda *_, **__: pytest.fail("trained"))
+    now = [task_of(race, name, 0) for name in ("sgr", "saf")]
+    stale = (
+        r"saf-seed0\.json is of other settings than saf has now; delete it, and \S*saf-flickr8k-seed0 if it is there,"
+    )
+    with pytest.raises(DataError, match=stale):
+        settle_all(now, jobs=1)
+    with pytest.raises(SystemExit, match=stale):
+        run(monkeypatch, race, "--entries", "sgr", "saf", "--seeds", "0")
+
+
+def test_an_outcome_of_other_settings_is_left_out_of_the_tables(
+    race: Quality, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("sgr", "saf", "sgraf"):
+        settle(task_of(race, name, 0))
+    monkeypatch.setitem(ENTRIES, "saf", Entry("saf", "SAF", "saf", {"loss.margin": 0.1}))
+    assert [row["model"] for row in quality.results(race)["rows"]] == ["sgr"]
+    for name in ("saf", "sgraf"):
+        assert f"{name}-seed0.json is of other settings than {name} has now: left out" in caplog.text
+
+
+def test_an_outcome_made_on_other_data_is_refused(race: Quality, tmp_path: Path) -> None:
+    settle(task_of(race, "saf", 0))
+    write_splits(tmp_path / "other", seed=7)
+    for split in ("train", "dev", "test"):
+        (tmp_path / "other" / f"{split}_caps.txt").write_text("another caption\n" * 16, encoding="utf-8")
+    elsewhere = task_of(replace(race, data=str(tmp_path / "other")), "saf", 0)
+    with pytest.raises(DataError, match=r"saf-seed0\.json was made on other data than \S*other; give the data it was"):
+        settle_all([elsewhere], jobs=1)
 
 
 def test_an_outcome_from_before_a_setting_was_added_is_still_one(task: Task) -> None:
@@ -110,29 +159,39 @@ def test_an_outcome_from_before_a_setting_was_added_is_still_one(task: Task) -> 
     assert task.figures.stat().st_mtime_ns == written
 
 
-def test_an_ensemble_averages_the_scores_of_its_members(task: Task) -> None:
-    for name in ("sgr", "saf", "sgraf"):
-        settle(task.member(name))
-    outcome = read_outcome(task.member("sgraf"))
-    both = [np.load(task.member(name).matrix) for name in ("sgr", "saf")]
-    expected = score_metrics(np.mean(both, axis=0), outcome.image_of_caption)
+def test_an_ensemble_averages_the_scores_of_its_members_and_is_made_again_with_them(race: Quality) -> None:
+    sgr, saf, both = (task_of(race, name, 0) for name in ("sgr", "saf", "sgraf"))
+    settle_all([sgr, saf, both], jobs=1)
+    outcome = read_outcome(both)
+    mean = np.mean([np.load(member.matrix) for member in (sgr, saf)], axis=0)
+    expected = score_metrics(mean, outcome.ranks.image_of_caption)
     assert outcome.report["scores"]["fused"]["rsum"] == pytest.approx(expected.rsum)
-    parts = [read_outcome(task.member(name)).figures["parameters"] for name in ("sgr", "saf")]
+    parts = [read_outcome(member).figures["parameters"] for member in (sgr, saf)]
     assert outcome.figures["parameters"] == sum(parts)
+    values = {**read_outcome(sgr).figures, "time": "another time"}
+    sgr.figures.write_text(json.dumps(values), encoding="utf-8")
+    assert not is_kept(both)
+    settle(both)
+    assert is_kept(both)
+    sgr.figures.unlink()
+    assert not is_kept(both)
 
 
-def test_an_ensemble_whose_members_scores_are_gone_says_what_to_do(task: Task) -> None:
-    with pytest.raises(DataError, match=r"sgr-flickr8k-seed0\.npy is missing; delete .*sgr-seed0\.json to make it"):
-        settle(task.member("sgraf"))
+def test_an_ensemble_whose_members_scores_are_gone_is_left_out(race: Quality, caplog: pytest.LogCaptureFixture) -> None:
+    tasks = [task_of(race, name, 0) for name in ("sgr", "saf", "sgraf")]
+    settle_all(tasks[:2], jobs=1)
+    tasks[0].matrix.unlink()
+    settle_all(tasks, jobs=1)
+    assert not tasks[2].is_there
+    assert "sgraf-flickr8k-seed0 is left out: " in caplog.text
+    assert "sgr-seed0.json to make it again" in caplog.text
 
 
 def test_one_command_runs_the_race_and_writes_rows_differences_and_ablation(
-    task: Task, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    race: Quality, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    arguments = ["--data", task.place, "--runs", str(task.runs), "--seeds", "0", "1"]
     for more in (["--entries", "sgraf", "tshsr"], ["--entries", "no-gate"], ["--tables-only"]):
-        monkeypatch.setattr("sys.argv", ["quality", *arguments, *more])
-        quality.main()
+        run(monkeypatch, race, "--seeds", "0", "1", *more)
     values: dict[str, Any] = json.loads((tmp_path / "results" / "quality-flickr8k.json").read_text(encoding="utf-8"))
     assert [row["model"] for row in values["rows"]] == ["saf", "sgr", "tshsr", "sgraf"]
     by_name = {row["model"]: row for row in values["rows"]}
@@ -151,24 +210,40 @@ def test_one_command_runs_the_race_and_writes_rows_differences_and_ablation(
     assert change["mean"] == pytest.approx(change["rsum_mean"] - by_name["tshsr"]["rsum_mean"])
 
 
-def test_costs_that_are_known_stay_when_the_weights_are_gone(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_costs_that_are_known_stay_when_the_weights_are_gone(
+    race: Quality, task: Task, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     settle(task)
-    known = quality.results(quality.Quality(data=task.place, runs=task.runs))["rows"][0]
-    assert known["pairs_per_s"] > 0
-    gone = quality.Quality(data=task.place, runs=task.runs / "gone")
+    gone = replace(race, runs=race.runs / "gone")
     assert quality.results(gone)["rows"][0]["pairs_per_s"] is None
-    costs = {"saf": cost.Cost(known["macs_per_pair"], known["pairs_per_s"])}
-    monkeypatch.setattr(quality, "known_costs", lambda data: costs)
-    assert quality.results(gone)["rows"][0]["pairs_per_s"] == known["pairs_per_s"]
+    (tmp_path / "results").mkdir()
+    run(monkeypatch, race, "--tables-only")
+    known = quality.results(gone)["rows"][0]
+    assert known["pairs_per_s"] > 0
+    assert quality.results(race)["rows"][0]["pairs_per_s"] == known["pairs_per_s"]
+    assert quality.results(replace(race, costs=True))["rows"][0]["pairs_per_s"] != known["pairs_per_s"]
+
+
+def test_a_known_rate_is_dropped_when_the_network_takes_other_multiply_adds() -> None:
+    known, other = cost.Cost(100.0, 7.0), cost.Cost(120.0, 9.0)
+    assert quality.settled_cost(known, cost.Cost(100.0, 8.0)) == known
+    assert quality.settled_cost(known, other) == other
+    assert quality.settled_cost(None, other) == other
+    assert quality.settled_cost(None, None) is None
 
 
 def test_an_unknown_row_is_refused(task: Task) -> None:
     with pytest.raises(SettingsError, match="there is no row 'sgrr'; the rows are vse-mean, "):
-        quality.tasks_of(quality.Quality(entries=("sgrr",)))
+        quality.tasks_of(Quality(entries=("sgrr",)))
 
 
 def test_the_first_seed_of_every_row_comes_before_the_second_of_any() -> None:
-    tasks = quality.tasks_of(quality.Quality(entries=("sgraf", "tshsr"), seeds=(0, 1)))
+    tasks = quality.tasks_of(Quality(entries=("sgraf", "tshsr"), seeds=(0, 1)))
     assert [(each.entry, each.seed) for each in tasks] == [
         (name, seed) for seed in (0, 1) for name in ("sgr", "saf", "sgraf", "tshsr")
     ]
+
+
+def test_the_ablation_trains_the_whole_network_first() -> None:
+    tasks = quality.tasks_of(Quality(ablation=True, seeds=(0,)))
+    assert [each.entry for each in tasks] == ["tshsr", *(entry.name for entry in ABLATION)]
