@@ -117,6 +117,12 @@ def test_a_single_candidate_is_random_and_gives_its_hinge_alone() -> None:
     torch.testing.assert_close(result["fused"], expected, **AS_FLOAT32)
 
 
+def test_a_batch_of_one_image_has_no_negatives_and_costs_nothing() -> None:
+    objective = Objective(tiny.network(), LossConfig(), candidates=2)
+    result = objective(tiny.images(1), tiny.captions((4, 1)), torch.tensor([0, 0]), hardest=True, seed=0)
+    assert result["loss"].item() == 0.0
+
+
 def test_weights_on_scores_that_a_method_has_not_are_refused() -> None:
     network = build_matcher(ScanConfig(encoder=tiny.ENCODER)).double()
     objective = Objective(network, LossConfig(fused=0.0, streams=0.0, levels=1.0, pooled=0.0))

@@ -26,7 +26,7 @@ from tshsr.config import LossConfig, RunConfig, ScanConfig, VseConfig
 from tshsr.data.dataset import Split
 from tshsr.errors import CheckpointError, SettingsError
 from tshsr.losses import hinge
-from tshsr.objective import Objective
+from tshsr.objective import MEAN_WEIGHT, Objective
 from tshsr.training.noise import with_noise
 from tshsr.training.robust import Mixture, fit_mixture, groups, responsibilities, standing, trust_of
 from tshsr.training.settings import check_training
@@ -208,10 +208,22 @@ def test_the_objective_weighs_every_hinge(candidates: int) -> None:
     believed = objective(*batch, hardest=True, seed=3, trust=torch.ones(4))
     assert "trust" not in plain
     assert float(believed.pop("trust")) == 1.0
-    for name, value in plain.items():
-        torch.testing.assert_close(believed[name], value)
+    for name in plain.keys() - {"loss", "pooled"}:
+        torch.testing.assert_close(believed[name], plain[name])
     doubted = objective(*batch, hardest=True, seed=3, trust=torch.zeros(4))
     assert [doubted[name].item() for name in ("loss", "fused", "pooled")] == [0.0, 0.0, 0.0]
+
+
+def test_where_pairs_may_be_wrong_the_mean_over_negatives_counts_beside_the_hardest_of_pooled_vectors() -> None:
+    network, owners, trust = tiny.network(), torch.tensor([0, 1, 2, 2]), torch.tensor([1.0, 0.5, 0.0, 1.0])
+    images, captions = tiny.images(3), tiny.captions((4, 1, 6, 2))
+    objective = Objective(network, LossConfig(), candidates=2)
+    pooled = network.encode_images(images).pooled @ network.encode_captions(captions).pooled.T
+    hardest, mean = (hinge(pooled, owners, margin=0.2, hardest=each, weights=trust) for each in (True, False))
+    found = objective(images, captions, owners, hardest=True, seed=3, trust=trust)
+    torch.testing.assert_close(found["pooled"], hardest / 2 + MEAN_WEIGHT * mean, check_dtype=False)
+    warming = objective(images, captions, owners, hardest=False, seed=3, trust=trust)
+    torch.testing.assert_close(warming["pooled"], mean, check_dtype=False)
 
 
 def test_training_believes_right_pairs_more_than_wrong_ones(data: tuple[Split, Split], tmp_path: Path) -> None:
@@ -269,7 +281,8 @@ def test_standings_of_other_captions_are_refused(data: tuple[Split, Split], tmp_
 
 
 def test_a_robust_loss_needs_scores_that_are_trained() -> None:
-    config = with_loss(small_config(), robust="mixture", pooled=0.0)
+    config = robust_config()
+    config = with_loss(config, pooled=0.0)
     message = (
         r"loss\.robust 'mixture' tells right pairs by v·t, which loss\.pooled 0 leaves untrained; set loss\.pooled"
     )
@@ -277,6 +290,16 @@ def test_a_robust_loss_needs_scores_that_are_trained() -> None:
         with pytest.raises(SettingsError, match=message):
             check_training(replace(config, model=model))
     check_training(replace(config, model=VseConfig(encoder=config.model.encoder)))
+
+
+@pytest.mark.parametrize("warmup", [0.0, 2.0, 99.0])
+def test_a_robust_loss_needs_a_warm_up_that_ends(warmup: float) -> None:
+    config = with_loss(small_config(epochs=2), robust="mixture", warmup_epochs=warmup)
+    message = (
+        rf"loss\.robust 'mixture' begins after the warm-up, and loss\.warmup_epochs is {warmup:g} of 2 epochs; set"
+    )
+    with pytest.raises(SettingsError, match=message):
+        check_training(config)
 
 
 def test_a_weight_is_what_speaks_for_the_pair_less_what_speaks_against_it() -> None:

@@ -93,6 +93,12 @@ def check_noise(config: RunConfig) -> None:
             f"training.noise is {config.training.noise} and training.noise_index {config.training.noise_index!r}; set "
             "one of them: draw the noise, or read it."
         )
+    warmup, epochs = config.loss.warmup_epochs, config.training.epochs
+    if config.loss.robust != "none" and not 0 < warmup < epochs:
+        raise SettingsError(
+            f"loss.robust {config.loss.robust!r} begins after the warm-up, and loss.warmup_epochs is {warmup:g} of "
+            f"{epochs} epochs; set a warm-up above 0 and shorter than the run."
+        )
     if config.loss.robust != "none" and not config.loss.pooled and config.model.kind != "vse":
         raise SettingsError(
             f"loss.robust {config.loss.robust!r} tells right pairs by v·t, which loss.pooled 0 leaves untrained; set "
