@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
 
 from tshsr.data.store import StoreCaption, StoreImage, write_store
+from tshsr.errors import DataError
+from tshsr.files import replacing
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -71,6 +76,17 @@ def write_karpathy(folder: Path, splits: list[str], captions: list[int], **more:
     path = folder / "dataset_small.json"
     path.write_text(json.dumps({"images": images, "dataset": "small"}))
     return path
+
+
+def failing_at(name: str) -> Callable[[Path], AbstractContextManager[BinaryIO]]:
+    """Stands for `replacing`: the disk is full when this file is written."""
+
+    def replace_or_fail(path: Path) -> AbstractContextManager[BinaryIO]:
+        if path.name == name:
+            raise DataError(f"Cannot write {path}: the disk is full.")
+        return replacing(path)
+
+    return replace_or_fail
 
 
 def small_store(folder: Path, **changes: object) -> Path:

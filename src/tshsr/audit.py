@@ -161,7 +161,7 @@ def audit(text: str) -> Audit:
 def blocks(text: str) -> Iterator[Block]:
     """The evaluations of a log, one after the other."""
     block = Block()
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if MEAN.search(line):
             yield block
             block = Block(summary=True)

@@ -55,6 +55,12 @@ def wrong(text: str) -> dict[str, Finding]:
     return {finding.label: finding for finding in audit(text).wrong}
 
 
+def test_lines_are_counted_as_an_editor_counts_them() -> None:
+    head = "Loading captions such as 'a dog\u2028on a beach\x0c'\n"
+    plain = [finding.line for finding in audit(SCAN).findings]
+    assert [finding.line for finding in audit(head + SCAN).findings] == [line + 1 for line in plain]
+
+
 def test_the_summary_of_scan_and_sgraf_is_wrong_in_three_lines() -> None:
     found = wrong(SCAN)
     assert set(found) == {"rsum", "Average i2t Recall", "Average t2i Recall"}

@@ -10,11 +10,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data_files import random_boxes, random_regions, real_data, small_store, write_karpathy, write_precomp
+from tests.data_files import (
+    failing_at,
+    random_boxes,
+    random_regions,
+    real_data,
+    small_store,
+    write_karpathy,
+    write_precomp,
+)
+from tests.picture_files import png_of_size
+from tshsr.data import check
 from tshsr.data.check import check_data, inspect
 from tshsr.data.convert import convert
 from tshsr.data.layouts import open_split, splits_of
-from tshsr.data.store import StoreCaption
+from tshsr.data.store import OWN, StoreCaption
 from tshsr.errors import DataError
 
 
@@ -32,8 +42,49 @@ def test_a_sound_data_set_has_no_problems(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     problems, info = check_data(small_store(tmp_path), lambda done, total: seen.append((done, total)))
     assert problems == []
-    assert info["layout"] == "store"
+    assert info == inspect(tmp_path)
     assert seen == [(1, 4), (4, 4)]
+
+
+def two_captions(split: str) -> list[StoreCaption]:
+    """Of the first two images of a small store; its others have none."""
+    return [StoreCaption(f"c{i}", f"i{i}", "a dog", split) for i in range(2)]
+
+
+def test_images_without_captions_are_counted_and_read(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    store = small_store(tmp_path, captions=two_captions("train"))
+    problems, info = check_data(store, lambda done, total: seen.append((done, total)))
+    assert problems == []
+    assert info is not None
+    assert [(split.name, split.images, split.captions) for split in info.splits] == [("train", 2, 2), ("all", 4, 2)]
+    assert info == inspect(store)
+    assert seen == [(4, 4)]
+
+
+def test_a_bad_feature_of_an_image_without_captions_is_found(tmp_path: Path) -> None:
+    path = small_store(tmp_path, captions=two_captions("train")) / "regions.npy"
+    content = np.load(path)
+    content[3, 1, 0] = np.nan
+    np.save(path, content)
+    problems, _ = check_data(tmp_path)
+    assert len(problems) == 2
+    assert "its hash differs" in problems[0]
+    assert "row 3, region 1: a feature is not finite" in problems[1]
+
+
+def test_a_store_without_any_caption_is_listed_once(tmp_path: Path) -> None:
+    problems, info = check_data(small_store(tmp_path, captions=[]))
+    assert problems == []
+    assert info is not None
+    assert [(split.name, split.images) for split in info.splits] == [("all", 4)]
+
+
+def test_checking_opens_every_split_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(check, "open_split", lambda path, name: opened.append(name) or open_split(path, name))
+    assert check_data(small_store(tmp_path))[0] == []
+    assert opened == ["test", "train"]
 
 
 def test_hashing_is_told_in_bytes_before_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +116,7 @@ def test_a_truncated_store_is_a_problem_and_no_crash(tmp_path: Path) -> None:
     problems, info = check_data(tmp_path)
     assert len(problems) == 1
     assert "bytes; manifest.json expects" in problems[0]
-    assert info == {}
+    assert info is None
 
 
 def test_every_bad_split_is_reported(tmp_path: Path) -> None:
@@ -89,7 +140,7 @@ def test_every_bad_split_is_reported(tmp_path: Path) -> None:
     assert len(problems) == len(expected)
     for problem, text in zip(problems, expected, strict=True):
         assert text in problem
-    assert info == {}
+    assert info is None
 
 
 def test_a_store_with_images_in_two_splits_is_reported(tmp_path: Path) -> None:
@@ -233,6 +284,47 @@ def test_a_store_or_the_source_itself_is_no_target(tmp_path: Path) -> None:
     path = write_karpathy(tmp_path / "json", ["test"], [1])
     with pytest.raises(DataError, match="is the source itself; name another folder"):
         convert(path, tmp_path / "json")
+
+
+def test_another_store_is_no_target(tmp_path: Path) -> None:
+    write_precomp(tmp_path / "scan", "test", random_regions(2))
+    store = small_store(tmp_path / "store")
+    before = {path.name: path.read_bytes() for path in store.iterdir()}
+    with pytest.raises(DataError, match=r"store is a feature store already; name another folder, or remove it first\."):
+        convert(tmp_path / "scan", store)
+    assert {path.name: path.read_bytes() for path in store.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["captions.jsonl", "mask.npy", "notes.txt"])
+def test_a_folder_of_other_things_is_no_target(tmp_path: Path, name: str) -> None:
+    write_precomp(tmp_path / "scan", "test", random_regions(2))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / name).write_text("my own")
+    with pytest.raises(DataError, match=rf"mine is no feature store and holds {name}; name a new folder for the store"):
+        convert(tmp_path / "scan", tmp_path / "mine")
+    assert (tmp_path / "mine" / name).read_text() == "my own"
+
+
+@pytest.mark.parametrize("last", [*OWN, "manifest.json"])
+def test_what_a_broken_conversion_left_is_no_hindrance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    write_precomp(tmp_path / "scan", "test", random_regions(2), boxes=random_boxes(2))
+    write_precomp(tmp_path / "scan", "train", random_regions(2, regions=5), boxes=random_boxes(2, regions=5))
+    with monkeypatch.context() as patch:
+        patch.setattr("tshsr.data.store.replacing", failing_at(last))
+        with pytest.raises(DataError, match="the disk is full"):
+            convert(tmp_path / "scan", tmp_path / "store")
+    assert not (tmp_path / "store" / last).exists()
+    same(tmp_path, tmp_path / "scan", convert(tmp_path / "scan", tmp_path / "store"))
+
+
+def test_a_picture_that_pillow_takes_for_a_bomb_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    write_precomp(tmp_path / "scan", "test", random_regions(1), ids=["huge.png"])
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "huge.png").write_bytes(png_of_size(60_000, 60_000))
+    with pytest.raises(DataError, match=r"huge\.png is no readable picture \(Image size .*; copy it again or"):
+        convert(tmp_path / "scan", tmp_path / "store", pictures=tmp_path / "photos")
 
 
 def test_a_bad_feature_stops_a_conversion_without_a_trace(tmp_path: Path) -> None:

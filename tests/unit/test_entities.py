@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from tests.scripted import scripted, write_split
+from tshsr.data.boxes import intersection_over_union
 from tshsr.data.dataset import Split
-from tshsr.data.entities import find_entities, overlap, read_boxes_of, read_entities
+from tshsr.data.entities import find_entities, read_boxes_of, read_entities, read_sentences
 from tshsr.data.regions import RegionFeatures
 from tshsr.data.tokens import Tokenizer
 from tshsr.errors import DataError
@@ -112,10 +113,18 @@ def test_pixels_from_one_become_fractions(tmp_path: Path) -> None:
     np.testing.assert_allclose(boxes["1"], [[0.1, 0.1, 0.5, 0.5], [0.6, 0.1, 1.0, 0.5]])
 
 
+@pytest.mark.parametrize("inside", ["\u2028", "\u2029", "\x85", "\x0c"])
+def test_only_a_line_feed_ends_a_sentence(tmp_path: Path, inside: str) -> None:
+    annotate(tmp_path, "7")
+    (tmp_path / "Sentences" / "7.txt").write_text(f"A man{inside}is tall .\nA dog .\n", encoding="utf-8")
+    assert [sentence.key for sentence in read_sentences(tmp_path, "7")] == ["a man is tall", "a dog"]
+
+
 def test_overlap_is_intersection_over_union() -> None:
     first = np.array([[0.0, 0.0, 0.5, 0.5], [0.2, 0.2, 0.2, 0.9]])
     second = np.array([[0.0, 0.0, 0.5, 0.5], [0.25, 0.0, 0.75, 0.5], [0.6, 0.6, 1.0, 1.0], [0.2, 0.2, 0.2, 0.9]])
-    np.testing.assert_allclose(overlap(first, second), [[1, 1 / 3, 0, 0], [0, 0, 0, 0]], atol=1e-12)
+    found = intersection_over_union(first, second)
+    np.testing.assert_allclose(found, [[1, 1 / 3, 0, 0], [0, 0, 0, 0]], atol=1e-12)
 
 
 def test_data_without_annotation_has_no_truth(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+import tracemalloc
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data_files import failing_at
 from tests.picture_files import crash, drawn, write_pictures, write_rubbish
 from tshsr.data.check import check_data
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import open_split
+from tshsr.data.store import OWN
 from tshsr.errors import DataError
 from tshsr.features import extraction, open_extractor, work
 from tshsr.features.captions import PictureCaption
@@ -268,6 +271,85 @@ def test_a_full_disk_is_one_sentence_and_nothing_that_was_kept_is_lost(
     assert (done.pictures, done.before) == (10, 4)
 
 
+@pytest.mark.parametrize("last", [*OWN, "manifest.json"])
+def test_a_disk_that_is_full_while_the_store_is_written_does_not_keep_the_next_run_out(
+    pictures: Path, out: Path, monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    drawn(0, (400, 50)).save(pictures / "wide.png")  # for the mask
+    with monkeypatch.context() as patch:
+        patch.setattr("tshsr.data.store.replacing", failing_at(last))
+        with pytest.raises(DataError, match="the disk is full"):
+            extract_folder(pictures, out, Means())
+    done = extract_folder(pictures, out, Means())
+    assert (done.pictures, done.before) == (11, 11)
+    assert len(everything(out).regions) == 11
+
+
+def test_a_damaged_store_is_refused_with_the_way_to_make_it_anew(pictures: Path, out: Path) -> None:
+    extract_folder(pictures, out, Means())
+    (out / "boxes.npy").unlink()
+    with pytest.raises(DataError, match=rf"Cannot read .*boxes\.npy: .* To make it anew, remove {out} first\.$"):
+        extract_folder(pictures, out, Means())
+
+
+@pytest.mark.parametrize("inside", ["\u2028", "\u2029", "\x85"])
+def test_a_name_with_a_line_end_of_unicode_is_a_name(pictures: Path, out: Path, inside: str) -> None:
+    drawn(5).save(pictures / f"odd{inside}name.png")
+    extract_folder(pictures, out, Means())
+    drawn(6).save(pictures / "new.png")
+    assert extract_folder(pictures, out, Means()).before == 11
+    assert f"odd{inside}name" in everything(out).image_ids
+
+
+@pytest.mark.parametrize("damage", ["swap", "cut"])
+def test_a_list_of_other_files_gives_nothing(pictures: Path, out: Path, damage: str) -> None:
+    extract_folder(pictures, out, Means())
+    first, second, *others = (out / FILES).read_bytes().splitlines(keepends=True)
+    (out / FILES).write_bytes(b"".join([second, first, *others] if damage == "swap" else [first[:9], second, *others]))
+    done = extract_folder(pictures, out, Means())
+    assert (done.pictures, done.before) == (10, 0)
+
+
+def inodes(out: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_ino for path in out.iterdir()}
+
+
+def test_where_nothing_is_new_the_files_of_the_store_stay(pictures: Path, out: Path) -> None:
+    (pictures / "broken.jpg").write_bytes(b"broken")
+    told = [PictureCaption("p02.jpg", "a red disc", "test")]
+    extract_folder(pictures, out, Means(), captions=lambda files: told)
+    before = inodes(out)
+    again = Means()
+    done = extract_folder(pictures, out, again)
+    assert (done.pictures, done.before, done.captions, again.seen) == (10, 10, 1, [])
+    assert [one.file for one in done.skipped] == ["broken.jpg"]
+    assert {name: before[name] for name in before if name != SKIPPED} == {
+        name: number for name, number in inodes(out).items() if name != SKIPPED
+    }
+    assert work_folders(out) == []
+
+
+def test_a_store_is_written_again_where_anything_is_new(pictures: Path, out: Path) -> None:
+    (pictures / "broken.jpg").write_bytes(b"broken")
+    extract_folder(pictures, out, Means())
+    changes: list[tuple[Callable[[], object], dict[str, Any], int]] = [
+        (lambda: drawn(9).save(pictures / "broken.jpg"), {}, 11),
+        (lambda: (pictures / "p00.jpg").unlink(), {}, 10),
+        (lambda: None, {"captions": lambda files: [PictureCaption("p02.jpg", "a red disc", "test")]}, 10),
+        (lambda: None, {"extractor": Means(settings={"family": "none", "weights": "moved"})}, 10),
+        (lambda: None, {"extractor": Means(settings={"family": "none", "weights": "moved"})}, 10),
+    ]
+    written = []
+    for change, options, pictures_left in changes:
+        before = inodes(out)["manifest.json"]
+        change()
+        done = extract_folder(pictures, out, **{"extractor": Means(), **options})
+        assert done.pictures == pictures_left == len(everything(out).regions)
+        written.append(inodes(out)["manifest.json"] != before)
+    assert written == [True, True, True, True, False]
+    assert everything(out).captions == ("a red disc",)
+
+
 def test_a_place_that_cannot_be_written_is_one_sentence(pictures: Path) -> None:
     with pytest.raises(DataError, match=r"Cannot write .*(Not a directory|File exists)\. Make room or name another"):
         extract_folder(pictures, pictures / "p00.jpg" / "store", Means())
@@ -298,6 +380,22 @@ def test_parts_are_read_in_any_order(tmp_path: Path) -> None:
         kept.keep(records, [PictureRegions(value, value[:, :2]) for value in values])
     again = Work(tmp_path / "work")
     assert [chr(int(features[0, 0])) for features in again.read("cab", "features")] == ["c", "a", "b"]
+
+
+def test_of_a_part_only_the_rows_that_are_asked_for_are_read(tmp_path: Path) -> None:
+    kept = Work(tmp_path / "work")
+    for part in ("ab", "cd"):
+        records = [work.Done(name, 1, 1, 5, 5, 500) for name in part]
+        values = [np.full((500, 500), ord(name), np.float32) for name in part]
+        kept.keep(records, [PictureRegions(value, value[:, :4]) for value in values])
+    tracemalloc.start()
+    try:
+        found = [chr(int(features[499, 499])) for features in kept.read("acbd", "features")]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found == ["a", "c", "b", "d"]
+    assert peak < 2.5 * 500 * 500 * 4, "a part is twice as large as one picture's features"
 
 
 def test_captions_go_with_their_pictures_and_stay_when_the_job_is_run_again(pictures: Path, out: Path) -> None:

@@ -153,6 +153,12 @@ def test_a_prompt_is_part_of_the_name_of_a_detector_that_is_asked_in_words(netwo
     assert "prompt" not in opened(networks, "detr").settings
 
 
+@pytest.mark.parametrize("kind", ["rt-detr", "owlv2"])
+def test_a_prompt_for_a_detector_that_is_not_asked_in_words_is_refused(networks: Path, kind: str) -> None:
+    with pytest.raises(SettingsError, match=r"prompt is 'dog\.', but .* is a .*, which is not asked in words; leave"):
+        opened(networks, kind, prompt="dog.")
+
+
 def test_weights_that_lack_some_are_refused_because_those_would_be_random(networks: Path, tmp_path: Path) -> None:
     shutil.copytree(networks / "dinov2", tmp_path / "cut")
     weights = load_file(tmp_path / "cut" / "model.safetensors")

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.picture_files import drawn
-from tshsr.data.scenes.regions import intersection_over_union
+from tshsr.data.boxes import intersection_over_union
 from tshsr.errors import DataError
 from tshsr.features.boxes import best_distinct, cell_boxes, corners, pool_inside
 from tshsr.features.preparation import Frame
@@ -107,6 +107,28 @@ def test_boxes_in_a_padded_square_come_back_onto_the_picture() -> None:
     assert laid[:, 21:].max() == pytest.approx(-1)
     boxes = np.array([(0.0, 0.0, 0.5, 0.25), (0.5, 0.0, 1.0, 1.0)], np.float32)
     np.testing.assert_allclose(frame.onto_picture(boxes, picture.size), [(0, 0, 0.5, 0.5), (0.5, 0, 1, 1)])
+
+
+def test_a_panorama_is_shrunk_before_its_square_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = Frame.of({**SETTINGS, "size": {"height": 40, "width": 40}}, "here", fit="square")
+    panorama = Image.new("RGB", (3000, 100))
+    panorama.paste((255, 255, 255), (1500, 0, 3000, 100))
+    made, new = [], Image.new
+    monkeypatch.setattr(Image, "new", lambda mode, size: made.append(size) or new(mode, size))
+    laid = frame.lay(panorama)
+    assert made == [(82, 82)], "thirty-seven pixels became one, where the whole square has nine millions"
+    assert laid.shape == (3, 40, 40)
+    assert laid[:, 0, :19].max() == pytest.approx(-1)
+    assert laid[:, 0, 21:].min() > 0.9
+    assert laid[:, 3:].max() == pytest.approx(-1)
+
+
+def test_a_picture_of_an_ordinary_size_keeps_its_bits_in_a_square() -> None:
+    frame = Frame.of({**SETTINGS, "size": {"height": 40, "width": 40}}, "here", fit="square")
+    picture, square = drawn(0, (159, 120)), Image.new("RGB", (159, 159))
+    square.paste(picture, (0, 0))
+    stretched = Frame.of({**SETTINGS, "size": {"height": 40, "width": 40}}, "here")
+    np.testing.assert_array_equal(frame.lay(picture), stretched.lay(square))
 
 
 def test_a_processor_without_a_size_is_refused() -> None:

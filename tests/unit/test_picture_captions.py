@@ -31,6 +31,19 @@ def test_numbered_captions_of_flickr_are_read_and_get_a_split_by_the_name(tmp_pa
     assert {one.split for one in told} == {split_of("two.jpg")}
 
 
+def test_a_picture_in_two_splits_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"captions\.txt: 'two\.jpg' is in the splits train and test; a picture belongs to one\."
+    ):
+        read(tmp_path, "two.jpg\ta dog\ttrain\na/one.jpg\ta cat\ttest\ntwo.jpg\ta brown dog\ttest\n")
+
+
+@pytest.mark.parametrize("split", ["train", "dev", "test"])
+def test_a_split_that_one_line_names_holds_for_all_captions_of_the_picture(tmp_path: Path, split: str) -> None:
+    told = read(tmp_path, f"two.jpg\ta dog\ntwo.jpg\ta brown dog\t{split}\na/one.jpg\ta cat\n")
+    assert [one.split for one in told] == [split, split, split_of("a/one.jpg")]
+
+
 def test_a_name_that_two_folders_share_means_neither(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"none of its 1 captions names a picture of the folder; the first names 'one.jpg'"

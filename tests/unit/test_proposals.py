@@ -7,10 +7,11 @@ import pytest
 from PIL import Image, ImageDraw
 
 from tests.picture_files import drawn
+from tshsr.data.boxes import intersection_over_union
 from tshsr.data.scenes.descriptor import EXTRACTOR, FEATURES, describe
 from tshsr.data.scenes.drawing import draw_scene
 from tshsr.data.scenes.generate import scene_and_twin
-from tshsr.data.scenes.regions import MATCH, REGIONS, intersection_over_union
+from tshsr.data.scenes.regions import MATCH, REGIONS
 from tshsr.data.scenes.world import SIDE, tight_box
 from tshsr.features import open_extractor, rebuild_extractor
 from tshsr.features.proposals import pieces, propose_boxes

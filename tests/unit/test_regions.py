@@ -45,8 +45,6 @@ def test_a_selection_takes_boxes_and_masks_with_it(tmp_path: Path) -> None:
     assert batch.boxes is not None
     assert np.array_equal(batch.boxes[0].numpy(), boxes[1])
     assert not batch.boxes[1, 1:].any()
-    assert len(RegionFeatures.open(features.source.path).limited(2)) == 2
-    assert len(RegionFeatures.open(features.source.path).limited(9)) == 5
 
 
 def test_padding_that_all_images_of_a_batch_share_is_left_out(tmp_path: Path) -> None:

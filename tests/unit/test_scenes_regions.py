@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tshsr.data.scenes import EXTRACTOR, FEATURES, describe, window_boxes
+from tshsr.data.boxes import intersection_over_union
+from tshsr.data.scenes import EXTRACTOR, FEATURES, describe
 from tshsr.data.scenes.descriptor import BLOCKS, CROP, averaging, cells, colour_shares, cut_out, spread
 from tshsr.data.scenes.drawing import draw_scene
-from tshsr.data.scenes.regions import MATCH, REGIONS, intersection_over_union, regions_of_things, sample_boxes
+from tshsr.data.scenes.regions import MATCH, REGIONS, regions_of_things, sample_boxes
 from tshsr.data.scenes.world import SIDE, Scene, sample_scene, tight_box
 
 WHOLE = np.array([[0, 0, 1, 1]], np.float32)
@@ -32,6 +33,12 @@ def block(features: np.ndarray, name: str) -> np.ndarray:
 
 def plain(colour: tuple[int, int, int], side: int = 40) -> Image.Image:
     return Image.new("RGB", (side, side), colour)
+
+
+def window_boxes() -> np.ndarray:
+    """Boxes (10 x 4) for a picture of which nothing is known: the whole, and 3 x 3 overlapping halves."""
+    halves = [(x, y, x + 0.5, y + 0.5) for y in (0.0, 0.25, 0.5) for x in (0.0, 0.25, 0.5)]
+    return np.array([(0.0, 0.0, 1.0, 1.0), *halves], dtype=np.float32)
 
 
 def test_a_scene_has_twelve_boxes_in_fractions() -> None:
@@ -64,6 +71,13 @@ def test_overlaps_agree_with_counted_pixels() -> None:
         grid[y1:y2, x1:x2] = True
     counted = [[(a & b).sum() / (a | b).sum() for b in grids] for a in grids]
     np.testing.assert_allclose(intersection_over_union(boxes, boxes), counted)
+
+
+def test_boxes_without_an_area_overlap_nothing() -> None:
+    boxes = np.array([(0.2, 0.2, 0.2, 0.9), (0.2, 0.2, 0.2, 0.9), (0.0, 0.0, 1.0, 1.0)], np.float32)
+    overlaps = intersection_over_union(boxes, boxes)
+    assert overlaps.dtype == np.float32
+    assert overlaps.tolist() == [[0, 0, 0], [0, 0, 0], [0, 0, 1]]
 
 
 def test_a_region_counts_from_half_an_overlap_on() -> None:

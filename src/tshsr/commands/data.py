@@ -131,9 +131,8 @@ def check(arguments: Sequence[str], screen: Screen) -> None:
         for problem in problems:
             screen.say(problem)
         raise DataError(f"{wanted.data} has {len(problems)} problems, listed above.")
-    splits = found["splits"]
-    if isinstance(splits, list | tuple):
-        counts = ", ".join(f"{split['name']} {split['images']:,} images" for split in splits)
+    if found is not None:  # it always is where there is no problem
+        counts = ", ".join(f"{split.name} {split.images:,} images" for split in found.splits)
         screen.say(f"{wanted.data} is sound: {counts}; every file, feature and caption was read.")
 
 

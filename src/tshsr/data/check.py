@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import numpy as np
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import Layout, find_data, layout_of, open_split, splits_of
 from tshsr.data.manifest import read_manifest, sha256_of
+from tshsr.data.store import EVERYTHING
 from tshsr.errors import DataError
 
 BLOCK = 64
@@ -33,7 +34,11 @@ class SplitInfo:
 
 @dataclass(frozen=True)
 class DataInfo:
-    """A data set in short; `bytes` counts every file in its folder, pictures too."""
+    """A data set in short.
+
+    `bytes` counts every file in its folder, pictures too. Where images of a store have no captions, and so no split,
+    the split `all` comes last.
+    """
 
     data: str
     layout: Layout
@@ -52,6 +57,18 @@ def inspect(data: str | Path) -> DataInfo:
     """
     path = find_data(data)
     splits = [open_split(path, name) for name in splits_of(path)]
+    return _info(path, splits, _everything(path, splits))
+
+
+def _everything(path: Path, splits: list[Split]) -> list[Split]:
+    """The split of all images of a store, where some are in none of its splits; else nothing."""
+    if layout_of(path) != "store":
+        return []
+    in_splits = {name for split in splits for name in split.image_ids}
+    return [open_split(path, EVERYTHING)] if len(in_splits) < read_manifest(path).images else []
+
+
+def _info(path: Path, splits: list[Split], everything: list[Split]) -> DataInfo:
     folder = path if path.is_dir() else path.parent
     return DataInfo(
         data=str(path),
@@ -60,7 +77,7 @@ def inspect(data: str | Path) -> DataInfo:
         feature_dim=splits[0].regions.feature_dim,
         dtype=str(splits[0].regions.dtype),
         bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
-        splits=tuple(_split_info(split) for split in splits),
+        splits=tuple(_split_info(split) for split in (*splits, *everything)),
     )
 
 
@@ -72,7 +89,7 @@ def _split_info(split: Split) -> SplitInfo:
 
 def check_data(
     data: str | Path, progress: Progress | None = None, *, hashing: Progress | None = None
-) -> tuple[list[str], dict[str, object]]:
+) -> tuple[list[str], DataInfo | None]:
     """Read all of a data set and collect what is wrong with it.
 
     Args:
@@ -81,8 +98,7 @@ def check_data(
         hashing: Called, before that, after each piece of a store's files, with bytes.
 
     Returns:
-        One sentence for each problem (none: all is well), and the fields of `DataInfo` (none where it can't be
-        opened).
+        One sentence for each problem (none: all is well), and what is there (None where some of it can't be opened).
 
     Raises:
         DataError: Where there is no such data, or no known layout.
@@ -93,23 +109,24 @@ def check_data(
         names = splits_of(path)
         problems = _wrong_hashes(path, hashing) if layout == "store" else []
     except DataError as error:
-        return [str(error)], {}
+        return [str(error)], None
     splits: list[Split] = []
     for name in names:
         try:
             splits.append(open_split(path, name))
         except DataError as error:
             problems.append(str(error))
-    total, done = sum(len(split.regions) for split in splits), 0
+    everything: list[Split] | None = None
+    if len(splits) == len(names):
+        try:
+            everything = _everything(path, splits)
+        except DataError as error:
+            problems.append(str(error))
     for split in splits:
         problems += _caption_problems(split)
-        problems += _feature_problems(split, progress, done, total)
-        done += len(split.regions)
+    problems += _all_feature_problems(everything or splits, progress)
     problems += _split_problems(splits)
-    try:
-        return problems, asdict(inspect(path))
-    except DataError:
-        return problems, {}
+    return problems, None if everything is None else _info(path, splits, everything)
 
 
 def _wrong_hashes(folder: Path, progress: Progress | None) -> list[str]:
@@ -142,6 +159,14 @@ def _caption_problems(split: Split) -> list[str]:
         problems.append(f"{where}: {silent.sum()} images have no caption, the first is {np.flatnonzero(silent)[0]}.")
     if len(set(split.image_ids)) != len(split.image_ids):
         problems.append(f"{where}: {len(split.image_ids)} images share {len(set(split.image_ids))} ids.")
+    return problems
+
+
+def _all_feature_problems(splits: list[Split], progress: Progress | None) -> list[str]:
+    total, done, problems = sum(len(split.regions) for split in splits), 0, []
+    for split in splits:
+        problems += _feature_problems(split, progress, done, total)
+        done += len(split.regions)
     return problems
 
 

@@ -13,7 +13,8 @@ from PIL import Image
 from tshsr.data.check import Progress, has_row_numbers
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import find_data, layout_of, open_split, splits_of
-from tshsr.data.store import StoreCaption, StoreImage, write_store
+from tshsr.data.manifest import MANIFEST
+from tshsr.data.store import PICTURES, StoreCaption, StoreImage, refuse_foreign, write_store
 from tshsr.errors import DataError
 
 LOG = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ def convert(
 
     Args:
         source: A folder in SCAN's layout, or Karpathy's JSON or its folder.
-        out: Folder of the store, another one than the source.
+        out: Folder of the store, new or empty; what an interrupted conversion left there is replaced.
         extractor: Who made the features; empty keeps the name that the reader gives them.
         pictures: Folder of the pictures, recorded in the store; without it the one beside the features, if any.
         progress: Called after each block.
@@ -46,7 +47,8 @@ def convert(
         The folder of the store.
 
     Raises:
-        DataError: Where the source can't be read, is a store already, or the store can't be written.
+        DataError: Where the source can't be read or is a store already, the folder holds a store or other things, or
+            the store can't be written.
     """
     path, out = find_data(source), Path(out)
     layout = layout_of(path)
@@ -54,6 +56,9 @@ def convert(
         raise DataError(f"{path} is a feature store already; it can be used as it is.")
     if out.resolve() in (path.resolve(), path.resolve().parent if path.is_file() else None):
         raise DataError(f"{out} is the source itself; name another folder for the store.")
+    if (out / MANIFEST).exists():
+        raise DataError(f"{out} is a feature store already; name another folder, or remove it first.")
+    refuse_foreign(out)
     if pictures is not None and not Path(pictures).is_dir():
         raise DataError(f"{pictures} is no folder; name the one that holds the pictures, or leave it out.")
     splits = [open_split(path, name) for name in splits_of(path)]
@@ -62,7 +67,7 @@ def convert(
     _check_widths(path, splits)
     settings: dict[str, object] = {"converted_from": layout, "data": splits[0].data}
     if splits[0].pictures is not None:
-        settings["pictures"] = str(splits[0].pictures.resolve())
+        settings[PICTURES] = str(splits[0].pictures.resolve())
     ids = unique_ids(splits)
     mask = _mask(splits)
     write_store(
@@ -127,7 +132,7 @@ def _size(picture: Path) -> tuple[int, int]:
     try:
         with Image.open(picture) as opened:
             return opened.size
-    except OSError as error:
+    except (OSError, Image.DecompressionBombError) as error:
         raise DataError(f"{picture} is no readable picture ({error}); copy it again or take it away.") from None
 
 

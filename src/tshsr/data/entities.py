@@ -18,6 +18,7 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 
+from tshsr.data.boxes import intersection_over_union
 from tshsr.data.dataset import Split
 from tshsr.data.tokens import END, START
 from tshsr.data.truth import Truth
@@ -118,7 +119,7 @@ def read_sentences(folder: Path, name: str) -> list[Sentence]:
     """
     path = folder / "Sentences" / f"{name}.txt"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # Unicode's other line ends occur inside captions
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read ({error}); copy the annotation again.") from None
     return [Sentence(tuple(pieces_of(line))) for line in lines if line.strip()]
@@ -184,20 +185,10 @@ def showing(boxes: np.ndarray, split: Split, image: int) -> tuple[int, ...]:
     """The real regions of an image that overlap a box."""
     if split.regions.boxes is None:
         return ()
-    overlaps = overlap(split.regions.boxes[image].astype(np.float64), boxes)
+    overlaps = intersection_over_union(split.regions.boxes[image].astype(np.float64), boxes)
     if split.regions.mask is not None:
         overlaps[~split.regions.mask[image]] = 0
     return tuple(np.flatnonzero((overlaps >= OVERLAP).any(axis=1)).tolist())
-
-
-def overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes n x 4 with boxes m x 4 (x1, y1, x2, y2): n x m; 0 for boxes without area."""
-    corners = np.maximum(first[:, None, :2], second[None, :, :2]), np.minimum(first[:, None, 2:], second[None, :, 2:])
-    common = np.clip(corners[1] - corners[0], 0, None).prod(axis=-1)
-    sizes = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=-1) for boxes in (first, second)]
-    union = sizes[0][:, None] + sizes[1][None] - common
-    shares: np.ndarray = common / np.where(union > 0, union, 1)
-    return shares
 
 
 def key_of(text: str) -> str:

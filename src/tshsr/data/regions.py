@@ -109,10 +109,6 @@ class RegionFeatures:
         mask = None if self.mask is None else self.mask[numbers]
         return replace(self, rows=self.rows[numbers], boxes=boxes, mask=mask)
 
-    def limited(self, images: int) -> RegionFeatures:
-        """Only the first so many images."""
-        return self.select(np.arange(min(images, len(self))))
-
     def _numbers(self, images: Sequence[int] | np.ndarray) -> np.ndarray:
         numbers = np.asarray(images, np.int64)
         outside = numbers[(numbers < 0) | (numbers >= len(self))]

@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -26,6 +26,11 @@ from tshsr.files import replacing
 
 EVERYTHING = "all"
 """The split that holds every image of a store, with or without captions."""
+PICTURES = "pictures"
+"""The folder in a store where its pictures may lie."""
+FIRST = "regions.npy"
+OWN = (FIRST, "images.jsonl", "captions.jsonl", "boxes.npy", "mask.npy")
+"""What `write_store` writes before the manifest, in this order; where it is interrupted these are left."""
 BLOCK = 64
 
 
@@ -99,7 +104,7 @@ def write_store(
         check_boxes(boxes, mask, shape[:2], str(folder))
     before = _names_in_use(folder)
     contents = {
-        "regions": ("regions.npy", _region_chunks(folder, blocks, shape, dtype, mask)),
+        "regions": (FIRST, _region_chunks(folder, blocks, shape, dtype, mask)),
         "images": ("images.jsonl", _lines(images)),
         "captions": ("captions.jsonl", _lines(captions)),
     }
@@ -114,6 +119,24 @@ def write_store(
         file.write((json.dumps(asdict(manifest), indent=2) + "\n").encode())
     for name in before:  # nobody names them any more
         (folder / name).unlink(missing_ok=True)
+
+
+def refuse_foreign(folder: Path, *, beside: Collection[str] = ()) -> None:
+    """Refuse a folder without a store in which something lies that is not left of one that was begun.
+
+    Args:
+        folder: Where a store is going to be written; may be missing.
+        beside: Names that the writer uses itself, beside those of a store.
+
+    Raises:
+        DataError: Names what is there.
+    """
+    if not folder.is_dir():
+        return
+    names = {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")}
+    own = {PICTURES, *beside, *(OWN if FIRST in names else ())}  # without the first file the others are somebody else's
+    if other := sorted(names - own):
+        raise DataError(f"{folder} is no feature store and holds {other[0]}; name a new folder for the store.")
 
 
 def open_store(folder: Path, split: str) -> Split:
@@ -270,8 +293,8 @@ def _rows_with_captions(path: Path, images: Sequence[StoreImage], captions: Sequ
 
 def _pictures(folder: Path, manifest: Manifest) -> Path | None:
     """The folder of pictures inside the store, or the one that a conversion has recorded."""
-    recorded = manifest.settings.get("pictures")
-    for pictures in (folder / "pictures", Path(recorded) if isinstance(recorded, str) else None):
+    recorded = manifest.settings.get(PICTURES)
+    for pictures in (folder / PICTURES, Path(recorded) if isinstance(recorded, str) else None):
         if pictures is not None and pictures.is_dir():
             return pictures
     return None

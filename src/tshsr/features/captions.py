@@ -30,11 +30,12 @@ def read_picture_captions(path: Path, files: Sequence[PictureFile]) -> list[Pict
 
     Args:
         path: Karpathy's JSON; or a text file with a line a caption: picture, tab, caption, and where it is wished tab
-            and train, dev or test. Without, one picture in ten is for dev and one for test, by their names.
+            and train, dev or test, which then holds for all captions of the picture. Without, one picture in ten is for
+            dev and one for test, by their names.
         files: Of the folder. A picture is named by its path in it, or by its file's name where that is unique.
 
     Raises:
-        DataError: Where the file can't be read, a line is not so, or no picture is in the folder.
+        DataError: Where the file can't be read, a line is not so, a picture is in two splits, or none is in the folder.
     """
     told = _of_json(path) if path.suffix == ".json" else _of_lines(path)
     by_name: dict[str, str | None] = {}
@@ -48,7 +49,13 @@ def read_picture_captions(path: Path, files: Sequence[PictureFile]) -> list[Pict
             f"{path}: none of its {len(told)} captions names a picture of the folder; the first names "
             f"{told[0].file!r}, the folder has {files[0].file!r}."
         )
-    return [PictureCaption(file, caption.text, caption.split or split_of(file)) for file, caption in found]
+    named: dict[str, str] = {}
+    for file, caption in found:
+        if caption.split and named.setdefault(file, caption.split) != caption.split:
+            raise DataError(
+                f"{path}: {file!r} is in the splits {named[file]} and {caption.split}; a picture belongs to one."
+            )
+    return [PictureCaption(file, caption.text, named.get(file) or split_of(file)) for file, caption in found]
 
 
 def split_of(file: str) -> str:

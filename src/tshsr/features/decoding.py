@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
-import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -17,6 +15,7 @@ from typing import Any
 
 from PIL import Image
 
+from tshsr.data.scenes import end_with_parent
 from tshsr.errors import PictureError
 from tshsr.features.pictures import MAX_PIXELS, read_picture
 
@@ -58,8 +57,8 @@ def decode_all(
 ) -> Generator[Decoded, None, None]:
     """Read and prepare files; the answers come in the order of the files.
 
-    A file that kills its process (a decoder that crashes, a picture that fills the memory) is named as the others are,
-    and a process that dies takes no other file with it.
+    In processes, a file that kills its process (a decoder that crashes, a picture that fills the memory) is named as
+    the others are, and a process that dies takes no other file with it. In threads such a file ends the whole job.
 
     Args:
         paths: The files.
@@ -133,11 +132,4 @@ def become_worker() -> None:
     """A process that reads pictures: silent, deaf to Ctrl-C (the first process ends it), and gone with the first."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.filterwarnings("ignore", module="PIL")
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    end_with_parent()

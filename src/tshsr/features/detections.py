@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tshsr.errors import DataError
+from tshsr.errors import DataError, SettingsError
 from tshsr.features.boxes import corners
 from tshsr.features.networks import (
     explained,
@@ -51,19 +51,24 @@ class Detector:
 
     Args:
         weights: A folder, or a name on the hub.
-        prompt: For those that are asked in words.
+        prompt: For those that are asked in words; `PROMPT` without it.
         device: Where it computes.
 
     Raises:
-        SettingsError: Where transformers is not installed.
+        SettingsError: Where transformers is not installed, or a prompt is given to one that is not asked in words.
         DataError: Where the weights can't be used, or are no detector's.
     """
 
-    def __init__(self, weights: str, prompt: str, device: str) -> None:
-        self.weights, self.prompt, self.device = place_of(weights), prompt, device
+    def __init__(self, weights: str, prompt: str | None, device: str) -> None:
+        self.weights, self.prompt, self.device = place_of(weights), PROMPT if prompt is None else prompt, device
         config = load_config(self.weights)
         self.kind = str(config.model_type)
         self.asked = self.kind in ASKED
+        if prompt is not None and not self.asked:
+            raise SettingsError(
+                f"prompt is {prompt!r}, but {self.weights} is a {self.kind}, which is not asked in words; leave the "
+                f"prompt out, or take one of {', '.join(ASKED)}."
+            )
         patch = getattr(config, "patch_size", None)
         fit: Fit = "square" if self.kind == OWLV2 else "stretch"
         self.frame = load_frame(self.weights, fit=fit, multiple=patch if isinstance(patch, int) else 1)

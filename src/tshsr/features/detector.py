@@ -18,7 +18,7 @@ from PIL import Image
 from tshsr.errors import SettingsError
 from tshsr.features.backbone import Backbone
 from tshsr.features.boxes import best_distinct, pool_inside
-from tshsr.features.detections import PROMPT, Detector
+from tshsr.features.detections import Detector
 from tshsr.features.extractor import WHOLE, PictureRegions
 
 
@@ -44,13 +44,14 @@ class DetectorExtractor:
         weights: Of the detector: a folder, or a name on the Hugging Face hub.
         regions: The most boxes that are kept; the whole picture comes to them.
         overlap: A box is left out where its intersection over union with a better one is larger.
-        prompt: What a detector that is asked in words looks for.
+        prompt: What a detector that is asked in words looks for; its usual phrases without it.
         features_from: Weights of a vision network, whose map is pooled inside the boxes; the detector's own queries
             without it.
         device: Where the networks compute.
 
     Raises:
-        SettingsError: Where a number is out of range, or transformers is not installed.
+        SettingsError: Where a number is out of range, a prompt is given to a detector that is not asked in words, or
+            transformers is not installed.
         DataError: Where the weights can't be used.
     """
 
@@ -62,7 +63,7 @@ class DetectorExtractor:
         *,
         regions: int = 36,
         overlap: float = 0.7,
-        prompt: str = PROMPT,
+        prompt: str | None = None,
         features_from: str | None = None,
         device: str = "cpu",
     ) -> None:

@@ -18,7 +18,14 @@ from tshsr.features.captions import PictureCaption
 from tshsr.features.decoding import Decoded, decode_all
 from tshsr.features.extractor import Extractor, PictureRegions
 from tshsr.features.folder import PictureFile, Skipped, find_pictures
-from tshsr.features.place import captions_before, check_place, take_over, write_lists
+from tshsr.features.place import (
+    captions_before,
+    check_place,
+    read_stored,
+    take_over,
+    write_files,
+    write_skipped,
+)
 from tshsr.features.work import Done, Work, only_one
 from tshsr.files import remove_partial
 
@@ -84,7 +91,8 @@ def extract_folder(
     """Make a feature store of a folder of pictures.
 
     What is done is kept in a hidden folder beside `out`; a job that was killed goes on from there when it is run
-    again, and one whose store is finished does only what is new or has changed. The store appears at once.
+    again, and one whose store is finished does only what is new or has changed; where nothing is, the store's files
+    stay as they are. The store appears at once.
 
     Args:
         pictures: The folder; folders in it count too.
@@ -104,19 +112,22 @@ def extract_folder(
     with only_one(folder, str(out)), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")  # of what is odd in a file that can be read all the same
         work = Work(folder)
-        take_over(out, work, extractor.name, how.dtype)
-        left = [file for file in files if not work.has(file)]
+        stored = read_stored(out, extractor.name, how.dtype)
+        left = [file for file in files if not work.has(file) and not stored.has(file)]
         skipped += _extract(pictures, left, extractor, work, how, begin("extracting", "pictures"))
-        there = [file for file in files if work.has(file)]
+        there = [file for file in files if work.has(file) or stored.has(file)]
         if not there:
             work.remove()
             raise DataError(f"{pictures}: none of its {len(files)} files is a picture; the first: {skipped[0].reason}")
         own = _captions(there, told)
         settings = {**extractor.settings, "pictures": str(pictures.resolve())}
         remove_partial(out)
-        _write(out, extractor.name, settings, there, own, work, begin("writing", "pictures"))
+        if captions is not None or work.kept or not stored.is_of(there, settings):
+            take_over(stored, work, there)
+            _write(out, extractor.name, settings, there, own, work, begin("writing", "pictures"))
+            write_files(out, work, there)
         skipped.sort(key=lambda one: one.file)
-        write_lists(out, work, there, skipped)
+        write_skipped(out, skipped)
         work.remove()
     return Extracted(len(there), len(files) - len(left), tuple(skipped), len(own))
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tshsr.data.boxes import intersection_over_union
 from tshsr.data.scenes.descriptor import CONTEXT, CROP, EXTRACTOR, FEATURES, describe
-from tshsr.data.scenes.regions import MATCH, REGIONS, intersection_over_union, window
+from tshsr.data.scenes.regions import MATCH, REGIONS, window
 from tshsr.data.scenes.world import SIDE
 from tshsr.features.extractor import WHOLE, PictureRegions
 from tshsr.features.proposals import propose_boxes

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
@@ -52,6 +53,10 @@ class Done:
     width: int
     height: int
     regions: int
+
+    def is_of(self, picture: PictureFile) -> bool:
+        """Whether a file is still the one that this was made of."""
+        return (self.file, self.bytes, self.changed) == (picture.file, picture.bytes, picture.changed)
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ class Work:
     def has(self, picture: PictureFile) -> bool:
         """Whether a picture is done, and has not changed since."""
         kept = self.kept.get(picture.file)
-        return kept is not None and (kept.done.bytes, kept.done.changed) == (picture.bytes, picture.changed)
+        return kept is not None and kept.done.is_of(picture)
 
     def keep(self, records: Sequence[Done], regions: Sequence[PictureRegions]) -> None:
         """Write finished pictures to the disk.
@@ -116,14 +121,11 @@ class Work:
 
     def read(self, files: Sequence[str], what: Literal["features", "boxes"]) -> Iterator[np.ndarray]:
         """Features or boxes of finished pictures, in this order; neighbours that lie together are read together."""
-        path, array = None, np.empty(0)
-        for file in files:
-            kept = self.kept[file]
-            if kept.part != path:
-                path = kept.part
-                with safe_open(path, "numpy") as opened:
-                    array = opened.get_tensor(what)
-            yield array[kept.start : kept.start + kept.done.regions]
+        for part, together in groupby((self.kept[file] for file in files), key=lambda kept: kept.part):
+            with safe_open(part, "numpy") as opened:
+                rows = opened.get_slice(what)  # a part may be hundreds of megabytes, and the next picture in another
+                for kept in together:
+                    yield rows[kept.start : kept.start + kept.done.regions]
 
     def remove(self) -> None:
         """Take the folder away, when everything in it lies in a store."""

@@ -76,12 +76,6 @@ def describe(picture: Image.Image, boxes: np.ndarray) -> np.ndarray:
     return np.concatenate(scaled, axis=1).astype(np.float32)
 
 
-def window_boxes() -> np.ndarray:
-    """Boxes (10 x 4) for a picture of which nothing is known: the whole, and 3 x 3 overlapping halves."""
-    halves = [(x, y, x + 0.5, y + 0.5) for y in (0.0, 0.25, 0.5) for x in (0.0, 0.25, 0.5)]
-    return np.array([(0.0, 0.0, 1.0, 1.0), *halves], dtype=np.float32)
-
-
 def cut_out(picture: Image.Image, boxes: np.ndarray) -> np.ndarray:
     """Regions with some context, shrunk or stretched to CROP x CROP: float32 in 0..1, 3 x regions x y x x."""
     rgb = picture if picture.mode == "RGB" else picture.convert("RGB")

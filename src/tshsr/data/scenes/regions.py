@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tshsr.data.boxes import intersection_over_union
 from tshsr.data.scenes.world import SIDE, Scene, tight_box
 
 REGIONS = 12
@@ -39,15 +40,6 @@ def regions_of_things(scene: Scene, boxes: np.ndarray) -> list[tuple[int, ...]]:
     tight = np.array([tight_box(thing) for thing in scene.things])
     matches = intersection_over_union(SIDE * boxes.astype(np.float64), tight) >= MATCH
     return [tuple(np.flatnonzero(column).tolist()) for column in matches.T]
-
-
-def intersection_over_union(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Of every box of a (n x 4) with every box of b (m x 4): n x m."""
-    shared = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-    intersection = np.maximum(shared, 0).prod(axis=2)
-    area_a, area_b = (np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (a, b))
-    overlap: np.ndarray = intersection / (area_a[:, None] + area_b[None] - intersection)
-    return overlap
 
 
 def jitter(rng: np.random.Generator, box: np.ndarray) -> np.ndarray:
