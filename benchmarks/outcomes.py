@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -164,8 +164,9 @@ def keep(task: Task, report: Report, scores: np.ndarray, test: Split, figures: d
         # Ranks and rows are at most some thousand: two bytes each.
         small = [each.astype(np.uint16) for each in (images, captions, owner)]
         np.savez_compressed(file, images=small[0], captions=small[1], image_of_caption=small[2])
+    bare = replace(report, ranks=None)  # they stand in their own file
     made = {**provenance(), "data": fingerprint(test), **figures}
-    values = {**made, "settings": task.settings(), "report": json.loads(report.to_json())}
+    values = {**made, "settings": task.settings(), "report": json.loads(bare.to_json())}
     write_text(task.figures, json.dumps(values, indent=1) + "\n")
     LOG.info("%s: test rSum %.1f", task.name, report.scores["fused"].rsum)
 

@@ -14,6 +14,8 @@ NAMES = {
     **{f"text_to_image_r{k}": f"text to image R@{k}" for k in (1, 5, 10)},
     "rsum": "rSum",
 }
+SINGLE = "; this is about two single runs, and not about other seeds of them"
+"""What keeps a difference of two runs from being read as one of two methods: seeds move a model too."""
 SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 SPECIAL |= {character: f"\\{character}" for character in "&%$#_{}"}
 
@@ -65,12 +67,13 @@ def verdict(comparison: Comparison) -> str:
     """What the comparison says, in a sentence."""
     rsum = comparison.rsum
     a, b = comparison.a["rsum"].mean, comparison.b["rsum"].mean
-    figures = f"rSum {a:.1f} against {b:.1f}, a difference of {span(rsum)} ({comparison.confidence:.0%} interval)"
+    figures = f"rSum {a:.1f} against {b:.1f}, a difference of {span(rsum)} ({percent(comparison)} interval)"
     p = chance(rsum.p)
     equal = p if p.startswith("<") else f"= {p}"
     if comparison.different():
         better, worse = ("A", "B") if rsum.mean > 0 else ("B", "A")
-        return f"{better} is better than {worse}: {figures}, p {equal}."
+        single = "" if comparison.seed_deviation is not None else SINGLE
+        return f"{better} is better than {worse}: {figures}, p {equal}{single}."
     if rsum.low == rsum.high == 0:
         return f"A and B answer every query alike: {figures}."
     return (
@@ -111,6 +114,11 @@ def span(difference: Difference) -> str:
     return f"{difference.mean:+.1f} [{difference.low:+.1f}, {difference.high:+.1f}]"
 
 
+def percent(comparison: Comparison) -> str:
+    """The confidence of the intervals, with all its decimals."""
+    return f"{100 * comparison.confidence:g}%"
+
+
 def chance(p: float) -> str:
     """A p value with three decimals, none of which says that it is zero."""
     return f"{p:.3f}" if p >= 0.001 else "< 0.001"
@@ -118,7 +126,7 @@ def chance(p: float) -> str:
 
 def header(comparison: Comparison) -> tuple[str, ...]:
     """What stands above `comparison_rows`."""
-    return ("", "A", "B", f"A - B [{comparison.confidence:.0%} interval]", "p")
+    return ("", "A", "B", f"A - B [{percent(comparison)} interval]", "p")
 
 
 def markdown_table(comparison: Comparison) -> str:

@@ -16,10 +16,11 @@ from tshsr.data.dataset import Split
 from tshsr.data.tokens import Tokenizer
 from tshsr.errors import InputError, SettingsError
 from tshsr.matrices import common_shape, ensemble
-from tshsr.metrics import check_captioned, fold_metrics, mean_metrics, score_metrics
+from tshsr.metrics import check_captioned, mean_metrics
 from tshsr.models.matcher import Matcher
 from tshsr.precision import Guard, lowered, measure
 from tshsr.provenance import provenance
+from tshsr.ranks import metrics_by_fold, query_ranks
 from tshsr.reports import ProtocolName, Report
 from tshsr.scoring import BYTE_BUDGET, Progress, by_length, ready, score_encoded, score_split
 
@@ -178,7 +179,7 @@ def evaluate_scores(
     models: Sequence[str],
     seconds: float,
 ) -> Report:
-    """Report on score matrices.
+    """Report on score matrices: the rank of every query by every score, and the figures that follow from the ranks.
 
     Args:
         scores: By score name, floats of shape images x captions; may be memory-mapped.
@@ -195,12 +196,9 @@ def evaluate_scores(
     """
     images, captions = common_shape([scores])
     chosen = choose_protocol(protocol, images)
-    if chosen == "coco-1k":
-        folds = {name: fold_metrics(matrix, image_of_caption, images_per_fold=FOLD) for name, matrix in scores.items()}
-        metrics = {name: mean_metrics(each) for name, each in folds.items()}
-    else:
-        folds = None
-        metrics = {name: score_metrics(matrix, image_of_caption) for name, matrix in scores.items()}
+    folds = folds_of(chosen, images)
+    ranks = {name: query_ranks(matrix, image_of_caption, folds=folds) for name, matrix in scores.items()}
+    metrics = {name: metrics_by_fold(each) for name, each in ranks.items()}
     origin = provenance()
     return Report(
         data=data,
@@ -209,12 +207,18 @@ def evaluate_scores(
         images=images,
         captions=captions,
         models=tuple(models),
-        scores=metrics,
+        scores={name: mean_metrics(each) for name, each in metrics.items()},
         hardware=origin["hardware"],
         commit=origin["commit"],
         seconds=seconds,
-        folds=folds,
+        folds=metrics if chosen == "coco-1k" else None,
+        ranks=ranks,
     )
+
+
+def folds_of(protocol: ProtocolName, images: int) -> int:
+    """Into how many folds of consecutive images a protocol cuts so many images."""
+    return images // FOLD if protocol == "coco-1k" else 1
 
 
 def choose_protocol(protocol: ProtocolName | Literal["auto"], images: int) -> ProtocolName:

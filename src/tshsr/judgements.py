@@ -20,6 +20,8 @@ from tshsr.resampling import draws
 COLUMNS = ("image", "caption", "rating")
 CHUNK = 1 << 21
 """Weights of judgements held at once: bounds the temporary memory."""
+FEW = 64
+"""Different ratings up to which one pass a rating is the fastest way to count pairs."""
 
 
 @dataclass(frozen=True)
@@ -105,23 +107,31 @@ def entries(path: Path) -> Iterator[tuple[int, tuple[str, str, str]]]:
         DataError: Where the file cannot be read, or a line has not three parts.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read ({error}); expected ratings of images with captions.") from None
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); expected ratings by people.") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 ({error}); convert it first.") from None
     if path.suffix == ".jsonl":
         for number, line in enumerate(lines, 1):
-            yield number, from_json(path, number, line)
+            if line.strip():
+                yield number, from_json(path, number, line)
         return
     order: Sequence[int] = (0, 1, 2)
-    delimiter = "\t" if lines and "\t" in lines[0] else ","
-    for number, values in enumerate(csv.reader(lines, delimiter=delimiter), 1):
-        words = [value.strip() for value in values]
-        if number == 1 and set(COLUMNS) <= set(words):
+    delimiter = "\t" if "\t" in next(filter(str.strip, lines), "") else ","
+    reader, first = csv.reader(lines, delimiter=delimiter), True
+    for words in ([value.strip() for value in values] for values in reader):
+        if not any(words):
+            continue
+        if first and set(COLUMNS) <= set(words):
             order = [words.index(name) for name in COLUMNS]
         elif len(words) < 3 or (len(words) > 3 and order == (0, 1, 2)):
-            raise DataError(f"{path}, line {number} has {len(words)} columns; expected image, caption and rating.")
+            raise DataError(
+                f"{path}, line {reader.line_num} has {len(words)} columns; expected image, caption and rating."
+            )
         else:
-            yield number, (words[order[0]], words[order[1]], words[order[2]])
+            yield reader.line_num, (words[order[0]], words[order[1]], words[order[2]])
+        first = False
 
 
 def from_json(path: Path, number: int, line: str) -> tuple[str, str, str]:
@@ -153,8 +163,9 @@ def agreement(
         confidence: Of the intervals.
 
     Raises:
-        InputError: Where a judged score is not finite, or scores or ratings are all alike.
+        InputError: Where a judged score is not finite, or scores or ratings are all alike or of one image.
     """
+    check_judgements(judgements)
     judged = np.asarray(scores[judgements.rows, judgements.columns], dtype=np.float64)
     (bad,) = np.nonzero(~np.isfinite(judged))
     if len(bad):
@@ -163,9 +174,8 @@ def agreement(
             f"the score of image {row} (row) and caption {column} (column), counted from 0, is {judged[bad[0]]}; every "
             "score must be a finite number. Mend the model that gave it."
         )
-    for name, values in (("scores", judged), ("ratings", judgements.ratings)):
-        if len(np.unique(values)) < 2:
-            raise InputError(f"all judged {name} are alike, so there is nothing to correlate.")
+    if len(np.unique(judged)) < 2:
+        raise InputError("all judged scores are alike, so there is nothing to correlate.")
     groups = Groups.of(judged, judgements.ratings)
     names, image = np.unique(judgements.rows, return_inverse=True)
     image = image[groups.order]
@@ -181,6 +191,18 @@ def agreement(
         for value, several in zip((tau, rho), zip(*drawn, strict=True), strict=True)
     ]
     return Agreement(len(judged), len(names), *figures)
+
+
+def check_judgements(judgements: Judgements) -> None:
+    """Refuse what no score could be correlated with, before hours of scoring.
+
+    Raises:
+        InputError: Where ratings are all alike or all of one image.
+    """
+    if len(np.unique(judgements.ratings)) < 2:
+        raise InputError("all judged ratings are alike, so there is nothing to correlate.")
+    if len(np.unique(judgements.rows)) < 2:
+        raise InputError("all judgements are of one image, and images are resampled for the intervals; rate several.")
 
 
 @dataclass(frozen=True)
@@ -229,12 +251,7 @@ def correlations(weights: np.ndarray, groups: Groups) -> tuple[np.ndarray, np.nd
     counted = np.zeros((len(weights), groups.levels))
     np.add.at(counted.T, groups.level, weights.T)
     total = weights.sum(axis=1)
-    concordant = np.zeros(len(weights))
-    for level in range(groups.levels):
-        (here,) = np.nonzero(groups.level == level)
-        sign = np.sign(level - groups.level)
-        before = before_each(weights * sign)[:, groups.start[here]]  # lower scores: lower ratings less higher ones
-        concordant += (weights[:, here] * before).sum(axis=1)
+    ordered = ordered_by_level(weights, groups) if groups.levels <= FEW else ordered_by_pair(weights, groups)
     cumulative = before_each(weights)
     at_score = cumulative[:, groups.end] - cumulative[:, groups.start]
     firsts = groups.start == np.arange(len(groups.start))
@@ -243,13 +260,37 @@ def correlations(weights: np.ndarray, groups: Groups) -> tuple[np.ndarray, np.nd
     rank_of_score = cumulative[:, groups.start] + (at_score + 1) / 2
     rank_of_rating = (below + (counted + 1) / 2)[:, groups.level]
     with np.errstate(divide="ignore", invalid="ignore"):
-        tau = 2 * kinds * concordant / (total**2 * (kinds - 1.0))
+        tau = 2 * kinds * ordered / (total**2 * (kinds - 1.0))
         centre = (total[:, None] + 1) / 2
         first, second = rank_of_score - centre, rank_of_rating - centre
         rho = (weights * first * second).sum(axis=1) / np.sqrt(
             (weights * first**2).sum(axis=1) * (weights * second**2).sum(axis=1)
         )
     return np.where(kinds > 1, tau, np.nan), rho
+
+
+def ordered_by_level(weights: np.ndarray, groups: Groups) -> np.ndarray:
+    """C - D of each resample, by one pass for each different rating: steps grow with ratings times judgements."""
+    found = np.zeros(len(weights))
+    for level in range(groups.levels):
+        (here,) = np.nonzero(groups.level == level)
+        sign = np.sign(level - groups.level)
+        before = before_each(weights * sign)[:, groups.start[here]]  # lower scores: lower ratings less higher ones
+        found += (weights[:, here] * before).sum(axis=1)
+    return found
+
+
+def ordered_by_pair(weights: np.ndarray, groups: Groups) -> np.ndarray:
+    """C - D of each resample, as products of matrices: no slower where every rating is another.
+
+    C - D = 1/2 sum_ij w_i w_j sign(score_i - score_j) sign(rating_i - rating_j),   w how often each was drawn
+    """
+    step, found = max(1, CHUNK // weights.shape[1]), np.zeros(len(weights))
+    for first in range(0, weights.shape[1], step):
+        some = slice(first, first + step)
+        signs = np.sign(groups.start[some, None] - groups.start) * np.sign(groups.level[some, None] - groups.level)
+        found += (weights[:, some] * (weights @ signs.T.astype(np.float64))).sum(axis=1)
+    return found / 2
 
 
 def before_each(values: np.ndarray) -> np.ndarray:

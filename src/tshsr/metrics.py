@@ -159,33 +159,6 @@ def score_metrics(scores: np.ndarray, image_of_caption: np.ndarray) -> ScoreMetr
     )
 
 
-def fold_metrics(
-    scores: np.ndarray, image_of_caption: np.ndarray, *, images_per_fold: int = 1000
-) -> tuple[ScoreMetrics, ...]:
-    """Both directions in each fold of consecutive images (COCO 1K: five folds of 1,000).
-
-    A caption goes where its image goes, wherever its column stands.
-
-    Raises:
-        InputError: Where the images are no multiple of a fold, and for all that `score_metrics` refuses.
-    """
-    check_scores(scores, image_of_caption)
-    images = len(scores)
-    if images_per_fold < 1 or images % images_per_fold:
-        raise InputError(
-            f"{images} images cannot be cut into folds of {images_per_fold}; "
-            f"expected a multiple of {images_per_fold}. Evaluate all images at once instead."
-        )
-    check_captioned(images, image_of_caption)
-    folds = []
-    for start in range(0, images, images_per_fold):
-        (columns,) = np.nonzero((image_of_caption >= start) & (image_of_caption < start + images_per_fold))
-        rows = scores[start : start + images_per_fold]
-        check_finite(rows, start)  # all of the row, also what no fold ranks: a NaN there is a broken model too
-        folds.append(score_metrics(rows[:, columns], image_of_caption[columns] - start))
-    return tuple(folds)
-
-
 def mean_metrics(folds: Sequence[ScoreMetrics]) -> ScoreMetrics:
     """The mean over folds of every figure; so rsum is the mean of the folds' rsums.
 
@@ -203,6 +176,49 @@ def mean_metrics(folds: Sequence[ScoreMetrics]) -> ScoreMetrics:
 def mean_direction(metrics: Sequence[RetrievalMetrics]) -> RetrievalMetrics:
     """The mean of each figure of one direction."""
     return RetrievalMetrics(*(fmean(values) for values in zip(*map(astuple, metrics), strict=True)))
+
+
+def cut(
+    scores: np.ndarray, image_of_caption: np.ndarray, folds: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Cut a score matrix into folds of consecutive images (COCO 1K: five of 1,000); one fold is the matrix itself.
+
+    A caption goes where its image goes, wherever its column stands.
+
+    Args:
+        scores: Floats, images x captions; may be memory-mapped.
+        image_of_caption: For each caption the row of its image.
+        folds: How many.
+
+    Yields:
+        Of each fold its columns in the whole, its scores, and for each of its captions the row among its images.
+
+    Raises:
+        InputError: Where shapes do not fit, a score is not finite (also one that no fold ranks: a NaN there is a broken
+            model too), an image has no caption, or folds are uneven.
+    """
+    check_scores(scores, image_of_caption)
+    check_captioned(len(scores), image_of_caption)
+    check_folds(len(scores), folds)
+    for _ in finite_blocks(scores):
+        pass
+    if folds == 1:
+        yield np.arange(len(image_of_caption)), scores, image_of_caption
+        return
+    size = len(scores) // folds
+    for start in range(0, len(scores), size):
+        columns = np.flatnonzero(image_of_caption // size == start // size)
+        yield columns, scores[start : start + size][:, columns], image_of_caption[columns] - start
+
+
+def check_folds(images: int, folds: int) -> None:
+    """Refuse folds of unequal size.
+
+    Raises:
+        InputError: Where the images are no multiple of the folds.
+    """
+    if folds < 1 or images % folds:
+        raise InputError(f"{images} images cannot be cut into {folds} folds of equal size.")
 
 
 def own_scores(scores: np.ndarray, image_of_caption: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 
 from tshsr.config import STRICT
 from tshsr.errors import InputError
-from tshsr.metrics import BLOCK, check_captioned, check_scores, finite_blocks
+from tshsr.metrics import BLOCK, cut
 
 
 @dataclass(frozen=True)
@@ -90,17 +90,8 @@ def rankings(scores: np.ndarray, image_of_caption: np.ndarray, *, folds: int = 1
     Raises:
         InputError: Where shapes do not fit, a score is not finite, an image has no caption, or folds are uneven.
     """
-    check_scores(scores, image_of_caption)
-    check_captioned(len(scores), image_of_caption)
-    if folds < 1 or len(scores) % folds:
-        raise InputError(f"{len(scores)} images cannot be cut into {folds} folds of equal size.")
-    for _ in finite_blocks(scores):
-        pass
-    size, several = len(scores) // folds, []
-    for start in range(0, len(scores), size):
-        columns = np.flatnonzero(image_of_caption // size == start // size)
-        part = scores if folds == 1 else scores[start : start + size][:, columns]
-        owner = image_of_caption[columns] - start
+    several = []
+    for columns, part, owner in cut(scores, image_of_caption, folds):
         pairs = (owner, np.arange(len(columns)))
         several.append(Rankings(ranked(part, *pairs), ranked(part.T, *pairs[::-1])))
     return mean_rankings(several)

@@ -5,7 +5,6 @@ Axes: images | captions. Ranks start at 1; a wrong answer with an equal score go
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -14,7 +13,15 @@ from pydantic import PlainValidator
 
 from tshsr.config import STRICT
 from tshsr.errors import InputError
-from tshsr.metrics import check_captioned, check_finite, check_scores, image_to_text_ranks, text_to_image_ranks
+from tshsr.metrics import (
+    ScoreMetrics,
+    check_captioned,
+    check_folds,
+    cut,
+    image_to_text_ranks,
+    retrieval_metrics,
+    text_to_image_ranks,
+)
 
 
 def whole_numbers(values: object) -> np.ndarray:
@@ -66,8 +73,7 @@ class QueryRanks:
         if outside:
             raise InputError(f"image_of_caption names rows outside 0 to {images - 1}, the ranked images.")
         check_captioned(images, self.image_of_caption)
-        if self.folds < 1 or images % self.folds:
-            raise InputError(f"{images} images cannot be cut into {self.folds} folds of equal size.")
+        check_folds(images, self.folds)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, QueryRanks):
@@ -95,33 +101,25 @@ def query_ranks(scores: np.ndarray, image_of_caption: np.ndarray, *, folds: int 
     Raises:
         InputError: Where shapes do not fit, a score is not finite, an image has no caption, or folds are uneven.
     """
-    check_scores(scores, image_of_caption)
-    if folds < 1 or len(scores) % folds:
-        raise InputError(f"{len(scores)} images cannot be cut into {folds} folds of equal size.")
-    check_captioned(len(scores), image_of_caption)
-    if folds == 1:
-        parts: Sequence[tuple[np.ndarray, np.ndarray]] = [whole_ranks(scores, image_of_caption)]
-        columns = [np.arange(len(image_of_caption))]
-    else:
-        size = len(scores) // folds
-        columns = [np.flatnonzero(image_of_caption // size == fold) for fold in range(folds)]
-        parts = [fold_ranks(scores, image_of_caption, own, fold * size, size) for fold, own in enumerate(columns)]
+    parts = [
+        (columns, image_to_text_ranks(part, owner), text_to_image_ranks(part, owner))
+        for columns, part, owner in cut(scores, image_of_caption, folds)
+    ]
     text_to_image = np.empty(len(image_of_caption), dtype=np.int64)
-    for own, (_, ranks) in zip(columns, parts, strict=True):
-        text_to_image[own] = ranks
-    images = np.concatenate([ranks for ranks, _ in parts])
+    for columns, _, ranks in parts:
+        text_to_image[columns] = ranks
+    images = np.concatenate([ranks for _, ranks, _ in parts])
     return QueryRanks(images, text_to_image, image_of_caption.astype(np.int64), folds)
 
 
-def whole_ranks(scores: np.ndarray, image_of_caption: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ranks of both directions among everything."""
-    return image_to_text_ranks(scores, image_of_caption), text_to_image_ranks(scores, image_of_caption)
-
-
-def fold_ranks(
-    scores: np.ndarray, image_of_caption: np.ndarray, columns: np.ndarray, start: int, size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Ranks of both directions inside one fold."""
-    rows = scores[start : start + size]
-    check_finite(rows, start)  # also what no fold ranks: a NaN there is a broken model too
-    return whole_ranks(rows[:, columns], image_of_caption[columns] - start)
+def metrics_by_fold(ranks: QueryRanks) -> tuple[ScoreMetrics, ...]:
+    """Recalls, median and mean rank of both directions in each fold; one entry where nothing was cut."""
+    size = len(ranks.image_to_text) // ranks.folds
+    fold_of_caption = ranks.image_of_caption // size
+    return tuple(
+        ScoreMetrics(
+            image_to_text=retrieval_metrics(ranks.image_to_text[fold * size : (fold + 1) * size]),
+            text_to_image=retrieval_metrics(ranks.text_to_image[fold_of_caption == fold]),
+        )
+        for fold in range(ranks.folds)
+    )

@@ -132,7 +132,7 @@ class Report:
             values["judgements"] = asdict(self.judgements)
         text = json.dumps(values, indent=2, allow_nan=False)
         if self.ranks is not None:  # thousands of numbers, which are not for reading: on one line
-            ranks = json.dumps({name: each.to_json() for name, each in self.ranks.items()})
+            ranks = json.dumps({name: each.to_json() for name, each in self.ranks.items()}, separators=(",", ":"))
             text = f'{text.removesuffix("}").rstrip()},\n  "ranks": {ranks}\n}}'
         return text + "\n"
 

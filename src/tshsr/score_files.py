@@ -72,7 +72,15 @@ def read_scores(path: Path, *, key: str = KEY) -> np.ndarray:
         scores = load_matrix(path, key)
     except FileNotFoundError:
         raise DataError(f"{path} is missing; expected a score matrix, as `evaluate --save-scores` writes it.") from None
-    except (OSError, ValueError, EOFError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        EOFError,
+        RuntimeError,
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+    ) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path} holds no readable scores ({reason}); save or copy the file again.") from None
     if scores.ndim != 2 or scores.dtype.kind != "f":

@@ -6,6 +6,7 @@ report = tshsr.evaluate_matrix("scores.npy", "captions.jsonl")      # as `tshsr 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,15 +14,14 @@ from typing import Literal
 
 import numpy as np
 
+from tshsr import denser
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import SCENES, open_split
-from tshsr.denser import annotated_rankings, read_caption_ids
 from tshsr.errors import DataError, InputError
-from tshsr.evaluation import FOLD, evaluate_scores
-from tshsr.judgements import agreement, read_judgements
+from tshsr.evaluation import evaluate_scores, folds_of
+from tshsr.judgements import Judgements, agreement, check_judgements, read_judgements
 from tshsr.matrices import common_shape, ensemble
 from tshsr.rankings import rankings
-from tshsr.ranks import query_ranks
 from tshsr.reports import ProtocolName, Report
 from tshsr.score_files import KEY, read_entries, read_image_of_caption, read_scores
 
@@ -62,6 +62,21 @@ class Extras:
     judgements: Path | None = None
 
 
+@dataclass(frozen=True)
+class Annotation:
+    """Further annotation that was read, and fits the images and captions.
+
+    Attributes:
+        caption_ids: COCO's id of each caption.
+        plausible: Folder with PMRP's annotation.
+        judgements: Ratings by people.
+    """
+
+    caption_ids: np.ndarray | None = None
+    plausible: Path | None = None
+    judgements: Judgements | None = None
+
+
 def evaluate_matrix(
     scores: np.ndarray | str | Path | Sequence[str | Path],
     captions: np.ndarray | str | Path,
@@ -93,6 +108,7 @@ def evaluate_matrix(
     start = time.perf_counter()
     names, matrix = read_matrices(scores, key)
     whose = correspondence(captions, split, *matrix.shape)
+    annotation = read_extras(extras or Extras(), whose)
     report = evaluate_scores(
         {FUSED: matrix},
         whose.image_of_caption,
@@ -102,39 +118,69 @@ def evaluate_matrix(
         models=names,
         seconds=0.0,
     )
-    report = add_details(report, matrix, whose, extras or Extras())
+    report = add_details(report, matrix, whose, annotation)
     return replace(report, seconds=time.perf_counter() - start)
 
 
-def add_details(report: Report, scores: np.ndarray, whose: Correspondence, extras: Extras) -> Report:
-    """A report with what several right answers allow, the ranks of all queries, and the figures by further annotation.
+def read_extras(extras: Extras, whose: Correspondence) -> Annotation:
+    """Read further annotation and check all of it, which is done before hours of scoring and not after.
+
+    Args:
+        extras: Where it stands.
+        whose: The images and captions that are to be scored.
+
+    Raises:
+        DataError: Where a file is missing, damaged or not of these images and captions.
+        InputError: Where ids are not those of the captions, or there is nothing to correlate.
+        SettingsError: Where a package is missing.
+    """
+    ids = judged = None
+    if extras.caption_ids is not None:
+        ids = denser.read_caption_ids(extras.caption_ids, len(whose.image_of_caption))
+        check_annotated(ids, whose.image_of_caption, extras.plausible)
+    if extras.judgements is not None:
+        judged = read_judgements(extras.judgements, whose.images, whose.captions)
+        check_judgements(judged)
+    return Annotation(ids, extras.plausible, judged)
+
+
+def check_annotated(caption_ids: np.ndarray, image_of_caption: np.ndarray, plausible: Path | None) -> None:
+    """Refuse ids that are not those of the annotated captions, and PMRP's files where they cannot be read.
+
+    Raises:
+        DataError: Where a file is missing, damaged or of other images and captions.
+        InputError: Where the ids are not those of the captions.
+        SettingsError: Where the package of the annotation is missing.
+    """
+    images = int(image_of_caption.max(initial=-1)) + 1
+    image_ids = denser.images_of_ids(denser.annotation_folder(), image_of_caption, caption_ids, images)
+    if plausible is not None:
+        rows = (denser.row_of(image_ids), denser.row_of(caption_ids))
+        for side, of_side in zip(denser.SIDES, (rows, rows[::-1]), strict=True):
+            denser.right_pairs(plausible / f"pm_{side}.json", *of_side)
+
+
+def add_details(report: Report, scores: np.ndarray, whose: Correspondence, annotation: Annotation) -> Report:
+    """A report with what several right answers allow, and the figures by further annotation.
 
     Args:
         report: Of the same scores.
         scores: The fused scores, images x captions.
         whose: Their captions.
-        extras: Further annotation.
+        annotation: See `read_extras`.
 
     Raises:
-        DataError: Where a file is missing, damaged or not of these scores.
-        InputError: Where ids are not those of the captions, or there is nothing to correlate.
-        SettingsError: Where a package is missing.
+        DataError: Where a file of the annotation is damaged.
+        InputError: Where all judged scores are alike.
     """
-    folds = len(scores) // FOLD if report.protocol == "coco-1k" else 1
-    owner = whose.image_of_caption
-    annotations = None
-    if extras.caption_ids is not None:
-        ids = read_caption_ids(extras.caption_ids, len(owner))
-        annotations = annotated_rankings(scores, owner, ids, plausible=extras.plausible)
-    judged = None
-    if extras.judgements is not None:
-        judged = agreement(scores, read_judgements(extras.judgements, whose.images, whose.captions))
+    owner, ids, annotations = whose.image_of_caption, annotation.caption_ids, None
+    if ids is not None:
+        annotations = denser.annotated_rankings(scores, owner, ids, plausible=annotation.plausible)
     return replace(
         report,
-        rankings={FUSED: rankings(scores, owner, folds=folds)},
-        ranks={FUSED: query_ranks(scores, owner, folds=folds)},
+        rankings={FUSED: rankings(scores, owner, folds=folds_of(report.protocol, report.images))},
         annotations=annotations,
-        judgements=judged,
+        judgements=None if annotation.judgements is None else agreement(scores, annotation.judgements),
     )
 
 
@@ -189,7 +235,22 @@ def correspondence(captions: np.ndarray | str | Path, split: str, images: int, c
             names = list(dict.fromkeys(entry["image"] for entry in entries))
         if all("id" in entry for entry in entries):
             ids = [str(entry["id"]) for entry in entries]
+            check_ids(path, ids)
     return Correspondence(path.name, split, owner, *called(owner, images, names, ids))
+
+
+def check_ids(path: Path, ids: Sequence[str]) -> None:
+    """Refuse ids that name two captions: a rating could then be of the one or the other.
+
+    Raises:
+        DataError: Names the first such id.
+    """
+    twice = next((name for name, times in Counter(ids).items() if times > 1), None)
+    if twice is not None:
+        raise DataError(
+            f"{path}: caption id {twice!r} stands twice; give each caption its own id, or leave ids out (IMAGE#K then "
+            "names it)."
+        )
 
 
 def of_split(split: Split) -> Correspondence:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from tshsr.data.dataset import Split
 from tshsr.errors import SettingsError
 from tshsr.evaluation import Scorer, choose_protocol, evaluate_scores, guard, score_names
 from tshsr.metrics import check_captioned, score_metrics
-from tshsr.reports import Report, Rerank
+from tshsr.reports import ProtocolName, Report, Rerank
 from tshsr.rerank import score_two_stage
 from tshsr.scoring import BYTE_BUDGET, Progress, score_split
 
@@ -48,6 +49,7 @@ class TwoStageSearch:
         device: Where to compute; None: where the network is.
         dtype: Precision of reasoning; None: the network's.
         folder: An existing folder for the matrices of all pairs, where they are too large for memory.
+        protocol: See `choose_protocol`; none that cuts the images into folds.
     """
 
     retriever: Scorer
@@ -55,14 +57,20 @@ class TwoStageSearch:
     device: str | None = None
     dtype: torch.dtype | None = None
     folder: Path | None = None
+    protocol: ProtocolName | Literal["auto"] = "auto"
 
     def check(self, split: Split) -> None:
         """Refuse what can't be searched, before hours of scoring.
 
         Raises:
-            SettingsError: Where the network has no first stage of its own.
-            InputError: Where an image has no caption.
+            SettingsError: Where the network has no first stage of its own, or the protocol cuts the images into folds.
+            InputError: Where the protocol does not fit the split, or an image has no caption.
         """
+        if choose_protocol(self.protocol, len(split.regions)) == "coco-1k":
+            raise SettingsError(
+                "a two-stage search takes its candidates from all images, coco-1k ranks 1000 at a time; use another "
+                "protocol."
+            )
         check_captioned(len(split.regions), split.image_of_caption)
         names = score_names(self.retriever, split, self.device)
         if "pooled" not in names or names <= {"fused", "pooled"}:
@@ -118,7 +126,7 @@ class TwoStageSearch:
         report = evaluate_scores(
             found.scores,
             split.image_of_caption,
-            protocol=choose_protocol("auto", len(split.regions)),
+            protocol=self.protocol,
             data=split.data,
             split=split.name,
             models=[self.retriever.name],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from tests.command_line import refused, tshsr
 from tests.unit import test_audit
-from tshsr.comparison_report import comparison_rows, escaped, latex_table, what_was_done
+from tshsr.comparison_report import comparison_rows, escaped, latex_table, verdict, what_was_done
 from tshsr.ranks import query_ranks
 from tshsr.reports import read_report
 from tshsr.significance import FIGURES, compare
@@ -82,6 +83,51 @@ def test_several_runs_a_side_are_resampled_over_seeds_too(folder: Path) -> None:
     assert "over 2 and 2 runs, the deviation between seeds" in said.out
     one = tshsr("compare", folder / "a0.json", folder / "b0.json")
     assert "A and B are one run each, so this says nothing about other seeds of them." in one.out
+
+
+def test_a_difference_of_two_single_runs_is_called_one_of_runs(folder: Path) -> None:
+    clause = "; this is about two single runs, and not about other seeds of them."
+    single = tshsr("compare", folder / "a0.json", folder / "b0.json", "--json", "-").json()
+    assert single["different"]
+    assert single["verdict"].endswith(clause)
+    several = compare(ranks(folder, "a0", "a1"), ranks(folder, "b0"), resamples=400)
+    sure = replace(several.rsum, low=several.rsum.mean - 1, high=several.rsum.mean + 1, p=0.001)
+    several = replace(several, differences={**several.differences, "rsum": sure})
+    assert several.different()
+    assert "single runs" not in verdict(several)
+
+
+def test_an_interval_is_named_with_all_its_decimals(folder: Path) -> None:
+    said = tshsr("compare", folder / "a0.json", folder / "b0.json", "--confidence", "0.995", "--table", "markdown")
+    assert "A - B [99.5% interval]" in said.out
+    assert "(99.5% interval)" in said.err
+
+
+def test_reports_are_compared_by_any_score_that_they_have(
+    scenes: Path, run: Path, folder: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "run.json"
+    said = tshsr("evaluate", run, "--data", scenes, "--device", "cpu", "--json", page)
+    assert said.code == 0, said.err
+    report = read_report(page)
+    assert report.ranks is not None
+    assert set(report.ranks) == set(report.scores) >= {"fused", "pooled", "level_0"}
+    values = tshsr("compare", page, page, "--score", "pooled", "--json", "-").json()
+    assert values["figures"]["rsum"]["a"]["mean"] == pytest.approx(report.scores["pooled"].rsum)
+    assert report.scores["pooled"].rsum != report.scores["fused"].rsum
+    assert f"{page} has no score 'best'; it has {', '.join(report.scores)}. Name one of them with --score." in refused(
+        "compare", page, page, "--score", "best"
+    )
+
+
+def test_a_file_that_cannot_be_written_does_not_cost_the_table(folder: Path) -> None:
+    said = tshsr("compare", folder / "a0.json", folder / "b0.json", "--json", folder)
+    assert said.code == 2
+    assert "A is better than B: rSum" in said.out
+    (folder / "log.txt").write_text(test_audit.SCAN)
+    said = tshsr("evaluate", "--audit-log", folder / "log.txt", "--json", folder)
+    assert said.code == 2
+    assert "lines with figures that can be checked are wrong." in said.out
 
 
 def test_the_screen_shows_every_figure_and_a_verdict(folder: Path) -> None:
@@ -156,7 +202,7 @@ def test_reports_that_cannot_be_compared_are_refused_in_one_sentence(folder: Pat
         ("none", "none.json cannot be read"),
     ):
         assert said in refused("compare", folder / "a0.json", folder / f"{name}.json")
-    assert "holds no ranks of the score 'pooled' (it holds fused)" in refused(
+    assert "a0.json has no score 'pooled'; it has fused. Name one of them with --score." in refused(
         "compare", folder / "a0.json", folder / "b0.json", "--score", "pooled"
     )
 

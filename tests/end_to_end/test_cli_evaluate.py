@@ -13,7 +13,9 @@ import torch
 from tests.command_line import TINY, refused, tshsr
 from tests.data_files import random_regions, write_precomp
 from tests.end_to_end.test_cli import NAMES, REPORT
+from tshsr import evaluation
 from tshsr.commands import scores_folder
+from tshsr.errors import DataError, InputError
 from tshsr.evaluation import evaluate
 from tshsr.reports import read_report
 
@@ -144,9 +146,69 @@ def test_large_matrices_are_in_a_temporary_folder_that_disappears(
 def test_the_temporary_folder_disappears_after_an_error_too(
     start: tuple, temporary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "file").write_text("no folder")
-    assert "Cannot write" in refused(*start, "--save-scores", tmp_path / "file" / "scores.npy")
+    def fail(path: Path, _: np.ndarray) -> None:
+        raise DataError(f"Cannot write {path}: No space left on device.")
+
+    monkeypatch.setattr("tshsr.commands.evaluate.save_scores", fail)
+    assert "Cannot write" in refused(*start, "--save-scores", tmp_path / "scores.npy")
     assert not list(temporary.iterdir())
+
+
+@pytest.fixture
+def unscored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing may be scored."""
+
+    def too_early(*_: object, **__: object) -> None:
+        raise AssertionError("pairs were scored first")
+
+    monkeypatch.setattr("tshsr.commands.evaluate.evaluate", too_early)
+
+
+@pytest.mark.usefixtures("unscored")
+def test_what_cannot_be_read_or_written_is_refused_before_anything_is_scored(start: tuple, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no,folder,and\nno,ratings,here\n")
+    for option, name in (("--save-scores", "scores.npy"), ("--json", "report.json")):
+        assert refused(*start, option, tmp_path / "file" / name) == (
+            f"tshsr: Cannot write {tmp_path / 'file' / name}: Not a directory. Make room or name another folder, then "
+            "run this again."
+        )
+    assert f"Cannot write {tmp_path}: Is a directory." in refused(*start, "--json", tmp_path)
+    assert "line 1: image 'no' is not among the 10 that are scored" in refused(
+        *start, "--judgements", tmp_path / "file"
+    )
+    assert "none.csv cannot be read" in refused(*start, "--judgements", tmp_path / "none.csv")
+    assert "none.txt cannot be read" in refused(*start, "--coco-ids", tmp_path / "none.txt")
+
+
+def test_what_fails_after_the_scoring_leaves_the_scores(
+    start: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise InputError("all judged scores are alike, so there is nothing to correlate.")
+
+    monkeypatch.setattr("tshsr.commands.evaluate.add_details", fail)
+    more = ("--save-scores", tmp_path / "fused.npy", "--scores-folder", tmp_path / "kept")
+    assert "all judged scores are alike" in refused(*start, *more)
+    assert np.load(tmp_path / "fused.npy").shape == (10, 50)
+    assert {path.name for path in (tmp_path / "kept").iterdir()} == {f"{name}.npy" for name in NAMES}
+
+
+def test_a_report_that_cannot_be_written_is_on_the_screen(
+    start: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tshsr.commands.evaluate.check_place", lambda _: None)  # the disk was full later
+    said = tshsr(*start, "--json", tmp_path)
+    assert said.code == 2
+    assert "\nfused " in said.out
+
+
+def test_the_protocol_is_that_of_two_stages_too(start: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "FOLD", 2)  # ten images are COCO's 5,000
+    protocols = [
+        tshsr(*start, "--rerank", "4", *more, "--json", "-").json()["protocol"]
+        for more in ((), ("--protocol", "flickr"))
+    ]
+    assert protocols == ["coco-5k", "flickr"]
 
 
 def test_all_scores_are_kept_in_a_folder_that_is_named(start: tuple, run: Path, tmp_path: Path) -> None:
@@ -188,6 +250,10 @@ def test_a_two_stage_search_keeps_what_all_pairs_were_scored_for(start: tuple, t
             ("--rerank", "5", "--protocol", "coco-1k"),
             "--rerank takes its candidates from all images, coco-1k ranks 1000 at a time; use another protocol, or "
             "leave --rerank out.",
+        ),
+        (
+            ("--rerank", "5", "--judgements", "ratings.csv"),
+            "--judgements asks for the score of every judged pair, and --rerank reasons about few; leave --rerank out.",
         ),
         (
             ("--rerank", "5", "--scores-folder", "kept"),

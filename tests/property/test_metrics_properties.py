@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tshsr.metrics as metrics
-from tshsr.metrics import fold_metrics, image_to_text_ranks, mean_metrics, score_metrics, text_to_image_ranks
+from tshsr.metrics import image_to_text_ranks, mean_metrics, score_metrics, text_to_image_ranks
+from tshsr.ranks import metrics_by_fold, query_ranks
 
 
 @st.composite
@@ -95,6 +96,6 @@ def test_folds_are_the_metrics_of_cut_out_matrices(folds, size, data):
         columns = [c for c in range(len(owners)) if owners[c] // size == fold]
         cut = np.array([[scores[i, c] for c in columns] for i in range(fold * size, (fold + 1) * size)])
         expected.append(score_metrics(cut, np.array([owners[c] % size for c in columns])))
-    got = fold_metrics(scores, owners, images_per_fold=size)
+    got = metrics_by_fold(query_ranks(scores, owners, folds=folds))
     assert list(got) == expected
     assert mean_metrics(got).rsum == pytest.approx(sum(fold.rsum for fold in expected) / folds)

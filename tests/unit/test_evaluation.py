@@ -14,8 +14,9 @@ from tshsr.data.tokens import Tokenizer
 from tshsr.errors import InputError, SettingsError
 from tshsr.evaluation import choose_protocol, evaluate, evaluate_scores
 from tshsr.matrices import ensemble
-from tshsr.metrics import fold_metrics, score_metrics
+from tshsr.metrics import score_metrics
 from tshsr.models import Matcher, build_matcher
+from tshsr.ranks import metrics_by_fold, query_ranks
 from tshsr.scoring import score_split
 
 
@@ -63,6 +64,7 @@ def test_a_report_of_scores_says_what_was_measured():
     assert (report.data, report.split, report.protocol, report.models) == ("d", "test", "flickr", ("m",))
     assert (report.images, report.captions, report.seconds) == (3, 4, 2.5)
     assert report.scores == {name: score_metrics(matrix, owners) for name, matrix in scores.items()}
+    assert report.ranks == {name: query_ranks(matrix, owners) for name, matrix in scores.items()}
     assert report.folds is None
     assert report.hardware
     assert report.commit
@@ -74,11 +76,12 @@ def test_coco_1k_is_the_mean_of_folds_and_keeps_them(monkeypatch):
     scores = random_scores(50, 100)
     scores[owners, np.arange(100)] += 0.2
     report = report_on({"fused": scores}, owners, "coco-1k")
-    folds = fold_metrics(scores, owners, images_per_fold=10)
+    folds = metrics_by_fold(query_ranks(scores, owners, folds=5))
     assert report.folds == {"fused": folds}
     assert len(folds) == 5
     assert report.scores["fused"].rsum == pytest.approx(np.mean([fold.rsum for fold in folds]))
     assert report.scores["fused"].text_to_image.r5 == pytest.approx(np.mean([fold.text_to_image.r5 for fold in folds]))
+    assert report.ranks == {"fused": query_ranks(scores, owners, folds=5)}
     whole = report_on({"fused": scores}, owners, "flickr")
     assert whole.scores["fused"].rsum < report.scores["fused"].rsum  # fewer images to confuse with
     assert (report.images, report.captions) == (50, 100)

@@ -9,7 +9,15 @@ import pytest
 
 from tshsr import judgements as module
 from tshsr.errors import DataError, InputError
-from tshsr.judgements import Groups, Judgements, agreement, correlations, read_judgements
+from tshsr.judgements import (
+    Groups,
+    Judgements,
+    agreement,
+    correlations,
+    ordered_by_level,
+    ordered_by_pair,
+    read_judgements,
+)
 
 stats = pytest.importorskip("scipy.stats", reason="scipy, which these figures are compared with, is not installed")
 IMAGES = {"a.jpg": 0, "b.jpg": 1}
@@ -50,8 +58,39 @@ def test_a_judgement_that_is_drawn_twice_counts_as_two() -> None:
 
 def test_a_hand_made_tau_c() -> None:
     # Three pairs; two in order, one against it; m = 3: 2 * 3 * (2 - 1) / (9 * 2).
-    judged = Judgements(np.zeros(3, int), np.arange(3), np.array([1.0, 2.0, 3.0]))
-    assert agreement(np.array([[0.1, 0.5, 0.3]]), judged).tau_c.value == pytest.approx(1 / 3)
+    judged = Judgements(np.array([0, 0, 1]), np.arange(3), np.array([1.0, 2.0, 3.0]))
+    scores = np.array([[0.1, 0.5, 0.0], [0.0, 0.0, 0.3]])
+    assert agreement(scores, judged).tau_c.value == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_pairs_are_counted_alike_by_rating_and_by_products(ties: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, judged = drawn(4, levels=70, ties=ties)
+    groups = Groups.of(scores[judged.rows, judged.columns], judged.ratings)
+    weights = np.random.default_rng(0).integers(0, 4, size=(7, 90)).astype(float)
+    by_level = ordered_by_level(weights, groups)
+    assert len(set(by_level)) > 1
+    np.testing.assert_array_equal(ordered_by_pair(weights, groups), by_level)
+    monkeypatch.setattr(module, "CHUNK", 90 * 8)  # eight judgements at once
+    np.testing.assert_array_equal(ordered_by_pair(weights, groups), by_level)
+
+
+def test_many_different_ratings_are_as_fast_as_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, judged = drawn(5, levels=10_000)
+    assert len(np.unique(judged.ratings)) > module.FEW
+    expected = agreement(scores, judged, resamples=40)
+    monkeypatch.setattr(module, "ordered_by_level", None)  # one pass for each of them takes hours
+    assert agreement(scores, judged, resamples=40) == expected
+    pairs = scores[judged.rows, judged.columns]
+    assert expected.tau_c.value == pytest.approx(stats.kendalltau(pairs, judged.ratings, variant="c").statistic)
+
+
+def test_judgements_of_one_image_have_no_interval_and_are_refused() -> None:
+    judged = Judgements(np.full(3, 4), np.arange(3), np.array([1.0, 2.0, 3.0]))
+    sentence = "all judgements are of one image, and images are resampled for the intervals; rate several."
+    with pytest.raises(InputError) as refusal:
+        agreement(np.random.default_rng(0).random((5, 3)), judged)
+    assert str(refusal.value) == sentence
 
 
 def test_perfect_agreement_is_1_and_the_contrary_minus_1() -> None:
@@ -107,6 +146,16 @@ def test_what_is_all_alike_is_refused(what: str) -> None:
         ("j.csv", "image,caption,rating\na.jpg,a.jpg#1,3\nb.jpg,a.jpg#0,1.5\n"),
         ("j.csv", "a.jpg,a.jpg#1,3\nb.jpg,a.jpg#0,1.5\n"),
         ("j.csv", "rater,rating,caption,image\nx,3,a.jpg#1,a.jpg\ny,1.5,a.jpg#0,b.jpg\n"),
+        ("j.csv", "\n\nimage,caption,rating\n\na.jpg,a.jpg#1,3\n  \nb.jpg,a.jpg#0,1.5\n\n"),
+        ("j.csv", "\ufeffa.jpg,a.jpg#1,3\nb.jpg,a.jpg#0,1.5\n"),
+        ("j.csv", "\ufeffimage,caption,rating\na.jpg,a.jpg#1,3\n,,\nb.jpg,a.jpg#0,1.5\n"),
+        ("j.csv", 'image,note,caption,rating\na.jpg,"two\n\nlines",a.jpg#1,3\nb.jpg,,a.jpg#0,1.5\n'),
+        ("j.txt", "\na.jpg\ta.jpg#1\t3\nb.jpg\ta.jpg#0\t1.5\n"),
+        (
+            "j.jsonl",
+            '\ufeff{"image": "a.jpg", "caption": "a.jpg#1", "rating": 3}\n\n'
+            '{"image": "b.jpg", "caption": "a.jpg#0", "rating": 1.5, "note": "one \u2028 line"}\n\n',
+        ),
         ("j.txt", "a.jpg\ta.jpg#1\t3\nb.jpg\ta.jpg#0\t1.5\n"),
         (
             "j.jsonl",
@@ -116,7 +165,7 @@ def test_what_is_all_alike_is_refused(what: str) -> None:
     ],
 )
 def test_files_of_ratings_are_read(tmp_path: Path, name: str, text: str) -> None:
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_text(text, encoding="utf-8")
     found = read_judgements(tmp_path / name, IMAGES, CAPTIONS)
     assert (found.rows.tolist(), found.columns.tolist(), found.ratings.tolist()) == ([0, 1], [1, 0], [3.0, 1.5])
 
@@ -133,7 +182,9 @@ def test_files_of_ratings_are_read(tmp_path: Path, name: str, text: str) -> None
         ("j.csv", "", "holds no ratings"),
         ("j.jsonl", '{"image": "a.jpg"}', 'line 1 is no judgement; expected {"image": ..., "caption": ..., "rating"'),
         ("j.jsonl", "nonsense", "line 1 is no judgement"),
-        ("none.csv", None, "cannot be read"),
+        ("j.csv", "\n\na.jpg,a.jpg#0\n", "line 3 has 2 columns; expected image, caption and rating"),
+        ("j.jsonl", "\n\nnonsense", "line 3 is no judgement"),
+        ("none.csv", None, "none.csv cannot be read (No such file or directory); expected ratings by people."),
     ],
 )
 def test_files_that_do_not_fit_are_refused(tmp_path: Path, name: str, text: str | None, sentence: str) -> None:

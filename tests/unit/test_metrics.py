@@ -11,7 +11,7 @@ from tshsr.errors import InputError
 from tshsr.metrics import (
     RetrievalMetrics,
     ScoreMetrics,
-    fold_metrics,
+    cut,
     image_to_text_ranks,
     mean_metrics,
     recall_at,
@@ -184,13 +184,18 @@ def folded_case():
     return scores, owners
 
 
-def test_folds_rank_inside_the_fold_and_captions_follow_their_image():
-    first, second = fold_metrics(*folded_case(), images_per_fold=2)
-    assert (first.image_to_text.r1, first.image_to_text.meanr) == (100.0, 1.0)
-    assert (first.text_to_image.r1, first.text_to_image.meanr) == (100.0, 1.0)
-    assert (second.image_to_text.r1, second.image_to_text.meanr) == (50.0, 1.5)
-    # The caption of image 2: 0.1 against 0.7; that of image 3: 0.8 against 0.9.
-    assert (second.text_to_image.r1, second.text_to_image.meanr) == (0.0, 2.0)
+def test_a_fold_is_consecutive_images_and_captions_follow_their_image():
+    (one, first, owner), (two, second, other) = cut(*folded_case(), 2)
+    assert (one.tolist(), owner.tolist(), first.tolist()) == ([1, 3], [0, 1], [[0.8, 0.1], [0.2, 0.3]])
+    assert (two.tolist(), other.tolist(), second.tolist()) == ([0, 2], [1, 0], [[0.9, 0.1], [0.8, 0.7]])
+
+
+def test_one_fold_is_the_matrix_itself():
+    scores, owners = folded_case()
+    ((columns, whole, owner),) = cut(scores, owners, 1)
+    assert whole is scores
+    assert owner is owners
+    assert columns.tolist() == [0, 1, 2, 3]
 
 
 def test_the_five_fold_mean_is_that_of_hand_made_folds():
@@ -208,10 +213,10 @@ def test_the_five_fold_mean_is_that_of_hand_made_folds():
     assert mean.rsum == 132
 
 
-@pytest.mark.parametrize("size", [0, 3])
-def test_images_that_are_no_multiple_of_a_fold_are_refused(size):
-    with pytest.raises(InputError, match=f"4 images cannot be cut into folds of {size}; expected a multiple of {size}"):
-        fold_metrics(*folded_case(), images_per_fold=size)
+@pytest.mark.parametrize("folds", [0, 3])
+def test_images_that_are_no_multiple_of_the_folds_are_refused(folds):
+    with pytest.raises(InputError, match=f"4 images cannot be cut into {folds} folds of equal size"):
+        list(cut(*folded_case(), folds))
 
 
 def test_the_mean_of_no_fold_is_refused():
@@ -221,14 +226,14 @@ def test_the_mean_of_no_fold_is_refused():
 
 def test_folds_name_the_image_without_captions_by_its_row_in_the_whole():
     with pytest.raises(InputError, match=r"image 3 has no caption \(1 of 4"):
-        fold_metrics(np.zeros((4, 3)), np.array([0, 1, 2]), images_per_fold=2)
+        list(cut(np.zeros((4, 3)), np.array([0, 1, 2]), 2))
 
 
 def test_folds_refuse_nan_outside_the_pairs_they_rank():
     scores, owners = folded_case()
     scores[2, 1] = np.nan
     with pytest.raises(InputError, match=r"image 2 \(row\) and caption 1 \(column\)"):
-        fold_metrics(scores, owners, images_per_fold=2)
+        list(cut(scores, owners, 2))
 
 
 def test_recalls_equal_those_of_ranx(monkeypatch):

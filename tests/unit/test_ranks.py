@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tshsr.errors import InputError
-from tshsr.metrics import fold_metrics, image_to_text_ranks, mean_metrics, retrieval_metrics, text_to_image_ranks
-from tshsr.ranks import QueryRanks, query_ranks
+from tshsr.metrics import image_to_text_ranks, score_metrics, text_to_image_ranks
+from tshsr.ranks import QueryRanks, metrics_by_fold, query_ranks
 
 
 def case(images: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -25,15 +25,35 @@ def test_ranks_of_the_whole_are_those_of_the_metrics() -> None:
     assert ranks.folds == 1
 
 
+def test_the_figures_of_ranks_are_those_of_the_scores() -> None:
+    scores, owners = case()
+    assert metrics_by_fold(query_ranks(scores, owners)) == (score_metrics(scores, owners),)
+
+
 def test_ranks_in_folds_give_the_metrics_of_the_folds() -> None:
     scores, owners = case()
-    ranks = query_ranks(scores, owners, folds=3)
-    for number, fold in enumerate(fold_metrics(scores, owners, images_per_fold=4)):
-        rows = slice(4 * number, 4 * number + 4)
-        assert retrieval_metrics(ranks.image_to_text[rows]) == fold.image_to_text
-        assert retrieval_metrics(ranks.text_to_image[owners // 4 == number]) == fold.text_to_image
-    mean = mean_metrics(fold_metrics(scores, owners, images_per_fold=4))
-    assert 100 * np.mean(ranks.image_to_text <= 5) == pytest.approx(mean.image_to_text.r5)
+    found = metrics_by_fold(query_ranks(scores, owners, folds=3))
+    assert len(found) == 3
+    for number, fold in enumerate(found):
+        rows, own = slice(4 * number, 4 * number + 4), owners // 4 == number
+        assert fold == score_metrics(scores[rows][:, own], owners[own] - 4 * number)
+
+
+def test_folds_rank_inside_the_fold_and_captions_follow_their_image() -> None:
+    scores = np.array(
+        [  # captions of image 3, 0, 2 and 1: the columns of the two folds are interleaved
+            [9.0, 0.8, 9.0, 0.1],  # fold 0: rank 1; the 9.0 are another fold's captions
+            [0.0, 0.2, 0.0, 0.3],  # fold 0: rank 1
+            [0.9, 0.0, 0.1, 0.0],  # fold 1: rank 2
+            [0.8, 9.0, 0.7, 9.0],  # fold 1: rank 1
+        ]
+    )
+    ranks = query_ranks(scores, np.array([3, 0, 2, 1]), folds=2)
+    assert ranks.image_to_text.tolist() == [1, 1, 2, 1]
+    # The caption of image 2: 0.1 against 0.7; that of image 3: 0.8 against 0.9.
+    assert ranks.text_to_image.tolist() == [2, 1, 2, 1]
+    first, second = metrics_by_fold(ranks)
+    assert (first.rsum, second.image_to_text.meanr, second.text_to_image.r1) == (600.0, 1.5, 0.0)
 
 
 def test_equal_ranks_are_equal_and_others_are_not() -> None:

@@ -279,6 +279,7 @@ def test_ranks_rankings_annotations_and_judgements_are_kept_and_read_back(tmp_pa
     assert read_report(tmp_path / "report.json") == report
     text = (tmp_path / "report.json").read_text()
     values = json.loads(text)
+    assert f'"image_of_caption":{owners.tolist()}'.replace(" ", "") in text, "without a space a number"
     assert values["ranks"]["fused"]["image_of_caption"] == owners.tolist()
     assert values["rankings"]["fused"]["text_to_image"]["mrr"] == side.text_to_image.mrr
     assert values["judgements"]["tau_c"] == {"value": 0.5, "low": 0.4, "high": 0.6}

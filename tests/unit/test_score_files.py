@@ -73,6 +73,13 @@ def test_bfloat16_becomes_float32(tmp_path):
     assert np.array_equal(scores, SCORES)
 
 
+@pytest.mark.parametrize("content", [torch.tensor(SCORES).to(torch.float8_e4m3fn), torch.tensor(SCORES).to_sparse()])
+def test_a_tensor_that_no_array_can_hold_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "s.pt")
+    with pytest.raises(DataError, match=r"s\.pt holds no readable scores \(.*\); save or copy the file again"):
+        read_scores(tmp_path / "s.pt")
+
+
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"none\.npy is missing; expected a score matrix"):
         read_scores(tmp_path / "none.npy")

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 import tshsr
-from tshsr import evaluation, stand_alone
-from tshsr.errors import DataError, InputError
-from tshsr.metrics import fold_metrics, mean_metrics, score_metrics
+from tshsr import denser, evaluation, stand_alone
+from tshsr.errors import DataError, InputError, SettingsError
+from tshsr.metrics import mean_metrics, score_metrics
 from tshsr.rankings import rankings
-from tshsr.ranks import query_ranks
-from tshsr.stand_alone import Extras, called, correspondence, evaluate_matrix
+from tshsr.ranks import metrics_by_fold, query_ranks
+from tshsr.stand_alone import Extras, called, correspondence, evaluate_matrix, read_extras
 
 OWNERS = np.repeat(np.arange(10), 3)
 
@@ -62,9 +62,8 @@ def test_several_files_are_an_ensemble(tmp_path: Path, captions: Path) -> None:
 
 def test_all_that_is_reported_by_folds_is_by_the_same_folds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "FOLD", 5)
-    monkeypatch.setattr(stand_alone, "FOLD", 5)
     report = evaluate_matrix(matrix(), OWNERS, protocol="coco-1k")
-    assert report.scores["fused"] == mean_metrics(fold_metrics(matrix(), OWNERS, images_per_fold=5))
+    assert report.scores["fused"] == mean_metrics(metrics_by_fold(query_ranks(matrix(), OWNERS, folds=2)))
     assert report.ranks is not None
     assert report.rankings is not None
     assert report.ranks["fused"].folds == 2
@@ -88,6 +87,72 @@ def test_ratings_are_found_by_row_and_column_or_by_names(tmp_path: Path, caption
     assert found[0].judgements is not None
     assert found[0].judgements.judgements == 30
     assert found[0].judgements == found[1].judgements == found[2].judgements
+
+
+def test_an_id_that_names_two_captions_is_refused(tmp_path: Path) -> None:
+    ids = ["one", "two", *map(str, range(26)), "two", "one"]
+    (tmp_path / "ids.jsonl").write_text(
+        "\n".join(json.dumps({"image": int(image), "id": name}) for image, name in zip(OWNERS, ids, strict=True))
+    )
+    with pytest.raises(DataError) as refusal:
+        evaluate_matrix(matrix(), tmp_path / "ids.jsonl")
+    assert str(refusal.value) == (
+        f"{tmp_path / 'ids.jsonl'}: caption id 'one' stands twice; give each caption its own id, or leave ids out "
+        "(IMAGE#K then names it)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "error", "sentence"),
+    [
+        ("none.csv", None, DataError, "none.csv cannot be read (No such file or directory)"),
+        ("bad.csv", "0,0,1\n1,3,good\n", DataError, "line 2: the rating is 'good'; expected a number"),
+        ("alike.csv", "0,0,1\n1,3,1\n", InputError, "all judged ratings are alike, so there is nothing to correlate"),
+        ("one.csv", "4,0,1\n4,3,2\n", InputError, "all judgements are of one image"),
+    ],
+)
+def test_judgements_are_refused_before_the_scores_are_ranked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str | None, error: type[Exception], sentence: str
+) -> None:
+    monkeypatch.setattr(stand_alone, "evaluate_scores", not_yet)
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(error) as refusal:
+        evaluate_matrix(matrix(), OWNERS, extras=Extras(judgements=tmp_path / name))
+    assert sentence in str(refusal.value)
+
+
+def not_yet(*_: object, **__: object) -> None:
+    raise AssertionError("the scores were ranked first")
+
+
+def test_denser_annotation_is_refused_before_the_scores_are_ranked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stand_alone, "evaluate_scores", not_yet)
+    ids, original = tmp_path / "ids.txt", tmp_path / "original_caption_to_image.json"
+    with pytest.raises(DataError, match=r"ids\.txt cannot be read"):
+        evaluate_matrix(matrix(), OWNERS, extras=Extras(ids))
+    ids.write_text("\n".join(map(str, range(30))))
+    monkeypatch.setattr(denser, "PACKAGE", "none_of_that_name")
+    with pytest.raises(SettingsError, match=r"pip install 'tshsr\[eccv\]'"):
+        evaluate_matrix(matrix(), OWNERS, extras=Extras(ids))
+    monkeypatch.setattr(denser, "annotation_folder", lambda: tmp_path)
+    original.write_text(json.dumps({caption: [100 + (caption + 1) % 30 // 3] for caption in range(30)}))
+    with pytest.raises(InputError, match="the ids are in another order than the columns"):
+        evaluate_matrix(matrix(), OWNERS, extras=Extras(ids))
+    original.write_text(json.dumps({caption: [100 + caption // 3] for caption in range(30)}))
+    with pytest.raises(DataError, match=r"pm_image_to_caption\.json cannot be read"):
+        evaluate_matrix(matrix(), OWNERS, extras=Extras(ids, tmp_path))
+    (tmp_path / "pm_image_to_caption.json").write_text('{"100": [0, 1, 2]}')
+    (tmp_path / "pm_caption_to_image.json").write_text('{"0": [7]}')
+    with pytest.raises(DataError, match=r"pm_caption_to_image\.json has 1 of 1 right answers outside"):
+        evaluate_matrix(matrix(), OWNERS, extras=Extras(ids, tmp_path))
+
+
+def test_what_was_read_is_told() -> None:
+    nothing = read_extras(Extras(), correspondence(OWNERS, "test", 10, 30))
+    assert (nothing.caption_ids, nothing.plausible, nothing.judgements) == (None, None, None)
 
 
 def test_images_and_captions_have_names() -> None:

@@ -12,7 +12,7 @@ import torch
 
 from tests.small_runs import small_split
 from tests.unit.test_evaluation import Member, member
-from tshsr import two_stage
+from tshsr import evaluation, two_stage
 from tshsr.candidates import Depth, candidates, ceiling, choose_depth, lost, merged
 from tshsr.config import EncoderConfig, ModelConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
 from tshsr.data.dataset import Split
@@ -47,6 +47,27 @@ def test_a_report_says_how_far_the_search_went(one: Member, split: Split) -> Non
     assert report.scores["fused"] == score_metrics(scores["fused"], split.image_of_caption)
     assert (report.models, report.split, report.images, report.captions) == (("one",), "test", 10, 20)
     assert report.precision is None
+
+
+def test_the_protocol_is_the_one_that_was_asked_for(one: Member, split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "FOLD", 2)  # ten images are COCO's 5,000
+    for protocol, chosen in (("auto", "coco-5k"), ("flickr", "flickr"), ("coco-5k", "coco-5k")):
+        report, _ = evaluate_two_stage(TwoStageSearch(one, protocol=protocol), split, Depth(4, 2))
+        assert report.protocol == chosen
+
+
+def test_a_protocol_that_does_not_fit_is_refused_before_anything_is_scored(one: Member, split: Split) -> None:
+    with pytest.raises(InputError, match="coco-5k is for 5000 images; the split has 10"):
+        TwoStageSearch(one, protocol="coco-5k").check(split)
+
+
+def test_a_protocol_of_folds_is_refused(one: Member, split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "FOLD", 5)
+    with pytest.raises(SettingsError) as caught:
+        TwoStageSearch(one, protocol="coco-1k").check(split)
+    assert str(caught.value) == (
+        "a two-stage search takes its candidates from all images, coco-1k ranks 1000 at a time; use another protocol."
+    )
 
 
 def test_a_comparison_says_exactly_what_was_lost(one: Member, split: Split) -> None:

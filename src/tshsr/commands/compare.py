@@ -13,6 +13,7 @@ from tyro.conf import Positional, arg
 from tshsr.commands.parsing import File, parse
 from tshsr.commands.screen import Screen
 from tshsr.comparison_report import (
+    TableKind,
     comparison_json,
     comparison_rows,
     header,
@@ -22,11 +23,11 @@ from tshsr.comparison_report import (
     what_was_done,
 )
 from tshsr.errors import DataError, SettingsError
-from tshsr.evaluation import FOLD, choose_protocol
+from tshsr.evaluation import choose_protocol, folds_of
 from tshsr.ranks import QueryRanks, query_ranks
 from tshsr.reports import Report, read_report
 from tshsr.score_files import KEY, read_scores
-from tshsr.significance import compare
+from tshsr.significance import Comparison, compare
 from tshsr.stand_alone import correspondence
 
 EXAMPLE = "tshsr compare A.json B.json"
@@ -78,19 +79,21 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     ]
     found = compare(*ranks, resamples=wanted.resamples, seed=wanted.seed, confidence=wanted.confidence)
     a, b = ([str(path) for path in side] for side in sides)
-    if wanted.json is not None:
+    if wanted.json != "-":
+        show(found, a, b, wanted.table, screen)
+    if wanted.json is not None:  # after the table, which is then not lost where the file cannot be written
         screen.json(json.dumps(comparison_json(found, a, b, wanted.seed), indent=2, allow_nan=False), wanted.json)
-    if wanted.json == "-":
-        return
-    if wanted.table == "plain":
+
+
+def show(found: Comparison, a: Sequence[str], b: Sequence[str], table: TableKind, screen: Screen) -> None:
+    """The table, and what the comparison says."""
+    if table == "plain":
         screen.say(f"A: {', '.join(a)}\nB: {', '.join(b)}")
         screen.table(header(found), comparison_rows(found))
         screen.say(verdict(found))
-        screen.say(f"{what_was_done(found)}")
+        screen.say(what_was_done(found))
     else:
-        screen.say(
-            markdown_table(found) if wanted.table == "markdown" else latex_table(found, ", ".join(a), ", ".join(b))
-        )
+        screen.say(markdown_table(found) if table == "markdown" else latex_table(found, ", ".join(a), ", ".join(b)))
         screen.note(verdict(found))
 
 
@@ -112,8 +115,12 @@ def ranks_of(path: Path, report: Report, score: str) -> QueryRanks:
     """The ranks of every query that a report carries.
 
     Raises:
-        DataError: Where it carries none.
+        DataError: Where it carries none of that score, or has no such score.
     """
+    if score not in report.scores:
+        raise DataError(
+            f"{path} has no score {score!r}; it has {', '.join(report.scores)}. Name one of them with --score."
+        )
     if report.ranks is None or score not in report.ranks:
         named = ", ".join(report.ranks or ()) or "none"
         raise DataError(
@@ -136,8 +143,8 @@ def rank(path: Path, wanted: Compare) -> QueryRanks:
         )
     scores = read_scores(path, key=wanted.key)
     whose = correspondence(wanted.captions, wanted.split, *scores.shape)
-    in_folds = choose_protocol(wanted.protocol, len(scores)) == "coco-1k"
-    return query_ranks(scores, whose.image_of_caption, folds=len(scores) // FOLD if in_folds else 1)
+    folds = folds_of(choose_protocol(wanted.protocol, len(scores)), len(scores))
+    return query_ranks(scores, whose.image_of_caption, folds=folds)
 
 
 def check_same_data(reports: Mapping[Path, Report]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,13 +23,14 @@ from tshsr.commands.tables import show_audit, show_report
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import find_data, open_split
 from tshsr.data.truth import read_truth
-from tshsr.errors import DataError, SettingsError
+from tshsr.errors import DataError, SettingsError, TshsrError
 from tshsr.evaluation import evaluate, score_bytes
+from tshsr.files import explained
 from tshsr.probes import add_probes
 from tshsr.reports import Report
 from tshsr.score_files import KEY, check_scores_name, save_scores
 from tshsr.shortcuts import Shortcuts, quickened
-from tshsr.stand_alone import Extras, add_details, evaluate_matrix, of_split, read_matrices
+from tshsr.stand_alone import Extras, add_details, evaluate_matrix, of_split, read_extras, read_matrices
 from tshsr.two_stage import TwoStageSearch, evaluate_two_stage
 
 DTYPES = {"float32": None, "tf32": None, "bfloat16": torch.bfloat16}
@@ -98,11 +101,29 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
         return
     if wanted.save_scores is not None:
         check_scores_name(wanted.save_scores)
+        check_place(wanted.save_scores)
+    if wanted.json is not None and wanted.json != "-":
+        check_place(Path(wanted.json))
     report = from_files(wanted) if wanted.scores else from_runs(wanted, screen)
-    if wanted.json is not None:
-        screen.json(report.to_json(), wanted.json)
     if wanted.json != "-":
         show_report(screen, report)
+    if wanted.json is not None:  # after the table, which is then not lost where the file cannot be written
+        screen.json(report.to_json(), wanted.json)
+
+
+def check_place(path: Path) -> None:
+    """Refuse a file that cannot be written, before hours of scoring.
+
+    Raises:
+        DataError: Where a folder has that name, or where it should stand is no folder or is not to be written to.
+    """
+    path = path.absolute()
+    with explained(path):
+        above = next(each for each in path.parents if each.exists())
+        wrong = {errno.EISDIR: path.is_dir(), errno.ENOTDIR: not above.is_dir()}
+        wrong[errno.EACCES] = not os.access(above, os.W_OK)
+        for code in (code for code, found in wrong.items() if found):
+            raise OSError(code, os.strerror(code))
 
 
 def from_runs(wanted: Evaluate, screen: Screen) -> Report:
@@ -118,9 +139,10 @@ def from_runs(wanted: Evaluate, screen: Screen) -> Report:
         )
     check_rerank(wanted)
     check_explanations(wanted.explanations, len(wanted.runs))
-    extras = extras_of(wanted)
     budget, device, dtype = read_bytes(wanted.bytes), choose_device(wanted.device), DTYPES[wanted.dtype]
     split = open_split(wanted.data, wanted.split)
+    annotation, refusal = read_extras(extras_of(wanted), of_split(split)), None
+    truth = read_truth(find_data(wanted.data), split.name) if len(wanted.runs) == 1 else None
     plan = None if wanted.rerank is None else read_depth(wanted.rerank) or open_dev(wanted.data)
     retrievers = [load_retriever(run, device) for run in wanted.runs]
     for retriever in retrievers:
@@ -144,14 +166,18 @@ def from_runs(wanted: Evaluate, screen: Screen) -> Report:
                 progress=begin("scoring", "pairs"),
             )
         else:
-            search = TwoStageSearch(members[0], budget, device, dtype, folder)
+            search = TwoStageSearch(members[0], budget, device, dtype, folder, wanted.protocol)
             report, scores = evaluate_two_stage(search, split, plan, check=wanted.rerank_check, begin=begin)
         report = replace(report, precision=(*guards, *(report.precision or ())) or None)
-        report = add_details(report, scores["fused"], of_split(split), extras)
         if wanted.save_scores is not None:
             save_scores(wanted.save_scores, scores["fused"])
+        try:
+            report = add_details(report, scores["fused"], of_split(split), annotation)
+        except TshsrError as error:
+            refusal = error  # told when the matrices are in their folder
+    if refusal is not None:
+        raise refusal
     if len(retrievers) == 1:
-        truth = read_truth(find_data(wanted.data), split.name)
         report = report if truth is None else add_probes(report, retrievers[0], split, truth)
         if wanted.explanations is not None:
             with screen.progress(quiet=wanted.quiet) as begin:
@@ -178,6 +204,10 @@ def check_rerank(wanted: Evaluate) -> None:
         raise SettingsError(
             "--rerank takes its candidates from all images, coco-1k ranks 1000 at a time; use another protocol, or "
             "leave --rerank out."
+        )
+    elif wanted.judgements is not None:
+        raise SettingsError(
+            "--judgements asks for the score of every judged pair, and --rerank reasons about few; leave --rerank out."
         )
     elif wanted.scores_folder is not None and wanted.rerank != AUTO and not wanted.rerank_check:
         raise SettingsError(
@@ -251,7 +281,7 @@ def audit_log(log: Path, wanted: Evaluate, screen: Screen) -> None:
     if wanted.runs or wanted.scores or wanted.data is not None:
         raise SettingsError("--audit-log reads a log and evaluates nothing; leave runs, --data and --scores out.")
     found = read_log(log)
-    if wanted.json is not None:
-        screen.json(json.dumps(found.to_json(), indent=2), wanted.json)
     if wanted.json != "-":
         show_audit(screen, found)
+    if wanted.json is not None:
+        screen.json(json.dumps(found.to_json(), indent=2), wanted.json)
