@@ -56,6 +56,7 @@ class FakeIndex:
     files: dict[str, Path | None]
     regions: dict[str, PictureRegions]
     sentences: Sequence[str]
+    folder: Path
     tool: Any = None
     asked: list[str] = field(default_factory=list)
 
@@ -91,7 +92,7 @@ class FakeIndex:
 
     def explain(self, text: str, id: str) -> Explanation:  # noqa: A002
         if id not in self.regions:
-            raise DataError(f"no picture {id!r} is in this index.")
+            raise DataError(f"{self.folder} has no picture {id!r}.")
         it = self.regions[id]
         return explain_pair(self.retriever, as_batch(it.features, it.boxes), text)
 
@@ -139,5 +140,6 @@ def make_index(folder: Path, *, uploads: bool = True) -> FakeIndex:
         files=dict(zip(ids, files, strict=True)),
         regions=dict(zip(ids, regions, strict=True)),
         sentences=CAPTIONS,
+        folder=folder,
         tool=tool if uploads else None,
     )

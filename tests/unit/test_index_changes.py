@@ -15,7 +15,7 @@ import pytest
 
 from tests.indexed import Small, built
 from tshsr.errors import DataError
-from tshsr.index import Index, building, database
+from tshsr.index import Index, building, changing, collection, database
 from tshsr.index.database import one_writer
 from tshsr.index.metadata import metadata_of
 
@@ -54,6 +54,14 @@ def test_deleting_takes_captions_along_and_refuses_unknown_ids(index: Index) -> 
     assert not {"p1", "p2"} & {result.id for result in index.search("a red dog", k=12)}
 
 
+def test_among_many_ids_none_is_guessed(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changing, "GUESSED", 11)
+    monkeypatch.setattr(collection, "GUESSED", 11)
+    for ask in (lambda: index.delete(["p99"]), lambda: index.explain("a dog", "p99")):
+        with pytest.raises(DataError, match=r"has no picture 'p99'\.$"):
+            ask()
+
+
 def test_ids_with_quotes_are_ids(small: Small, tmp_path: Path) -> None:
     split = small.split("test")
     odd = replace(split, image_ids=("it's", "'); drop", *split.image_ids[2:]))
@@ -81,6 +89,31 @@ def test_a_picture_folder_can_be_named_and_a_wrong_one_is_refused(small: Small, 
     index.replace(split, pictures=small.store / "pictures")
     assert index.picture_file("p8") == (small.store / "pictures" / "p8.png").resolve()
     assert len(index.search("a dog", where="width = 8 AND height = 6")) == 4
+
+
+def test_the_folder_of_the_pictures_is_remembered_whole(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(small.store.parent)
+    split = replace(small.split("test"), pictures=Path("store/pictures"))
+    index = Index.build(tmp_path / "index", small.retriever(), split)
+    monkeypatch.chdir(tmp_path)
+    assert index.picture_file("p8") == (small.store / "pictures" / "p8.png").resolve()
+    assert Path(index.search("a dog", k=1)[0].file or "").is_file()
+
+
+def test_a_picture_folder_that_is_named_later_is_that_of_old_pictures_too(small: Small, tmp_path: Path) -> None:
+    split = replace(small.split("test"), pictures=None)
+    index = Index.build(tmp_path / "index", small.retriever(), split)
+    assert index.picture_file("p8") is None
+    assert index.add(split, pictures=small.store / "pictures") == building.Added(0, 0, 4, 0)
+    assert index.picture_file("p8") == (small.store / "pictures" / "p8.png").resolve()
+    assert len(index.search("a dog", where="width = 8 AND height = 6")) == 4
+    version = index._pictures.live.version
+    index.add(split, pictures=small.store / "pictures")
+    index.add(split)
+    assert index._pictures.live.version == version, "nothing was new"
+    assert index.picture_file("p8") is not None
 
 
 def test_a_file_name_that_leads_out_of_the_folder_is_refused(small: Small, tmp_path: Path) -> None:
@@ -201,6 +234,22 @@ def test_two_writers_keep_out_of_each_others_way(small: Small, index: Index) -> 
     with one_writer(index.folder), pytest.raises(DataError, match="is being written by another process; wait for it"):
         index.add(small.split())
     assert index.add(small.split()).kept == 12
+
+
+def test_two_first_builds_keep_out_of_each_others_way(small: Small, tmp_path: Path) -> None:
+    folder = tmp_path / "index"
+    folder.mkdir()
+    with one_writer(folder), pytest.raises(DataError, match="is being written by another process; wait for it"):
+        built(small, folder, "test")
+    assert [path.name for path in folder.iterdir()] == [database.LOCK], "the second touched nothing"
+    assert len(built(small, folder, "test")) == 4
+
+
+def test_a_folder_of_something_else_stays_as_it_was(small: Small, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("")
+    with pytest.raises(DataError, match="holds something that is no index"):
+        built(small, tmp_path, "test")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_a_build_killed_before_its_first_row_begins_anew(small: Small, tmp_path: Path) -> None:

@@ -42,6 +42,10 @@ def test_a_large_table_is_searched_by_an_index_that_finds_the_same(
     assert np.mean(same) >= 0.8
     kept = index.search("a red dog", where="id = 'p7'")
     assert [result.id for result in kept] == ["p7"]
+    table, query = index._pictures.live, small.retriever().encode_captions("a red dog").pooled[0].numpy()
+    for name in [f"p{number}" for number in range(0, 400, 8)]:
+        assert len(approximate.search(table, query, 10, probes=1, where=f"id = '{name}'")) == 1, name
+    assert len(set(approximate.search(table, query, 300, probes=1))) == 300, "a part has about 50"
     probes, version = index.about.probes, index._pictures.live.version
     index.add(select_images(many, 450))
     assert index._pictures.live.version == version + 1, "50 of 450 are compared one by one: no new index"

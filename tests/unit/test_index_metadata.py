@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,7 +11,7 @@ import pytest
 
 from tests.indexed import Small
 from tshsr.errors import DataError
-from tshsr.index import Index
+from tshsr.index import Index, database
 from tshsr.index.metadata import Metadata, metadata_of, read_metadata
 
 
@@ -90,6 +91,44 @@ def test_facts_of_pictures_that_are_there_already_are_written_too(small: Small, 
     assert found["p4"] == {"year": None, "place": None}
 
 
+def test_pictures_that_are_encoded_anew_keep_the_facts_that_are_not_named(small: Small, index: Index) -> None:
+    split = small.split()
+    old = [{"id": name, "year": 2000, "place": "Oslo"} for name in split.image_ids]
+    index.add(split, metadata=metadata_of(old, "facts"))
+    index.replace(split, metadata=metadata_of([{"id": "p0", "year": 2001}], "more"))
+    found = {result.id: result.metadata for result in index.search("a red dog", k=12)}
+    expected = {name: {"year": 2001 if name == "p0" else 2000, "place": "Oslo"} for name in split.image_ids}
+    assert found == expected
+
+
+def test_new_pictures_get_their_facts_together_with_old_ones(small: Small, tmp_path: Path) -> None:
+    index = Index.build(tmp_path / "index", small.retriever(), small.split("test"))
+    facts = metadata_of([{"id": "p0", "year": 2000}, {"id": "p8", "year": 2008}], "facts")
+    assert index.add(small.split(), metadata=facts).new == 8
+    known = {result.id: result.metadata["year"] for result in index.search("a red dog", k=12)}
+    assert (known["p0"], known["p8"], known["p9"]) == (2000, 2008, None)
+
+
+def test_telling_facts_again_and_again_does_not_make_an_index_grow(
+    small: Small, index: Index, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(database, "KEEP", timedelta(milliseconds=1))
+    split = small.split()
+
+    def tell(year: int) -> tuple[int, int]:
+        index.add(
+            split, metadata=metadata_of([{"id": name, "year": year} for name in (*split.image_ids, "x")], "facts")
+        )
+        return index._pictures.live.version, len(list((index.folder / "pictures.lance" / "data").iterdir()))
+
+    with caplog.at_level(logging.WARNING):
+        first = tell(2000)
+    assert caplog.text.count("1 entries of facts name no picture here") == 1
+    assert tell(2000) == first, "nothing was new"
+    files = [tell(year)[1] for year in (2001, 2002, 2003)]
+    assert max(files) <= first[1], "what nobody reads any more is freed"
+
+
 def test_facts_that_do_not_fit_the_index_are_refused(
     small: Small, index: Index, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -98,6 +137,7 @@ def test_facts_that_do_not_fit_the_index_are_refused(
     for rows, said in (
         ([{"id": "p3", "year": "old"}], "more: column 'year' holds string, the index holds int64 there"),
         ([{"id": "p3", "width": 3}], "more: the index has a column 'width' of its own; give it another name"),
+        ([{"id": "p3", "Folder": "x"}], "more: the index has a column 'folder' of its own; give it another name"),
         (
             [{"id": "x3", "year": 3}],
             "more names none of the 12 pictures of store, such as 'p0'; its column id names 'x3'",

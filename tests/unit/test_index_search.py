@@ -12,7 +12,7 @@ from tshsr.data.dataset import Split
 from tshsr.errors import DataError, InputError, SettingsError
 from tshsr.explain import explain_pair
 from tshsr.features.extractor import PictureRegions
-from tshsr.index import Index
+from tshsr.index import Index, searching
 from tshsr.index.building import caption_ids
 from tshsr.index.metadata import metadata_of
 from tshsr.index.snapshot import Snapshot
@@ -137,6 +137,11 @@ def test_filters_keep_to_the_facts(small: Small, index: Index) -> None:
     assert [r.id for r in found] == [f"p{n}" for n in sorted((7, 9, 11), key=lambda n: -float(scores[n]))]
 
 
+def test_a_filter_is_asked_as_it_was_checked(index: Index) -> None:
+    assert {result.id for result in index.search("a red dog", where="id = 'p1') OR (id = 'p0'")} == {"p0", "p1"}
+    assert len(index.search("a red dog", k=12, where="id != 'folder'")) == 12, "a text may be anything"
+
+
 @pytest.mark.parametrize(
     ("where", "said"),
     [
@@ -145,6 +150,15 @@ def test_filters_keep_to_the_facts(small: Small, index: Index) -> None:
         ("width", "cannot be used: The filter width does not return a boolean"),
         ("width > 3; DROP TABLE pictures", "cannot be used: Expected: )"),
         ("pooled > 3", "cannot be used: "),
+        (
+            "folder LIKE '/%'",
+            "cannot be used: No field named folder; expected a condition on id, file, width, height, such",
+        ),
+        ("FOLDER LIKE '/%'", "cannot be used: No field named"),
+        ("`folder` LIKE '/%'", "cannot be used: No field named folder"),
+        ("\"folder\" LIKE '/%'", "cannot be used: No field named folder"),
+        ("width > 5) OR (folder LIKE '/%'", "cannot be used: No field named folder"),
+        ("/* ' */ folder LIKE '/%' /* ' */", "cannot be used: No field named folder"),
     ],
 )
 def test_a_filter_that_cannot_be_used_is_one_sentence(index: Index, where: str, said: str) -> None:
@@ -153,6 +167,23 @@ def test_a_filter_that_cannot_be_used_is_one_sentence(index: Index, where: str, 
     assert said in str(caught.value)
     assert str(caught.value).endswith("such as width > 500.")
     assert "\n" not in str(caught.value)
+
+
+def test_a_network_that_runs_out_of_memory_is_not_taken_for_a_damaged_index(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def fail(*question: object) -> None:
+        calls.append(question)
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(searching, "ranked", fail)
+    regions = PictureRegions(np.ones((2, 6), np.float32), np.ones((2, 4), np.float32))
+    for ask in (lambda: index.search("a red dog"), lambda: index.search_picture(regions)):
+        with pytest.raises(torch.OutOfMemoryError, match="out of memory"):
+            ask()
+    assert len(calls) == 2, "each was asked once"
 
 
 def test_a_search_asks_again_where_its_version_was_put_away(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:

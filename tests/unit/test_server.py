@@ -150,8 +150,8 @@ def test_a_sent_picture_gets_the_scores_and_the_explanation_of_the_indexed_one(
         ("/api/search?q=dog&k=many", 422, "k is 'many'; expected a whole number."),
         ("/api/search?q=dog&where=" + "x" * 81, 422, "the filter has 81 characters; expected at most 80."),
         ("/api/explain?q=dog", 422, "id is missing;"),
-        ("/api/explain?id=x&q=dog", 404, "no picture 'x' is in this index."),
-        ("/api/score?id=x&q=dog", 404, "no picture 'x' is in this index."),
+        ("/api/explain?id=x&q=dog", 404, "the index has no picture 'x'."),
+        ("/api/score?id=x&q=dog", 404, "the index has no picture 'x'."),
         ("/api/score?id=x&q=.", 422, "the query has no word"),
         ("/api/picture?id=x", 404, "no picture file is known of 'x'."),
         ("/api/picture?id=../../etc/passwd", 404, "no picture file is known of"),
@@ -218,6 +218,28 @@ def test_a_filter_that_cannot_be_used_is_the_questions_fault_and_a_broken_index_
     monkeypatch.setattr(index, "search", fail)
     assert refusal(client.get("/api/search?q=dog&where=x"), 422) == "there is something wrong."
     assert refusal(client.get("/api/search?q=dog"), 500) == "there is something wrong."
+
+
+@pytest.mark.parametrize("path", ["/api/search?q=dog&where=x", "/api/search?q=dog", "/api/explain?q=dog&id=x"])
+def test_where_the_index_lies_is_not_told(
+    client: TestClient, index: FakeIndex, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    whole = index.folder.resolve()
+
+    def fail(*question: object, **how: object) -> None:
+        raise DataError(
+            f"{index.folder} cannot be read (Not found: {str(whole)[1:]}/x); {whole}/index.json is damaged."
+        )
+
+    monkeypatch.setattr(index, "search", fail)
+    monkeypatch.setattr(index, "explain", fail)
+    monkeypatch.chdir(index.folder.parent)
+    for folder in (whole, Path(index.folder.name), Path()):
+        if folder == Path():
+            monkeypatch.chdir(index.folder)
+        index.folder = folder
+        said = client.get(path).json()["error"]
+        assert said == "the index cannot be read (Not found: the index/x); the index/index.json is damaged."
 
 
 def test_a_fault_of_ours_is_a_sentence_without_a_traceback(

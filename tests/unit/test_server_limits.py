@@ -198,6 +198,29 @@ def test_pages_of_other_sites_are_refused() -> None:
         assert "this server answers its own page only" in text
 
 
+@pytest.mark.parametrize(
+    ("site", "mode", "dest", "status"),
+    [
+        ("same-origin", "cors", "empty", 200),
+        ("same-origin", "no-cors", "image", 200),
+        ("none", "navigate", "document", 200),
+        ("cross-site", "navigate", "document", 200),  # a link that a person follows
+        ("cross-site", "no-cors", "image", 403),
+        ("same-site", "no-cors", "image", 403),  # another port of this machine
+        ("cross-site", "no-cors", "script", 403),
+        ("cross-site", "navigate", "iframe", 403),
+    ],
+)
+def test_what_pages_of_other_sites_load_is_refused_though_it_names_no_origin(
+    site: str, mode: str, dest: str, status: int
+) -> None:
+    headers = {"sec-fetch-site": site, "sec-fetch-mode": mode, "sec-fetch-dest": dest}
+    for host, local in (("127.0.0.1:8000", True), ("pictures.example", False)):
+        found, text, _ = asked({"host": host, **headers}, local=local)
+        assert found == status
+        assert ("this server answers its own page only" in text) == (status == 403)
+
+
 def test_loopback_is_told_from_the_rest() -> None:
     assert [is_loopback(host) for host in ("127.0.0.1", "::1", "[::1]", "LOCALHOST")] == [True] * 4
     assert [is_loopback(host) for host in ("0.0.0.0", "::", "192.168.0.1", "example.org", "")] == [False] * 5

@@ -9,7 +9,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from tests.fake_index import make_index
+from tshsr.app.limits import Limits
 from tshsr.app.server import PAGE, create_app
+from tshsr.app.service import Service
 
 
 @pytest.fixture
@@ -50,6 +52,15 @@ def test_every_answer_has_the_strict_headers(client: TestClient) -> None:
         assert headers["referrer-policy"] == "no-referrer"
         assert headers["cross-origin-resource-policy"] == "same-origin"
         assert "access-control-allow-origin" not in headers
+
+
+def test_captions_that_are_too_long_to_ask_are_no_examples(tmp_path: Path) -> None:
+    index = make_index(tmp_path)
+    service = Service(index, Limits(query_characters=80))
+    for sentences, examples in ((["dog " * 30, "a red dog"], ["a red dog"]), (["dog " * 30], [])):
+        index.sentences = sentences
+        service.prepare()
+        assert service.examples == examples
 
 
 def test_the_interface_is_described_for_programs_and_for_people(client: TestClient) -> None:

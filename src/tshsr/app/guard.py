@@ -101,6 +101,10 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and origin.partition("://")[2] != host:
             raise HTTPException(403, f"this server answers its own page only, not one of {origin!r:.80}.")
+        # What a page loads with GET, such as an image, has no origin; a link that a person follows is a document.
+        elsewhere = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
+        if elsewhere and headers.get("sec-fetch-dest") != "document":
+            raise HTTPException(403, "this server answers its own page only, not one of another site.")
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self.limits.upload_bytes:
             raise self.too_much()

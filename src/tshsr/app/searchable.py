@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 class Searchable(Protocol):
     """An index as the server sees it; `tshsr.index.Index` is one."""
 
+    folder: Path
     retriever: Retriever
 
     def __len__(self) -> int: ...

@@ -248,4 +248,4 @@ async def told_why(request: Request, error: Exception) -> Response:
     ours = isinstance(error, (DataError, CheckpointError)) and not isinstance(error, PictureError)
     if ours:
         LOG.error("%s: %s", request.url.path, error)
-    return problem(500 if ours else 422, " ".join(str(error).split()))
+    return problem(500 if ours else 422, desk_of(request).service.sentence(cast(TshsrError, error)))

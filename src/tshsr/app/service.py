@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -63,8 +64,9 @@ class Service:
         try:
             self.extractor, self.no_uploads = self.index.extractor(), None
         except TshsrError as error:
-            self.no_uploads = str(error)
-        self.examples = short_ones(self.index.sample_captions(8 * EXAMPLES))
+            self.no_uploads = self.sentence(error)
+        texts = self.index.sample_captions(8 * EXAMPLES)
+        self.examples = short_ones([text for text in texts if len(text) <= self.limits.query_characters])
         for text in self.examples[:1]:
             self.search(text, None, None)
 
@@ -95,7 +97,7 @@ class Service:
         except DataError as error:
             if condition is None:
                 raise  # only the index can be at fault
-            raise HTTPException(422, str(error)) from error
+            raise HTTPException(422, self.sentence(error)) from error
         return PictureAnswers(
             query=q,
             unknown=list(self.index.unknown_words(q)),
@@ -129,7 +131,7 @@ class Service:
         try:
             explanation = self.index.explain(query, name)
         except DataError as error:
-            raise HTTPException(404, str(error)) from error
+            raise HTTPException(404, self.sentence(error)) from error
         file = self.index.picture_file(id)
         return self._explained(q, explanation, id, file)
 
@@ -167,6 +169,13 @@ class Service:
             return shown(file, side, self.limits.pixels)
         except PictureError as error:
             raise HTTPException(404, str(error)) from error
+
+    def sentence(self, error: TshsrError) -> str:
+        """What a visitor is told of an error: where the index lies is nobody's business."""
+        whole = str(self.index.folder.resolve())
+        named = (whole, whole.lstrip("/"), str(self.index.folder))  # LanceDB leaves the first slash out
+        places = "|".join(re.escape(place) for place in named if place)
+        return re.sub(rf"(?<![^\s(])({places})(?=[\s/:;,)]|$)", "the index", " ".join(str(error).split()))
 
     def _explained(self, q: str, explanation: Explanation, id: str | None, file: Path | None) -> ExplanationAnswer:  # noqa: A002
         width, height = (None, None) if file is None else upright_size(file) or (None, None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +19,8 @@ from tshsr.data.store import EVERYTHING
 from tshsr.errors import DataError, SettingsError
 from tshsr.index import Index
 from tshsr.index.building import Added
-from tshsr.index.metadata import read_metadata
+from tshsr.index.facts import facts_of
+from tshsr.index.metadata import Metadata, read_metadata
 from tshsr.retriever import Retriever
 
 EXAMPLE = "tshsr index runs/first --data DIR --out INDEX"
@@ -74,9 +75,10 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     else:
         splits = open_all(wanted.data, wanted.split)
         retriever.check_extractor(splits[0].extractor)
+        facts = facts_by_split(wanted.metadata, splits)  # read before anything changes
         index = prepared(wanted, retriever, splits[0])
         index.delete(wanted.delete)
-        for split, added in add_all(wanted, index, splits, screen):
+        for split, added in add_all(wanted, index, splits, facts, screen):
             screen.say(f"{split.data}, split {split.name}: {told(added)}.")
     if wanted.delete:
         screen.say(f"{len(wanted.delete):,} pictures taken out.")
@@ -117,16 +119,31 @@ def settings_of(data: str) -> Mapping[str, Any]:
     return read_manifest(place).settings if layout_of(place) == "store" else {}
 
 
-def add_all(wanted: IndexCommand, index: Index, splits: Sequence[Split], screen: Screen) -> list[tuple[Split, Added]]:
+def facts_by_split(file: Path | None, splits: Sequence[Split]) -> list[Metadata | None]:
+    """For each split the metadata of its pictures; None where the file names none of them.
+
+    Raises:
+        DataError: Where the file cannot be read, or names no picture of any split.
+    """
+    if file is None:
+        return [None] * len(splits)
+    metadata = read_metadata(file)
+    known = facts_of(splits, metadata)
+    parts = [{name: known[name] for name in split.image_ids if name in known} for split in splits]
+    return [replace(metadata, key="id", rows=part) if part else None for part in parts]
+
+
+def add_all(
+    wanted: IndexCommand, index: Index, splits: Sequence[Split], facts: Sequence[Metadata | None], screen: Screen
+) -> list[tuple[Split, Added]]:
     """Add the splits one after another."""
-    metadata = None if wanted.metadata is None else read_metadata(wanted.metadata)
     done = []
     with screen.progress(quiet=wanted.quiet) as begin:
-        for split in splits:
+        for split, known in zip(splits, facts, strict=True):
             added = index.add(
                 split,
                 pictures=wanted.pictures,
-                metadata=metadata,
+                metadata=known,
                 captions=wanted.captions,
                 replace=wanted.replace,
                 begin=begin,

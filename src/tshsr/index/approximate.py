@@ -83,8 +83,9 @@ def choose_probes(table: Any, queries: Float[Tensor, "queries dim"], parts: int)
 
 
 def search(table: Any, query: np.ndarray, count: int, probes: int, where: str | None = None) -> list[int]:
-    """The numbers of rows with a high v·t, best first, by the index."""
-    asked = table.search(query, vector_column_name=POOLED).distance_type("dot").nprobes(probes).limit(count)
+    """The numbers of rows with a high v·t, best first, by the index, which looks into so many parts, or more."""
+    asked = table.search(query, vector_column_name=POOLED).distance_type("dot").limit(count)
+    asked = asked.minimum_nprobes(probes).maximum_nprobes(0)  # 0: a filter or a large count takes as many as it needs
     if where is not None:
         asked = asked.where(where, prefilter=True)
     found: list[int] = asked.select(["id", "_distance"]).with_row_id(True).to_arrow()[ROW].to_pylist()

@@ -16,7 +16,7 @@ from tshsr.data.dataset import Split
 from tshsr.errors import DataError
 from tshsr.index.database import ids_of, same, written
 from tshsr.index.metadata import Metadata
-from tshsr.index.pictures import PictureFile, picture_file
+from tshsr.index.pictures import picture_file, picture_name
 from tshsr.index.rows import boxes_column, encoding_columns
 from tshsr.models import join_encodings
 from tshsr.retriever import Retriever
@@ -53,10 +53,11 @@ class Job:
         folder: The index.
         retriever: The network.
         split: The pictures and captions.
-        pictures: Folder of the picture files.
+        pictures: Folder of the picture files, as a whole path.
         metadata: What else is known of the pictures.
         replace: Whether what is there is written anew.
         begin: Told of each part of the work.
+        moved: Whether the user named the folder of the files: then pictures that are there already get theirs from it.
     """
 
     folder: Path
@@ -66,6 +67,7 @@ class Job:
     metadata: Metadata | None
     replace: bool
     begin: Begin
+    moved: bool = False
 
     @property
     def at_once(self) -> int:
@@ -134,38 +136,45 @@ def write(folder: Path, table: Any, rows: pa.Table, *, is_new: bool) -> None:
 
 @torch.inference_mode()
 def picture_rows(job: Job, numbers: Sequence[int], schema: pa.Schema, *, new: bool) -> pa.Table:
-    """Rows of some pictures; of old ones without metadata, where none is given, so that theirs stays."""
+    """Rows of some pictures; of old ones without metadata, so that what `facts.retell` left there stays."""
     matcher, device, encoded, boxes = job.retriever.matcher, job.retriever.device, [], []
     for some in blocks(np.asarray(numbers, np.int64), ENCODE_BLOCK):
         batch = job.split.regions.read(some)
         encoded.append(encoding_columns(matcher.encode_images(batch.to(device))))
         boxes.append(boxes_column(batch.boxes, batch.mask))
-    folder = job.pictures or job.split.pictures
-    files = [picture_file(job.split, number, folder) for number in numbers]
     columns: dict[str, Any] = {
-        "id": [job.split.image_ids[number] for number in numbers],
-        "file": [file.file for file in files],
-        "folder": [file.folder for file in files],
-        "width": [file.width for file in files],
-        "height": [file.height for file in files],
+        **file_columns(job, numbers),
         **{name: pa.chunked_array([part[name] for part in encoded]) for name in encoded[0]},
         "boxes": pa.chunked_array(boxes),
-        **metadata_columns(job, numbers, files, schema),
+        **(metadata_columns(job, numbers, schema) if new else {}),
     }
     names = [name for name in schema.names if new or name in columns]
     nothing = [None] * len(numbers)
     return pa.table({name: columns.get(name, nothing) for name in names}, pa.schema([schema.field(n) for n in names]))
 
 
-def metadata_columns(
-    job: Job, numbers: Sequence[int], files: Sequence[PictureFile], schema: pa.Schema
-) -> dict[str, pa.Array]:
+def file_columns(job: Job, numbers: Sequence[int]) -> dict[str, list[Any]]:
+    """Ids and files of some pictures, by column.
+
+    Raises:
+        DataError: Where the name of a file leads out of the folder.
+    """
+    files = [picture_file(job.split, number, job.pictures) for number in numbers]
+    return {
+        "id": [job.split.image_ids[number] for number in numbers],
+        "file": [file.file for file in files],
+        "folder": [file.folder for file in files],
+        "width": [file.width for file in files],
+        "height": [file.height for file in files],
+    }
+
+
+def metadata_columns(job: Job, numbers: Sequence[int], schema: pa.Schema) -> dict[str, pa.Array]:
     """What the user knows of some pictures, by column."""
     if job.metadata is None:
         return {}
-    known = [
-        job.metadata.of(job.split.image_ids[number], file.file) for number, file in zip(numbers, files, strict=True)
-    ]
+    names = [(job.split.image_ids[number], picture_name(job.split, number)) for number in numbers]
+    known = [job.metadata.of(name, file) for name, file in names]
     return job.metadata.columns(known, {name: schema.field(name).type for name in job.metadata.types})
 
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tshsr.errors import DataError
+from tshsr.files import explained
 from tshsr.index.about import ABOUT, about_model, change_about, check_model, read_about, write_about
 from tshsr.index.approximate import maintain, sample_rows, sample_sentences
 from tshsr.index.building import Added, Job, add_captions, add_pictures
 from tshsr.index.database import ids_of, mend, one_writer, open_table, same, tidy, written
-from tshsr.index.facts import add_columns, update_facts
+from tshsr.index.facts import retell
 from tshsr.index.rows import CAPTIONS, PICTURES, schema_of
 from tshsr.retriever import Retriever
+
+GUESSED = 2_000
+"""Among so many ids the one that was meant is looked for; comparing with more takes seconds."""
 
 
 @dataclass(frozen=True)
@@ -32,21 +36,35 @@ def create_index(
     """Make an empty index, or check that the one there is of this network.
 
     Raises:
-        DataError: Where the features are not for the network, or the folder holds something else.
+        DataError: Where the features are not for the network, the folder holds something else, or another process is
+            writing to it.
         CheckpointError: Where it holds an index that another network made.
     """
     retriever.check_extractor(extractor)
-    if not (folder / ABOUT).exists():
-        there = sorted(path.name for path in folder.iterdir() if path.name[0] != ".") if folder.is_dir() else []
-        if there:
-            raise DataError(f"{folder} holds something that is no index ({there[0]}); name another folder.")
-        write_about(
-            folder, about_model(retriever, extractor, dict(settings), None if run is None else str(run), folder)
-        )
-    about = read_about(folder)
-    check_model(folder, about, retriever)
-    for name in (PICTURES, CAPTIONS):
-        open_table(folder, name, schema_of(name, about.dim))
+    check_place(folder)
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with one_writer(folder):  # who makes a table clears away what a killed creation left of it
+        if not (folder / ABOUT).exists():
+            place = None if run is None else str(run)
+            write_about(folder, about_model(retriever, extractor, dict(settings), place, folder))
+        about = read_about(folder)
+        check_model(folder, about, retriever)
+        for name in (PICTURES, CAPTIONS):
+            open_table(folder, name, schema_of(name, about.dim))
+
+
+def check_place(folder: Path) -> None:
+    """Refuse a folder of something else, before anything is written into it.
+
+    Raises:
+        DataError: Names what is there.
+    """
+    if (folder / ABOUT).exists() or not folder.is_dir():
+        return
+    there = sorted(path.name for path in folder.iterdir() if path.name[0] != ".")
+    if there:
+        raise DataError(f"{folder} holds something that is no index ({there[0]}); name another folder.")
 
 
 def add_split(job: Job, tables: Tables, *, captions: bool) -> Added:
@@ -57,15 +75,12 @@ def add_split(job: Job, tables: Tables, *, captions: bool) -> Added:
     """
     with one_writer(job.folder):
         mend_all(job.folder, tables)
-        if job.metadata is not None:
-            add_columns(job.folder, tables.pictures, job.split, job.metadata)
+        told = retell(job, tables.pictures)
         change_about(job.folder, unfinished=f"{job.split.data}, split {job.split.name}")
         added = add_pictures(job, tables.pictures)
-        if job.metadata is not None and added.kept:
-            update_facts(job.folder, tables.pictures, job.split, job.metadata)
         if captions:
             added = replace(added, captions=add_captions(job, tables.captions))
-        keep_up(job.folder, tables, job.retriever, changed=added.replaced)
+        keep_up(job.folder, tables, job.retriever, changed=max(added.replaced, told))
         change_about(job.folder, unfinished=None)
     return added
 
@@ -110,7 +125,7 @@ def keep_up(folder: Path, tables: Tables, retriever: Retriever, *, changed: int)
     maintain(folder, CAPTIONS, captions, lambda: sample_rows(pictures))
 
 
-def unknown_picture(folder: Path, name: str, names: Iterable[str]) -> DataError:
-    """What to say of an id that is not there: the one that was meant."""
-    near = difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.5)
+def unknown_picture(folder: Path, name: str, names: Collection[str]) -> DataError:
+    """What to say of an id that is not there: the one that was meant, where the ids are few enough to compare."""
+    near = difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.5) if len(names) <= GUESSED else []
     return DataError(f"{folder} has no picture {name!r}{f'; did you mean {near[0]!r}?' if near else '.'}")

@@ -13,7 +13,7 @@ from tshsr.errors import InputError
 from tshsr.explain import Explanation, explain_encoded
 from tshsr.index.about import About, check_model, place_of_run, read_about
 from tshsr.index.building import Added, Begin, Job
-from tshsr.index.changing import Tables, add_split, create_index, delete_pictures, unknown_picture
+from tshsr.index.changing import GUESSED, Tables, add_split, create_index, delete_pictures, unknown_picture
 from tshsr.index.database import ids_of, same
 from tshsr.index.metadata import Metadata
 from tshsr.index.pictures import check_folder
@@ -168,7 +168,7 @@ class Index:
 
         Args:
             split: What to add.
-            pictures: Folder of the picture files; that of the split without it.
+            pictures: Folder of the picture files, also of pictures that are there already; the split's without it.
             metadata: Facts for filters, of new pictures and of those that are there already.
             captions: Whether captions are indexed too.
             replace: Encode anew what is there already.
@@ -180,8 +180,9 @@ class Index:
         self.retriever.check_extractor(split.extractor)
         if pictures is not None:
             check_folder(split, pictures)
-            pictures = pictures.resolve()
-        job = Job(self.folder, self.retriever, split, pictures, metadata, replace, begin)
+        folder = pictures or split.pictures
+        place = None if folder is None else folder.resolve()  # searches are asked from other folders too
+        job = Job(self.folder, self.retriever, split, place, metadata, replace, begin, moved=pictures is not None)
         return add_split(job, self._tables, captions=captions)
 
     def replace(self, split: Split, **how: Any) -> Added:
@@ -210,10 +211,9 @@ class Index:
         """
         check_question(text, k)
         caption = self.retriever.encode_captions(text)
-        count = max(self.candidates, k)
-        return self._pictures.read(
-            lambda table: find_pictures(self.retriever, table, text, caption, k, count, where=where)
-        )
+        query, count = caption.pooled[0].float().cpu(), max(self.candidates, k)
+        rows = self._pictures.read(lambda table: table.candidates(query, count, where))
+        return find_pictures(self.retriever, rows, text, caption, k)
 
     def search_picture(self, picture: PictureRegions, k: int = 10) -> list[CaptionResult]:
         """Sentences for a picture, best first.
@@ -227,8 +227,9 @@ class Index:
         """
         check_question("picture", k)
         image = self.encode_picture(picture)
-        count = max(self.candidates, k)
-        return self._captions.read(lambda table: find_captions(self.retriever, table, image, k, count))
+        query, count = image.pooled[0].float().cpu(), max(self.candidates, k)
+        rows = self._captions.read(lambda table: table.candidates(query, count))
+        return find_captions(self.retriever, rows, image, k)
 
     def encode_picture(self, picture: PictureRegions) -> ItemEncoding:
         """A picture as the network sees it.
@@ -291,5 +292,5 @@ class Index:
         """
         found = table.table.search().where(same("id", [name])).limit(1).to_arrow()
         if not len(found):
-            raise unknown_picture(self.folder, name, ids_of(table.table))
+            raise unknown_picture(self.folder, name, ids_of(table.table) if table.count <= GUESSED else ())
         return found

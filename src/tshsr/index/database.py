@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from tshsr.errors import DataError
+from tshsr.files import explained
 
 try:
     import fcntl
@@ -67,12 +68,14 @@ def one_writer(folder: Path) -> Iterator[None]:
     """Keep others from writing to an index; a process that ends, however it ends, lets go.
 
     Raises:
-        DataError: Where another process is writing.
+        DataError: Where another process is writing, or nobody may.
     """
     if fcntl is None:
         yield
         return
-    with (folder / LOCK).open("wb") as file:
+    with contextlib.ExitStack() as stack:
+        with explained(folder):
+            file = stack.enter_context((folder / LOCK).open("wb"))
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -160,16 +163,28 @@ def ids_of(table: Any, column: str = "id") -> list[str]:
     return found
 
 
-def check_filter(table: Any, where: str, hidden: Sequence[str]) -> None:
+def empty_table(schema: pa.Schema) -> Any:
+    """A table in memory, without rows, to try filters on."""
+    return lancedb.connect("memory://").create_table("empty", schema=schema)
+
+
+def check_filter(table: Any, visible: Any, where: str) -> None:
     """Refuse a filter that the table can't use; only in brackets is all of it read.
+
+    Args:
+        table: What is to be filtered.
+        visible: An empty table with those of its columns that may be asked for. LanceDB itself then says which
+            columns a filter names, however they are spelled and wherever quotes and comments end.
+        where: The filter.
 
     Raises:
         DataError: Says why, and which columns there are.
     """
     try:
-        table.search().where(f"({where})").select(["id"]).limit(1).to_arrow()
+        for asked in (visible, table):  # some filters fail on a row only
+            asked.search().where(f"({where})").select(["id"]).limit(1).to_arrow()
     except FAILURES as error:
-        columns = ", ".join(name for name in table.schema.names if name not in hidden)
+        columns = ", ".join(visible.schema.names)
         why = (
             reason(error).partition(". Valid fields")[0].removeprefix("Invalid input, ").removeprefix("Schema error: ")
         )

@@ -16,7 +16,6 @@ from tshsr.errors import InputError, SettingsError
 from tshsr.index.approximate import ROW
 from tshsr.index.results import CaptionResult, Result
 from tshsr.index.rows import CAPTIONS, PICTURES, boxes_of, encoding_of, schema_of
-from tshsr.index.snapshot import Snapshot
 from tshsr.index.words import boxes_of_words
 from tshsr.models import ItemEncoding
 from tshsr.retriever import Retriever
@@ -41,21 +40,10 @@ def check_question(text: str, k: int) -> None:
         raise SettingsError(f"{k} results were asked for; expected at least 1.")
 
 
-def find_pictures(
-    retriever: Retriever,
-    table: Snapshot,
-    text: str,
-    caption: ItemEncoding,
-    k: int,
-    candidates: int,
-    *,
-    where: str | None,
-) -> list[Result]:
-    """The best pictures for an encoded caption, with the places that answer to its words."""
-    numbers = table.nearest(caption.pooled[0], candidates, where)
-    if not numbers:
+def find_pictures(retriever: Retriever, rows: pa.Table, text: str, caption: ItemEncoding, k: int) -> list[Result]:
+    """The best pictures of the candidates for an encoded caption, with the places that answer to its words."""
+    if not len(rows):
         return []
-    rows = table.take(numbers)
     images = encoding_of(retriever.matcher, rows, retriever.device)
     scores, best = ranked(retriever, images, caption, k)
     chosen = rows.take(pa.array(best.tolist()))
@@ -68,14 +56,10 @@ def find_pictures(
     ]
 
 
-def find_captions(
-    retriever: Retriever, table: Snapshot, image: ItemEncoding, k: int, candidates: int
-) -> list[CaptionResult]:
-    """The best captions for an encoded picture."""
-    numbers = table.nearest(image.pooled[0], candidates, None)
-    if not numbers:
+def find_captions(retriever: Retriever, rows: pa.Table, image: ItemEncoding, k: int) -> list[CaptionResult]:
+    """The best captions of the candidates for an encoded picture."""
+    if not len(rows):
         return []
-    rows = table.take(numbers)
     captions = encoding_of(retriever.matcher, rows, retriever.device)
     scores, best = ranked(retriever, image, captions, k)
     chosen = rows.select(["id", "caption", "image"]).take(pa.array(best.tolist())).to_pylist()

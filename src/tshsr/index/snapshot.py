@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tshsr.errors import DataError
 from tshsr.index.approximate import ROW, indices, search
-from tshsr.index.database import FAILURES, check_filter, open_table, reason
+from tshsr.index.database import FAILURES, check_filter, empty_table, open_table, reason
 from tshsr.index.rows import BOXES, ITEMS, POOLED, pooled_of
 
 Found = TypeVar("Found")
@@ -52,11 +52,25 @@ class Snapshot:
         rows = self.table.search().select(["id", "folder", "file"]).to_arrow().to_pylist()
         return {row["id"]: Path(row["folder"]) / row["file"] for row in rows if row["folder"] and row["file"]}
 
+    @cached_property
+    def visible(self) -> Any:
+        """An empty table with the columns that filters are for."""
+        return empty_table(pa.schema([field for field in self.table.schema if field.name.lower() not in HIDDEN]))
+
     def sample(self, column: str, count: int) -> list[str]:
         """Some values of a column, from evenly spread rows."""
         places = np.unique(np.linspace(0, self.count - 1, min(count, self.count)).astype(np.int64))
         rows: list[str] = self.table.take_offsets(places.tolist()).select([column]).to_arrow()[column].to_pylist()
         return rows
+
+    def candidates(self, query: Float[Tensor, " dim"], count: int, where: str | None = None) -> pa.Table:
+        """The rows with the highest v·t, best first.
+
+        Raises:
+            DataError: Where the filter cannot be used.
+        """
+        numbers = self.nearest(query, count, where)
+        return self.take(numbers) if numbers else self.table.schema.empty_table()
 
     def nearest(self, query: Float[Tensor, " dim"], count: int, where: str | None) -> Sequence[int]:
         """The numbers of the rows with the highest v·t, best first.
@@ -65,7 +79,8 @@ class Snapshot:
             DataError: Where the filter cannot be used.
         """
         if where is not None:
-            check_filter(self.table, where, HIDDEN)
+            check_filter(self.table, self.visible, where)
+            where = f"({where})"  # what was checked, and no more, is asked
         if not self.count:
             return []
         return self._approximate(query, count, where) if self.probes else self._exact(query, count, where)
@@ -78,7 +93,7 @@ class Snapshot:
 
     def _exact(self, query: Float[Tensor, " dim"], count: int, where: str | None) -> Sequence[int]:
         numbers, pooled = self.all_pooled
-        scores = pooled @ query.float().cpu()
+        scores = pooled @ query
         if where is not None:
             kept = self.table.search().where(where).select(["id"]).with_row_id(True).to_arrow()[ROW].to_numpy()
             allowed = torch.from_numpy(np.isin(numbers, kept))
@@ -89,7 +104,7 @@ class Snapshot:
         return found
 
     def _approximate(self, query: Float[Tensor, " dim"], count: int, where: str | None) -> Sequence[int]:
-        return search(self.table, query.float().cpu().numpy(), count, self.probes, where)
+        return search(self.table, query.numpy(), count, self.probes, where)
 
 
 class Reader:
