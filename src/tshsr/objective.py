@@ -26,9 +26,6 @@ ACTIVATION_BYTES = 2**31
 PART_BYTES = 2**28
 """... and have temporaries of about this size each."""
 
-MEAN_WEIGHT = 5.0
-"""Where pairs may be wrong: weight of the mean over all negatives of v·t, beside half of the hardest (docs/log.md)."""
-
 
 class Objective(nn.Module):
     """What is minimised; its forward is the whole of a training step, so that it can be wrapped for many devices.
@@ -70,8 +67,7 @@ class Objective(nn.Module):
             image_of_caption: For each caption the row of its image.
             hardest: Hardest negative, or the mean (warm-up).
             seed: Seed of the random candidates.
-            trust: Weights of the captions in every hinge, for data with wrong pairs; after the warm-up the hinge of
-                v·t is `tempered` then. None: alike.
+            trust: Weights of the captions in every hinge; None: alike.
 
         Returns:
             `loss`, each score's hinge by name, `spread`: the deviation of the fused scores (0 is collapse), and the
@@ -89,9 +85,8 @@ class Objective(nn.Module):
         scores = {name: score.float() for name, score in scores.items()}
         margin = self.config.margin
         losses = partial(hinge, image_of_caption=image_of_caption, margin=margin, hardest=hardest, weights=trust)
-        whole = losses if trust is None or not hardest else partial(tempered, losses)
         parts = {
-            name: whole(score) if name == "pooled" else mean([losses(score, scored=group) for group in groups])
+            name: losses(score) if name == "pooled" else mean([losses(score, scored=group) for group in groups])
             for name, score in scores.items()
             if self._weight(name) > 0
         }
@@ -165,15 +160,6 @@ def positives(image_of_caption: Int[Tensor, " captions"], images: int) -> Bool[T
     """Which caption belongs to which image."""
     rows = torch.arange(images, device=image_of_caption.device)
     return image_of_caption[None, :] == rows[:, None]
-
-
-def tempered(losses: Callable[..., Tensor], score: Float[Tensor, "images captions"]) -> Float[Tensor, ""]:
-    """Half the hinge of the hardest negative, and that of the mean over all.
-
-    The hardest negative of a caption that was moved away from its image is that image, where a batch holds both. The
-    mean over all negatives hardly notices it.
-    """
-    return losses(score) / 2 + MEAN_WEIGHT * losses(score, hardest=False)
 
 
 def mean(losses: list[Float[Tensor, ""]]) -> Float[Tensor, ""]:
