@@ -25,7 +25,8 @@ def race_table(values: dict[str, Any]) -> str:
         ]
         cells += [f"{row['binding']:.1%}" if "binding" in row else ""] if binding else []
         lines.append("| " + " | ".join([*cells, *cost_cells(row)]) + " |")
-    return "\n".join(lines) + f"\n\n{seeds_of(values)}."
+    minutes = "Minutes are those of the clock, the median over the seeds, beside other runs."
+    return "\n".join(lines) + f"\n\n{seeds_of(values)}. {minutes}"
 
 
 def ablation_table(values: dict[str, Any]) -> str:
@@ -105,7 +106,6 @@ def seeds_of(values: dict[str, Any]) -> str:
     means = f"Means over {seeds} seeds ± their deviation" if several else "One seed"
     return (
         f"{means}; in brackets 95 % intervals: paired bootstrap over images{' and seeds' * several}. "
-        "Minutes are the median of the clock, beside other runs. "
         f"{values['hardware']}; torch {values['versions']['torch']}; "
         f"trained at commit {', '.join(short(commit) for commit in values['trained_at'])}; `{values['command']}`"
     )
