@@ -38,16 +38,9 @@ class Cost:
         return Cost(self.macs_per_pair + other.macs_per_pair, rate)
 
 
-def cost_of(task: Task) -> Cost | None:
-    """The cost of a row, of an ensemble's members together; None where the weights are not here."""
-    parts = [measured(member) for member in task.members or (task,)]
-    whole = [part for part in parts if part is not None]
-    return sum(whole[1:], whole[0]) if whole and len(whole) == len(parts) else None
-
-
 @torch.inference_mode()
 def measured(task: Task) -> Cost | None:
-    """Scores the first test images with all their captions; None without weights."""
+    """The cost of a network: scores the first test images with all their captions; None without weights."""
     if not (task.folder / "best").exists():
         return None
     keep_freed_memory()
