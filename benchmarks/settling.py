@@ -84,9 +84,8 @@ def settle(task: Task, threads: int = 0) -> str:
 
 def train(task: Task, config: RunConfig) -> None:
     """Train one network, going on where it was, evaluate it and keep what it came to."""
-    splits = (open_split(task.place, split) for split in ("train", "dev", "test"))
-    train, dev, test = splits
-    result = fit(config, train=train, dev=dev, out=task.folder, resume=True, listen=tell(task.name))
+    split, dev, test = (open_split(task.place, name) for name in ("train", "dev", "test"))
+    result = fit(config, train=split, dev=dev, out=task.folder, resume=True, listen=tell(task.name))
     LOG.info("%s: trained in %.1f minutes, dev rSum %.1f", task.name, result.seconds / 60, result.best_rsum)
     retriever = Retriever.from_pretrained(task.folder)
     report, scores = evaluate([retriever], test)
