@@ -126,6 +126,7 @@ class Objective(nn.Module):
         order = captions.mask.sum(dim=1).argsort(stable=True)  # captions of like length share less padding
         pairs = int(known.sum()) if self.candidates else known.numel()
         cost = self.matcher.bytes_per_pair(images.mask.shape[-1], captions.mask.shape[-1])
+        cost += (images.bytes_per_row() + captions.bytes_per_row()) if self.candidates else 0
         score, count = in_parts(self._score_some if self.candidates else self.matcher.score_all, cost * pairs)
         blocks = [
             score(images, captions[some].trimmed(), *([known[:, some]] if self.candidates else []))
@@ -139,11 +140,7 @@ class Objective(nn.Module):
     ) -> Scores:
         """The scores of the known pairs of some captions, 0 elsewhere."""
         rows, columns = known.nonzero(as_tuple=True)
-        grid, met, matcher = self.matcher.grid(images, captions), None, self.matcher
-        if grid is not None:
-            met = grid.flatten(0, 1).index_select(0, rows * len(captions) + columns)
-            images, captions = matcher.narrow(images), matcher.narrow(captions)
-        scores = matcher.score_listed(images[rows], captions[columns], met)
+        scores = self.matcher.score_listed(images[rows], captions[columns])
         empty = images.pooled.new_zeros(known.shape)
         return {name: empty.index_put((rows, columns), score.to(empty.dtype)) for name, score in scores.items()}
 

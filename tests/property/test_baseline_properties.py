@@ -117,9 +117,6 @@ def test_pairs_one_by_one_score_as_all_at_once_and_as_a_list(method: str) -> Non
     expected = {name: value[rows, columns] for name, value in every.items()}
     assert_same(expected, matcher.score_pairs(images[rows], captions[columns]))
     assert_same(expected, matcher.score_listed(images[rows], captions[columns]))
-    left, right = (matcher.narrow(side) for side in (images, captions))
-    met = matcher.grid(images, captions)[rows, columns]
-    assert_same(expected, matcher.score_listed(left[rows], right[columns], met))
     one = matcher.score_pairs(images[2:], captions[:1])
     assert_same({name: value[2:, 0] for name, value in every.items()}, one)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -50,6 +50,11 @@ class ItemEncoding:
         """The mask, or None where nothing is padding."""
         return self.mask if self.padded else None
 
+    def bytes_per_row(self) -> int:
+        """What a copy of one row takes."""
+        parts = self.items, self.mask, self.pooled, self.gram, *self.views.values()
+        return sum(part.nbytes for part in parts) // max(1, len(self))
+
     def __getitem__(self, rows: slice | Int[Tensor, " rows"]) -> ItemEncoding:
         """Some of the rows."""
         if isinstance(rows, slice):
@@ -74,10 +79,6 @@ class ItemEncoding:
         return ItemEncoding(
             change(self.items), change(self.mask), change(self.pooled), change(self.gram), views, self.padded
         )
-
-    def without_items(self) -> ItemEncoding:
-        """The same without the wide vectors (width 0), for scoring that needs only their products and views."""
-        return replace(self, items=self.items[..., :0])
 
     def trimmed(self) -> ItemEncoding:
         """Without the trailing items that are padding in every row; waits for a GPU."""
@@ -173,24 +174,8 @@ class Matcher(nn.Module, ABC):
         Equal leading axes score pairs one by one; `images.unsqueeze(1)` against `captions.unsqueeze(0)` scores all.
         """
 
-    def grid(self, images: ItemEncoding, captions: ItemEncoding) -> Tensor | None:
-        """What scoring needs of both sides, images x captions x ..., computed at once; None where there is nothing."""
-        del images, captions
-        return None
-
-    def narrow(self, encoding: ItemEncoding) -> ItemEncoding:
-        """An encoding without what a pair does not need where its part of the grid is at hand."""
-        return encoding
-
-    def score_listed(self, images: ItemEncoding, captions: ItemEncoding, met: Tensor | None = None) -> Scores:
-        """Score pairs one by one.
-
-        Args:
-            images: For each pair its image, as `narrow` leaves it.
-            captions: For each pair its caption, as `narrow` leaves it.
-            met: For each pair its part of `grid`; None where there is no grid.
-        """
-        del met
+    def score_listed(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
+        """Score pairs one by one, without the padding that all their captions share."""
         return self.score_pairs(images, captions.trimmed())
 
     @abstractmethod

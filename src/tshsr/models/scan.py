@@ -58,8 +58,6 @@ class CrossAttention(ScoringStream):
         factor: Mu.
     """
 
-    compares_items = False
-
     def __init__(self, config: ScanConfig, inverse_temperature: float, factor: float) -> None:
         super().__init__()
         self.normalisation: Normalisation = config.normalisation

@@ -20,13 +20,7 @@ from tshsr.models.matcher import ItemEncoding, Matcher, Scores, StreamTrace
 
 
 class ScoringStream(nn.Module, ABC):
-    """One stream: queries look at the context, and all looks together give one score, or what it is the sum of.
-
-    Attributes:
-        compares_items: Whether a score needs the wide vectors themselves; products and views are enough otherwise.
-    """
-
-    compares_items: bool = True
+    """One stream: queries look at the context, and all looks together give one score, or what it is the sum of."""
 
     def view(self, items: Float[Tensor, "rows items dim"]) -> Float[Tensor, "rows items _"] | None:
         """What the stream wants of the items of one side alone, once; None where that is the items themselves."""
@@ -87,7 +81,9 @@ class StreamMatcher(Matcher):
 
     def score_pairs(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
         """Scores by name, as `combine` gives them."""
-        return self._score(similarities(images.items, captions.items), images, captions)
+        similarity = similarities(images.items, captions.items)
+        parts = {name: stream(*sides(name, similarity, images, captions)) for name, stream in self._streams()}
+        return self.combine(parts, cosine(images.pooled, captions.pooled))
 
     def score_all(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
         """Every image against every caption; the side that is looked at leads, so nothing is copied for a pair."""
@@ -102,24 +98,6 @@ class StreamMatcher(Matcher):
                 parts[name] = stream(order, images.unsqueeze(0), captions.unsqueeze(1)).transpose(0, 1)
         return self.combine(parts, images.pooled @ captions.pooled.T)
 
-    def grid(self, images: ItemEncoding, captions: ItemEncoding) -> Float[Tensor, "images captions regions words"]:
-        """q·c of all regions with all words, by pairs."""
-        return products(images, captions).transpose(1, 2).contiguous()
-
-    def narrow(self, encoding: ItemEncoding) -> ItemEncoding:
-        """Without the wide vectors, where no stream compares them."""
-        wide = any(stream.compares_items for _, stream in self._streams())
-        return encoding if wide else encoding.without_items()
-
-    def score_listed(
-        self, images: ItemEncoding, captions: ItemEncoding, met: Float[Tensor, "pairs regions words"] | None = None
-    ) -> Scores:
-        """Pairs one by one, with their part of the grid."""
-        if met is None:
-            return self.score_pairs(images, captions)
-        few = captions.trimmed()
-        return self._score(met[..., : few.mask.shape[-1]], images, few)
-
     def trace(self, images: ItemEncoding, captions: ItemEncoding) -> dict[str, StreamTrace]:
         """What each stream did with the pairs."""
         similarity = similarities(images.items, captions.items)
@@ -130,13 +108,6 @@ class StreamMatcher(Matcher):
         sizes = {"word_stream": (words, regions), "region_stream": (regions, words)}
         held = max(stream.numbers_per_pair(*sizes[name]) for name, stream in self._streams())
         return (held + regions * words) * self.region_encoder.projection.weight.element_size()
-
-    def _score(
-        self, similarity: Float[Tensor, "*pairs regions words"], images: ItemEncoding, captions: ItemEncoding
-    ) -> Scores:
-        """Scores of pairs whose products are at hand."""
-        parts = {name: stream(*sides(name, similarity, images, captions)) for name, stream in self._streams()}
-        return self.combine(parts, cosine(images.pooled, captions.pooled))
 
     def _streams(self) -> Iterator[tuple[str, ScoringStream]]:
         """The streams by name, as what they are."""

@@ -44,7 +44,6 @@ class Stream(ScoringStream):
         super().__init__()
         self.name = name
         self.config = config
-        self.compares_items = not config.comparison_dim
         self.inverse_temperature = inverse_temperature
         sizes = config.encoder.dim, config.comparison_dim, config.similarity_dim
         self.local_similarity = SimilarityVector(*sizes)

@@ -61,19 +61,10 @@ class Vse(Matcher):
         score = cosine(images.pooled, captions.pooled)
         return {"fused": score, "pooled": score}
 
-    def grid(self, images: ItemEncoding, captions: ItemEncoding) -> Float[Tensor, "images captions"]:
-        """v·t of all pairs, one matrix product."""
-        return images.pooled @ captions.pooled.T
-
-    def narrow(self, encoding: ItemEncoding) -> ItemEncoding:
-        """The pooled vectors alone are compared."""
-        return encoding.without_items()
-
-    def score_listed(
-        self, images: ItemEncoding, captions: ItemEncoding, met: Float[Tensor, " pairs"] | None = None
-    ) -> Scores:
-        """The pairs' part of the grid."""
-        return self.score_pairs(images, captions) if met is None else {"fused": met, "pooled": met}
+    def score_all(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
+        """All pairs: one matrix product."""
+        score = images.pooled @ captions.pooled.T
+        return {"fused": score, "pooled": score}
 
     def bytes_per_pair(self, regions: int, words: int) -> int:
         """A score is all that a pair needs; the sizes of both sides do not matter."""
