@@ -41,6 +41,9 @@ class LossConfig:
     """Weight of the hinge on each level's score (deep supervision): every level learns to match by itself."""
     pooled: float = 1.0
     """Weight of the hinge on v·t."""
+    swapped: float = 0.0
+    """Weight of the hinge that sets each caption above itself with two words swapped, so that words are bound together
+    (after the warm-up; 0: without)."""
     warmup_epochs: float = 2.0
     """Epochs on the mean over negatives before the hardest negative counts alone."""
     robust: Literal["none", "mixture"] = "none"

@@ -76,6 +76,9 @@ class TshsrConfig:
     """Sharpness (lambda) of the attention of words over regions."""
     region_inverse_temperature: float = 4.0
     """Sharpness (lambda) of the attention of regions over words."""
+    place_term: bool = False
+    """Let each word expect its region at some place, and similarity vectors tell how well that fits; needs
+    `encoder.boxes`."""
     global_node: bool = False
     """Add the similarity vector of the pooled picture and the pooled caption as a node of its own."""
     pooled_term: bool = True

@@ -17,6 +17,7 @@ from tshsr.errors import SettingsError
 from tshsr.losses import hinge
 from tshsr.mining import candidate_pairs
 from tshsr.models.matcher import ItemEncoding, Matcher, Scores
+from tshsr.swaps import Swapped
 
 LENGTH_GROUPS = 4
 """Captions are scored in so many groups of like caption length, so that little is padding."""
@@ -58,6 +59,7 @@ class Objective(nn.Module):
         hardest: bool,
         seed: int,
         trust: Float[Tensor, " captions"] | None = None,
+        swapped: Swapped | None = None,
     ) -> dict[str, Tensor]:
         """The losses of a batch.
 
@@ -68,10 +70,11 @@ class Objective(nn.Module):
             hardest: Hardest negative, or the mean (warm-up).
             seed: Seed of the random candidates.
             trust: Weights of the captions in every hinge; None: alike.
+            swapped: Captions with two words swapped, each a negative of its own image; None: none.
 
         Returns:
-            `loss`, each score's hinge by name, `spread`: the deviation of the fused scores (0 is collapse), and the
-            mean `trust` where it is given.
+            `loss`, each score's hinge by name, that of the `swapped` captions where they are given, `spread`: the
+            deviation of the fused scores (0 is collapse), and the mean `trust` where it is given.
 
         Raises:
             SettingsError: Where only scores that this method does not have weigh anything.
@@ -95,9 +98,34 @@ class Objective(nn.Module):
                 f"the weight of every score of this method ({', '.join(scores)}) is 0; set one, such as loss.fused."
             )
         total = torch.stack([self._weight(name) * part for name, part in parts.items()]).sum()
+        if swapped is not None:
+            parts["swapped"] = self._against_swapped(scores, encoded_images, image_of_caption, swapped, trust)
+            total = total + self.config.swapped * parts["swapped"]
         known = scores["fused"].detach()[positives(image_of_caption, len(images)) | torch.stack(groups).any(dim=0)]
         extras = {"spread": known.float().std(), **({} if trust is None else {"trust": trust.mean()})}
         return {"loss": total, **{name: part.detach() for name, part in parts.items()}, **extras}
+
+    def _against_swapped(
+        self,
+        scores: Scores,
+        images: ItemEncoding,
+        image_of_caption: Int[Tensor, " captions"],
+        swapped: Swapped,
+        trust: Float[Tensor, " captions"] | None,
+    ) -> Float[Tensor, ""]:
+        """[margin - s(i,c) + s(i,c')]+ of each caption c and its swapped c', by score as the other hinges.
+
+        The mean over all captions, of which those without a swap cost 0. v·t takes no part: it binds no words together.
+        """
+        owners, others = image_of_caption[swapped.rows], self.matcher.encode_captions(swapped.captions)
+        found = self.matcher.score_listed(images[owners], others)
+        costs = [
+            self._weight(name) * (self.config.margin - scores[name][owners, swapped.rows] + found[name].float())
+            for name in scores
+            if self._weight(name) > 0 and name != "pooled"
+        ]
+        cost = torch.stack(costs).clamp_min(0).sum(dim=0)
+        return (cost if trust is None else trust[swapped.rows] * cost).sum() / len(image_of_caption)
 
     def _negatives(
         self,

@@ -16,7 +16,7 @@ PIECE = 2**21
 
 
 class SimilarityVector(nn.Module):
-    """s(x, y) = l2( W (P (x - y))^2 + u (x·y) + b ),   P: k x D,  W: m x k,  u: m,  squared element by element.
+    """s(x, y) = l2( W (P (x - y))^2 + u (x·y) + z e + b ),   P: k x D,  W: m x k,  u, z: m,  squared by element.
 
     With P = I and u = 0 this is the similarity vector of SGRAF (Diao et al. 2021), which compares in all D dimensions
     of the joint space. Fewer of them, k, cost less and say less about how far apart x and y are as a whole; the cosine
@@ -27,9 +27,10 @@ class SimilarityVector(nn.Module):
         dim: Width of the joint space (D).
         comparison_dim: Width of the space in which x and y are compared (k); 0 compares as SGRAF does.
         width: Width of the similarity vector (m).
+        places: Whether it is also told how well the places of x and y agree (e).
     """
 
-    def __init__(self, dim: int, comparison_dim: int, width: int) -> None:
+    def __init__(self, dim: int, comparison_dim: int, width: int, *, places: bool = False) -> None:
         super().__init__()
         self.view: nn.Module = nn.Identity()
         self.cosine: nn.Parameter | None = None
@@ -39,6 +40,7 @@ class SimilarityVector(nn.Module):
             nn.init.orthogonal_(self.view.weight, gain=(dim / comparison_dim) ** 0.5)
             self.cosine = nn.Parameter(torch.randn(width) / 10)
         self.projection = nn.Linear(comparison_dim or dim, width)
+        self.agreement = nn.Parameter(torch.randn(width) / 10) if places else None
 
     def seen(self, items: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows comparison"]:
         """P x, of one side alone."""
@@ -52,7 +54,7 @@ class SimilarityVector(nn.Module):
         cosine: Float[Tensor, "*#pairs"] | None = None,
     ) -> Float[Tensor, "*pairs width"]:
         """A unit row for each pair, from P x, P y and, where k > 0, x·y."""
-        return self._vectors(x - y, cosine)
+        return self._vectors(x - y, cosine, None)
 
     def to_attended(
         self,
@@ -60,6 +62,7 @@ class SimilarityVector(nn.Module):
         weights: Float[Tensor, "*pairs queries context"],
         context: Float[Tensor, "*#pairs context comparison"],
         cosine: Float[Tensor, "*pairs queries"] | None = None,
+        agreement: Float[Tensor, "*pairs queries"] | None = None,
     ) -> Float[Tensor, "*pairs queries width"]:
         """s(q, sum_c w_qc c) for every query.
 
@@ -71,30 +74,33 @@ class SimilarityVector(nn.Module):
             weights: How much each query takes from each context item; the sums are unit vectors of the joint space.
             context: P c.
             cosine: q·sum_c w_qc c, where k > 0.
+            agreement: e, where places are compared.
         """
         if torch.compiler.is_compiling():  # a compiler makes pieces of its own
-            return self._vectors(differences(queries, weights, context), cosine)
+            return self._vectors(differences(queries, weights, context), cosine, agreement)
         size = PIECE // max(1, weights[0, ..., 0].numel() * queries.shape[-1] * queries.element_size())
         pieces = range(0, len(weights), max(1, size))
         if not reusable(weights) or len(pieces) < 2 or weights.device.type != "cpu":
-            return self._vectors(differences(queries, weights, context), cosine)
+            return self._vectors(differences(queries, weights, context), cosine, agreement)
         vectors = queries.new_empty(*weights.shape[:-1], self.projection.out_features)
         for start in pieces:
             piece = slice(start, start + pieces.step)
             near, far = (side if len(side) == 1 else side[piece] for side in (queries, context))
             part = differences(near, weights[piece], far)
-            self._vectors(part, None if cosine is None else cosine[piece], out=vectors[piece])
+            near_by, in_place = (None if each is None else each[piece] for each in (cosine, agreement))
+            self._vectors(part, near_by, in_place, out=vectors[piece])
         return vectors
 
     def _vectors(
         self,
         difference: Float[Tensor, "*pairs comparison"],
         cosine: Float[Tensor, "*#pairs"] | None,
+        agreement: Float[Tensor, "*#pairs"] | None,
         out: Float[Tensor, "*pairs width"] | None = None,
     ) -> Float[Tensor, "*pairs width"]:
-        """l2( W (P d)^2 + u cosine + b ), in given memory where that may be."""
+        """l2( W (P d)^2 + u cosine + z agreement + b ), in given memory where that may be."""
         if not reusable(difference):
-            return self._plainly(difference, cosine)
+            return self._plainly(difference, cosine, agreement)
         squares, weight = difference.square_(), self.projection.weight
         if out is None:
             out = squares.new_empty(*squares.shape[:-1], len(weight))
@@ -102,16 +108,23 @@ class SimilarityVector(nn.Module):
             torch.addcmul(self.projection.bias, cosine[..., None], self.cosine, out=out)
         else:
             out.copy_(self.projection.bias)
+        if self.agreement is not None and agreement is not None:
+            out.addcmul_(agreement[..., None], self.agreement)
         out.view(-1, len(weight)).addmm_(squares.view(-1, weight.shape[1]), weight.T)
         return unit_in_place(out)
 
     def _plainly(
-        self, difference: Float[Tensor, "*pairs comparison"], cosine: Float[Tensor, "*#pairs"] | None
+        self,
+        difference: Float[Tensor, "*pairs comparison"],
+        cosine: Float[Tensor, "*#pairs"] | None,
+        agreement: Float[Tensor, "*#pairs"] | None,
     ) -> Float[Tensor, "*pairs width"]:
         """The same, every step in memory of its own."""
         vectors = self.projection(difference.square())
         if self.cosine is not None and cosine is not None:
             vectors = vectors + cosine[..., None] * self.cosine
+        if self.agreement is not None and agreement is not None:
+            vectors = vectors + agreement[..., None] * self.agreement
         return unit(vectors)
 
 

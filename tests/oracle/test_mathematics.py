@@ -1,5 +1,7 @@
 """The package's mathematics against plain loops."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -8,6 +10,7 @@ from tests import oracles, tiny
 from tshsr.alignment import attend, attention_weights, similarities, to_unit_sums, unit
 from tshsr.config import ReasoningConfig
 from tshsr.encoders import AttentionPooling, box_geometry
+from tshsr.errors import SettingsError
 from tshsr.losses import hinge
 from tshsr.models import ItemEncoding
 from tshsr.models.tshsr import Stream
@@ -70,11 +73,15 @@ def test_a_sum_of_nothing_stays_nothing() -> None:
     torch.testing.assert_close(attend(weights, torch.zeros(3, 4)), torch.zeros(2, 4))
 
 
-def plain_similarity(similarity: SimilarityVector, x: list[float], y: list[float]) -> list[float]:
+def plain_similarity(
+    similarity: SimilarityVector, x: list[float], y: list[float], agreement: float = 0.0
+) -> list[float]:
     """A similarity vector by plain loops: P once on the difference, not on each side."""
     view = similarity.view.weight if isinstance(similarity.view, nn.Linear) else torch.eye(len(x))
     weight, bias = similarity.projection.weight, similarity.projection.bias
     cosine = torch.zeros(len(bias)) if similarity.cosine is None else similarity.cosine
+    if similarity.agreement is not None:
+        bias = bias + agreement * similarity.agreement
     return oracles.similarity_vector(view.tolist(), weight.tolist(), cosine.tolist(), bias.tolist(), x, y)
 
 
@@ -106,12 +113,17 @@ def test_every_switch_of_the_hierarchy_is_the_formula(levels: int, context: bool
 
 
 @torch.no_grad()
-def expected_stream(stream: Stream, queries: ItemEncoding, context: ItemEncoding) -> tuple[Tensor, Tensor, Tensor]:
-    """Attention, the level contributions and the logit's bias, by plain loops."""
+def expected_stream(
+    stream: Stream, queries: ItemEncoding, context: ItemEncoding, places: list[list[float]] | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Attention, the level contributions and the logit's bias, by plain loops; places: of queries with context."""
     q, c = queries.items[0].tolist(), context.items[0].tolist()
     weights = oracles.attention(q, c, stream.inverse_temperature)
     attended = [oracles.unit(oracles.mix(row, c)) for row in weights]
-    nodes = [plain_similarity(stream.local_similarity, x, y) for x, y in zip(q, attended, strict=True)]
+    met = places or [[0.0] * len(c)] * len(q)
+    agreements = [oracles.dot(row, fits) for row, fits in zip(weights, met, strict=True)]
+    looks = zip(q, attended, agreements, strict=True)
+    nodes = [plain_similarity(stream.local_similarity, *look) for look in looks]
     if stream.global_similarity is not None:
         nodes.insert(
             0, plain_similarity(stream.global_similarity, queries.pooled[0].tolist(), context.pooled[0].tolist())
@@ -148,6 +160,46 @@ def test_a_stream_is_the_formula_from_regions_and_words_to_the_score(whole: bool
     torch.testing.assert_close(scores["pooled"], (images.pooled * captions.pooled).sum(-1))
 
 
+@torch.no_grad()
+def test_the_place_term_is_how_well_regions_are_where_their_words_expect_them() -> None:
+    network = tiny.network(encoder=replace(tiny.ENCODER, boxes=True), place_term=True)
+    assert network.expectation is not None
+    batch = tiny.images(1, 5)
+    assert batch.boxes is not None
+    images, captions = network.encode_images(batch), network.encode_captions(tiny.captions((4,)))
+    centres = [[x1 + x2 - 1, y1 + y2 - 1, x2 - x1 - 0.5, y2 - y1 - 0.5] for x1, y1, x2, y2 in batch.boxes[0].tolist()]
+    weight, bias = network.expectation.weight.tolist(), network.expectation.bias.tolist()
+    wishes = [[40 * each for each in oracles.affine(weight, bias, word)] for word in captions.items[0].tolist()]
+    fits = [[oracles.dot(wish, centre) for centre in centres] for wish in wishes]
+    scores = network.score_pairs(images, captions)
+    sides = {
+        "word_stream": (captions, images, fits),
+        "region_stream": (images, captions, [list(column) for column in zip(*fits, strict=True)]),
+    }
+    for name, given in sides.items():
+        stream = network.streams[name]
+        assert isinstance(stream, Stream)
+        _, contributions, bias_of_stream = expected_stream(stream, *given)
+        pooled = oracles.dot(images.pooled[0].tolist(), captions.pooled[0].tolist()) * float(stream.pooled_weight or 0)
+        expected = torch.sigmoid(contributions.sum() + pooled + bias_of_stream)
+        torch.testing.assert_close(scores[name][0], expected, **SAME)
+
+
+def test_pieces_of_similarity_vectors_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = tiny.network(encoder=replace(tiny.ENCODER, boxes=True), place_term=True)
+    images, captions = network.encode_images(tiny.images(3)), network.encode_captions(tiny.captions())
+    expected = network.score_all(images, captions)["fused"].detach()
+    monkeypatch.setattr("tshsr.similarity.PIECE", 1)
+    with torch.inference_mode():
+        torch.testing.assert_close(network.score_all(images, captions)["fused"], expected, **SAME)
+
+
+def test_a_place_term_needs_boxes() -> None:
+    with pytest.raises(SettingsError, match=r"compares places, and model\.encoder\.boxes is off"):
+        tiny.network(place_term=True)
+
+
+@torch.no_grad()
 def test_pooling_is_the_formula() -> None:
     pooling = AttentionPooling(6).double()
     items = unit_rows(2, 4, 6)

@@ -25,6 +25,12 @@ VARIANTS = {
     "context only": {"reasoning": ReasoningConfig(seeds=(4, 2), local=False)},
     "local only": {"reasoning": ReasoningConfig(seeds=(4, 2), context=False, gate=False)},
     "boxes": {"encoder": replace(tiny.ENCODER, boxes=True)},
+    "places": {"encoder": replace(tiny.ENCODER, boxes=True), "place_term": True},
+    "places in the joint space": {
+        "encoder": replace(tiny.ENCODER, boxes=True),
+        "place_term": True,
+        "comparison_dim": 0,
+    },
     "transformer": {"encoder": replace(tiny.ENCODER, text="transformer")},
 }
 

@@ -19,6 +19,7 @@ MODELS: dict[str, ModelConfig] = {
     "tshsr": tiny.config(),
     "tshsr compared in the joint space": tiny.config(comparison_dim=0),
     "tshsr, one stream": tiny.config(streams="word"),
+    "tshsr with places": tiny.config(encoder=replace(tiny.ENCODER, boxes=True), place_term=True),
     "scan": ScanConfig(encoder=tiny.ENCODER),
     "sgraf": SgrafConfig(encoder=tiny.ENCODER, similarity_dim=6),
     "two-stream sgr": TwoStreamSgrConfig(encoder=tiny.ENCODER, similarity_dim=6),
@@ -28,9 +29,10 @@ HALF = 2**-11
 """The rounding of a number below 1 in 16 bits."""
 
 
-def kept(encoding: ItemEncoding, matcher: torch.nn.Module) -> ItemEncoding:
+def kept(encoding: ItemEncoding, matcher: torch.nn.Module, boxes: torch.Tensor | None = None) -> ItemEncoding:
     """An encoding through the columns of a table."""
-    return encoding_of(matcher, pa.table(encoding_columns(encoding)), torch.device("cpu"))  # type: ignore[arg-type]
+    columns = {**encoding_columns(encoding), "boxes": boxes_column(boxes, encoding.mask)}
+    return encoding_of(matcher, pa.table(columns), torch.device("cpu"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -38,10 +40,11 @@ def kept(encoding: ItemEncoding, matcher: torch.nn.Module) -> ItemEncoding:
 def test_every_network_gets_its_encodings_back(name: str) -> None:
     matcher = build_matcher(MODELS[name]).eval()
     images = tiny.images(4, 5, real=[5, 2, 4, 1])
-    images = replace(images, regions=images.regions.float(), boxes=None)
+    boxes = images.boxes.float() * images.mask[..., None] if "places" in name and images.boxes is not None else None
+    images = replace(images, regions=images.regions.float(), boxes=boxes)
     captions = tiny.captions((4, 1, 6))
     sides = matcher.encode_images(images), matcher.encode_captions(captions)
-    again = tuple(kept(side, matcher) for side in sides)
+    again = kept(sides[0], matcher, boxes), kept(sides[1], matcher)
     for side, back in zip(sides, again, strict=True):
         assert torch.equal(back.mask, side.mask)
         assert torch.equal(back.pooled, side.pooled), "the first stage is exact"

@@ -70,7 +70,22 @@ def encoding_of(matcher: Matcher, rows: pa.Table, device: torch.device) -> ItemE
     items = torch.zeros(*mask.shape, pooled.shape[1])
     items[mask] = torch.from_numpy(values.astype(np.float32)).view(-1, pooled.shape[1])
     precision = next(matcher.parameters()).dtype
-    return matcher.complete(items.to(device, precision), mask.to(device), pooled.to(device, precision))
+    boxes = padded_boxes(rows, mask)
+    return matcher.complete(
+        items.to(device, precision),
+        mask.to(device),
+        pooled.to(device, precision),
+        None if boxes is None else boxes.to(device, precision),
+    )
+
+
+def padded_boxes(rows: pa.Table, mask: Tensor) -> Tensor | None:
+    """The boxes of some pictures, rows x regions x 4, zero where the mask is; None where rows have none."""
+    if BOXES not in rows.column_names or rows[BOXES].null_count:
+        return None
+    boxes = torch.zeros(*mask.shape, 4)
+    boxes[mask] = torch.from_numpy(np.array(rows[BOXES].combine_chunks().flatten().to_numpy())).view(-1, 4)
+    return boxes
 
 
 def pooled_of(rows: pa.Table | pa.RecordBatch) -> Tensor:

@@ -163,8 +163,17 @@ class Matcher(nn.Module, ABC):
         items: Float[Tensor, "rows items dim"],
         mask: Bool[Tensor, "rows items"],
         pooled: Float[Tensor, "rows _"],
+        boxes: Float[Tensor, "rows items 4"] | None = None,
     ) -> ItemEncoding:
-        """An encoding from what cannot be made again: its items and pooled vectors; whoever keeps one keeps those."""
+        """An encoding from what cannot be made again, which is what an index keeps.
+
+        Args:
+            items: Unit rows in the joint space.
+            mask: True where an item is real.
+            pooled: Unit vectors of the wholes.
+            boxes: Of regions, where they have any; some methods compare places.
+        """
+        del boxes
         return ItemEncoding(items, mask, pooled, similarities(items, items), padded=not bool(mask.all()))
 
     @abstractmethod

@@ -72,7 +72,7 @@ class StreamMatcher(Matcher):
     def encode_images(self, batch: ImageBatch) -> ItemEncoding:
         """Regions in the joint space, v, and how each stream sees them."""
         regions = self.region_encoder(batch)
-        return self.complete(regions, batch.mask, self.region_pooling(regions, batch.mask))
+        return self.complete(regions, batch.mask, self.region_pooling(regions, batch.mask), batch.boxes)
 
     def encode_captions(self, batch: CaptionBatch) -> ItemEncoding:
         """Words in the joint space, t, and how each stream sees them."""
@@ -109,6 +109,14 @@ class StreamMatcher(Matcher):
         held = max(stream.numbers_per_pair(*sizes[name]) for name, stream in self._streams())
         return (held + regions * words) * self.region_encoder.projection.weight.element_size()
 
+    def views(
+        self, items: Float[Tensor, "rows items dim"], boxes: Float[Tensor, "rows items 4"] | None
+    ) -> dict[str, Tensor]:
+        """How each stream sees the items, by its name."""
+        del boxes
+        seen = {name: stream.view(items) for name, stream in self._streams()}
+        return {name: view for name, view in seen.items() if view is not None}
+
     def _streams(self) -> Iterator[tuple[str, ScoringStream]]:
         """The streams by name, as what they are."""
         for name, stream in self.streams.items():
@@ -120,10 +128,10 @@ class StreamMatcher(Matcher):
         items: Float[Tensor, "rows items dim"],
         mask: Bool[Tensor, "rows items"],
         pooled: Float[Tensor, "rows dim"],
+        boxes: Float[Tensor, "rows items 4"] | None = None,
     ) -> ItemEncoding:
-        """All that scoring needs of one side, from its items and pooled vectors alone."""
-        seen = {name: stream.view(items) for name, stream in self._streams()}
-        views = {name: view for name, view in seen.items() if view is not None}
+        """All that scoring needs of one side, from its items, pooled vectors and boxes alone."""
+        views = self.views(items, boxes)
         return ItemEncoding(items, mask, pooled, similarities(items, items), views, padded=not bool(mask.all()))
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tshsr.alignment import attention_weights, similarities, to_unit_sums
 from tshsr.config import TshsrConfig
 from tshsr.encoders import AttentionPooling
+from tshsr.errors import SettingsError
 from tshsr.models.matcher import ItemEncoding, Scores, StreamTrace
 from tshsr.models.streams import ScoringStream, StreamMatcher, cosine
 from tshsr.reasoning import HierarchicalReasoning, Reasoning
@@ -26,6 +27,10 @@ from tshsr.similarity import SimilarityVector
 
 POOLED_WEIGHT = 5.0
 """Where the learned weight gamma of v·t begins: a margin of 0.2 in v·t then moves the logit by 1."""
+PLACE = "place"
+"""Name of the view of places: where a region is, and where a word expects it."""
+EXPECTATION_SCALE = 40.0
+"""Makes expectations large enough to be learned in a few epochs (docs/log.md)."""
 
 
 class Stream(ScoringStream):
@@ -46,7 +51,7 @@ class Stream(ScoringStream):
         self.config = config
         self.inverse_temperature = inverse_temperature
         sizes = config.encoder.dim, config.comparison_dim, config.similarity_dim
-        self.local_similarity = SimilarityVector(*sizes)
+        self.local_similarity = SimilarityVector(*sizes, places=config.place_term)
         self.global_similarity = SimilarityVector(*sizes) if config.global_node else None
         self.reasoning = HierarchicalReasoning(config.similarity_dim, config.reasoning)
         self.bias = nn.Parameter(torch.zeros(()))
@@ -77,8 +82,11 @@ class Stream(ScoringStream):
         """The similarity vectors S and which of them are real (None: all)."""
         weights = to_unit_sums(attention, context.gram)
         cosine_to_attended = (weights * similarity).sum(dim=-1)
+        agreement = None
+        if self.config.place_term:  # of what is looked at, how much is where its word expects it
+            agreement = (attention * (queries.views[PLACE] @ context.views[PLACE].mT)).sum(dim=-1)
         local = self.local_similarity.to_attended(
-            queries.views[self.name], weights, context.views[self.name], cosine_to_attended
+            queries.views[self.name], weights, context.views[self.name], cosine_to_attended, agreement
         )
         if self.global_similarity is None:
             return local, queries.real
@@ -131,13 +139,20 @@ class Stream(ScoringStream):
 
 
 class Tshsr(StreamMatcher):
-    """Both streams and their fusion, trained end to end from one loss."""
+    """Both streams and their fusion, trained end to end from one loss.
+
+    With the place term a word w says where it expects the region r that it means, H w·g_r, with g_r the centre and
+    size of r: "left" is then a place of what it is said of. A look at several regions, or words, takes the mean by its
+    attention (the e of a similarity vector).
+    """
 
     region_pooling: AttentionPooling
     word_pooling: AttentionPooling
 
     def __init__(self, config: TshsrConfig) -> None:
         super().__init__(config.encoder)
+        if config.place_term and not config.encoder.boxes:
+            raise SettingsError("model.place-term compares places, and model.encoder.boxes is off; set it on.")
         self.config = config
         self.region_pooling = AttentionPooling(config.encoder.dim)
         self.word_pooling = AttentionPooling(config.encoder.dim)
@@ -147,7 +162,19 @@ class Tshsr(StreamMatcher):
         if config.streams != "word":
             self.streams["region_stream"] = Stream("region_stream", config, config.region_inverse_temperature)
         learned = config.fusion == "learned" and len(self.streams) > 1
+        self.expectation = nn.Linear(config.encoder.dim, 4) if config.place_term else None
         self.fusion = nn.Parameter(torch.zeros(len(self.streams))) if learned else None
+
+    def views(
+        self, items: Float[Tensor, "rows items dim"], boxes: Float[Tensor, "rows items 4"] | None
+    ) -> dict[str, Tensor]:
+        """How each stream sees the items; and where regions are, or words (which have no boxes) expect them."""
+        views = super().views(items, boxes)
+        if self.expectation is not None:
+            views[PLACE] = (
+                self.expectation(items) * EXPECTATION_SCALE if boxes is None else place(boxes.to(items.dtype))
+            )
+        return views
 
     def combine(self, parts: Mapping[str, Float[Tensor, "*pairs levels"]], pooled: Float[Tensor, "*pairs"]) -> Scores:
         """Scores in 0..1 by name: each stream, each level, `fused`; and `pooled` (v·t, -1..1)."""
@@ -185,3 +212,9 @@ class Tshsr(StreamMatcher):
         if self.fusion is None:
             return scores.mean(dim=-1)
         return scores @ torch.softmax(self.fusion, dim=0)
+
+
+def place(boxes: Float[Tensor, "rows regions 4"]) -> Float[Tensor, "rows regions 4"]:
+    """Centre (-1..1 both ways, 0 in the middle of the picture), width and height less a half, of boxes in 0..1."""
+    start, end = boxes[..., :2], boxes[..., 2:]
+    return torch.cat([start + end - 1, end - start - 0.5], dim=-1)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -109,6 +110,11 @@ class Reader:
         rows = _encode(split, tokenizer)
         self.starts = np.cumsum([0, *(len(row) for row in rows)])
         self.tokens = np.concatenate(rows)
+
+    def captions(self) -> Iterator[list[int]]:
+        """The token numbers of every caption."""
+        for start, stop in pairwise(self.starts.tolist()):
+            yield self.tokens[start:stop].tolist()
 
     def read(self, captions: np.ndarray) -> TrainingBatch:
         """The batch of these caption numbers."""

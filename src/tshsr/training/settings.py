@@ -20,6 +20,8 @@ from tshsr.models import build_matcher
 
 WIDTHS = ("dim", "word_dim", "transformer_layers", "transformer_heads")
 """Sizes of the encoders that must be positive."""
+LOSSES = ("fused", "streams", "levels", "pooled", "swapped")
+"""Weights of losses that must not be negative."""
 MODEL_AT_LEAST = {"similarity_dim": 1, "comparison_dim": 0, "steps": 1, "region_slots": 0}
 """Least values of settings that some methods have, ..."""
 MODEL_ABOVE = ("word_logsumexp_factor", "region_logsumexp_factor")
@@ -50,7 +52,7 @@ def check_training(config: RunConfig) -> None:
         ("optimiser.warmup_steps", optimiser.warmup_steps, 0),
         ("optimiser.weight_decay", optimiser.weight_decay, 0),
         ("loss.warmup_epochs", config.loss.warmup_epochs, 0),
-        *((f"loss.{name}", getattr(config.loss, name), 0) for name in ("fused", "streams", "levels", "pooled")),
+        *((f"loss.{name}", getattr(config.loss, name), 0) for name in LOSSES),
         *((f"model.encoder.{name}", getattr(config.model.encoder, name), 1) for name in WIDTHS),
         *((f"model.{name}", model[name], least) for name, least in MODEL_AT_LEAST.items() if name in model),
     )
@@ -98,6 +100,11 @@ def check_noise(config: RunConfig) -> None:
         raise SettingsError(
             f"loss.robust {config.loss.robust!r} begins after the warm-up, and loss.warmup_epochs is {warmup:g} of "
             f"{epochs} epochs; set a warm-up above 0 and shorter than the run."
+        )
+    if config.loss.swapped and not max(config.loss.fused, config.loss.streams, config.loss.levels):
+        raise SettingsError(
+            "loss.swapped teaches the reasoned scores, and loss.fused, loss.streams and loss.levels are 0; set one of "
+            "them, or loss.swapped to 0."
         )
     if config.loss.robust != "none" and not config.loss.pooled and config.model.kind != "vse":
         raise SettingsError(

@@ -19,6 +19,7 @@ from tshsr.models import Matcher, build_matcher
 from tshsr.objective import Objective
 from tshsr.reports import Report
 from tshsr.scoring import score_split
+from tshsr.swaps import Swapped, WordSwaps
 from tshsr.training.events import Evaluated, Listener, Saved, Scoring, StepDone, Warned
 from tshsr.training.journal import Journal
 from tshsr.training.order import Order, Reader, TrainingBatch, ahead, derived_seed
@@ -70,6 +71,7 @@ class Trainer:
         self.objective, self.stepper = accelerator.prepare(objective, self.optimiser)
         self.watch = CollapseWatch(self.config.loss, self.config.optimiser, state.flat_steps)
         self.believer = Believer(self.config, self.reader) if self.config.loss.robust != "none" else None
+        self.swaps = WordSwaps(self.reader.captions()) if self.config.loss.swapped else None
         self.journal: Journal | None = None
 
     @property
@@ -172,7 +174,13 @@ class Trainer:
             trust = None if self.believer is None else self.believer.trust(batch.numbers).to(self.accelerator.device)
             with self.accelerator.accumulate(self.objective):
                 losses = self.objective(
-                    here.images, here.captions, here.image_of_caption, hardest=hardest, seed=seed, trust=trust
+                    here.images,
+                    here.captions,
+                    here.image_of_caption,
+                    hardest=hardest,
+                    seed=seed,
+                    trust=trust,
+                    swapped=self._swapped(batch, seed) if hardest else None,
                 )
                 self.accelerator.backward(losses["loss"])
                 if self.accelerator.sync_gradients:
@@ -185,6 +193,11 @@ class Trainer:
         # fp16 meets infinite gradients now and then, skips the step and lowers its scale: no reason to stop.
         norm = norm.nan_to_num(0, 0, 0) if self.accelerator.scaler is not None else norm
         return {**dict(zip(names, means.tolist(), strict=True)), "gradient_norm": float(norm)}
+
+    def _swapped(self, batch: TrainingBatch, seed: int) -> Swapped | None:
+        """The batch's captions with two words swapped, where the settings ask for them."""
+        swapped = None if self.swaps is None else self.swaps.of_batch(batch.captions, seed=seed)
+        return None if swapped is None else swapped.to(self.accelerator.device)
 
     def _evaluate(self, epoch: int) -> None:
         """Figures on dev by the main process; the best weights are kept, and collapse ends the run."""

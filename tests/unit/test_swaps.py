@@ -1,0 +1,115 @@
+"""Captions with two words swapped: which swaps are made, and what they add to the loss."""
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests import tiny
+from tests.small_runs import COLOURS, StopError, log, run, small_config, small_split, stop_at, weights, with_loss
+from tshsr.batches import pad_sequences
+from tshsr.config import LossConfig
+from tshsr.errors import SettingsError
+from tshsr.objective import Objective
+from tshsr.swaps import EDGE, Swapped, WordSwaps, exchanged
+
+A, RED, BLUE, BALL, BOX, ABOVE = 1, 2, 3, 4, 5, 6
+CAPTION = [A, RED, BALL, ABOVE, A, BLUE, BOX]
+KNOWN = [CAPTION, [A, BLUE, BALL], [A, RED, BOX, ABOVE], [ABOVE, A, RED, BOX], [A, BLUE, BALL]]
+
+
+def test_words_swap_where_both_have_been_seen_beside_their_new_neighbours() -> None:
+    swaps = WordSwaps(KNOWN)
+    neighbours = {(left, right) for row in KNOWN for left, right in zip([EDGE, *row], [*row, EDGE], strict=True)}
+    expected = []
+    for i in range(7):
+        for j in range(i + 2, 7):  # the plain way: swap, and look at every pair of neighbours
+            row = [EDGE, *exchanged(CAPTION, i, j), EDGE]
+            if CAPTION[i] != CAPTION[j] and all(pair in neighbours for pair in pairwise(row)):
+                expected.append((i, j))
+    assert swaps.places(CAPTION) == expected
+    assert set(expected) == {(1, 5), (2, 6)}, "the colours and the things, and nothing else"
+
+
+def test_a_batch_has_one_swap_of_each_caption_that_has_any_and_the_seed_chooses_it() -> None:
+    swaps, batch = WordSwaps(KNOWN), pad_sequences([[A, RED, BALL], CAPTION, [A]])
+    swapped = swaps.of_batch(batch, seed=1)
+    assert swapped is not None
+    assert swapped.rows.tolist() == [1]
+    found = {
+        tuple(every.captions.tokens[0].tolist()) for seed in range(20) if (every := swaps.of_batch(batch, seed=seed))
+    }
+    assert found == {tuple(exchanged(CAPTION, 1, 5)), tuple(exchanged(CAPTION, 2, 6))}
+    again = swaps.of_batch(batch, seed=1)
+    assert again is not None
+    assert torch.equal(again.captions.tokens, swapped.captions.tokens)
+    assert batch.tokens[1].tolist() == CAPTION, "the true caption stays as it is"
+
+
+def test_captions_without_a_swap_give_none() -> None:
+    assert WordSwaps([[A, RED]]).of_batch(pad_sequences([[A, RED], [A]]), seed=0) is None
+
+
+@pytest.mark.parametrize("candidates", [0, 2])
+@pytest.mark.parametrize("trusted", [False, True])
+@torch.no_grad()
+def test_the_loss_sets_each_caption_above_itself_with_words_swapped(candidates: int, trusted: bool) -> None:
+    network = tiny.network()
+    images, captions, owners = tiny.images(3), tiny.captions((4, 3, 6, 2)), torch.tensor([0, 1, 2, 2])
+    false = pad_sequences([list(reversed(captions.tokens[row, :3].tolist())) for row in (1, 2)])
+    trust = torch.tensor([1.0, 0.5, 0.25, 1.0]) if trusted else None
+    config = LossConfig(streams=0.5, levels=0.25, pooled=3.0, swapped=2.0)
+    objective = Objective(network, config, candidates)
+    given = (images, captions, owners)
+    plain = objective(*given, hardest=True, seed=3, trust=trust)
+    added = objective(*given, hardest=True, seed=3, trust=trust, swapped=Swapped(torch.tensor([1, 2]), false))
+    encoded = network.encode_images(images)
+    true, wrong = (
+        network.score_pairs(encoded[torch.tensor([1, 2])], network.encode_captions(each))
+        for each in (pad_sequences([captions.tokens[1, :3].tolist(), captions.tokens[2, :6].tolist()]), false)
+    )
+    expected = 0.0
+    for name, score in true.items():
+        weight = {"fused": 1.0, "pooled": 0.0}.get(name, 0.5 if name.endswith("_stream") else 0.25)
+        for row in range(2):
+            cost = max(0.0, 0.2 - float(score[row]) + float(wrong[name][row]))
+            expected += weight * cost * (1.0 if trust is None else float(trust[row + 1])) / 4
+    assert float(added["swapped"]) == pytest.approx(expected, rel=1e-4)
+    assert float(added["loss"] - plain["loss"]) == pytest.approx(2 * expected, rel=1e-3)
+    assert "swapped" not in plain
+
+
+def test_the_loss_reaches_both_captions() -> None:
+    network = tiny.network()
+    captions = tiny.captions((4, 3))
+    swapped = Swapped(torch.tensor([0]), pad_sequences([[9, 8, 7]]))
+    config = LossConfig(fused=1e-9, streams=0.0, levels=0.0, pooled=0.0, swapped=1e9, margin=3.0)
+    objective = Objective(network, config)
+    objective(tiny.images(2), captions, torch.tensor([0, 1]), hardest=True, seed=0, swapped=swapped)["loss"].backward()
+    gradient = network.word_encoder.embedding.weight.grad
+    assert gradient is not None
+    assert gradient[[9, 8, 7]].abs().sum(dim=1).gt(0).all()
+
+
+def test_a_run_learns_from_swaps_after_the_warm_up_and_resumes_bit_for_bit(tmp_path: Path) -> None:
+    train, dev = small_split(tmp_path / "data", "train"), small_split(tmp_path / "data", "dev", images=6)
+    things = [("dog", "ball"), ("ball", "dog")]
+    texts = [f"a {COLOURS[i % 5]} {things[i % 2][0]} by a {COLOURS[i % 4]} {things[i % 2][1]}" for i in range(20)]
+    data = replace(train, captions=tuple(texts)), dev
+    config = with_loss(small_config(save_every_steps=2), swapped=2.0, warmup_epochs=1.0)
+    run(config, data, tmp_path / "whole")
+    with pytest.raises(StopError):
+        run(config, data, tmp_path / "killed", listen=stop_at(4))
+    run(config, data, tmp_path / "killed", resume=True)
+    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
+    steps = [line for line in log(tmp_path / "whole") if line["kind"] == "steps"]
+    assert [line.get("swapped", 0) > 0 for line in steps] == [line["epoch"] == 2 for line in steps]
+
+
+def test_swaps_without_a_score_that_learns_from_them_are_refused(tmp_path: Path) -> None:
+    data = small_split(tmp_path / "data", "train"), small_split(tmp_path / "data", "dev", images=6)
+    config = with_loss(small_config(), swapped=1.0, fused=0.0, streams=0.0, levels=0.0, pooled=1.0)
+    with pytest.raises(SettingsError, match=r"loss\.swapped teaches the reasoned scores, and loss\.fused, .* are 0"):
+        run(config, data, tmp_path / "run")
