@@ -164,10 +164,9 @@ def row(entry: Entry, data: str, kept: Kept, cost: Cost | None) -> dict[str, Any
     sums = [report["scores"][FUSED]["rsum"] for report in reports]
     recalls = [recalls_of(report["scores"][FUSED]) for report in reports]
     probes = {
-        "binding": mean_of(report["binding"][FUSED] for report in reports if report.get("binding")),
-        "pointing": {
-            stream: mean_of(report["pointing"][stream] for report in reports if report.get("pointing"))
-            for stream in (reports[0].get("pointing") or {})
+        **{
+            block: {name: mean_of(report[block][name] for report in reports) for name in (reports[0].get(block) or {})}
+            for block in ("pointing", "binding_by_kind")
         },
         "rsum_by_score": {
             name: mean_of(report["scores"][name]["rsum"] for report in reports) for name in reports[0]["scores"]

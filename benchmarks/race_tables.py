@@ -10,11 +10,11 @@ RECALLS = "image → text R@1 | R@5 | R@10 | text → image R@1 | R@5 | R@10"
 def race_table(values: dict[str, Any]) -> str:
     """A row a method: recalls, rSum over the seeds, TSHSR's lead, and what it costs."""
     leads = {each["b"]: each for each in values["differences"]}
-    binding = any("binding" in row for row in values["rows"])
+    kinds = list(dict.fromkeys(kind for row in values["rows"] for kind in row.get("binding_by_kind", {})))
     lines = [
-        f"| method | {RECALLS} | rSum | TSHSR leads by |{' binding |' if binding else ''} parameters "
+        f"| method | {RECALLS} | rSum | TSHSR leads by | {''.join(f'{kind}s bound | ' for kind in kinds)}parameters "
         "| multiply-adds a pair | pairs/s | trained in |",
-        "|---" * (13 + binding) + "|",
+        "|---" * (13 + len(kinds)) + "|",
     ]
     for row in values["rows"]:
         cells = [
@@ -23,7 +23,8 @@ def race_table(values: dict[str, Any]) -> str:
             with_spread(row),
             lead(leads.get(row["model"])),
         ]
-        cells += [f"{row['binding']:.1%}" if "binding" in row else ""] if binding else []
+        bound = row.get("binding_by_kind", {})
+        cells += [f"{100 * bound[kind]:.1f} %" if kind in bound else "" for kind in kinds]
         lines.append("| " + " | ".join([*cells, *cost_cells(row)]) + " |")
     minutes = "Minutes are those of the clock, the median over the seeds, beside other runs."
     return "\n".join(lines) + f"\n\n{seeds_of(values)}. {minutes}"

@@ -169,11 +169,11 @@ def made(values: dict[str, Any]) -> str:
 def demo_table(report: dict[str, Any]) -> str:
     """The recalls of a report with the accuracy on binding foils, and where words point."""
     figures = [f"{share:.0%} ({name.replace('_', ' ')})" for name, share in report["pointing"].items()]
-    binding = report["binding"]
+    binding, kinds = report["binding"], report["binding_by_kind"]
     return (
         f"{recall_table(report)}\n\n"
-        f"Captions with swapped attributes or relations told apart: {binding['fused']:.0%} fused, "
-        f"{binding['pooled']:.0%} by `v·t` alone (guessing: 50%). "
+        f"Captions with swapped attributes or sides of a relation told apart: {kinds['attribute']:.0%} and "
+        f"{kinds['relation']:.0%} by the fused score, {binding['pooled']:.0%} by `v·t` alone (guessing: 50%). "
         f"Words whose region is the right one: {' and '.join(figures)}. "
         f"{report['images']:,} test scenes, {report['captions']:,} captions, scored in {report['seconds']:.0f} s on "
         f"{report['hardware']}; commit {short(report['commit'])}."

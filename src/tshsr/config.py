@@ -42,8 +42,8 @@ class LossConfig:
     pooled: float = 1.0
     """Weight of the hinge on v·t."""
     swapped: float = 0.0
-    """Weight of the hinge that sets each caption above itself with two words swapped, so that words are bound together
-    (after the warm-up; 0: without)."""
+    """Weight of the hinge that sets each caption above itself with two words swapped, so that words are bound together;
+    0: without."""
     warmup_epochs: float = 2.0
     """Epochs on the mean over negatives before the hardest negative counts alone."""
     robust: Literal["none", "mixture"] = "none"

@@ -38,8 +38,13 @@ def add_probes(report: Report, retriever: Retriever, split: Split, truth: Truth)
             f"{len(split.captions)}. Generate the data again."
         )
     pointing = pointing_accuracy(retriever, split, truth)
-    binding = binding_accuracy(retriever, split, truth) if truth.foils else None
-    return replace(report, pointing=pointing or None, binding=binding)
+    if not truth.foils:
+        return replace(report, pointing=pointing or None)
+    wins = foils_beaten(retriever, split, truth)
+    binding = {name: float(won.mean()) for name, won in wins.items()}
+    kinds = np.array([foil.kind for foil in truth.foils])
+    by_kind = {str(kind): float(wins["fused"][kinds == kind].mean()) for kind in np.unique(kinds)}
+    return replace(report, pointing=pointing or None, binding=binding, binding_by_kind=by_kind)
 
 
 def pointing_accuracy(
@@ -94,14 +99,14 @@ def pointing_chance(split: Split, truth: Truth, *, limit: int | None = None) -> 
     return sum(shares) / len(shares)
 
 
-def binding_accuracy(retriever: Retriever, split: Split, truth: Truth) -> dict[str, float]:
-    """How often the true caption scores strictly higher than its foil for the same image, per score.
+def foils_beaten(retriever: Retriever, split: Split, truth: Truth) -> dict[str, Bool[np.ndarray, " foils"]]:
+    """Binding: whether the true caption scores strictly higher than each foil for the same image, per score.
 
     A foil has the words of the true caption (or nearly so), bound together wrongly: only a model that knows which
-    attribute belongs to which thing tells them apart.
+    attribute belongs to which thing, and which thing is on which side, tells them apart.
 
     Returns:
-        Share of foils that lose, by score name. A score that is not finite loses.
+        For each foil whether it loses, by score name. A score that is not finite loses.
 
     Raises:
         DataError: Where the truth has no foils.
@@ -109,7 +114,7 @@ def binding_accuracy(retriever: Retriever, split: Split, truth: Truth) -> dict[s
     foils = truth.foils
     if not foils:
         raise DataError("the truth has no foils; binding needs at least one. Was the split written without them?")
-    wins: dict[str, int] = {}
+    wins: dict[str, list[np.ndarray]] = {}
     for rows in _chunks(np.arange(len(foils))):
         chunk = [foils[int(row)] for row in rows]
         numbers = np.array([foil.image for foil in chunk])
@@ -118,8 +123,8 @@ def binding_accuracy(retriever: Retriever, split: Split, truth: Truth) -> dict[s
         true_scores = _scores(retriever, images, texts[: len(chunk)])
         foil_scores = _scores(retriever, images, texts[len(chunk) :])
         for name, score in true_scores.items():
-            wins[name] = wins.get(name, 0) + int((score > foil_scores[name]).sum())
-    return {name: count / len(foils) for name, count in wins.items()}
+            wins.setdefault(name, []).append((score > foil_scores[name]).cpu().numpy())
+    return {name: np.concatenate(parts) for name, parts in wins.items()}
 
 
 def _captions_with_truth(truth: Truth, limit: int | None) -> np.ndarray:

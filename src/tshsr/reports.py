@@ -79,6 +79,7 @@ class Report:
         seconds: Time of encoding and scoring.
         pointing: By stream, the fraction of words whose heaviest region is the right one (the demo).
         binding: By score, the accuracy on pairs that differ only in which word goes with which (the demo).
+        binding_by_kind: Of the fused score, by kind of these pairs: attribute, relation.
         folds: By score, the metrics of each fold (`coco-1k`).
         precision: For each model, what scoring in a lower precision did to a sample.
         rerank: The two-stage search that gave the scores; without it all pairs were scored.
@@ -103,6 +104,7 @@ class Report:
     seconds: float
     pointing: Mapping[str, float] | None = None
     binding: Mapping[str, float] | None = None
+    binding_by_kind: Mapping[str, float] | None = None
     folds: Mapping[str, tuple[ScoreMetrics, ...]] | None = None
     precision: tuple[Guard, ...] | None = None
     rerank: Rerank | None = None

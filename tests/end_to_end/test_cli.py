@@ -96,6 +96,7 @@ def test_evaluate_prints_every_score_and_both_probes(scenes: Path, run: Path) ->
     assert set(first_words) >= NAMES
     assert "pointing (words whose heaviest region is right): word_stream" in said.out
     assert "binding (true captions above their foils): fused" in said.out
+    assert "binding by what is swapped (fused): attribute" in said.out
 
 
 def test_evaluate_tells_its_progress_on_stderr_and_quietly_nothing(scenes: Path, run: Path) -> None:
@@ -128,7 +129,7 @@ def test_the_help_says_what_quiet_leaves(command: str, left: str) -> None:
 def test_evaluate_writes_the_report_that_the_contract_promises(scenes: Path, run: Path, tmp_path: Path) -> None:
     said = tshsr("evaluate", run, "--data", scenes, "--split", "dev", "--json", "-", "--device", "cpu")
     values = said.json()
-    assert set(values) == REPORT | {"seconds", "pointing", "binding"}
+    assert set(values) == REPORT | {"seconds", "pointing", "binding", "binding_by_kind"}
     assert set(values["scores"]) == set(values["binding"]) == NAMES
     assert set(values["pointing"]) == {"word_stream", "region_stream"}
     for metrics in values["scores"].values():

@@ -62,7 +62,7 @@ def test_what_was_lost_is_the_difference_of_two_reports(start: tuple) -> None:
     ]
     np.testing.assert_allclose(short["rerank"]["lost"]["test"], np.subtract(*recalls), atol=1e-9)
     assert short["rerank"]["all_pairs_seconds"] > 0
-    assert set(short) == REPORT | {"seconds", "pointing", "binding", "rerank"}
+    assert set(short) == REPORT | {"seconds", "pointing", "binding", "binding_by_kind", "rerank"}
 
 
 def test_auto_chooses_on_dev_and_repeats_with_the_numbers_that_it_tells(start: tuple) -> None:

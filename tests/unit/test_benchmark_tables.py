@@ -69,11 +69,14 @@ def test_the_race_has_a_row_a_method_with_the_lead_over_it_and_its_costs() -> No
 
 
 def test_a_race_with_binding_negatives_has_a_column_for_them() -> None:
-    rows = [row("sgr", binding=0.6), row("tshsr", binding=0.7, macs_per_pair=None, pairs_per_s=None)]
+    rows = [
+        row("sgr", binding_by_kind={"attribute": 0.6, "relation": 0.5}),
+        row("tshsr", binding_by_kind={"attribute": 0.7, "relation": 0.9}, macs_per_pair=None, pairs_per_s=None),
+    ]
     lines = tables.table_of({**RACE, "rows": rows}).splitlines()
-    assert "| binding |" in lines[0]
-    assert "| 60.0% | 1.50 M | 123 k |" in lines[2]
-    assert "| 70.0% | 1.50 M |  |  |" in lines[3]
+    assert "| TSHSR leads by | attributes bound | relations bound | parameters |" in lines[0]
+    assert "| 60.0 % | 50.0 % | 1.50 M | 123 k |" in lines[2]
+    assert "| 70.0 % | 90.0 % | 1.50 M |  |  |" in lines[3]
     assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|")
 
 

@@ -13,7 +13,8 @@ from tshsr import probes
 from tshsr.data.truth import Foil, Truth
 from tshsr.errors import DataError
 from tshsr.explain import explain_pair
-from tshsr.probes import binding_accuracy, pointing_accuracy, pointing_chance
+from tshsr.probes import add_probes, foils_beaten, pointing_accuracy, pointing_chance
+from tshsr.reports import Report
 
 CAPTIONS = ["a red square", "a blue circle", "a red circle", "blue thing"]
 IMAGES = [0, 0, 1, 1]
@@ -124,14 +125,33 @@ def test_binding_counts_foils_that_score_strictly_lower(tmp_path: Path) -> None:
         Foil(1, 2, "a blue circle", "colour"),  # 2 > 1: wins
     )
     pairs = scripted(CAPTIONS, {}, {"red": 2.0, "blue": 1.0})
-    assert binding_accuracy(pairs, split, truth_of([{}] * 4, foils)) == {"fused": 0.5, "pooled": 0.0}
+    won = foils_beaten(pairs, split, truth_of([{}] * 4, foils))
+    assert {name: each.tolist() for name, each in won.items()} == {
+        "fused": [True, False, False, True],
+        "pooled": [False] * 4,
+    }
+
+
+def test_a_report_tells_binding_by_score_and_by_kind(tmp_path: Path) -> None:
+    split = write_split(tmp_path, CAPTIONS, IMAGES)
+    foils = (
+        Foil(0, 0, "a blue square", "attribute"),  # wins
+        Foil(0, 1, "a red circle", "attribute"),  # lost
+        Foil(1, 2, "a blue circle", "relation"),  # wins
+    )
+    truth = truth_of([{0: (0,)}, {}, {}, {}], foils)
+    bare = Report("scenes", "test", "flickr", 2, 4, ("x",), {}, "one machine", "abc", 1.0)
+    report = add_probes(bare, scripted(CAPTIONS, {}, {"red": 2.0, "blue": 1.0}), split, truth)
+    assert report.binding == {"fused": 2 / 3, "pooled": 0.0}
+    assert report.binding_by_kind == {"attribute": 0.5, "relation": 1.0}
+    assert '"binding_by_kind": {\n    "attribute": 0.5,' in report.to_json()
 
 
 def test_a_score_that_is_not_finite_loses(tmp_path: Path) -> None:
     split = write_split(tmp_path, CAPTIONS, IMAGES)
     pairs = scripted(CAPTIONS, {}, {"red": math.nan})
     foils = (Foil(0, 0, "a blue square", "colour"),)
-    assert binding_accuracy(pairs, split, truth_of([{}] * 4, foils))["fused"] == 0.0
+    assert foils_beaten(pairs, split, truth_of([{}] * 4, foils))["fused"].tolist() == [False]
 
 
 def test_binding_equals_scoring_pair_by_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,12 +169,12 @@ def test_binding_equals_scoring_pair_by_pair(tmp_path: Path, monkeypatch: pytest
             for name in true:
                 wins[name] = wins.get(name, 0) + int(true[name] > false[name])
     monkeypatch.setattr(probes, "CHUNK", 3)
-    found = binding_accuracy(pairs, split, truth_of([{}] * 4, foils))
-    assert found == {name: count / 4 for name, count in wins.items()}
+    found = foils_beaten(pairs, split, truth_of([{}] * 4, foils))
+    assert {name: int(won.sum()) for name, won in found.items()} == wins
     assert set(found) >= {"fused", "word_stream", "region_stream", "pooled", "level_0"}
 
 
 def test_a_split_without_foils_is_refused(tmp_path: Path) -> None:
     split = write_split(tmp_path, CAPTIONS, IMAGES)
     with pytest.raises(DataError, match="the truth has no foils; binding needs at least one"):
-        binding_accuracy(scripted(CAPTIONS, {}), split, truth_of([{}] * 4))
+        foils_beaten(scripted(CAPTIONS, {}), split, truth_of([{}] * 4))

@@ -93,7 +93,7 @@ def test_the_loss_reaches_both_captions() -> None:
     assert gradient[[9, 8, 7]].abs().sum(dim=1).gt(0).all()
 
 
-def test_a_run_learns_from_swaps_after_the_warm_up_and_resumes_bit_for_bit(tmp_path: Path) -> None:
+def test_a_run_learns_from_swaps_and_resumes_bit_for_bit(tmp_path: Path) -> None:
     train, dev = small_split(tmp_path / "data", "train"), small_split(tmp_path / "data", "dev", images=6)
     things = [("dog", "ball"), ("ball", "dog")]
     texts = [f"a {COLOURS[i % 5]} {things[i % 2][0]} by a {COLOURS[i % 4]} {things[i % 2][1]}" for i in range(20)]
@@ -105,7 +105,8 @@ def test_a_run_learns_from_swaps_after_the_warm_up_and_resumes_bit_for_bit(tmp_p
     run(config, data, tmp_path / "killed", resume=True)
     assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
     steps = [line for line in log(tmp_path / "whole") if line["kind"] == "steps"]
-    assert [line.get("swapped", 0) > 0 for line in steps] == [line["epoch"] == 2 for line in steps]
+    assert len(steps) >= 2
+    assert all(line["swapped"] > 0 for line in steps), "in the warm-up too"
 
 
 def test_swaps_without_a_score_that_learns_from_them_are_refused(tmp_path: Path) -> None:

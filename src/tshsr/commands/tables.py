@@ -38,6 +38,9 @@ def show_report(screen: Screen, report: Report) -> None:
         if shares:
             figures = ", ".join(f"{score} {100 * shares[score]:.1f} %" for score in sorted(shares, key=reading_order))
             screen.say(f"{name} ({meaning}): {figures}")
+    if report.binding_by_kind:
+        kinds = ", ".join(f"{kind} {100 * share:.1f} %" for kind, share in report.binding_by_kind.items())
+        screen.say(f"binding by what is swapped (fused): {kinds}")
     for model, guard in zip(itertools.cycle(report.models), report.precision or (), strict=False):
         screen.say(precision_line(model, guard))
     for line in rerank_lines(report.rerank) if report.rerank is not None else ():

@@ -121,9 +121,11 @@ def _results(page: ReportPage) -> str:
     )
     probes = _shares(
         "Pointing: the heaviest region of a word is one it is about", report.pointing, page.pointing_chance
-    ) + _shares(
+    )
+    probes += _shares(
         "Binding: the true caption scores above a foil that ties its words together wrongly", report.binding, 0.5
     )
+    probes += _shares("Binding by what is swapped, of the fused score", report.binding_by_kind, 0.5)
     return f'{recall_table(report.scores)}<p class="note">{guess}</p><div class="columns">{probes}</div>'
 
 

@@ -180,7 +180,7 @@ class Trainer:
                     hardest=hardest,
                     seed=seed,
                     trust=trust,
-                    swapped=self._swapped(batch, seed) if hardest else None,
+                    swapped=self._swapped(batch, seed),
                 )
                 self.accelerator.backward(losses["loss"])
                 if self.accelerator.sync_gradients:
