@@ -20,6 +20,7 @@ class Entry:
         recipe: The recipe that is trained, without the name of the data; empty for an ensemble.
         changes: Settings that differ from the recipe's, by dotted name.
         members: Rows whose scores are averaged, seed by seed; empty for a single model.
+        only: The data on which the changes are any; empty: all.
     """
 
     name: str
@@ -27,6 +28,11 @@ class Entry:
     recipe: str = ""
     changes: Mapping[str, Any] = field(default_factory=dict)
     members: tuple[str, ...] = ()
+    only: str = ""
+
+    def fits(self, data: str) -> bool:
+        """Whether the row says anything on this data."""
+        return self.only in ("", data)
 
     def config(self, data: str, seed: int) -> RunConfig:
         """The run of a single model."""
@@ -68,6 +74,19 @@ ABLATION = (
     Entry("no-stream-loss", "no loss on the streams", "tshsr", {"loss.streams": 0.0}),
     Entry("no-level-loss", "no loss on the levels", "tshsr", {"loss.levels": 0.0}),
     Entry("no-pooled-loss", "no loss on `v·t`", "tshsr", {"loss.pooled": 0.0}),
+    Entry("no-places", "no place term", "tshsr", {"model.place_term": False}, only="scenes"),
+    Entry("no-swaps", "no swapped captions", "tshsr", {"loss.swapped": 0.0}, only="scenes"),
+    Entry("boxes", "box geometry", "tshsr", {"model.encoder.boxes": True}, only="flickr8k"),
+    Entry(
+        "places",
+        "box geometry and the place term",
+        "tshsr",
+        {"model.encoder.boxes": True, "model.place_term": True},
+        only="flickr8k",
+    ),
+    Entry(
+        "swaps", "swapped captions, at half the weight of the others", "tshsr", {"loss.swapped": 0.5}, only="flickr8k"
+    ),
 )
 """The ablation: each row changes one thing in TSHSR."""
 

@@ -96,7 +96,8 @@ def tasks_of(wanted: Quality) -> list[Task]:
     Raises:
         SettingsError: For an unknown row.
     """
-    rows = [OURS, *(entry.name for entry in ABLATION)] if wanted.ablation else [entry.name for entry in MODELS]
+    changes = [entry.name for entry in ABLATION if entry.fits(data_name(wanted.data))]
+    rows = [OURS, *changes] if wanted.ablation else [entry.name for entry in MODELS]
     chosen = wanted.entries or rows
     for name in chosen:
         if name not in ENTRIES:
@@ -116,7 +117,8 @@ def task_of(wanted: Quality, name: str, seed: int) -> Task:
 def results(wanted: Quality) -> dict[str, Any]:
     """Rows, differences and ablation from everything that is kept of a data set."""
     data = data_name(wanted.data)
-    everything = {name: [task_of(wanted, name, seed) for seed in range(MOST_SEEDS)] for name in ENTRIES}
+    names = [entry.name for entry in ENTRIES.values() if entry.fits(data)]
+    everything = {name: [task_of(wanted, name, seed) for seed in range(MOST_SEEDS)] for name in names}
     found = {name: kept for name, tasks in everything.items() if (kept := kept_of(tasks))}
     known = {} if wanted.costs else known_costs(data)
     costs = {name: settled_cost(known.get(name), measured(kept[0][0])) for name, kept in found.items()}

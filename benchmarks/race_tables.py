@@ -12,7 +12,7 @@ def race_table(values: dict[str, Any]) -> str:
     leads = {each["b"]: each for each in values["differences"]}
     kinds = list(dict.fromkeys(kind for row in values["rows"] for kind in row.get("binding_by_kind", {})))
     lines = [
-        f"| method | {RECALLS} | rSum | TSHSR leads by | {''.join(f'{kind}s bound | ' for kind in kinds)}parameters "
+        f"| method | {RECALLS} | rSum | TSHSR leads by | {binding_heads(kinds)}parameters "
         "| multiply-adds a pair | pairs/s | trained in |",
         "|---" * (13 + len(kinds)) + "|",
     ]
@@ -22,12 +22,22 @@ def race_table(values: dict[str, Any]) -> str:
             *(f"{figure:.1f}" for figure in row["r"]),
             with_spread(row),
             lead(leads.get(row["model"])),
+            *bound(row, kinds),
         ]
-        bound = row.get("binding_by_kind", {})
-        cells += [f"{100 * bound[kind]:.1f} %" if kind in bound else "" for kind in kinds]
         lines.append("| " + " | ".join([*cells, *cost_cells(row)]) + " |")
     minutes = "Minutes are those of the clock, the median over the seeds, beside other runs."
     return "\n".join(lines) + f"\n\n{seeds_of(values)}. {minutes}"
+
+
+def binding_heads(kinds: list[str]) -> str:
+    """Heads of the columns of binding, by kind of foil; empty where there are none."""
+    return "".join(f"{kind}s bound | " for kind in kinds)
+
+
+def bound(row: dict[str, Any], kinds: list[str]) -> list[str]:
+    """The binding of a row, by kind of foil."""
+    known = row.get("binding_by_kind", {})
+    return [f"{100 * known[kind]:.1f} %" if kind in known else "" for kind in kinds]
 
 
 def ablation_table(values: dict[str, Any]) -> str:
@@ -35,13 +45,15 @@ def ablation_table(values: dict[str, Any]) -> str:
     if not values["ablation"]:
         return "No row of it has been run yet."
     ours = next(row for row in values["rows"] if row["model"] == values["ablation"][0]["b"])
+    kinds = list(ours.get("binding_by_kind", {}))
+    costs = "multiply-adds a pair | parameters | trained in | seeds"
     lines = [
-        "| change | rSum | against TSHSR | multiply-adds a pair | parameters | trained in | seeds |",
-        "|---" * 7 + "|",
-        "| " + " | ".join([ours["title"], with_spread(ours), "", *short_costs(ours)]) + " |",
+        f"| change | rSum | against TSHSR | {binding_heads(kinds)}{costs} |",
+        "|---" * (7 + len(kinds)) + "|",
+        "| " + " | ".join([ours["title"], with_spread(ours), "", *bound(ours, kinds), *short_costs(ours)]) + " |",
     ]
     for row in values["ablation"]:
-        cells = [row["title"], with_spread(row), lead(row), *short_costs(row)]
+        cells = [row["title"], with_spread(row), lead(row), *bound(row, kinds), *short_costs(row)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
