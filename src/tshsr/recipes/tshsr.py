@@ -50,8 +50,9 @@ def tshsr_scenes() -> RunConfig:
             region_inverse_temperature=9.0,
             place_term=True,
         ),
-        # Captions of scenes say what belongs to what, and other pictures seldom ask (docs/log.md).
-        loss=LossConfig(swapped=3.0, warmup_epochs=1),
+        # Captions of scenes say what belongs to what, and other pictures seldom ask; v·t must not drown in it
+        # (docs/log.md).
+        loss=LossConfig(pooled=3.0, swapped=3.0, warmup_epochs=1),
         optimiser=OptimiserConfig(learning_rate=2e-3, schedule="cosine", warmup_steps=50),
         training=TrainingConfig(epochs=4, batch=128, candidates=4, evaluate_every=2, dev_images=200, minimum_count=1),
     )
