@@ -70,8 +70,11 @@ def test_train_writes_a_run_with_the_settings_that_were_given(run: Path) -> None
     assert {path.name for path in run.iterdir()} >= {"best", "last", "config.json", "tokenizer.json", "log.jsonl"}
 
 
+EACH_EPOCH = ("--training.epochs", "2", "--training.evaluate-every", "1")
+
+
 def test_train_tells_each_epoch_and_what_to_do_next(scenes: Path, tmp_path: Path) -> None:
-    said = tshsr("train", "tshsr-scenes", "--data", scenes, "--out", tmp_path / "run", *TINY, "--training.epochs", "2")
+    said = tshsr("train", "tshsr-scenes", "--data", scenes, "--out", tmp_path / "run", *TINY, *EACH_EPOCH)
     lines = said.err.splitlines()
     assert lines[0] == "scenes: 16 images, 80 captions to train on"
     assert [line.split(":")[0] for line in lines[1:]] == [
@@ -277,7 +280,7 @@ def test_the_word_scenes_stands_for_the_cached_scenes(
 def test_images_of_one_region_train_and_evaluate(tmp_path: Path) -> None:
     for seed, split in enumerate(("train", "dev", "test")):
         write_precomp(tmp_path / "scan", split, random_regions(4, regions=1, seed=seed))
-    flat = ("--model.encoder.no-boxes", "--training.batch", "4")
+    flat = ("--model.encoder.no-boxes", "--model.no-place-term", "--training.batch", "4")
     said = tshsr("train", "tshsr-scenes", "--data", tmp_path / "scan", "--out", tmp_path / "run", *TINY, *flat)
     assert said.code == 0, said.err
     said = tshsr("evaluate", tmp_path / "run", "--data", tmp_path / "scan", "--device", "cpu")

@@ -30,9 +30,8 @@ def scan(tmp_path: Path) -> Path:
 
 def train(data: Path, *more: str) -> str:
     """The sentence of a training that is refused."""
-    return refused(
-        "train", "tshsr-scenes", "--data", data, "--out", data.parent / "run", *TINY, "--model.encoder.no-boxes", *more
-    )
+    flat = ("--model.encoder.no-boxes", "--model.no-place-term")
+    return refused("train", "tshsr-scenes", "--data", data, "--out", data.parent / "run", *TINY, *flat, *more)
 
 
 def test_an_unknown_command_is_refused_with_the_nearest() -> None:

@@ -152,7 +152,9 @@ class Tshsr(StreamMatcher):
     def __init__(self, config: TshsrConfig) -> None:
         super().__init__(config.encoder)
         if config.place_term and not config.encoder.boxes:
-            raise SettingsError("model.place-term compares places, and model.encoder.boxes is off; set it on.")
+            raise SettingsError(
+                "model.place-term compares places, and model.encoder.boxes is off; switch it on, or the term off."
+            )
         self.config = config
         self.region_pooling = AttentionPooling(config.encoder.dim)
         self.word_pooling = AttentionPooling(config.encoder.dim)

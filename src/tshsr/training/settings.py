@@ -159,8 +159,10 @@ def complete(config: RunConfig, tokenizer: Tokenizer, train: Split, dev: Split) 
         )
     for split in (train, dev):
         if encoder.boxes and split.regions.boxes is None:
+            places = " and model.place-term" if getattr(config.model, "place_term", False) else ""
             raise DataError(
-                f"{split.data}, split {split.name} has no boxes, which model.encoder.boxes asks for; set it to False."
+                f"{split.data}, split {split.name} has no boxes, which model.encoder.boxes asks for; "
+                f"switch model.encoder.boxes{places} off."
             )
     model = replace(
         config.model, encoder=replace(encoder, feature_dim=found["feature_dim"], vocabulary=found["vocabulary"])
