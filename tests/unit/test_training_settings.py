@@ -74,6 +74,10 @@ def test_settings_that_contradict_the_data_are_refused(tmp_path: Path) -> None:
         complete(encoder(vocabulary=3), tokenizer, train, dev)
     with pytest.raises(DataError, match=r"small, split train has no boxes, which model\.encoder\.boxes asks for"):
         complete(encoder(boxes=True), tokenizer, train, dev)
+    placed = encoder(boxes=True)
+    placed = replace(placed, model=replace(placed.model, place_term=True))
+    with pytest.raises(DataError, match=r"switch model\.encoder\.boxes and model\.place-term off"):
+        complete(placed, tokenizer, train, dev)
     with pytest.raises(DataError, match="the settings are for features of butd; small has features of small"):
         complete(replace(config, extractor="butd"), tokenizer, train, dev)
 
