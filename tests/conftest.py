@@ -20,6 +20,7 @@ install_import_hook(
         "tshsr.probes",
         "tshsr.reasoning",
         "tshsr.similarity",
+        "tshsr.swaps",
     ],
     "beartype.beartype",
 )

@@ -73,7 +73,7 @@ class Objective(nn.Module):
             swapped: Captions with two words swapped, each a negative of its own image; None: none.
 
         Returns:
-            `loss`, each score's hinge by name, that of the `swapped` captions where they are given, `spread`: the
+            `loss`, each score's hinge by name, that of the `swapped` captions where they weigh anything, `spread`: the
             deviation of the fused scores (0 is collapse), and the mean `trust` where it is given.
 
         Raises:
@@ -98,7 +98,7 @@ class Objective(nn.Module):
                 f"the weight of every score of this method ({', '.join(scores)}) is 0; set one, such as loss.fused."
             )
         total = torch.stack([self._weight(name) * part for name, part in parts.items()]).sum()
-        if swapped is not None:
+        if self.config.swapped:  # told even where no caption of a batch has a swap: every step tells the same
             parts["swapped"] = self._against_swapped(scores, encoded_images, image_of_caption, swapped, trust)
             total = total + self.config.swapped * parts["swapped"]
         known = scores["fused"].detach()[positives(image_of_caption, len(images)) | torch.stack(groups).any(dim=0)]
@@ -110,13 +110,15 @@ class Objective(nn.Module):
         scores: Scores,
         images: ItemEncoding,
         image_of_caption: Int[Tensor, " captions"],
-        swapped: Swapped,
+        swapped: Swapped | None,
         trust: Float[Tensor, " captions"] | None,
     ) -> Float[Tensor, ""]:
         """[margin - s(i,c) + s(i,c')]+ of each caption c and its swapped c', by score as the other hinges.
 
         The mean over all captions, of which those without a swap cost 0. v·t takes no part: it binds no words together.
         """
+        if swapped is None:
+            return images.pooled.new_zeros(())
         owners, others = image_of_caption[swapped.rows], self.matcher.encode_captions(swapped.captions)
         found = self.matcher.score_listed(images[owners], others)
         costs = [

@@ -18,7 +18,7 @@ LAYERS = (
     ("alignment", "normalisation"),
     ("similarity", "reasoning", "encoders", "pooling"),
     ("models",),
-    ("losses", "metrics", "mining"),
+    ("losses", "metrics", "mining", "swaps"),
     ("matrices", "precision", "counting", "candidates", "ranks", "rankings"),
     ("scoring", "objective", "resampling", "denser"),
     ("judgements", "significance", "audit", "deletion"),

@@ -78,7 +78,8 @@ def test_the_loss_sets_each_caption_above_itself_with_words_swapped(candidates: 
             expected += weight * cost * (1.0 if trust is None else float(trust[row + 1])) / 4
     assert float(added["swapped"]) == pytest.approx(expected, rel=1e-4)
     assert float(added["loss"] - plain["loss"]) == pytest.approx(2 * expected, rel=1e-3)
-    assert "swapped" not in plain
+    assert plain["swapped"] == 0
+    assert "swapped" not in Objective(network, LossConfig(), candidates)(*given, hardest=True, seed=3)
 
 
 def test_the_loss_reaches_both_captions() -> None:
@@ -107,6 +108,14 @@ def test_a_run_learns_from_swaps_and_resumes_bit_for_bit(tmp_path: Path) -> None
     steps = [line for line in log(tmp_path / "whole") if line["kind"] == "steps"]
     assert len(steps) >= 2
     assert all(line["swapped"] > 0 for line in steps), "in the warm-up too"
+
+
+def test_batches_without_a_swap_are_no_matter(tmp_path: Path) -> None:
+    train, dev = small_split(tmp_path / "data", "train"), small_split(tmp_path / "data", "dev", images=6)
+    texts = ["a red dog by a blue ball", "a blue ball by a red dog", *(f"{thing}" for thing in COLOURS * 4)][:20]
+    config = with_loss(small_config(batch=2, accumulate=2, epochs=1), swapped=1.0)
+    run(config, (replace(train, captions=tuple(texts)), dev), tmp_path / "run")
+    assert all("swapped" in line for line in log(tmp_path / "run") if line["kind"] == "steps")
 
 
 def test_swaps_without_a_score_that_learns_from_them_are_refused(tmp_path: Path) -> None:
