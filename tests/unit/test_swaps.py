@@ -10,8 +10,9 @@ import torch
 from tests import tiny
 from tests.small_runs import COLOURS, StopError, log, run, small_config, small_split, stop_at, weights, with_loss
 from tshsr.batches import pad_sequences
-from tshsr.config import LossConfig
+from tshsr.config import LossConfig, VseConfig
 from tshsr.errors import SettingsError
+from tshsr.models import build_matcher
 from tshsr.objective import Objective
 from tshsr.swaps import EDGE, Swapped, WordSwaps, exchanged
 
@@ -108,6 +109,13 @@ def test_a_run_learns_from_swaps_and_resumes_bit_for_bit(tmp_path: Path) -> None
     steps = [line for line in log(tmp_path / "whole") if line["kind"] == "steps"]
     assert len(steps) >= 2
     assert all(line["swapped"] > 0 for line in steps), "in the warm-up too"
+
+
+def test_a_method_with_no_score_that_learns_from_swaps_is_refused() -> None:
+    network = build_matcher(VseConfig(encoder=tiny.ENCODER)).double()
+    objective = Objective(network, LossConfig(fused=0.0, streams=1.0, levels=0.0, pooled=1.0, swapped=1.0))
+    with pytest.raises(SettingsError, match=r"beside v·t \(fused, pooled\); set one, such as loss\.fused"):
+        objective(tiny.images(2), tiny.captions((4, 3)), torch.tensor([0, 1]), hardest=True, seed=0)
 
 
 def test_batches_without_a_swap_are_no_matter(tmp_path: Path) -> None:
