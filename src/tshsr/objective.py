@@ -123,8 +123,8 @@ class Objective(nn.Module):
         names = [name for name in scores if self._weight(name) > 0 and name != "pooled"]
         if not names:
             raise SettingsError(
-                f"loss.swapped needs a weight on a score of this method beside v·t ({', '.join(scores)}); set one, such "
-                "as loss.fused."
+                f"loss.swapped needs a weight on a score of this method beside v·t ({', '.join(scores)}); set one, "
+                "such as loss.fused."
             )
         if swapped is None:
             return images.pooled.new_zeros(())
