@@ -102,6 +102,8 @@ def tasks_of(wanted: Quality) -> list[Task]:
     for name in chosen:
         if name not in ENTRIES:
             raise SettingsError(f"there is no row {name!r}; the rows are {', '.join(ENTRIES)}.")
+        if not ENTRIES[name].fits(data_name(wanted.data)):
+            raise SettingsError(f"{name} is a row of {ENTRIES[name].only} and changes nothing elsewhere; leave it out.")
     names = dict.fromkeys(part for name in chosen for part in (*ENTRIES[name].members, name))
     return [task_of(wanted, name, seed) for seed in wanted.seeds for name in names]
 
@@ -126,7 +128,9 @@ def results(wanted: Quality) -> dict[str, Any]:
     rows = {name: row(ENTRIES[name], data, kept, costs[name]) for name, kept in found.items()}
     ours = found.get(OURS)
     against = {
-        name: difference(data, (OURS, ours), (name, kept)) for name, kept in found.items() if ours and name != OURS
+        name: difference(data, (OURS, alike), (name, kept))
+        for name, kept in found.items()
+        if name != OURS and (alike := of_seeds(ours or (), kept))
     }
     return {
         "command": f"python -m benchmarks.quality --data {'scenes' if data == 'scenes' else 'DIR'}",
@@ -200,6 +204,12 @@ def mean_of(values: Iterable[float]) -> float | None:
     """The mean, where there is any value."""
     known = list(values)
     return statistics.mean(known) if known else None
+
+
+def of_seeds(ours: Kept, other: Kept) -> Kept:
+    """Our runs with the seeds that the other row has: a lucky seed is lucky for most rows."""
+    seeds = {task.seed for task, _ in other}
+    return [each for each in ours if each[0].seed in seeds]
 
 
 def difference(data: str, ours: tuple[str, Kept], other: tuple[str, Kept]) -> dict[str, Any]:

@@ -135,7 +135,9 @@ class Objective(nn.Module):
             for name in names
         ]
         cost = torch.stack(costs).clamp_min(0).sum(dim=0)
-        return (cost if trust is None else trust[swapped.rows] * cost).sum() / len(image_of_caption)
+        if trust is None:
+            return cost.sum() / len(image_of_caption)
+        return (trust[swapped.rows] * cost).sum() / trust.sum().clamp_min(1)
 
     def _negatives(
         self,

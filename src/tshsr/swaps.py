@@ -42,8 +42,8 @@ class Swapped:
 class WordSwaps:
     """Swaps words of captions, so that the new caption still reads like one.
 
-    A swapped caption may happen to be true ("a dog and a cat"): what such negatives cost is small where word order
-    means something, and all there is where it does not.
+    A swapped caption may happen to be true ("a dog and a cat", or two words for one thing): what such negatives cost
+    is small where word order means something, and all there is where it does not.
 
     Args:
         captions: The token numbers of each training caption.

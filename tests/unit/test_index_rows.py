@@ -11,6 +11,7 @@ import torch
 
 from tests import tiny
 from tshsr.config import ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
+from tshsr.errors import DataError
 from tshsr.index.rows import boxes_column, boxes_of, encoding_columns, encoding_of
 from tshsr.model_config import ModelConfig
 from tshsr.models import ItemEncoding, build_matcher
@@ -29,9 +30,13 @@ HALF = 2**-11
 """The rounding of a number below 1 in 16 bits."""
 
 
-def kept(encoding: ItemEncoding, matcher: torch.nn.Module, boxes: torch.Tensor | None = None) -> ItemEncoding:
+def kept(
+    encoding: ItemEncoding, matcher: torch.nn.Module, boxes: torch.Tensor | None = None, *, pictures: bool = True
+) -> ItemEncoding:
     """An encoding through the columns of a table."""
-    columns = {**encoding_columns(encoding), "boxes": boxes_column(boxes, encoding.mask)}
+    columns = encoding_columns(encoding)
+    if pictures:
+        columns["boxes"] = boxes_column(boxes, encoding.mask)
     return encoding_of(matcher, pa.table(columns), torch.device("cpu"))  # type: ignore[arg-type]
 
 
@@ -44,7 +49,7 @@ def test_every_network_gets_its_encodings_back(name: str) -> None:
     images = replace(images, regions=images.regions.float(), boxes=boxes)
     captions = tiny.captions((4, 1, 6))
     sides = matcher.encode_images(images), matcher.encode_captions(captions)
-    again = kept(sides[0], matcher, boxes), kept(sides[1], matcher)
+    again = kept(sides[0], matcher, boxes), kept(sides[1], matcher, pictures=False)
     for side, back in zip(sides, again, strict=True):
         assert torch.equal(back.mask, side.mask)
         assert torch.equal(back.pooled, side.pooled), "the first stage is exact"
@@ -80,3 +85,13 @@ def test_boxes_are_those_of_real_regions() -> None:
         assert row is not None
         assert np.allclose(row, boxes[mask].numpy())
     assert boxes_of(pa.table({"boxes": boxes_column(None, images.mask)})) == [None] * 3
+
+
+@torch.inference_mode()
+def test_a_network_that_compares_places_refuses_rows_without_boxes() -> None:
+    matcher = build_matcher(MODELS["tshsr with places"]).eval()
+    images = tiny.images(2, 3)
+    assert images.boxes is not None
+    encoding = matcher.encode_images(replace(images, regions=images.regions.float(), boxes=images.boxes.float()))
+    with pytest.raises(DataError, match="a picture of this index has no boxes, and its network compares places"):
+        kept(encoding, matcher, None)

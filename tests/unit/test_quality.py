@@ -236,6 +236,8 @@ def test_a_known_rate_is_dropped_when_the_network_takes_other_multiply_adds() ->
 def test_an_unknown_row_is_refused(task: Task) -> None:
     with pytest.raises(SettingsError, match="there is no row 'sgrr'; the rows are vse-mean, "):
         quality.tasks_of(Quality(entries=("sgrr",)))
+    with pytest.raises(SettingsError, match="boxes is a row of flickr8k and changes nothing elsewhere; leave it out"):
+        quality.tasks_of(Quality(entries=("boxes",)))
 
 
 def test_the_first_seed_of_every_row_comes_before_the_second_of_any() -> None:

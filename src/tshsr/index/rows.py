@@ -12,6 +12,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from tshsr.errors import DataError
 from tshsr.models import ItemEncoding, Matcher
 
 POOLED, ITEMS, BOXES = "pooled", "items", "boxes"
@@ -39,7 +40,7 @@ def schema_of(table: str, dim: int) -> pa.Schema:
 
 
 def encoding_columns(encoding: ItemEncoding) -> dict[str, pa.Array]:
-    """The pooled vectors in 32 bits and the real items in 16: all of an encoding that cannot be made again."""
+    """The pooled vectors in 32 bits and the real items in 16: with the boxes, all that cannot be made again."""
     mask = encoding.mask.cpu()
     items = encoding.items.cpu()[mask].half().numpy()
     pooled = np.ascontiguousarray(encoding.pooled.float().cpu().numpy())
@@ -60,7 +61,11 @@ def boxes_column(boxes: Tensor | None, mask: Tensor) -> pa.Array:
 
 
 def encoding_of(matcher: Matcher, rows: pa.Table, device: torch.device) -> ItemEncoding:
-    """The encodings of some rows, as the network made them but for the rounding to 16 bits."""
+    """The encodings of some rows, as the network made them but for the rounding to 16 bits.
+
+    Raises:
+        DataError: Where a network that compares places meets a picture without boxes.
+    """
     pooled = pooled_of(rows)
     lists = rows[ITEMS].combine_chunks()
     ends = lists.offsets.to_numpy() // pooled.shape[1]
@@ -71,6 +76,10 @@ def encoding_of(matcher: Matcher, rows: pa.Table, device: torch.device) -> ItemE
     items[mask] = torch.from_numpy(values.astype(np.float32)).view(-1, pooled.shape[1])
     precision = next(matcher.parameters()).dtype
     boxes = padded_boxes(rows, mask)
+    if boxes is None and BOXES in rows.column_names and getattr(matcher, "expectation", None) is not None:
+        raise DataError(
+            "a picture of this index has no boxes, and its network compares places; build the index anew, with boxes."
+        )
     return matcher.complete(
         items.to(device, precision),
         mask.to(device),
