@@ -14,7 +14,9 @@ from tshsr.config import LossConfig, VseConfig
 from tshsr.errors import SettingsError
 from tshsr.models import build_matcher
 from tshsr.objective import Objective
+from tshsr.recipes import recipe
 from tshsr.swaps import EDGE, Swapped, WordSwaps, exchanged
+from tshsr.training.settings import check_training
 
 A, RED, BLUE, BALL, BOX, ABOVE = 1, 2, 3, 4, 5, 6
 CAPTION = [A, RED, BALL, ABOVE, A, BLUE, BOX]
@@ -132,5 +134,11 @@ def test_batches_without_a_swap_are_no_matter(tmp_path: Path) -> None:
 def test_swaps_without_a_score_that_learns_from_them_are_refused(tmp_path: Path) -> None:
     data = small_split(tmp_path / "data", "train"), small_split(tmp_path / "data", "dev", images=6)
     config = with_loss(small_config(), swapped=1.0, fused=0.0, streams=0.0, levels=0.0, pooled=1.0)
-    with pytest.raises(SettingsError, match=r"loss\.swapped teaches the reasoned scores, and loss\.fused, .* are 0"):
+    with pytest.raises(SettingsError, match=r"the scores of loss\.fused, loss\.streams, loss\.levels, which weigh 0"):
         run(config, data, tmp_path / "run")
+
+
+def test_a_weight_on_a_score_that_a_method_does_not_have_is_none(tmp_path: Path) -> None:
+    config = with_loss(recipe("vse-scenes"), fused=0.0, streams=1.0, levels=1.0, pooled=1.0)
+    with pytest.raises(SettingsError, match=r"the scores of loss\.fused, which weigh 0; set "):
+        check_training(config)

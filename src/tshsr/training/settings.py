@@ -81,7 +81,25 @@ def check_training(config: RunConfig) -> None:
             f"optimiser.weight_decay is {optimiser.weight_decay}, which adam ignores; set optimiser.name to adamw."
         )
     check_noise(config)
+    check_swaps(config)
     check_network(config.model)
+
+
+def check_swaps(config: RunConfig) -> None:
+    """Refuse swapped captions where no score but v·t, which learns nothing from them, has a weight.
+
+    Raises:
+        SettingsError: In this case.
+    """
+    loss, kind = config.loss, config.model.kind
+    taught = {"fused": loss.fused}
+    taught |= {"streams": loss.streams} if kind != "vse" else {}
+    taught |= {"levels": loss.levels} if kind == "tshsr" else {}
+    if loss.swapped and not any(taught.values()):
+        raise SettingsError(
+            f"loss.swapped teaches the scores of {', '.join(f'loss.{name}' for name in taught)}, which weigh 0; set "
+            "one, or loss.swapped to 0."
+        )
 
 
 def check_noise(config: RunConfig) -> None:
@@ -100,11 +118,6 @@ def check_noise(config: RunConfig) -> None:
         raise SettingsError(
             f"loss.robust {config.loss.robust!r} begins after the warm-up, and loss.warmup_epochs is {warmup:g} of "
             f"{epochs} epochs; set a warm-up above 0 and shorter than the run."
-        )
-    if config.loss.swapped and not max(config.loss.fused, config.loss.streams, config.loss.levels):
-        raise SettingsError(
-            "loss.swapped teaches the reasoned scores, and loss.fused, loss.streams and loss.levels are 0; set one of "
-            "them, or loss.swapped to 0."
         )
     if config.loss.robust != "none" and not config.loss.pooled and config.model.kind != "vse":
         raise SettingsError(
