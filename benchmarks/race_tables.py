@@ -26,7 +26,8 @@ def race_table(values: dict[str, Any]) -> str:
         ]
         lines.append("| " + " | ".join([*cells, *cost_cells(row)]) + " |")
     minutes = "Minutes are those of the clock, the median over the seeds, beside other runs."
-    return "\n".join(lines) + f"\n\n{seeds_of(values)}. {minutes}"
+    leads_are = "A lead is over the seeds that a row has, so that one seed is set against the same seed of TSHSR."
+    return "\n".join(lines) + f"\n\n{seeds_of(values)}. {minutes} {leads_are}"
 
 
 def binding_heads(kinds: list[str]) -> str:

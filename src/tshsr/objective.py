@@ -116,23 +116,15 @@ class Objective(nn.Module):
         """[margin - s(i,c) + s(i,c')]+ of each caption c and its swapped c', by score as the other hinges.
 
         The mean over all captions, of which those without a swap cost 0. v·t takes no part: it binds no words together.
-
-        Raises:
-            SettingsError: Where v·t is all that has a weight.
         """
-        names = [name for name in scores if self._weight(name) > 0 and name != "pooled"]
-        if not names:
-            raise SettingsError(
-                f"loss.swapped needs a weight on a score of this method beside v·t ({', '.join(scores)}); set one, "
-                "such as loss.fused."
-            )
         if swapped is None:
             return images.pooled.new_zeros(())
         owners, others = image_of_caption[swapped.rows], self.matcher.encode_captions(swapped.captions)
         found = self.matcher.score_listed(images[owners], others)
         costs = [
             self._weight(name) * (self.config.margin - scores[name][owners, swapped.rows] + found[name].float())
-            for name in names
+            for name in scores
+            if self._weight(name) > 0 and name != "pooled"  # there is one: the settings are checked before
         ]
         cost = torch.stack(costs).clamp_min(0).sum(dim=0)
         if trust is None:

@@ -57,15 +57,15 @@ class WordSwaps:
         generator = np.random.default_rng(seed)
         rows, swapped = [], []
         for row, (tokens, words) in enumerate(zip(batch.tokens.tolist(), batch.mask.sum(dim=1).tolist(), strict=True)):
-            if places := self.places(tokens[:words]):
+            if positions := self.positions(tokens[:words]):
                 rows.append(row)
-                swapped.append(exchanged(tokens[:words], *places[generator.integers(len(places))]))
+                swapped.append(exchanged(tokens[:words], *positions[generator.integers(len(positions))]))
         if not rows:
             return None
         return Swapped(torch.tensor(rows), pad_sequences(swapped))
 
-    def places(self, caption: Sequence[int]) -> list[tuple[int, int]]:
-        """Pairs of places whose words may be swapped: they differ, are apart, and each has been seen where it comes."""
+    def positions(self, caption: Sequence[int]) -> list[tuple[int, int]]:
+        """Pairs of positions whose words may be swapped: they differ, are apart, each has been seen where it comes."""
         row, seen = (EDGE, *caption, EDGE), self.neighbours
         return [
             (i - 1, j - 1)
@@ -77,7 +77,7 @@ class WordSwaps:
 
 
 def exchanged(words: Sequence[int], first: int, second: int) -> list[int]:
-    """The words with those at two places exchanged."""
+    """The words with those at two positions exchanged."""
     changed = list(words)
     changed[first], changed[second] = changed[second], changed[first]
     return changed

@@ -10,9 +10,8 @@ import torch
 from tests import tiny
 from tests.small_runs import COLOURS, StopError, log, run, small_config, small_split, stop_at, weights, with_loss
 from tshsr.batches import pad_sequences
-from tshsr.config import LossConfig, VseConfig
+from tshsr.config import LossConfig
 from tshsr.errors import SettingsError
-from tshsr.models import build_matcher
 from tshsr.objective import Objective
 from tshsr.recipes import recipe
 from tshsr.swaps import EDGE, Swapped, WordSwaps, exchanged
@@ -32,7 +31,7 @@ def test_words_swap_where_both_have_been_seen_beside_their_new_neighbours() -> N
             row = [EDGE, *exchanged(CAPTION, i, j), EDGE]
             if CAPTION[i] != CAPTION[j] and all(pair in neighbours for pair in pairwise(row)):
                 expected.append((i, j))
-    assert swaps.places(CAPTION) == expected
+    assert swaps.positions(CAPTION) == expected
     assert set(expected) == {(1, 5), (2, 6)}, "the colours and the things, and nothing else"
 
 
@@ -116,16 +115,9 @@ def test_a_run_learns_from_swaps_and_resumes_bit_for_bit(tmp_path: Path) -> None
     assert all(line["swapped"] > 0 for line in steps), "in the warm-up too"
 
 
-def test_a_method_with_no_score_that_learns_from_swaps_is_refused() -> None:
-    network = build_matcher(VseConfig(encoder=tiny.ENCODER)).double()
-    objective = Objective(network, LossConfig(fused=0.0, streams=1.0, levels=0.0, pooled=1.0, swapped=1.0))
-    with pytest.raises(SettingsError, match=r"beside v·t \(fused, pooled\); set one, such as loss\.fused"):
-        objective(tiny.images(2), tiny.captions((4, 3)), torch.tensor([0, 1]), hardest=True, seed=0)
-
-
 def test_batches_without_a_swap_are_no_matter(tmp_path: Path) -> None:
     train, dev = small_split(tmp_path / "data", "train"), small_split(tmp_path / "data", "dev", images=6)
-    texts = ["a red dog by a blue ball", "a blue ball by a red dog", *(f"{thing}" for thing in COLOURS * 4)][:20]
+    texts = ["a red dog by a blue ball", "a blue ball by a red dog", *COLOURS * 4][:20]
     config = with_loss(small_config(batch=2, accumulate=2, epochs=1), swapped=1.0)
     run(config, (replace(train, captions=tuple(texts)), dev), tmp_path / "run")
     assert all("swapped" in line for line in log(tmp_path / "run") if line["kind"] == "steps")

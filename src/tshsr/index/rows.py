@@ -75,11 +75,8 @@ def encoding_of(matcher: Matcher, rows: pa.Table, device: torch.device) -> ItemE
     items = torch.zeros(*mask.shape, pooled.shape[1])
     items[mask] = torch.from_numpy(values.astype(np.float32)).view(-1, pooled.shape[1])
     precision = next(matcher.parameters()).dtype
-    boxes = padded_boxes(rows, mask)
-    if boxes is None and BOXES in rows.column_names and getattr(matcher, "expectation", None) is not None:
-        raise DataError(
-            "a picture of this index has no boxes, and its network compares places; build the index anew, with boxes."
-        )
+    pictures = BOXES in rows.column_names
+    boxes = padded_boxes(rows, mask) if pictures and matcher.compares_places else None
     return matcher.complete(
         items.to(device, precision),
         mask.to(device),
@@ -88,10 +85,16 @@ def encoding_of(matcher: Matcher, rows: pa.Table, device: torch.device) -> ItemE
     )
 
 
-def padded_boxes(rows: pa.Table, mask: Tensor) -> Tensor | None:
-    """The boxes of some pictures, rows x regions x 4, zero where the mask is; None where rows have none."""
-    if BOXES not in rows.column_names or rows[BOXES].null_count:
-        return None
+def padded_boxes(rows: pa.Table, mask: Tensor) -> Tensor:
+    """The boxes of some pictures, rows x regions x 4, zero where no region is.
+
+    Raises:
+        DataError: Where a picture has none.
+    """
+    if rows[BOXES].null_count:
+        raise DataError(
+            "a picture of this index has no boxes, and its network compares places; build the index anew, with boxes."
+        )
     boxes = torch.zeros(*mask.shape, 4)
     boxes[mask] = torch.from_numpy(np.array(rows[BOXES].combine_chunks().flatten().to_numpy())).view(-1, 4)
     return boxes

@@ -148,7 +148,13 @@ class StreamTrace:
 
 
 class Matcher(nn.Module, ABC):
-    """A network that scores how well a caption describes an image."""
+    """A network that scores how well a caption describes an image.
+
+    Attributes:
+        compares_places: Whether an encoding of images needs their boxes.
+    """
+
+    compares_places: bool = False
 
     @abstractmethod
     def encode_images(self, batch: ImageBatch) -> ItemEncoding:

@@ -164,6 +164,7 @@ class Tshsr(StreamMatcher):
         if config.streams != "word":
             self.streams["region_stream"] = Stream("region_stream", config, config.region_inverse_temperature)
         learned = config.fusion == "learned" and len(self.streams) > 1
+        self.compares_places = config.place_term
         self.expectation = nn.Linear(config.encoder.dim, 4) if config.place_term else None
         self.fusion = nn.Parameter(torch.zeros(len(self.streams))) if learned else None
 
