@@ -87,8 +87,17 @@ ABLATION = (
     Entry(
         "swaps", "swapped captions, at half the weight of the others", "tshsr", {"loss.swapped": 0.5}, only="flickr8k"
     ),
+    Entry("saf-narrow", "SAF, compared as here", "saf", {"model.comparison_dim": 64}, only="flickr8k"),
+    Entry("sgr-narrow", "SGR, compared as here", "sgr", {"model.comparison_dim": 64}, only="flickr8k"),
+    Entry(
+        "two-stream-sgr-narrow",
+        "SGR in two streams, compared as here",
+        "two-stream-sgr",
+        {"model.comparison_dim": 64},
+        only="flickr8k",
+    ),
 )
-"""The ablation: each row changes one thing in TSHSR."""
+"""The ablation: each row changes one thing in TSHSR; the last ones give its comparison to the others."""
 
 ENTRIES = {entry.name: entry for entry in (*MODELS, *ABLATION)}
 

@@ -146,6 +146,9 @@ class SgrafConfig:
     """Region and word encoders."""
     similarity_dim: int = 256
     """Width of a similarity vector (m)."""
+    comparison_dim: int = 0
+    """As in TshsrConfig: width of the space in which a query and what it attends to are compared (k); 0: the joint
+    space, as the authors do."""
     reasoning: Literal["sgr", "saf"] = "sgr"
     """sgr: steps of a graph over all nodes, of which the global one is read out. saf: attention filtration."""
     steps: int = 3
@@ -171,6 +174,8 @@ class TwoStreamSgrConfig:
     """Region and word encoders."""
     similarity_dim: int = 256
     """Width of a similarity vector (m)."""
+    comparison_dim: int = 0
+    """As in SgrafConfig: width of the space of comparison (k); 0: the joint space."""
     steps: int = 3
     """Steps of the graph in each stream."""
     word_inverse_temperature: float = 9.0

@@ -126,9 +126,11 @@ def plain_stream(stream: SimilarityStream, queries: ItemEncoding, context: ItemE
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("comparison_dim", [0, 5])
 @pytest.mark.parametrize("reasoning", ["sgr", "saf"])
-def test_sgraf_is_the_formula_from_regions_and_words_to_the_score(reasoning: str) -> None:
-    network = shaken(Sgraf(SgrafConfig(encoder=tiny.ENCODER, similarity_dim=6, reasoning=reasoning)))
+def test_sgraf_is_the_formula_from_regions_and_words_to_the_score(reasoning: str, comparison_dim: int) -> None:
+    sizes = {"similarity_dim": 6, "comparison_dim": comparison_dim}
+    network = shaken(Sgraf(SgrafConfig(encoder=tiny.ENCODER, **sizes, reasoning=reasoning)))
     images, captions = network.encode_images(tiny.images(1, 5)), network.encode_captions(tiny.captions((4,)))
     scores, trace = network.score_pairs(images, captions), network.trace(images, captions)["word_stream"]
     expected, weights = plain_stream(network.streams["word_stream"], captions, images)
@@ -142,8 +144,10 @@ def test_sgraf_is_the_formula_from_regions_and_words_to_the_score(reasoning: str
 
 
 @torch.no_grad()
-def test_two_streams_of_sgr_are_the_mean_of_two_formulas() -> None:
-    network = shaken(TwoStreamSgr(TwoStreamSgrConfig(encoder=tiny.ENCODER, similarity_dim=6)))
+@pytest.mark.parametrize("comparison_dim", [0, 5])
+def test_two_streams_of_sgr_are_the_mean_of_two_formulas(comparison_dim: int) -> None:
+    sizes = {"similarity_dim": 6, "comparison_dim": comparison_dim}
+    network = shaken(TwoStreamSgr(TwoStreamSgrConfig(encoder=tiny.ENCODER, **sizes)))
     images, captions = network.encode_images(tiny.images(1, 5)), network.encode_captions(tiny.captions((4,)))
     scores = network.score_pairs(images, captions)
     word, _ = plain_stream(network.streams["word_stream"], captions, images)

@@ -33,8 +33,14 @@ METHODS: dict[str, ModelConfig] = {
     "sgr": SgrafConfig(encoder=tiny.ENCODER, similarity_dim=16),
     "sgr one step": SgrafConfig(encoder=BOXES, similarity_dim=16, steps=1),
     "saf": SgrafConfig(encoder=tiny.ENCODER, similarity_dim=16, reasoning="saf"),
+    "saf compared in a narrow space": SgrafConfig(
+        encoder=tiny.ENCODER, similarity_dim=16, reasoning="saf", comparison_dim=5
+    ),
     "sgr slots": SgrafConfig(encoder=tiny.ENCODER, similarity_dim=16, region_slots=SLOTS),
     "two streams": TwoStreamSgrConfig(encoder=tiny.ENCODER, similarity_dim=16),
+    "two streams, compared in a narrow space": TwoStreamSgrConfig(
+        encoder=tiny.ENCODER, similarity_dim=16, comparison_dim=5
+    ),
     "two streams, slots": TwoStreamSgrConfig(encoder=tiny.ENCODER, similarity_dim=16, region_slots=SLOTS),
 }
 WITH_ORDER = ("sgr slots", "two streams, slots")

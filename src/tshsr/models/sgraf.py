@@ -12,11 +12,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from tshsr.alignment import attention_weights, masked_softmax, to_unit_sums, unit
-from tshsr.config import SgrafConfig
+from tshsr.alignment import masked_softmax, unit
+from tshsr.config import SgrafConfig, TwoStreamSgrConfig
 from tshsr.encoders import start_with_xavier
+from tshsr.models.comparing import ComparingStream
 from tshsr.models.matcher import ItemEncoding, StreamTrace
-from tshsr.models.streams import ScoringStream, StreamMatcher
+from tshsr.models.streams import StreamMatcher
 from tshsr.normalisation import MaskedBatchNorm
 from tshsr.pooling import SelfAttentionPooling
 from tshsr.similarity import SimilarityVector
@@ -173,65 +174,56 @@ class AttentionFiltration(NodeReasoning):
         return terms
 
 
-class SimilarityStream(ScoringStream):
-    """One stream: every look becomes a similarity vector, reasoning makes one vector of them, and that is scored.
+class SimilarityStream(ComparingStream):
+    """One stream: reasoning makes one vector of its similarity vectors S, and that is scored.
 
-        S     = [ s(v, t; W_g) ; s(q_1, a_1; W_l) ; ... ; s(q_n, a_n; W_l) ]
         score = sigmoid( w·reasoning( S ) + b )
 
     Args:
-        dim: Width of the joint space (D).
-        width: Width of a similarity vector (m).
+        name: Under which name its views of an encoding are kept.
+        config: The network's settings.
         reasoning: SGR or SAF.
         inverse_temperature: Sharpness of the attention.
     """
 
-    def __init__(self, dim: int, width: int, reasoning: NodeReasoning, inverse_temperature: float) -> None:
-        super().__init__()
-        self.dim = dim
-        self.inverse_temperature = inverse_temperature
-        self.local_similarity = SimilarityVector(dim, 0, width)
-        self.global_similarity = SimilarityVector(dim, 0, width)
+    global_similarity: SimilarityVector
+
+    def __init__(
+        self,
+        name: str,
+        config: SgrafConfig | TwoStreamSgrConfig,
+        reasoning: NodeReasoning,
+        inverse_temperature: float,
+    ) -> None:
+        width = config.similarity_dim
+        super().__init__(
+            name,
+            dim=config.encoder.dim,
+            comparison_dim=config.comparison_dim,
+            width=width,
+            inverse_temperature=inverse_temperature,
+            global_node=True,
+        )
         self.reasoning = reasoning
         self.score = nn.Linear(width, 1)
-        start_with_xavier(self)
+        for similarity in (self.local_similarity, self.global_similarity):
+            start_with_xavier(similarity.projection)  # its view, if any, begins as it does in TSHSR
+        for layer in (self.reasoning, self.score):
+            start_with_xavier(layer)
 
     def forward(
         self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
     ) -> Float[Tensor, "*pairs"]:
         """The score of each pair, 0..1."""
-        nodes, mask = self.nodes(self.attention(similarity, queries, context), queries, context)
+        nodes, mask = self.nodes(similarity, self.attention(similarity, queries, context), queries, context)
         return torch.sigmoid(self.score(self.reasoning(nodes, mask)).squeeze(-1))
-
-    def attention(
-        self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
-    ) -> Float[Tensor, "*pairs queries context"]:
-        """How much each query takes from each context item."""
-        return attention_weights(
-            similarity,
-            query_mask=queries.real,
-            context_mask=context.real,
-            inverse_temperature=self.inverse_temperature,
-        )
-
-    def nodes(
-        self, attention: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
-    ) -> tuple[Float[Tensor, "*pairs nodes width"], Bool[Tensor, "*#pairs nodes"] | None]:
-        """The similarity vectors S and which of them are real (None: all)."""
-        weights = to_unit_sums(attention, context.gram)
-        local = self.local_similarity.to_attended(queries.items, weights, context.items)
-        whole = self.global_similarity(queries.pooled[..., None, :], context.pooled[..., None, :])
-        nodes = torch.cat([whole, local], dim=-2)
-        if queries.real is None:
-            return nodes, None
-        return nodes, torch.cat([queries.mask.new_ones((*queries.mask.shape[:-1], 1)), queries.mask], dim=-1)
 
     def trace(
         self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
     ) -> StreamTrace:
         """Attention, and how much each node counts in what is scored."""
         attention = self.attention(similarity, queries, context)
-        nodes, mask = self.nodes(attention, queries, context)
+        nodes, mask = self.nodes(similarity, attention, queries, context)
         node_weights = self.reasoning.node_weights(nodes, mask)
         contribution = nn.functional.linear(self.reasoning(nodes, mask), self.score.weight)
         return StreamTrace(
@@ -248,7 +240,7 @@ class SimilarityStream(ScoringStream):
     def numbers_per_pair(self, queries: int, context: int) -> int:
         """Two wide rows and half a dozen narrow ones a node, and the matrices of attention and edges."""
         nodes, width = queries + 1, self.score.in_features
-        return nodes * (2 * self.dim + 6 * width + 3 * nodes) + 4 * queries * context
+        return nodes * (2 * self.compared + 6 * width + 3 * nodes) + 4 * queries * context
 
 
 class Sgraf(StreamMatcher):
@@ -261,7 +253,7 @@ class Sgraf(StreamMatcher):
         dim, width = config.encoder.dim, config.similarity_dim
         self.region_pooling, self.word_pooling = build_poolings(dim, config.pooling_dropout, config.region_slots)
         reasoning = GraphReasoning(width, config.steps) if config.reasoning == "sgr" else AttentionFiltration(width)
-        stream = SimilarityStream(dim, width, reasoning, config.inverse_temperature)
+        stream = SimilarityStream("word_stream", config, reasoning, config.inverse_temperature)
         self.streams = nn.ModuleDict({"word_stream": stream})
 
 

@@ -13,30 +13,27 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from tshsr.alignment import attention_weights, similarities, to_unit_sums
+from tshsr.alignment import similarities
 from tshsr.config import TshsrConfig
 from tshsr.encoders import AttentionPooling
 from tshsr.errors import SettingsError
+from tshsr.models.comparing import PLACE, ComparingStream
 from tshsr.models.matcher import ItemEncoding, Scores, StreamTrace
-from tshsr.models.streams import ScoringStream, StreamMatcher, cosine
+from tshsr.models.streams import StreamMatcher, cosine
 from tshsr.reasoning import HierarchicalReasoning, Reasoning
-from tshsr.similarity import SimilarityVector
 
 POOLED_WEIGHT = 5.0
 """Where the learned weight gamma of v·t begins: a margin of 0.2 in v·t then moves the logit by 1."""
-PLACE = "place"
-"""Name of the view of places: where a region is, and where a word expects it."""
 EXPECTATION_SCALE = 40.0
 """Makes expectations large enough to be learned in a few epochs (docs/log.md)."""
 
 
-class Stream(ScoringStream):
+class Stream(ComparingStream):
     """One stream: queries look at the other side, every look becomes a similarity vector, HSR reasons over them.
 
-        S     = [ s(v, t; W_g) ; s(q_1, a_1; W_l) ; ... ; s(q_n, a_n; W_l) ]
         score = sigmoid( sum_l w_l·r_l + gamma v·t + b ),      w_l·r_l = what level l of HSR( S ) adds
 
     Args:
@@ -46,56 +43,19 @@ class Stream(ScoringStream):
     """
 
     def __init__(self, name: str, config: TshsrConfig, inverse_temperature: float) -> None:
-        super().__init__()
-        self.name = name
+        super().__init__(
+            name,
+            dim=config.encoder.dim,
+            comparison_dim=config.comparison_dim,
+            width=config.similarity_dim,
+            inverse_temperature=inverse_temperature,
+            global_node=config.global_node,
+            places=config.place_term,
+        )
         self.config = config
-        self.inverse_temperature = inverse_temperature
-        sizes = config.encoder.dim, config.comparison_dim, config.similarity_dim
-        self.local_similarity = SimilarityVector(*sizes, places=config.place_term)
-        self.global_similarity = SimilarityVector(*sizes) if config.global_node else None
         self.reasoning = HierarchicalReasoning(config.similarity_dim, config.reasoning)
         self.bias = nn.Parameter(torch.zeros(()))
         self.pooled_weight = nn.Parameter(torch.tensor(POOLED_WEIGHT)) if config.pooled_term else None
-
-    def view(self, items: Float[Tensor, "rows items dim"]) -> Float[Tensor, "rows items comparison"]:
-        """How this stream sees the items of one side."""
-        return self.local_similarity.seen(items)
-
-    def attention(
-        self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
-    ) -> Float[Tensor, "*pairs queries context"]:
-        """How much each query takes from each context item."""
-        return attention_weights(
-            similarity,
-            query_mask=queries.real,
-            context_mask=context.real,
-            inverse_temperature=self.inverse_temperature,
-        )
-
-    def nodes(
-        self,
-        similarity: Float[Tensor, "*pairs queries context"],
-        attention: Float[Tensor, "*pairs queries context"],
-        queries: ItemEncoding,
-        context: ItemEncoding,
-    ) -> tuple[Float[Tensor, "*pairs nodes width"], Bool[Tensor, "*#pairs nodes"] | None]:
-        """The similarity vectors S and which of them are real (None: all)."""
-        weights = to_unit_sums(attention, context.gram)
-        cosine_to_attended = (weights * similarity).sum(dim=-1)
-        agreement = None
-        if self.config.place_term:  # of what is looked at, how much is where its word expects it
-            agreement = (attention * (queries.views[PLACE] @ context.views[PLACE].mT)).sum(dim=-1)
-        local = self.local_similarity.to_attended(
-            queries.views[self.name], weights, context.views[self.name], cosine_to_attended, agreement
-        )
-        if self.global_similarity is None:
-            return local, queries.real
-        pooled = (self.global_similarity.seen(side.pooled[..., None, :]) for side in (queries, context))
-        whole = self.global_similarity(*pooled, cosine(queries.pooled, context.pooled)[..., None])
-        nodes = torch.cat([whole, local], dim=-2)
-        if queries.real is None:
-            return nodes, None
-        return nodes, torch.cat([queries.mask.new_ones((*queries.mask.shape[:-1], 1)), queries.mask], dim=-1)
 
     def pooled_contribution(self, pooled: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
         """What v·t adds to the logit: gamma v·t."""
@@ -133,7 +93,7 @@ class Stream(ScoringStream):
     def numbers_per_pair(self, queries: int, context: int) -> int:
         """A node holds two vectors to compare and two similarity vectors, a context node half a dozen."""
         config = self.config
-        per_node = 2 * (config.comparison_dim or config.encoder.dim) + 2 * config.similarity_dim
+        per_node = 2 * self.compared + 2 * config.similarity_dim
         contexts = 6 * config.similarity_dim * max(config.reasoning.seeds[: config.reasoning.levels], default=0)
         return (queries + 1) * per_node + contexts + 6 * queries * context
 

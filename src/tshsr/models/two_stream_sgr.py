@@ -29,7 +29,7 @@ class TwoStreamSgr(StreamMatcher):
         self.region_pooling, self.word_pooling = build_poolings(dim, config.pooling_dropout, config.region_slots)
         self.streams = nn.ModuleDict(
             {
-                name: SimilarityStream(dim, width, GraphReasoning(width, config.steps), temperature)
+                name: SimilarityStream(name, config, GraphReasoning(width, config.steps), temperature)
                 for name, temperature in temperatures.items()
             }
         )
