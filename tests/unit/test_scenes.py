@@ -1,10 +1,8 @@
-"""The built-in scenes as data: repeatable, complete or absent, cached once."""
+"""The built-in scenes as data: repeatable, complete or absent."""
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,10 +19,7 @@ from tshsr.data.scenes import (
     EXTRACTOR,
     FEATURES,
     describe,
-    is_left,
     make_scenes,
-    remove_leftovers,
-    scenes_folder,
 )
 from tshsr.data.scenes.generate import Job, MadeScene, run_job
 from tshsr.data.store import open_store
@@ -232,99 +227,3 @@ def test_numbers_out_of_range_are_refused(tmp_path: Path, settings: dict[str, in
     with pytest.raises(SettingsError, match=message):
         make_scenes(tmp_path / "scenes", **settings)
     assert not (tmp_path / "scenes").exists()
-
-
-def test_scenes_are_cached_by_their_sizes_and_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    folder = scenes_folder(train=2, dev=1, test=1, seed=7)
-    assert folder == tmp_path / "tshsr" / "scenes-v1-2-1-1-7"
-    assert open_store(folder, "test").data == "scenes-v1-2-1-1-7"
-    before = (folder / "manifest.json").stat().st_mtime_ns
-    assert scenes_folder(train=2, dev=1, test=1, seed=7) == folder
-    assert (folder / "manifest.json").stat().st_mtime_ns == before
-    assert list(folder.parent.iterdir()) == [folder]
-
-
-def test_what_a_killed_generation_left_in_the_cache_is_removed_by_the_next(tmp_path: Path) -> None:
-    code = "import sys, tshsr.data.scenes as s; s.run_jobs = lambda jobs, _: map(s.run_job, jobs); s.scenes_folder()"
-    environment, cache = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}, tmp_path / "tshsr"
-    with subprocess.Popen([sys.executable, "-c", code], env=environment) as process:
-        deadline = time.monotonic() + 60
-        while not list(cache.glob(".scenes-*/.*/pictures/*.png")) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert not is_left(next(cache.glob(".scenes-*"))), "it is at work"
-        process.send_signal(signal.SIGKILL)
-    assert is_left(next(cache.glob(".scenes-*")))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path))
-        folder = scenes_folder(train=1, dev=0, test=0)
-    assert list(cache.iterdir()) == [folder]
-
-
-def test_a_folder_of_another_machine_is_left_until_nothing_in_it_has_changed_for_an_hour(tmp_path: Path) -> None:
-    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
-    for name in (
-        f".scenes-elsewhere-{int(gone.stdout)}-x",
-        f".scenes-{socket.gethostname()}-{os.getpid()}-x",
-        ".scenes-x",
-    ):
-        workshop, hour = tmp_path / name, time.time() - 3601
-        (workshop / "pictures").mkdir(parents=True)
-        (workshop / "pictures" / "0.png").touch()
-        for path in (workshop, workshop / "pictures"):
-            os.utime(path, (hour, hour))
-        remove_leftovers(tmp_path)
-        assert workshop.is_dir(), "a picture in it is new"
-        os.utime(workshop / "pictures" / "0.png", (hour, hour))
-        remove_leftovers(tmp_path)
-        assert not workshop.exists()
-
-
-def test_nothing_else_in_the_cache_is_removed(tmp_path: Path) -> None:
-    for name in ("scenes-v1-1-0-0-0", ".cache", "mine"):
-        (tmp_path / name).mkdir()
-        os.utime(tmp_path / name, (0, 0))
-    remove_leftovers(tmp_path)
-    assert len(list(tmp_path.iterdir())) == 3
-
-
-def test_without_a_cache_variable_the_home_folder_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert scenes_folder(train=1, dev=0, test=0) == tmp_path / ".cache" / "tshsr" / "scenes-v1-1-0-0-0"
-
-
-def test_a_cache_that_can_not_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(DataError, match=r"Cannot write .*scenes-v1-1-0-0-0: .*Set XDG_CACHE_HOME to another folder"):
-        scenes_folder(train=1, dev=0, test=0)
-
-
-def test_two_processes_may_ask_for_the_cache_at_once(tmp_path: Path) -> None:
-    code = "from tshsr.data.scenes import scenes_folder; print(scenes_folder(train=20, dev=1, test=1))"
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
-    runs = [
-        subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    folders = {run.communicate(timeout=120)[0].strip() for run in runs}
-    assert [run.returncode for run in runs] == [0, 0]
-    assert folders == {str(tmp_path / "tshsr" / "scenes-v1-20-1-1-0")}
-    assert [entry.name for entry in (tmp_path / "tshsr").iterdir()] == ["scenes-v1-20-1-1-0"]
-
-
-def test_the_loser_of_a_race_takes_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    target = tmp_path / "tshsr" / "scenes-v1-1-0-0-0"
-    rename = Path.rename
-
-    def lose(self: Path, goal: Path) -> Path:
-        if goal == target:
-            goal.mkdir()
-            (goal / "of-the-winner").touch()
-        return rename(self, goal)
-
-    monkeypatch.setattr(Path, "rename", lose)
-    assert scenes_folder(train=1, dev=0, test=0) == target
-    assert [entry.name for entry in target.iterdir()] == ["of-the-winner"]
