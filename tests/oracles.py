@@ -113,9 +113,18 @@ def pool(items: Matrix, item: Matrix, item_bias: Vector, whole: Matrix, weight: 
 
 
 def hinge(
-    scores: Matrix, image_of_caption: list[int], margin: float, *, hardest: bool, scored: list[list[bool]]
+    scores: Matrix,
+    image_of_caption: list[int],
+    margin: float,
+    *,
+    hardest: bool,
+    scored: list[list[bool]],
+    most: float = math.inf,
 ) -> float:
-    """Bidirectional hinge, averaged over captions; unscored pairs and the image's own captions are no negatives."""
+    """Bidirectional hinge, averaged over captions; unscored pairs and the image's own captions are no negatives.
+
+    A cost above `most` is left out.
+    """
     total = 0.0
     for caption, image in enumerate(image_of_caption):
         positive = scores[image][caption]
@@ -131,7 +140,8 @@ def hinge(
         ]
         for costs in (images, captions):
             if costs:
-                total += max(costs) if hardest else sum(costs) / len(costs)
+                cost = max(costs) if hardest else sum(costs) / len(costs)
+                total += cost if cost <= most else 0.0
     return total / len(image_of_caption)
 
 

@@ -48,7 +48,8 @@ class LossConfig:
     """Epochs on the mean over negatives before the hardest negative counts alone."""
     robust: Literal["none", "mixture"] = "none"
     """For data with wrong pairs: after the warm-up, mixture weighs each caption by the probability that its pair is
-    right, from a mixture of two normal distributions over how v·t ranks the pairs, fitted anew each epoch."""
+    right, from a mixture of two normal distributions over how v·t ranks the pairs, fitted anew each epoch; and a pair
+    whose hardest negative is far above it teaches nothing."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ Axes: images | captions.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -18,6 +20,7 @@ def hinge(
     hardest: bool,
     scored: Bool[Tensor, "images captions"] | None = None,
     weights: Float[Tensor, " captions"] | None = None,
+    most: float = math.inf,
 ) -> Float[Tensor, ""]:
     """Bidirectional hinge loss (VSE++, Faghri et al. 2018), averaged over the captions.
 
@@ -34,6 +37,8 @@ def hinge(
         hardest: The hardest negative alone, or the mean over all.
         scored: Pairs whose score is known; the others are no negatives. None: all.
         weights: Of the captions in the average, 0 to 1; one of weight 0 is still a negative of others. None: alike.
+        most: A caption that costs more than this beside other images, or other captions, teaches nothing there (the
+            truncated hinge of Wu & Liu 2007, without the constant): its pair is taken for a wrong one.
     """
     captions = torch.arange(scores.shape[1], device=scores.device)
     positive = scores[image_of_caption, captions]
@@ -43,7 +48,7 @@ def hinge(
     by_image = _reduce(costs.T, negative.T, hardest=hardest)
     costs = margin + scores[image_of_caption] - positive[:, None]  # against other captions, in its image's row
     by_caption = _reduce(costs, negative[image_of_caption], hardest=hardest)
-    costs = by_image + by_caption
+    costs = by_image * (by_image <= most) + by_caption * (by_caption <= most)
     # Weights that add up to less than one caption are doubt about a whole batch: it counts less, not the same.
     return costs.mean() if weights is None else (weights * costs).sum() / weights.sum().clamp_min(1)
 

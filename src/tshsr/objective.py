@@ -27,6 +27,9 @@ ACTIVATION_BYTES = 2**31
 PART_BYTES = 2**28
 """... and have temporaries of about this size each."""
 
+CREDIBLE = 0.1
+"""Where pairs may be wrong, one whose hardest negative is so far above it is not believed (docs/log.md)."""
+
 
 class Objective(nn.Module):
     """What is minimised; its forward is the whole of a training step, so that it can be wrapped for many devices.
@@ -69,7 +72,7 @@ class Objective(nn.Module):
             image_of_caption: For each caption the row of its image.
             hardest: Hardest negative, or the mean (warm-up).
             seed: Seed of the random candidates.
-            trust: Weights of the captions in every hinge; None: alike.
+            trust: Weights of the captions in every hinge, whose hardest negatives are then bounded too; None: alike.
             swapped: Captions with two words swapped, each a negative of its own image; None: none.
 
         Returns:
@@ -87,7 +90,10 @@ class Objective(nn.Module):
         # Hinges subtract scores that nearly agree: in 16 bits the difference would be rounded away.
         scores = {name: score.float() for name, score in scores.items()}
         margin = self.config.margin
-        losses = partial(hinge, image_of_caption=image_of_caption, margin=margin, hardest=hardest, weights=trust)
+        most = margin + CREDIBLE if trust is not None and hardest else math.inf
+        losses = partial(
+            hinge, image_of_caption=image_of_caption, margin=margin, hardest=hardest, weights=trust, most=most
+        )
         parts = {
             name: losses(score) if name == "pooled" else mean([losses(score, scored=group) for group in groups])
             for name, score in scores.items()

@@ -22,6 +22,7 @@ from tests.small_runs import (
     with_loss,
     with_optimiser,
 )
+from tshsr import objective as objective_module
 from tshsr.config import LossConfig, RunConfig, ScanConfig, VseConfig
 from tshsr.data.dataset import Split
 from tshsr.errors import CheckpointError, SettingsError
@@ -199,18 +200,34 @@ def test_a_pair_of_weight_nought_has_no_gradient(hardest: bool) -> None:
     assert scores.grad[:, 3].any(), "it is still a negative of others"
 
 
+def test_a_pair_below_a_negative_by_more_than_is_credible_teaches_nothing() -> None:
+    scores = torch.tensor([[0.5, 0.9], [0.1, 0.45]], requires_grad=True)  # caption 1 stands higher beside image 0
+    hinge(scores, torch.tensor([0, 1]), margin=0.2, hardest=True, most=0.3).backward()
+    assert scores.grad is not None
+    # Caption 0 costs 0 beside image 1 and 0.6 beside caption 1; caption 1 costs 0.65 and 0: all that costs is too much.
+    assert scores.grad.count_nonzero() == 0
+    scores.grad = None
+    hinge(scores, torch.tensor([0, 1]), margin=0.2, hardest=True, most=0.62).backward()
+    assert scores.grad.tolist() == [[-0.5, 0.5], [0.0, 0.0]]
+
+
 @pytest.mark.parametrize("candidates", [0, 2])
-def test_the_objective_weighs_every_hinge(candidates: int) -> None:
+@pytest.mark.parametrize("hardest", [True, False])
+def test_the_objective_weighs_every_hinge(candidates: int, hardest: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     network, owners = tiny.network(), torch.tensor([0, 1, 2, 2])
     objective = Objective(network, LossConfig(), candidates)
     batch = (tiny.images(3), tiny.captions((4, 1, 6, 2)), owners)
-    plain = objective(*batch, hardest=True, seed=3)
-    believed = objective(*batch, hardest=True, seed=3, trust=torch.ones(4))
+    plain = objective(*batch, hardest=hardest, seed=3)
+    monkeypatch.setattr(objective_module, "CREDIBLE", 2.0)  # no two scores differ by more
+    believed = objective(*batch, hardest=hardest, seed=3, trust=torch.ones(4))
     assert "trust" not in plain
     assert float(believed.pop("trust")) == 1.0
     for name, value in plain.items():
         torch.testing.assert_close(believed[name], value)
-    doubted = objective(*batch, hardest=True, seed=3, trust=torch.zeros(4))
+    monkeypatch.setattr(objective_module, "CREDIBLE", -0.2)  # whoever costs anything is doubted, the hardest alone
+    doubted = objective(*batch, hardest=hardest, seed=3, trust=torch.ones(4))
+    assert (doubted["loss"].item() == 0) is hardest
+    doubted = objective(*batch, hardest=hardest, seed=3, trust=torch.zeros(4))
     assert [doubted[name].item() for name in ("loss", "fused", "pooled")] == [0.0, 0.0, 0.0]
 
 
@@ -290,13 +307,12 @@ def test_a_robust_loss_needs_a_warm_up_that_ends(warmup: float) -> None:
         check_training(config)
 
 
-def test_a_weight_is_what_speaks_for_the_pair_less_what_speaks_against_it() -> None:
+def test_a_weight_is_the_probability_that_the_pair_is_right() -> None:
     mixture = Mixture((0.0, 2.0), (1.0, 1.0), (0.5, 0.5))
     assert mixture.right(np.array([1.0, 0.0])) == pytest.approx([0.5, 1 / (1 + math.exp(2))])
     values = drawn(400, 600)
     fitted = fit_mixture(values)
     assert fitted is not None
-    right, trust = fitted.right(values), trust_of(torch.from_numpy(values)).numpy()
-    assert (trust[right <= 0.5] == 0).all()
-    assert trust[right > 0.5] == pytest.approx(2 * right[right > 0.5] - 1, abs=1e-6)
+    right = fitted.right(values)
+    assert trust_of(torch.from_numpy(values)).numpy() == pytest.approx(right, abs=1e-6)
     assert 0 < (right <= 0.5).mean() < 1

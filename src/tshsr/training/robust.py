@@ -161,16 +161,10 @@ def responsibilities(
 
 
 def trust_of(standings: Float[Tensor, " captions"]) -> Float[Tensor, " captions"]:
-    """The weight of every caption, 0 to 1, from the probability p that its pair is right: [2 p − 1]+.
-
-    A right pair teaches as much as a wrong one spoils: p of the one less 1 − p of the other. A pair that is rather
-    wrong than right is left out. Where nothing can be told, all weights are 1.
-    """
+    """The weight of every caption: the probability that its pair is right. Where nothing can be told, all are 1."""
     values = standings.double().numpy()
     mixture = fit_mixture(values)
-    if mixture is None:
-        return torch.ones_like(standings)
-    return torch.from_numpy(2 * mixture.right(values) - 1).clamp_min(0).float()
+    return torch.ones_like(standings) if mixture is None else torch.from_numpy(mixture.right(values)).float()
 
 
 class Believer:
