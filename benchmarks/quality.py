@@ -23,7 +23,7 @@ from typing import Any
 
 import tyro
 
-from benchmarks.cost import Cost, measured
+from benchmarks.cost import Cost, cost_of
 from benchmarks.entries import ABLATION, ENTRIES, MODELS, OURS, Entry
 from benchmarks.outcomes import Outcome, Task, kept_of
 from benchmarks.settling import settle_all
@@ -123,7 +123,7 @@ def results(wanted: Quality) -> dict[str, Any]:
     everything = {name: [task_of(wanted, name, seed) for seed in range(MOST_SEEDS)] for name in names}
     found = {name: kept for name, tasks in everything.items() if (kept := kept_of(tasks))}
     known = {} if wanted.costs else known_costs(data)
-    costs = {name: settled_cost(known.get(name), measured(kept[0][0])) for name, kept in found.items()}
+    costs = {name: cost_of(kept[0][0], known.get(name)) for name, kept in found.items()}
     costs |= {name: together(costs, name) for name in found if ENTRIES[name].members}
     rows = {name: row(ENTRIES[name], data, kept, costs[name]) for name, kept in found.items()}
     ours = found.get(OURS)
@@ -155,12 +155,6 @@ def together(costs: Mapping[str, Cost | None], name: str) -> Cost | None:
     parts = [costs.get(member) for member in ENTRIES[name].members]
     whole = [part for part in parts if part is not None]
     return sum(whole[1:], whole[0]) if whole and len(whole) == len(parts) else None
-
-
-def settled_cost(known: Cost | None, found: Cost | None) -> Cost | None:
-    """The known rate, which may be of a quieter hour, unless the network now takes other multiply-adds."""
-    same = known is not None and (found is None or known.macs_per_pair == found.macs_per_pair)
-    return known if same else found
 
 
 def row(entry: Entry, data: str, kept: Kept, cost: Cost | None) -> dict[str, Any]:

@@ -225,12 +225,17 @@ def test_costs_that_are_known_stay_when_the_weights_are_gone(
     assert quality.results(replace(race, costs=True))["rows"][0]["pairs_per_s"] != known["pairs_per_s"]
 
 
-def test_a_known_rate_is_dropped_when_the_network_takes_other_multiply_adds() -> None:
-    known, other = cost.Cost(100.0, 7.0), cost.Cost(120.0, 9.0)
-    assert quality.settled_cost(known, cost.Cost(100.0, 8.0)) == known
-    assert quality.settled_cost(known, other) == other
-    assert quality.settled_cost(None, other) == other
-    assert quality.settled_cost(None, None) is None
+def test_a_known_rate_is_dropped_when_the_network_takes_other_multiply_adds(task: Task) -> None:
+    settle(task)
+    found = cost.cost_of(task, None)
+    assert found is not None
+    same, other = replace(found, pairs_per_s=7.0), replace(found, macs_per_pair=7.0)
+    assert cost.cost_of(task, same) == same
+    again = cost.cost_of(task, other)
+    assert again is not None
+    assert again.macs_per_pair == found.macs_per_pair
+    gone = replace(task, runs=task.runs / "gone")
+    assert (cost.cost_of(gone, same), cost.cost_of(gone, None)) == (same, None)
 
 
 def test_an_unknown_row_is_refused(task: Task) -> None:
