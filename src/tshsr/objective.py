@@ -27,8 +27,8 @@ ACTIVATION_BYTES = 2**31
 PART_BYTES = 2**28
 """... and have temporaries of about this size each."""
 
-CREDIBLE = 0.1
-"""Where pairs may be wrong, one whose hardest negative is so far above it is not believed (docs/log.md)."""
+CREDIBLE_GAP = 0.1
+"""Where pairs may be wrong, one whose hardest negative is further above it than this is not believed (docs/log.md)."""
 
 
 class Objective(nn.Module):
@@ -90,7 +90,7 @@ class Objective(nn.Module):
         # Hinges subtract scores that nearly agree: in 16 bits the difference would be rounded away.
         scores = {name: score.float() for name, score in scores.items()}
         margin = self.config.margin
-        most = margin + CREDIBLE if trust is not None and hardest else math.inf
+        most = margin + CREDIBLE_GAP if trust is not None and hardest else math.inf
         losses = partial(
             hinge, image_of_caption=image_of_caption, margin=margin, hardest=hardest, weights=trust, most=most
         )

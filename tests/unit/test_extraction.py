@@ -24,18 +24,6 @@ from tshsr.features.place import FILES, SKIPPED
 from tshsr.features.work import Work, only_one
 
 
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Ten pictures in two folders."""
-    write_pictures(tmp_path / "pictures", 10)
-    return tmp_path / "pictures"
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "store"
-
-
 def test_a_folder_becomes_a_store_with_sizes_boxes_and_the_way_to_its_pictures(pictures: Path, out: Path) -> None:
     done = extract_folder(pictures, out, Means(), how=How(batch=4))
     assert (done.pictures, done.before, done.skipped) == (10, 0, ())

@@ -26,18 +26,6 @@ from tshsr.features.extractor import PictureRegions
 from tshsr.features.place import FILES
 
 
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Ten pictures in two folders."""
-    write_pictures(tmp_path / "pictures", 10)
-    return tmp_path / "pictures"
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "store"
-
-
 def test_an_interrupted_job_goes_on_and_comes_to_the_same(pictures: Path, out: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         extract_folder(pictures, out, Means(fails_after=6), how=How(batch=2))

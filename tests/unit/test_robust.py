@@ -218,13 +218,13 @@ def test_the_objective_weighs_every_hinge(candidates: int, hardest: bool, monkey
     objective = Objective(network, LossConfig(), candidates)
     batch = (tiny.images(3), tiny.captions((4, 1, 6, 2)), owners)
     plain = objective(*batch, hardest=hardest, seed=3)
-    monkeypatch.setattr(objective_module, "CREDIBLE", 2.0)  # no two scores differ by more
+    monkeypatch.setattr(objective_module, "CREDIBLE_GAP", 2.0)  # no two scores differ by more
     believed = objective(*batch, hardest=hardest, seed=3, trust=torch.ones(4))
     assert "trust" not in plain
     assert float(believed.pop("trust")) == 1.0
     for name, value in plain.items():
         torch.testing.assert_close(believed[name], value)
-    monkeypatch.setattr(objective_module, "CREDIBLE", -0.2)  # whoever costs anything is doubted, the hardest alone
+    monkeypatch.setattr(objective_module, "CREDIBLE_GAP", -0.2)  # whoever costs anything is doubted, the hardest alone
     doubted = objective(*batch, hardest=hardest, seed=3, trust=torch.ones(4))
     assert (doubted["loss"].item() == 0) is hardest
     doubted = objective(*batch, hardest=hardest, seed=3, trust=torch.zeros(4))
