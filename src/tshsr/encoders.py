@@ -5,6 +5,8 @@ Axes: images | captions | regions | words | features (extractor) | dim (joint sp
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -37,6 +39,12 @@ class RegionEncoder(nn.Module):
         """
         return unit(self.projection(self.inputs(batch))) * batch.mask[..., None]
 
+    def some(self, batch: ImageBatch) -> ImageBatch:
+        """While training with region dropout, the batch with a random share of its regions masked out."""
+        if not (self.training and self.config.region_dropout):
+            return batch
+        return replace(batch, mask=thinned(batch.mask, self.config.region_dropout))
+
     def inputs(self, batch: ImageBatch) -> Float[Tensor, "images regions inputs"]:
         """What is projected: features, after dropout, and box geometry.
 
@@ -58,6 +66,12 @@ class RegionEncoder(nn.Module):
                 )
             regions = torch.cat([regions, box_geometry(batch.boxes.to(dtype))], dim=-1)
         return regions
+
+
+def thinned(mask: Bool[Tensor, "rows items"], share: float) -> Bool[Tensor, "rows items"]:
+    """The mask without a random share of its items; at least one a row stays."""
+    dice = torch.rand(mask.shape, device=mask.device).masked_fill(~mask, -1)
+    return mask & ((dice > share) | (dice == dice.amax(dim=1, keepdim=True)))
 
 
 def box_geometry(boxes: Float[Tensor, "images regions 4"]) -> Float[Tensor, "images regions 5"]:

@@ -36,6 +36,8 @@ class EncoderConfig:
     """Dropout on region features and word embeddings while training."""
     word_dropout: float = 0.0
     """Dropout on word embeddings where it is to be above `dropout`."""
+    region_dropout: float = 0.0
+    """Share of an image's regions that are left out at random while training."""
 
 
 @dataclass(frozen=True)

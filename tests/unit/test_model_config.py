@@ -87,6 +87,10 @@ def test_settings_of_another_kind_are_one_sentence(change: dict[str, Any], sente
             VseConfig(encoder=replace(tiny.ENCODER, word_dropout=1.5)),
             r"model.encoder.word_dropout is 1.5; expected 0 or more, below 1",
         ),
+        (
+            VseConfig(encoder=replace(tiny.ENCODER, region_dropout=1.0)),
+            r"model.encoder.region_dropout is 1.0; expected 0 or more, below 1",
+        ),
     ],
 )
 def test_numbers_that_no_training_can_use_are_refused(model: ModelConfig, sentence: str) -> None:

@@ -71,6 +71,7 @@ class StreamMatcher(Matcher):
 
     def encode_images(self, batch: ImageBatch) -> ItemEncoding:
         """Regions in the joint space, v, and how each stream sees them."""
+        batch = self.region_encoder.some(batch)
         regions = self.region_encoder(batch)
         return self.complete(regions, batch.mask, self.region_pooling(regions, batch.mask), batch.boxes)
 

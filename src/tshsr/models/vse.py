@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tshsr.alignment import unit
 from tshsr.batches import CaptionBatch, ImageBatch
 from tshsr.config import VseConfig
-from tshsr.encoders import AttentionPooling, RegionEncoder, build_word_encoder, start_with_xavier
+from tshsr.encoders import AttentionPooling, RegionEncoder, build_word_encoder, start_with_xavier, thinned
 from tshsr.models.matcher import ItemEncoding, Matcher, Scores
 from tshsr.models.streams import cosine
 from tshsr.normalisation import MaskedBatchNorm
@@ -42,7 +42,7 @@ class Vse(Matcher):
 
     def encode_images(self, batch: ImageBatch) -> ItemEncoding:
         """Regions in the joint space, and v."""
-        mask = self._kept(batch.mask)
+        mask = self._kept(self.region_encoder.some(batch).mask)
         inputs = self.region_encoder.inputs(batch)
         regions = self.region_encoder.projection(inputs)
         if self.perceptron is not None:
@@ -79,8 +79,7 @@ class Vse(Matcher):
         """The items that size augmentation leaves: all of them when not training, and at least one a row."""
         if not self._augments():
             return mask
-        dice = torch.rand(mask.shape, device=mask.device).masked_fill(~mask, -1)
-        return mask & ((dice > self.config.size_augmentation) | (dice == dice.amax(dim=1, keepdim=True)))
+        return thinned(mask, self.config.size_augmentation)
 
 
 class RegionPerceptron(nn.Module):

@@ -26,6 +26,7 @@ MODEL_AT_LEAST = {"similarity_dim": 1, "comparison_dim": 0, "steps": 1, "region_
 """Least values of settings that some methods have, ..."""
 MODEL_ABOVE = ("word_logsumexp_factor", "region_logsumexp_factor")
 """... those that must be above 0, ..."""
+ENCODER_SHARES = ("dropout", "word_dropout", "region_dropout")
 MODEL_SHARES = ("pooling_dropout", "size_augmentation")
 """... and those that are shares below 1."""
 MAY_CHANGE = frozenset({"recipe", "training.epochs", "training.save_every_steps"})
@@ -69,7 +70,7 @@ def check_training(config: RunConfig) -> None:
         if not 0 < value < math.inf:
             raise SettingsError(f"{name} is {value}; expected a number above 0.")
     shares = (
-        *((f"model.encoder.{name}", getattr(config.model.encoder, name)) for name in ("dropout", "word_dropout")),
+        *((f"model.encoder.{name}", getattr(config.model.encoder, name)) for name in ENCODER_SHARES),
         *((f"model.{name}", model[name]) for name in MODEL_SHARES if name in model),
         ("training.noise", training.noise),
     )
