@@ -55,6 +55,9 @@ def test_train_without_a_recipe_says_how_it_is_called() -> None:
         ("--learning-rate", "--optimiser.learning-rate"),
         ("--model.encoder.no-boxs", "--model.encoder.no-boxes"),
         ("--dta", "--data"),
+        ("--seed", "--training.seed"),
+        ("--epoch", "--training.epochs"),
+        ("--robust", "--loss.robust"),
     ],
 )
 def test_a_misspelt_setting_is_refused_with_the_nearest(given: str, meant: str) -> None:

@@ -6,6 +6,7 @@ import difflib
 import re
 import types
 import typing
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -184,10 +185,14 @@ def refusal(options: Sequence[Option], arguments: Sequence[str], unknown: Sequen
     named = next((word.partition("=")[0] for word in unknown if is_option(word)), None)
     if named is None:
         return f"{unknown[0]!r} is one argument too many{overfull(options, arguments, unknown[0])}"
-    near = difflib.get_close_matches(plain(named), sorted(known), n=1)
-    if not near:  # a right name without the group that it is in
-        near = [name for name in sorted(known) if name.rpartition(".")[2] == plain(named).lstrip("-")][:1]
-    return f"there is no option {named}{f'; did you mean {near[0]}?' if near else '.'}"
+    meant, called = plain(named).lstrip("-"), defaultdict[str, list[str]](list)
+    for name in sorted(known):
+        whole = name.lstrip("-")  # dashes, which all have, would count as likeness
+        for each in {whole, whole.rpartition(".")[2]}:  # a right name is often given without the group that it is in
+            called[each].append(name)
+    nearest = [meant] if meant in called else difflib.get_close_matches(meant, called, n=1)
+    hint = " or ".join(name for each in nearest for name in called[each])
+    return f"there is no option {named}{f'; did you mean {hint}?' if hint else '.'}"
 
 
 def overfull(options: Sequence[Option], arguments: Sequence[str], word: str) -> str:
