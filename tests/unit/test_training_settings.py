@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.small_runs import small_config, small_split, with_loss, with_optimiser
-from tshsr.config import ReasoningConfig
+from tshsr.config import ReasoningConfig, SgrafConfig, VseConfig
 from tshsr.data.tokens import Tokenizer
 from tshsr.errors import CheckpointError, DataError, SettingsError
 from tshsr.training import fit
@@ -22,11 +22,15 @@ def test_numbers_that_make_no_sense_are_refused(name: str, value: int, least: in
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
-def test_a_rate_or_clip_or_margin_that_is_not_positive_is_refused(value: float) -> None:
+def test_a_setting_that_must_be_positive_is_refused_where_it_is_not(value: float) -> None:
+    sharp = small_config()
+    sharp = replace(sharp, model=replace(sharp.model, region_inverse_temperature=value))
     for config, name in (
         (with_optimiser(small_config(), learning_rate=value), "optimiser.learning_rate"),
         (with_optimiser(small_config(), clip=value), "optimiser.clip"),
+        (with_optimiser(small_config(), decay=value), "optimiser.decay"),
         (with_loss(small_config(), margin=value), "loss.margin"),
+        (sharp, "model.region_inverse_temperature"),
     ):
         with pytest.raises(SettingsError, match=rf"{name} is {value}; expected a number above 0"):
             check_training(config)
@@ -38,13 +42,27 @@ def test_weight_decay_needs_adamw() -> None:
     check_training(with_optimiser(small_config(), weight_decay=0.1, name="adamw"))
 
 
-def test_settings_that_make_no_network_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_a_fall_of_the_rate_before_the_first_epoch_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"optimiser\.decay_epoch is -5; expected 0 or more"):
+        check_training(with_optimiser(small_config(), decay_epoch=-5))
+
+
+def test_settings_that_can_not_be_trained_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     train, dev, config = small_split(tmp_path, "train"), small_split(tmp_path, "dev"), small_config()
+    slots = SgrafConfig(encoder=config.model.encoder, region_slots=2)
+    nothing = with_loss(config, fused=0.0, streams=0.0, levels=0.0, pooled=0.0)
+    nothing_here = with_loss(replace(config, model=VseConfig()), fused=0.0, streams=1.0, levels=1.0, pooled=0.0)
     few = replace(config, model=replace(config.model, reasoning=ReasoningConfig(levels=2, seeds=(8,))))
     heads = replace(config.model.encoder, text="transformer", transformer_heads=7)
     for wrong, message in (
         (few, r"reasoning has 2 levels and seeds \(8,\); expected one number of seeds, at least 1, for each level"),
         (replace(config, model=replace(config.model, encoder=heads)), r"is no multiple of transformer_heads 7"),
+        (
+            replace(config, model=slots),
+            r"model\.region-slots is 2, and small, split train has images of 3 regions; set it to 3 or more, or to 0",
+        ),
+        (nothing, r"weighs 0 \(loss\.fused, loss\.streams, loss\.levels, loss\.pooled\); set one, such as loss\.fused"),
+        (nothing_here, r"every loss of this method weighs 0 \(loss\.fused, loss\.pooled\)"),
     ):
         with pytest.raises(SettingsError, match=message):
             fit(wrong, train=train, dev=dev, out=tmp_path / "run")

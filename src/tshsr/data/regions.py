@@ -61,8 +61,12 @@ class RegionFeatures:
 
     @property
     def regions(self) -> int:
-        """The most regions that an image has."""
+        """The regions that are stored of every image, padding among them."""
         return self.source.shape[1]
+
+    def most(self) -> int:
+        """The most regions that one of these images really has, padding left out."""
+        return self.regions if self.mask is None else int(np.flatnonzero(self.mask.any(axis=0))[-1]) + 1
 
     @property
     def feature_dim(self) -> int:

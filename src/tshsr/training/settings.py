@@ -24,7 +24,13 @@ LOSSES = ("fused", "streams", "levels", "pooled", "swapped")
 """Weights of losses that must not be negative."""
 MODEL_AT_LEAST = {"similarity_dim": 1, "comparison_dim": 0, "steps": 1, "region_slots": 0}
 """Least values of settings that some methods have, ..."""
-MODEL_ABOVE = ("word_logsumexp_factor", "region_logsumexp_factor")
+MODEL_ABOVE = (
+    "inverse_temperature",
+    "word_inverse_temperature",
+    "region_inverse_temperature",
+    "word_logsumexp_factor",
+    "region_logsumexp_factor",
+)
 """... those that must be above 0, ..."""
 ENCODER_SHARES = ("dropout", "word_dropout", "region_dropout")
 MODEL_SHARES = ("pooling_dropout", "size_augmentation")
@@ -52,6 +58,7 @@ def check_training(config: RunConfig) -> None:
         ("training.minimum_count", training.minimum_count, 1),
         ("optimiser.warmup_steps", optimiser.warmup_steps, 0),
         ("optimiser.weight_decay", optimiser.weight_decay, 0),
+        ("optimiser.decay_epoch", optimiser.decay_epoch, 0),
         ("loss.warmup_epochs", config.loss.warmup_epochs, 0),
         *((f"loss.{name}", getattr(config.loss, name), 0) for name in LOSSES),
         *((f"model.encoder.{name}", getattr(config.model.encoder, name), 1) for name in WIDTHS),
@@ -63,6 +70,7 @@ def check_training(config: RunConfig) -> None:
     above = (
         ("optimiser.learning_rate", optimiser.learning_rate),
         ("optimiser.clip", optimiser.clip),
+        ("optimiser.decay", optimiser.decay),
         ("loss.margin", config.loss.margin),
         *((f"model.{name}", model[name]) for name in MODEL_ABOVE if name in model),
     )
@@ -82,24 +90,27 @@ def check_training(config: RunConfig) -> None:
             f"optimiser.weight_decay is {optimiser.weight_decay}, which adam ignores; set optimiser.name to adamw."
         )
     check_noise(config)
-    check_swaps(config)
+    check_losses(config)
     check_network(config.model)
 
 
-def check_swaps(config: RunConfig) -> None:
-    """Refuse swapped captions where no score but v·t, which learns nothing from them, has a weight.
+def check_losses(config: RunConfig) -> None:
+    """Refuse losses that all weigh 0, and swapped captions without a loss that learns from them: v·t does not.
 
     Raises:
-        SettingsError: In this case.
+        SettingsError: In these cases.
     """
     loss, kind = config.loss, config.model.kind
-    taught = {"fused": loss.fused}
-    taught |= {"streams": loss.streams} if kind != "vse" else {}
-    taught |= {"levels": loss.levels} if kind == "tshsr" else {}
+    taught = {"loss.fused": loss.fused}
+    taught |= {"loss.streams": loss.streams} if kind != "vse" else {}
+    taught |= {"loss.levels": loss.levels} if kind == "tshsr" else {}
+    if not any(taught.values()) and not loss.pooled:
+        raise SettingsError(
+            f"every loss of this method weighs 0 ({', '.join(taught)}, loss.pooled); set one, such as loss.fused to 1."
+        )
     if loss.swapped and not any(taught.values()):
         raise SettingsError(
-            f"loss.swapped teaches the scores of {', '.join(f'loss.{name}' for name in taught)}, which weigh 0; set "
-            "one, or loss.swapped to 0."
+            f"loss.swapped teaches the scores of {', '.join(taught)}, which weigh 0; set one, or loss.swapped to 0."
         )
 
 
@@ -171,7 +182,14 @@ def complete(config: RunConfig, tokenizer: Tokenizer, train: Split, dev: Split) 
             f"the settings are for features of {config.extractor}; {train.data} has features of {train.extractor}. "
             "Leave extractor empty to train on these."
         )
+    slots = getattr(config.model, "region_slots", 0)
     for split in (train, dev):
+        most = split.regions.most()
+        if 0 < slots < most:
+            raise SettingsError(
+                f"model.region-slots is {slots}, and {split.data}, split {split.name} has images of {most} regions; "
+                f"set it to {most} or more, or to 0: one normalisation for all positions."
+            )
         if encoder.boxes and split.regions.boxes is None:
             places = " and model.place-term" if getattr(config.model, "place_term", False) else ""
             raise DataError(
