@@ -39,12 +39,6 @@ class RegionEncoder(nn.Module):
         """
         return unit(self.projection(self.inputs(batch))) * batch.mask[..., None]
 
-    def some(self, batch: ImageBatch) -> ImageBatch:
-        """While training with region dropout, the batch with a random share of its regions masked out."""
-        if not (self.training and self.config.region_dropout):
-            return batch
-        return replace(batch, mask=thinned(batch.mask, self.config.region_dropout))
-
     def inputs(self, batch: ImageBatch) -> Float[Tensor, "images regions inputs"]:
         """What is projected: features, after dropout, and box geometry.
 
@@ -72,6 +66,11 @@ def thinned(mask: Bool[Tensor, "rows items"], share: float) -> Bool[Tensor, "row
     """The mask without a random share of its items; at least one a row stays."""
     dice = torch.rand(mask.shape, device=mask.device).masked_fill(~mask, -1)
     return mask & ((dice > share) | (dice == dice.amax(dim=1, keepdim=True)))
+
+
+def some_regions(batch: ImageBatch, share: float) -> ImageBatch:
+    """The batch with a random share of its regions masked out (region dropout)."""
+    return replace(batch, mask=thinned(batch.mask, share)) if share else batch
 
 
 def box_geometry(boxes: Float[Tensor, "images regions 4"]) -> Float[Tensor, "images regions 5"]:

@@ -215,6 +215,18 @@ def test_pairs_that_are_computed_again_in_the_backward_pass_give_the_same_gradie
     assert_same(*gradients)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_scores_in_16_bits_do_not_tie_for_want_of_digits(method: str) -> None:
+    matcher = network(method).float()
+    images, captions = matcher.encode_images(tiny.images()), matcher.encode_captions(tiny.captions())
+    exact = matcher.score_all(images, captions)
+    rough = matcher.bfloat16().score_all(images.at(torch.bfloat16), captions.at(torch.bfloat16))
+    for name, scores in rough.items():
+        assert scores.dtype == torch.float32, name
+        assert (scores != scores.bfloat16()).any(), name
+        torch.testing.assert_close(scores, exact[name], rtol=0.1, atol=0.1)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is at hand")
 @pytest.mark.parametrize("method", METHODS)
 def test_a_cuda_device_scores_as_the_processor(method: str) -> None:

@@ -82,13 +82,16 @@ def test_what_is_no_faster_is_not_used(clock: Clock) -> None:
     assert (found.speedup, found.max_difference, found.rank_agreement, found.recall_change) == (1.0, 0.0, 100.0, 0.0)
 
 
-def test_what_moves_a_recall_by_more_than_an_image_is_not_used(clock: Clock) -> None:
+def test_what_moves_a_recall_by_more_than_one_query_is_not_used(clock: Clock) -> None:
     one_image = measured(clock, changed({(1, 0): 0.95}), exact_takes=[2, 2], rough_takes=[1, 1])
     assert one_image.recall_change == pytest.approx(25.0)  # image 1 is wrong now, and so is caption 0 (20 points)
     assert one_image.used
     two_images = measured(clock, changed({(1, 0): 0.95, (2, 0): 0.96}), exact_takes=[2, 2], rough_takes=[1, 1])
     assert two_images.recall_change == pytest.approx(50.0)
     assert not two_images.used
+    two_captions = measured(clock, changed({(1, 0): 0.95, (1, 4): 0.6}), exact_takes=[2, 2], rough_takes=[1, 1])
+    assert two_captions.recall_change == pytest.approx(40.0)  # captions 0 and 4; of the images 1 alone
+    assert not two_captions.used
 
 
 def test_a_lowered_network_is_a_copy_and_the_same_precision_the_network_itself() -> None:

@@ -87,8 +87,8 @@ class ComparingStream(ScoringStream, ABC):
         local = self.local_similarity.to_attended(near, weights, far, attended, agreement)
         if self.global_similarity is None:
             return local, queries.real
-        pooled = (self.global_similarity.seen(side.pooled[..., None, :]) for side in (queries, context))
-        cosine_of_pooled = cosine(queries.pooled, context.pooled)[..., None] if self.narrow else None
+        pooled = (self.global_similarity.seen(side.pooled[..., None, :].to(near.dtype)) for side in (queries, context))
+        cosine_of_pooled = cosine(queries.pooled, context.pooled)[..., None].to(near.dtype) if self.narrow else None
         whole = self.global_similarity(*pooled, cosine_of_pooled)
         nodes = torch.cat([whole, local], dim=-2)
         if queries.real is None:

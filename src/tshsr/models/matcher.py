@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -66,8 +66,9 @@ class ItemEncoding:
         return self.each(lambda part: part.to(device))
 
     def at(self, dtype: torch.dtype) -> ItemEncoding:
-        """The same numbers in another precision."""
-        return self.each(lambda part: part.to(dtype) if part.is_floating_point() else part)
+        """The same in another precision, but for the pooled vectors: v·t costs next to nothing, and would tie."""
+        lowered = self.each(lambda part: part.to(dtype) if part.is_floating_point() else part)
+        return replace(lowered, pooled=self.pooled)
 
     def unsqueeze(self, axis: int) -> ItemEncoding:
         """A new leading axis (0 or 1), so that two encodings broadcast against each other."""

@@ -86,8 +86,9 @@ class CrossAttention(ScoringStream):
         similarity: Float[Tensor, "*pairs queries context"],
         context: ItemEncoding,
     ) -> Float[Tensor, "*pairs queries"]:
-        """r_q, for unit queries."""
-        return (to_unit_sums(weights, context.gram) * similarity).sum(dim=-1)
+        """r_q, for unit queries; in 32 bits at least, as from here on it is a few numbers a pair."""
+        single = torch.promote_types(similarity.dtype, torch.float32)
+        return (to_unit_sums(weights, context.gram) * similarity).sum(dim=-1, dtype=single)
 
     def trace(
         self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding

@@ -216,7 +216,10 @@ class SimilarityStream(ComparingStream):
     ) -> Float[Tensor, "*pairs"]:
         """The score of each pair, 0..1."""
         nodes, mask = self.nodes(similarity, self.attention(similarity, queries, context), queries, context)
-        return torch.sigmoid(self.score(self.reasoning(nodes, mask)).squeeze(-1))
+        read = self.reasoning(nodes, mask)
+        single = torch.promote_types(read.dtype, torch.float32)  # one number a pair: in 16 bits scores would tie
+        logit = nn.functional.linear(read.to(single), self.score.weight.to(single), self.score.bias.to(single))
+        return torch.sigmoid(logit.squeeze(-1))
 
     def trace(
         self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding

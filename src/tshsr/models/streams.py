@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tshsr.alignment import similarities
 from tshsr.batches import CaptionBatch, ImageBatch
 from tshsr.config import EncoderConfig
-from tshsr.encoders import RegionEncoder, build_word_encoder
+from tshsr.encoders import RegionEncoder, build_word_encoder, some_regions
 from tshsr.models.matcher import ItemEncoding, Matcher, Scores, StreamTrace
 
 
@@ -62,6 +62,7 @@ class StreamMatcher(Matcher):
 
     def __init__(self, encoder: EncoderConfig) -> None:
         super().__init__()
+        self.region_dropout = encoder.region_dropout
         self.region_encoder = RegionEncoder(encoder)
         self.word_encoder = build_word_encoder(encoder)
 
@@ -71,7 +72,7 @@ class StreamMatcher(Matcher):
 
     def encode_images(self, batch: ImageBatch) -> ItemEncoding:
         """Regions in the joint space, v, and how each stream sees them."""
-        batch = self.region_encoder.some(batch)
+        batch = some_regions(batch, self.region_dropout if self.training else 0.0)
         regions = self.region_encoder(batch)
         return self.complete(regions, batch.mask, self.region_pooling(regions, batch.mask), batch.boxes)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tshsr.alignment import unit
 from tshsr.batches import CaptionBatch, ImageBatch
 from tshsr.config import VseConfig
-from tshsr.encoders import AttentionPooling, RegionEncoder, build_word_encoder, start_with_xavier, thinned
+from tshsr.encoders import AttentionPooling, RegionEncoder, build_word_encoder, some_regions, start_with_xavier, thinned
 from tshsr.models.matcher import ItemEncoding, Matcher, Scores
 from tshsr.models.streams import cosine
 from tshsr.normalisation import MaskedBatchNorm
@@ -42,7 +42,8 @@ class Vse(Matcher):
 
     def encode_images(self, batch: ImageBatch) -> ItemEncoding:
         """Regions in the joint space, and v."""
-        mask = self._kept(self.region_encoder.some(batch).mask)
+        batch = some_regions(batch, self.config.encoder.region_dropout if self.training else 0.0)
+        mask = self._kept(batch.mask)
         inputs = self.region_encoder.inputs(batch)
         regions = self.region_encoder.projection(inputs)
         if self.perceptron is not None:
