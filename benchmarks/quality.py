@@ -128,9 +128,7 @@ def results(wanted: Quality) -> dict[str, Any]:
     rows = {name: row(ENTRIES[name], data, kept, costs[name]) for name, kept in found.items()}
     ours = found.get(OURS)
     against = {
-        name: difference(data, (OURS, alike), (name, kept))
-        for name, kept in found.items()
-        if name != OURS and (alike := of_seeds(ours or (), kept))
+        name: difference(data, (OURS, ours), (name, kept)) for name, kept in found.items() if ours and name != OURS
     }
     return {
         "command": f"python -m benchmarks.quality --data {'scenes' if data == 'scenes' else 'DIR'}",
@@ -198,12 +196,6 @@ def mean_of(values: Iterable[float]) -> float | None:
     """The mean, where there is any value."""
     known = list(values)
     return statistics.mean(known) if known else None
-
-
-def of_seeds(ours: Kept, other: Kept) -> Kept:
-    """Our runs with the seeds that the other row has: a lucky seed is lucky for most rows."""
-    seeds = {task.seed for task, _ in other}
-    return [each for each in ours if each[0].seed in seeds]
 
 
 def difference(data: str, ours: tuple[str, Kept], other: tuple[str, Kept]) -> dict[str, Any]:

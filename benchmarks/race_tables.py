@@ -26,7 +26,9 @@ def race_table(values: dict[str, Any]) -> str:
         ]
         lines.append("| " + " | ".join([*cells, *cost_cells(row)]) + " |")
     minutes = "Minutes are those of the clock, the median over the seeds, beside other runs."
-    leads_are = "A lead is over the seeds that a row has, so that one seed is set against the same seed of TSHSR."
+    leads_are = (
+        "Every row is set against all seeds of TSHSR; the interval of a row of one seed holds what seeds may do to it."
+    )
     return "\n".join(lines) + f"\n\n{seeds_of(values)}. {minutes} {leads_are}"
 
 
