@@ -39,7 +39,7 @@ def main() -> None:
     found = bench(
         Workload(captions=wanted.captions, repeats=wanted.repeats), device=wanted.device, tell=logging.getLogger().info
     )
-    values = {"command": "python -m benchmarks.speed", **provenance(), **found}
+    values = {"command": f"python -m benchmarks.speed --captions {wanted.captions}", **provenance(), **found}
     write_text(RESULTS / f"speed-{wanted.device}.json", json.dumps(values, indent=2) + "\n")
     update_readme()
 

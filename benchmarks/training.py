@@ -65,7 +65,7 @@ def main() -> None:
         quality.append(compare(settings, "tshsr-flickr8k", str(settings.flickr8k)))
     sizes = {"tshsr-flickr30k": 2048, "tshsr-flickr8k": 256}
     steps = [time_steps(name, features, settings.repeats) for name, features in sizes.items()]
-    command = "python -m benchmarks.training --flickr8k DIR"
+    command = f"python -m benchmarks.training --flickr8k DIR --images {settings.images}"
     values = {"command": command, **provenance(), "steps": steps, "quality": quality}
     write_text(RESULTS / "training.json", json.dumps(values, indent=2) + "\n")
     update_readme()

@@ -138,6 +138,7 @@ def test_the_speed_table_has_a_row_a_network_and_says_where_it_comes_from() -> N
         "ratio": 3.251,
         "macs_per_pair": 10.61e6,
         "reference_macs_per_pair": 25.5e6,
+        "gemm_gflops": 187.6,
         "gemm_fraction": 0.694,
         "peak_bytes": None,
         "reference_peak_bytes": 90 * 2**20,
@@ -149,7 +150,7 @@ def test_the_speed_table_has_a_row_a_network_and_says_where_it_comes_from() -> N
     lines = tables.table_of(values).splitlines()
     assert lines[2] == (
         "| tshsr | float32 | 6,500 (6,000 … 7,000) | 2,000 (1,900 … 2,100) | **3.25** "
-        "| 10.6 / 25.5 | 69% | ? / 90 MiB | 1e-07 |"
+        "| 10.6 / 25.5 | 69% of 188 | ? / 90 MiB | 1e-07 |"
     )
     assert lines[-1].startswith("100 images x 50 captions of real lengths, 36 regions, D 1024, m 256, medians of 5;")
     assert lines[-1].endswith("a machine; torch 2.13.0; commit 0123456789ab; `do it`.")

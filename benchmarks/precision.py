@@ -1,0 +1,97 @@
+"""What 16 bits do to the recalls of trained networks, into `benchmarks/results/precision-flickr8k.json`.
+
+    python -m benchmarks.precision --data ../flickr8k --runs runs
+
+Scores all of test in float32 and in bfloat16, whatever the guard of `tshsr evaluate --dtype` would say. How fast either
+is: `benchmarks/speed.py`. The networks are those of the race (`benchmarks/quality.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+
+from benchmarks.entries import ENTRIES
+from benchmarks.tables import RESULTS, update_readme
+from tshsr.data.dataset import Split
+from tshsr.data.layouts import open_split
+from tshsr.files import write_text
+from tshsr.metrics import image_to_text_ranks, score_metrics, text_to_image_ranks
+from tshsr.provenance import provenance
+from tshsr.retriever import Retriever
+from tshsr.scoring import score_split
+
+LOG = logging.getLogger("benchmarks.precision")
+DATA = "flickr8k"
+MODELS = ("tshsr", "sgr", "saf", "two-stream-sgr", "scan-word")
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What to measure."""
+
+    data: Path
+    """A folder of Flickr8k with the split test."""
+    runs: Path = Path("runs")
+    """Where the weights of the race are kept."""
+    models: tuple[str, ...] = MODELS
+    """Rows of the race, single models; seed 0 of each."""
+
+
+def main() -> None:
+    """Measure, and write the results file and the table."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    wanted = tyro.cli(Precision, description=__doc__)
+    split = open_split(str(wanted.data), "test")
+    rows = [measured(name, wanted.runs / f"{name}-{DATA}-seed0", split) for name in wanted.models]
+    values = {"command": "python -m benchmarks.precision --data DIR", **provenance(), "precision": rows}
+    write_text(RESULTS / f"precision-{DATA}.json", json.dumps(values, indent=1) + "\n")
+    update_readme()
+
+
+def measured(name: str, run: Path, split: Split) -> dict[str, Any]:
+    """The fused scores of one run in both precisions."""
+    retriever = Retriever.from_pretrained(run)
+    exact, rough = (
+        np.asarray(score_split(retriever.matcher, retriever.tokenizer, split, dtype=dtype)["fused"])
+        for dtype in (None, torch.bfloat16)
+    )
+    LOG.info("%s is scored", name)
+    return {"model": name, "title": ENTRIES[name].title, **compared(exact, rough, split.image_of_caption)}
+
+
+def compared(exact: np.ndarray, rough: np.ndarray, image_of_caption: np.ndarray) -> dict[str, Any]:
+    """Recalls of both, and what moved.
+
+    Args:
+        exact: Scores in float32, images x captions.
+        rough: The same in 16 bits.
+        image_of_caption: For each caption the row of its image.
+    """
+    before, after = (score_metrics(scores, image_of_caption) for scores in (exact, rough))
+    moved = []
+    for ranks in (image_to_text_ranks, text_to_image_ranks):
+        old, new = ranks(exact, image_of_caption), ranks(rough, image_of_caption)
+        moved += [[int(((old <= k) & (new > k)).sum()), int(((old > k) & (new <= k)).sum())] for k in (1, 5, 10)]
+    best = np.concatenate([exact.argmax(axis=axis) == rough.argmax(axis=axis) for axis in (1, 0)])
+    return {
+        "recalls": list(before.recalls),
+        "recalls_16": list(after.recalls),
+        "rsum": before.rsum,
+        "rsum_16": after.rsum,
+        "lost_and_gained": moved,
+        "rank_agreement": 100 * float(best.mean()),
+        "max_difference": float(np.abs(exact - rough).max()),
+        "distinct_share": len(np.unique(rough)) / rough.size,
+    }
+
+
+if __name__ == "__main__":
+    main()
