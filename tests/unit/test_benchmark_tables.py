@@ -100,13 +100,13 @@ def test_a_table_is_written_between_its_markers_and_nowhere_else(
 ) -> None:
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     (tmp_path / "quality-d.json").write_text(json.dumps(RACE), encoding="utf-8")
-    text = "before\n<!-- results quality-d -->\nold\n<!-- end -->\n"
+    text = "before\n<!-- results quality-d -->\nstale\n<!-- end -->\n"
     text += "<!-- results quality-d scores -->\n<!-- end -->\nafter\n"
     result = tables.with_tables(text)
     assert result.startswith("before\n<!-- results quality-d -->\n| method | image")
     assert "<!-- results quality-d scores -->\n| method | fused" in result
     assert result.endswith("\n<!-- end -->\nafter\n")
-    assert "old" not in result
+    assert "stale" not in result
     assert tables.with_tables(result) == result
 
 
