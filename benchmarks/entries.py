@@ -71,6 +71,13 @@ ABLATION = (
     Entry("global-node", "with a global node", "tshsr", {"model.global_node": True}),
     Entry("no-pooled-term", "`v·t` not in the logit", "tshsr", {"model.pooled_term": False}),
     Entry("wide-comparison", "comparison in the joint space, as SGRAF", "tshsr", {"model.comparison_dim": 0}),
+    Entry(
+        "equal-losses",
+        "every loss with the weight 1",
+        "tshsr",
+        {"loss.streams": 1.0, "loss.levels": 1.0, "loss.pooled": 1.0},
+        only="flickr8k",
+    ),
     Entry("no-stream-loss", "no loss on the streams", "tshsr", {"loss.streams": 0.0}),
     Entry("no-level-loss", "no loss on the levels", "tshsr", {"loss.levels": 0.0}),
     Entry("no-pooled-loss", "no loss on `v·t`", "tshsr", {"loss.pooled": 0.0}),
