@@ -5,7 +5,7 @@
     python -m benchmarks.quality --data ../flickr8k --entries sgr tshsr --seeds 0
     python -m benchmarks.quality --data ../flickr8k --ablation
 
-All methods share encoders, sizes, batches, epochs and optimiser; dev chooses the weights, test is looked at once. What
+All methods share encoders, sizes, batches, epochs and optimiser; dev chooses the weights of each run. What
 is finished is not done again (`benchmarks/results/outcomes`), what was interrupted goes on where it was. The tables of
 the README and of docs/results.md are made from the file that this writes (`benchmarks/tables.py`).
 """
