@@ -26,7 +26,7 @@ HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.re
 
 
 def save_scores(path: Path, scores: np.ndarray) -> None:
-    """Keep a score matrix as float32 .npy, images x captions, whole or not at all.
+    """Keep a score matrix as .npy, images x captions, in its precision (float32 at least), whole or not at all.
 
     Raises:
         SettingsError: Where the name does not end in .npy.
@@ -34,11 +34,12 @@ def save_scores(path: Path, scores: np.ndarray) -> None:
     """
     check_scores_name(path)
     with replacing(path) as handle:
-        header = {"descr": "<f4", "fortran_order": False, "shape": scores.shape}
+        dtype = np.result_type(np.float32, scores.dtype).newbyteorder("<")
+        header = {"descr": dtype.str, "fortran_order": False, "shape": scores.shape}
         np.lib.format.write_array_header_1_0(handle, header)
         rows = max(1, BLOCK // scores.shape[1])
         for start in range(0, len(scores), rows):  # what is mapped from a file is never in memory as a whole
-            handle.write(np.ascontiguousarray(scores[start : start + rows], np.dtype("<f4")).data)
+            handle.write(np.ascontiguousarray(scores[start : start + rows], dtype).data)
 
 
 def check_scores_name(path: Path) -> None:

@@ -17,14 +17,23 @@ def write(path, content):
     return path
 
 
-def test_saved_scores_are_float32_and_read_back_memory_mapped(tmp_path):
-    save_scores(tmp_path / "new" / "scores.npy", SCORES.astype(np.float64))
+def test_saved_scores_are_read_back_memory_mapped(tmp_path):
+    save_scores(tmp_path / "new" / "scores.npy", SCORES)
     scores = read_scores(tmp_path / "new" / "scores.npy")
     assert isinstance(scores, np.memmap)
     assert not scores.flags.writeable
     assert scores.dtype == np.float32
     assert np.array_equal(scores, SCORES)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["scores.npy"]
+
+
+@pytest.mark.parametrize(("given", "kept"), [("<f2", "<f4"), (">f4", "<f4"), ("<f8", "<f8"), (">f8", "<f8")])
+def test_scores_are_saved_in_their_precision_but_float32_at_least(tmp_path, given, kept):
+    scores = (np.float64(1 + 2**-40) * SCORES).astype(given)
+    save_scores(tmp_path / "scores.npy", scores)
+    saved = read_scores(tmp_path / "scores.npy")
+    assert saved.dtype == np.dtype(kept)
+    assert np.array_equal(saved, scores)
 
 
 def test_scores_are_saved_as_npy_only(tmp_path):

@@ -60,6 +60,13 @@ def test_several_files_are_an_ensemble(tmp_path: Path, captions: Path) -> None:
     assert report.scores == {"fused": score_metrics(mean, OWNERS)}
 
 
+def test_a_model_in_float64_with_itself_is_that_model(tmp_path: Path, captions: Path) -> None:
+    np.save(tmp_path / "fine.npy", 1e6 + 1e-4 * matrix().astype(np.float64))  # float32 would tie all of them
+    one, two = (evaluate_matrix([tmp_path / "fine.npy"] * count, captions) for count in (1, 2))
+    assert one.ranks == two.ranks
+    assert one.scores["fused"].rsum > 300
+
+
 def test_all_that_is_reported_by_folds_is_by_the_same_folds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "FOLD", 5)
     report = evaluate_matrix(matrix(), OWNERS, protocol="coco-1k")

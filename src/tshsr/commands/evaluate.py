@@ -57,7 +57,7 @@ class Evaluate:
     json: File = None
     """Write the report to this file; - writes it to stdout, in place of the table."""
     save_scores: OptionalPath = None
-    """Keep the fused scores as .npy, float32, images x captions."""
+    """Keep the fused scores as .npy, images x captions: float32, or float64 where a matrix of --scores is."""
     scores: Annotated[tuple[Path, ...], arg(metavar="FILE ...", help_behavior_hint="")] = ()
     """Evaluate these matrices (images x captions: .npy, .npz, .pt); several are an ensemble."""
     captions: File = None
