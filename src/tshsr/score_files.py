@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from tshsr.arrays import tensor_to_array
 from tshsr.errors import DataError, SettingsError
 from tshsr.files import replacing
 from tshsr.metrics import BLOCK
@@ -102,7 +103,7 @@ def load_matrix(path: Path, key: str) -> np.ndarray:
                 mapped = map_member(path, f"{key}.npy") if key in arrays else None
                 array = named_scores(path, arrays, key) if mapped is None else mapped
         case ".pt" | ".pth":
-            array = tensor_to_array(path, load_tensors(path), key)
+            array = tensor_to_array(find_tensor(path, load_tensors(path), key))
         case _:
             raise SettingsError(f"{path}: scores are read from .npy, .npz, .pt and .pth; rename or convert the file.")
     return array
@@ -135,8 +136,8 @@ def load_tensors(path: Path) -> object:
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def tensor_to_array(path: Path, values: object, key: str) -> np.ndarray:
-    """The array of a tensor, or of a dictionary's tensor.
+def find_tensor(path: Path, values: object, key: str) -> torch.Tensor:
+    """The tensor itself, or a dictionary's.
 
     Raises:
         DataError: Where there is no tensor.
@@ -144,9 +145,7 @@ def tensor_to_array(path: Path, values: object, key: str) -> np.ndarray:
     tensor = named_scores(path, values, key) if isinstance(values, dict) else values
     if not isinstance(tensor, torch.Tensor):
         raise DataError(f"{path} holds a {type(tensor).__name__}; expected a tensor, images x captions.")
-    tensor = tensor.detach()
-    array: np.ndarray = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()  # numpy has no bfloat16
-    return array
+    return tensor
 
 
 def named_scores(path: Path, values: Mapping[str, Any], key: str) -> Any:

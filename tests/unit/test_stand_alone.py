@@ -175,12 +175,6 @@ def test_captions_of_other_scores_are_refused(captions: Path) -> None:
         correspondence("scenes", "test", 4, 12)
 
 
-@pytest.mark.parametrize("scores", [np.zeros(3), np.zeros((2, 2, 2))])
-def test_what_is_no_matrix_is_refused(scores: np.ndarray) -> None:
-    with pytest.raises(InputError, match=r"scores have shape \(.*\); expected images x captions"):
-        evaluate_matrix(scores, OWNERS)
-
-
 def test_a_nan_is_refused_with_its_place() -> None:
     scores = matrix()
     scores[7, 4] = np.nan
