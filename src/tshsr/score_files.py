@@ -6,6 +6,7 @@ import json
 import math
 import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -79,15 +80,16 @@ def read_scores(path: Path, *, key: str = KEY) -> np.ndarray:
         ValueError,
         TypeError,
         EOFError,
+        LookupError,
         RuntimeError,
-        pickle.UnpicklingError,
         zipfile.BadZipFile,
     ) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path} holds no readable scores ({reason}); save or copy the file again.") from None
-    if scores.ndim != 2 or scores.dtype.kind != "f":
+    if scores.ndim != 2 or 0 in scores.shape or scores.dtype.kind != "f":
         raise DataError(
-            f"{path} holds {scores.dtype} of shape {scores.shape}; expected floats of shape images x captions."
+            f"{path} holds {scores.dtype} of shape {scores.shape}; expected floats of shape images x captions, not "
+            "empty."
         )
     return scores
 
@@ -129,11 +131,22 @@ def map_member(path: Path, member: str) -> np.ndarray | None:
 
 
 def load_tensors(path: Path) -> object:
-    """What a file of `torch.save` holds, mapped where torch can: its older layout is read as a whole."""
+    """What a file of `torch.save` holds, mapped where torch can: its older layout is read as a whole.
+
+    Raises:
+        DataError: Where something other than tensors is pickled in it.
+    """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except RuntimeError:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # about the pickle's version, before it is refused
+            try:
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            except RuntimeError:
+                return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:  # which would advise to load it all the same
+        raise DataError(
+            f"{path} holds no readable scores, but something pickled beside tensors, or is no file of torch.save; save "
+            "them by torch.save(torch.as_tensor(scores), FILE), or as .npy by np.save."
+        ) from None
 
 
 def find_tensor(path: Path, values: object, key: str) -> torch.Tensor:
@@ -179,6 +192,8 @@ def read_image_of_caption(path: Path, images: int, captions: int) -> np.ndarray:
         DataError: Where the file is missing or damaged, or does not fit the scores.
     """
     entries = read_entries(path)
+    if not entries:
+        raise DataError(f"{path} holds no caption; expected {captions}, one a column of the scores.")
     if len(entries) != captions:
         raise DataError(
             f"{path} has {len(entries)} captions, the scores have {captions} columns for {images} rows; expected one "
@@ -206,7 +221,7 @@ def read_entries(path: Path) -> list[Any]:
         raise DataError(f"{path} cannot be read ({error.strerror}); expected the captions of the scores.") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 ({error}); convert it first.") from None
-    lines = text.removesuffix("\n").split("\n")
+    lines = text.removesuffix("\n").split("\n") if text else []
     if path.suffix == ".jsonl":
         return [parse_json(path, line, f"line {number}") for number, line in enumerate(lines, 1)]
     if path.suffix != ".json":
@@ -225,8 +240,9 @@ def parse_json(path: Path, text: str, place: str) -> Any:
     """
     try:
         return json.loads(text)
-    except ValueError as error:
-        raise DataError(f"{path}, {place}, is not valid JSON ({error}); mend it or write it again.") from None
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise DataError(f"{path}, {place}, is not valid JSON ({reason}); mend it or write it again.") from None
 
 
 def rows_of_entries(path: Path, entries: list[Any], images: int) -> np.ndarray:
