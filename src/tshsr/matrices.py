@@ -10,25 +10,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from tshsr.errors import DataError, InputError
 from tshsr.metrics import BLOCK
 
 
 class MatricesInMemory:
-    """Named float32 matrices, written in columns.
+    """Named matrices of one precision, written in columns.
 
     Args:
         shape: Images and captions.
+        dtype: Their precision.
     """
 
-    def __init__(self, shape: tuple[int, int]) -> None:
+    def __init__(self, shape: tuple[int, int], dtype: DTypeLike = np.float32) -> None:
         self.shape = shape
+        self.dtype = np.dtype(dtype)
         self.kept: dict[str, np.ndarray] = {}
 
     def write(self, name: str, columns: np.ndarray, scores: np.ndarray) -> None:
         """Put the scores of some captions (images x columns) in their places."""
-        self.kept.setdefault(name, np.empty(self.shape, np.float32))[:, columns] = scores
+        self.kept.setdefault(name, np.empty(self.shape, self.dtype))[:, columns] = scores
 
     def finish(self) -> Mapping[str, np.ndarray]:
         """The matrices by name."""
@@ -44,11 +47,13 @@ class MatricesInFiles:
     Args:
         shape: Images and captions.
         folder: An existing folder.
+        dtype: Their precision.
     """
 
-    def __init__(self, shape: tuple[int, int], folder: Path) -> None:
+    def __init__(self, shape: tuple[int, int], folder: Path, dtype: DTypeLike = np.float32) -> None:
         self.shape = shape
         self.folder = folder
+        self.dtype = np.dtype(dtype).newbyteorder("<")
         self.starts: dict[str, int] = {}
 
     def write(self, name: str, columns: np.ndarray, scores: np.ndarray) -> None:
@@ -61,11 +66,11 @@ class MatricesInFiles:
             if name not in self.starts:
                 self.starts[name] = self._begin(name)
             with self._path(name).open("r+b") as file:
-                for column, values in zip(columns, np.ascontiguousarray(scores.T, np.float32), strict=True):
+                for column, values in zip(columns, np.ascontiguousarray(scores.T, self.dtype), strict=True):
                     file.seek(self.starts[name] + int(column) * values.nbytes)
                     file.write(values.tobytes())
         except OSError as error:
-            size = 4 * self.shape[0] * self.shape[1] / 2**20
+            size = self.dtype.itemsize * self.shape[0] * self.shape[1] / 2**20
             raise DataError(
                 f"{self._path(name)} cannot be written ({error.strerror}); every score takes {size:.0f} MiB there. "
                 "Free some space or name another folder."
@@ -78,7 +83,7 @@ class MatricesInFiles:
     def _begin(self, name: str) -> int:
         """Write a file's header; where its numbers begin."""
         with self._path(name).open("wb") as file:
-            header = {"descr": "<f4", "fortran_order": True, "shape": self.shape}
+            header = {"descr": self.dtype.str, "fortran_order": True, "shape": self.shape}
             np.lib.format.write_array_header_1_0(file, header)
             return file.tell()
 
@@ -113,7 +118,7 @@ class MappedMatrices(Mapping[str, np.ndarray]):
 def ensemble(members: Sequence[Mapping[str, np.ndarray]], folder: Path | None = None) -> Mapping[str, np.ndarray]:
     """The mean of several models' matrices, for the score names that all of them have.
 
-    Sums are taken in float64, so equal members average to themselves exactly. One member is given back as it is.
+    They have the precision of the finest member, float32 at least. One member is given back as it is.
 
     Args:
         members: By score name the matrices of each model.
@@ -130,15 +135,27 @@ def ensemble(members: Sequence[Mapping[str, np.ndarray]], folder: Path | None = 
         given = "; ".join(", ".join(member) for member in members)
         raise InputError(f"the models share no score name ({given}); an ensemble averages scores of the same name.")
     shape = common_shape(members)
-    means = MatricesInMemory(shape) if folder is None else MatricesInFiles(shape, folder)
+    dtype = np.result_type(np.float32, *(member[name].dtype for member in members for name in names))
+    means = MatricesInMemory(shape, dtype) if folder is None else MatricesInFiles(shape, folder, dtype)
     for name in names:
         matrices = [member[name] for member in members]
         for columns in np.array_split(np.arange(shape[1]), math.ceil(shape[0] * shape[1] / BLOCK)):
             if len(columns):
-                means.write(
-                    name, columns, np.stack([matrix[:, columns] for matrix in matrices]).mean(axis=0, dtype=np.float64)
-                )
+                means.write(name, columns, mean([matrix[:, columns] for matrix in matrices]))
     return means.finish()
+
+
+def mean(members: Sequence[np.ndarray]) -> np.ndarray:
+    """The mean of arrays of one shape, in float64 or finer.
+
+        m = sum_n x_n / N;    mean = m + sum_n (x_n - m) / N
+
+    The second term is what rounding took from the first, so equal members average to themselves exactly.
+    """
+    first: np.ndarray = np.mean(members, axis=0, dtype=np.result_type(np.float64, *members))
+    with np.errstate(invalid="ignore"):  # infinities are refused where they are ranked
+        rest = sum(member - first for member in members) / len(members)
+    return np.where(np.isfinite(first), first + rest, first)
 
 
 def common_shape(members: Sequence[Mapping[str, np.ndarray]]) -> tuple[int, int]:

@@ -6,6 +6,7 @@ import json
 import math
 import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from tshsr.arrays import tensor_to_array
 from tshsr.errors import DataError, SettingsError
 from tshsr.files import replacing
 from tshsr.metrics import BLOCK
@@ -26,7 +28,7 @@ HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.re
 
 
 def save_scores(path: Path, scores: np.ndarray) -> None:
-    """Keep a score matrix as float32 .npy, images x captions, whole or not at all.
+    """Keep a score matrix as .npy, images x captions, in its precision (float32 at least), whole or not at all.
 
     Raises:
         SettingsError: Where the name does not end in .npy.
@@ -34,11 +36,12 @@ def save_scores(path: Path, scores: np.ndarray) -> None:
     """
     check_scores_name(path)
     with replacing(path) as handle:
-        header = {"descr": "<f4", "fortran_order": False, "shape": scores.shape}
+        dtype = np.result_type(np.float32, scores.dtype).newbyteorder("<")
+        header = {"descr": dtype.str, "fortran_order": False, "shape": scores.shape}
         np.lib.format.write_array_header_1_0(handle, header)
         rows = max(1, BLOCK // scores.shape[1])
         for start in range(0, len(scores), rows):  # what is mapped from a file is never in memory as a whole
-            handle.write(np.ascontiguousarray(scores[start : start + rows], np.dtype("<f4")).data)
+            handle.write(np.ascontiguousarray(scores[start : start + rows], dtype).data)
 
 
 def check_scores_name(path: Path) -> None:
@@ -77,15 +80,16 @@ def read_scores(path: Path, *, key: str = KEY) -> np.ndarray:
         ValueError,
         TypeError,
         EOFError,
+        LookupError,
         RuntimeError,
-        pickle.UnpicklingError,
         zipfile.BadZipFile,
     ) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path} holds no readable scores ({reason}); save or copy the file again.") from None
-    if scores.ndim != 2 or scores.dtype.kind != "f":
+    if scores.ndim != 2 or 0 in scores.shape or scores.dtype.kind != "f":
         raise DataError(
-            f"{path} holds {scores.dtype} of shape {scores.shape}; expected floats of shape images x captions."
+            f"{path} holds {scores.dtype} of shape {scores.shape}; expected floats of shape images x captions, not "
+            "empty."
         )
     return scores
 
@@ -101,7 +105,7 @@ def load_matrix(path: Path, key: str) -> np.ndarray:
                 mapped = map_member(path, f"{key}.npy") if key in arrays else None
                 array = named_scores(path, arrays, key) if mapped is None else mapped
         case ".pt" | ".pth":
-            array = tensor_to_array(path, load_tensors(path), key)
+            array = tensor_to_array(find_tensor(path, load_tensors(path), key))
         case _:
             raise SettingsError(f"{path}: scores are read from .npy, .npz, .pt and .pth; rename or convert the file.")
     return array
@@ -127,15 +131,26 @@ def map_member(path: Path, member: str) -> np.ndarray | None:
 
 
 def load_tensors(path: Path) -> object:
-    """What a file of `torch.save` holds, mapped where torch can: its older layout is read as a whole."""
+    """What a file of `torch.save` holds, mapped where torch can: its older layout is read as a whole.
+
+    Raises:
+        DataError: Where something other than tensors is pickled in it.
+    """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except RuntimeError:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # about the pickle's version, before it is refused
+            try:
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            except RuntimeError:
+                return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:  # which would advise to load it all the same
+        raise DataError(
+            f"{path} holds no readable scores, but something pickled beside tensors, or is no file of torch.save; save "
+            "them by torch.save(torch.as_tensor(scores), FILE), or as .npy by np.save."
+        ) from None
 
 
-def tensor_to_array(path: Path, values: object, key: str) -> np.ndarray:
-    """The array of a tensor, or of a dictionary's tensor.
+def find_tensor(path: Path, values: object, key: str) -> torch.Tensor:
+    """The tensor itself, or a dictionary's.
 
     Raises:
         DataError: Where there is no tensor.
@@ -143,9 +158,7 @@ def tensor_to_array(path: Path, values: object, key: str) -> np.ndarray:
     tensor = named_scores(path, values, key) if isinstance(values, dict) else values
     if not isinstance(tensor, torch.Tensor):
         raise DataError(f"{path} holds a {type(tensor).__name__}; expected a tensor, images x captions.")
-    tensor = tensor.detach()
-    array: np.ndarray = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()  # numpy has no bfloat16
-    return array
+    return tensor
 
 
 def named_scores(path: Path, values: Mapping[str, Any], key: str) -> Any:
@@ -179,6 +192,8 @@ def read_image_of_caption(path: Path, images: int, captions: int) -> np.ndarray:
         DataError: Where the file is missing or damaged, or does not fit the scores.
     """
     entries = read_entries(path)
+    if not entries:
+        raise DataError(f"{path} holds no caption; expected {captions}, one a column of the scores.")
     if len(entries) != captions:
         raise DataError(
             f"{path} has {len(entries)} captions, the scores have {captions} columns for {images} rows; expected one "
@@ -206,7 +221,7 @@ def read_entries(path: Path) -> list[Any]:
         raise DataError(f"{path} cannot be read ({error.strerror}); expected the captions of the scores.") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 ({error}); convert it first.") from None
-    lines = text.removesuffix("\n").split("\n")
+    lines = text.removesuffix("\n").split("\n") if text else []
     if path.suffix == ".jsonl":
         return [parse_json(path, line, f"line {number}") for number, line in enumerate(lines, 1)]
     if path.suffix != ".json":
@@ -225,8 +240,9 @@ def parse_json(path: Path, text: str, place: str) -> Any:
     """
     try:
         return json.loads(text)
-    except ValueError as error:
-        raise DataError(f"{path}, {place}, is not valid JSON ({error}); mend it or write it again.") from None
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise DataError(f"{path}, {place}, is not valid JSON ({reason}); mend it or write it again.") from None
 
 
 def rows_of_entries(path: Path, entries: list[Any], images: int) -> np.ndarray:

@@ -15,9 +15,10 @@ from typing import Literal
 import numpy as np
 
 from tshsr import denser
+from tshsr.arrays import Numbers, as_array, as_matrix, as_rows
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import SCENES, open_split
-from tshsr.errors import DataError, InputError
+from tshsr.errors import DataError
 from tshsr.evaluation import evaluate_scores, folds_of
 from tshsr.judgements import Judgements, agreement, check_judgements, read_judgements
 from tshsr.matrices import common_shape, ensemble
@@ -78,8 +79,8 @@ class Annotation:
 
 
 def evaluate_matrix(
-    scores: np.ndarray | str | Path | Sequence[str | Path],
-    captions: np.ndarray | str | Path,
+    scores: Numbers | str | Path | Sequence[Numbers | str | Path],
+    captions: Numbers | str | Path,
     *,
     protocol: ProtocolName | Literal["auto"] = "auto",
     split: str = "test",
@@ -89,9 +90,11 @@ def evaluate_matrix(
     """Evaluate the scores of any program, as `tshsr evaluate --scores FILE --captions FILE` does.
 
     Args:
-        scores: A matrix (floats, images x captions; may be memory-mapped), a file of one (see `read_scores`), or
-            several files: an ensemble, whose scores are averaged.
-        captions: For each caption the row of its image; or a file (see `read_image_of_caption`) or folder of data.
+        scores: A matrix of floats, images x captions (an array, which may be memory-mapped, a tensor or nested lists),
+            a file of one (see `read_scores`), or a list of several: an ensemble, whose scores are averaged. The report
+            calls a file by its name, a matrix "scores", and one of several "scores[0]", "scores[1]" and so on.
+        captions: For each caption the row of its image (whole numbers: an array, tensor or list); or a file (see
+            `read_image_of_caption`) or folder of data.
         protocol: See `choose_protocol`.
         split: Which split of a folder of data; of anything else it is only the name.
         key: Name of the matrix in a file of several.
@@ -102,7 +105,8 @@ def evaluate_matrix(
 
     Raises:
         DataError: Where a file is missing or damaged, or is not of these scores.
-        InputError: Where the protocol does not fit, a score is not finite, or an image has no caption.
+        InputError: Where the protocol does not fit, scores are no matrices of floats or not finite, captions no whole
+            numbers, or an image has no caption.
         SettingsError: Where a name or a package is missing.
     """
     start = time.perf_counter()
@@ -184,26 +188,41 @@ def add_details(report: Report, scores: np.ndarray, whose: Correspondence, annot
     )
 
 
-def read_matrices(
-    scores: np.ndarray | str | Path | Sequence[str | Path], key: str = KEY
-) -> tuple[list[str], np.ndarray]:
-    """Names of the files, and their matrix, or the mean of several.
+def read_matrices(scores: Numbers | str | Path, key: str = KEY) -> tuple[list[str], np.ndarray]:
+    """Names of the matrices, and the matrix, or the mean of several.
 
     Raises:
         DataError: Where a file is missing or damaged.
-        InputError: Where shapes differ.
+        InputError: Where one is no matrix of floats, or shapes differ.
     """
-    if isinstance(scores, np.ndarray):
-        if scores.ndim != 2:
-            raise InputError(f"scores have shape {scores.shape}; expected images x captions.")
-        return ["scores"], scores
-    paths = [Path(scores)] if isinstance(scores, str | Path) else [Path(each) for each in scores]
-    members = [{FUSED: read_scores(path, key=key)} for path in paths]
-    common_shape(members)
-    return [path.name for path in paths], ensemble(members)[FUSED]
+    if isinstance(scores, str | Path) or not are_several(scores):
+        members = [named_matrix(scores, "scores", key)]
+    else:
+        members = [named_matrix(each, f"scores[{number}]", key) for number, each in enumerate(scores)]
+    common_shape([{name: matrix} for name, matrix in members])
+    return [name for name, _ in members], ensemble([{FUSED: matrix} for _, matrix in members])[FUSED]
 
 
-def correspondence(captions: np.ndarray | str | Path, split: str, images: int, columns: int) -> Correspondence:
+def are_several(scores: Numbers) -> bool:
+    """Whether this is a list of files or matrices, and not the rows of one matrix."""
+    if not isinstance(scores, Sequence):
+        return False
+    return not scores or isinstance(scores[0], str | Path) or as_array(scores[0]).ndim > 1
+
+
+def named_matrix(scores: Numbers | str | Path, name: str, key: str) -> tuple[str, np.ndarray]:
+    """A matrix and how the report calls it: by its file's name, else by the given one.
+
+    Raises:
+        DataError: Where the file is missing or damaged.
+        InputError: Where it is no matrix of floats.
+    """
+    if isinstance(scores, str | Path):
+        return Path(scores).name, read_scores(Path(scores), key=key)
+    return name, as_matrix(scores, name)
+
+
+def correspondence(captions: Numbers | str | Path, split: str, images: int, columns: int) -> Correspondence:
     """Whose caption is which: from an array, a file, a folder of data or the word scenes.
 
     Args:
@@ -214,9 +233,11 @@ def correspondence(captions: np.ndarray | str | Path, split: str, images: int, c
 
     Raises:
         DataError: Where the captions are not those of the scores.
+        InputError: Where an array's are no whole numbers.
     """
-    if isinstance(captions, np.ndarray):
-        return Correspondence("scores", split, captions, *called(captions, images))
+    if not isinstance(captions, str | Path):
+        rows = as_rows(captions)
+        return Correspondence("scores", split, rows, *called(rows, images))
     path = Path(captions)
     if str(captions) == SCENES or path.is_dir():
         whose = of_split(open_split(str(captions), split))

@@ -280,12 +280,44 @@ def test_several_runs_are_not_searched(start: tuple, run: Path) -> None:
         ("--dtype", ("--dtype", "bfloat16")),
         ("--compile", ("--compile",)),
         ("--scores-folder", ("--scores-folder", "x")),
+        ("--rerank-check", ("--rerank-check",)),
+        ("--bytes", ("--bytes", "1M")),
+        ("--device", ("--device", "cuda:9")),
     ],
 )
 def test_a_matrix_is_not_scored_again(scenes: Path, tmp_path: Path, option: str, more: tuple[str, ...]) -> None:
     np.save(tmp_path / "scores.npy", np.zeros((10, 50)))
     assert refused("evaluate", "--scores", tmp_path / "scores.npy", "--captions", scenes, *more) == (
         f"tshsr: {option} is about how pairs are scored, and a matrix is scored already; leave it out."
+    )
+
+
+def test_the_data_of_a_run_are_not_the_captions_of_a_matrix(start: tuple, scenes: Path) -> None:
+    assert refused("evaluate", "--scores", "s.npy", "--captions", "c.txt", "--data", scenes) == (
+        "tshsr: --data is what a run is evaluated on, and a matrix has --captions; leave --data out."
+    )
+    for option, value in (("--captions", "c.txt"), ("--key", "sims")):
+        assert refused(*start, option, value) == (
+            f"tshsr: {option} is about a matrix of --scores, and a run takes all from --data; leave it out."
+        )
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (("run",), "runs"),
+        (("--captions", "c.txt"), "--captions"),
+        (("--judgements", "j.csv"), "--judgements"),
+        (("--coco-ids", "i.txt", "--pmrp", "folder"), "--coco-ids and --pmrp"),
+        (
+            ("run", "--data", "d", "--scores", "s.npy", "--save-scores", "t.npy"),
+            "runs, --data, --save-scores and --scores",
+        ),
+    ],
+)
+def test_nothing_is_evaluated_beside_a_log(more: tuple[str, ...], named: str) -> None:
+    assert refused("evaluate", "--audit-log", "log.txt", *more) == (
+        f"tshsr: --audit-log reads a log and evaluates nothing; leave {named} out."
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 LAYERS = (
     ("errors", "provenance", "allocator", "model_config"),
-    ("files", "config"),
+    ("files", "config", "arrays"),
     ("recipes", "batches"),
     ("data",),
     ("features",),

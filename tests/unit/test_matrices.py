@@ -67,6 +67,31 @@ def test_the_mean_of_matrices_in_files_is_that_in_memory(tmp_path: Path, monkeyp
         np.testing.assert_allclose(expected, (memory[0][name] + memory[1][name]) / 2, rtol=1e-6)
 
 
+@pytest.mark.parametrize("copies", range(2, 12))
+def test_equal_members_average_to_themselves_exactly_in_their_precision(tmp_path: Path, copies: int) -> None:
+    dice = np.random.default_rng(copies)
+    for scores in (1e6 + dice.random((40, 90)), np.exp(-200 - dice.random((40, 90))), 1e39 * dice.random((40, 90))):
+        for folder in (None, tmp_path):
+            mean = ensemble([{"fused": scores}] * copies, folder)["fused"]
+            assert mean.dtype == np.float64
+            np.testing.assert_array_equal(mean, scores)
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "expected"), [("f2", "f2", "f4"), ("f2", "f4", "f4"), ("f4", "f8", "f8"), (">f8", "<f4", "f8")]
+)
+def test_a_mean_has_the_precision_of_the_finest_member(tmp_path: Path, one: str, two: str, expected: str) -> None:
+    members = [{"fused": np.ones((4, 9), one)}, {"fused": np.full((4, 9), 2, two)}]
+    for mean in (ensemble(members)["fused"], ensemble(members, tmp_path)["fused"]):
+        assert mean.dtype == np.dtype(expected)
+        assert (mean == 1.5).all()
+
+
+def test_an_infinite_score_stays_one_in_the_mean() -> None:
+    mean = ensemble([{"fused": np.array([[np.inf, 1.0]])}, {"fused": np.array([[np.inf, 3.0]])}])["fused"]
+    assert mean.tolist() == [[np.inf, 2.0]]
+
+
 @NO_FULL_DISK
 def test_a_full_disk_is_told_when_a_file_begins(tmp_path: Path) -> None:
     (tmp_path / "fused.npy").symlink_to(FULL)
@@ -92,6 +117,8 @@ def test_a_disk_that_fills_up_later_is_told_with_how_much_a_score_takes(
         DataError, match=r"fused.npy cannot be written \(No space left on device\); every score takes 19 M"
     ):
         files.write("fused", np.array([0]), np.ones((1000, 1)))
+    with pytest.raises(DataError, match="every score takes 38 MiB there"):
+        MatricesInFiles((1000, 5000), tmp_path, np.float64).write("fused", np.array([0]), np.ones((1000, 1)))
 
 
 def test_a_folder_that_is_gone_is_told(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Score matrices and captions as files: what is read, and what is refused in which words."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -17,14 +18,23 @@ def write(path, content):
     return path
 
 
-def test_saved_scores_are_float32_and_read_back_memory_mapped(tmp_path):
-    save_scores(tmp_path / "new" / "scores.npy", SCORES.astype(np.float64))
+def test_saved_scores_are_read_back_memory_mapped(tmp_path):
+    save_scores(tmp_path / "new" / "scores.npy", SCORES)
     scores = read_scores(tmp_path / "new" / "scores.npy")
     assert isinstance(scores, np.memmap)
     assert not scores.flags.writeable
     assert scores.dtype == np.float32
     assert np.array_equal(scores, SCORES)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["scores.npy"]
+
+
+@pytest.mark.parametrize(("given", "kept"), [("<f2", "<f4"), (">f4", "<f4"), ("<f8", "<f8"), (">f8", "<f8")])
+def test_scores_are_saved_in_their_precision_but_float32_at_least(tmp_path, given, kept):
+    scores = (np.float64(1 + 2**-40) * SCORES).astype(given)
+    save_scores(tmp_path / "scores.npy", scores)
+    saved = read_scores(tmp_path / "scores.npy")
+    assert saved.dtype == np.dtype(kept)
+    assert np.array_equal(saved, scores)
 
 
 def test_scores_are_saved_as_npy_only(tmp_path):
@@ -115,9 +125,33 @@ def test_pickled_objects_are_never_loaded(tmp_path):
     np.save(tmp_path / "s.npy", np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(DataError, match=r"s\.npy holds no readable scores"):
         read_scores(tmp_path / "s.npy")
-    torch.save({"scores": np.random.default_rng(0)}, tmp_path / "s.pt")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("content", [np.random.default_rng(0), SCORES])
+def test_what_is_pickled_beside_tensors_is_refused_with_what_to_save(tmp_path, content, zipped):
+    torch.save({"scores": content}, tmp_path / "s.pt", _use_new_zipfile_serialization=zipped)
+    refuse_pickled(tmp_path / "s.pt")
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_plain_pickle_is_refused_with_what_to_save(tmp_path, protocol):
+    (tmp_path / "s.pt").write_bytes(pickle.dumps(SCORES, protocol))
+    refuse_pickled(tmp_path / "s.pt")
+
+
+def refuse_pickled(path):
+    with pytest.raises(DataError) as refusal:
+        read_scores(path)
+    assert str(refusal.value) == (
+        f"{path} holds no readable scores, but something pickled beside tensors, or is no file of torch.save; save "
+        "them by torch.save(torch.as_tensor(scores), FILE), or as .npy by np.save."
+    )
+
+
+def test_a_text_that_is_called_a_file_of_tensors_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"s\.pt holds no readable scores"):
-        read_scores(tmp_path / "s.pt")
+        read_scores(write(tmp_path / "s.pt", "hello world"))
 
 
 @pytest.mark.parametrize("suffix", ["npz", "pt"])
@@ -140,7 +174,9 @@ def test_a_file_of_something_else_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("array", "sentence"),
     [
-        (np.zeros((2, 2, 2)), r"holds float64 of shape \(2, 2, 2\); expected floats of shape images x captions"),
+        (np.zeros((2, 2, 2)), r"holds float64 of shape \(2, 2, 2\); expected floats .* images x captions, not empty\."),
+        (np.zeros((0, 100)), r"holds float64 of shape \(0, 100\)"),
+        (np.zeros((20, 0)), r"holds float64 of shape \(20, 0\)"),
         (np.zeros((2, 2), dtype=int), r"holds int64 of shape \(2, 2\)"),
     ],
 )
@@ -175,6 +211,11 @@ def test_json_gives_row_numbers_or_names_in_order_of_appearance(tmp_path, suffix
     [
         ("c.txt", "1\n2\n3\n", r"c\.txt has 3 captions, the scores have 4 columns for 2 rows; .*transpose them"),
         ("c.jsonl", '{"image": 0}\n{"image": 1}\n{"image": 0}\n{"image":', r"c\.jsonl, line 4, is not valid JSON"),
+        ("c.txt", "", r"c\.txt holds no caption; expected 4, one a column of the scores"),
+        ("c.jsonl", "", r"c\.jsonl holds no caption"),
+        ("c.json", "[]", r"c\.json holds no caption"),
+        ("c.txt", "\n", r"c\.txt has 1 captions, the scores have 4 columns"),
+        ("c.json", "[" * 100_000, r"c\.json, the whole file, is not valid JSON \(nested too deeply\); mend it"),
         ("c.json", "[", r"c\.json, the whole file, is not valid JSON"),
         ("c.json", "{}", r'c\.json holds a JSON dict; expected a list of \{"image": \.\.\.\}'),
         ("c.json", "[0, 0, 1, 1]", r'caption 0 \(from 0\) has no usable "image": None; expected row numbers'),

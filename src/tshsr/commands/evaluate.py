@@ -6,7 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,6 +16,7 @@ from tyro.conf import Positional, arg
 from tshsr.audit import read_log
 from tshsr.commands.choices import choose_device, load_retriever, read_bytes, read_depth
 from tshsr.commands.explanations import add_explanations, check_explanations, with_pairs
+from tshsr.commands.options import listed
 from tshsr.commands.parsing import File, Flag, Folder, Name, OptionalPath, parse
 from tshsr.commands.scores_folder import place_for_scores
 from tshsr.commands.screen import Screen
@@ -35,6 +36,8 @@ from tshsr.two_stage import TwoStageSearch, evaluate_two_stage
 
 DTYPES = {"float32": None, "tf32": None, "bfloat16": torch.bfloat16}
 """Precisions of scoring; None is the network's own."""
+NEEDS_A_RUN = ("rerank", "rerank_check", "dtype", "compile", "bytes", "scores_folder", "explanations", "device")
+"""Options that say how pairs are scored."""
 AUTO, DEV = "auto", "dev"
 """What --rerank is to choose K by itself, and the split on which it may look at the answers for that."""
 
@@ -57,7 +60,7 @@ class Evaluate:
     json: File = None
     """Write the report to this file; - writes it to stdout, in place of the table."""
     save_scores: OptionalPath = None
-    """Keep the fused scores as .npy, float32, images x captions."""
+    """Keep the fused scores as .npy, images x captions: float32, or float64 where a matrix of --scores is."""
     scores: Annotated[tuple[Path, ...], arg(metavar="FILE ...", help_behavior_hint="")] = ()
     """Evaluate these matrices (images x captions: .npy, .npz, .pt); several are an ensemble."""
     captions: File = None
@@ -137,6 +140,8 @@ def from_runs(wanted: Evaluate, screen: Screen) -> Report:
             "expected a run and its data, tshsr evaluate RUN --data DIR, or a matrix, "
             "tshsr evaluate --scores FILE.npy --captions FILE."
         )
+    for name in given(wanted, ("captions", "key")):
+        raise SettingsError(f"{name} is about a matrix of --scores, and a run takes all from --data; leave it out.")
     check_rerank(wanted)
     check_explanations(wanted.explanations, len(wanted.runs))
     budget, device, dtype = read_bytes(wanted.bytes), choose_device(wanted.device), DTYPES[wanted.dtype]
@@ -239,14 +244,9 @@ def from_files(wanted: Evaluate) -> Report:
             "a matrix is evaluated without runs, and needs its captions: "
             "tshsr evaluate --scores FILE.npy --captions FILE (or a folder of data)."
         )
-    needs_a_run = {
-        "--rerank": wanted.rerank is not None or wanted.rerank_check,
-        "--explanations": wanted.explanations is not None,
-        "--dtype": wanted.dtype != "float32",
-        "--compile": wanted.compile,
-        "--scores-folder": wanted.scores_folder is not None,
-    }
-    for name in (name for name, given in needs_a_run.items() if given):
+    if wanted.data is not None:
+        raise SettingsError("--data is what a run is evaluated on, and a matrix has --captions; leave --data out.")
+    for name in given(wanted, NEEDS_A_RUN):
         raise SettingsError(f"{name} is about how pairs are scored, and a matrix is scored already; leave it out.")
     report = evaluate_matrix(
         wanted.scores,
@@ -259,6 +259,14 @@ def from_files(wanted: Evaluate) -> Report:
     if wanted.save_scores is not None:
         save_scores(wanted.save_scores, read_matrices(wanted.scores, wanted.key)[1])
     return report
+
+
+def given(wanted: Evaluate, names: Sequence[str]) -> list[str]:
+    """Which of these fields have another value than by default, as the command line calls them."""
+    changed = [
+        each.name for each in fields(wanted) if each.name in names and getattr(wanted, each.name) != each.default
+    ]
+    return [name if name == "runs" else f"--{name.replace('_', '-')}" for name in changed]
 
 
 def extras_of(wanted: Evaluate) -> Extras:
@@ -278,8 +286,9 @@ def audit_log(log: Path, wanted: Evaluate, screen: Screen) -> None:
     Raises:
         SettingsError: Where something is to be evaluated too.
     """
-    if wanted.runs or wanted.scores or wanted.data is not None:
-        raise SettingsError("--audit-log reads a log and evaluates nothing; leave runs, --data and --scores out.")
+    others = [each.name for each in fields(wanted) if each.name not in ("audit_log", "json", "quiet")]
+    if more := given(wanted, others):
+        raise SettingsError(f"--audit-log reads a log and evaluates nothing; leave {listed(more, 'and')} out.")
     found = read_log(log)
     if wanted.json != "-":
         show_audit(screen, found)

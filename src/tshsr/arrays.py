@@ -1,0 +1,74 @@
+"""What callers give as numbers, as numpy arrays: arrays of any kind, tensors on any device, nested lists."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+
+from tshsr.errors import InputError
+
+Numbers: TypeAlias = np.ndarray | torch.Tensor | Sequence[Any]
+"""An array, a tensor, or (nested) lists of numbers or of these."""
+
+
+def as_array(values: Numbers) -> np.ndarray:
+    """A plain array of the same numbers, which shares their memory where it can.
+
+    Raises:
+        InputError: Where no array can hold them.
+    """
+    try:
+        if isinstance(values, torch.Tensor):
+            return tensor_to_array(values)
+        if isinstance(values, Sequence):
+            values = [tensor_to_array(each) if isinstance(each, torch.Tensor) else each for each in values]
+        return np.asarray(values)
+    except (ValueError, TypeError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise InputError(
+            f"a {type(values).__name__} cannot be read as an array ({reason}); give a dense array or tensor, or lists "
+            "of equal length."
+        ) from None
+
+
+def tensor_to_array(tensor: torch.Tensor) -> np.ndarray:
+    """A tensor's numbers, without its gradient; bfloat16, which numpy has not, becomes float32."""
+    plain = tensor.detach().cpu()
+    array: np.ndarray = (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
+    return array
+
+
+def as_matrix(values: Numbers, name: str) -> np.ndarray:
+    """A score matrix.
+
+    Args:
+        values: Its numbers.
+        name: How to call it where it is refused.
+
+    Raises:
+        InputError: Where it is no matrix of floats, or an empty one.
+    """
+    matrix = as_array(values)
+    if matrix.ndim != 2 or 0 in matrix.shape or matrix.dtype.kind != "f":
+        raise InputError(
+            f"{name} are {matrix.dtype} of shape {matrix.shape}; expected floats of shape images x captions, not empty."
+        )
+    return matrix
+
+
+def as_rows(values: Numbers) -> np.ndarray:
+    """For each caption the row of its image, as int64.
+
+    Raises:
+        InputError: Where they are no list of whole numbers.
+    """
+    rows = as_array(values)
+    if rows.ndim != 1 or rows.dtype.kind not in "iu":
+        raise InputError(
+            f"captions are {rows.dtype} of shape {rows.shape}; expected whole numbers, for each caption the row of its "
+            "image, or one path: convert them, as in captions.astype(int)."
+        )
+    return rows.astype(np.int64)
