@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 
 from tshsr.errors import InputError, SettingsError
+from tshsr.power import detectable, freedom_of, share_found
 from tshsr.ranks import QueryRanks
 from tshsr.resampling import contributions, draws, figures, image_hits, seed_deviations, swapped_differences
 
@@ -43,6 +43,7 @@ class Difference:
         p: Two-sided: how often sides that are swapped by chance, image by image, differ at least as much.
         standard_error: Deviation of the difference over samples of images (and seeds, where there are several).
         detectable: The smallest true difference that such a comparison finds in 80 % of cases.
+        freedom: Degrees of freedom of the standard error; None where seeds have no part in it, as with single runs.
     """
 
     mean: float
@@ -51,14 +52,11 @@ class Difference:
     p: float
     standard_error: float
     detectable: float
+    freedom: float | None
 
     def power(self, difference: float) -> float:
         """How often a true difference of so many points is found: its interval then leaves out zero; in 0..1."""
-        if self.standard_error == 0:
-            return float(difference != 0)
-        reach = (self.high - self.low) / 2
-        normal = NormalDist(sigma=self.standard_error)
-        return normal.cdf(difference - reach) + normal.cdf(-difference - reach)
+        return share_found(difference, (self.high - self.low) / 2, self.standard_error, self.freedom)
 
 
 @dataclass(frozen=True)
@@ -217,9 +215,11 @@ class Resampled:
         low, high = self._interval(values + self._of_seeds(share))
         by_chance = np.abs(self.swapped + self._of_seeds(share)) >= np.abs(mean) - 1e-9
         p = (1 + np.count_nonzero(by_chance, axis=0)) / (1 + len(self.swapped))
-        detectable = (high - low) / 2 + NormalDist().inv_cdf(POWER) * error
-        columns = (mean, low, high, p, error, detectable)
-        return {name: Difference(*map(float, each)) for name, *each in zip(FIGURES, *columns, strict=True)}
+        parts = zip(error, np.sqrt(share) * self.spread, strict=True)
+        freedom = [freedom_of(float(whole), float(of_seeds), len(self.seen) - 2) for whole, of_seeds in parts]
+        least = [float(detectable(*each, POWER)) for each in zip((high - low) / 2, error, freedom, strict=True)]
+        columns = (*(each.tolist() for each in (mean, low, high, p, error)), least, freedom)
+        return {name: Difference(*each) for name, *each in zip(FIGURES, *columns, strict=True)}
 
     def _of_seeds(self, share: float) -> np.ndarray:
         """What other seeds would add: resamples x figures."""

@@ -16,7 +16,13 @@ from tshsr.significance import FIGURES, Comparison, compare, compare_rsum
 
 
 def population(
-    random: np.random.Generator, images: int, runs: tuple[int, int], *, seeds: float = 0.0, method: float = 0.5
+    random: np.random.Generator,
+    images: int,
+    runs: tuple[int, int],
+    *,
+    seeds: float = 0.0,
+    method: float = 0.5,
+    better: float = 0.0,
 ) -> tuple[list[QueryRanks], list[QueryRanks]]:
     """Two methods that are equally good on average, on images of which some are harder for all.
 
@@ -26,14 +32,15 @@ def population(
         runs: Of each method.
         seeds: Deviation between runs of a method.
         method: By how much methods find other images hard.
+        better: By how much the first method is better, as `seeds` counts.
     """
     owners = np.repeat(np.arange(images), 3)
     image = random.normal(size=images)
     caption = 0.7 * image[owners] + 0.7 * random.normal(size=len(owners))
     sides = []
-    for several in runs:
+    for several, gain in zip(runs, (better, 0.0), strict=True):
         hard = image + method * random.normal(size=images), caption + method * random.normal(size=len(owners))
-        shifts = seeds * random.normal(size=several)
+        shifts = gain + seeds * random.normal(size=several)
         sides.append([one_run(random, hard, owners, shift) for shift in shifts])
     return sides[0], sides[1]
 
