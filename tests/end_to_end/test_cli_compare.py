@@ -228,6 +228,9 @@ def test_a_report_keeps_its_ranks_and_rankings(folder: Path) -> None:
     (folder / "again.json").write_text(report.to_json())
     assert read_report(folder / "again.json") == report
     said = tshsr("evaluate", *scored(folder, "a0"))
+    fused = report.scores["fused"]
+    assert f"fused, image to text: median rank {fused.image_to_text.medr:.1f}, mean rank " in said.out
+    assert f"{fused.image_to_text.meanr:.1f}; text to image: median rank {fused.text_to_image.medr:.1f}" in said.out
     assert "fused, image to text: of an image's captions " in said.out
     assert f"MRR {report.rankings['fused'].image_to_text.mrr:.3f}" in said.out
 
