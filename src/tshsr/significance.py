@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from tshsr.ranks import QueryRanks
 from tshsr.resampling import contributions, draws, figures, image_hits, seed_deviations, swapped_differences
 
 FIGURES = (*(f"{side}_r{k}" for side in ("image_to_text", "text_to_image") for k in (1, 5, 10)), "rsum")
+HIGHEST = np.array([100.0] * 6 + [600.0])
+"""No figure can be higher, and none is below 0."""
 POWER = 0.8
 """A difference is called detectable where it is found as often as this."""
 
@@ -143,7 +146,7 @@ def compare(
         confidence: Of the intervals.
 
     Raises:
-        InputError: Where a side has no run, or images, captions or folds differ between runs.
+        InputError: Where a side has no run or the same one twice, or images, captions or folds differ between runs.
         SettingsError: Where there are too few resamples for the interval.
     """
     check_resamples(resamples, confidence)
@@ -201,7 +204,7 @@ class Resampled:
         """One side's figures."""
         runs = self.seen[side]
         values = self.drawn[:, side].mean(axis=1) + self._of_seeds(1 / len(runs))
-        low, high = self._interval(values)
+        low, high = self._interval(np.clip(values, 0, HIGHEST))
         return {
             name: Estimate(*map(float, each)) for name, *each in zip(FIGURES, runs.mean(axis=0), low, high, strict=True)
         }
@@ -267,4 +270,11 @@ def check_runs(ranks_a: Sequence[QueryRanks], ranks_b: Sequence[QueryRanks]) -> 
                 f"{len(first.image_to_text)} images against {len(ranks.image_of_caption)} of "
                 f"{len(ranks.image_to_text)}, or in another order; evaluate all runs on one split."
             )
+    for name, side in (("A", ranks_a), ("B", ranks_b)):
+        for (i, one), (j, other) in combinations(enumerate(side, 1), 2):
+            if one == other:
+                raise InputError(
+                    f"runs {i} and {j} of {name} rank every query alike; expected other seeds, for a copy does not "
+                    "count as a run: leave one of them out."
+                )
     return first

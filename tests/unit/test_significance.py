@@ -151,6 +151,24 @@ def test_the_permutation_test_is_exact_where_all_swaps_can_be_counted() -> None:
     assert compare([a], [b], resamples=20_000).rsum.p == pytest.approx(exact, abs=0.015)
 
 
+def test_intervals_end_where_the_figures_end() -> None:
+    owners, random = np.repeat(np.arange(30), 3), np.random.default_rng(0)
+    sides = [
+        [QueryRanks(*(np.where(random.random(n) < share, 20, 1) for n in (30, 90)), owners) for share in shares]
+        for shares in ((0.0, 0.3), (1.0, 0.6))
+    ]
+    found = compare(*sides, resamples=400)
+    for name in FIGURES:
+        assert 0 <= found.b[name].low <= found.a[name].high <= (600 if name == "rsum" else 100)
+    assert (found.a["rsum"].high, found.b["rsum"].low) == (600, 0)
+    assert found.rsum.high - found.rsum.low > 600, "the difference is not cut: its power is read off its interval"
+
+
+def test_a_copy_does_not_count_as_a_run() -> None:
+    with pytest.raises(InputError, match="runs 1 and 3 of B rank every query alike; expected other seeds"):
+        compare([small(1)], [small(1), small(2), small(1)])
+
+
 def test_a_side_against_itself_is_no_difference_at_all() -> None:
     difference = compare_rsum([small(1)], [small(1)], resamples=400)
     assert (difference.mean, difference.low, difference.high, difference.p) == (0, 0, 0, 1)
