@@ -12,6 +12,7 @@ import pytest
 from tests.command_line import refused, tshsr
 from tests.unit import test_audit
 from tshsr.comparison_report import comparison_rows, escaped, latex_table, verdict, what_was_done
+from tshsr.data.layouts import open_split
 from tshsr.ranks import query_ranks
 from tshsr.reports import read_report
 from tshsr.significance import FIGURES, compare
@@ -180,7 +181,7 @@ def test_reports_that_cannot_be_compared_are_refused_in_one_sentence(folder: Pat
     values = json.loads((folder / "b0.json").read_text())
     for name, changes in (
         ("bare", {"ranks": None}),
-        ("split", {"split": "dev"}),
+        ("split", {"split": "dev", "captions_digest": None}),
         ("order", {"ranks": {"fused": values["ranks"]["fused"] | {"image_of_caption": OWNERS[::-1].tolist()}}}),
         ("short", {"ranks": {"fused": values["ranks"]["fused"] | {"text_to_image": [1, 2]}}}),
         ("text", {"ranks": {"fused": values["ranks"]["fused"] | {"text_to_image": ["1"]}}}),
@@ -192,7 +193,7 @@ def test_reports_that_cannot_be_compared_are_refused_in_one_sentence(folder: Pat
             "bare",
             "bare.json holds no ranks of the score 'fused' (it holds none), and they are what is resampled; write",
         ),
-        ("split", "split.json is of captions.txt, split dev, protocol flickr, "),
+        ("split", "split.json is of captions.txt, split dev, "),
         (
             "order",
             "the runs were not evaluated on the same captions: 200 of 40 images against 200 of 40, or in another",
@@ -282,8 +283,6 @@ def test_judgements_are_correlated_for_matrices_and_runs(folder: Path, scenes: P
 
 def names(scenes: Path) -> list[tuple[str, int]]:
     """Each caption of the test split with the name of its image."""
-    from tshsr.data.layouts import open_split
-
     split = open_split(str(scenes), "test")
     return [(split.image_ids[row], column) for column, row in enumerate(split.image_of_caption)]
 
@@ -304,3 +303,53 @@ def test_a_matrix_by_another_name_is_found_by_it(folder: Path) -> None:
     assert "holds sims; expected the matrix under the name scores. Name another with --key." in refused(*more)
     values = tshsr(*more, "--key", "sims", "--json", "-").json()
     assert values["scores"] == json.loads((folder / "a0.json").read_text())["scores"]
+
+
+def test_the_same_data_is_known_by_its_captions_and_not_by_its_name(folder: Path, scenes: Path, run: Path) -> None:
+    split = open_split(str(scenes), "test")
+    (folder / "one.txt").write_text("\r\n".join(split.captions) + "\n")
+    (folder / "other").mkdir()
+    (folder / "other" / "one.txt").write_text("\n".join(reversed(split.captions)) + "\n")
+    said = tshsr(
+        "evaluate", run, "--data", scenes, "--device", "cpu", "--save-scores", folder / "r.npy", "--json", folder / "r"
+    )
+    assert said.code == 0, said.err
+    (folder / "r").rename(folder / "r.json")
+    for name, captions in (("file", folder / "one.txt"), ("named", scenes), ("stranger", folder / "other" / "one.txt")):
+        said = tshsr(
+            "evaluate", "--scores", folder / "r.npy", "--captions", captions, "--json", folder / f"{name}.json"
+        )
+        assert said.code == 0, said.err
+    for name in ("file", "named"):
+        said = tshsr("compare", folder / "r.json", folder / f"{name}.json")
+        assert "A and B answer every query alike" in said.out, said.err
+    refusal = "stranger.json (one.txt, split test) and "
+    assert refusal in refused("compare", folder / "file.json", folder / "stranger.json")
+    said = refused("compare", folder / "r.npy", folder / "stranger.json", "--captions", folder / "one.txt")
+    assert f"{refusal}{folder / 'r.npy'} (one.txt, split test) are of different captions, or the captions of" in said
+
+
+def test_without_a_digest_names_decide(folder: Path) -> None:
+    lines = [json.dumps({"image": int(row)}) for row in OWNERS]
+    (folder / "bare.jsonl").write_text("\n".join(lines))
+    (folder / "told.jsonl").write_text("\n".join(line[:-1] + ', "caption": "a caption"}' for line in lines))
+    for name in ("bare", "told"):
+        evaluated = ("--scores", folder / "a0.npy", "--captions", folder / f"{name}.jsonl")
+        assert tshsr("evaluate", *evaluated, "--json", folder / f"{name}.json").code == 0
+    assert read_report(folder / "bare.json").captions_digest is None
+    said = refused("compare", folder / "a0.json", folder / "bare.json")
+    assert "bare.json is of bare.jsonl, split test, " in said
+    assert "a0.json of captions.txt, split test; evaluate both on the same data to compare." in said
+    assert tshsr("compare", folder / "a0.json", folder / "told.json").code == 0
+
+
+def test_a_protocol_is_for_matrices(folder: Path) -> None:
+    a, b = folder / "a0.json", folder / "b0.json"
+    assert "--protocol flickr is for matrices, and reports were ranked by a protocol already; leave it out" in refused(
+        "compare", a, b, "--protocol", "flickr"
+    )
+    mixed = ("compare", a, folder / "b0.npy", "--captions", folder / "captions.txt", "--protocol", "flickr")
+    assert tshsr(*mixed).code == 0
+    values = json.loads(b.read_text()) | {"protocol": "coco-5k"}
+    b.write_text(json.dumps(values))
+    assert "b0.json is by the protocol coco-5k, " in refused("compare", a, b)
