@@ -79,6 +79,8 @@ class Comparison:
             images explains; None where both sides are single runs.
         resamples: How many.
         confidence: Of the intervals.
+        models_a: Models of each of A's runs; more than one is an ensemble. The ranks do not say it: who calls may.
+        models_b: Of each of B's.
     """
 
     a: Mapping[str, Estimate]
@@ -92,6 +94,8 @@ class Comparison:
     seed_deviation: float | None
     resamples: int
     confidence: float
+    models_a: int = 1
+    models_b: int = 1
 
     @property
     def rsum(self) -> Difference:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.command_line import refused, tshsr
 from tests.unit import test_audit
-from tshsr.comparison_report import comparison_rows, escaped, latex_table, verdict, what_was_done
+from tshsr.comparison_report import comparison_rows, escaped, kinds, latex_table, verdict, what_was_done
 from tshsr.data.layouts import open_split
 from tshsr.ranks import query_ranks
 from tshsr.reports import read_report
@@ -55,7 +55,7 @@ def test_two_reports_are_compared_as_the_contract_promises(folder: Path) -> None
     assert (values["difference"], values["low"], values["high"]) == (found.rsum.mean, found.rsum.low, found.rsum.high)
     assert values["difference"] > values["low"] > 0
     assert values["different"] is True
-    assert values["verdict"].startswith("A is better than B: rSum ")
+    assert values["verdict"].startswith("Run A scores higher than run B: rSum ")
     assert set(values["figures"]) == set(FIGURES)
     reports = [json.loads((folder / f"{name}.json").read_text())["scores"]["fused"] for name in ("a0", "b0")]
     assert values["difference"] == pytest.approx(reports[0]["rsum"] - reports[1]["rsum"])
@@ -95,6 +95,7 @@ def test_a_difference_of_two_single_runs_is_called_one_of_runs(folder: Path) -> 
     sure = replace(several.rsum, low=several.rsum.mean - 1, high=several.rsum.mean + 1, p=0.001)
     several = replace(several, differences={**several.differences, "rsum": sure})
     assert several.different()
+    assert verdict(several).startswith("A is better than B: rSum")
     assert "single runs" not in verdict(several)
 
 
@@ -124,7 +125,7 @@ def test_reports_are_compared_by_any_score_that_they_have(
 def test_a_file_that_cannot_be_written_does_not_cost_the_table(folder: Path) -> None:
     said = tshsr("compare", folder / "a0.json", folder / "b0.json", "--json", folder)
     assert said.code == 2
-    assert "A is better than B: rSum" in said.out
+    assert "Run A scores higher than run B: rSum" in said.out
     (folder / "log.txt").write_text(test_audit.SCAN)
     said = tshsr("evaluate", "--audit-log", folder / "log.txt", "--json", folder)
     assert said.code == 2
@@ -136,10 +137,10 @@ def test_the_screen_shows_every_figure_and_a_verdict(folder: Path) -> None:
     assert said.code == 0
     for name in ("image to text R@1", "text to image R@10", "rSum"):
         assert f"{name} " in said.out
-    assert "A is better than B: rSum" in said.out
+    assert "Run A scores higher than run B: rSum" in said.out
     assert "40 images, each with its captions, were resampled 10,000 times, the same ones for A and B" in said.out
     said = tshsr("compare", folder / "b0.json", folder / "a0.json")
-    assert "B is better than A: rSum" in said.out
+    assert "Run B scores higher than run A: rSum" in said.out
 
 
 def test_what_is_not_shown_comes_with_the_power_to_show_it(folder: Path) -> None:
@@ -156,7 +157,7 @@ def test_tables_for_papers(folder: Path) -> None:
     assert lines[0] == "|  | A | B | A - B [95% interval] | p |"
     assert len(lines) == 2 + len(FIGURES)
     assert all(line.count("|") == 6 for line in lines)
-    assert "A is better than B" in said.err
+    assert "Run A scores higher than run B" in said.err
     said = tshsr("compare", folder / "a0.json", folder / "b0.json", "--table", "latex")
     assert said.out.splitlines()[1:3] == [r"\begin{tabular}{lrrrr}", r"\toprule"]
     assert r"[95\% interval]" in said.out
@@ -353,3 +354,40 @@ def test_a_protocol_is_for_matrices(folder: Path) -> None:
     values = json.loads(b.read_text()) | {"protocol": "coco-5k"}
     b.write_text(json.dumps(values))
     assert "b0.json is by the protocol coco-5k, " in refused("compare", a, b)
+
+
+def test_an_ensemble_is_called_one_everywhere(folder: Path) -> None:
+    for name, members in (("e2", ("a0", "a1")), ("f2", ("b0", "b1"))):
+        evaluated = ("--scores", *(folder / f"{each}.npy" for each in members), "--captions", folder / "captions.txt")
+        assert tshsr("evaluate", *evaluated, "--json", folder / f"{name}.json").code == 0
+    mixed = ("compare", folder / "e2.json", folder / "b0.json")
+    values = tshsr(*mixed, "--json", "-").json()
+    assert values["kinds"] == {"a": "ensemble of 2", "b": "single run"}
+    assert values["verdict"].startswith("A (ensemble of 2) scores higher than B (single run): rSum ")
+    assert values["verdict"].endswith(
+        "; this is about an ensemble of 2 and a single run, and not about other seeds of them."
+    )
+    for table in ("markdown", "latex", "plain"):
+        said = tshsr(*mixed, "--table", table)
+        assert "A (ensemble of 2)" in said.out
+        assert "B (single run)" in said.out
+    assert "; A is one ensemble of 2, B one single run, so this says nothing about other seeds of them." in said.out
+    swapped = tshsr("compare", folder / "b0.json", folder / "e2.json", "--json", "-").json()
+    assert swapped["verdict"].startswith("B (ensemble of 2) scores higher than A (single run): rSum ")
+    both = tshsr("compare", folder / "e2.json", folder / "f2.json", "--json", "-").json()
+    assert both["verdict"].endswith(
+        "this is about an ensemble of 2 and an ensemble of 2, and not about other seeds of them."
+    )
+    assert "e2.json is of 2 models, " in refused("compare", f"{folder}/a0.json,{folder}/e2.json", folder / "b0.json")
+
+
+def test_several_ensembles_a_side_are_named_with_their_size(folder: Path) -> None:
+    found = replace(compare(ranks(folder, "a0", "a1"), ranks(folder, "b0"), resamples=400), models_a=3, models_b=3)
+    assert kinds(found) == ("2 runs, each an ensemble of 3", "ensemble of 3")
+    assert "over A (2 runs, each an ensemble of 3) and B (ensemble of 3), the deviation" in what_was_done(found)
+
+
+def test_a_copied_report_is_no_second_seed(folder: Path) -> None:
+    (folder / "copy.json").write_text((folder / "a0.json").read_text())
+    said = refused("compare", f"{folder}/a0.json,{folder}/copy.json", f"{folder}/b0.json,{folder}/b1.json")
+    assert "runs 1 and 2 of A rank every query alike; expected other seeds, for a copy does not count as a run" in said

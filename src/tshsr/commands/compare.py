@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal
@@ -76,8 +76,10 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     runs = [[read_run(path, wanted) for path in side] for side in sides]
     for one, other in combinations([run for side in runs for run in side], 2):
         check_same_data(one, other)
-    ranks = ([run.ranks for run in side] for side in runs)
+    models = [models_of(side) for side in runs]
+    ranks = [[run.ranks for run in side] for side in runs]
     found = compare(*ranks, resamples=wanted.resamples, seed=wanted.seed, confidence=wanted.confidence)
+    found = replace(found, models_a=models[0], models_b=models[1])
     a, b = ([str(path) for path in side] for side in sides)
     if wanted.json != "-":
         show(found, a, b, wanted.table, screen)
@@ -121,6 +123,7 @@ class Run:
         place: Name of the data and the split.
         protocol: Of a report; None for a matrix.
         digest: Of the captions; None where their texts are unknown.
+        models: How many a report names, more than one for an ensemble; None for a matrix, which does not say.
     """
 
     path: Path
@@ -128,6 +131,7 @@ class Run:
     place: str
     protocol: ProtocolName | None
     digest: str | None
+    models: int | None = None
 
 
 def read_run(path: Path, wanted: Compare) -> Run:
@@ -141,7 +145,8 @@ def read_run(path: Path, wanted: Compare) -> Run:
         return rank(path, wanted)
     report = read_report(path)
     place = f"{report.data}, split {report.split}"
-    return Run(path, ranks_of(path, report, wanted.score), place, report.protocol, report.captions_digest)
+    ranks = ranks_of(path, report, wanted.score)
+    return Run(path, ranks, place, report.protocol, report.captions_digest, len(report.models))
 
 
 def check_protocol(protocol: str, paths: Sequence[Path]) -> None:
@@ -214,3 +219,19 @@ def check_same_data(one: Run, other: Run) -> None:
             f"{other.path} is by the protocol {other.protocol}, {one.path} by {one.protocol}; evaluate both by one "
             "protocol to compare."
         )
+
+
+def models_of(side: Sequence[Run]) -> int:
+    """How many models each run of a side is; 1 where there are matrices only.
+
+    Raises:
+        DataError: Where single models and ensembles, or ensembles of other sizes, stand on one side.
+    """
+    known = [run for run in side if run.models is not None]
+    for run in known:
+        if run.models != known[0].models:
+            raise DataError(
+                f"{run.path} is of {run.models} models, {known[0].path} of {known[0].models}, and runs of one side "
+                "differ in their seeds only; compare ensembles of one size, or single models."
+            )
+    return (known[0].models or 1) if known else 1
