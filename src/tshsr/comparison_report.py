@@ -14,8 +14,6 @@ NAMES = {
     **{f"text_to_image_r{k}": f"text to image R@{k}" for k in (1, 5, 10)},
     "rsum": "rSum",
 }
-SINGLE = "; this is about two single runs, and not about other seeds of them"
-"""What keeps a difference of two runs from being read as one of two methods: seeds move a model too."""
 SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 SPECIAL |= {character: f"\\{character}" for character in "&%$#_{}"}
 
@@ -43,6 +41,7 @@ def comparison_json(comparison: Comparison, a: Sequence[str], b: Sequence[str], 
         "verdict": verdict(comparison),
         "a": list(a),
         "b": list(b),
+        "kinds": dict(zip("ab", kinds(comparison), strict=True)),
         "confidence": comparison.confidence,
         "seed": seed,
         "images": comparison.images,
@@ -63,6 +62,26 @@ def comparison_json(comparison: Comparison, a: Sequence[str], b: Sequence[str], 
     }
 
 
+def kinds(comparison: Comparison) -> tuple[str, str]:
+    """What A and B are."""
+    return kind(comparison.runs_a, comparison.models_a), kind(comparison.runs_b, comparison.models_b)
+
+
+def kind(runs: int, models: int) -> str:
+    """What a side is: a single run, an ensemble, or several of one."""
+    if runs == 1:
+        return "single run" if models == 1 else f"ensemble of {models}"
+    return f"{runs} runs" if models == 1 else f"{runs} runs, each an ensemble of {models}"
+
+
+def named(comparison: Comparison) -> tuple[str, str]:
+    """A and B, with what they are where one is an ensemble: its figures are higher than those of a single model."""
+    if comparison.models_a == comparison.models_b == 1:
+        return "A", "B"
+    a, b = kinds(comparison)
+    return f"A ({a})", f"B ({b})"
+
+
 def verdict(comparison: Comparison) -> str:
     """What the comparison says, in a sentence."""
     rsum = comparison.rsum
@@ -70,17 +89,27 @@ def verdict(comparison: Comparison) -> str:
     figures = f"rSum {a:.1f} against {b:.1f}, a difference of {span(rsum)} ({percent(comparison)} interval)"
     p = chance(rsum.p)
     equal = p if p.startswith("<") else f"= {p}"
+    names = named(comparison)
     if comparison.different():
-        better, worse = ("A", "B") if rsum.mean > 0 else ("B", "A")
-        single = "" if comparison.seed_deviation is not None else SINGLE
-        return f"{better} is better than {worse}: {figures}, p {equal}{single}."
+        better, worse = names if rsum.mean > 0 else names[::-1]
+        if comparison.seed_deviation is not None:
+            return f"{better} is better than {worse}: {figures}, p {equal}."
+        run, other = ("Run ", "run ") if names == ("A", "B") else ("", "")
+        return f"{run}{better} scores higher than {other}{worse}: {figures}, p {equal}{caveat(comparison)}."
     if rsum.low == rsum.high == 0:
-        return f"A and B answer every query alike: {figures}."
+        return f"{names[0]} and {names[1]} answer every query alike: {figures}."
     return (
-        f"No difference between A and B is shown: {figures}, p {equal}. A true difference of "
+        f"No difference between {names[0]} and {names[1]} is shown: {figures}, p {equal}. A true difference of "
         f"{rsum.detectable:.1f} points would be found in 80 % of such comparisons, one of 1 point in "
         f"{100 * rsum.power(1.0):.0f} %."
     )
+
+
+def caveat(comparison: Comparison) -> str:
+    """What keeps a difference of two runs from being read as one of two methods: seeds move a model too."""
+    a, b = (f"an {each}" if each.startswith("ensemble") else f"a {each}" for each in kinds(comparison))
+    these = "two single runs" if named(comparison) == ("A", "B") else f"{a} and {b}"
+    return f"; this is about {these}, and not about other seeds of them"
 
 
 def what_was_done(comparison: Comparison) -> str:
@@ -88,9 +117,12 @@ def what_was_done(comparison: Comparison) -> str:
     images = f"{comparison.images:,} images, each with its captions,"
     inside = "" if comparison.folds == 1 else f" inside their {comparison.folds} folds"
     done = f"{images} were resampled {comparison.resamples:,} times{inside}, the same ones for A and B"
+    single = named(comparison) == ("A", "B")
     if comparison.seed_deviation is None:
-        return f"{done}; A and B are one run each, so this says nothing about other seeds of them."
-    runs = f"{comparison.runs_a} and {comparison.runs_b} runs"
+        a, b = kinds(comparison)
+        are = "A and B are one run each" if single else f"A is one {a}, B one {b}"
+        return f"{done}; {are}, so this says nothing about other seeds of them."
+    runs = f"{comparison.runs_a} and {comparison.runs_b} runs" if single else " and ".join(named(comparison))
     return (
         f"{done}; over {runs}, the deviation between seeds ({comparison.seed_deviation:.1f} points of rSum beyond what "
         "the images explain) was drawn anew as well."
@@ -126,7 +158,7 @@ def chance(p: float) -> str:
 
 def header(comparison: Comparison) -> tuple[str, ...]:
     """What stands above `comparison_rows`."""
-    return ("", "A", "B", f"A - B [{percent(comparison)} interval]", "p")
+    return ("", *named(comparison), f"A - B [{percent(comparison)} interval]", "p")
 
 
 def markdown_table(comparison: Comparison) -> str:

@@ -104,6 +104,7 @@ def evaluate(
         split=split.name,
         models=[retriever.name for retriever in retrievers],
         seconds=time.perf_counter() - start,
+        captions_digest=split.captions_digest,
     )
     return replace(report, precision=tuple(guards) or None), scores
 
@@ -178,6 +179,7 @@ def evaluate_scores(
     split: str,
     models: Sequence[str],
     seconds: float,
+    captions_digest: str | None = None,
 ) -> Report:
     """Report on score matrices: the rank of every query by every score, and the figures that follow from the ranks.
 
@@ -189,6 +191,7 @@ def evaluate_scores(
         split: Name of the split.
         models: Names of the models; more than one is an ensemble.
         seconds: How long encoding and scoring took.
+        captions_digest: See `Split.captions_digest`; None where the texts are unknown.
 
     Raises:
         InputError: Where there is no matrix, shapes differ, the protocol does not fit, a score is not finite, or an
@@ -213,6 +216,7 @@ def evaluate_scores(
         seconds=seconds,
         folds=metrics if chosen == "coco-1k" else None,
         ranks=ranks,
+        captions_digest=captions_digest,
     )
 
 

@@ -88,6 +88,7 @@ class Report:
         judgements: How the fused score agrees with ratings by people.
         explanations: How true the model's explanations are.
         ranks: By score, the rank of every query: what `tshsr compare` resamples.
+        captions_digest: SHA-256 of the captions and whose they are; None where their texts are unknown.
     """
 
     __pydantic_config__ = STRICT
@@ -113,6 +114,7 @@ class Report:
     judgements: Agreement | None = None
     explanations: ExplanationFigures | None = None
     ranks: Mapping[str, QueryRanks] | None = None
+    captions_digest: str | None = None
 
     def to_json(self) -> str:
         """The report as JSON text of version 1; blocks that were not measured are left out."""

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
+from itertools import combinations
 
 import numpy as np
 
 from tshsr.errors import InputError, SettingsError
+from tshsr.power import detectable, freedom_of, share_found
 from tshsr.ranks import QueryRanks
 from tshsr.resampling import contributions, draws, figures, image_hits, seed_deviations, swapped_differences
 
 FIGURES = (*(f"{side}_r{k}" for side in ("image_to_text", "text_to_image") for k in (1, 5, 10)), "rsum")
+HIGHEST = np.array([100.0] * 6 + [600.0])
+"""No figure can be higher, and none is below 0."""
 POWER = 0.8
 """A difference is called detectable where it is found as often as this."""
 
@@ -43,6 +46,7 @@ class Difference:
         p: Two-sided: how often sides that are swapped by chance, image by image, differ at least as much.
         standard_error: Deviation of the difference over samples of images (and seeds, where there are several).
         detectable: The smallest true difference that such a comparison finds in 80 % of cases.
+        freedom: Degrees of freedom of the standard error; None where seeds have no part in it, as with single runs.
     """
 
     mean: float
@@ -51,14 +55,11 @@ class Difference:
     p: float
     standard_error: float
     detectable: float
+    freedom: float | None
 
     def power(self, difference: float) -> float:
         """How often a true difference of so many points is found: its interval then leaves out zero; in 0..1."""
-        if self.standard_error == 0:
-            return float(difference != 0)
-        reach = (self.high - self.low) / 2
-        normal = NormalDist(sigma=self.standard_error)
-        return normal.cdf(difference - reach) + normal.cdf(-difference - reach)
+        return share_found(difference, (self.high - self.low) / 2, self.standard_error, self.freedom)
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ class Comparison:
             images explains; None where both sides are single runs.
         resamples: How many.
         confidence: Of the intervals.
+        models_a: Models of each of A's runs; more than one is an ensemble. The ranks do not say it: who calls may.
+        models_b: Of each of B's.
     """
 
     a: Mapping[str, Estimate]
@@ -91,6 +94,8 @@ class Comparison:
     seed_deviation: float | None
     resamples: int
     confidence: float
+    models_a: int = 1
+    models_b: int = 1
 
     @property
     def rsum(self) -> Difference:
@@ -145,7 +150,7 @@ def compare(
         confidence: Of the intervals.
 
     Raises:
-        InputError: Where a side has no run, or images, captions or folds differ between runs.
+        InputError: Where a side has no run or the same one twice, or images, captions or folds differ between runs.
         SettingsError: Where there are too few resamples for the interval.
     """
     check_resamples(resamples, confidence)
@@ -203,7 +208,7 @@ class Resampled:
         """One side's figures."""
         runs = self.seen[side]
         values = self.drawn[:, side].mean(axis=1) + self._of_seeds(1 / len(runs))
-        low, high = self._interval(values)
+        low, high = self._interval(np.clip(values, 0, HIGHEST))
         return {
             name: Estimate(*map(float, each)) for name, *each in zip(FIGURES, runs.mean(axis=0), low, high, strict=True)
         }
@@ -217,9 +222,11 @@ class Resampled:
         low, high = self._interval(values + self._of_seeds(share))
         by_chance = np.abs(self.swapped + self._of_seeds(share)) >= np.abs(mean) - 1e-9
         p = (1 + np.count_nonzero(by_chance, axis=0)) / (1 + len(self.swapped))
-        detectable = (high - low) / 2 + NormalDist().inv_cdf(POWER) * error
-        columns = (mean, low, high, p, error, detectable)
-        return {name: Difference(*map(float, each)) for name, *each in zip(FIGURES, *columns, strict=True)}
+        parts = zip(error, np.sqrt(share) * self.spread, strict=True)
+        freedom = [freedom_of(float(whole), float(of_seeds), len(self.seen) - 2) for whole, of_seeds in parts]
+        least = [float(detectable(*each, POWER)) for each in zip((high - low) / 2, error, freedom, strict=True)]
+        columns = (*(each.tolist() for each in (mean, low, high, p, error)), least, freedom)
+        return {name: Difference(*each) for name, *each in zip(FIGURES, *columns, strict=True)}
 
     def _of_seeds(self, share: float) -> np.ndarray:
         """What other seeds would add: resamples x figures."""
@@ -267,4 +274,11 @@ def check_runs(ranks_a: Sequence[QueryRanks], ranks_b: Sequence[QueryRanks]) -> 
                 f"{len(first.image_to_text)} images against {len(ranks.image_of_caption)} of "
                 f"{len(ranks.image_to_text)}, or in another order; evaluate all runs on one split."
             )
+    for name, side in (("A", ranks_a), ("B", ranks_b)):
+        for (i, one), (j, other) in combinations(enumerate(side, 1), 2):
+            if one == other:
+                raise InputError(
+                    f"runs {i} and {j} of {name} rank every query alike; expected other seeds, for a copy does not "
+                    "count as a run: leave one of them out."
+                )
     return first

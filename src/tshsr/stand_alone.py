@@ -16,6 +16,7 @@ import numpy as np
 
 from tshsr import denser
 from tshsr.arrays import Numbers, as_array, as_matrix, as_rows
+from tshsr.data.captions import captions_digest
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import SCENES, open_split
 from tshsr.errors import DataError
@@ -39,6 +40,7 @@ class Correspondence:
         image_of_caption: For each caption the row of its image.
         images: The row of each image's name.
         captions: The column of each caption's name.
+        digest: Of the captions: see `captions.captions_digest`; None where their texts are unknown.
     """
 
     data: str
@@ -46,6 +48,7 @@ class Correspondence:
     image_of_caption: np.ndarray
     images: Mapping[str, int]
     captions: Mapping[str, int]
+    digest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,7 @@ def evaluate_matrix(
         split=whose.split,
         models=names,
         seconds=0.0,
+        captions_digest=whose.digest,
     )
     report = add_details(report, matrix, whose, annotation)
     return replace(report, seconds=time.perf_counter() - start)
@@ -250,14 +254,17 @@ def correspondence(captions: Numbers | str | Path, split: str, images: int, colu
     owner = read_image_of_caption(path, images, columns)
     names: Sequence[str] | None = None
     ids: Sequence[str] | None = None
+    entries = texts = read_entries(path)
     if path.suffix in (".json", ".jsonl"):
-        entries = read_entries(path)
+        texts = [entry.get("caption") for entry in entries]
         if isinstance(entries[0]["image"], str):
             names = list(dict.fromkeys(entry["image"] for entry in entries))
         if all("id" in entry for entry in entries):
             ids = [str(entry["id"]) for entry in entries]
             check_ids(path, ids)
-    return Correspondence(path.name, split, owner, *called(owner, images, names, ids))
+    known = all(isinstance(text, str) for text in texts)
+    digest = captions_digest(texts, owner) if known else None
+    return Correspondence(path.name, split, owner, *called(owner, images, names, ids), digest)
 
 
 def check_ids(path: Path, ids: Sequence[str]) -> None:
@@ -277,7 +284,8 @@ def check_ids(path: Path, ids: Sequence[str]) -> None:
 def of_split(split: Split) -> Correspondence:
     """The captions of a split of data."""
     owner = split.image_of_caption
-    return Correspondence(split.data, split.name, owner, *called(owner, len(split.regions), split.image_ids))
+    named = called(owner, len(split.regions), split.image_ids)
+    return Correspondence(split.data, split.name, owner, *named, split.captions_digest)
 
 
 def called(

@@ -131,6 +131,7 @@ class TwoStageSearch:
             split=split.name,
             models=[self.retriever.name],
             seconds=time.perf_counter() - start,
+            captions_digest=split.captions_digest,
         )
         highest = ceiling(found.reasoned, split.image_of_caption)
         stage = Rerank(

@@ -11,7 +11,8 @@ import pytest
 
 from tests.command_line import refused, tshsr
 from tests.unit import test_audit
-from tshsr.comparison_report import comparison_rows, escaped, latex_table, verdict, what_was_done
+from tshsr.comparison_report import comparison_rows, escaped, kinds, latex_table, verdict, what_was_done
+from tshsr.data.layouts import open_split
 from tshsr.ranks import query_ranks
 from tshsr.reports import read_report
 from tshsr.significance import FIGURES, compare
@@ -54,7 +55,7 @@ def test_two_reports_are_compared_as_the_contract_promises(folder: Path) -> None
     assert (values["difference"], values["low"], values["high"]) == (found.rsum.mean, found.rsum.low, found.rsum.high)
     assert values["difference"] > values["low"] > 0
     assert values["different"] is True
-    assert values["verdict"].startswith("A is better than B: rSum ")
+    assert values["verdict"].startswith("Run A scores higher than run B: rSum ")
     assert set(values["figures"]) == set(FIGURES)
     reports = [json.loads((folder / f"{name}.json").read_text())["scores"]["fused"] for name in ("a0", "b0")]
     assert values["difference"] == pytest.approx(reports[0]["rsum"] - reports[1]["rsum"])
@@ -94,6 +95,7 @@ def test_a_difference_of_two_single_runs_is_called_one_of_runs(folder: Path) -> 
     sure = replace(several.rsum, low=several.rsum.mean - 1, high=several.rsum.mean + 1, p=0.001)
     several = replace(several, differences={**several.differences, "rsum": sure})
     assert several.different()
+    assert verdict(several).startswith("A is better than B: rSum")
     assert "single runs" not in verdict(several)
 
 
@@ -123,7 +125,7 @@ def test_reports_are_compared_by_any_score_that_they_have(
 def test_a_file_that_cannot_be_written_does_not_cost_the_table(folder: Path) -> None:
     said = tshsr("compare", folder / "a0.json", folder / "b0.json", "--json", folder)
     assert said.code == 2
-    assert "A is better than B: rSum" in said.out
+    assert "Run A scores higher than run B: rSum" in said.out
     (folder / "log.txt").write_text(test_audit.SCAN)
     said = tshsr("evaluate", "--audit-log", folder / "log.txt", "--json", folder)
     assert said.code == 2
@@ -135,10 +137,10 @@ def test_the_screen_shows_every_figure_and_a_verdict(folder: Path) -> None:
     assert said.code == 0
     for name in ("image to text R@1", "text to image R@10", "rSum"):
         assert f"{name} " in said.out
-    assert "A is better than B: rSum" in said.out
+    assert "Run A scores higher than run B: rSum" in said.out
     assert "40 images, each with its captions, were resampled 10,000 times, the same ones for A and B" in said.out
     said = tshsr("compare", folder / "b0.json", folder / "a0.json")
-    assert "B is better than A: rSum" in said.out
+    assert "Run B scores higher than run A: rSum" in said.out
 
 
 def test_what_is_not_shown_comes_with_the_power_to_show_it(folder: Path) -> None:
@@ -155,7 +157,7 @@ def test_tables_for_papers(folder: Path) -> None:
     assert lines[0] == "|  | A | B | A - B [95% interval] | p |"
     assert len(lines) == 2 + len(FIGURES)
     assert all(line.count("|") == 6 for line in lines)
-    assert "A is better than B" in said.err
+    assert "Run A scores higher than run B" in said.err
     said = tshsr("compare", folder / "a0.json", folder / "b0.json", "--table", "latex")
     assert said.out.splitlines()[1:3] == [r"\begin{tabular}{lrrrr}", r"\toprule"]
     assert r"[95\% interval]" in said.out
@@ -180,7 +182,7 @@ def test_reports_that_cannot_be_compared_are_refused_in_one_sentence(folder: Pat
     values = json.loads((folder / "b0.json").read_text())
     for name, changes in (
         ("bare", {"ranks": None}),
-        ("split", {"split": "dev"}),
+        ("split", {"split": "dev", "captions_digest": None}),
         ("order", {"ranks": {"fused": values["ranks"]["fused"] | {"image_of_caption": OWNERS[::-1].tolist()}}}),
         ("short", {"ranks": {"fused": values["ranks"]["fused"] | {"text_to_image": [1, 2]}}}),
         ("text", {"ranks": {"fused": values["ranks"]["fused"] | {"text_to_image": ["1"]}}}),
@@ -192,7 +194,7 @@ def test_reports_that_cannot_be_compared_are_refused_in_one_sentence(folder: Pat
             "bare",
             "bare.json holds no ranks of the score 'fused' (it holds none), and they are what is resampled; write",
         ),
-        ("split", "split.json is of captions.txt, split dev, protocol flickr, "),
+        ("split", "split.json is of captions.txt, split dev, "),
         (
             "order",
             "the runs were not evaluated on the same captions: 200 of 40 images against 200 of 40, or in another",
@@ -228,6 +230,9 @@ def test_a_report_keeps_its_ranks_and_rankings(folder: Path) -> None:
     (folder / "again.json").write_text(report.to_json())
     assert read_report(folder / "again.json") == report
     said = tshsr("evaluate", *scored(folder, "a0"))
+    fused = report.scores["fused"]
+    assert f"fused, image to text: median rank {fused.image_to_text.medr:.1f}, mean rank " in said.out
+    assert f"{fused.image_to_text.meanr:.1f}; text to image: median rank {fused.text_to_image.medr:.1f}" in said.out
     assert "fused, image to text: of an image's captions " in said.out
     assert f"MRR {report.rankings['fused'].image_to_text.mrr:.3f}" in said.out
 
@@ -276,8 +281,6 @@ def test_judgements_are_correlated_for_matrices_and_runs(folder: Path, scenes: P
 
 def names(scenes: Path) -> list[tuple[str, int]]:
     """Each caption of the test split with the name of its image."""
-    from tshsr.data.layouts import open_split
-
     split = open_split(str(scenes), "test")
     return [(split.image_ids[row], column) for column, row in enumerate(split.image_of_caption)]
 
@@ -298,3 +301,90 @@ def test_a_matrix_by_another_name_is_found_by_it(folder: Path) -> None:
     assert "holds sims; expected the matrix under the name scores. Name another with --key." in refused(*more)
     values = tshsr(*more, "--key", "sims", "--json", "-").json()
     assert values["scores"] == json.loads((folder / "a0.json").read_text())["scores"]
+
+
+def test_the_same_data_is_known_by_its_captions_and_not_by_its_name(folder: Path, scenes: Path, run: Path) -> None:
+    split = open_split(str(scenes), "test")
+    (folder / "one.txt").write_text("\r\n".join(split.captions) + "\n")
+    (folder / "other").mkdir()
+    (folder / "other" / "one.txt").write_text("\n".join(reversed(split.captions)) + "\n")
+    said = tshsr(
+        "evaluate", run, "--data", scenes, "--device", "cpu", "--save-scores", folder / "r.npy", "--json", folder / "r"
+    )
+    assert said.code == 0, said.err
+    (folder / "r").rename(folder / "r.json")
+    for name, captions in (("file", folder / "one.txt"), ("named", scenes), ("stranger", folder / "other" / "one.txt")):
+        said = tshsr(
+            "evaluate", "--scores", folder / "r.npy", "--captions", captions, "--json", folder / f"{name}.json"
+        )
+        assert said.code == 0, said.err
+    for name in ("file", "named"):
+        said = tshsr("compare", folder / "r.json", folder / f"{name}.json")
+        assert "A and B answer every query alike" in said.out, said.err
+    refusal = "stranger.json (one.txt, split test) and "
+    assert refusal in refused("compare", folder / "file.json", folder / "stranger.json")
+    said = refused("compare", folder / "r.npy", folder / "stranger.json", "--captions", folder / "one.txt")
+    assert f"{refusal}{folder / 'r.npy'} (one.txt, split test) are of different captions, or the captions of" in said
+
+
+def test_without_a_digest_names_decide(folder: Path) -> None:
+    lines = [json.dumps({"image": int(row)}) for row in OWNERS]
+    (folder / "bare.jsonl").write_text("\n".join(lines))
+    (folder / "told.jsonl").write_text("\n".join(line[:-1] + ', "caption": "a caption"}' for line in lines))
+    for name in ("bare", "told"):
+        evaluated = ("--scores", folder / "a0.npy", "--captions", folder / f"{name}.jsonl")
+        assert tshsr("evaluate", *evaluated, "--json", folder / f"{name}.json").code == 0
+    assert read_report(folder / "bare.json").captions_digest is None
+    said = refused("compare", folder / "a0.json", folder / "bare.json")
+    assert "bare.json is of bare.jsonl, split test, " in said
+    assert "a0.json of captions.txt, split test; evaluate both on the same data to compare." in said
+    assert tshsr("compare", folder / "a0.json", folder / "told.json").code == 0
+
+
+def test_a_protocol_is_for_matrices(folder: Path) -> None:
+    a, b = folder / "a0.json", folder / "b0.json"
+    assert "--protocol flickr is for matrices, and reports were ranked by a protocol already; leave it out" in refused(
+        "compare", a, b, "--protocol", "flickr"
+    )
+    mixed = ("compare", a, folder / "b0.npy", "--captions", folder / "captions.txt", "--protocol", "flickr")
+    assert tshsr(*mixed).code == 0
+    values = json.loads(b.read_text()) | {"protocol": "coco-5k"}
+    b.write_text(json.dumps(values))
+    assert "b0.json is by the protocol coco-5k, " in refused("compare", a, b)
+
+
+def test_an_ensemble_is_called_one_everywhere(folder: Path) -> None:
+    for name, members in (("e2", ("a0", "a1")), ("f2", ("b0", "b1"))):
+        evaluated = ("--scores", *(folder / f"{each}.npy" for each in members), "--captions", folder / "captions.txt")
+        assert tshsr("evaluate", *evaluated, "--json", folder / f"{name}.json").code == 0
+    mixed = ("compare", folder / "e2.json", folder / "b0.json")
+    values = tshsr(*mixed, "--json", "-").json()
+    assert values["kinds"] == {"a": "ensemble of 2", "b": "single run"}
+    assert values["verdict"].startswith("A (ensemble of 2) scores higher than B (single run): rSum ")
+    assert values["verdict"].endswith(
+        "; this is about an ensemble of 2 and a single run, and not about other seeds of them."
+    )
+    for table in ("markdown", "latex", "plain"):
+        said = tshsr(*mixed, "--table", table)
+        assert "A (ensemble of 2)" in said.out
+        assert "B (single run)" in said.out
+    assert "; A is one ensemble of 2, B one single run, so this says nothing about other seeds of them." in said.out
+    swapped = tshsr("compare", folder / "b0.json", folder / "e2.json", "--json", "-").json()
+    assert swapped["verdict"].startswith("B (ensemble of 2) scores higher than A (single run): rSum ")
+    both = tshsr("compare", folder / "e2.json", folder / "f2.json", "--json", "-").json()
+    assert both["verdict"].endswith(
+        "this is about an ensemble of 2 and an ensemble of 2, and not about other seeds of them."
+    )
+    assert "e2.json is of 2 models, " in refused("compare", f"{folder}/a0.json,{folder}/e2.json", folder / "b0.json")
+
+
+def test_several_ensembles_a_side_are_named_with_their_size(folder: Path) -> None:
+    found = replace(compare(ranks(folder, "a0", "a1"), ranks(folder, "b0"), resamples=400), models_a=3, models_b=3)
+    assert kinds(found) == ("2 runs, each an ensemble of 3", "ensemble of 3")
+    assert "over A (2 runs, each an ensemble of 3) and B (ensemble of 3), the deviation" in what_was_done(found)
+
+
+def test_a_copied_report_is_no_second_seed(folder: Path) -> None:
+    (folder / "copy.json").write_text((folder / "a0.json").read_text())
+    said = refused("compare", f"{folder}/a0.json,{folder}/copy.json", f"{folder}/b0.json,{folder}/b1.json")
+    assert "runs 1 and 2 of A rank every query alike; expected other seeds, for a copy does not count as a run" in said

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tshsr.data.captions import read_captions
+from tshsr.data.captions import captions_digest, read_captions
 from tshsr.errors import DataError
 
 
@@ -55,3 +56,11 @@ def test_captions_printed_as_bytes_are_refused(tmp_path: Path) -> None:
 
 def test_one_caption_that_looks_like_bytes_is_only_a_caption(tmp_path: Path) -> None:
     assert read_captions(written(tmp_path, b"b'A dog'\nA cat\n")) == ("b'A dog'", "A cat")
+
+
+def test_a_digest_tells_texts_their_order_and_whose_they_are() -> None:
+    owners = np.array([0, 0, 1])
+    digest = captions_digest(["a", "b", "c"], owners)
+    assert digest == captions_digest([" a\r", "b", "c "], owners) == captions_digest(["\ufeffa", "b", "c"], owners)
+    others = (["a", "c", "b"], owners), (["a", "b", "d"], owners), (["a", "b", "c"], np.array([0, 1, 1]))
+    assert len({digest, *(captions_digest(*other) for other in others)}) == 4

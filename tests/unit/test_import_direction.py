@@ -20,7 +20,7 @@ LAYERS = (
     ("models",),
     ("losses", "metrics", "mining", "swaps"),
     ("matrices", "precision", "counting", "candidates", "ranks", "rankings"),
-    ("scoring", "objective", "resampling", "denser"),
+    ("scoring", "objective", "resampling", "power", "denser"),
     ("judgements", "significance", "audit", "deletion"),
     ("reports", "score_files", "checkpoints", "rerank"),
     ("evaluation", "retriever"),

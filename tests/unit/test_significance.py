@@ -16,7 +16,13 @@ from tshsr.significance import FIGURES, Comparison, compare, compare_rsum
 
 
 def population(
-    random: np.random.Generator, images: int, runs: tuple[int, int], *, seeds: float = 0.0, method: float = 0.5
+    random: np.random.Generator,
+    images: int,
+    runs: tuple[int, int],
+    *,
+    seeds: float = 0.0,
+    method: float = 0.5,
+    better: float = 0.0,
 ) -> tuple[list[QueryRanks], list[QueryRanks]]:
     """Two methods that are equally good on average, on images of which some are harder for all.
 
@@ -26,14 +32,15 @@ def population(
         runs: Of each method.
         seeds: Deviation between runs of a method.
         method: By how much methods find other images hard.
+        better: By how much the first method is better, as `seeds` counts.
     """
     owners = np.repeat(np.arange(images), 3)
     image = random.normal(size=images)
     caption = 0.7 * image[owners] + 0.7 * random.normal(size=len(owners))
     sides = []
-    for several in runs:
+    for several, gain in zip(runs, (better, 0.0), strict=True):
         hard = image + method * random.normal(size=images), caption + method * random.normal(size=len(owners))
-        shifts = seeds * random.normal(size=several)
+        shifts = gain + seeds * random.normal(size=several)
         sides.append([one_run(random, hard, owners, shift) for shift in shifts])
     return sides[0], sides[1]
 
@@ -142,6 +149,24 @@ def test_the_permutation_test_is_exact_where_all_swaps_can_be_counted() -> None:
     exact = np.mean(np.abs(swaps @ each) >= abs(each.sum()) - 1e-9)
     assert 0.05 < exact < 0.6
     assert compare([a], [b], resamples=20_000).rsum.p == pytest.approx(exact, abs=0.015)
+
+
+def test_intervals_end_where_the_figures_end() -> None:
+    owners, random = np.repeat(np.arange(30), 3), np.random.default_rng(0)
+    sides = [
+        [QueryRanks(*(np.where(random.random(n) < share, 20, 1) for n in (30, 90)), owners) for share in shares]
+        for shares in ((0.0, 0.3), (1.0, 0.6))
+    ]
+    found = compare(*sides, resamples=400)
+    for name in FIGURES:
+        assert 0 <= found.b[name].low <= found.a[name].high <= (600 if name == "rsum" else 100)
+    assert (found.a["rsum"].high, found.b["rsum"].low) == (600, 0)
+    assert found.rsum.high - found.rsum.low > 600, "the difference is not cut: its power is read off its interval"
+
+
+def test_a_copy_does_not_count_as_a_run() -> None:
+    with pytest.raises(InputError, match="runs 1 and 3 of B rank every query alike; expected other seeds"):
+        compare([small(1)], [small(1), small(2), small(1)])
 
 
 def test_a_side_against_itself_is_no_difference_at_all() -> None:

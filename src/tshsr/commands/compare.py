@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -25,7 +26,7 @@ from tshsr.comparison_report import (
 from tshsr.errors import DataError, SettingsError
 from tshsr.evaluation import choose_protocol, folds_of
 from tshsr.ranks import QueryRanks, query_ranks
-from tshsr.reports import Report, read_report
+from tshsr.reports import ProtocolName, Report, read_report
 from tshsr.score_files import KEY, read_scores
 from tshsr.significance import Comparison, compare
 from tshsr.stand_alone import correspondence
@@ -71,13 +72,14 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     """Compare."""
     wanted = parse(Compare, "tshsr compare", arguments, example=EXAMPLE)
     sides = [side_paths(name, words) for name, words in (("A", wanted.a), ("B", wanted.b))]
-    reports = {path: read_report(path) for side in sides for path in side if path.suffix == ".json"}
-    check_same_data(reports)
-    ranks = [
-        [ranks_of(path, reports[path], wanted.score) if path in reports else rank(path, wanted) for path in side]
-        for side in sides
-    ]
+    check_protocol(wanted.protocol, [path for side in sides for path in side])
+    runs = [[read_run(path, wanted) for path in side] for side in sides]
+    for one, other in combinations([run for side in runs for run in side], 2):
+        check_same_data(one, other)
+    models = [models_of(side) for side in runs]
+    ranks = [[run.ranks for run in side] for side in runs]
     found = compare(*ranks, resamples=wanted.resamples, seed=wanted.seed, confidence=wanted.confidence)
+    found = replace(found, models_a=models[0], models_b=models[1])
     a, b = ([str(path) for path in side] for side in sides)
     if wanted.json != "-":
         show(found, a, b, wanted.table, screen)
@@ -111,6 +113,55 @@ def side_paths(name: str, words: str) -> list[Path]:
     return paths
 
 
+@dataclass(frozen=True)
+class Run:
+    """One run to compare.
+
+    Attributes:
+        path: Its file.
+        ranks: Of every query.
+        place: Name of the data and the split.
+        protocol: Of a report; None for a matrix.
+        digest: Of the captions; None where their texts are unknown.
+        models: How many a report names, more than one for an ensemble; None for a matrix, which does not say.
+    """
+
+    path: Path
+    ranks: QueryRanks
+    place: str
+    protocol: ProtocolName | None
+    digest: str | None
+    models: int | None = None
+
+
+def read_run(path: Path, wanted: Compare) -> Run:
+    """Read a report, or rank every query of a matrix.
+
+    Raises:
+        DataError: Where a file is missing or damaged, or a report has no ranks of that score.
+        SettingsError: Where the captions of a matrix are not named.
+    """
+    if path.suffix != ".json":
+        return rank(path, wanted)
+    report = read_report(path)
+    place = f"{report.data}, split {report.split}"
+    ranks = ranks_of(path, report, wanted.score)
+    return Run(path, ranks, place, report.protocol, report.captions_digest, len(report.models))
+
+
+def check_protocol(protocol: str, paths: Sequence[Path]) -> None:
+    """Refuse a protocol where nothing is left to be ranked by it.
+
+    Raises:
+        SettingsError: Says who decides it.
+    """
+    if protocol != "auto" and all(path.suffix == ".json" for path in paths):
+        raise SettingsError(
+            f"--protocol {protocol} is for matrices, and reports were ranked by a protocol already; leave it out, or "
+            "evaluate again with that protocol."
+        )
+
+
 def ranks_of(path: Path, report: Report, score: str) -> QueryRanks:
     """The ranks of every query that a report carries.
 
@@ -130,7 +181,7 @@ def ranks_of(path: Path, report: Report, score: str) -> QueryRanks:
     return report.ranks[score]
 
 
-def rank(path: Path, wanted: Compare) -> QueryRanks:
+def rank(path: Path, wanted: Compare) -> Run:
     """Rank every query of a matrix.
 
     Raises:
@@ -144,19 +195,43 @@ def rank(path: Path, wanted: Compare) -> QueryRanks:
     scores = read_scores(path, key=wanted.key)
     whose = correspondence(wanted.captions, wanted.split, *scores.shape)
     folds = folds_of(choose_protocol(wanted.protocol, len(scores)), len(scores))
-    return query_ranks(scores, whose.image_of_caption, folds=folds)
+    ranks = query_ranks(scores, whose.image_of_caption, folds=folds)
+    return Run(path, ranks, f"{whose.data}, split {whose.split}", None, whose.digest)
 
 
-def check_same_data(reports: Mapping[Path, Report]) -> None:
-    """Refuse reports of different data; that captions are the same is checked with the ranks.
+def check_same_data(one: Run, other: Run) -> None:
+    """Refuse runs on different data: known by the digests of their captions, or else by the names in reports.
 
     Raises:
-        DataError: Names the first report that differs.
+        DataError: Names both runs.
     """
-    places = {path: f"{each.data}, split {each.split}, protocol {each.protocol}" for path, each in reports.items()}
-    first = next(iter(places), None)
-    for path, place in places.items():
-        if first is not None and place != places[first]:
+    ends = "evaluate both on the same data to compare."
+    if one.digest and other.digest:
+        if one.digest != other.digest:
             raise DataError(
-                f"{path} is of {place}, {first} of {places[first]}; evaluate both on the same data to compare."
+                f"{other.path} ({other.place}) and {one.path} ({one.place}) are of different captions, or the captions "
+                f"of different images; {ends}"
             )
+    elif one.protocol and other.protocol and one.place != other.place:
+        raise DataError(f"{other.path} is of {other.place}, {one.path} of {one.place}; {ends}")
+    if one.protocol and other.protocol and one.protocol != other.protocol:
+        raise DataError(
+            f"{other.path} is by the protocol {other.protocol}, {one.path} by {one.protocol}; evaluate both by one "
+            "protocol to compare."
+        )
+
+
+def models_of(side: Sequence[Run]) -> int:
+    """How many models each run of a side is; 1 where there are matrices only.
+
+    Raises:
+        DataError: Where single models and ensembles, or ensembles of other sizes, stand on one side.
+    """
+    known = [run for run in side if run.models is not None]
+    for run in known:
+        if run.models != known[0].models:
+            raise DataError(
+                f"{run.path} is of {run.models} models, {known[0].path} of {known[0].models}, and runs of one side "
+                "differ in their seeds only; compare ensembles of one size, or single models."
+            )
+    return (known[0].models or 1) if known else 1

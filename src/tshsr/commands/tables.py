@@ -10,6 +10,7 @@ from tshsr.commands.explanations import show_explanations
 from tshsr.commands.progress import duration
 from tshsr.commands.screen import Screen
 from tshsr.judgements import Agreement, Correlation
+from tshsr.metrics import ScoreMetrics
 from tshsr.precision import Guard
 from tshsr.rankings import RankingMetrics, Rankings
 from tshsr.render.document import reading_order
@@ -24,6 +25,8 @@ def show_report(screen: Screen, report: Report) -> None:
     screen.say(f"{what}; protocol {report.protocol}; {members(report)}; {duration(report.seconds)}")
     header = [name.replace(" text", "\ntext").replace(" image", "\nimage").replace(" R@", "\nR@") for name in HEADER]
     screen.table(header, sorted(report.table(), key=lambda row: reading_order(row[0])))
+    if "fused" in report.scores:
+        screen.say(f"fused, {rank_figures(report.scores['fused'])}")
     for name, rankings in (report.rankings or {}).items():
         for line in ranking_lines(rankings):
             screen.say(f"{name}, {line}")
@@ -47,6 +50,15 @@ def show_report(screen: Screen, report: Report) -> None:
         screen.say(line)
     if report.explanations is not None:
         show_explanations(screen, report.explanations)
+
+
+def rank_figures(metrics: ScoreMetrics) -> str:
+    """Median and mean rank of both directions."""
+    one, other = metrics.image_to_text, metrics.text_to_image
+    return (
+        f"image to text: median rank {one.medr:.1f}, mean rank {one.meanr:.1f}; "
+        f"text to image: median rank {other.medr:.1f}, mean rank {other.meanr:.1f}"
+    )
 
 
 def ranking_lines(rankings: Rankings) -> Iterator[str]:

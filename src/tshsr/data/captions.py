@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from tshsr.errors import DataError
 
@@ -44,3 +49,14 @@ def read_captions(path: Path) -> tuple[str, ...]:
             "Write the file again with text decoded as UTF-8."
         )
     return captions
+
+
+def captions_digest(captions: Sequence[str], image_of_caption: np.ndarray) -> str:
+    """SHA-256 of captions and of the image that each belongs to, in their order: it tells data of one name apart.
+
+    Args:
+        captions: Their texts; spaces around them, and a mark of UTF-8 before them, do not count.
+        image_of_caption: For each caption the row of its image.
+    """
+    texts = [caption.removeprefix("\ufeff").strip() for caption in captions]
+    return hashlib.sha256(json.dumps([texts, image_of_caption.tolist()]).encode()).hexdigest()

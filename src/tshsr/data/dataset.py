@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tshsr.data.captions import captions_digest
 from tshsr.data.regions import RegionFeatures
 from tshsr.errors import DataError
 
@@ -56,6 +57,11 @@ class Split:
         for name, values in (("image ids", self.image_ids), ("picture files", self.files)):
             if values is not None and len(values) != images:
                 raise DataError(f"{where}: {len(values)} {name} for {images} images; expected one each.")
+
+    @property
+    def captions_digest(self) -> str:
+        """Tells the captions, and whose they are, from those of other data: see `captions.captions_digest`."""
+        return captions_digest(self.captions, self.image_of_caption)
 
     def picture(self, image: int) -> Path | None:
         """The picture file of an image, where it is at hand."""
