@@ -247,12 +247,16 @@ def test_a_log_is_audited(tmp_path: Path) -> None:
     said = tshsr("evaluate", "--audit-log", tmp_path / "log.txt")
     assert said.code == 0
     assert "six times the mean of the image-to-text recalls" in said.out
-    assert "3 of 20 lines with figures that can be checked are wrong." in said.out
+    assert "3 of 30 lines with figures that can be checked are wrong." in said.out
     values = tshsr("evaluate", "--audit-log", tmp_path / "log.txt", "--json", "-").json()
     assert values["wrong"] == 3
     assert "--audit-log reads a log and evaluates nothing; leave runs, --data and --scores out" in refused(
         "evaluate", "run", "--audit-log", tmp_path / "log.txt"
     )
+    (tmp_path / "log.txt").write_text("\n".join(test_audit.SCAN.splitlines()[9:]))  # the log's head is lost
+    said = tshsr("evaluate", "--audit-log", tmp_path / "log.txt")
+    assert "Image to text: cannot be checked, only 3 of 5 folds are in the log" in said.err
+    assert "3 of 18 lines with figures that can be checked are wrong." in said.out
     (tmp_path / "log.txt").write_text("rsum: 500.0")
     said = tshsr("evaluate", "--audit-log", tmp_path / "log.txt")
     assert "line 1, rsum: cannot be checked, the lines that it follows from are missing" in said.err
