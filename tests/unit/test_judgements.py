@@ -7,17 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tshsr import judgements as module
+from tshsr import judgements, rank_correlations
 from tshsr.errors import DataError, InputError
-from tshsr.judgements import (
-    Groups,
-    Judgements,
-    agreement,
-    correlations,
-    ordered_by_level,
-    ordered_by_pair,
-    read_judgements,
-)
+from tshsr.judgements import Judgements, agreement, read_judgements
+from tshsr.rank_correlations import Groups, correlations, ordered_by_level, ordered_by_pair
 
 stats = pytest.importorskip("scipy.stats", reason="scipy, which these figures are compared with, is not installed")
 IMAGES = {"a.jpg": 0, "b.jpg": 1}
@@ -71,15 +64,15 @@ def test_pairs_are_counted_alike_by_rating_and_by_products(ties: bool, monkeypat
     by_level = ordered_by_level(weights, groups)
     assert len(set(by_level)) > 1
     np.testing.assert_array_equal(ordered_by_pair(weights, groups), by_level)
-    monkeypatch.setattr(module, "CHUNK", 90 * 8)  # eight judgements at once
+    monkeypatch.setattr(rank_correlations, "CHUNK", 90 * 8)  # eight judgements at once
     np.testing.assert_array_equal(ordered_by_pair(weights, groups), by_level)
 
 
 def test_many_different_ratings_are_as_fast_as_few(monkeypatch: pytest.MonkeyPatch) -> None:
     scores, judged = drawn(5, levels=10_000)
-    assert len(np.unique(judged.ratings)) > module.FEW
+    assert len(np.unique(judged.ratings)) > rank_correlations.FEW
     expected = agreement(scores, judged, resamples=40)
-    monkeypatch.setattr(module, "ordered_by_level", None)  # one pass for each of them takes hours
+    monkeypatch.setattr(rank_correlations, "ordered_by_level", None)  # one pass for each of them takes hours
     assert agreement(scores, judged, resamples=40) == expected
     pairs = scores[judged.rows, judged.columns]
     assert expected.tau_c.value == pytest.approx(stats.kendalltau(pairs, judged.ratings, variant="c").statistic)
@@ -116,7 +109,8 @@ def test_intervals_are_over_images_and_cover() -> None:
 
 def test_the_size_of_a_piece_is_invisible(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = agreement(*drawn(2), resamples=40)
-    monkeypatch.setattr(module, "CHUNK", 1)
+    monkeypatch.setattr(judgements, "CHUNK", 1)
+    monkeypatch.setattr(rank_correlations, "CHUNK", 1)
     assert agreement(*drawn(2), resamples=40) == whole
 
 
