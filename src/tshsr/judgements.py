@@ -19,17 +19,21 @@ from tshsr.rank_correlations import CHUNK, Groups, correlations
 from tshsr.resampling import draws
 
 COLUMNS = ("image", "caption", "rating")
+LEAST_IMAGES = 20
+"""Below this many rated images there is no interval: so few say little of others."""
+MOST_DEGENERATE = 0.05
+"""Above this share of resamples without a correlation there is no interval: what is left is no fair sample of them."""
 
 
 @dataclass(frozen=True)
 class Correlation:
-    """A correlation in -1..1, with its 95 % interval over images."""
+    """A correlation in -1..1, with its 95 % interval over images; None where there is none (`LEAST_IMAGES`)."""
 
     __pydantic_config__ = STRICT
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True)
@@ -184,10 +188,21 @@ def agreement(
         drawn += [correlations(counts[at : at + step][:, image], groups) for at in range(0, len(counts), step)]
     tails = ((1 - confidence) / 2, (1 + confidence) / 2)
     figures = [
-        Correlation(float(value[0]), *map(float, np.nanquantile(np.concatenate(several), tails)))
+        Correlation(float(value[0]), *interval(np.concatenate(several), len(names), tails))
         for value, several in zip((tau, rho), zip(*drawn, strict=True), strict=True)
     ]
     return Agreement(len(judged), len(names), *figures)
+
+
+def interval(drawn: np.ndarray, images: int, tails: tuple[float, float]) -> tuple[float, float] | tuple[None, None]:
+    """The quantiles of the resamples that have a correlation; None where images or such resamples are too few.
+
+    A resample that drew scores or ratings all alike has none (NaN).
+    """
+    if images < LEAST_IMAGES or np.isnan(drawn).mean() > MOST_DEGENERATE:
+        return None, None
+    low, high = np.nanquantile(drawn, tails)
+    return float(low), float(high)
 
 
 def check_judgements(judgements: Judgements) -> None:

@@ -271,11 +271,23 @@ def test_judgements_are_correlated_for_matrices_and_runs(folder: Path, scenes: P
     found = read_report(folder / "r.json").judgements
     assert found is not None
     assert (found.judgements, found.images) == (480, 40)
+    assert found.tau_c.low is not None
+    assert found.tau_c.high is not None
     assert found.tau_c.low < found.tau_c.value < found.tau_c.high
     assert f"480 judgements of 40 images: Kendall tau-c {found.tau_c.value:.3f} [" in said.out
     (folder / "few.csv").write_text("\n".join(f"{image},{column},{column % 3}" for image, column in names(scenes)))
     said = tshsr("evaluate", run, "--data", scenes, "--device", "cpu", "--judgements", folder / "few.csv")
     assert "50 judgements of 10 images" in said.out
+    assert "(no interval: too few images, at least 20 must be rated)" in said.out
+    few = ("--judgements", folder / "two.csv", "--json", folder / "two.json")
+    (folder / "two.csv").write_text("\n".join(f"{image},0,{int(image < 2)}" for image in range(40)))
+    assert (
+        "no interval: in too many resamples of images all scores or all ratings are alike"
+        in tshsr("evaluate", *scored(folder, "a0"), *few).out
+    )
+    found = read_report(folder / "two.json").judgements
+    assert found is not None
+    assert (found.tau_c.low, found.tau_c.high) == (None, None)
     assert "is not among the 40 that are scored" in refused(
         "evaluate", *scored(folder, "a0"), "--judgements", folder / "few.csv"
     )

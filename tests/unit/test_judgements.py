@@ -9,7 +9,7 @@ import pytest
 
 from tshsr import judgements, rank_correlations
 from tshsr.errors import DataError, InputError
-from tshsr.judgements import Judgements, agreement, read_judgements
+from tshsr.judgements import Judgements, agreement, interval, read_judgements
 from tshsr.rank_correlations import Groups, correlations, ordered_by_level, ordered_by_pair
 
 stats = pytest.importorskip("scipy.stats", reason="scipy, which these figures are compared with, is not installed")
@@ -86,6 +86,23 @@ def test_judgements_of_one_image_have_no_interval_and_are_refused() -> None:
     assert str(refusal.value) == sentence
 
 
+@pytest.mark.parametrize(("images", "rare", "has"), [(19, 8, False), (20, 8, True), (40, 2, False), (40, 8, True)])
+def test_few_images_or_many_resamples_without_a_correlation_give_no_interval(images: int, rare: int, has: bool) -> None:
+    # Two of 40 ratings differ from the rest: 13 % of the resamples draw neither, and have no correlation.
+    ratings = np.where(np.arange(images) < rare, 2.0, 1.0)
+    scores = np.random.default_rng(0).random((images, images))
+    found = agreement(scores, Judgements(np.arange(images), np.arange(images), ratings), resamples=1000)
+    for correlation in (found.tau_c, found.spearman):
+        assert np.isfinite(correlation.value)
+        assert (correlation.low is not None, correlation.high is not None) == (has, has)
+
+
+def test_a_few_resamples_without_a_correlation_are_left_out_of_the_interval() -> None:
+    drawn = np.concatenate([np.linspace(-1, 1, 961), np.full(40, np.nan)])
+    assert interval(drawn, 20, (0.025, 0.975)) == pytest.approx((-0.95, 0.95))
+    assert interval(np.append(drawn, np.full(20, np.nan)), 20, (0.025, 0.975)) == (None, None)
+
+
 def test_perfect_agreement_is_1_and_the_contrary_minus_1() -> None:
     ratings = np.repeat([1.0, 2.0, 3.0], 4)
     judged = Judgements(np.arange(12), np.arange(12), ratings)
@@ -103,6 +120,8 @@ def test_intervals_are_over_images_and_cover() -> None:
         rows, columns = np.arange(180) // 3, np.arange(180)
         scores[rows, columns] = np.repeat(random.normal(size=60), 3)
         found = agreement(scores, Judgements(rows, columns, ratings), resamples=200, seed=int(random.integers(1 << 30)))
+        assert found.spearman.low is not None
+        assert found.spearman.high is not None
         covered.append(found.spearman.low <= 0 <= found.spearman.high)
     assert 0.89 <= np.mean(covered) <= 0.985, "over single judgements it would be three in four"
 
