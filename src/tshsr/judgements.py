@@ -81,9 +81,14 @@ def read_judgements(path: Path, images: Mapping[str, int], captions: Mapping[str
     Raises:
         DataError: Names the first line that cannot be read, or whose image or caption is not among the scored.
     """
-    found = []
+    found: list[tuple[int, int, float]] = []
     for number, (image, caption, rating) in entries(path):
         if image not in images or caption not in captions:
+            if not found and image not in images and caption not in captions and is_header(path, rating):
+                raise DataError(
+                    f"{path}, line {number}: the header names {image!r}, {caption!r} and {rating!r}; expected the "
+                    f"names {', '.join(COLUMNS)}, or no header."
+                )
             what, name, ids = ("image", image, images) if image not in images else ("caption", caption, captions)
             raise DataError(
                 f"{path}, line {number}: {what} {name!r} is not among the {len(ids)} that are scored; expected ids "
@@ -99,6 +104,15 @@ def read_judgements(path: Path, images: Mapping[str, int], captions: Mapping[str
     if not np.isfinite(ratings).all():
         raise DataError(f"{path}: a rating is not a finite number; leave such lines out.")
     return Judgements(np.array(rows), np.array(columns), np.array(ratings))
+
+
+def is_header(path: Path, rating: str) -> bool:
+    """Whether a first line whose image and caption nobody knows names columns."""
+    try:
+        float(rating)
+    except ValueError:
+        return path.suffix != ".jsonl"
+    return False
 
 
 def entries(path: Path) -> Iterator[tuple[int, tuple[str, str, str]]]:

@@ -188,6 +188,14 @@ def test_files_of_ratings_are_read(tmp_path: Path, name: str, text: str) -> None
     [
         ("j.csv", "c.jpg,a.jpg#1,3\n", "line 1: image 'c.jpg' is not among the 2 that are scored; expected ids such"),
         ("j.csv", "a.jpg,a.jpg#0,3\na.jpg,a.jpg#9,3\n", "line 2: caption 'a.jpg#9' is not among the 3 that are scored"),
+        (
+            "j.csv",
+            "\nimage_id,caption_id,score\na.jpg,a.jpg#0,3\n",
+            "line 2: the header names 'image_id', 'caption_id' and 'score'; expected the names image, caption, rating, "
+            "or no header.",
+        ),
+        ("j.csv", "a.jpg,a.jpg#0,3\nx,y,z\n", "line 2: image 'x' is not among the 2 that are scored"),
+        ("j.jsonl", '{"image": "x", "caption": "y", "rating": "z"}', "line 1: image 'x' is not among the 2"),
         ("j.csv", "a.jpg,a.jpg#0,good\n", "line 1: the rating is 'good'; expected a number"),
         ("j.csv", "a.jpg,a.jpg#0,nan\n", "a rating is not a finite number; leave such lines out"),
         ("j.csv", "a.jpg,a.jpg#0\n", "line 1 has 2 columns; expected image, caption and rating"),
