@@ -17,30 +17,35 @@ from tshsr.resampling import draws
 STEPS = 12
 """A curve takes this many steps at most: 36 regions go three at a time, twelve words one by one."""
 CONFIDENCE = 0.95
+LEAST_PAIRS = 30
+"""Below this many pairs there is no interval: so few say little of others."""
 
 
 @dataclass(frozen=True)
 class Area:
-    """The normalised area under a curve, over all pairs, with its 95 % interval; 1 is the full score throughout."""
+    """The normalised area under a curve, over all pairs, with its 95 % interval; 1 is the full score throughout.
+
+    Fewer than `LEAST_PAIRS` pairs give no interval: None.
+    """
 
     __pydantic_config__ = STRICT
 
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True)
 class AreaDifference:
-    """The area of ranking `a` minus that of `b`, on the same pairs, with its 95 % interval."""
+    """The area of ranking `a` minus that of `b`, on the same pairs, with its 95 % interval, or None as above."""
 
     __pydantic_config__ = STRICT
 
     a: str
     b: str
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True)
@@ -158,6 +163,7 @@ def compare_areas(
 
     A ratio of sums, and not a mean of ratios: a pair whose full score is near zero counts little, not without bound.
     Pairs are drawn with replacement, the same for all rankings; an interval holds the middle 95 % of what comes out.
+    Where pairs are fewer than `LEAST_PAIRS`, nothing is drawn and there is no interval.
 
     Args:
         areas: By ranking, one number a pair.
@@ -175,7 +181,9 @@ def compare_areas(
             "the areas under curves need finite scores that are not all zero; this network tells no pair from another. "
             "Train it, or load another checkpoint."
         )
-    drawn = np.concatenate([counts @ table for counts in draws(len(table), 1, resamples, np.random.default_rng(seed))])
+    resamples = resamples if len(table) >= LEAST_PAIRS else 0
+    several = [counts @ table for counts in draws(len(table), 1, resamples, np.random.default_rng(seed))]
+    drawn = np.concatenate([np.empty((0, table.shape[1])), *several])
     seen, drawn = _normalised(table.sum(axis=0)), _normalised(drawn)
     first = rankings[0]
     return Curve(
@@ -194,7 +202,9 @@ def _normalised(sums: np.ndarray) -> np.ndarray:
     return normalised
 
 
-def _interval(mean: float, drawn: np.ndarray) -> tuple[float, float, float]:
+def _interval(mean: float, drawn: np.ndarray) -> tuple[float, float | None, float | None]:
+    if not len(drawn):
+        return float(mean), None, None
     outside = (1 - CONFIDENCE) / 2
     low, high = np.quantile(drawn, (outside, 1 - outside))
     return float(mean), float(low), float(high)

@@ -1,6 +1,6 @@
 """Does a score agree with people? Kendall's tau-c and Spearman's rho of scores and ratings, with intervals over images.
 
-Axes: resamples | judgements (one rating of one image with one caption). Ties are counted as each formula says.
+Axes: resamples | judgements (one rating of one image with one caption).
 """
 
 from __future__ import annotations
@@ -15,24 +15,25 @@ import numpy as np
 
 from tshsr.config import STRICT
 from tshsr.errors import DataError, InputError
+from tshsr.rank_correlations import CHUNK, Groups, correlations
 from tshsr.resampling import draws
 
 COLUMNS = ("image", "caption", "rating")
-CHUNK = 1 << 21
-"""Weights of judgements held at once: bounds the temporary memory."""
-FEW = 64
-"""Different ratings up to which one pass a rating is the fastest way to count pairs."""
+LEAST_IMAGES = 20
+"""Below this many rated images there is no interval: so few say little of others."""
+MOST_DEGENERATE = 0.05
+"""Above this share of resamples without a correlation there is no interval: what is left is no fair sample of them."""
 
 
 @dataclass(frozen=True)
 class Correlation:
-    """A correlation in -1..1, with its 95 % interval over images."""
+    """A correlation in -1..1, with its 95 % interval over images; None where there is none (`LEAST_IMAGES`)."""
 
     __pydantic_config__ = STRICT
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,14 @@ def read_judgements(path: Path, images: Mapping[str, int], captions: Mapping[str
     Raises:
         DataError: Names the first line that cannot be read, or whose image or caption is not among the scored.
     """
-    found = []
+    found: list[tuple[int, int, float]] = []
     for number, (image, caption, rating) in entries(path):
         if image not in images or caption not in captions:
+            if not found and image not in images and caption not in captions and is_header(path, rating):
+                raise DataError(
+                    f"{path}, line {number}: the header names {image!r}, {caption!r} and {rating!r}; expected the "
+                    f"names {', '.join(COLUMNS)}, or no header."
+                )
             what, name, ids = ("image", image, images) if image not in images else ("caption", caption, captions)
             raise DataError(
                 f"{path}, line {number}: {what} {name!r} is not among the {len(ids)} that are scored; expected ids "
@@ -98,6 +104,15 @@ def read_judgements(path: Path, images: Mapping[str, int], captions: Mapping[str
     if not np.isfinite(ratings).all():
         raise DataError(f"{path}: a rating is not a finite number; leave such lines out.")
     return Judgements(np.array(rows), np.array(columns), np.array(ratings))
+
+
+def is_header(path: Path, rating: str) -> bool:
+    """Whether a first line whose image and caption nobody knows names columns."""
+    try:
+        float(rating)
+    except ValueError:
+        return path.suffix != ".jsonl"
+    return False
 
 
 def entries(path: Path) -> Iterator[tuple[int, tuple[str, str, str]]]:
@@ -187,10 +202,21 @@ def agreement(
         drawn += [correlations(counts[at : at + step][:, image], groups) for at in range(0, len(counts), step)]
     tails = ((1 - confidence) / 2, (1 + confidence) / 2)
     figures = [
-        Correlation(float(value[0]), *map(float, np.nanquantile(np.concatenate(several), tails)))
+        Correlation(float(value[0]), *interval(np.concatenate(several), len(names), tails))
         for value, several in zip((tau, rho), zip(*drawn, strict=True), strict=True)
     ]
     return Agreement(len(judged), len(names), *figures)
+
+
+def interval(drawn: np.ndarray, images: int, tails: tuple[float, float]) -> tuple[float, float] | tuple[None, None]:
+    """The quantiles of the resamples that have a correlation; None where images or such resamples are too few.
+
+    A resample that drew scores or ratings all alike has none (NaN).
+    """
+    if images < LEAST_IMAGES or np.isnan(drawn).mean() > MOST_DEGENERATE:
+        return None, None
+    low, high = np.nanquantile(drawn, tails)
+    return float(low), float(high)
 
 
 def check_judgements(judgements: Judgements) -> None:
@@ -203,96 +229,3 @@ def check_judgements(judgements: Judgements) -> None:
         raise InputError("all judged ratings are alike, so there is nothing to correlate.")
     if len(np.unique(judgements.rows)) < 2:
         raise InputError("all judgements are of one image, and images are resampled for the intervals; rate several.")
-
-
-@dataclass(frozen=True)
-class Groups:
-    """Judgements in the order of their scores, with where equal ones stand.
-
-    Attributes:
-        order: What sorts the judgements by score.
-        start: For each judgement in that order, where those with its score begin.
-        end: Where they end.
-        level: Its rating, as a number from 0.
-        levels: Different ratings.
-    """
-
-    order: np.ndarray
-    start: np.ndarray
-    end: np.ndarray
-    level: np.ndarray
-    levels: int
-
-    @classmethod
-    def of(cls, scores: np.ndarray, ratings: np.ndarray) -> Groups:
-        """Sort judgements."""
-        order = np.argsort(scores, kind="stable")
-        ranked = scores[order]
-        values, level = np.unique(ratings, return_inverse=True)
-        start, end = np.searchsorted(ranked, ranked, "left"), np.searchsorted(ranked, ranked, "right")
-        return cls(order, start, end, level[order], len(values))
-
-
-def correlations(weights: np.ndarray, groups: Groups) -> tuple[np.ndarray, np.ndarray]:
-    """Tau-c and rho where each judgement stands so many times; NaN where all scores or ratings drawn are alike.
-
-        tau_c = 2 m (C - D) / (n^2 (m - 1)),   m the smaller number of different values of the two
-        rho   = the correlation of average ranks
-
-    C counts pairs of judgements that score and rating order alike, D those that they order otherwise.
-
-    Args:
-        weights: resamples x judgements, in the order of the groups.
-        groups: The judgements.
-
-    Returns:
-        Both, one value a resample.
-    """
-    counted = np.zeros((len(weights), groups.levels))
-    np.add.at(counted.T, groups.level, weights.T)
-    total = weights.sum(axis=1)
-    ordered = ordered_by_level(weights, groups) if groups.levels <= FEW else ordered_by_pair(weights, groups)
-    cumulative = before_each(weights)
-    at_score = cumulative[:, groups.end] - cumulative[:, groups.start]
-    firsts = groups.start == np.arange(len(groups.start))
-    kinds = np.minimum((at_score[:, firsts] > 0).sum(axis=1), (counted > 0).sum(axis=1))
-    below = before_each(counted)[:, :-1]
-    rank_of_score = cumulative[:, groups.start] + (at_score + 1) / 2
-    rank_of_rating = (below + (counted + 1) / 2)[:, groups.level]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        tau = 2 * kinds * ordered / (total**2 * (kinds - 1.0))
-        centre = (total[:, None] + 1) / 2
-        first, second = rank_of_score - centre, rank_of_rating - centre
-        rho = (weights * first * second).sum(axis=1) / np.sqrt(
-            (weights * first**2).sum(axis=1) * (weights * second**2).sum(axis=1)
-        )
-    return np.where(kinds > 1, tau, np.nan), rho
-
-
-def ordered_by_level(weights: np.ndarray, groups: Groups) -> np.ndarray:
-    """C - D of each resample, by one pass for each different rating: steps grow with ratings times judgements."""
-    found = np.zeros(len(weights))
-    for level in range(groups.levels):
-        (here,) = np.nonzero(groups.level == level)
-        sign = np.sign(level - groups.level)
-        before = before_each(weights * sign)[:, groups.start[here]]  # lower scores: lower ratings less higher ones
-        found += (weights[:, here] * before).sum(axis=1)
-    return found
-
-
-def ordered_by_pair(weights: np.ndarray, groups: Groups) -> np.ndarray:
-    """C - D of each resample, as products of matrices: no slower where every rating is another.
-
-    C - D = 1/2 sum_ij w_i w_j sign(score_i - score_j) sign(rating_i - rating_j),   w how often each was drawn
-    """
-    step, found = max(1, CHUNK // weights.shape[1]), np.zeros(len(weights))
-    for first in range(0, weights.shape[1], step):
-        some = slice(first, first + step)
-        signs = np.sign(groups.start[some, None] - groups.start) * np.sign(groups.level[some, None] - groups.level)
-        found += (weights[:, some] * (weights @ signs.T.astype(np.float64))).sum(axis=1)
-    return found / 2
-
-
-def before_each(values: np.ndarray) -> np.ndarray:
-    """Sums of all that stand before each place, and last of all."""
-    return np.concatenate([np.zeros((len(values), 1)), np.cumsum(values, axis=1)], axis=1)

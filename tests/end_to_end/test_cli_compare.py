@@ -252,9 +252,13 @@ def test_a_log_is_audited(tmp_path: Path) -> None:
     said = tshsr("evaluate", "--audit-log", tmp_path / "log.txt")
     assert said.code == 0
     assert "six times the mean of the image-to-text recalls" in said.out
-    assert "3 of 20 lines with figures that can be checked are wrong." in said.out
+    assert "3 of 30 lines with figures that can be checked are wrong." in said.out
     values = tshsr("evaluate", "--audit-log", tmp_path / "log.txt", "--json", "-").json()
     assert values["wrong"] == 3
+    (tmp_path / "log.txt").write_text("\n".join(test_audit.SCAN.splitlines()[9:]))  # the log's head is lost
+    said = tshsr("evaluate", "--audit-log", tmp_path / "log.txt")
+    assert "Image to text: cannot be checked, only 3 of 5 folds are in the log" in said.err
+    assert "3 of 18 lines with figures that can be checked are wrong." in said.out
     (tmp_path / "log.txt").write_text("rsum: 500.0")
     said = tshsr("evaluate", "--audit-log", tmp_path / "log.txt")
     assert "line 1, rsum: cannot be checked, the lines that it follows from are missing" in said.err
@@ -269,11 +273,23 @@ def test_judgements_are_correlated_for_matrices_and_runs(folder: Path, scenes: P
     found = read_report(folder / "r.json").judgements
     assert found is not None
     assert (found.judgements, found.images) == (480, 40)
+    assert found.tau_c.low is not None
+    assert found.tau_c.high is not None
     assert found.tau_c.low < found.tau_c.value < found.tau_c.high
     assert f"480 judgements of 40 images: Kendall tau-c {found.tau_c.value:.3f} [" in said.out
     (folder / "few.csv").write_text("\n".join(f"{image},{column},{column % 3}" for image, column in names(scenes)))
     said = tshsr("evaluate", run, "--data", scenes, "--device", "cpu", "--judgements", folder / "few.csv")
     assert "50 judgements of 10 images" in said.out
+    assert "(no interval: too few images, at least 20 must be rated)" in said.out
+    few = ("--judgements", folder / "two.csv", "--json", folder / "two.json")
+    (folder / "two.csv").write_text("\n".join(f"{image},0,{int(image < 2)}" for image in range(40)))
+    assert (
+        "no interval: in too many resamples of images all scores or all ratings are alike"
+        in tshsr("evaluate", *scored(folder, "a0"), *few).out
+    )
+    found = read_report(folder / "two.json").judgements
+    assert found is not None
+    assert (found.tau_c.low, found.tau_c.high) == (None, None)
     assert "is not among the 40 that are scored" in refused(
         "evaluate", *scored(folder, "a0"), "--judgements", folder / "few.csv"
     )

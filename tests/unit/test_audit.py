@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,20 @@ import pytest
 from tshsr.audit import Finding, audit, read_log
 from tshsr.errors import DataError
 
-I2T = [(79.0, 96.0, 98.5, 1.0, 2.0), (80.0, 97.0, 99.1, 1.0, 2.2), (78.4, 95.9, 98.7, 1.0, 2.3)]
-T2I = [(63.0, 90.0, 95.5, 1.0, 5.0), (64.0, 91.0, 96.1, 1.0, 5.2), (62.4, 89.7, 95.2, 1.0, 5.9)]
+I2T = [
+    (79.0, 96.0, 98.5, 1.0, 2.0),
+    (80.0, 97.0, 99.1, 1.0, 2.2),
+    (78.4, 95.9, 98.7, 1.0, 2.3),
+    (79.6, 96.4, 98.9, 1.0, 2.1),
+    (78.8, 96.1, 98.8, 1.0, 2.2),
+]
+T2I = [
+    (63.0, 90.0, 95.5, 1.0, 5.0),
+    (64.0, 91.0, 96.1, 1.0, 5.2),
+    (62.4, 89.7, 95.2, 1.0, 5.9),
+    (63.3, 90.4, 95.7, 1.0, 5.3),
+    (62.9, 90.1, 95.4, 1.0, 5.6),
+]
 
 
 def means(rows: list[tuple[float, ...]]) -> list[float]:
@@ -76,7 +89,7 @@ def test_the_summary_of_scan_and_sgraf_is_wrong_in_three_lines() -> None:
 
 def test_the_lines_of_folds_and_the_long_lines_of_the_mean_are_right() -> None:
     right = [finding for finding in audit(SCAN).findings if not finding.wrong]
-    assert [finding.summary for finding in right] == [False] * 15 + [True] * 2
+    assert [finding.summary for finding in right] == [False] * 25 + [True] * 2
     assert all(finding.right is not None for finding in right)
 
 
@@ -99,7 +112,7 @@ def test_a_second_rsum_line_below_the_wrong_one_is_right() -> None:
     lines = summary(6 * AR, ARI, RSUM)
     lines.insert(3, f"rsum: {RSUM:.1f}")  # as some copies print it
     rsums = [finding for finding in audit("\n".join([*folds(), *lines])).findings if finding.label == "rsum"]
-    assert [finding.wrong for finding in rsums] == [False] * 3 + [True, False]
+    assert [finding.wrong for finding in rsums] == [False] * 5 + [True, False]
 
 
 def test_an_evaluation_without_folds_is_right_with_its_aggregates_before_the_long_lines() -> None:
@@ -129,18 +142,28 @@ def test_validation_lines_of_a_training_log_belong_to_the_lines_above_them() -> 
 
 def test_only_the_last_five_evaluations_before_a_mean_are_its_folds() -> None:
     validation = "Image to text: 10.0, 20.0, 30.0, 9.0, 20.0\nText to image: 5.0, 10.0, 20.0, 30.0, 40.0\n"
-    five = [*folds(), *folds()[:6]]
-    rows = ([*I2T, *I2T[:2]], [*T2I, *T2I[:2]])
-    ar, ari = (sum(means(row)[:3]) / 3 for row in rows)
-    lines = [
-        "Mean metrics:",
-        f"rsum: {6 * ar:.1f}",
-        "Image to text: " + " ".join(f"{figure:.1f}" for figure in means(rows[0])),
-        "Text to image: " + " ".join(f"{figure:.1f}" for figure in means(rows[1])),
-    ]
-    found = wrong("\n".join([validation * 2, *five, *lines]))
-    assert list(found) == ["rsum"]
-    assert found["rsum"].right == pytest.approx((3 * (ar + ari),), abs=0.05)
+    found = wrong(validation * 2 + SCAN)
+    assert found == {label: replace(finding, line=finding.line + 4) for label, finding in wrong(SCAN).items()}
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("aggregates", [True, False])
+def test_where_folds_are_missing_the_mean_is_judged_by_its_own_long_lines(kept: int, aggregates: bool) -> None:
+    lines = folds(aggregates=aggregates)
+    lines = lines[len(lines) * (len(I2T) - kept) // len(I2T) :]
+    assert not audit("\n".join([*lines, *summary(RSUM, AR, ARI)])).wrong
+    found = audit("\n".join([*lines, *summary(6 * AR, ARI, RSUM)]))
+    assert [finding.label for finding in found.wrong] == ["rsum", "Average i2t Recall", "Average t2i Recall"]
+    assert [finding.right for finding in found.wrong] == [pytest.approx((right,), abs=0.3) for right in (RSUM, AR, ARI)]
+    missing = f"{f'only {kept}' if kept else 'none'} of 5 folds are in the log"
+    long_lines = [finding for finding in found.findings if finding.summary and not finding.wrong]
+    assert [(finding.right, finding.note) for finding in long_lines] == [(None, missing)] * 2
+
+
+def test_without_its_folds_a_mean_is_still_refused_what_cannot_be() -> None:
+    lines = summary(RSUM, AR, ARI)
+    lines[4] = "Image to text: 101.0 102.0 103.0 1.0 2.2"
+    assert wrong("\n".join(lines))["Image to text"].note == "a recall is no number between 0 and 100"
 
 
 def test_a_mean_that_took_a_figure_of_the_other_direction_is_found() -> None:
@@ -191,7 +214,7 @@ def test_what_follows_from_lines_that_are_missing_is_not_called_wrong() -> None:
 def test_the_json_counts_the_wrong_lines() -> None:
     values = audit(SCAN).to_json()
     assert values["wrong"] == 3
-    assert len(values["lines"]) == 20
+    assert len(values["lines"]) == 30
     assert set(values["lines"][0]) == {"line", "label", "printed", "right", "wrong", "note", "summary"}
 
 

@@ -5,8 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tshsr.deletion import STEPS, area, compare_areas, kept, places, removed
+from tshsr.deletion import LEAST_PAIRS, STEPS, Area, AreaDifference, area, compare_areas, kept, places, removed
 from tshsr.errors import InputError
+
+
+def width(of: Area | AreaDifference) -> float:
+    """Of an interval, which must be there."""
+    assert of.low is not None
+    assert of.high is not None
+    return of.high - of.low
 
 
 def dice(seed: int = 0) -> np.random.Generator:
@@ -62,13 +69,23 @@ def test_of_a_single_item_nothing_can_be_taken_away() -> None:
 
 
 def test_areas_are_normalised_by_the_sum_of_full_scores() -> None:
-    full = np.array([1.0, 3.0])
-    curve = compare_areas({"a": np.array([0.5, 0.5]), "b": np.array([1.0, 3.0])}, full, resamples=100)
+    full = np.tile([1.0, 3.0], LEAST_PAIRS // 2)
+    curve = compare_areas({"a": np.full(LEAST_PAIRS, 0.5), "b": full}, full, resamples=100)
     assert curve.areas["a"].mean == pytest.approx(0.25)
     assert (curve.areas["b"].mean, curve.areas["b"].low, curve.areas["b"].high) == pytest.approx((1, 1, 1))
     (difference,) = curve.differences
     assert (difference.a, difference.b) == ("a", "b")
     assert difference.mean == pytest.approx(-0.75)
+
+
+def test_few_pairs_have_no_intervals() -> None:
+    areas = {"a": dice().random(LEAST_PAIRS), "b": dice(1).random(LEAST_PAIRS)}
+    enough = compare_areas(areas, np.ones(LEAST_PAIRS), resamples=100)
+    few = compare_areas({name: of[1:] for name, of in areas.items()}, np.ones(LEAST_PAIRS - 1), resamples=100)
+    for curve, has in ((enough, True), (few, False)):
+        for each in (*curve.areas.values(), *curve.differences):
+            assert np.isfinite(each.mean)
+            assert (each.low is not None, each.high is not None) == (has, has)
 
 
 def test_scores_below_zero_are_normalised_by_their_size() -> None:
@@ -83,8 +100,9 @@ def test_an_interval_is_paired_and_narrower_than_those_of_the_areas() -> None:
     hardness = generator.normal(0.5, 0.2, 300)  # common to both rankings
     curve = compare_areas({"a": hardness, "b": hardness + 0.02 + generator.normal(0, 0.01, 300)}, full)
     (difference,) = curve.differences
+    assert width(difference) < 0.2 * width(curve.areas["a"])
+    assert difference.high is not None
     assert difference.high < 0
-    assert difference.high - difference.low < 0.2 * (curve.areas["a"].high - curve.areas["a"].low)
 
 
 def test_intervals_of_no_difference_hold_zero_in_95_of_100_cases() -> None:
@@ -92,6 +110,8 @@ def test_intervals_of_no_difference_hold_zero_in_95_of_100_cases() -> None:
     for _ in range(300):
         areas = {name: generator.normal(0.5, 0.2, 80) for name in ("a", "b")}
         (difference,) = compare_areas(areas, generator.uniform(0.5, 1, 80), resamples=400).differences
+        assert difference.low is not None
+        assert difference.high is not None
         holds += difference.low <= 0 <= difference.high
     assert 0.90 <= holds / 300 <= 0.985
 

@@ -19,7 +19,7 @@ LAYERS = (
     ("similarity", "reasoning", "encoders", "pooling"),
     ("models",),
     ("losses", "metrics", "mining", "swaps"),
-    ("matrices", "precision", "counting", "candidates", "ranks", "rankings"),
+    ("matrices", "precision", "counting", "candidates", "ranks", "rankings", "rank_correlations"),
     ("scoring", "objective", "resampling", "power", "denser"),
     ("judgements", "significance", "audit", "deletion"),
     ("reports", "score_files", "checkpoints", "rerank"),

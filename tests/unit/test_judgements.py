@@ -7,17 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tshsr import judgements as module
+from tshsr import judgements, rank_correlations
 from tshsr.errors import DataError, InputError
-from tshsr.judgements import (
-    Groups,
-    Judgements,
-    agreement,
-    correlations,
-    ordered_by_level,
-    ordered_by_pair,
-    read_judgements,
-)
+from tshsr.judgements import Judgements, agreement, interval, read_judgements
+from tshsr.rank_correlations import Groups, correlations, ordered_by_level, ordered_by_pair
 
 stats = pytest.importorskip("scipy.stats", reason="scipy, which these figures are compared with, is not installed")
 IMAGES = {"a.jpg": 0, "b.jpg": 1}
@@ -71,15 +64,15 @@ def test_pairs_are_counted_alike_by_rating_and_by_products(ties: bool, monkeypat
     by_level = ordered_by_level(weights, groups)
     assert len(set(by_level)) > 1
     np.testing.assert_array_equal(ordered_by_pair(weights, groups), by_level)
-    monkeypatch.setattr(module, "CHUNK", 90 * 8)  # eight judgements at once
+    monkeypatch.setattr(rank_correlations, "CHUNK", 90 * 8)  # eight judgements at once
     np.testing.assert_array_equal(ordered_by_pair(weights, groups), by_level)
 
 
 def test_many_different_ratings_are_as_fast_as_few(monkeypatch: pytest.MonkeyPatch) -> None:
     scores, judged = drawn(5, levels=10_000)
-    assert len(np.unique(judged.ratings)) > module.FEW
+    assert len(np.unique(judged.ratings)) > rank_correlations.FEW
     expected = agreement(scores, judged, resamples=40)
-    monkeypatch.setattr(module, "ordered_by_level", None)  # one pass for each of them takes hours
+    monkeypatch.setattr(rank_correlations, "ordered_by_level", None)  # one pass for each of them takes hours
     assert agreement(scores, judged, resamples=40) == expected
     pairs = scores[judged.rows, judged.columns]
     assert expected.tau_c.value == pytest.approx(stats.kendalltau(pairs, judged.ratings, variant="c").statistic)
@@ -91,6 +84,23 @@ def test_judgements_of_one_image_have_no_interval_and_are_refused() -> None:
     with pytest.raises(InputError) as refusal:
         agreement(np.random.default_rng(0).random((5, 3)), judged)
     assert str(refusal.value) == sentence
+
+
+@pytest.mark.parametrize(("images", "rare", "has"), [(19, 8, False), (20, 8, True), (40, 2, False), (40, 8, True)])
+def test_few_images_or_many_resamples_without_a_correlation_give_no_interval(images: int, rare: int, has: bool) -> None:
+    # Two of 40 ratings differ from the rest: 13 % of the resamples draw neither, and have no correlation.
+    ratings = np.where(np.arange(images) < rare, 2.0, 1.0)
+    scores = np.random.default_rng(0).random((images, images))
+    found = agreement(scores, Judgements(np.arange(images), np.arange(images), ratings), resamples=1000)
+    for correlation in (found.tau_c, found.spearman):
+        assert np.isfinite(correlation.value)
+        assert (correlation.low is not None, correlation.high is not None) == (has, has)
+
+
+def test_a_few_resamples_without_a_correlation_are_left_out_of_the_interval() -> None:
+    drawn = np.concatenate([np.linspace(-1, 1, 961), np.full(40, np.nan)])
+    assert interval(drawn, 20, (0.025, 0.975)) == pytest.approx((-0.95, 0.95))
+    assert interval(np.append(drawn, np.full(20, np.nan)), 20, (0.025, 0.975)) == (None, None)
 
 
 def test_perfect_agreement_is_1_and_the_contrary_minus_1() -> None:
@@ -110,13 +120,16 @@ def test_intervals_are_over_images_and_cover() -> None:
         rows, columns = np.arange(180) // 3, np.arange(180)
         scores[rows, columns] = np.repeat(random.normal(size=60), 3)
         found = agreement(scores, Judgements(rows, columns, ratings), resamples=200, seed=int(random.integers(1 << 30)))
+        assert found.spearman.low is not None
+        assert found.spearman.high is not None
         covered.append(found.spearman.low <= 0 <= found.spearman.high)
     assert 0.89 <= np.mean(covered) <= 0.985, "over single judgements it would be three in four"
 
 
 def test_the_size_of_a_piece_is_invisible(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = agreement(*drawn(2), resamples=40)
-    monkeypatch.setattr(module, "CHUNK", 1)
+    monkeypatch.setattr(judgements, "CHUNK", 1)
+    monkeypatch.setattr(rank_correlations, "CHUNK", 1)
     assert agreement(*drawn(2), resamples=40) == whole
 
 
@@ -175,6 +188,14 @@ def test_files_of_ratings_are_read(tmp_path: Path, name: str, text: str) -> None
     [
         ("j.csv", "c.jpg,a.jpg#1,3\n", "line 1: image 'c.jpg' is not among the 2 that are scored; expected ids such"),
         ("j.csv", "a.jpg,a.jpg#0,3\na.jpg,a.jpg#9,3\n", "line 2: caption 'a.jpg#9' is not among the 3 that are scored"),
+        (
+            "j.csv",
+            "\nimage_id,caption_id,score\na.jpg,a.jpg#0,3\n",
+            "line 2: the header names 'image_id', 'caption_id' and 'score'; expected the names image, caption, rating, "
+            "or no header.",
+        ),
+        ("j.csv", "a.jpg,a.jpg#0,3\nx,y,z\n", "line 2: image 'x' is not among the 2 that are scored"),
+        ("j.jsonl", '{"image": "x", "caption": "y", "rating": "z"}', "line 1: image 'x' is not among the 2"),
         ("j.csv", "a.jpg,a.jpg#0,good\n", "line 1: the rating is 'good'; expected a number"),
         ("j.csv", "a.jpg,a.jpg#0,nan\n", "a rating is not a finite number; leave such lines out"),
         ("j.csv", "a.jpg,a.jpg#0\n", "line 1 has 2 columns; expected image, caption and rating"),

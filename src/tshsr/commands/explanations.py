@@ -11,7 +11,7 @@ from tshsr.commands.screen import Screen
 from tshsr.data.dataset import Split
 from tshsr.data.entities import read_entities
 from tshsr.data.truth import Truth
-from tshsr.deletion import AreaDifference, ExplanationFigures
+from tshsr.deletion import LEAST_PAIRS, AreaDifference, ExplanationFigures
 from tshsr.errors import SettingsError
 from tshsr.faithfulness import PAIRS, measure_explanations
 from tshsr.render.document import reading_order
@@ -86,6 +86,8 @@ def show_explanations(screen: Screen, figures: ExplanationFigures) -> None:
     screen.table(("ranking", *curves), rows)
     differences = {side: getattr(figures, side).deletion.differences for side in ("regions", "words")}
     screen.table(("deletion, 95 % interval", *differences), list(difference_rows(differences)))
+    if figures.pairs < LEAST_PAIRS:
+        screen.say(f"no intervals: {figures.pairs} pairs are too few; measure at least {LEAST_PAIRS}.")
     for line in explanation_lines(figures):
         screen.say(line)
 
@@ -101,7 +103,9 @@ def difference_rows(differences: Mapping[str, Sequence[AreaDifference]]) -> Iter
 
 
 def interval(difference: AreaDifference) -> str:
-    """A difference with its interval."""
+    """A difference with its interval, where it has one."""
+    if difference.low is None or difference.high is None:
+        return f"{difference.mean:+.3f}"
     return f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
 
 

@@ -9,7 +9,7 @@ from tshsr.audit import Audit
 from tshsr.commands.explanations import show_explanations
 from tshsr.commands.progress import duration
 from tshsr.commands.screen import Screen
-from tshsr.judgements import Agreement, Correlation
+from tshsr.judgements import LEAST_IMAGES, Agreement, Correlation
 from tshsr.metrics import ScoreMetrics
 from tshsr.precision import Guard
 from tshsr.rankings import RankingMetrics, Rankings
@@ -84,12 +84,19 @@ def agreement_line(agreement: Agreement) -> str:
     """How a score agrees with people."""
 
     def shown(name: str, value: Correlation) -> str:
+        if value.low is None or value.high is None:
+            return f"{name} {value.value:.3f}"
         return f"{name} {value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
 
+    if agreement.images < LEAST_IMAGES:
+        intervals = f"no interval: too few images, at least {LEAST_IMAGES} must be rated"
+    elif None in (agreement.tau_c.low, agreement.spearman.low):
+        intervals = "no interval: in too many resamples of images all scores or all ratings are alike"
+    else:
+        intervals = "95 % intervals over images"
     return (
         f"{agreement.judgements:,} judgements of {agreement.images:,} images: "
-        f"{shown('Kendall tau-c', agreement.tau_c)}, {shown('Spearman', agreement.spearman)} "
-        "(95 % intervals over images)"
+        f"{shown('Kendall tau-c', agreement.tau_c)}, {shown('Spearman', agreement.spearman)} ({intervals})"
     )
 
 
