@@ -24,7 +24,7 @@ from tshsr.retriever import Retriever
 METRICS = {"image_to_text", "text_to_image", "rsum"}
 DIRECTION = {"r1", "r5", "r10", "medr", "meanr"}
 REPORT = {"version", "data", "split", "protocol", "images", "captions", "models", "scores", "hardware", "commit"}
-REPORT |= {"rankings", "ranks"}
+REPORT |= {"rankings", "ranks", "captions_digest"}
 NAMES = {"fused", "word_stream", "region_stream", "pooled", "level_0", "level_1"}
 
 
