@@ -173,7 +173,7 @@ def test_what_cannot_be_read_or_written_is_refused_before_anything_is_scored(sta
             "run this again."
         )
     assert f"Cannot write {tmp_path}: Is a directory." in refused(*start, "--json", tmp_path)
-    assert "line 1: image 'no' is not among the 10 that are scored" in refused(
+    assert "line 1: the header names 'no', 'folder' and 'and'; expected the names image, caption, rating" in refused(
         *start, "--judgements", tmp_path / "file"
     )
     assert "none.csv cannot be read" in refused(*start, "--judgements", tmp_path / "none.csv")
