@@ -6,8 +6,7 @@ report = tshsr.evaluate_matrix("scores.npy", "captions.jsonl")      # as `tshsr 
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -15,40 +14,16 @@ from typing import Literal
 import numpy as np
 
 from tshsr import denser
-from tshsr.arrays import Numbers, as_array, as_matrix, as_rows
-from tshsr.data.captions import captions_digest
-from tshsr.data.dataset import Split
-from tshsr.data.layouts import SCENES, open_split
-from tshsr.errors import DataError
+from tshsr.arrays import Numbers, as_array, as_matrix
+from tshsr.correspondence import Correspondence, correspondence
 from tshsr.evaluation import evaluate_scores, folds_of
 from tshsr.judgements import Judgements, agreement, check_judgements, read_judgements
 from tshsr.matrices import common_shape, ensemble
 from tshsr.rankings import rankings
 from tshsr.reports import ProtocolName, Report
-from tshsr.score_files import KEY, read_entries, read_image_of_caption, read_scores
+from tshsr.score_files import KEY, read_scores
 
 FUSED = "fused"
-
-
-@dataclass(frozen=True)
-class Correspondence:
-    """Whose caption is which, and how images and captions are called.
-
-    Attributes:
-        data: Name of the data set.
-        split: Name of the split.
-        image_of_caption: For each caption the row of its image.
-        images: The row of each image's name.
-        captions: The column of each caption's name.
-        digest: Of the captions: see `captions.captions_digest`; None where their texts are unknown.
-    """
-
-    data: str
-    split: str
-    image_of_caption: np.ndarray
-    images: Mapping[str, int]
-    captions: Mapping[str, int]
-    digest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -224,84 +199,3 @@ def named_matrix(scores: Numbers | str | Path, name: str, key: str) -> tuple[str
     if isinstance(scores, str | Path):
         return Path(scores).name, read_scores(Path(scores), key=key)
     return name, as_matrix(scores, name)
-
-
-def correspondence(captions: Numbers | str | Path, split: str, images: int, columns: int) -> Correspondence:
-    """Whose caption is which: from an array, a file, a folder of data or the word scenes.
-
-    Args:
-        captions: Where it stands.
-        split: Name of the split.
-        images: Rows of the scores.
-        columns: Columns of the scores.
-
-    Raises:
-        DataError: Where the captions are not those of the scores.
-        InputError: Where an array's are no whole numbers.
-    """
-    if not isinstance(captions, str | Path):
-        rows = as_rows(captions)
-        return Correspondence("scores", split, rows, *called(rows, images))
-    path = Path(captions)
-    if str(captions) == SCENES or path.is_dir():
-        whose = of_split(open_split(str(captions), split))
-        if (len(whose.images), len(whose.image_of_caption)) != (images, columns):
-            raise DataError(
-                f"the scores are of {images} images and {columns} captions; {whose.data}, split {whose.split} has "
-                f"{len(whose.images)} and {len(whose.image_of_caption)}. Name the split with --split."
-            )
-        return whose
-    owner = read_image_of_caption(path, images, columns)
-    names: Sequence[str] | None = None
-    ids: Sequence[str] | None = None
-    entries = texts = read_entries(path)
-    if path.suffix in (".json", ".jsonl"):
-        texts = [entry.get("caption") for entry in entries]
-        if isinstance(entries[0]["image"], str):
-            names = list(dict.fromkeys(entry["image"] for entry in entries))
-        if all("id" in entry for entry in entries):
-            ids = [str(entry["id"]) for entry in entries]
-            check_ids(path, ids)
-    known = all(isinstance(text, str) for text in texts)
-    digest = captions_digest(texts, owner) if known else None
-    return Correspondence(path.name, split, owner, *called(owner, images, names, ids), digest)
-
-
-def check_ids(path: Path, ids: Sequence[str]) -> None:
-    """Refuse ids that name two captions: a rating could then be of the one or the other.
-
-    Raises:
-        DataError: Names the first such id.
-    """
-    twice = next((name for name, times in Counter(ids).items() if times > 1), None)
-    if twice is not None:
-        raise DataError(
-            f"{path}: caption id {twice!r} stands twice; give each caption its own id, or leave ids out (IMAGE#K then "
-            "names it)."
-        )
-
-
-def of_split(split: Split) -> Correspondence:
-    """The captions of a split of data."""
-    owner = split.image_of_caption
-    named = called(owner, len(split.regions), split.image_ids)
-    return Correspondence(split.data, split.name, owner, *named, split.captions_digest)
-
-
-def called(
-    image_of_caption: np.ndarray, images: int, names: Sequence[str] | None = None, ids: Sequence[str] | None = None
-) -> tuple[dict[str, int], dict[str, int]]:
-    """The row of each image's name, and the column of each caption's.
-
-    An image without a name is called by its row; a caption by its id or else its column, and as IMAGE#NUMBER too: the
-    so-manieth caption of that image, from 0.
-    """
-    rows = {name: row for row, name in enumerate(names or map(str, range(images)))}
-    columns = {name: column for column, name in enumerate(ids or map(str, range(len(image_of_caption))))}
-    of_row = list(rows)
-    seen = [0] * images
-    for column, row in enumerate(image_of_caption.tolist()):
-        if 0 <= row < len(of_row):
-            columns.setdefault(f"{of_row[row]}#{seen[row]}", column)
-            seen[row] += 1
-    return rows, columns

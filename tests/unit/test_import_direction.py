@@ -23,7 +23,7 @@ LAYERS = (
     ("scoring", "objective", "resampling", "power", "denser"),
     ("judgements", "significance", "audit", "deletion"),
     ("reports", "score_files", "checkpoints", "rerank"),
-    ("evaluation", "retriever"),
+    ("evaluation", "retriever", "correspondence"),
     ("comparison_report", "stand_alone"),
     ("training", "explain", "two_stage", "shortcuts", "rescoring"),
     ("probes", "render", "bench", "index"),

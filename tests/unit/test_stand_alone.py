@@ -14,11 +14,12 @@ import torch
 
 import tshsr
 from tshsr import denser, evaluation, stand_alone
+from tshsr.correspondence import called, correspondence
 from tshsr.errors import DataError, InputError, SettingsError
 from tshsr.metrics import mean_metrics, score_metrics
 from tshsr.rankings import rankings
 from tshsr.ranks import metrics_by_fold, query_ranks
-from tshsr.stand_alone import Extras, called, correspondence, evaluate_matrix, read_extras
+from tshsr.stand_alone import Extras, evaluate_matrix, read_extras
 
 OWNERS = np.repeat(np.arange(10), 3)
 

@@ -23,13 +23,13 @@ from tshsr.comparison_report import (
     verdict,
     what_was_done,
 )
+from tshsr.correspondence import correspondence
 from tshsr.errors import DataError, SettingsError
 from tshsr.evaluation import choose_protocol, folds_of
 from tshsr.ranks import QueryRanks, query_ranks
 from tshsr.reports import ProtocolName, Report, read_report
 from tshsr.score_files import KEY, read_scores
 from tshsr.significance import Comparison, compare
-from tshsr.stand_alone import correspondence
 
 EXAMPLE = "tshsr compare A.json B.json"
 

@@ -21,6 +21,7 @@ from tshsr.commands.parsing import File, Flag, Folder, Name, OptionalPath, parse
 from tshsr.commands.scores_folder import place_for_scores
 from tshsr.commands.screen import Screen
 from tshsr.commands.tables import show_audit, show_report
+from tshsr.correspondence import of_split
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import find_data, open_split
 from tshsr.data.truth import read_truth
@@ -31,7 +32,7 @@ from tshsr.probes import add_probes
 from tshsr.reports import Report
 from tshsr.score_files import KEY, check_scores_name, save_scores
 from tshsr.shortcuts import Shortcuts, quickened
-from tshsr.stand_alone import Extras, add_details, evaluate_matrix, of_split, read_extras, read_matrices
+from tshsr.stand_alone import Extras, add_details, evaluate_matrix, read_extras, read_matrices
 from tshsr.two_stage import TwoStageSearch, evaluate_two_stage
 
 DTYPES = {"float32": None, "tf32": None, "bfloat16": torch.bfloat16}
