@@ -104,9 +104,8 @@ def evaluate(
         split=split.name,
         models=[retriever.name for retriever in retrievers],
         seconds=time.perf_counter() - start,
-        captions_digest=split.captions_digest,
     )
-    return replace(report, precision=tuple(guards) or None), scores
+    return replace(report, precision=tuple(guards) or None, captions_digest=split.captions_digest), scores
 
 
 def own_folder(folder: Path | None, number: int, members: int) -> Path | None:
@@ -179,7 +178,6 @@ def evaluate_scores(
     split: str,
     models: Sequence[str],
     seconds: float,
-    captions_digest: str | None = None,
 ) -> Report:
     """Report on score matrices: the rank of every query by every score, and the figures that follow from the ranks.
 
@@ -191,7 +189,6 @@ def evaluate_scores(
         split: Name of the split.
         models: Names of the models; more than one is an ensemble.
         seconds: How long encoding and scoring took.
-        captions_digest: See `Split.captions_digest`; None where the texts are unknown.
 
     Raises:
         InputError: Where there is no matrix, shapes differ, the protocol does not fit, a score is not finite, or an
@@ -216,7 +213,6 @@ def evaluate_scores(
         seconds=seconds,
         folds=metrics if chosen == "coco-1k" else None,
         ranks=ranks,
-        captions_digest=captions_digest,
     )
 
 

@@ -99,10 +99,9 @@ def evaluate_matrix(
         split=whose.split,
         models=names,
         seconds=0.0,
-        captions_digest=whose.digest,
     )
     report = add_details(report, matrix, whose, annotation)
-    return replace(report, seconds=time.perf_counter() - start)
+    return replace(report, seconds=time.perf_counter() - start, captions_digest=whose.digest)
 
 
 def read_extras(extras: Extras, whose: Correspondence) -> Annotation:

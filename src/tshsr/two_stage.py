@@ -131,7 +131,6 @@ class TwoStageSearch:
             split=split.name,
             models=[self.retriever.name],
             seconds=time.perf_counter() - start,
-            captions_digest=split.captions_digest,
         )
         highest = ceiling(found.reasoned, split.image_of_caption)
         stage = Rerank(
@@ -144,7 +143,7 @@ class TwoStageSearch:
             chosen_on=chosen.split,
             lost={} if chosen.split is None else {chosen.split: chosen.lost},
         )
-        return replace(report, rerank=stage), found.scores
+        return replace(report, rerank=stage, captions_digest=split.captions_digest), found.scores
 
     def compare(self, split: Split, report: Report, *, progress: Progress | None = None) -> Report:
         """The report with what the search lost on the same split, all of whose pairs are scored for that.
