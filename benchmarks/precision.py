@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from benchmarks.entries import ENTRIES
 from benchmarks.tables import RESULTS, update_readme
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import open_split
+from tshsr.errors import TshsrError
 from tshsr.files import write_text
 from tshsr.metrics import image_to_text_ranks, score_metrics, text_to_image_ranks
 from tshsr.provenance import provenance
@@ -48,7 +50,14 @@ class Precision:
 def main() -> None:
     """Measure, and write the results file and the table."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    wanted = tyro.cli(Precision, description=__doc__)
+    try:
+        runs(tyro.cli(Precision, description=__doc__))
+    except TshsrError as error:
+        sys.exit(str(error))
+
+
+def runs(wanted: Precision) -> None:
+    """Measure every network, then write what is known."""
     split = open_split(str(wanted.data), "test")
     rows = [measured(name, wanted.runs / f"{name}-{DATA}-seed0", split) for name in wanted.models]
     values = {"command": "python -m benchmarks.precision --data DIR", **provenance(), "precision": rows}
