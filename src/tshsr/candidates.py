@@ -1,4 +1,8 @@
-"""Which pairs a two-stage search reasons about, what that loses, and how few candidates lose next to nothing.
+"""Which pairs a two-stage search reasons about, and what that loses.
+
+A query whose best answer is found among its first candidates needs no more of them; one whose first candidates all
+score poorly does. So K is a mean: all queries have K / 2 candidates first, then the rest goes where the best score is
+low.
 
 Axes: images (rows) | captions (columns).
 """
@@ -6,38 +10,26 @@ Axes: images (rows) | captions (columns).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from tshsr.errors import SettingsError
-from tshsr.metrics import BLOCK, ScoreMetrics, image_to_text_ranks, text_to_image_ranks
+from tshsr.metrics import BLOCK, ScoreMetrics
 
-CHOICES = tuple(sorted({round(10 * 1.1**step) for step in range(49)}))
-"""The K that `choose_depth` tries for either side, 10 to 970, each a tenth more than the one before: none below 10, as
-R@10 has ten places to fill."""
-
-TOLERANCE = 0.1
-"""Points that no recall should lose."""
-
-SHARE = 1 / 20
-"""Of all pairs, how many a margin of safety may cost: fewer are what two stages are for."""
-
-ROUNDING = 1e-9
-"""Points that are no loss."""
-
-RECALLS = (1, 5, 10)
+FIRST = 10
+"""So many candidates of a query tell how good its best answer is, or K / 2 of them where that is less."""
 
 
 @dataclass(frozen=True)
 class Depth:
-    """How many candidates of a query are reasoned about.
+    """How many candidates of a query are reasoned about, on average over the queries of its side.
 
     Attributes:
-        k_images: Of each image the captions with the highest v·t.
-        k_captions: Of each caption the images with the highest v·t.
+        k_images: Of an image, the captions with the highest v·t.
+        k_captions: Of a caption, the images with the highest v·t.
 
     Raises:
         SettingsError: Where one is below 1.
@@ -58,15 +50,96 @@ class Depth:
         return Depth(math.ceil(self.k_images * captions), math.ceil(self.k_captions * images))
 
 
-def candidates(pooled: np.ndarray, depth: Depth) -> np.ndarray:
-    """The pairs among the best of their image or of their caption by v·t, as a mask."""
+@dataclass(frozen=True)
+class Shares:
+    """What each query gets of its side's K: the candidates at places r = 0, 1, ... with r / share < K.
+
+    Attributes:
+        images: One for each image.
+        captions: One for each caption.
+    """
+
+    images: np.ndarray
+    captions: np.ndarray
+
+    @classmethod
+    def alike(cls, shape: tuple[int, ...], share: float) -> Shares:
+        """The same share for all."""
+        return cls(np.full(shape[0], share), np.full(shape[1], share))
+
+    @classmethod
+    def by_best(cls, fused: np.ndarray, pooled: np.ndarray, first: tuple[int, int] = (FIRST, FIRST)) -> Shares:
+        """From 1/2 for the query with the highest best score to 3/2 for that with the lowest, 1 on average.
+
+        Args:
+            fused: Scores, known at least for the first candidates of every query.
+            pooled: v·t of all pairs.
+            first: How many candidates of an image, and of a caption, tell its best score.
+        """
+        images, captions = (best_score(fused, pooled, axis, few) for axis, few in zip((1, 0), first, strict=True))
+        return cls(_shares(images), _shares(captions))
+
+    def of_lines(self, axis: int, lines: tuple[slice, slice]) -> np.ndarray:
+        """The shares of some lines along an axis, to go with their pairs."""
+        values = (self.captions if axis == 0 else self.images)[lines[1 - axis]]
+        return np.expand_dims(values, axis)
+
+
+def _shares(best: np.ndarray) -> np.ndarray:
+    """1/2 + the part of the queries whose best score is higher."""
+    shares = np.empty(len(best))
+    shares[np.argsort(-best, kind="stable")] = (np.arange(len(best)) + 0.5) / len(best) + 0.5
+    return shares
+
+
+def best_score(fused: np.ndarray, pooled: np.ndarray, axis: int, few: int) -> np.ndarray:
+    """The highest score among the few best by v·t of each line along an axis."""
+    found = np.empty(pooled.shape[1 - axis], fused.dtype)
+    for lines in blocks_across(pooled.shape, axis):
+        best = best_places(pooled[lines], axis, few)
+        found[lines[1 - axis]] = np.take_along_axis(fused[lines], best, axis=axis).max(axis=axis)
+    return found
+
+
+def best_places(pooled: np.ndarray, axis: int, few: int) -> np.ndarray:
+    """Where along an axis the few highest v·t are, highest first."""
+    few = min(few, pooled.shape[axis])
+    places: np.ndarray = torch.from_numpy(np.ascontiguousarray(pooled)).topk(few, dim=axis).indices.numpy()
+    return places
+
+
+def candidates(pooled: np.ndarray, depth: Depth, shares: Shares | None = None) -> np.ndarray:
+    """The pairs among the best of their image or of their caption by v·t, as a mask.
+
+    Args:
+        pooled: v·t of all pairs.
+        depth: K of either side.
+        shares: What each query gets of it; None: all of it. A K of all there is remains all.
+    """
+    shares = shares or Shares.alike(pooled.shape, 1)
     chosen = np.zeros(pooled.shape, dtype=bool)
-    for axis, k in ((0, depth.k_captions), (1, depth.k_images)):
-        few = min(k, pooled.shape[axis])
+    for axis, k, most in ((0, depth.k_captions, shares.captions.max()), (1, depth.k_images, shares.images.max())):
         for lines in blocks_across(pooled.shape, axis):
-            best = torch.from_numpy(np.ascontiguousarray(pooled[lines])).topk(few, dim=axis).indices.numpy()
-            np.put_along_axis(chosen[lines], best, values=True, axis=axis)
+            best = best_places(pooled[lines], axis, max(k, math.ceil(k * most)))
+            order = np.expand_dims(np.arange(best.shape[axis]), 1 - axis)
+            within_k = (order / shares.of_lines(axis, lines) < k) | (k >= pooled.shape[axis])
+            # What another side has chosen stays chosen.
+            within_k |= np.take_along_axis(chosen[lines], best, axis=axis)
+            np.put_along_axis(chosen[lines], best, within_k, axis=axis)
     return chosen
+
+
+def rounds(fused: np.ndarray, pooled: np.ndarray, depth: Depth) -> Iterator[np.ndarray]:
+    """The pairs that are to be known after each of two rounds: K / 2 for every query, then by need.
+
+    Args:
+        fused: Scores; those of the first round must be there when the second is asked for.
+        pooled: v·t of all pairs.
+        depth: K of either side.
+    """
+    yield candidates(pooled, depth, Shares.alike(pooled.shape, 0.5))
+    images, captions = (min(FIRST, math.ceil(k / 2)) for k in (depth.k_images, depth.k_captions))
+    yield candidates(pooled, depth, Shares.by_best(fused, pooled, (images, captions)))
 
 
 def blocks_across(shape: tuple[int, ...], axis: int) -> Iterator[tuple[slice, slice]]:
@@ -99,150 +172,3 @@ def ceiling(reasoned: np.ndarray, image_of_caption: np.ndarray) -> tuple[float, 
 def lost(full: ScoreMetrics, short: ScoreMetrics) -> tuple[float, ...]:
     """Points that R@1, R@5 and R@10 of image to text, then of text to image, lose by the short cut; below 0: gain."""
     return tuple(a - b for a, b in zip(full.recalls, short.recalls, strict=True))
-
-
-def choose_depth(
-    fused: np.ndarray,
-    pooled: np.ndarray,
-    image_of_caption: np.ndarray,
-    *,
-    tolerance: float = TOLERANCE,
-    choices: Sequence[int] = CHOICES,
-) -> tuple[Depth, tuple[float, ...]]:
-    """Few pairs to reason about, and no recall that loses more than a tolerance, here or on other images of this kind.
-
-    Both K are searched together, as they are worth different things: an image has a few right captions among many, a
-    caption one right image among a few. What every pair of choices does comes out of one reading of the scores.
-
-        loss = (queries that miss - queries that only hit because what stood before is no candidate) / queries
-        risk = (max(0, the same difference) + sqrt(2 their sum)) / queries
-
-    Such queries are few and come and go from split to split like counts of rare events (Poisson): the difference of
-    two splits of one size strays by sqrt(2 (missed + gained)), one standard error. Gains here are luck, and not counted
-    upon. See `best_place` for what is made of the two.
-
-    Args:
-        fused: Scores of all pairs of a split whose answers are known.
-        pooled: v·t of all its pairs.
-        image_of_caption: For each caption the row of its image.
-        tolerance: Points.
-        choices: The K to try, smallest first.
-
-    Returns:
-        The depth, and the points lost as `lost` orders them. All pairs, and nothing lost, where no choice will do.
-
-    Raises:
-        InputError: Where a score is not finite, or an image has no caption.
-    """
-    size = len(choices) + 1
-    place = size * places(pooled, 1, choices).astype(np.uint16) + places(pooled, 0, choices)
-    missed, gained = moved_by_depth(fused, place, image_of_caption, size)
-    point = 100 / np.repeat(fused.shape, len(RECALLS))[:, None, None]
-    loss = point * (missed - gained)
-    risk = point * (np.maximum(missed - gained, 0) + np.sqrt(2 * (missed + gained)))
-    counts = np.bincount(place.ravel(), minlength=size**2).reshape(1, size, size)
-    best = best_place(within(counts)[0], loss.max(axis=0), risk.max(axis=0), tolerance, SHARE * fused.size)
-    if best is None:
-        return Depth(pooled.shape[1], pooled.shape[0]), (0.0,) * len(loss)
-    images, captions = best
-    return Depth(choices[images], choices[captions]), tuple(loss[:, images, captions].tolist())
-
-
-def best_place(
-    pairs: np.ndarray, loss: np.ndarray, risk: np.ndarray, tolerance: float, budget: float
-) -> tuple[int, int] | None:
-    """The depth to take; None where none will do.
-
-    1. The fewest pairs whose risk is within the tolerance, where they are within the budget.
-    2. Else, within the budget, the least risk of what loses no more than the tolerance.
-    3. Else the fewest pairs that lose no more than the tolerance, nor does any deeper choice: the margin is not to be
-       had, and what only luck brings within the tolerance is not taken.
-
-    Args:
-        pairs: Pairs by the choices for images (rows) and for captions (columns), which grow.
-        loss: Points that the worst recall loses, by the same.
-        risk: Points that it may lose on another split.
-        tolerance: Points.
-        budget: Pairs that a margin may cost.
-    """
-    fits, safe = (points <= tolerance + ROUNDING for points in (loss, risk))
-    deeper = np.flip(np.minimum.accumulate(np.minimum.accumulate(np.flip(fits), axis=0), axis=1))
-    affordable = pairs <= budget
-    for good, order in ((safe & affordable, pairs), (fits & affordable, np.round(risk, 9)), (deeper, pairs)):
-        if good.any():
-            (taken,) = np.flatnonzero(good)[np.lexsort((pairs[good], order[good]))[:1]]
-            images, captions = divmod(int(taken), pairs.shape[1])
-            return images, captions
-    return None
-
-
-def places(pooled: np.ndarray, axis: int, choices: Sequence[int]) -> np.ndarray:
-    """For each pair how many choices of K leave it out, by its rank along an axis."""
-    found = np.empty(pooled.shape, np.uint8)
-    steps = np.searchsorted(choices, np.arange(pooled.shape[axis]), side="right").astype(np.uint8)
-    for lines in blocks_across(pooled.shape, axis):
-        order = np.argsort(-pooled[lines], axis=axis, kind="stable")
-        np.put_along_axis(found[lines], order, np.expand_dims(steps, 1 - axis), axis=axis)
-    return found
-
-
-def moved_by_depth(
-    fused: np.ndarray, place: np.ndarray, image_of_caption: np.ndarray, size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Queries that each pair of choices moves out of the first 1, 5 and 10 ranks, and those that it moves in.
-
-    A query without a right answer among its candidates has missed: before that answer stand all K candidates or more.
-
-    Args:
-        fused: Scores of all pairs.
-        place: For each pair its place among the choices for images and for captions, see `places`.
-        image_of_caption: For each caption the row of its image.
-        size: Choices for either side, and one for what all of them leave out.
-
-    Returns:
-        Both int64, recalls (as `lost` orders them) x choices for images x choices for captions.
-    """
-    full_images, full_captions = (f(fused, image_of_caption) for f in (image_to_text_ranks, text_to_image_ranks))
-    never = np.iinfo(np.int32).max
-    of_image = np.full((len(fused), size - 1, size - 1), never, np.int32)
-    of_captions = np.zeros((2, len(RECALLS), size - 1, size - 1), np.int64)
-    step = max(1, BLOCK // max(fused.shape[1], size**2))
-    for some in np.split(np.arange(fused.shape[1]), range(step, fused.shape[1], step)):
-        owners = image_of_caption[some]
-        own = np.asarray(fused[owners, some])[:, None]
-        reasoned = within(one_hot(place[owners, some], size)) > 0
-        ahead = (fused[owners] >= own) & (image_of_caption != owners[:, None])
-        ranks = np.where(reasoned, 1 + reasoned_among(ahead, place[owners], size), never)
-        np.minimum.at(of_image, owners, ranks.astype(np.int32))
-        level = own <= fused[:, some].T  # with the caption's own image, which is the 1 of its rank
-        ranks = np.where(reasoned, reasoned_among(level, place[:, some].T, size), never)
-        of_captions += moved(full_captions[some], ranks)
-    missed, gained = np.concatenate([moved(full_images, of_image), of_captions], axis=1)
-    return missed, gained
-
-
-def moved(full: np.ndarray, short: np.ndarray) -> np.ndarray:
-    """Queries that leave (first) and that join (second) the first 1, 5 and 10 ranks, for every pair of choices."""
-    ranks = np.array(RECALLS)[:, None]
-    was, now = (full <= ranks)[:, :, None, None], short <= ranks[:, :, None, None]
-    return np.stack([np.count_nonzero(was & ~now, axis=1), np.count_nonzero(now & ~was, axis=1)])
-
-
-def reasoned_among(marked: np.ndarray, place: np.ndarray, size: int) -> np.ndarray:
-    """For each row how many of the marked pairs are reasoned about, for every pair of choices."""
-    rows, columns = marked.nonzero()
-    counts = np.bincount(rows * size**2 + place[rows, columns], minlength=len(marked) * size**2)
-    return within(counts.reshape(-1, size, size))
-
-
-def one_hot(place: np.ndarray, size: int) -> np.ndarray:
-    """One pair a row, counted at its place."""
-    counts: np.ndarray = np.eye(size**2, dtype=np.int64)[place].reshape(-1, size, size)
-    return counts
-
-
-def within(counts: np.ndarray) -> np.ndarray:
-    """From pairs counted by place, those that each pair of choices takes: all but those beyond both."""
-    beyond = counts[:, ::-1, ::-1].cumsum(axis=1).cumsum(axis=2)[:, ::-1, ::-1]
-    inside: np.ndarray = counts.sum(axis=(1, 2), keepdims=True) - beyond[:, 1:, 1:]
-    return inside

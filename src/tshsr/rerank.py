@@ -1,4 +1,4 @@
-"""Two-stage scoring: v·t finds candidates, the network reasons about those alone.
+"""Two-stage scoring: v·t finds candidates, the network reasons about those alone, in two rounds (`candidates.py`).
 
 Axes: images | captions.
 """
@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tshsr.batches import pad_sequences
-from tshsr.candidates import Depth, candidates, merged
+from tshsr.candidates import Depth, merged, rounds
 from tshsr.data.dataset import Split
 from tshsr.data.tokens import Tokenizer
 from tshsr.models import ItemEncoding, Matcher
@@ -95,7 +95,7 @@ def score_two_stage(
         matcher: A network with a pooled score.
         tokenizer: The network's tokenizer.
         split: What to score.
-        depth: Candidates of a query.
+        depth: Candidates of a query, on average.
         byte_budget: Bound on the temporaries, and once more on what is kept encoded of the captions, in bytes.
         device: Where to compute; None: where the network is.
         dtype: Precision of the second stage; None: the network's.
@@ -111,20 +111,47 @@ def score_two_stage(
         for columns, text in texts:
             products = [part.pooled @ text.pooled.T for part in images]
             pooled[:, columns] = torch.cat(products).float().cpu().numpy()
-        reasoned = candidates(pooled, depth)
-        fused = np.zeros_like(pooled)
         images = [part.at(exact) for part in images]
-        budget, total, done = Budget(byte_budget), int(reasoned.sum()), 0
-        for columns, text in texts:
+        fused, reasoned = np.full_like(pooled, -np.inf), np.zeros(pooled.shape, dtype=bool)
+        reason = Reasoning(scorer, images, texts, fused, Budget(byte_budget))
+        for wanted in rounds(fused, pooled, depth):
+            done = int(reasoned.sum())
+            total = int(wanted.sum()) if done else 2 * int(wanted.sum())  # the first round is half of what is to come
+            reason.about(wanted & ~reasoned, done, total, progress)
+            reasoned |= wanted
+    return TwoStage({"fused": merged(fused, pooled, reasoned), "pooled": pooled}, reasoned)
+
+
+@dataclass(frozen=True)
+class Reasoning:
+    """Fills in the fused scores of some pairs after others.
+
+    Attributes:
+        scorer: The network, in the precision of the second stage.
+        images: The images, encoded, in blocks of `ENCODE_BLOCK`.
+        texts: The captions.
+        fused: The scores, images x captions.
+        budget: Bytes of temporaries.
+    """
+
+    scorer: Matcher
+    images: list[ItemEncoding]
+    texts: Captions
+    fused: np.ndarray
+    budget: Budget
+
+    def about(self, wanted: np.ndarray, done: int, total: int, progress: Progress | None) -> None:
+        """Score the pairs of a mask, and tell how many of all are done."""
+        exact = next(self.scorer.parameters()).dtype
+        for columns, text in self.texts:
             lengths, text = Lengths.of(text), text.at(exact)
-            for first, part in zip(range(0, len(fused), ENCODE_BLOCK), images, strict=True):
-                places, rows = reasoned[first : first + len(part), columns].T.nonzero()  # by caption, so by length
-                scores = score_listed(scorer, part, text, lengths, (rows, places), budget)
-                fused[first + rows, columns[places]] = scores.cpu().numpy()
+            for first, part in zip(range(0, len(self.fused), ENCODE_BLOCK), self.images, strict=True):
+                places, rows = wanted[first : first + len(part), columns].T.nonzero()  # by caption, so by length
+                scores = score_listed(self.scorer, part, text, lengths, (rows, places), self.budget)
+                self.fused[first + rows, columns[places]] = scores.cpu().numpy()
                 done += len(rows)
             if progress is not None:
                 progress(done, total)
-    return TwoStage({"fused": merged(fused, pooled, reasoned), "pooled": pooled}, reasoned)
 
 
 def score_listed(

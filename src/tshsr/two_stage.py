@@ -11,8 +11,9 @@ from typing import Literal
 import numpy as np
 import torch
 
-from tshsr.candidates import Depth, ceiling, choose_depth, lost
+from tshsr.candidates import Depth, ceiling, lost
 from tshsr.data.dataset import Split
+from tshsr.depth_choice import choose_depth
 from tshsr.errors import SettingsError
 from tshsr.evaluation import Scorer, choose_protocol, evaluate_scores, guard, score_names
 from tshsr.metrics import check_captioned, score_metrics

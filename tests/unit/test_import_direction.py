@@ -20,7 +20,7 @@ LAYERS = (
     ("models",),
     ("losses", "metrics", "mining", "swaps"),
     ("matrices", "precision", "counting", "candidates", "ranks", "rankings", "rank_correlations"),
-    ("scoring", "objective", "resampling", "power", "denser"),
+    ("scoring", "objective", "depth_choice", "resampling", "power", "denser"),
     ("judgements", "significance", "audit", "deletion"),
     ("reports", "score_files", "checkpoints", "rerank"),
     ("evaluation", "retriever", "correspondence"),

@@ -40,8 +40,8 @@ def test_why_it_was_not_used_is_told(speedup: float, why: str) -> None:
 
 def test_a_two_stage_search_tells_its_candidates_its_ceiling_and_no_more_than_is_known() -> None:
     assert list(rerank_lines(RERANK)) == [
-        "two stages: v·t finds 100 captions for each image and 40 images for each caption; 204,199 of 5,000,000 pairs "
-        "were reasoned about, 24.5 times fewer.",
+        "two stages: v·t finds 100 captions for an image and 40 images for a caption on average; 204,199 of "
+        "5,000,000 pairs were reasoned about, 24.5 times fewer.",
         "a right answer is among the candidates for 97.5 % of the images and 82.0 % of the captions: no recall can be "
         "higher.",
     ]

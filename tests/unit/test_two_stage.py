@@ -13,9 +13,10 @@ import torch
 from tests.small_runs import small_split
 from tests.unit.test_evaluation import Member, member
 from tshsr import evaluation, two_stage
-from tshsr.candidates import Depth, candidates, ceiling, choose_depth, lost, merged
+from tshsr.candidates import Depth, ceiling, lost, merged, rounds
 from tshsr.config import EncoderConfig, ModelConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
 from tshsr.data.dataset import Split
+from tshsr.depth_choice import choose_depth
 from tshsr.errors import InputError, SettingsError
 from tshsr.evaluation import score_bytes, score_names
 from tshsr.metrics import score_metrics
@@ -40,7 +41,7 @@ def one(split: Split) -> Member:
 def test_a_report_says_how_far_the_search_went(one: Member, split: Split) -> None:
     report, scores = evaluate_two_stage(TwoStageSearch(one), split, Depth(4, 2))
     full = score_split(one.matcher, one.tokenizer, split)
-    reasoned = candidates(full["pooled"], Depth(4, 2))
+    *_, reasoned = rounds(full["fused"], full["pooled"], Depth(4, 2))
     highest = ceiling(reasoned, split.image_of_caption)
     assert report.rerank == Rerank(4, 2, int(reasoned.sum()), 200, *highest)
     assert set(scores) == set(report.scores) == {"fused", "pooled"}
@@ -74,7 +75,8 @@ def test_a_comparison_says_exactly_what_was_lost(one: Member, split: Split) -> N
     report, _ = evaluate_two_stage(TwoStageSearch(one), split, Depth(2, 1), check=True)
     full = score_split(one.matcher, one.tokenizer, split)
     owners = split.image_of_caption
-    short = score_metrics(merged(full["fused"], full["pooled"], candidates(full["pooled"], Depth(2, 1))), owners)
+    *_, reasoned = rounds(full["fused"], full["pooled"], Depth(2, 1))
+    short = score_metrics(merged(full["fused"], full["pooled"], reasoned), owners)
     expected = lost(score_metrics(full["fused"], owners), short)
     assert report.rerank is not None
     assert report.rerank.lost == {"test": expected}

@@ -77,8 +77,9 @@ class Evaluate:
     audit_log: OptionalPath = None
     """Evaluate nothing; read a log as SCAN, SGRAF and VSE++ print it, and say which of its figures are wrong."""
     rerank: Annotated[str | None, arg(metavar="K|auto", help_behavior_hint="")] = None
-    """Reason only about the K best answers to every query by v·t; K,K for those of an image and of a caption; auto
-    chooses both on dev, all of whose pairs it scores, so that no recall should lose more than 0.1 points."""
+    """Reason only about the K best answers to a query by v·t, on average: more where the first score poorly; K,K for
+    those of an image and of a caption; auto chooses both on dev, all of whose pairs it scores, so that no recall should
+    lose more than 0.1 points."""
     rerank_check: Flag = False
     """With --rerank, score all pairs as well, and tell exactly what was lost."""
     dtype: Literal["float32", "bfloat16", "tf32"] = "float32"

@@ -143,8 +143,8 @@ def rerank_lines(rerank: Rerank) -> Iterator[str]:
     """How far a two-stage search went, what it could find at most, and what it lost."""
     chosen = "" if rerank.chosen_on is None else f" (chosen on {rerank.chosen_on})"
     yield (
-        f"two stages{chosen}: v·t finds {rerank.k_images:,} captions for each image and {rerank.k_captions:,} images "
-        f"for each caption; {rerank.reasoned_pairs:,} of {rerank.all_pairs:,} pairs were reasoned about, "
+        f"two stages{chosen}: v·t finds {rerank.k_images:,} captions for an image and {rerank.k_captions:,} images "
+        f"for a caption on average; {rerank.reasoned_pairs:,} of {rerank.all_pairs:,} pairs were reasoned about, "
         f"{rerank.all_pairs / rerank.reasoned_pairs:.1f} times fewer."
     )
     yield (
