@@ -120,7 +120,7 @@ def candidates(pooled: np.ndarray, depth: Depth, shares: Shares | None = None) -
     chosen = np.zeros(pooled.shape, dtype=bool)
     for axis, k, most in ((0, depth.k_captions, shares.captions.max()), (1, depth.k_images, shares.images.max())):
         for lines in blocks_across(pooled.shape, axis):
-            best = best_places(pooled[lines], axis, max(k, math.ceil(k * most)))
+            best = best_places(pooled[lines], axis, max(k, math.ceil(k * most) + 1))  # one more, for rounding
             order = np.expand_dims(np.arange(best.shape[axis]), 1 - axis)
             within_k = (order / shares.of_lines(axis, lines) < k) | (k >= pooled.shape[axis])
             # What another side has chosen stays chosen.
