@@ -131,7 +131,7 @@ def test_the_second_round_reads_no_score_that_the_first_did_not_ask_for() -> Non
 
 
 def test_a_query_whose_first_candidates_score_poorly_gets_three_times_as_many() -> None:
-    pooled = np.tile(np.arange(300, 0, -1, dtype=np.float32), (100, 1))
+    pooled = np.arange(300, 0, -1, dtype=np.float32) - np.arange(100, dtype=np.float32)[:, None] / 1000
     fused = np.repeat(np.linspace(1, 0, 100, dtype=np.float32), 300).reshape(100, 300)
     shares = Shares.by_best(fused, pooled)
     np.testing.assert_allclose(shares.images, np.linspace(0.505, 1.495, 100))
