@@ -369,6 +369,17 @@ def test_a_protocol_is_for_matrices(folder: Path) -> None:
     assert "b0.json is by the protocol coco-5k, " in refused("compare", a, b)
 
 
+@pytest.mark.parametrize(("option", "value"), [("--captions", "captions.txt"), ("--split", "dev"), ("--key", "fused")])
+def test_what_is_about_matrices_is_refused_where_there_is_none(folder: Path, option: str, value: str) -> None:
+    a, b = folder / "a0.json", folder / "b0.json"
+    assert (
+        f"{option} {value} is for matrices, and A and B are reports, which say already what they are of; leave it out, "
+        "or name a matrix of scores (.npy, .npz, .pt)."
+    ) in refused("compare", a, b, option, value)
+    mixed = ("compare", a, folder / "b0.npy", "--captions", folder / "captions.txt")
+    assert tshsr(*mixed, *((option, value) if option != "--captions" else ())).code == 0
+
+
 def test_an_ensemble_is_called_one_everywhere(folder: Path) -> None:
     for name, members in (("e2", ("a0", "a1")), ("f2", ("b0", "b1"))):
         evaluated = ("--scores", *(folder / f"{each}.npy" for each in members), "--captions", folder / "captions.txt")

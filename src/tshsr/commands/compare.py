@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from tshsr.commands.parsing import File, parse
+from tshsr.commands.parsing import File, given, parse
 from tshsr.commands.screen import Screen
 from tshsr.comparison_report import (
     TableKind,
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     """Compare."""
     wanted = parse(Compare, "tshsr compare", arguments, example=EXAMPLE)
     sides = [side_paths(name, words) for name, words in (("A", wanted.a), ("B", wanted.b))]
-    check_protocol(wanted.protocol, [path for side in sides for path in side])
+    check_for_matrices(wanted, [path for side in sides for path in side])
     runs = [[read_run(path, wanted) for path in side] for side in sides]
     for one, other in combinations([run for side in runs for run in side], 2):
         check_same_data(one, other)
@@ -149,16 +149,23 @@ def read_run(path: Path, wanted: Compare) -> Run:
     return Run(path, ranks, place, report.protocol, report.captions_digest, len(report.models))
 
 
-def check_protocol(protocol: str, paths: Sequence[Path]) -> None:
-    """Refuse a protocol where nothing is left to be ranked by it.
+def check_for_matrices(wanted: Compare, paths: Sequence[Path]) -> None:
+    """Refuse options about matrices where there is none: nothing is left to be read or ranked by them.
 
     Raises:
         SettingsError: Says who decides it.
     """
-    if protocol != "auto" and all(path.suffix == ".json" for path in paths):
+    if any(path.suffix != ".json" for path in paths):
+        return
+    if wanted.protocol != "auto":
         raise SettingsError(
-            f"--protocol {protocol} is for matrices, and reports were ranked by a protocol already; leave it out, or "
-            "evaluate again with that protocol."
+            f"--protocol {wanted.protocol} is for matrices, and reports were ranked by a protocol already; leave it "
+            "out, or evaluate again with that protocol."
+        )
+    for name in given(wanted, ("captions", "split", "key")):
+        raise SettingsError(
+            f"{name} {getattr(wanted, name.removeprefix('--'))} is for matrices, and A and B are reports, which say "
+            "already what they are of; leave it out, or name a matrix of scores (.npy, .npz, .pt)."
         )
 
 

@@ -17,7 +17,7 @@ from tshsr.audit import read_log
 from tshsr.commands.choices import choose_device, load_retriever, read_bytes, read_depth
 from tshsr.commands.explanations import add_explanations, check_explanations, with_pairs
 from tshsr.commands.options import listed
-from tshsr.commands.parsing import File, Flag, Folder, Name, OptionalPath, parse
+from tshsr.commands.parsing import File, Flag, Folder, Name, OptionalPath, given, parse
 from tshsr.commands.scores_folder import place_for_scores
 from tshsr.commands.screen import Screen
 from tshsr.commands.tables import show_audit, show_report
@@ -261,14 +261,6 @@ def from_files(wanted: Evaluate) -> Report:
     if wanted.save_scores is not None:
         save_scores(wanted.save_scores, read_matrices(wanted.scores, wanted.key)[1])
     return report
-
-
-def given(wanted: Evaluate, names: Sequence[str]) -> list[str]:
-    """Which of these fields have another value than by default, as the command line calls them."""
-    changed = [
-        each.name for each in fields(wanted) if each.name in names and getattr(wanted, each.name) != each.default
-    ]
-    return [name if name == "runs" else f"--{name.replace('_', '-')}" for name in changed]
 
 
 def extras_of(wanted: Evaluate) -> Extras:

@@ -7,8 +7,9 @@ import io
 import itertools
 import re
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, arg
@@ -78,6 +79,14 @@ def parse(
     if wrong := refusal(options, arguments, unknown) if unknown else mistake(options, arguments):
         raise SettingsError(f"{wrong} See {program} --help.")
     return cast(Command, values)
+
+
+def given(wanted: Any, names: Sequence[str]) -> list[str]:
+    """Which of these fields of a command have another value than by default, as the command line calls them."""
+    changed = [
+        each.name for each in fields(wanted) if each.name in names and getattr(wanted, each.name) != each.default
+    ]
+    return [name if name == "runs" else f"--{name.replace('_', '-')}" for name in changed]
 
 
 def lacking(absent: Sequence[str], example: str) -> str:
