@@ -109,7 +109,18 @@ def ranked(scores: np.ndarray, queries: np.ndarray, answers: np.ndarray) -> Rank
 
 
 def right_places(scores: np.ndarray, queries: np.ndarray, answers: np.ndarray) -> Places:
-    """Where each query's right answers stand.
+    """Where each query's right answers stand; arguments as in `pair_places`."""
+    return sorted_places(pair_places(scores, queries, answers), queries)
+
+
+def sorted_places(place: np.ndarray, queries: np.ndarray) -> Places:
+    """The places of right pairs, in any order, by query and from the best to the worst."""
+    _, rights = np.unique(queries, return_counts=True)
+    return Places(place[np.lexsort((place, queries))], rights)
+
+
+def pair_places(scores: np.ndarray, queries: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    """The place of each right answer in the ranking of its query.
 
         place_k = k + #{ wrong a : s_qa >= s_qk },   k = 1.. the right answers of q, best first
 
@@ -117,6 +128,9 @@ def right_places(scores: np.ndarray, queries: np.ndarray, answers: np.ndarray) -
         scores: queries x answers, finite; may be memory-mapped.
         queries: The query of each right pair.
         answers: Its right answer; -1 for one that is not among the scored: it is never found.
+
+    Returns:
+        int64, one a pair; right answers with equal scores take their places as they come.
     """
     own = np.where(answers < 0, -np.inf, scores[queries, answers])
     order = np.lexsort((-own, queries))
@@ -133,7 +147,9 @@ def right_places(scores: np.ndarray, queries: np.ndarray, answers: np.ndarray) -
             right_as_good = count - np.searchsorted(mine[::-1], mine, "left")
             place[start : start + count] = as_good - right_as_good + np.arange(1, count + 1)
     place[np.isneginf(own)] = np.iinfo(np.int64).max
-    return Places(place, rights)
+    found = np.empty_like(place)
+    found[order] = place
+    return found
 
 
 def ranking_metrics(places: Places) -> RankingMetrics:
@@ -144,24 +160,31 @@ def ranking_metrics(places: Places) -> RankingMetrics:
     """
     if not len(places.rights):
         raise InputError("expected at least one query with a right answer; got none.")
+    figures = query_figures(places).items()
+    means = {name: (1.0 if name == "mrr" else 100.0) * fsum(values) / len(values) for name, values in figures}
+    return RankingMetrics(**means)
+
+
+def query_figures(places: Places) -> dict[str, np.ndarray]:
+    """What each query adds to the means, by the names of `RankingMetrics`: float64, one a query, in 0..1."""
     rights, ends = places.rights, np.cumsum(places.rights)
     starts = ends - rights
     first, last = places.place[starts], places.place[ends - 1]
     number = np.arange(len(places.place)) - np.repeat(starts, rights) + 1
     inside = places.place <= np.repeat(rights, rights)
 
-    def share(found: np.ndarray) -> float:
-        return 100.0 * fsum(np.add.reduceat(found.astype(np.float64), starts) / rights) / len(rights)
+    def share(found: np.ndarray) -> np.ndarray:
+        shares: np.ndarray = np.add.reduceat(found.astype(np.float64), starts) / rights
+        return shares
 
-    figures = (
-        *(100.0 * int(np.count_nonzero(first <= k)) / len(rights) for k in (1, 5, 10)),
-        fsum(1 / first) / len(rights),
-        share(inside * number / places.place),
-        share(inside),
-        *(share(places.place <= k) for k in (1, 5, 10)),
-        *(100.0 * int(np.count_nonzero(last <= k)) / len(rights) for k in (5, 10)),
-    )
-    return RankingMetrics(*figures)
+    return {
+        **{f"r{k}": (first <= k).astype(np.float64) for k in (1, 5, 10)},
+        "mrr": 1 / first,
+        "map_at_r": share(inside * number / places.place),
+        "r_precision": share(inside),
+        **{f"true_r{k}": share(places.place <= k) for k in (1, 5, 10)},
+        **{f"all_r{k}": (last <= k).astype(np.float64) for k in (5, 10)},
+    }
 
 
 def mean_rankings(folds: Sequence[Rankings]) -> Rankings:

@@ -22,6 +22,7 @@ from tshsr.metrics import (
     retrieval_metrics,
     text_to_image_ranks,
 )
+from tshsr.rankings import pair_places
 
 
 def whole_numbers(values: object) -> np.ndarray:
@@ -48,9 +49,12 @@ class QueryRanks:
         text_to_image: int64, for each caption the rank of its image.
         image_of_caption: int64, for each caption the row of its image; every image has one.
         folds: Into how many folds of consecutive images the ranking was cut; 1: each query ranked everything.
+        caption_places: int64, for each caption its place in the ranking of its image, where the image's own captions
+            take places too (rankings.py); the best one's place is the rank of the image. None in older reports.
 
     Raises:
-        InputError: Where lengths do not fit, a rank is below 1, an image has no caption or folds are uneven.
+        InputError: Where lengths do not fit, a rank is below 1, an image has no caption, folds are uneven, or places
+            are not those of the ranks.
     """
 
     __pydantic_config__ = STRICT
@@ -59,6 +63,7 @@ class QueryRanks:
     text_to_image: WholeNumbers
     image_of_caption: WholeNumbers
     folds: int = 1
+    caption_places: WholeNumbers | None = None
 
     def __post_init__(self) -> None:
         images, captions = len(self.image_to_text), len(self.image_of_caption)
@@ -74,20 +79,42 @@ class QueryRanks:
             raise InputError(f"image_of_caption names rows outside 0 to {images - 1}, the ranked images.")
         check_captioned(images, self.image_of_caption)
         check_folds(images, self.folds)
+        if self.caption_places is not None:
+            check_places(self.caption_places, self.image_to_text, self.image_of_caption)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, QueryRanks):
             return NotImplemented
-        return self.folds == other.folds and all(
-            np.array_equal(getattr(self, name), getattr(other, name))
-            for name in ("image_to_text", "text_to_image", "image_of_caption")
-        )
+        return all(np.array_equal(value, getattr(other, name)) for name, value in vars(self).items())
 
     __hash__ = None  # type: ignore[assignment]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain lists, as a report keeps them."""
-        return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(self).items()}
+        """Plain lists, as a report keeps them; what is not there is left out."""
+        return {
+            name: value.tolist() if isinstance(value, np.ndarray) else value
+            for name, value in vars(self).items()
+            if value is not None
+        }
+
+
+def check_places(places: np.ndarray, image_to_text: np.ndarray, image_of_caption: np.ndarray) -> None:
+    """Refuse places of captions that are not those of the ranks.
+
+    Raises:
+        InputError: Names the first image that does not fit.
+    """
+    if len(places) != len(image_of_caption):
+        raise InputError(f"expected a place for each of the {len(image_of_caption)} captions; got {len(places)}.")
+    order = np.lexsort((places, image_of_caption))
+    place, owner = places[order], image_of_caption[order]
+    first = np.diff(owner, prepend=-1) > 0
+    wrong = np.where(first, place != image_to_text[owner], np.diff(place, prepend=0) < 1)
+    if wrong.any():
+        raise InputError(
+            f"the captions of image {owner[wrong.argmax()]} do not stand at places of their own, the best at the rank "
+            "of the image."
+        )
 
 
 def query_ranks(scores: np.ndarray, image_of_caption: np.ndarray, *, folds: int = 1) -> QueryRanks:
@@ -101,15 +128,13 @@ def query_ranks(scores: np.ndarray, image_of_caption: np.ndarray, *, folds: int 
     Raises:
         InputError: Where shapes do not fit, a score is not finite, an image has no caption, or folds are uneven.
     """
-    parts = [
-        (columns, image_to_text_ranks(part, owner), text_to_image_ranks(part, owner))
-        for columns, part, owner in cut(scores, image_of_caption, folds)
-    ]
-    text_to_image = np.empty(len(image_of_caption), dtype=np.int64)
-    for columns, _, ranks in parts:
-        text_to_image[columns] = ranks
-    images = np.concatenate([ranks for _, ranks, _ in parts])
-    return QueryRanks(images, text_to_image, image_of_caption.astype(np.int64), folds)
+    images = []
+    text_to_image, places = np.empty((2, len(image_of_caption)), dtype=np.int64)
+    for columns, part, owner in cut(scores, image_of_caption, folds):
+        images.append(image_to_text_ranks(part, owner))
+        text_to_image[columns] = text_to_image_ranks(part, owner)
+        places[columns] = pair_places(part, owner, np.arange(len(columns)))
+    return QueryRanks(np.concatenate(images), text_to_image, image_of_caption.astype(np.int64), folds, places)
 
 
 def metrics_by_fold(ranks: QueryRanks) -> tuple[ScoreMetrics, ...]:

@@ -87,7 +87,7 @@ class Report:
         annotations: The fused score by denser annotations of COCO: `eccv`, `cxc`, `pmrp`.
         judgements: How the fused score agrees with ratings by people.
         explanations: How true the model's explanations are.
-        ranks: By score, the rank of every query: what `tshsr compare` resamples.
+        ranks: By score, the rank of every query and the place of every caption: what `tshsr compare` resamples.
         captions_digest: SHA-256 of the captions and whose they are; None where their texts are unknown.
     """
 

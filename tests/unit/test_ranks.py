@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 
 from tshsr.errors import InputError
 from tshsr.metrics import image_to_text_ranks, score_metrics, text_to_image_ranks
+from tshsr.rankings import ranking_metrics, rankings, sorted_places
 from tshsr.ranks import QueryRanks, metrics_by_fold, query_ranks
 
 
@@ -56,6 +58,36 @@ def test_folds_rank_inside_the_fold_and_captions_follow_their_image() -> None:
     assert (first.rsum, second.image_to_text.meanr, second.text_to_image.r1) == (600.0, 1.5, 0.0)
 
 
+def test_every_caption_has_its_place_in_the_ranking_of_its_image_as_in_plain_loops() -> None:
+    scores, owners = case(seed=3)
+    for folds in (1, 3):
+        ranks = query_ranks(scores, owners, folds=folds)
+        assert ranks.caption_places is not None
+        for image, row in enumerate(scores):
+            beside = np.flatnonzero(owners // (12 // folds) == image // (12 // folds))
+            own = {int(column) for column in beside if owners[column] == image}
+            order = sorted(beside.tolist(), key=lambda column: (-row[column], column in own))
+            for place, column in enumerate(order, 1):
+                assert column not in own or ranks.caption_places[column] == place
+
+
+def test_the_figures_of_several_right_answers_follow_from_the_places() -> None:
+    scores, owners = case(seed=4)
+    ranks = query_ranks(scores, owners)
+    assert ranks.caption_places is not None
+    found = ranking_metrics(sorted_places(ranks.caption_places, owners))
+    assert found == rankings(scores, owners).image_to_text
+
+
+def test_ranks_of_older_reports_have_no_places_and_are_written_as_they_were() -> None:
+    values = query_ranks(*case()).to_json()
+    older = {name: value for name, value in values.items() if name != "caption_places"}
+    read = TypeAdapter(QueryRanks).validate_python(older)
+    assert read.caption_places is None
+    assert read.to_json() == older
+    assert read != query_ranks(*case()) == TypeAdapter(QueryRanks).validate_python(values)
+
+
 def test_equal_ranks_are_equal_and_others_are_not() -> None:
     scores, owners = case()
     assert query_ranks(scores, owners) == query_ranks(scores.copy(), owners.copy())
@@ -95,3 +127,20 @@ def test_ranks_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=sentence):
         QueryRanks(*(np.array(each, dtype=np.int64) for each in (image_to_text, text_to_image, owners)), folds)
+
+
+@pytest.mark.parametrize(
+    ("places", "sentence"),
+    [
+        ([1, 2], "expected a place for each of the 3 captions; got 2"),
+        ([2, 1, 4], "the captions of image 1 do not stand at places of their own, the best at the rank of the image"),
+        ([3, 2, 5], "captions of image 0"),
+        ([1, 1, 5], "captions of image 0"),
+        ([0, 1, 5], "captions of image 0"),
+    ],
+)
+def test_places_that_are_not_those_of_the_ranks_are_refused(places: list[int], sentence: str) -> None:
+    ranks = (np.array([1, 5]), np.array([1, 1, 2]), np.array([0, 0, 1]))
+    assert QueryRanks(*ranks, caption_places=np.array([3, 1, 5])).caption_places is not None
+    with pytest.raises(InputError, match=sentence):
+        QueryRanks(*ranks, caption_places=np.array(places))
