@@ -6,14 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
-from tshsr.significance import FIGURES, Comparison, Difference
+from tshsr.figures import FIGURES, OTHERS, RSUM, Figure
+from tshsr.significance import Comparison, Difference
 
 TableKind = Literal["plain", "markdown", "latex"]
-NAMES = {
-    **{f"image_to_text_r{k}": f"image to text R@{k}" for k in (1, 5, 10)},
-    **{f"text_to_image_r{k}": f"text to image R@{k}" for k in (1, 5, 10)},
-    "rsum": "rSum",
-}
 SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 SPECIAL |= {character: f"\\{character}" for character in "&%$#_{}"}
 
@@ -52,14 +48,20 @@ def comparison_json(comparison: Comparison, a: Sequence[str], b: Sequence[str], 
         "detectable": rsum.detectable,
         "power_of_one_point": rsum.power(1.0),
         "figures": {
-            name: {
-                "a": asdict(comparison.a[name]),
-                "b": asdict(comparison.b[name]),
-                "difference": asdict(comparison.differences[name]),
+            figure.name: {
+                "higher_is_better": figure.higher_is_better,
+                "a": asdict(comparison.a[figure.name]),
+                "b": asdict(comparison.b[figure.name]),
+                "difference": asdict(comparison.differences[figure.name]),
             }
-            for name in FIGURES
+            for figure in compared(comparison)
         },
     }
+
+
+def compared(comparison: Comparison) -> list[Figure]:
+    """The figures of a comparison, in the order in which they are shown."""
+    return [figure for figure in FIGURES if figure.name in comparison.differences]
 
 
 def kinds(comparison: Comparison) -> tuple[str, str]:
@@ -85,8 +87,8 @@ def named(comparison: Comparison) -> tuple[str, str]:
 def verdict(comparison: Comparison) -> str:
     """What the comparison says, in a sentence."""
     rsum = comparison.rsum
-    a, b = comparison.a["rsum"].mean, comparison.b["rsum"].mean
-    figures = f"rSum {a:.1f} against {b:.1f}, a difference of {span(rsum)} ({percent(comparison)} interval)"
+    a, b = comparison.a[RSUM.name].mean, comparison.b[RSUM.name].mean
+    figures = f"rSum {a:.1f} against {b:.1f}, a difference of {span(rsum, RSUM)} ({percent(comparison)} interval)"
     p = chance(rsum.p)
     equal = p if p.startswith("<") else f"= {p}"
     names = named(comparison)
@@ -130,20 +132,37 @@ def what_was_done(comparison: Comparison) -> str:
 
 
 def comparison_rows(comparison: Comparison) -> list[tuple[str, ...]]:
-    """One row a figure: its name, A, B, their difference with interval, and p."""
+    """One row a figure: its name, A, B, their difference with interval, and p (none for a median)."""
     rows: list[tuple[str, ...]] = []
-    for name in FIGURES:
-        difference = comparison.differences[name]
+    for figure in compared(comparison):
+        places, difference = figure.decimals, comparison.differences[figure.name]
         a, b = (
-            f"{side.mean:.1f} [{side.low:.1f}, {side.high:.1f}]" for side in (comparison.a[name], comparison.b[name])
+            f"{side.mean:.{places}f} [{side.low:.{places}f}, {side.high:.{places}f}]"
+            for side in (comparison.a[figure.name], comparison.b[figure.name])
         )
-        rows.append((NAMES[name], a, b, span(difference), chance(difference.p)))
+        rows.append((figure.full_title, a, b, span(difference, figure), chance(difference.p)))
     return rows
 
 
-def span(difference: Difference) -> str:
+def grouped_rows(comparison: Comparison) -> list[tuple[str, ...]]:
+    """The same rows for a screen, which is narrow: what comes after rSum stands under its direction."""
+    rows: list[tuple[str, ...]] = []
+    direction = ""
+    for figure, (title, *cells) in zip(compared(comparison), comparison_rows(comparison), strict=True):
+        if figure not in OTHERS:
+            rows.append((title, *cells))
+            continue
+        if figure.direction != direction:
+            direction = figure.direction
+            rows.append((direction, *("" for _ in cells)))
+        rows.append((f"  {figure.title}", *cells))
+    return rows
+
+
+def span(difference: Difference, figure: Figure) -> str:
     """A difference with its interval."""
-    return f"{difference.mean:+.1f} [{difference.low:+.1f}, {difference.high:+.1f}]"
+    mean, low, high = (f"{end:+.{figure.decimals}f}" for end in (difference.mean, difference.low, difference.high))
+    return f"{mean} [{low}, {high}]"
 
 
 def percent(comparison: Comparison) -> str:
@@ -151,8 +170,10 @@ def percent(comparison: Comparison) -> str:
     return f"{100 * comparison.confidence:g}%"
 
 
-def chance(p: float) -> str:
-    """A p value with three decimals, none of which says that it is zero."""
+def chance(p: float | None) -> str:
+    """A p value with three decimals, none of which says that it is zero; nothing where there is none."""
+    if p is None:
+        return ""
     return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
@@ -181,14 +202,21 @@ def latex_table(comparison: Comparison, a: str, b: str) -> str:
         r"\toprule",
         " & ".join(map(escaped, header(comparison))) + r" \\",
         r"\midrule",
-        *(
-            " & ".join((escaped(row[0]), *(f"${cell}$" for cell in row[1:]))) + r" \\"
-            for row in comparison_rows(comparison)
-        ),
+        *latex_rows(comparison_rows(comparison)),
         r"\bottomrule",
         r"\end{tabular}",
     ]
     return "\n".join(lines)
+
+
+def latex_rows(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """The rows, with a rule under rSum, by which a comparison is decided: who wants a short table ends it there."""
+    lines = []
+    for title, *cells in rows:
+        lines.append(" & ".join((escaped(title), *(f"${cell}$" if cell else "" for cell in cells))) + r" \\")
+        if title == RSUM.full_title:
+            lines.append(r"\midrule")
+    return lines
 
 
 def escaped(text: str) -> str:

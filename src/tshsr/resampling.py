@@ -1,27 +1,70 @@
 """Resampling of images, with all their captions and for all runs at once; the arithmetic under significance.py.
 
-Axes: resamples | runs (training seeds, of both sides) | images | figures (R@1, R@5, R@10 of both directions, rSum).
+Axes: resamples | runs (training seeds, of both sides) | images | captions | means (figures that are a mean over
+queries) | figures (the six recalls, rSum, the other means, then the median ranks of both directions).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from tshsr.figures import MEDIAN_RANKS, RECALLS, RSUM, Figure, image_values, means_of
 from tshsr.ranks import QueryRanks
 
-CUTOFFS = np.array([1, 5, 10])
 CHUNK = 1 << 22
 """Counts of drawn images held at once: bounds the temporary memory."""
+REACH = 4
+"""Deviations of a resampled median's place below the middle from which it is looked for, and more where it is lower."""
 
 
-def image_hits(ranks: QueryRanks) -> np.ndarray:
-    """Queries of each image that were answered: images x (R@1, R@5, R@10 of the image, then of its captions)."""
-    own = ranks.image_to_text[:, None] <= CUTOFFS
-    texts = np.zeros(own.shape)
-    np.add.at(texts, ranks.image_of_caption, ranks.text_to_image[:, None] <= CUTOFFS)
-    return np.concatenate([own, texts], axis=1)
+@dataclass(frozen=True)
+class Sample:
+    """The images that are resampled, with all that their queries add to the figures of every run.
+
+    Attributes:
+        runs: All on the same images, captions and folds.
+        means: Figures that are means over queries.
+        values: What the queries of an image add up to: images x runs x means.
+        queries: How many these are, of either direction: images x 2.
+    """
+
+    runs: Sequence[QueryRanks]
+    means: tuple[Figure, ...]
+    values: np.ndarray
+    queries: np.ndarray
+
+    @property
+    def folds(self) -> int:
+        """Of consecutive images."""
+        return self.runs[0].folds
+
+    @property
+    def sides(self) -> np.ndarray:
+        """Of each mean, whose queries it is over: 0 images, 1 captions."""
+        return np.array([int(figure.by_captions) for figure in self.means])
+
+    @property
+    def scales(self) -> np.ndarray:
+        """Of each mean, 100 where it is in percent."""
+        return np.array([figure.scale for figure in self.means])
+
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        """What the axis of figures stands for."""
+        few = len(RECALLS)
+        return (*self.means[:few], RSUM, *self.means[few:], *MEDIAN_RANKS)
+
+
+def sample_of(runs: Sequence[QueryRanks]) -> Sample:
+    """What is resampled of these runs; figures that one of them cannot tell are left out."""
+    means, owner = means_of(runs), runs[0].image_of_caption
+    captions = np.bincount(owner, minlength=len(runs[0].image_to_text))
+    values = np.stack([image_values(run)[:, : len(means)] for run in runs], axis=1)
+    return Sample(runs, means, values, np.stack([np.ones(len(captions)), captions], axis=1))
 
 
 def draws(images: int, folds: int, resamples: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
@@ -33,34 +76,96 @@ def draws(images: int, folds: int, resamples: int, generator: np.random.Generato
         yield np.bincount(places.ravel(), minlength=several * images).reshape(several, images).astype(np.float64)
 
 
-def figures(counts: np.ndarray, hits: np.ndarray, captions: np.ndarray, folds: int) -> np.ndarray:
+def figures(counts: np.ndarray, sample: Sample) -> np.ndarray:
     """The figures of every run where each image stands so many times.
 
-        R@K = mean_folds 100 * sum_i count_i hits_i / sum_i count_i queries_i,   rSum their sum
+        mean = mean_folds sum_i count_i values_i / sum_i count_i queries_i,   rSum the sum of the six recalls
 
     Args:
         counts: resamples x images.
-        hits: images x runs x 6.
-        captions: Captions of each image.
-        folds: Folds of consecutive images.
+        sample: The runs.
 
     Returns:
         resamples x runs x figures.
     """
-    runs = hits.shape[1]
+    folds, (_, runs, means) = sample.folds, sample.values.shape
     cut = counts.reshape(len(counts), folds, -1).transpose(1, 0, 2)
-    found = (cut @ hits.reshape(folds, -1, runs * 6)).reshape(folds, len(counts), runs, 2, 3)
-    queries = np.stack([cut.sum(axis=2), (cut @ captions.reshape(folds, -1, 1))[..., 0]], axis=-1)
-    recalls = (100 * found / queries[:, :, None, :, None]).mean(axis=0).reshape(len(counts), runs, 6)
-    return np.concatenate([recalls, recalls.sum(axis=2, keepdims=True)], axis=2)
+    found = (cut @ sample.values.reshape(folds, -1, runs * means)).reshape(folds, len(counts), runs, means)
+    queries = (cut @ sample.queries.reshape(folds, -1, 2))[..., sample.sides]
+    values = (sample.scales * found / queries[:, :, None, :]).mean(axis=0)
+    drawn = np.ascontiguousarray(counts.T)
+    middles = np.stack([median_ranks(drawn, run) for run in sample.runs], axis=1)
+    return np.concatenate([with_rsum(values), middles], axis=2)
 
 
-def contributions(hits: np.ndarray, captions: np.ndarray, folds: int) -> np.ndarray:
-    """What each image adds to the figures of each run: images x runs x figures."""
-    queries = np.stack([np.ones(len(hits)), captions], axis=1).reshape(folds, -1, 2).sum(axis=1, keepdims=True)
-    weights = np.broadcast_to(100 / (folds * queries), (folds, len(hits) // folds, 2)).reshape(len(hits), 1, 2)
-    recalls = hits * np.repeat(weights, 3, axis=2)
-    return np.concatenate([recalls, recalls.sum(axis=2, keepdims=True)], axis=2)
+def with_rsum(values: np.ndarray) -> np.ndarray:
+    """The last axis, the means, with rSum after the six recalls."""
+    few = len(RECALLS)
+    rsum = values[..., :few].sum(axis=-1, keepdims=True)
+    return np.concatenate([values[..., :few], rsum, values[..., few:]], axis=-1)
+
+
+def median_ranks(drawn: np.ndarray, run: QueryRanks) -> np.ndarray:
+    """The median rank of a run's images and of its captions, each the mean over folds.
+
+    Args:
+        drawn: How often each image was drawn: images x resamples.
+        run: The run.
+
+    Returns:
+        resamples x 2.
+    """
+    size = len(drawn) // run.folds
+    sums = np.zeros((2, drawn.shape[1]))
+    owners = (np.arange(len(drawn)), run.image_of_caption)
+    for total, ranks, owner in zip(sums, (run.image_to_text, run.text_to_image), owners, strict=True):
+        for fold in range(run.folds):
+            own = owner // size == fold
+            total += medians(drawn[fold * size : (fold + 1) * size], ranks[own], owner[own] - fold * size)
+    return sums.T / run.folds
+
+
+def medians(drawn: np.ndarray, ranks: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    """Median over queries, each as often as its image was drawn; between the two middle ones where they are even.
+
+    The ranks are sorted once, and draws are added up one query after the other. A resampled median stands near the
+    middle, so what lies far below it is added at once.
+
+    Args:
+        drawn: images x resamples.
+        ranks: Of the queries.
+        owner: Of each query its image.
+
+    Returns:
+        One a resample.
+    """
+    images = len(drawn)
+    order = np.argsort(ranks, kind="stable")
+    owner, half = owner[order], np.bincount(owner, minlength=images) @ drawn / 2
+    start, passed = len(ranks) // 2, half
+    reach = math.ceil(REACH * len(ranks) / (2 * math.sqrt(images)))
+    while (passed >= half).any():
+        start, reach = max(0, start - reach), 2 * reach
+        passed = np.bincount(owner[:start], minlength=images) @ drawn
+    lower, upper = np.full((2, len(half)), start)
+    for image in owner[start:]:
+        passed += drawn[image]
+        left = passed <= half
+        lower += passed < half
+        upper += left
+        if not left.any():
+            break
+    ordered = ranks[order]
+    found: np.ndarray = (ordered[lower] + ordered[upper]) / 2
+    return found
+
+
+def contributions(sample: Sample) -> np.ndarray:
+    """What each image adds to the figures of each run: images x runs x figures, less the medians, which are no sum."""
+    folds, images = sample.folds, len(sample.queries)
+    queries = sample.queries.reshape(folds, -1, 2).sum(axis=1)[:, sample.sides]
+    weights = np.repeat(sample.scales / (folds * queries), images // folds, axis=0)
+    return with_rsum(sample.values * weights[:, None])
 
 
 def swapped_differences(

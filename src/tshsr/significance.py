@@ -1,6 +1,6 @@
 """Is A better than B? Paired resampling over images, with intervals for every figure (docs/metrics.md).
 
-Axes: resamples | runs (training seeds of a side) | images | figures (R@1, R@5, R@10 of both directions, rSum).
+Axes: resamples | runs (training seeds of a side) | images | figures (as `Sample.figures` has them).
 
 Every query is ranked once, against all answers; then images are resampled, and an image's captions go with it: they are
 not independent of each other. Both sides meet the same images in every resample.
@@ -15,20 +15,18 @@ from itertools import combinations
 import numpy as np
 
 from tshsr.errors import InputError, SettingsError
+from tshsr.figures import RSUM, Figure
 from tshsr.power import detectable, freedom_of, share_found
 from tshsr.ranks import QueryRanks
-from tshsr.resampling import contributions, draws, figures, image_hits, seed_deviations, swapped_differences
+from tshsr.resampling import contributions, draws, figures, sample_of, seed_deviations, swapped_differences
 
-FIGURES = (*(f"{side}_r{k}" for side in ("image_to_text", "text_to_image") for k in (1, 5, 10)), "rsum")
-HIGHEST = np.array([100.0] * 6 + [600.0])
-"""No figure can be higher, and none is below 0."""
 POWER = 0.8
 """A difference is called detectable where it is found as often as this."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure of one side: the mean over its runs, with its interval; in points."""
+    """A figure of one side: the mean over its runs, with its interval; as the figure is counted (percent, ranks)."""
 
     mean: float
     low: float
@@ -37,13 +35,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """A minus B in one figure, in points.
+    """A minus B in one figure, as that is counted: in points of percent, in ranks (A is better below 0), in 0..1 (MRR).
 
     Attributes:
         mean: The difference itself.
         low: Lower end of the interval.
         high: Upper end.
-        p: Two-sided: how often sides that are swapped by chance, image by image, differ at least as much.
+        p: Two-sided: how often sides that are swapped by chance, image by image, differ at least as much. None of a
+            median: swapped answers of an image change a mean by what it adds to it, and a median is no such sum.
         standard_error: Deviation of the difference over samples of images (and seeds, where there are several).
         detectable: The smallest true difference that such a comparison finds in 80 % of cases.
         freedom: Degrees of freedom of the standard error; None where seeds have no part in it, as with single runs.
@@ -52,7 +51,7 @@ class Difference:
     mean: float
     low: float
     high: float
-    p: float
+    p: float | None
     standard_error: float
     detectable: float
     freedom: float | None
@@ -67,7 +66,8 @@ class Comparison:
     """A against B.
 
     Attributes:
-        a: Each figure of A; the names are `FIGURES`.
+        a: Each figure of A, by the names of `figures.FIGURES`; those of several right answers are missing where a run
+            keeps no places of captions (an older report).
         b: Each figure of B.
         differences: A minus B.
         images: How many were resampled.
@@ -100,12 +100,13 @@ class Comparison:
     @property
     def rsum(self) -> Difference:
         """The difference in rSum."""
-        return self.differences["rsum"]
+        return self.differences[RSUM.name]
 
-    def different(self, figure: str = "rsum") -> bool:
-        """Whether A and B differ: the interval leaves out zero, and the permutation test agrees."""
+    def different(self, figure: str = RSUM.name) -> bool:
+        """Whether A and B differ: the interval leaves out zero, and the permutation test (medians have none) agrees."""
         difference = self.differences[figure]
-        return not difference.low <= 0 <= difference.high and difference.p < 1 - self.confidence
+        found = difference.p is None or difference.p < 1 - self.confidence
+        return found and not difference.low <= 0 <= difference.high
 
 
 def compare_rsum(
@@ -155,30 +156,26 @@ def compare(
     """
     check_resamples(resamples, confidence)
     first = check_runs(ranks_a, ranks_b)
-    generator = np.random.default_rng(seed)
-    hits = np.stack([image_hits(ranks) for ranks in (*ranks_a, *ranks_b)], axis=1)
-    captions = np.bincount(first.image_of_caption, minlength=len(first.image_to_text)).astype(np.float64)
-    counts = np.ones((1, len(hits)))
-    (seen,) = figures(counts, hits, captions, first.folds)
-    drawn = np.concatenate(
-        [figures(counts, hits, captions, first.folds) for counts in draws(len(hits), first.folds, resamples, generator)]
-    )
+    generator, images = np.random.default_rng(seed), len(first.image_to_text)
+    sample = sample_of((*ranks_a, *ranks_b))
+    (seen,) = figures(np.ones((1, images)), sample)
+    drawn = np.concatenate([figures(counts, sample) for counts in draws(images, first.folds, resamples, generator)])
     sizes = (len(ranks_a), len(ranks_b))
     sigma = seed_deviations(seen, drawn, sizes)
     noise = generator.standard_t(max(sum(sizes) - 2, 1), size=resamples) if sigma is not None else np.zeros(resamples)
-    spread = np.zeros(len(FIGURES)) if sigma is None else sigma
-    swapped = swapped_differences(contributions(hits, captions, first.folds), sizes, resamples, generator)
-    settled = Resampled(seen, drawn, swapped, noise, spread, confidence)
+    spread = np.zeros(len(sample.figures)) if sigma is None else sigma
+    swapped = swapped_differences(contributions(sample), sizes, resamples, generator)
+    settled = Resampled(sample.figures, seen, drawn, swapped, noise, spread, confidence)
     return Comparison(
         a=settled.estimates(slice(0, sizes[0])),
         b=settled.estimates(slice(sizes[0], sum(sizes))),
         differences=settled.differences(sizes[0]),
-        images=len(hits),
+        images=images,
         captions=len(first.image_of_caption),
         folds=first.folds,
         runs_a=sizes[0],
         runs_b=sizes[1],
-        seed_deviation=None if sigma is None else float(sigma[-1]),
+        seed_deviation=None if sigma is None else float(sigma[sample.figures.index(RSUM)]),
         resamples=resamples,
         confidence=confidence,
     )
@@ -189,14 +186,16 @@ class Resampled:
     """What was drawn, before it is summed up.
 
     Attributes:
+        figures: What is on the axis of figures.
         seen: Figures of the runs on the images as they are: runs x figures.
         drawn: On resampled images: resamples x runs x figures.
-        swapped: Differences where A and B are swapped by chance: resamples x figures.
+        swapped: Differences where A and B are swapped by chance: resamples x figures, less the last: medians.
         noise: Student's t: resamples.
         spread: Deviation between seeds: figures.
         confidence: Of the intervals.
     """
 
+    figures: tuple[Figure, ...]
     seen: np.ndarray
     drawn: np.ndarray
     swapped: np.ndarray
@@ -208,10 +207,10 @@ class Resampled:
         """One side's figures."""
         runs = self.seen[side]
         values = self.drawn[:, side].mean(axis=1) + self._of_seeds(1 / len(runs))
-        low, high = self._interval(np.clip(values, 0, HIGHEST))
-        return {
-            name: Estimate(*map(float, each)) for name, *each in zip(FIGURES, runs.mean(axis=0), low, high, strict=True)
-        }
+        ends = [np.array([getattr(figure, end) for figure in self.figures]) for end in ("lowest", "highest")]
+        low, high = self._interval(np.clip(values, *ends))
+        columns = zip(self.figures, runs.mean(axis=0), low, high, strict=True)
+        return {figure.name: Estimate(*map(float, each)) for figure, *each in columns}
 
     def differences(self, runs_a: int) -> dict[str, Difference]:
         """A minus B."""
@@ -220,13 +219,15 @@ class Resampled:
         values = self.drawn[:, :runs_a].mean(axis=1) - self.drawn[:, runs_a:].mean(axis=1)
         error = np.sqrt(values.var(axis=0) + share * self.spread**2)
         low, high = self._interval(values + self._of_seeds(share))
-        by_chance = np.abs(self.swapped + self._of_seeds(share)) >= np.abs(mean) - 1e-9
-        p = (1 + np.count_nonzero(by_chance, axis=0)) / (1 + len(self.swapped))
+        swaps = self.swapped.shape[1]
+        by_chance = np.abs(self.swapped + self._of_seeds(share)[:, :swaps]) >= np.abs(mean[:swaps]) - 1e-9
+        p = ((1 + np.count_nonzero(by_chance, axis=0)) / (1 + len(self.swapped))).tolist()
+        p += [None] * (len(mean) - swaps)
         parts = zip(error, np.sqrt(share) * self.spread, strict=True)
         freedom = [freedom_of(float(whole), float(of_seeds), len(self.seen) - 2) for whole, of_seeds in parts]
         least = [float(detectable(*each, POWER)) for each in zip((high - low) / 2, error, freedom, strict=True)]
-        columns = (*(each.tolist() for each in (mean, low, high, p, error)), least, freedom)
-        return {name: Difference(*each) for name, *each in zip(FIGURES, *columns, strict=True)}
+        columns = (mean.tolist(), low.tolist(), high.tolist(), p, error.tolist(), least, freedom)
+        return {figure.name: Difference(*each) for figure, *each in zip(self.figures, *columns, strict=True)}
 
     def _of_seeds(self, share: float) -> np.ndarray:
         """What other seeds would add: resamples x figures."""
@@ -276,9 +277,16 @@ def check_runs(ranks_a: Sequence[QueryRanks], ranks_b: Sequence[QueryRanks]) -> 
             )
     for name, side in (("A", ranks_a), ("B", ranks_b)):
         for (i, one), (j, other) in combinations(enumerate(side, 1), 2):
-            if one == other:
+            if rank_alike(one, other):
                 raise InputError(
                     f"runs {i} and {j} of {name} rank every query alike; expected other seeds, for a copy does not "
                     "count as a run: leave one of them out."
                 )
     return first
+
+
+def rank_alike(one: QueryRanks, other: QueryRanks) -> bool:
+    """Whether two runs rank every query alike; an older report of a run has no places of captions, and is a copy."""
+    return np.array_equal(one.image_to_text, other.image_to_text) and np.array_equal(
+        one.text_to_image, other.text_to_image
+    )

@@ -13,9 +13,10 @@ from tests.command_line import refused, tshsr
 from tests.unit import test_audit
 from tshsr.comparison_report import comparison_rows, escaped, kinds, latex_table, verdict, what_was_done
 from tshsr.data.layouts import open_split
+from tshsr.figures import FIGURES, SEVERAL, SEVERAL_RIGHT
 from tshsr.ranks import query_ranks
 from tshsr.reports import read_report
-from tshsr.significance import FIGURES, compare
+from tshsr.significance import compare
 
 OWNERS = np.repeat(np.arange(40), 5)
 CONTRACT = {"metric", "difference", "low", "high", "p", "unit", "resamples"}
@@ -56,10 +57,46 @@ def test_two_reports_are_compared_as_the_contract_promises(folder: Path) -> None
     assert values["difference"] > values["low"] > 0
     assert values["different"] is True
     assert values["verdict"].startswith("Run A scores higher than run B: rSum ")
-    assert set(values["figures"]) == set(FIGURES)
+    assert list(values["figures"]) == [figure.name for figure in FIGURES]
     reports = [json.loads((folder / f"{name}.json").read_text())["scores"]["fused"] for name in ("a0", "b0")]
     assert values["difference"] == pytest.approx(reports[0]["rsum"] - reports[1]["rsum"])
     assert values["figures"]["text_to_image_r5"]["b"]["mean"] == pytest.approx(reports[1]["text_to_image"]["r5"])
+
+
+def test_every_figure_of_a_report_is_compared(folder: Path) -> None:
+    values = tshsr("compare", folder / "a0.json", folder / "b0.json", "--json", "-").json()["figures"]
+    for side, name in (("a", "a0"), ("b", "b0")):
+        report = json.loads((folder / f"{name}.json").read_text())
+        for direction in ("image_to_text", "text_to_image"):
+            figures = report["rankings"]["fused"][direction] | report["scores"]["fused"][direction]
+            for figure, value in figures.items():
+                if direction == "text_to_image" and figure in SEVERAL:
+                    continue  # with one right answer it is a recall
+                estimate = values[f"{direction}_{figure}"][side]
+                assert estimate["mean"] == pytest.approx(value)
+                assert estimate["low"] <= estimate["mean"] <= estimate["high"]
+    lower = {name for name, figure in values.items() if not figure["higher_is_better"]}
+    assert lower == {f"{side}_{name}" for side in ("image_to_text", "text_to_image") for name in ("medr", "meanr")}
+    assert {name for name, figure in values.items() if figure["difference"]["p"] is None} == {
+        "image_to_text_medr",
+        "text_to_image_medr",
+    }
+
+
+def test_reports_without_places_of_captions_are_compared_by_all_other_figures(folder: Path) -> None:
+    values = json.loads((folder / "b0.json").read_text())
+    del values["ranks"]["fused"]["caption_places"]
+    (folder / "older.json").write_text(json.dumps(values))
+    whole = tshsr("compare", folder / "a0.json", folder / "b0.json", "--json", "-").json()["figures"]
+    said = tshsr("compare", folder / "a0.json", folder / "older.json", "--json", "-")
+    assert said.json()["figures"] == {
+        name: figure for name, figure in whole.items() if name not in {each.name for each in SEVERAL_RIGHT}
+    }
+    assert (
+        "older.json keeps the rank of every query but not the place of every caption, so mAP@R, R-Precision, true "
+        "recall and all found are left out; write it again with tshsr evaluate ... --json FILE to compare them."
+    ) in said.err
+    assert tshsr("compare", folder / "a0.json", folder / "b0.json").err == ""
 
 
 def test_matrices_and_reports_give_the_same_answer(folder: Path) -> None:
@@ -135,8 +172,11 @@ def test_a_file_that_cannot_be_written_does_not_cost_the_table(folder: Path) -> 
 def test_the_screen_shows_every_figure_and_a_verdict(folder: Path) -> None:
     said = tshsr("compare", folder / "a0.json", folder / "b0.json")
     assert said.code == 0
-    for name in ("image to text R@1", "text to image R@10", "rSum"):
+    for name in ("image to text R@1", "text to image R@10", "rSum", "  median rank", "  MRR", "  true recall@10"):
         assert f"{name} " in said.out
+    lines = [line.rstrip() for line in said.out.splitlines()]
+    assert lines.index("image to text") < lines.index("text to image"), "two groups under rSum"
+    assert "Of median and mean ranks the lower ones are better; a median has no p." in lines
     assert "Run A scores higher than run B: rSum" in said.out
     assert "40 images, each with its captions, were resampled 10,000 times, the same ones for A and B" in said.out
     said = tshsr("compare", folder / "b0.json", folder / "a0.json")
@@ -162,8 +202,12 @@ def test_tables_for_papers(folder: Path) -> None:
     assert said.out.splitlines()[1:3] == [r"\begin{tabular}{lrrrr}", r"\toprule"]
     assert r"[95\% interval]" in said.out
     found = compare(ranks(folder, "a0"), ranks(folder, "b0"))
-    assert comparison_rows(found)[-1][0] == "rSum"
-    assert latex_table(found, "a_0", "b").count(r"\\") == 1 + len(FIGURES)
+    assert comparison_rows(found)[6][0] == "rSum"
+    lines = latex_table(found, "a_0", "b").splitlines()
+    assert sum(line.endswith(r"\\") for line in lines) == 1 + len(FIGURES)
+    assert [number for number, line in enumerate(lines) if line == r"\midrule"] == [4, 12], "under header and rSum"
+    assert lines[13].startswith("image to text median rank (lower is better) & $1.0 [1.0, 1.0]$ & ")
+    assert lines[13].endswith(r"$ &  \\"), "a median has no p, and LaTeX no empty formula"
     assert what_was_done(found) in latex_table(found, "a_0", "b").splitlines()[0]
     assert escaped("a_0 & 5 % \\") == r"a\_0 \& 5 \% \textbackslash{}"
 
@@ -180,10 +224,12 @@ def test_the_same_seed_gives_the_same_json(folder: Path) -> None:
 
 def test_reports_that_cannot_be_compared_are_refused_in_one_sentence(folder: Path) -> None:
     values = json.loads((folder / "b0.json").read_text())
+    places = values["ranks"]["fused"]["caption_places"]
+    other = {"image_of_caption": OWNERS[::-1].tolist(), "caption_places": places[::-1]}
     for name, changes in (
         ("bare", {"ranks": None}),
         ("split", {"split": "dev", "captions_digest": None}),
-        ("order", {"ranks": {"fused": values["ranks"]["fused"] | {"image_of_caption": OWNERS[::-1].tolist()}}}),
+        ("order", {"ranks": {"fused": values["ranks"]["fused"] | other}}),
         ("short", {"ranks": {"fused": values["ranks"]["fused"] | {"text_to_image": [1, 2]}}}),
         ("text", {"ranks": {"fused": values["ranks"]["fused"] | {"text_to_image": ["1"]}}}),
     ):

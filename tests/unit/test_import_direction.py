@@ -21,6 +21,7 @@ LAYERS = (
     ("losses", "metrics", "mining", "swaps"),
     ("matrices", "precision", "counting", "candidates", "rankings", "rank_correlations"),
     ("ranks",),
+    ("figures",),
     ("scoring", "objective", "depth_choice", "resampling", "power", "denser"),
     ("judgements", "significance", "audit", "deletion"),
     ("reports", "score_files", "checkpoints", "rerank"),

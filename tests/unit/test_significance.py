@@ -8,11 +8,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tshsr import resampling
 from tshsr.errors import InputError, SettingsError
+from tshsr.figures import FIGURES, MEAN_RANKS, MEDIAN_RANKS, RECALLS, RSUM, SEVERAL_RIGHT
 from tshsr.metrics import ScoreMetrics, retrieval_metrics
 from tshsr.ranks import QueryRanks, query_ranks
-from tshsr.significance import FIGURES, Comparison, compare, compare_rsum
+from tshsr.significance import Comparison, compare, compare_rsum
+
+RECALLS_AND_SUM = tuple(figure.name for figure in (*RECALLS, RSUM))
 
 
 def population(
@@ -48,9 +50,11 @@ def population(
 def one_run(
     random: np.random.Generator, hard: tuple[np.ndarray, np.ndarray], owners: np.ndarray, shift: float
 ) -> QueryRanks:
-    """A run's ranks: hardness with a noise of its own."""
+    """A run's ranks: hardness with a noise of its own. Captions stand as far from each other as they rank."""
     drawn = [np.exp(1.2 * (values + random.normal(size=len(values)) - shift) + 1) for values in hard]
-    return QueryRanks(*(np.maximum(1, np.ceil(values)).astype(np.int64) for values in drawn), owners)
+    images, texts = (np.maximum(1, np.ceil(values)).astype(np.int64) for values in drawn)
+    places = images[:, None] + np.cumsum(texts.reshape(-1, 3), axis=1) - texts[::3, None]
+    return QueryRanks(images, texts, owners, caption_places=places.ravel())
 
 
 def compared(random: np.random.Generator, images: int, runs: tuple[int, int], **more: float) -> Comparison:
@@ -80,7 +84,7 @@ def test_the_figures_are_those_of_the_metrics() -> None:
     a, b = [small(1), small(2)], [small(3)]
     found = compare(a, b, resamples=400)
     mean_a, mean_b = np.mean([recalls(ranks) for ranks in a], axis=0), recalls(b[0])
-    for number, name in enumerate(FIGURES):
+    for number, name in enumerate(RECALLS_AND_SUM):
         assert found.a[name].mean == pytest.approx(mean_a[number])
         assert found.b[name].mean == pytest.approx(mean_b[number])
         assert found.differences[name].mean == pytest.approx(mean_a[number] - mean_b[number])
@@ -99,44 +103,6 @@ def test_the_figures_in_folds_are_means_over_folds() -> None:
             np.mean([100 * np.mean(side.image_to_text[each] <= 5) for each in rows])
         )
         assert estimates["text_to_image_r1"].mean == pytest.approx(np.mean([100 * np.mean(t <= 1) for t in texts]))
-
-
-def test_an_images_captions_are_resampled_with_it_as_in_plain_loops() -> None:
-    ranks = small(4, images=8)
-    counts = np.random.default_rng(1).multinomial(8, np.full(8, 1 / 8), size=5).astype(float)
-    hits = resampling.image_hits(ranks)[:, None]
-    captions = np.bincount(ranks.image_of_caption).astype(float)
-    figures = resampling.figures(counts, hits, captions, 1)[:, 0]
-    for row, drawn in zip(figures, counts, strict=True):
-        images = [image for image, count in enumerate(drawn) for _ in range(int(count))]
-        own = np.array([ranks.image_to_text[image] for image in images])
-        texts = np.concatenate([ranks.text_to_image[ranks.image_of_caption == image] for image in images])
-        expected = [100 * np.mean(each <= k) for each in (own, texts) for k in (1, 5, 10)]
-        np.testing.assert_allclose(row, [*expected, sum(expected)])
-
-
-def test_what_each_image_adds_sums_to_the_figures() -> None:
-    owners = np.random.default_rng(0).permutation(np.repeat(np.arange(8), 1 + np.arange(8) % 4))
-    ranks = ranks_of(np.random.default_rng(3).random((8, 20)), owners, folds=2)
-    hits, captions = resampling.image_hits(ranks)[:, None], np.bincount(owners).astype(float)
-    np.testing.assert_allclose(
-        resampling.contributions(hits, captions, 2).sum(axis=0)[0],
-        resampling.figures(np.ones((1, 8)), hits, captions, 2)[0, 0],
-    )
-
-
-def test_images_are_drawn_inside_their_fold() -> None:
-    for counts in resampling.draws(12, 3, 50, np.random.default_rng(0)):
-        np.testing.assert_array_equal(counts.reshape(50, 3, 4).sum(axis=2), 4)
-        assert counts.max() > 1
-
-
-def test_the_size_of_a_piece_is_invisible(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = list(resampling.draws(10, 1, 30, np.random.default_rng(0)))
-    monkeypatch.setattr(resampling, "CHUNK", 40)
-    pieces = list(resampling.draws(10, 1, 30, np.random.default_rng(0)))
-    assert len(pieces) == 8
-    np.testing.assert_array_equal(np.concatenate(pieces), np.concatenate(drawn))
 
 
 def test_the_permutation_test_is_exact_where_all_swaps_can_be_counted() -> None:
@@ -158,15 +124,20 @@ def test_intervals_end_where_the_figures_end() -> None:
         for shares in ((0.0, 0.3), (1.0, 0.6))
     ]
     found = compare(*sides, resamples=400)
-    for name in FIGURES:
-        assert 0 <= found.b[name].low <= found.a[name].high <= (600 if name == "rsum" else 100)
+    told = [figure for figure in FIGURES if figure not in SEVERAL_RIGHT]
+    assert {figure.name for figure in told} == set(found.a) == set(found.b) == set(found.differences)
+    for figure in told:
+        a, b = found.a[figure.name], found.b[figure.name]
+        assert figure.lowest <= min(a.low, b.low) <= max(a.high, b.high) <= figure.highest
     assert (found.a["rsum"].high, found.b["rsum"].low) == (600, 0)
     assert found.rsum.high - found.rsum.low > 600, "the difference is not cut: its power is read off its interval"
 
 
 def test_a_copy_does_not_count_as_a_run() -> None:
-    with pytest.raises(InputError, match="runs 1 and 3 of B rank every query alike; expected other seeds"):
-        compare([small(1)], [small(1), small(2), small(1)])
+    older = QueryRanks(*(getattr(small(1), name) for name in ("image_to_text", "text_to_image", "image_of_caption")))
+    for copy in (small(1), older):
+        with pytest.raises(InputError, match="runs 1 and 3 of B rank every query alike; expected other seeds"):
+            compare([small(1)], [small(1), small(2), copy])
 
 
 def test_a_side_against_itself_is_no_difference_at_all() -> None:
@@ -204,8 +175,13 @@ def test_intervals_over_images_cover_and_two_seeds_of_one_model_are_rarely_calle
     assert 0.917 <= 1 - np.mean([each.different() for each in found]) <= 0.985
     assert 0.017 <= np.mean([each.rsum.p < 0.05 for each in found]) <= 0.083
     for figure in FIGURES:  # figures of a few dozen hits are coarse, so their bounds are wider
-        low, high = ([getattr(each.differences[figure], end) for each in found] for end in ("low", "high"))
-        assert 0.9 <= np.mean((np.array(low) <= 0) & (np.array(high) >= 0)) <= 0.995
+        each = [one.differences[figure.name] for one in found]
+        covered = np.mean([one.low <= 0 <= one.high for one in each])
+        # The ranks here have a long tail, which makes a mean's interval short; medians move in steps: theirs is long.
+        least, most = (0.86, 0.995) if figure in MEAN_RANKS else (0.9, 1.0 if figure in MEDIAN_RANKS else 0.995)
+        assert least <= covered <= most, figure
+        if figure not in MEDIAN_RANKS:
+            assert np.mean([one.p is not None and one.p < 0.05 for one in each]) <= 0.085, figure
 
 
 def test_own_intervals_cover_the_true_recall() -> None:
@@ -280,7 +256,10 @@ def test_the_deviation_between_seeds_is_found_beyond_what_images_explain() -> No
 def test_coco_5k_size_is_compared_in_seconds() -> None:
     random = np.random.default_rng(18)
     owners = np.repeat(np.arange(5000), 5)
-    runs = [QueryRanks(random.integers(1, 30, 5000), random.integers(1, 30, 25000), owners) for _ in range(2)]
+    runs = []
+    for _ in range(2):
+        places = np.cumsum(random.integers(1, 30, size=(5000, 5)), axis=1)
+        runs.append(QueryRanks(places[:, 0], random.integers(1, 30, 25000), owners, caption_places=places.ravel()))
     assert compare(runs[:1], runs[1:], resamples=1000).rsum.standard_error > 0
 
 

@@ -16,7 +16,7 @@ from tshsr.commands.screen import Screen
 from tshsr.comparison_report import (
     TableKind,
     comparison_json,
-    comparison_rows,
+    grouped_rows,
     header,
     latex_table,
     markdown_table,
@@ -32,6 +32,7 @@ from tshsr.score_files import KEY, read_scores
 from tshsr.significance import Comparison, compare
 
 EXAMPLE = "tshsr compare A.json B.json"
+OF_RANKS = "Of median and mean ranks the lower ones are better; a median has no p."
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     ranks = [[run.ranks for run in side] for side in runs]
     found = compare(*ranks, resamples=wanted.resamples, seed=wanted.seed, confidence=wanted.confidence)
     found = replace(found, models_a=models[0], models_b=models[1])
+    tell_what_is_left_out([run for side in runs for run in side], screen)
     a, b = ([str(path) for path in side] for side in sides)
     if wanted.json != "-":
         show(found, a, b, wanted.table, screen)
@@ -87,11 +89,21 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
         screen.json(json.dumps(comparison_json(found, a, b, wanted.seed), indent=2, allow_nan=False), wanted.json)
 
 
+def tell_what_is_left_out(runs: Sequence[Run], screen: Screen) -> None:
+    """Say why there are no figures of several right answers, where a report was written before they were compared."""
+    for run in [run for run in runs if run.ranks.caption_places is None][:1]:
+        screen.note(
+            f"{run.path} keeps the rank of every query but not the place of every caption, so mAP@R, R-Precision, true "
+            "recall and all found are left out; write it again with tshsr evaluate ... --json FILE to compare them."
+        )
+
+
 def show(found: Comparison, a: Sequence[str], b: Sequence[str], table: TableKind, screen: Screen) -> None:
     """The table, and what the comparison says."""
     if table == "plain":
         screen.say(f"A: {', '.join(a)}\nB: {', '.join(b)}")
-        screen.table(header(found), comparison_rows(found))
+        screen.table(header(found), grouped_rows(found))
+        screen.say(OF_RANKS)
         screen.say(verdict(found))
         screen.say(what_was_done(found))
     else:
