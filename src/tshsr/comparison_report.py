@@ -52,11 +52,18 @@ def comparison_json(comparison: Comparison, a: Sequence[str], b: Sequence[str], 
                 "higher_is_better": figure.higher_is_better,
                 "a": asdict(comparison.a[figure.name]),
                 "b": asdict(comparison.b[figure.name]),
-                "difference": asdict(comparison.differences[figure.name]),
+                "difference": difference_json(comparison.differences[figure.name]),
             }
             for figure in compared(comparison)
         },
     }
+
+
+def difference_json(difference: Difference) -> dict[str, Any]:
+    """A difference as plain values, with what could have been found."""
+    values = asdict(difference)
+    freedom = values.pop("freedom")
+    return {**values, "detectable": difference.detectable, "freedom": freedom}
 
 
 def compared(comparison: Comparison) -> list[Figure]:
