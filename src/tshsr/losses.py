@@ -20,7 +20,7 @@ def hinge(
     hardest: bool,
     scored: Bool[Tensor, "images captions"] | None = None,
     weights: Float[Tensor, " captions"] | None = None,
-    most: float = math.inf,
+    most: float | Float[Tensor, ""] = math.inf,
 ) -> Float[Tensor, ""]:
     """Bidirectional hinge loss (VSE++, Faghri et al. 2018), averaged over the captions.
 

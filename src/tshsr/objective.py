@@ -27,8 +27,9 @@ ACTIVATION_BYTES = 2**31
 PART_BYTES = 2**28
 """... and have temporaries of about this size each."""
 
-CREDIBLE_GAP = 0.1
-"""Where pairs may be wrong, one whose hardest negative is further above it than this is not believed (docs/log.md)."""
+CREDIBLE_GAP = 0.04
+"""Where a share d of a batch is doubted, a pair whose hardest negative is more than this / d above it is not believed:
+the more pairs are wrong, the sooner one that looks wrong is (docs/log.md)."""
 
 
 class Objective(nn.Module):
@@ -90,7 +91,7 @@ class Objective(nn.Module):
         # Hinges subtract scores that nearly agree: in 16 bits the difference would be rounded away.
         scores = {name: score.float() for name, score in scores.items()}
         margin = self.config.margin
-        most = margin + CREDIBLE_GAP if trust is not None and hardest else math.inf
+        most = margin + credible_gap(trust) if trust is not None and hardest else math.inf
         losses = partial(
             hinge, image_of_caption=image_of_caption, margin=margin, hardest=hardest, weights=trust, most=most
         )
@@ -189,6 +190,11 @@ class Objective(nn.Module):
         if name.endswith("_stream"):
             return self.config.streams
         return self.config.fused if name == "fused" else self.config.pooled
+
+
+def credible_gap(trust: Float[Tensor, " captions"]) -> Float[Tensor, ""]:
+    """How far a hardest negative may be above its pair; without bound where nothing is doubted."""
+    return CREDIBLE_GAP / (1 - trust.mean()).clamp_min(1e-6)
 
 
 def positives(image_of_caption: Int[Tensor, " captions"], images: int) -> Bool[Tensor, "images captions"]:

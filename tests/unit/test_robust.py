@@ -211,6 +211,12 @@ def test_a_pair_below_a_negative_by_more_than_is_credible_teaches_nothing() -> N
     assert scores.grad.tolist() == [[-0.5, 0.5], [0.0, 0.0]]
 
 
+def test_the_more_is_doubted_the_less_is_credible() -> None:
+    gaps = [objective_module.credible_gap(torch.tensor(trust)).item() for trust in ([1.0, 1.0], [0.9, 0.7], [0.2, 0.0])]
+    assert gaps[1:] == [pytest.approx(0.04 / 0.2), pytest.approx(0.04 / 0.9)]
+    assert gaps[0] > 1000, "all are believed, whatever they cost"
+
+
 @pytest.mark.parametrize("candidates", [0, 2])
 @pytest.mark.parametrize("hardest", [True, False])
 def test_the_objective_weighs_every_hinge(candidates: int, hardest: bool, monkeypatch: pytest.MonkeyPatch) -> None:
