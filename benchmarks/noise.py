@@ -26,10 +26,10 @@ from benchmarks.settling import settle_all
 from benchmarks.tables import RESULTS, update_readme
 from tshsr.config import RunConfig
 from tshsr.errors import TshsrError
+from tshsr.evaluator.significance import compare_rsum
 from tshsr.files import write_text
 from tshsr.provenance import provenance
 from tshsr.recipes import recipe
-from tshsr.significance import compare_rsum
 
 LOG = logging.getLogger("benchmarks.noise")
 DATA = "flickr8k"

@@ -20,10 +20,10 @@ from benchmarks.tables import RESULTS
 from tshsr.config import RunConfig, write_config
 from tshsr.data.dataset import Split
 from tshsr.errors import DataError
+from tshsr.evaluator.metrics import image_to_text_ranks, text_to_image_ranks
+from tshsr.evaluator.ranks import QueryRanks
 from tshsr.files import replacing, write_text
-from tshsr.metrics import image_to_text_ranks, text_to_image_ranks
 from tshsr.provenance import provenance
-from tshsr.ranks import QueryRanks
 from tshsr.reports import Report
 from tshsr.training.settings import fingerprint
 

@@ -29,9 +29,9 @@ from benchmarks.outcomes import Outcome, Task, kept_of
 from benchmarks.settling import settle_all
 from benchmarks.tables import RESULTS, update_readme
 from tshsr.errors import SettingsError, TshsrError
+from tshsr.evaluator.significance import compare_rsum
 from tshsr.files import write_text
 from tshsr.provenance import provenance
-from tshsr.significance import compare_rsum
 
 LOG = logging.getLogger("benchmarks.quality")
 FUSED = "fused"

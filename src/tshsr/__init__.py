@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from tshsr.data.layouts import splits_of as splits_of
     from tshsr.errors import TshsrError as TshsrError
     from tshsr.evaluation import evaluate as evaluate
+    from tshsr.evaluator.ranks import query_ranks as query_ranks
+    from tshsr.evaluator.significance import compare_rsum as compare_rsum
     from tshsr.explain import explain_pair as explain_pair
     from tshsr.index import Index as Index
-    from tshsr.ranks import query_ranks as query_ranks
     from tshsr.recipes import RECIPES as RECIPES
     from tshsr.recipes import recipe as recipe
     from tshsr.render import render_explanations as render_explanations
     from tshsr.reports import Report as Report
     from tshsr.reports import read_report as read_report
     from tshsr.retriever import Retriever as Retriever
-    from tshsr.significance import compare_rsum as compare_rsum
     from tshsr.stand_alone import evaluate_matrix as evaluate_matrix
     from tshsr.training import fit as fit
 
@@ -44,14 +44,14 @@ _HOMES = {
     "RunConfig": "tshsr.config",
     "TshsrError": "tshsr.errors",
     "check_data": "tshsr.data.check",
-    "compare_rsum": "tshsr.significance",
+    "compare_rsum": "tshsr.evaluator.significance",
     "convert": "tshsr.data.convert",
     "evaluate": "tshsr.evaluation",
     "evaluate_matrix": "tshsr.stand_alone",
     "explain_pair": "tshsr.explain",
     "fit": "tshsr.training",
     "open_split": "tshsr.data.layouts",
-    "query_ranks": "tshsr.ranks",
+    "query_ranks": "tshsr.evaluator.ranks",
     "read_report": "tshsr.reports",
     "recipe": "tshsr.recipes",
     "render_explanations": "tshsr.render",

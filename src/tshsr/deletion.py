@@ -12,7 +12,7 @@ import numpy as np
 
 from tshsr.config import STRICT
 from tshsr.errors import InputError
-from tshsr.resampling import draws
+from tshsr.evaluator.resampling import draws
 
 STEPS = 12
 """A curve takes this many steps at most: 36 regions go three at a time, twelve words one by one."""

@@ -21,9 +21,9 @@ from tshsr.data.scenes import scenes_folder
 from tshsr.data.truth import Truth, read_truth
 from tshsr.errors import DataError
 from tshsr.evaluation import evaluate
+from tshsr.evaluator.metrics import image_to_text_ranks, text_to_image_ranks
 from tshsr.explain import explain_pair
 from tshsr.files import write_text
-from tshsr.metrics import image_to_text_ranks, text_to_image_ranks
 from tshsr.probes import add_probes, pointing_chance
 from tshsr.recipes import recipe
 from tshsr.render import (

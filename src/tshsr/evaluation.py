@@ -15,12 +15,12 @@ from tshsr.batches import pad_sequences
 from tshsr.data.dataset import Split
 from tshsr.data.tokens import Tokenizer
 from tshsr.errors import InputError, SettingsError
+from tshsr.evaluator.metrics import check_captioned, mean_metrics
+from tshsr.evaluator.ranks import metrics_by_fold, query_ranks
 from tshsr.matrices import common_shape, ensemble
-from tshsr.metrics import check_captioned, mean_metrics
 from tshsr.models.matcher import Matcher
 from tshsr.precision import Guard, lowered, measure
 from tshsr.provenance import provenance
-from tshsr.ranks import metrics_by_fold, query_ranks
 from tshsr.reports import ProtocolName, Report
 from tshsr.scoring import BYTE_BUDGET, Progress, by_length, ready, score_encoded, score_split
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from tshsr.errors import DataError, InputError
-from tshsr.metrics import BLOCK
+from tshsr.evaluator.metrics import BLOCK
 
 
 class MatricesInMemory:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from tshsr.config import STRICT
-from tshsr.metrics import score_metrics
+from tshsr.evaluator.metrics import score_metrics
 from tshsr.models import Matcher, Scores
 
 REPEATS = 2

@@ -16,12 +16,12 @@ from pydantic import TypeAdapter, ValidationError
 from tshsr.config import STRICT
 from tshsr.deletion import ExplanationFigures
 from tshsr.errors import DataError, InputError
+from tshsr.evaluator.judgements import Agreement
+from tshsr.evaluator.metrics import ScoreMetrics
+from tshsr.evaluator.rankings import Rankings
+from tshsr.evaluator.ranks import QueryRanks
 from tshsr.files import write_text
-from tshsr.judgements import Agreement
-from tshsr.metrics import ScoreMetrics
 from tshsr.precision import Guard
-from tshsr.rankings import Rankings
-from tshsr.ranks import QueryRanks
 
 VERSION = 1
 ProtocolName = Literal["flickr", "coco-1k", "coco-5k"]

@@ -17,8 +17,8 @@ import torch
 
 from tshsr.arrays import tensor_to_array
 from tshsr.errors import DataError, SettingsError
+from tshsr.evaluator.metrics import BLOCK
 from tshsr.files import replacing
-from tshsr.metrics import BLOCK
 
 KEY = "scores"
 """Name of the matrix in a file of several arrays."""

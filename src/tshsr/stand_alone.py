@@ -13,13 +13,13 @@ from typing import Literal
 
 import numpy as np
 
-from tshsr import denser
 from tshsr.arrays import Numbers, as_array, as_matrix
 from tshsr.correspondence import Correspondence, correspondence
 from tshsr.evaluation import evaluate_scores, folds_of
-from tshsr.judgements import Judgements, agreement, check_judgements, read_judgements
+from tshsr.evaluator import denser
+from tshsr.evaluator.judgements import Judgements, agreement, check_judgements, read_judgements
+from tshsr.evaluator.rankings import rankings
 from tshsr.matrices import common_shape, ensemble
-from tshsr.rankings import rankings
 from tshsr.reports import ProtocolName, Report
 from tshsr.score_files import KEY, read_scores
 

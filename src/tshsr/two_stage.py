@@ -16,7 +16,7 @@ from tshsr.data.dataset import Split
 from tshsr.depth_choice import choose_depth
 from tshsr.errors import SettingsError
 from tshsr.evaluation import Scorer, choose_protocol, evaluate_scores, guard, score_names
-from tshsr.metrics import check_captioned, score_metrics
+from tshsr.evaluator.metrics import check_captioned, score_metrics
 from tshsr.reports import ProtocolName, Report, Rerank
 from tshsr.rerank import score_two_stage
 from tshsr.scoring import BYTE_BUDGET, Progress, score_split

@@ -11,12 +11,12 @@ import pytest
 
 from tests.command_line import refused, tshsr
 from tests.unit import test_audit
-from tshsr.comparison_report import comparison_rows, escaped, kinds, latex_table, verdict, what_was_done
 from tshsr.data.layouts import open_split
-from tshsr.figures import FIGURES, SEVERAL, SEVERAL_RIGHT
-from tshsr.ranks import query_ranks
+from tshsr.evaluator.comparison_report import comparison_rows, escaped, kinds, latex_table, verdict, what_was_done
+from tshsr.evaluator.figures import FIGURES, SEVERAL, SEVERAL_RIGHT
+from tshsr.evaluator.ranks import query_ranks
+from tshsr.evaluator.significance import compare
 from tshsr.reports import read_report
-from tshsr.significance import compare
 
 OWNERS = np.repeat(np.arange(40), 5)
 CONTRACT = {"metric", "difference", "low", "high", "p", "unit", "resamples"}

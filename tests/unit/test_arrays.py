@@ -12,7 +12,7 @@ import torch
 from tests.unit.test_stand_alone import OWNERS, matrix
 from tshsr.arrays import Numbers
 from tshsr.errors import InputError
-from tshsr.ranks import query_ranks
+from tshsr.evaluator.ranks import query_ranks
 from tshsr.stand_alone import evaluate_matrix
 
 

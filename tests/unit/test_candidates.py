@@ -13,7 +13,7 @@ from tests.ranked import noisy
 from tshsr import candidates as module
 from tshsr.candidates import FIRST, Depth, Shares, candidates, ceiling, merged, rounds
 from tshsr.errors import SettingsError
-from tshsr.metrics import score_metrics
+from tshsr.evaluator.metrics import score_metrics
 
 
 def test_candidates_are_the_best_of_their_image_or_of_their_caption() -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tests.unit.test_significance import population
-from tshsr.figures import FIGURES
-from tshsr.ranks import QueryRanks
-from tshsr.significance import compare
+from tshsr.evaluator.figures import FIGURES
+from tshsr.evaluator.ranks import QueryRanks
+from tshsr.evaluator.significance import compare
 
 Value = Callable[[np.ndarray], np.ndarray]
 

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from tests.command_line import tshsr
-from tshsr import denser
-from tshsr.denser import (
+from tshsr.errors import DataError, InputError, SettingsError
+from tshsr.evaluator import denser
+from tshsr.evaluator.denser import (
     annotated_rankings,
     annotation_folder,
     images_of_ids,
@@ -23,7 +24,6 @@ from tshsr.denser import (
     right_pairs,
     row_of,
 )
-from tshsr.errors import DataError, InputError, SettingsError
 from tshsr.reports import read_report
 
 IMAGES, EACH = 40, 5

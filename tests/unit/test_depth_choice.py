@@ -13,7 +13,7 @@ from tests.ranked import noisy
 from tshsr import depth_choice as module
 from tshsr.candidates import Depth, Shares, lost, merged, rounds
 from tshsr.depth_choice import CHOICES, SHARE, best_place, choose_depth
-from tshsr.metrics import score_metrics
+from tshsr.evaluator.metrics import score_metrics
 
 
 def reasoned_about(fused: np.ndarray, pooled: np.ndarray, k_images: int, k_captions: int) -> np.ndarray:

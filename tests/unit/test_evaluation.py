@@ -13,10 +13,10 @@ from tshsr.data.regions import RegionFeatures
 from tshsr.data.tokens import Tokenizer
 from tshsr.errors import InputError, SettingsError
 from tshsr.evaluation import choose_protocol, evaluate, evaluate_scores
+from tshsr.evaluator.metrics import score_metrics
+from tshsr.evaluator.ranks import metrics_by_fold, query_ranks
 from tshsr.matrices import ensemble
-from tshsr.metrics import score_metrics
 from tshsr.models import Matcher, build_matcher
-from tshsr.ranks import metrics_by_fold, query_ranks
 from tshsr.scoring import score_split
 
 

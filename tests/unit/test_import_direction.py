@@ -12,21 +12,18 @@ SOURCE = Path(__file__).resolve().parents[2] / "src"
 LAYERS = (
     ("errors", "provenance", "allocator", "model_config"),
     ("files", "config", "arrays"),
-    ("recipes", "batches"),
+    ("recipes", "batches", "evaluator"),
     ("data",),
     ("features",),
     ("alignment", "normalisation"),
     ("similarity", "reasoning", "encoders", "pooling"),
     ("models",),
-    ("losses", "metrics", "mining", "swaps"),
-    ("matrices", "precision", "counting", "candidates", "rankings", "rank_correlations"),
-    ("ranks",),
-    ("figures",),
-    ("scoring", "objective", "depth_choice", "resampling", "power", "denser"),
-    ("judgements", "significance", "audit", "deletion"),
+    ("losses", "mining", "swaps"),
+    ("matrices", "precision", "counting", "candidates"),
+    ("scoring", "objective", "depth_choice", "deletion"),
     ("reports", "score_files", "checkpoints", "rerank"),
     ("evaluation", "retriever", "correspondence"),
-    ("comparison_report", "stand_alone"),
+    ("stand_alone",),
     ("training", "explain", "two_stage", "shortcuts", "rescoring"),
     ("probes", "render", "bench", "index"),
     ("demo", "app", "faithfulness"),
@@ -104,7 +101,7 @@ def test_there_are_no_circles() -> None:
 
 
 def test_losses_and_metrics_know_no_model() -> None:
-    for module in ("tshsr.losses", "tshsr.metrics", "tshsr.mining"):
+    for module in ("tshsr.losses", "tshsr.evaluator.metrics", "tshsr.mining"):
         assert not {part(other) for other in EDGES[module]} & {"models", "encoders", "data", "scoring"}
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tshsr import judgements, rank_correlations
 from tshsr.errors import DataError, InputError
-from tshsr.judgements import Judgements, agreement, interval, read_judgements
-from tshsr.rank_correlations import Groups, correlations, ordered_by_level, ordered_by_pair
+from tshsr.evaluator import judgements, rank_correlations
+from tshsr.evaluator.judgements import Judgements, agreement, interval, read_judgements
+from tshsr.evaluator.rank_correlations import Groups, correlations, ordered_by_level, ordered_by_pair
 
 stats = pytest.importorskip("scipy.stats", reason="scipy, which these figures are compared with, is not installed")
 IMAGES = {"a.jpg": 0, "b.jpg": 1}

@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from tests.unit.test_significance import compared, small
-from tshsr.power import detectable, freedom_of, mean_error, share_found
-from tshsr.significance import compare
+from tshsr.evaluator.power import detectable, freedom_of, mean_error, share_found
+from tshsr.evaluator.significance import compare
 
 
 @pytest.mark.parametrize("freedom", [1.0, 2.0, 4.0, 7.3, 300.0])

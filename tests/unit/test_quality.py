@@ -19,7 +19,7 @@ from benchmarks.settling import settle, settle_all
 from tests.data_files import random_regions, write_precomp
 from tshsr.config import RunConfig
 from tshsr.errors import DataError, SettingsError
-from tshsr.metrics import score_metrics
+from tshsr.evaluator.metrics import score_metrics
 from tshsr.models import build_matcher
 from tshsr.recipes import recipe
 from tshsr.training.settings import check_training

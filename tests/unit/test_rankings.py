@@ -7,10 +7,10 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from tshsr import rankings as module
 from tshsr.errors import InputError
-from tshsr.metrics import score_metrics
-from tshsr.rankings import Places, RankingMetrics, ranked, ranking_metrics, rankings, right_places
+from tshsr.evaluator import rankings as module
+from tshsr.evaluator.metrics import score_metrics
+from tshsr.evaluator.rankings import Places, RankingMetrics, ranked, ranking_metrics, rankings, right_places
 
 
 def looped(scores: np.ndarray, right: dict[int, list[int]]) -> dict[str, float]:

@@ -13,8 +13,8 @@ from PIL import Image
 from tests.scripted import image, real, write_split
 from tests.whole_page import EVIL, assert_whole
 from tshsr.errors import InputError
+from tshsr.evaluator.metrics import RetrievalMetrics, ScoreMetrics, image_to_text_ranks, text_to_image_ranks
 from tshsr.explain import explain_pair
-from tshsr.metrics import RetrievalMetrics, ScoreMetrics, image_to_text_ranks, text_to_image_ranks
 from tshsr.render import (
     Chart,
     Curve,

@@ -9,10 +9,10 @@ import pytest
 
 from tshsr.deletion import Area, AreaDifference, Curve, ExplanationFigures, Faithfulness
 from tshsr.errors import DataError
-from tshsr.judgements import Agreement, Correlation
-from tshsr.metrics import RetrievalMetrics, ScoreMetrics
-from tshsr.rankings import rankings
-from tshsr.ranks import query_ranks
+from tshsr.evaluator.judgements import Agreement, Correlation
+from tshsr.evaluator.metrics import RetrievalMetrics, ScoreMetrics
+from tshsr.evaluator.rankings import rankings
+from tshsr.evaluator.ranks import query_ranks
 from tshsr.reports import HEADER, Report, read_report
 
 FUSED = ScoreMetrics(RetrievalMetrics(50.0, 75.0, 87.5, 1.0, 3.25), RetrievalMetrics(25.0, 50.0, 62.5, 4.5, 8.125))

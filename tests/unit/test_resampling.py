@@ -7,11 +7,11 @@ import pytest
 
 from tests.unit.test_rankings import looped
 from tests.unit.test_significance import small
-from tshsr import resampling
-from tshsr.figures import CUTOFFS, FIGURES, IMAGE_TO_TEXT, SEVERAL, SEVERAL_RIGHT
-from tshsr.rankings import rankings
-from tshsr.ranks import QueryRanks, query_ranks
-from tshsr.resampling import contributions, draws, figures, medians, sample_of
+from tshsr.evaluator import resampling
+from tshsr.evaluator.figures import CUTOFFS, FIGURES, IMAGE_TO_TEXT, SEVERAL, SEVERAL_RIGHT
+from tshsr.evaluator.rankings import rankings
+from tshsr.evaluator.ranks import QueryRanks, query_ranks
+from tshsr.evaluator.resampling import contributions, draws, figures, medians, sample_of
 
 
 def case(seed: int, images: int = 12) -> tuple[np.ndarray, np.ndarray]:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from tshsr.errors import InputError, SettingsError
-from tshsr.figures import FIGURES, MEAN_RANKS, MEDIAN_RANKS, RECALLS, RSUM, SEVERAL_RIGHT
-from tshsr.metrics import ScoreMetrics, retrieval_metrics
-from tshsr.ranks import QueryRanks, query_ranks
-from tshsr.significance import Comparison, compare, compare_rsum
+from tshsr.evaluator.figures import FIGURES, MEAN_RANKS, MEDIAN_RANKS, RECALLS, RSUM, SEVERAL_RIGHT
+from tshsr.evaluator.metrics import ScoreMetrics, retrieval_metrics
+from tshsr.evaluator.ranks import QueryRanks, query_ranks
+from tshsr.evaluator.significance import Comparison, compare, compare_rsum
 
 RECALLS_AND_SUM = tuple(figure.name for figure in (*RECALLS, RSUM))
 

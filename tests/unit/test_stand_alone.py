@@ -13,12 +13,13 @@ import pytest
 import torch
 
 import tshsr
-from tshsr import denser, evaluation, stand_alone
+from tshsr import evaluation, stand_alone
 from tshsr.correspondence import called, correspondence
 from tshsr.errors import DataError, InputError, SettingsError
-from tshsr.metrics import mean_metrics, score_metrics
-from tshsr.rankings import rankings
-from tshsr.ranks import metrics_by_fold, query_ranks
+from tshsr.evaluator import denser
+from tshsr.evaluator.metrics import mean_metrics, score_metrics
+from tshsr.evaluator.rankings import rankings
+from tshsr.evaluator.ranks import metrics_by_fold, query_ranks
 from tshsr.stand_alone import Extras, evaluate_matrix, read_extras
 
 OWNERS = np.repeat(np.arange(10), 3)

@@ -6,7 +6,7 @@ import pytest
 
 from tshsr.config import LossConfig, OptimiserConfig
 from tshsr.errors import CollapseError, DivergenceError
-from tshsr.metrics import score_metrics
+from tshsr.evaluator.metrics import score_metrics
 from tshsr.training.stability import PATIENCE, CollapseWatch, chance_rsum, check_finite
 
 FLAT_SPREAD = 1e-4

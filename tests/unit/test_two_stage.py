@@ -19,7 +19,7 @@ from tshsr.data.dataset import Split
 from tshsr.depth_choice import choose_depth
 from tshsr.errors import InputError, SettingsError
 from tshsr.evaluation import score_bytes, score_names
-from tshsr.metrics import score_metrics
+from tshsr.evaluator.metrics import score_metrics
 from tshsr.models import build_matcher
 from tshsr.precision import Guard
 from tshsr.reports import Rerank, read_report

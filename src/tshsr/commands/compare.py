@@ -13,7 +13,10 @@ from tyro.conf import Positional, arg
 
 from tshsr.commands.parsing import File, given, parse
 from tshsr.commands.screen import Screen
-from tshsr.comparison_report import (
+from tshsr.correspondence import correspondence
+from tshsr.errors import DataError, SettingsError
+from tshsr.evaluation import choose_protocol, folds_of
+from tshsr.evaluator.comparison_report import (
     TableKind,
     comparison_json,
     grouped_rows,
@@ -23,13 +26,10 @@ from tshsr.comparison_report import (
     verdict,
     what_was_done,
 )
-from tshsr.correspondence import correspondence
-from tshsr.errors import DataError, SettingsError
-from tshsr.evaluation import choose_protocol, folds_of
-from tshsr.ranks import QueryRanks, query_ranks
+from tshsr.evaluator.ranks import QueryRanks, query_ranks
+from tshsr.evaluator.significance import Comparison, compare
 from tshsr.reports import ProtocolName, Report, read_report
 from tshsr.score_files import KEY, read_scores
-from tshsr.significance import Comparison, compare
 
 EXAMPLE = "tshsr compare A.json B.json"
 OF_RANKS = "Of median and mean ranks the lower ones are better; a median has no p."

@@ -13,7 +13,6 @@ from typing import Annotated, Literal
 import torch
 from tyro.conf import Positional, arg
 
-from tshsr.audit import read_log
 from tshsr.commands.choices import choose_device, load_retriever, read_bytes, read_depth
 from tshsr.commands.explanations import add_explanations, check_explanations, with_pairs
 from tshsr.commands.options import listed
@@ -27,6 +26,7 @@ from tshsr.data.layouts import find_data, open_split
 from tshsr.data.truth import read_truth
 from tshsr.errors import DataError, SettingsError, TshsrError
 from tshsr.evaluation import evaluate, score_bytes
+from tshsr.evaluator.audit import read_log
 from tshsr.files import explained
 from tshsr.probes import add_probes
 from tshsr.reports import Report

@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
-from tshsr.audit import Audit
 from tshsr.commands.explanations import show_explanations
 from tshsr.commands.progress import duration
 from tshsr.commands.screen import Screen
-from tshsr.judgements import LEAST_IMAGES, Agreement, Correlation
-from tshsr.metrics import ScoreMetrics
+from tshsr.evaluator.audit import Audit
+from tshsr.evaluator.judgements import LEAST_IMAGES, Agreement, Correlation
+from tshsr.evaluator.metrics import ScoreMetrics
+from tshsr.evaluator.rankings import RankingMetrics, Rankings
 from tshsr.precision import Guard
-from tshsr.rankings import RankingMetrics, Rankings
 from tshsr.render.document import reading_order
 from tshsr.reports import HEADER, Report, Rerank
 

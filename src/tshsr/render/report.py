@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
+from tshsr.evaluator.metrics import ScoreMetrics
 from tshsr.explain import Explanation
-from tshsr.metrics import ScoreMetrics
 from tshsr.render.charts import Chart, line_chart
 from tshsr.render.document import document, escape, label, percent, picture_symbols, reading_order, stream_label
 from tshsr.render.galleries import Search, caption_gallery, picture_gallery

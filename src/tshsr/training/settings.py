@@ -15,7 +15,7 @@ from tshsr.config import ModelConfig, RunConfig
 from tshsr.data.dataset import Split
 from tshsr.data.tokens import Tokenizer
 from tshsr.errors import CheckpointError, DataError, SettingsError
-from tshsr.metrics import check_captioned
+from tshsr.evaluator.metrics import check_captioned
 from tshsr.models import build_matcher
 
 WIDTHS = ("dim", "word_dim", "transformer_layers", "transformer_heads")

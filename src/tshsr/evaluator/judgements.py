@@ -15,8 +15,8 @@ import numpy as np
 
 from tshsr.config import STRICT
 from tshsr.errors import DataError, InputError
-from tshsr.rank_correlations import CHUNK, Groups, correlations
-from tshsr.resampling import draws
+from tshsr.evaluator.rank_correlations import CHUNK, Groups, correlations
+from tshsr.evaluator.resampling import draws
 
 COLUMNS = ("image", "caption", "rating")
 LEAST_IMAGES = 20

@@ -13,7 +13,7 @@ from pydantic import PlainValidator
 
 from tshsr.config import STRICT
 from tshsr.errors import InputError
-from tshsr.metrics import (
+from tshsr.evaluator.metrics import (
     ScoreMetrics,
     check_captioned,
     check_folds,
@@ -22,7 +22,7 @@ from tshsr.metrics import (
     retrieval_metrics,
     text_to_image_ranks,
 )
-from tshsr.rankings import pair_places
+from tshsr.evaluator.rankings import pair_places
 
 
 def whole_numbers(values: object) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 
 from tshsr.config import STRICT
 from tshsr.errors import InputError
-from tshsr.metrics import BLOCK, cut
+from tshsr.evaluator.metrics import BLOCK, cut
 
 
 @dataclass(frozen=True)
