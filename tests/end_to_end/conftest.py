@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.command_line import TINY, tshsr
+from tests.compared import matrix, scored
 from tshsr.data.scenes import make_scenes
 
 
@@ -21,3 +23,14 @@ def run(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     said = tshsr("train", "tshsr-scenes", "--data", scenes, "--out", out, *TINY)
     assert said.code == 0, said.err
     return out
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two runs of a better and two of a worse method, as matrices and as reports."""
+    (tmp_path / "captions.txt").write_text("a caption\n" * 200)
+    for name, seed, skill in (("a0", 0, 2.6), ("a1", 1, 2.6), ("b0", 2, 2.0), ("b1", 3, 2.0)):
+        np.save(tmp_path / f"{name}.npy", matrix(seed, skill))
+        said = tshsr("evaluate", *scored(tmp_path, name), "--json", tmp_path / f"{name}.json")
+        assert said.code == 0, said.err
+    return tmp_path
