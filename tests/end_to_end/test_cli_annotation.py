@@ -9,6 +9,7 @@ import pytest
 from tests.command_line import refused, tshsr
 from tests.compared import OWNERS, ranks, scored
 from tests.unit import test_audit
+from tshsr.data.layouts import open_split
 from tshsr.reports import read_report
 
 
