@@ -19,7 +19,7 @@ half of it must fill the ten places of R@10."""
 TOLERANCE = 0.1
 """Points that no recall should lose."""
 
-SHARE = 1 / 20
+BUDGET = 1 / 20
 """Of all pairs, how many a margin of safety may cost: fewer are what two stages are for."""
 
 ROUNDING = 1e-9
@@ -70,7 +70,7 @@ def choose_depth(
     loss = point * (missed - gained)
     risk = point * (np.maximum(missed - gained, 0) + 2 * np.sqrt(2 * (missed + gained)))
     counts = np.bincount(place.ravel(), minlength=size**2).reshape(1, size, size)
-    best = best_place(within(counts)[0], loss.max(axis=0), risk, tolerance, SHARE * fused.size)
+    best = best_place(within(counts)[0], loss.max(axis=0), risk, tolerance, BUDGET * fused.size)
     if best is None:
         return Depth(pooled.shape[1], pooled.shape[0]), (0.0,) * len(loss)
     images, captions = best

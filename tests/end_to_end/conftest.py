@@ -26,7 +26,7 @@ def run(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def rivals(tmp_path: Path) -> Path:
     """Two runs of a better and two of a worse method, as matrices and as reports."""
     (tmp_path / "captions.txt").write_text("a caption\n" * 200)
     for name, seed, skill in (("a0", 0, 2.6), ("a1", 1, 2.6), ("b0", 2, 2.0), ("b1", 3, 2.0)):
@@ -34,3 +34,9 @@ def folder(tmp_path: Path) -> Path:
         said = tshsr("evaluate", *scored(tmp_path, name), "--json", tmp_path / f"{name}.json")
         assert said.code == 0, said.err
     return tmp_path
+
+
+@pytest.fixture
+def start(scenes: Path, run: Path) -> tuple[str | Path, ...]:
+    """How an evaluation of the run begins on the command line."""
+    return ("evaluate", run, "--data", scenes, "--device", "cpu")

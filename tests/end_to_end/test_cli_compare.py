@@ -19,25 +19,25 @@ from tshsr.reports import read_report
 CONTRACT = {"metric", "difference", "low", "high", "p", "unit", "resamples"}
 
 
-def test_two_reports_are_compared_as_the_contract_promises(folder: Path) -> None:
-    values = tshsr("compare", folder / "a0.json", folder / "b0.json", "--json", "-").json()
+def test_two_reports_are_compared_as_the_contract_promises(rivals: Path) -> None:
+    values = tshsr("compare", rivals / "a0.json", rivals / "b0.json", "--json", "-").json()
     assert set(values) >= CONTRACT
     assert (values["metric"], values["unit"], values["resamples"]) == ("rsum", "images", 10_000)
-    found = compare(ranks(folder, "a0"), ranks(folder, "b0"))
+    found = compare(ranks(rivals, "a0"), ranks(rivals, "b0"))
     assert (values["difference"], values["low"], values["high"]) == (found.rsum.mean, found.rsum.low, found.rsum.high)
     assert values["difference"] > values["low"] > 0
     assert values["different"] is True
     assert values["verdict"].startswith("Run A scores higher than run B: rSum ")
     assert list(values["figures"]) == [figure.name for figure in FIGURES]
-    reports = [json.loads((folder / f"{name}.json").read_text())["scores"]["fused"] for name in ("a0", "b0")]
+    reports = [json.loads((rivals / f"{name}.json").read_text())["scores"]["fused"] for name in ("a0", "b0")]
     assert values["difference"] == pytest.approx(reports[0]["rsum"] - reports[1]["rsum"])
     assert values["figures"]["text_to_image_r5"]["b"]["mean"] == pytest.approx(reports[1]["text_to_image"]["r5"])
 
 
-def test_every_figure_of_a_report_is_compared(folder: Path) -> None:
-    values = tshsr("compare", folder / "a0.json", folder / "b0.json", "--json", "-").json()["figures"]
+def test_every_figure_of_a_report_is_compared(rivals: Path) -> None:
+    values = tshsr("compare", rivals / "a0.json", rivals / "b0.json", "--json", "-").json()["figures"]
     for side, name in (("a", "a0"), ("b", "b0")):
-        report = json.loads((folder / f"{name}.json").read_text())
+        report = json.loads((rivals / f"{name}.json").read_text())
         for direction in ("image_to_text", "text_to_image"):
             figures = report["rankings"]["fused"][direction] | report["scores"]["fused"][direction]
             for figure, value in figures.items():
@@ -54,12 +54,12 @@ def test_every_figure_of_a_report_is_compared(folder: Path) -> None:
     }
 
 
-def test_reports_without_places_of_captions_are_compared_by_all_other_figures(folder: Path) -> None:
-    values = json.loads((folder / "b0.json").read_text())
+def test_reports_without_places_of_captions_are_compared_by_all_other_figures(rivals: Path) -> None:
+    values = json.loads((rivals / "b0.json").read_text())
     del values["ranks"]["fused"]["caption_places"]
-    (folder / "older.json").write_text(json.dumps(values))
-    whole = tshsr("compare", folder / "a0.json", folder / "b0.json", "--json", "-").json()["figures"]
-    said = tshsr("compare", folder / "a0.json", folder / "older.json", "--json", "-")
+    (rivals / "older.json").write_text(json.dumps(values))
+    whole = tshsr("compare", rivals / "a0.json", rivals / "b0.json", "--json", "-").json()["figures"]
+    said = tshsr("compare", rivals / "a0.json", rivals / "older.json", "--json", "-")
     assert said.json()["figures"] == {
         name: figure for name, figure in whole.items() if name not in {each.name for each in SEVERAL_RIGHT}
     }
@@ -67,39 +67,39 @@ def test_reports_without_places_of_captions_are_compared_by_all_other_figures(fo
         "older.json keeps the rank of every query but not the place of every caption, so mAP@R, R-Precision, true "
         "recall and all found are left out; write it again with tshsr evaluate ... --json FILE to compare them."
     ) in said.err
-    assert tshsr("compare", folder / "a0.json", folder / "b0.json").err == ""
+    assert tshsr("compare", rivals / "a0.json", rivals / "b0.json").err == ""
 
 
-def test_matrices_and_reports_give_the_same_answer(folder: Path) -> None:
-    reports = tshsr("compare", folder / "a0.json", folder / "b0.json", "--json", "-").json()
-    more = ("--captions", folder / "captions.txt", "--json", "-")
-    matrices = tshsr("compare", folder / "a0.npy", folder / "b0.npy", *more).json()
-    mixed = tshsr("compare", folder / "a0.npy", folder / "b0.json", *more).json()
+def test_matrices_and_reports_give_the_same_answer(rivals: Path) -> None:
+    reports = tshsr("compare", rivals / "a0.json", rivals / "b0.json", "--json", "-").json()
+    more = ("--captions", rivals / "captions.txt", "--json", "-")
+    matrices = tshsr("compare", rivals / "a0.npy", rivals / "b0.npy", *more).json()
+    mixed = tshsr("compare", rivals / "a0.npy", rivals / "b0.json", *more).json()
     names = CONTRACT | {"figures", "verdict"}
     assert {name: reports[name] for name in names} == {name: matrices[name] for name in names}
     assert mixed["figures"] == reports["figures"]
 
 
-def test_several_runs_a_side_are_resampled_over_seeds_too(folder: Path) -> None:
-    a, b = (f"{folder}/{side}0.json,{folder}/{side}1.json" for side in "ab")
-    said = tshsr("compare", a, b, "--json", folder / "out.json")
-    values = json.loads((folder / "out.json").read_text())
+def test_several_runs_a_side_are_resampled_over_seeds_too(rivals: Path) -> None:
+    a, b = (f"{rivals}/{side}0.json,{rivals}/{side}1.json" for side in "ab")
+    said = tshsr("compare", a, b, "--json", rivals / "out.json")
+    values = json.loads((rivals / "out.json").read_text())
     assert (len(values["a"]), len(values["b"])) == (2, 2)
     assert values["seed_deviation"] >= 0
     assert values["difference"] == pytest.approx(
-        compare(ranks(folder, "a0", "a1"), ranks(folder, "b0", "b1")).rsum.mean
+        compare(ranks(rivals, "a0", "a1"), ranks(rivals, "b0", "b1")).rsum.mean
     )
     assert "over 2 and 2 runs, the deviation between seeds" in said.out
-    one = tshsr("compare", folder / "a0.json", folder / "b0.json")
+    one = tshsr("compare", rivals / "a0.json", rivals / "b0.json")
     assert "A and B are one run each, so this says nothing about other seeds of them." in one.out
 
 
-def test_a_difference_of_two_single_runs_is_called_one_of_runs(folder: Path) -> None:
+def test_a_difference_of_two_single_runs_is_called_one_of_runs(rivals: Path) -> None:
     clause = "; this is about two single runs, and not about other seeds of them."
-    single = tshsr("compare", folder / "a0.json", folder / "b0.json", "--json", "-").json()
+    single = tshsr("compare", rivals / "a0.json", rivals / "b0.json", "--json", "-").json()
     assert single["different"]
     assert single["verdict"].endswith(clause)
-    several = compare(ranks(folder, "a0", "a1"), ranks(folder, "b0"), resamples=400)
+    several = compare(ranks(rivals, "a0", "a1"), ranks(rivals, "b0"), resamples=400)
     sure = replace(several.rsum, low=several.rsum.mean - 1, high=several.rsum.mean + 1, p=0.001)
     several = replace(several, differences={**several.differences, "rsum": sure})
     assert several.different()
@@ -107,14 +107,14 @@ def test_a_difference_of_two_single_runs_is_called_one_of_runs(folder: Path) -> 
     assert "single runs" not in verdict(several)
 
 
-def test_an_interval_is_named_with_all_its_decimals(folder: Path) -> None:
-    said = tshsr("compare", folder / "a0.json", folder / "b0.json", "--confidence", "0.995", "--table", "markdown")
+def test_an_interval_is_named_with_all_its_decimals(rivals: Path) -> None:
+    said = tshsr("compare", rivals / "a0.json", rivals / "b0.json", "--confidence", "0.995", "--table", "markdown")
     assert "A - B [99.5% interval]" in said.out
     assert "(99.5% interval)" in said.err
 
 
 def test_reports_are_compared_by_any_score_that_they_have(
-    scenes: Path, run: Path, folder: Path, tmp_path: Path
+    scenes: Path, run: Path, rivals: Path, tmp_path: Path
 ) -> None:
     page = tmp_path / "run.json"
     said = tshsr("evaluate", run, "--data", scenes, "--device", "cpu", "--json", page)
@@ -130,18 +130,18 @@ def test_reports_are_compared_by_any_score_that_they_have(
     )
 
 
-def test_a_file_that_cannot_be_written_does_not_cost_the_table(folder: Path) -> None:
-    said = tshsr("compare", folder / "a0.json", folder / "b0.json", "--json", folder)
+def test_a_file_that_cannot_be_written_does_not_cost_the_table(rivals: Path) -> None:
+    said = tshsr("compare", rivals / "a0.json", rivals / "b0.json", "--json", rivals)
     assert said.code == 2
     assert "Run A scores higher than run B: rSum" in said.out
-    (folder / "log.txt").write_text(test_audit.SCAN)
-    said = tshsr("evaluate", "--audit-log", folder / "log.txt", "--json", folder)
+    (rivals / "log.txt").write_text(test_audit.SCAN)
+    said = tshsr("evaluate", "--audit-log", rivals / "log.txt", "--json", rivals)
     assert said.code == 2
     assert "lines with figures that can be checked are wrong." in said.out
 
 
-def test_the_screen_shows_every_figure_and_a_verdict(folder: Path) -> None:
-    said = tshsr("compare", folder / "a0.json", folder / "b0.json")
+def test_the_screen_shows_every_figure_and_a_verdict(rivals: Path) -> None:
+    said = tshsr("compare", rivals / "a0.json", rivals / "b0.json")
     assert said.code == 0
     for name in ("image to text R@1", "text to image R@10", "rSum", "  median rank", "  MRR", "  true recall@10"):
         assert f"{name} " in said.out
@@ -150,29 +150,29 @@ def test_the_screen_shows_every_figure_and_a_verdict(folder: Path) -> None:
     assert "Of median and mean ranks the lower ones are better; a median has no p." in lines
     assert "Run A scores higher than run B: rSum" in said.out
     assert "40 images, each with its captions, were resampled 10,000 times, the same ones for A and B" in said.out
-    said = tshsr("compare", folder / "b0.json", folder / "a0.json")
+    said = tshsr("compare", rivals / "b0.json", rivals / "a0.json")
     assert "Run B scores higher than run A: rSum" in said.out
 
 
-def test_what_is_not_shown_comes_with_the_power_to_show_it(folder: Path) -> None:
-    said = tshsr("compare", folder / "a0.json", folder / "a1.json")
+def test_what_is_not_shown_comes_with_the_power_to_show_it(rivals: Path) -> None:
+    said = tshsr("compare", rivals / "a0.json", rivals / "a1.json")
     assert "No difference between A and B is shown: rSum" in said.out
     assert " points would be found in 80 % of such comparisons, one of 1 point in " in said.out
-    said = tshsr("compare", folder / "a0.json", folder / "a0.npy", "--captions", folder / "captions.txt")
+    said = tshsr("compare", rivals / "a0.json", rivals / "a0.npy", "--captions", rivals / "captions.txt")
     assert "A and B answer every query alike: rSum" in said.out
 
 
-def test_tables_for_papers(folder: Path) -> None:
-    said = tshsr("compare", folder / "a0.json", folder / "b0.json", "--table", "markdown")
+def test_tables_for_papers(rivals: Path) -> None:
+    said = tshsr("compare", rivals / "a0.json", rivals / "b0.json", "--table", "markdown")
     lines = said.out.splitlines()
     assert lines[0] == "|  | A | B | A - B [95% interval] | p |"
     assert len(lines) == 2 + len(FIGURES)
     assert all(line.count("|") == 6 for line in lines)
     assert "Run A scores higher than run B" in said.err
-    said = tshsr("compare", folder / "a0.json", folder / "b0.json", "--table", "latex")
+    said = tshsr("compare", rivals / "a0.json", rivals / "b0.json", "--table", "latex")
     assert said.out.splitlines()[1:3] == [r"\begin{tabular}{lrrrr}", r"\toprule"]
     assert r"[95\% interval]" in said.out
-    found = compare(ranks(folder, "a0"), ranks(folder, "b0"))
+    found = compare(ranks(rivals, "a0"), ranks(rivals, "b0"))
     assert comparison_rows(found)[6][0] == "rSum"
     lines = latex_table(found, "a_0", "b").splitlines()
     assert sum(line.endswith(r"\\") for line in lines) == 1 + len(FIGURES)
@@ -183,10 +183,10 @@ def test_tables_for_papers(folder: Path) -> None:
     assert escaped("a_0 & 5 % \\") == r"a\_0 \& 5 \% \textbackslash{}"
 
 
-def test_the_same_seed_gives_the_same_json(folder: Path) -> None:
+def test_the_same_seed_gives_the_same_json(rivals: Path) -> None:
     calls = [
         tshsr(
-            "compare", folder / "a0.json", folder / "b0.json", "--seed", seed, "--resamples", "500", "--json", "-"
+            "compare", rivals / "a0.json", rivals / "b0.json", "--seed", seed, "--resamples", "500", "--json", "-"
         ).out
         for seed in ("1", "1", "2")
     ]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.ranked import noisy
 from tshsr import depth_choice as module
 from tshsr.candidates import Depth, Shares, lost, merged, rounds
-from tshsr.depth_choice import CHOICES, SHARE, best_place, choose_depth
+from tshsr.depth_choice import BUDGET, CHOICES, best_place, choose_depth
 from tshsr.evaluator.metrics import score_metrics
 
 
@@ -89,7 +89,7 @@ def test_a_choice_within_the_tolerance_by_one_caption_is_passed_over_where_a_mar
     fused, pooled, owners = noisy(600, 2, noise=0.15)
     depth, points = choose_depth(fused, pooled, owners)
     assert (depth, points) == (Depth(CHOICES[0], CHOICES[2]), (0.0,) * 6)
-    assert reasoned_about(fused, pooled, depth.k_images, depth.k_captions).sum() <= SHARE * fused.size
+    assert reasoned_about(fused, pooled, depth.k_images, depth.k_captions).sum() <= BUDGET * fused.size
     fewer = reasoned_about(fused, pooled, CHOICES[0], CHOICES[1])
     worst = max(lost(score_metrics(fused, owners), score_metrics(merged(fused, pooled, fewer), owners)))
     assert worst == pytest.approx(100 / len(owners)), "one caption of 1200: 0.08 points of 0.1"

@@ -1,49 +1,20 @@
 """The mixture that tells right pairs from wrong ones, and the training that weighs captions by it."""
 
 import math
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from torch.nn.functional import normalize
 
 from tests import oracles, tiny
-from tests.small_runs import (
-    StopError,
-    log,
-    run,
-    small_config,
-    small_split,
-    stop_at,
-    weights,
-    with_loss,
-    with_optimiser,
-)
 from tshsr import objective as objective_module
-from tshsr.config import LossConfig, RunConfig, ScanConfig, VseConfig
-from tshsr.data.dataset import Split
-from tshsr.errors import CheckpointError, SettingsError
+from tshsr.config import LossConfig
 from tshsr.losses import hinge
 from tshsr.objective import Objective
-from tshsr.training.noise import with_noise
 from tshsr.training.robust import Mixture, fit_mixture, groups, responsibilities, standing, trust_of
-from tshsr.training.settings import check_training
 
 OWNERS = torch.tensor([2, 0, 0, 1, 2, 3])
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Split, Split]:
-    folder = tmp_path_factory.mktemp("data")
-    return small_split(folder, "train", images=25, each=8), small_split(folder, "dev", images=6)
-
-
-def robust_config(**training: object) -> RunConfig:
-    """Small settings with the robust loss from the second epoch on."""
-    return with_loss(small_config(**training), robust="mixture", warmup_epochs=1.0)
 
 
 def drawn(wrong: int, right: int, seed: int = 0) -> np.ndarray:
@@ -235,82 +206,6 @@ def test_the_objective_weighs_every_hinge(candidates: int, hardest: bool, monkey
     assert (doubted["loss"].item() == 0) is hardest
     doubted = objective(*batch, hardest=hardest, seed=3, trust=torch.zeros(4))
     assert [doubted[name].item() for name in ("loss", "fused", "pooled")] == [0.0, 0.0, 0.0]
-
-
-def test_training_believes_right_pairs_more_than_wrong_ones(data: tuple[Split, Split], tmp_path: Path) -> None:
-    config = robust_config(epochs=6, noise=0.4, batch=16, save_every_steps=0, evaluate_every=6)
-    config = with_optimiser(with_loss(config, warmup_epochs=3.0), learning_rate=0.03)
-    run(config, data, tmp_path / "run")
-    standings = load_file(tmp_path / "run" / "last" / "standings.safetensors")["standings"]
-    right = with_noise(data[0], config.training).image_of_caption == data[0].image_of_caption
-    trust = trust_of(standings).numpy()
-    # A third of the wrong pairs share the colour or the thing; how far the rest is told apart depends on rounding.
-    assert trust[right].mean() > trust[~right].mean() + 0.3
-
-
-def test_the_log_tells_how_much_is_believed_from_the_end_of_the_warm_up_on(
-    data: tuple[Split, Split], tmp_path: Path
-) -> None:
-    run(robust_config(epochs=2, noise=0.4, batch=64), data, tmp_path / "run")
-    steps = [line for line in log(tmp_path / "run") if line["kind"] == "steps"]
-    assert [line["trust"] == 1.0 for line in steps] == [True, False]
-    assert 0.2 < steps[1]["trust"] < 1.0
-
-
-@pytest.mark.parametrize("step", [3, 4, 6, 8])
-def test_a_resumed_robust_run_ends_with_the_weights_of_an_uninterrupted_one(
-    data: tuple[Split, Split], tmp_path: Path, step: int
-) -> None:
-    config = robust_config(epochs=3, noise=0.4, batch=64, save_every_steps=2)  # four steps an epoch
-    run(config, data, tmp_path / "whole")
-    with pytest.raises(StopError):
-        run(config, data, tmp_path / "killed", listen=stop_at(step))
-    run(config, data, tmp_path / "killed", resume=True)
-    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
-    standings = [tmp_path / name / "last" / "standings.safetensors" for name in ("killed", "whole")]
-    assert standings[0].read_bytes() == standings[1].read_bytes()
-    same = [{**line, "seconds": 0} for line in log(tmp_path / "whole")]
-    assert [{**line, "seconds": 0} for line in log(tmp_path / "killed")] == same
-
-
-def test_a_plain_run_keeps_no_standings_and_noise_changes_nothing_else(
-    data: tuple[Split, Split], tmp_path: Path
-) -> None:
-    run(small_config(epochs=1, batch=64), data, tmp_path / "run")
-    assert not (tmp_path / "run" / "last" / "standings.safetensors").exists()
-
-
-def test_standings_of_other_captions_are_refused(data: tuple[Split, Split], tmp_path: Path) -> None:
-    config = robust_config(epochs=2, batch=64)
-    with pytest.raises(StopError):
-        run(config, data, tmp_path / "run", listen=stop_at(6))
-    path = tmp_path / "run" / "last" / "standings.safetensors"
-    for tensors in ({"standings": torch.zeros(3)}, {"others": torch.zeros(200)}):
-        save_file(tensors, path)
-        with pytest.raises(CheckpointError, match="does not hold a number for each of the 200 captions; train again"):
-            run(config, data, tmp_path / "run", resume=True)
-
-
-def test_a_robust_loss_needs_scores_that_are_trained() -> None:
-    config = robust_config()
-    config = with_loss(config, pooled=0.0)
-    message = (
-        r"loss\.robust 'mixture' tells right pairs by v·t, which loss\.pooled 0 leaves untrained; set loss\.pooled"
-    )
-    for model in (config.model, ScanConfig(encoder=config.model.encoder)):
-        with pytest.raises(SettingsError, match=message):
-            check_training(replace(config, model=model))
-    check_training(replace(config, model=VseConfig(encoder=config.model.encoder)))
-
-
-@pytest.mark.parametrize("warmup", [0.0, 2.0, 99.0])
-def test_a_robust_loss_needs_a_warm_up_that_ends(warmup: float) -> None:
-    config = with_loss(small_config(epochs=2), robust="mixture", warmup_epochs=warmup)
-    message = (
-        rf"loss\.robust 'mixture' begins after the warm-up, and loss\.warmup_epochs is {warmup:g} of 2 epochs; set"
-    )
-    with pytest.raises(SettingsError, match=message):
-        check_training(config)
 
 
 def test_a_weight_is_the_probability_that_the_pair_is_right() -> None:
