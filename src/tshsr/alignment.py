@@ -49,7 +49,14 @@ def unit_in_place(vectors: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows
     """`unit`, in the memory of its argument where that may be: large temporaries are most of what is slow."""
     if not reusable(vectors):
         return unit(vectors)
-    return vectors.div_(vectors.norm(dim=-1, keepdim=True).clamp_min_(1e-12))
+    wide = at_least_single(vectors)  # a rounded length would scale a whole row: 16 bits lose most here
+    wide.div_(wide.norm(dim=-1, keepdim=True).clamp_min_(1e-12))
+    return vectors if wide is vectors else vectors.copy_(wide)
+
+
+def at_least_single(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The same in 32 bits, where it has 16: for the few numbers of a pair whose rounding would change its score."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def masked_softmax(logits: Float[Tensor, "*rows n"], mask: Bool[Tensor, "*#rows n"] | None) -> Float[Tensor, "*rows n"]:
@@ -87,10 +94,11 @@ def attention_weights(
         inverse_temperature: Lambda; 0 averages the context, a large value picks one item.
 
     Returns:
-        Rows that sum to 1 over the real context items (0 where there is none).
+        Rows that sum to 1 over the real context items (0 where there is none), in 32 bits at least: of all steps
+        this one suffers most from 16.
     """
     # The SCAN paper clips at 0, its authors' code leaks 10 %: we follow the code (docs/paper.md, choice 3).
-    similarity = F.leaky_relu(similarity, negative_slope=0.1)
+    similarity = F.leaky_relu(at_least_single(similarity), negative_slope=0.1)
     if query_mask is not None:
         similarity = similarity * query_mask[..., :, None]
     norm = similarity.norm(dim=-2, keepdim=True).clamp_min(1e-12)
@@ -112,7 +120,7 @@ def to_unit_sums(
     Returns:
         w / max(|| sum_c w_c c ||, 1e-12).
     """
-    squared = (torch.einsum("...qc,...cd->...qd", weights, gram) * weights).sum(dim=-1, keepdim=True)
+    squared = (torch.einsum("...qc,...cd->...qd", weights, gram.to(weights.dtype)) * weights).sum(dim=-1, keepdim=True)
     # Rounding can leave a little below zero; the derivative of the root is infinite at zero.
     return weights / squared.clamp_min(1e-24).sqrt()
 

@@ -49,10 +49,18 @@ class Guard:
 
 
 def lowered(matcher: Matcher, dtype: torch.dtype | None) -> Matcher:
-    """The network in another precision: a copy, or itself where that is its own."""
+    """The network in another precision: a copy, or itself where that is its own.
+
+    Parameters that are one number (the weight of v·t, say) stay as they are: they cost nothing, and rounding one of
+    them would shift every score.
+    """
     if dtype in (None, next(matcher.parameters()).dtype):
         return matcher
-    return copy.deepcopy(matcher).to(dtype)
+    low = copy.deepcopy(matcher).to(dtype)
+    for rounded, exact in zip(low.parameters(), matcher.parameters(), strict=True):
+        if not exact.dim():
+            rounded.data = exact.data.clone()
+    return low
 
 
 @torch.inference_mode()

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from tshsr.alignment import masked_softmax, unit_in_place
+from tshsr.alignment import at_least_single, masked_softmax, unit_in_place
 from tshsr.config import ReasoningConfig
 from tshsr.errors import SettingsError
 
@@ -118,7 +118,7 @@ class ReadOut(nn.Module):
         """What each node adds, beta_p (w·S_p), whose sum is the contribution w·r; and the weights beta."""
         readings = nodes @ torch.cat([self.opening.weight, self.weight]).T
         # From here on a few numbers a node: in 16 bits their sum would tie scores that differ.
-        opening, value = readings.to(torch.promote_types(readings.dtype, torch.float32)).unbind(dim=-1)
+        opening, value = at_least_single(readings).unbind(dim=-1)
         beta = torch.sigmoid(opening + self.opening.bias)
         if mask is not None:
             beta = beta * mask

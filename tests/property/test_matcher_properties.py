@@ -110,7 +110,7 @@ def test_every_parameter_gets_a_gradient_from_one_loss(variant: str) -> None:
         assert parameter.grad.abs().max() > 0, name
 
 
-@pytest.mark.parametrize("variant", ["default", "transformer"])
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_bfloat16_scores_are_near_float64(variant: str) -> None:
     network = tiny.network(**VARIANTS[variant])
     exact = score(network, tiny.images(), tiny.captions())

@@ -14,6 +14,7 @@ from tests import tiny
 from tests.small_runs import small_split
 from tests.unit.test_evaluation import member
 from tshsr import evaluation, precision
+from tshsr.alignment import attention_weights, to_unit_sums, unit, unit_in_place
 from tshsr.evaluation import evaluate, guard
 from tshsr.models import Scores
 from tshsr.precision import Guard, lowered, measure
@@ -97,10 +98,31 @@ def test_what_moves_a_recall_by_more_than_one_query_is_not_used(clock: Clock) ->
 def test_a_lowered_network_is_a_copy_and_the_same_precision_the_network_itself() -> None:
     network = tiny.network(torch.float32)
     low = lowered(network, torch.bfloat16)
-    assert {weight.dtype for weight in low.parameters()} == {torch.bfloat16}
+    assert {weight.dtype for weight in low.parameters() if weight.dim()} == {torch.bfloat16}
+    assert {weight.dtype for weight in low.parameters() if not weight.dim()} == {torch.float32}  # gamma, bias
     assert {weight.dtype for weight in network.parameters()} == {torch.float32}
     assert lowered(network, None) is network
     assert lowered(network, torch.float32) is network
+
+
+def test_attention_is_not_rounded_in_16_bits() -> None:
+    similarity = torch.rand(3, 4, 6).to(torch.bfloat16)
+    found, exact = (
+        attention_weights(values, query_mask=None, context_mask=None, inverse_temperature=9.0)
+        for values in (similarity, similarity.float())
+    )
+    assert found.dtype == torch.float32
+    assert torch.equal(found, exact)
+    assert to_unit_sums(found, torch.rand(3, 6, 6).to(torch.bfloat16)).dtype == torch.float32
+
+
+def test_lengths_are_not_rounded_in_16_bits() -> None:
+    rows = torch.randn(50, 256).to(torch.bfloat16)
+    exact = unit(rows.float()).to(torch.bfloat16)
+    with torch.inference_mode():
+        found = rows.clone()
+        assert unit_in_place(found) is found
+    assert torch.equal(found, exact)  # each number rounded once
 
 
 @pytest.mark.parametrize("faster", [True, False])

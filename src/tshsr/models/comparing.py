@@ -80,11 +80,12 @@ class ComparingStream(ScoringStream, ABC):
         """The similarity vectors S and which of them are real (None: all)."""
         weights = to_unit_sums(attention, context.gram)
         near, far = (side.views.get(self.name, side.items) for side in (queries, context))
-        attended = (weights * similarity).sum(dim=-1) if self.narrow else None
+        attended = (weights * similarity).sum(dim=-1).to(near.dtype) if self.narrow else None
         agreement = None
         if self.places:  # of what is looked at, how much is where its word expects it
-            agreement = (attention * (queries.views[PLACE] @ context.views[PLACE].mT)).sum(dim=-1)
-        local = self.local_similarity.to_attended(near, weights, far, attended, agreement)
+            places = queries.views[PLACE].to(attention.dtype), context.views[PLACE].to(attention.dtype)
+            agreement = (attention * (places[0] @ places[1].mT)).sum(dim=-1).to(near.dtype)
+        local = self.local_similarity.to_attended(near, weights.to(near.dtype), far, attended, agreement)
         if self.global_similarity is None:
             return local, queries.real
         pooled = (self.global_similarity.seen(side.pooled[..., None, :].to(near.dtype)) for side in (queries, context))

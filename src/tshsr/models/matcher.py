@@ -66,9 +66,9 @@ class ItemEncoding:
         return self.each(lambda part: part.to(device))
 
     def at(self, dtype: torch.dtype) -> ItemEncoding:
-        """The same in another precision, but for the pooled vectors: v·t costs next to nothing, and would tie."""
+        """The same in another precision, but for what is few: Gram matrices, and pooled vectors, as v·t would tie."""
         lowered = self.each(lambda part: part.to(dtype) if part.is_floating_point() else part)
-        return replace(lowered, pooled=self.pooled)
+        return replace(lowered, pooled=self.pooled, gram=self.gram)
 
     def unsqueeze(self, axis: int) -> ItemEncoding:
         """A new leading axis (0 or 1), so that two encodings broadcast against each other."""

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from tshsr.alignment import masked_softmax, unit
+from tshsr.alignment import at_least_single, masked_softmax, unit
 from tshsr.config import SgrafConfig, TwoStreamSgrConfig
 from tshsr.encoders import start_with_xavier
 from tshsr.models.comparing import ComparingStream
@@ -216,9 +216,9 @@ class SimilarityStream(ComparingStream):
     ) -> Float[Tensor, "*pairs"]:
         """The score of each pair, 0..1."""
         nodes, mask = self.nodes(similarity, self.attention(similarity, queries, context), queries, context)
-        read = self.reasoning(nodes, mask)
-        single = torch.promote_types(read.dtype, torch.float32)  # one number a pair: in 16 bits scores would tie
-        logit = nn.functional.linear(read.to(single), self.score.weight.to(single), self.score.bias.to(single))
+        # One number a pair: in 16 bits scores would tie.
+        read, weight, bias = map(at_least_single, (self.reasoning(nodes, mask), self.score.weight, self.score.bias))
+        logit = nn.functional.linear(read, weight, bias)
         return torch.sigmoid(logit.squeeze(-1))
 
     def trace(

@@ -174,7 +174,7 @@ class Tshsr(StreamMatcher):
         """Mean of the streams, or their learned mixture."""
         if self.fusion is None:
             return scores.mean(dim=-1)
-        return scores @ torch.softmax(self.fusion, dim=0)
+        return scores @ torch.softmax(self.fusion.to(scores.dtype), dim=0)
 
 
 def place(boxes: Float[Tensor, "rows regions 4"]) -> Float[Tensor, "rows regions 4"]:
