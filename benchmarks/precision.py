@@ -27,8 +27,8 @@ from tshsr.errors import TshsrError
 from tshsr.evaluator.metrics import image_to_text_ranks, score_metrics, text_to_image_ranks
 from tshsr.files import write_text
 from tshsr.provenance import provenance
+from tshsr.rerank import score_split_at
 from tshsr.retriever import Retriever
-from tshsr.scoring import score_split
 
 LOG = logging.getLogger("benchmarks.precision")
 DATA = "flickr8k"
@@ -69,7 +69,7 @@ def measured(name: str, run: Path, split: Split) -> dict[str, Any]:
     """The fused scores of one run in both precisions."""
     retriever = Retriever.from_pretrained(run)
     exact, rough = (
-        np.asarray(score_split(retriever.matcher, retriever.tokenizer, split, dtype=dtype)["fused"])
+        np.asarray(score_split_at(dtype, retriever.matcher, retriever.tokenizer, split)["fused"])
         for dtype in (None, torch.bfloat16)
     )
     LOG.info("%s is scored", name)

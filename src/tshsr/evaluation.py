@@ -22,7 +22,8 @@ from tshsr.models.matcher import Matcher
 from tshsr.precision import Guard, lowered, measure
 from tshsr.provenance import provenance
 from tshsr.reports import ProtocolName, Report
-from tshsr.scoring import BYTE_BUDGET, Progress, by_length, ready, score_encoded, score_split
+from tshsr.rerank import score_split_at
+from tshsr.scoring import BYTE_BUDGET, Progress, by_length, ready, score_encoded
 
 FOLD = 1000
 """Images of a COCO 1K fold."""
@@ -65,7 +66,8 @@ def evaluate(
         protocol: See `choose_protocol`.
         byte_budget: Bytes of temporaries; without a folder the matrices come on top (4 bytes a pair, score and model).
         device: Where to compute; None: where each network is.
-        dtype: Precision of scoring: a lower one is first measured on a sample, and used where it is faster.
+        dtype: Precision of scoring: a lower one is first measured on a sample, and used where it is faster; what it
+            ranks first is scored anew in the network's own (`rerank.score_split_at`).
         folder: An existing folder for the score matrices, where they are too large for memory.
         progress: Called with (pairs done, pairs in all), for each model from 0 on.
 
@@ -83,13 +85,13 @@ def evaluate(
     start = time.perf_counter()
     guards = [guard(each, split, dtype, byte_budget, device) for each in retrievers] if dtype is not None else []
     members = [
-        score_split(
+        score_split_at(
+            dtype if guards and guards[number].used else None,
             retriever.matcher,
             retriever.tokenizer,
             split,
             byte_budget=byte_budget,
             device=device,
-            dtype=dtype if guards and guards[number].used else None,
             folder=own_folder(folder, number, len(retrievers)),
             progress=progress,
         )

@@ -106,6 +106,11 @@ class MappedMatrices(Mapping[str, np.ndarray]):
         mapped: np.ndarray = np.load(self.paths[name], mmap_mode="r")
         return mapped
 
+    def writable(self, name: str) -> np.ndarray:
+        """The same, so that what is written to it goes into the file."""
+        mapped: np.ndarray = np.load(self.paths[name], mmap_mode="r+")
+        return mapped
+
     def __iter__(self) -> Iterator[str]:
         """The names."""
         return iter(self.paths)
@@ -113,6 +118,11 @@ class MappedMatrices(Mapping[str, np.ndarray]):
     def __len__(self) -> int:
         """How many."""
         return len(self.paths)
+
+
+def writable(matrices: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    """One of the matrices to write to, in memory or in its file."""
+    return matrices.writable(name) if isinstance(matrices, MappedMatrices) else matrices[name]
 
 
 def ensemble(members: Sequence[Mapping[str, np.ndarray]], folder: Path | None = None) -> Mapping[str, np.ndarray]:

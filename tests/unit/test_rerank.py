@@ -14,7 +14,7 @@ from tshsr import rerank, scoring
 from tshsr.candidates import Depth, candidates, rounds
 from tshsr.data.dataset import Split
 from tshsr.models import ItemEncoding, Scores
-from tshsr.rerank import TwoStage, score_two_stage
+from tshsr.rerank import TwoStage, score_split_at, score_two_stage
 from tshsr.scoring import score_split
 
 
@@ -148,3 +148,22 @@ def test_the_mode_of_the_network_is_put_back(one: Member, split: Split) -> None:
     one.matcher.train()
     searched(one, split, 1, 1)
     assert one.matcher.training
+
+
+@pytest.mark.parametrize("in_files", [False, True])
+def test_what_16_bits_rank_first_is_scored_exactly(
+    one: Member, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_files: bool
+) -> None:
+    monkeypatch.setattr(rerank, "EXACT", 2)
+    folder = tmp_path if in_files else None
+    exact = score_split(one.matcher, one.tokenizer, split)["fused"]
+    rough = score_split(one.matcher, one.tokenizer, split, dtype=torch.bfloat16)
+    found = score_split_at(torch.bfloat16, one.matcher, one.tokenizer, split, folder=folder)
+    first = candidates(rough["fused"], Depth(2, 2))
+    assert 0 < first.sum() < first.size
+    np.testing.assert_allclose(found["fused"][first], exact[first], atol=1e-6)
+    assert np.abs(rough["fused"] - exact)[first].max() > 1e-4, "else this would show nothing"
+    np.testing.assert_array_equal(found["fused"][~first], rough["fused"][~first])
+    np.testing.assert_array_equal(found["word_stream"], rough["word_stream"])
+    same = score_split_at(None, one.matcher, one.tokenizer, split)["fused"]
+    np.testing.assert_array_equal(same, exact)
