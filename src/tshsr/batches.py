@@ -41,6 +41,8 @@ class ImageBatch:
                 f"boxes have shape {tuple(self.boxes.shape)}; expected {(*self.mask.shape, 4)}: "
                 "x1, y1, x2, y2 of every region, as fractions of the picture."
             )
+        if self.boxes is not None:
+            check_fractions(self.boxes, self.mask)
 
     def __len__(self) -> int:
         """Number of images."""
@@ -82,6 +84,24 @@ def first_not_finite(values: Tensor) -> list[int] | None:
         return None
     bad: list[list[int]] = (~values.isfinite()).nonzero()[:1].tolist()
     return bad[0] if bad else None
+
+
+def check_fractions(boxes: Float[Tensor, "images regions 4"], mask: Bool[Tensor, "images regions"]) -> None:
+    """Refuse boxes of real regions that are no x1, y1, x2, y2 in fractions of the picture.
+
+    Raises:
+        InputError: Names the first one.
+    """
+    inside = ((boxes >= 0) & (boxes <= 1)).all(dim=-1)
+    ordered = (boxes[..., :2] <= boxes[..., 2:]).all(dim=-1)
+    bad: list[list[int]] = (mask & ~(inside & ordered)).nonzero()[:1].tolist()
+    if bad:
+        image, region = bad[0]
+        corners = [round(number, 4) for number in boxes[image, region].tolist()]
+        raise InputError(
+            f"boxes[{image}, {region}] (image, region) is {corners}; expected x1 <= x2 and y1 <= y2, all from 0 "
+            "to 1: fractions of the picture (divide pixels by its width and height)."
+        )
 
 
 def check_door(name: str, values: Tensor, mask: Tensor, *, axes: int) -> None:

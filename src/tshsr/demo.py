@@ -19,7 +19,7 @@ from tshsr.data.layouts import open_split
 from tshsr.data.manifest import read_manifest
 from tshsr.data.scenes import scenes_folder
 from tshsr.data.truth import Truth, read_truth
-from tshsr.errors import DataError
+from tshsr.errors import DataError, SettingsError
 from tshsr.evaluation import evaluate
 from tshsr.evaluator.metrics import image_to_text_ranks, text_to_image_ranks
 from tshsr.explain import explain_pair
@@ -40,6 +40,7 @@ from tshsr.reports import Report
 from tshsr.retriever import Retriever
 from tshsr.training import Event, FitResult, Scoring, fit
 from tshsr.training.journal import LOG
+from tshsr.training.settings import check_training
 
 RECIPE = "tshsr-scenes"
 RUN, PAGE, REPORT, MARK, INDEX = "run", "report.html", "report.json", "demo.json", "index"
@@ -99,6 +100,18 @@ def untold(event: Event | Stage) -> None:
     del event
 
 
+def check_demo(config: RunConfig, sizes: Sizes) -> None:
+    """Refuse what can't be used before anything is drawn, or an earlier demo cleared.
+
+    Raises:
+        SettingsError: Where a split has no scene, or training can't use a setting.
+    """
+    for name in ("train", "dev", "test"):
+        if getattr(sizes, name) < 1:
+            raise SettingsError(f"{name} asks for {getattr(sizes, name)} scenes; expected at least 1.")
+    check_training(config)
+
+
 def run_demo(
     out: Path,
     sizes: Sizes = Sizes(),
@@ -123,6 +136,7 @@ def run_demo(
     """
     start = time.perf_counter()
     config = config or demo_config(sizes.seed)
+    check_demo(config, sizes)
     data = scenes_folder(**asdict(sizes))
     train, dev, test = (open_split(data, name) for name in ("train", "dev", "test"))
     clear(out, config, sizes)

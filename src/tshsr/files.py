@@ -17,10 +17,16 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a file for writing that takes the place of `path` only when the block ends well.
 
     A kill at any moment leaves the old file, or none; an error in the block also removes what was written so far.
+    A link stays, and what it points to is written. A device or pipe (/dev/stdout) is written to as it is.
 
     Raises:
         DataError: Where the disk is full or the folder cannot be written.
     """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        with explained(path), path.open("wb") as file:
+            yield file
+        return
     partial = _partial(path)
     with explained(path):
         try:

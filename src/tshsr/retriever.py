@@ -17,6 +17,7 @@ from huggingface_hub.errors import HFValidationError
 from jaxtyping import Float
 from torch import Tensor
 
+from tshsr.arrays import as_array
 from tshsr.batches import ImageBatch, pad_sequences
 from tshsr.checkpoints import CONFIG, TOKENIZER, WEIGHTS, Which, load_run, save_model
 from tshsr.config import RunConfig
@@ -242,9 +243,11 @@ def as_batch(features: np.ndarray, boxes: np.ndarray | None = None) -> ImageBatc
     Raises:
         InputError: Where a shape is wrong, or a value is not finite.
     """
-    one = features.ndim == 2
-    regions = torch.from_numpy(np.array(features[None] if one else features, np.float32))
-    corners = None if boxes is None else torch.from_numpy(np.array(boxes[None] if one else boxes, np.float32))
+    values = as_array(features)
+    one = values.ndim == 2
+    regions = torch.from_numpy(np.array(values[None] if one else values, np.float32))
+    places = None if boxes is None else as_array(boxes)
+    corners = None if places is None else torch.from_numpy(np.array(places[None] if one else places, np.float32))
     return ImageBatch(regions, torch.ones(regions.shape[:2], dtype=torch.bool), corners)
 
 

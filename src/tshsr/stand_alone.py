@@ -15,6 +15,7 @@ import numpy as np
 
 from tshsr.arrays import Numbers, as_array, as_matrix
 from tshsr.correspondence import Correspondence, correspondence
+from tshsr.errors import InputError
 from tshsr.evaluation import evaluate_scores, folds_of
 from tshsr.evaluator import denser
 from tshsr.evaluator.judgements import Judgements, agreement, check_judgements, read_judgements
@@ -171,14 +172,28 @@ def read_matrices(scores: Numbers | str | Path, key: str = KEY) -> tuple[list[st
 
     Raises:
         DataError: Where a file is missing or damaged.
-        InputError: Where one is no matrix of floats, or shapes differ.
+        InputError: Where one is no matrix of floats, shapes differ, or a file is named twice.
     """
     if isinstance(scores, str | Path) or not are_several(scores):
         members = [named_matrix(scores, "scores", key)]
     else:
+        check_once([each for each in scores if isinstance(each, str | Path)])
         members = [named_matrix(each, f"scores[{number}]", key) for number, each in enumerate(scores)]
     common_shape([{name: matrix} for name, matrix in members])
     return [name for name, _ in members], ensemble([{FUSED: matrix} for _, matrix in members])[FUSED]
+
+
+def check_once(places: Sequence[str | Path]) -> None:
+    """Refuse an ensemble in which a file or run stands twice: its mean would be that of another one.
+
+    Raises:
+        InputError: Names it.
+    """
+    seen: set[Path] = set()
+    for place in places:
+        if Path(place).resolve() in seen:
+            raise InputError(f"{place} is named twice; an ensemble is of different models.")
+        seen.add(Path(place).resolve())
 
 
 def are_several(scores: Numbers) -> bool:

@@ -235,6 +235,8 @@ def test_evaluate_refuses_what_it_cannot_do(scenes: Path, run: Path, tmp_path: P
     assert "--bytes is 'much'; expected a size like 500M or 2G." in refused(*start, "--bytes", "much")
     assert "scores are saved as .npy" in refused(*start, "--save-scores", tmp_path / "scores.csv")
     assert "expected a run and its data" in refused("evaluate", run)
+    assert "expected a run and its data" in refused("evaluate")
+    assert f"{run} is named twice; an ensemble is of different models." in refused(*start[:2], run, *start[2:])
     assert "device 'tpu' is not to be had here; this machine has cpu" in refused(*start[:-1], "tpu")
 
 
@@ -256,6 +258,7 @@ def test_scores_that_do_not_fit_their_captions_are_refused(scenes: Path, tmp_pat
         "evaluate", "--scores", matrix, "--captions", scenes
     )
     assert "needs its captions" in refused("evaluate", "--scores", matrix)
+    assert "is named twice" in refused("evaluate", "--scores", matrix, matrix, "--captions", scenes)
     np.save(matrix, np.full((10, 50), np.nan))
     assert "is nan; every score must be a finite number" in refused(
         "evaluate", "--scores", matrix, "--captions", scenes

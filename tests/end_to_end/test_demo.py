@@ -13,6 +13,7 @@ from tests.command_line import Said, refused, tshsr
 from tests.whole_page import assert_whole
 from tshsr.data.scenes import make_scenes
 from tshsr.demo import Sizes, Stage, demo_config, run_demo
+from tshsr.errors import DataError
 from tshsr.index import Index
 from tshsr.reports import read_report
 
@@ -43,6 +44,16 @@ def demo(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, S
     return out, said
 
 
+def test_what_a_demo_cannot_use_is_refused_before_an_earlier_one_is_cleared(
+    demo: tuple[Path, Said], cache: Path
+) -> None:
+    out, _ = demo
+    before, drawn = sorted(out.rglob("*")), sorted(cache.rglob("*"))
+    assert "training.epochs is 0" in refused("demo", "--out", out, *SMALL, "--epochs", "0")
+    assert "dev asks for 0 scenes; expected at least 1." in refused("demo", "--out", out, *SMALL, "--dev", "0")
+    assert (sorted(out.rglob("*")), sorted(cache.rglob("*"))) == (before, drawn)
+
+
 def test_the_demo_writes_a_run_a_report_and_a_page(demo: tuple[Path, Said]) -> None:
     out, _ = demo
     assert {path.name for path in out.iterdir()} == {"run", "index", "report.html", "report.json"}
@@ -70,11 +81,15 @@ def test_the_demo_says_where_the_report_is_and_the_figures(demo: tuple[Path, Sai
 def test_the_demo_tells_how_far_the_drawing_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("tshsr.data.scenes.available_cores", lambda: 1)
-    stopped = tshsr("demo", "--out", tmp_path / "demo", "--train", "1", "--dev", "0", "--test", "0", "--device", "cpu")
-    lines = stopped.err.splitlines()
-    assert lines[0] == "drawing 1 scenes, unless they are cached"
-    assert lines[1].startswith("drawing: 1 scenes in ")
-    assert stopped.code == 2, "there is nothing to choose the weights on"
+    monkeypatch.setattr("tshsr.commands.demo.run_demo", stop)
+    said = tshsr("demo", "--out", tmp_path / "demo", "--train", "1", "--dev", "1", "--test", "1", "--device", "cpu")
+    lines = said.err.splitlines()
+    assert lines[0] == "drawing 3 scenes, unless they are cached"
+    assert lines[1].startswith("drawing: 3 scenes in ")
+
+
+def stop(*_: object, **__: object) -> None:
+    raise DataError("enough")
 
 
 def test_every_command_that_the_demo_suggests_works(demo: tuple[Path, Said]) -> None:
@@ -157,7 +172,9 @@ def test_a_run_that_no_demo_made_is_not_touched(run: Path, tmp_path: Path) -> No
 
 
 def test_sizes_that_make_no_demo_are_refused(tmp_path: Path) -> None:
-    assert "train is -1 scenes; expected 0 to 99999." in refused("demo", "--out", tmp_path / "demo", "--train", "-1")
+    assert "train asks for -1 scenes; expected at least 1." in refused(
+        "demo", "--out", tmp_path / "demo", "--train", "-1"
+    )
     assert not (tmp_path / "demo").exists()
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.indexed import Small, built
+from tshsr.data.dataset import Split
 from tshsr.errors import DataError
 from tshsr.index import Index, building, changing, collection, database
 from tshsr.index.database import one_writer
@@ -27,6 +28,20 @@ def test_what_is_there_is_kept_and_what_is_new_is_added(small: Small, tmp_path: 
     assert (added.new, added.replaced, added.kept, added.captions) == (8, 0, 4, 16)
     assert (len(index), index.captions) == (12, 24)
     assert index.add(small.split()) == building.Added(0, 0, 12, 0)
+
+
+def test_pictures_without_names_are_not_taken_for_others_with_the_same_numbers(small: Small, tmp_path: Path) -> None:
+    def numbered(name: str) -> Split:
+        split = small.split(name)
+        return replace(split, name=name, image_ids=tuple(map(str, range(len(split.image_ids)))))
+
+    index = Index.build(tmp_path / "index", small.retriever(), numbered("test"))
+    assert index.add(numbered("test")).kept == 4, "the same again is there already"
+    other = numbered("test")
+    other = replace(other, regions=other.regions.select([1, 0, 2, 3]))
+    with pytest.raises(DataError, match="no ids but their row numbers, and the index has another picture '0'"):
+        index.add(other)
+    assert index.replace(other).replaced == 4
 
 
 def test_replacing_encodes_anew_and_keeps_what_the_user_knows(small: Small, index: Index) -> None:

@@ -151,6 +151,8 @@ def test_what_cannot_be_encoded_is_refused(retriever: Retriever, split: Split) -
         retriever.encode_captions([])
     with pytest.raises(InputError, match=r"caption 1 has no word: '\?'"):
         retriever.encode_captions(["a dog", "?"])
+    with pytest.raises(InputError, match=r"caption 0 is 5 \(int\); expected text"):
+        retriever.encode_captions([5])
     with pytest.raises(InputError, match="indices choose images of a split"):
         retriever.encode_images(split.regions.read([0]), indices=[0])
     with pytest.raises(InputError, match="expected one image and one caption; got 10 and 1"):
@@ -170,3 +172,17 @@ def test_an_array_becomes_a_batch_with_its_boxes() -> None:
     assert as_batch(features[0], boxes[0]).regions.shape == (1, 3, 4)
     with pytest.raises(InputError, match=r"boxes have shape \(1, 3, 4\); expected \(2, 3, 4\)"):
         as_batch(features, boxes[:1])
+    with pytest.raises(
+        InputError, match=r"boxes\[1, 2\] \(image, region\) is \[0.1, 0.1, 30.0, 1.0\]; expected x1 <= x2"
+    ):
+        as_batch(features, pixels(boxes, [0.1, 0.1, 30.0, 1.0]))
+    with pytest.raises(InputError, match="expected x1 <= x2"):
+        as_batch(features, pixels(boxes, [0.1, 0.1, np.nan, 1.0]))
+    assert torch.equal(as_batch(features.tolist()).regions, batch.regions)
+
+
+def pixels(boxes: np.ndarray, wrong: list[float]) -> np.ndarray:
+    """The same boxes but for one."""
+    changed = boxes.copy()
+    changed[1, 2] = wrong
+    return changed

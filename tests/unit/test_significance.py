@@ -288,3 +288,8 @@ def test_runs_on_other_captions_or_in_other_folds_are_refused() -> None:
 def test_too_few_resamples_are_refused(resamples: int, confidence: float) -> None:
     with pytest.raises(SettingsError, match=rf"{resamples} resamples for an interval of {confidence:g}; expected"):
         compare([small(1)], [small(2)], resamples=resamples, confidence=confidence)
+
+
+def test_a_negative_seed_is_refused() -> None:
+    with pytest.raises(SettingsError, match="seed is -1; expected 0 or more"):
+        compare([small(1)], [small(2)], seed=-1)

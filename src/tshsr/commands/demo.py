@@ -18,7 +18,7 @@ from tshsr.commands.tables import show_report
 from tshsr.commands.watching import watching
 from tshsr.data.layouts import SCENES
 from tshsr.data.scenes import scenes_folder
-from tshsr.demo import PAGE, REPORT, RUN, Done, Sizes, Stage, demo_config, run_demo
+from tshsr.demo import PAGE, REPORT, RUN, Done, Sizes, Stage, check_demo, demo_config, run_demo
 from tshsr.training import Event
 
 QUERY = "a small red circle"
@@ -53,6 +53,7 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     config = demo_config(wanted.seed)
     if wanted.epochs is not None:
         config = replace(config, training=replace(config.training, epochs=wanted.epochs))
+    check_demo(config, sizes)
     device = choose_device(wanted.device)
     screen.note(f"drawing {sizes.train + sizes.dev + sizes.test:,} scenes, unless they are cached")
     with screen.progress(quiet=wanted.quiet) as begin:

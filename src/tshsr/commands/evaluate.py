@@ -32,7 +32,7 @@ from tshsr.probes import add_probes
 from tshsr.reports import Report
 from tshsr.score_files import KEY, check_scores_name, save_scores
 from tshsr.shortcuts import Shortcuts, quickened
-from tshsr.stand_alone import Extras, add_details, evaluate_matrix, read_extras, read_matrices
+from tshsr.stand_alone import Extras, add_details, check_once, evaluate_matrix, read_extras, read_matrices
 from tshsr.two_stage import TwoStageSearch, evaluate_two_stage
 
 DTYPES = {"float32": None, "tf32": None, "bfloat16": torch.bfloat16}
@@ -144,6 +144,7 @@ def from_runs(wanted: Evaluate, screen: Screen) -> Report:
         )
     for name in given(wanted, ("captions", "key")):
         raise SettingsError(f"{name} is about a matrix of --scores, and a run takes all from --data; leave it out.")
+    check_once(wanted.runs)
     check_rerank(wanted)
     check_explanations(wanted.explanations, len(wanted.runs))
     budget, device, dtype = read_bytes(wanted.bytes), choose_device(wanted.device), DTYPES[wanted.dtype]

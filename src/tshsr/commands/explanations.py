@@ -26,7 +26,7 @@ NAMES = {"leave_one_out": "leave one out", "pooled": "v·t"}
 def with_pairs(arguments: Sequence[str]) -> list[str]:
     """The arguments with a number behind --explanations, where none stands there."""
     found: list[str] = []
-    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for word, following in zip(arguments, [*arguments, ""][1:], strict=True):
         found.append(word)
         if word == OPTION and not following.lstrip("-").isdigit():
             found.append(str(PAIRS))

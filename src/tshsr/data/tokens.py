@@ -135,7 +135,9 @@ def _spelling(caption: str, start: int, stop: int, starts: set[int]) -> str:
     return caption[start:stop]
 
 
-def _check_caption(caption: str, number: int) -> None:
+def _check_caption(caption: object, number: int) -> None:
+    if not isinstance(caption, str):
+        raise InputError(f"caption {number} is {caption!r} ({type(caption).__name__}); expected text.")
     if not any(letter.isalnum() for letter in caption):
         raise InputError(f"caption {number} has no word: {caption!r}. Give it at least one word, or leave it out.")
 

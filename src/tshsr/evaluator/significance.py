@@ -155,9 +155,11 @@ def compare(
 
     Raises:
         InputError: Where a side has no run or the same one twice, or images, captions or folds differ between runs.
-        SettingsError: Where there are too few resamples for the interval.
+        SettingsError: Where there are too few resamples for the interval, or the seed is below 0.
     """
     check_resamples(resamples, confidence)
+    if seed < 0:
+        raise SettingsError(f"seed is {seed}; expected 0 or more.")
     first = check_runs(ranks_a, ranks_b)
     generator, images = np.random.default_rng(seed), len(first.image_to_text)
     sample = sample_of((*ranks_a, *ranks_b))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,21 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from tshsr.data.check import has_row_numbers
 from tshsr.data.dataset import Split
 from tshsr.errors import DataError
 from tshsr.index.database import ids_of, same, written
 from tshsr.index.metadata import Metadata
 from tshsr.index.pictures import picture_file, picture_name
-from tshsr.index.rows import boxes_column, encoding_columns
+from tshsr.index.rows import POOLED, boxes_column, encoding_columns, pooled_of
 from tshsr.models import join_encodings
 from tshsr.retriever import Retriever
 from tshsr.scoring import ENCODE_BLOCK, Progress, blocks
 
 COMMIT = 2**26
 """About how many bytes of encodings a version adds: what a kill can lose."""
+COMPARED = 16
+"""Pictures, at most, that are encoded again to see whether they are those of the index."""
 Begin = Callable[[str, str], Progress]
 """Begins a part of a job, given what is done, and what of: ("encoding", "pictures")."""
 
@@ -84,6 +87,8 @@ def add_pictures(job: Job, table: Any) -> Added:
     """
     check_ids(job.split)
     there = set(ids_of(table))
+    if not job.replace:
+        check_same_pictures(job, table, there)
     wanted = [i for i, name in enumerate(job.split.image_ids) if job.replace or name not in there]
     tell, done, replaced = job.begin("encoding", "pictures"), 0, 0
     for numbers in blocks(np.array(wanted, np.int64), job.at_once):
@@ -219,6 +224,33 @@ def whole_images(split: Split, captions: Sequence[int], at_once: int) -> Iterato
             block = []
     if block:
         yield block
+
+
+@torch.inference_mode()
+def check_same_pictures(job: Job, table: Any, there: Collection[str]) -> None:
+    """Refuse a split whose ids are only row numbers, where other pictures have these numbers in the index.
+
+    Such ids (of SCAN folders without a file of ids) say nothing outside their split: some of what is there is encoded
+    again and compared.
+
+    Raises:
+        DataError: Names such a picture.
+    """
+    shared = [row for row, name in enumerate(job.split.image_ids) if name in there]
+    if not shared or not has_row_numbers(job.split):
+        return
+    some = shared[:: max(1, len(shared) // COMPARED)][:COMPARED]
+    names = [job.split.image_ids[row] for row in some]
+    rows = table.search().where(same("id", names)).select(["id", POOLED]).to_arrow()
+    kept = dict(zip(rows["id"].to_pylist(), pooled_of(rows), strict=True))
+    here = job.retriever.encode_images(job.split.regions.read(some)).pooled.float().cpu()
+    for name, pooled in zip(names, here, strict=True):
+        if not torch.allclose(kept[name], pooled, atol=0.01):
+            raise DataError(
+                f"{job.split.data}, split {job.split.name}: its pictures have no ids but their row numbers, and the "
+                f"index has another picture {name!r}. Index it into a folder of its own, or name its pictures by tshsr "
+                "data convert."
+            )
 
 
 def check_ids(split: Split) -> None:

@@ -78,6 +78,7 @@ def fit(
         DivergenceError: Where the loss or its gradient is no finite number.
     """
     check_training(config)
+    out = Path(out)
     train = with_noise(train, config.training)
     accelerator = make_accelerator(config, device)
     begun = check_folder(out, resume=resume)
