@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+NAMED = 3
+"""Commits, at most, that a table names; the results file has them all."""
 RECALLS = "image → text R@1 | R@5 | R@10 | text → image R@1 | R@5 | R@10"
 
 
@@ -120,8 +122,10 @@ def seeds_of(values: dict[str, Any]) -> str:
     several = counts[-1] > 1
     seeds = " to ".join(dict.fromkeys(str(count) for count in (counts[0], counts[-1])))
     means = f"Means over {seeds} seeds ± their deviation" if several else "One seed"
+    commits = [short(commit) for commit in values["trained_at"]]
+    some = f"commit {', '.join(commits)}" if len(commits) <= NAMED else f"{len(commits)} commits (in the results file)"
     return (
         f"{means}; in brackets 95 % intervals: paired bootstrap over images{' and seeds' * several}. "
         f"{values['hardware']}; torch {values['versions']['torch']}; "
-        f"trained at commit {', '.join(short(commit) for commit in values['trained_at'])}; `{values['command']}`"
+        f"trained at {some}; `{values['command']}`"
     )

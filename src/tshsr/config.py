@@ -85,7 +85,8 @@ class TrainingConfig:
     epochs: int = 40
     """Passes over the training captions."""
     batch: int = 128
-    """Captions a step (each with its image)."""
+    """Captions a batch (each with its image). Of N processes under torchrun each gets an Nth, and finds its negatives
+    there: a batch of 128 a process is one of 128 N here."""
     accumulate: int = 1
     """Batches whose gradients are added up before a step."""
     candidates: int = 0

@@ -66,6 +66,8 @@ def test_the_race_has_a_row_a_method_with_the_lead_over_it_and_its_costs() -> No
         "Means over 2 seeds ± their deviation; in brackets 95 % intervals: paired bootstrap over images and seeds."
     )
     assert "torch 2.13.0; trained at commit 0123456789ab, fedcba987654+changed; `do it`. Minutes" in lines[-1]
+    many = tables.table_of({**RACE, "trained_at": list("abcd")})
+    assert "; trained at 4 commits (in the results file); " in many
 
 
 def test_a_race_with_binding_negatives_has_a_column_for_them() -> None:
@@ -197,8 +199,9 @@ def test_the_search_sentence_says_how_much_of_the_index_a_search_looks_into() ->
         "queries": 100,
     }
     text = tables.table_of({**MADE, **values})
-    assert "100 candidates, found in 16 of the index's 24 parts, takes **51 ms** (p95 59 ms)" in text
-    assert "the ten best are the same in 97.0% of 100 queries" in text
+    assert "the 100 best by an exact first stage takes **47 ms** (p95 60 ms)" in text
+    assert "by the 16 parts of the ANN index's 24 that its recall asks for, 51 ms (p95 59 ms)" in text
+    assert "with the same ten best in 97.0% of 100 queries" in text
 
 
 def test_the_two_stage_sentence_tells_the_worst_loss_of_each_split() -> None:
@@ -215,3 +218,6 @@ def test_the_two_stage_sentence_tells_the_worst_loss_of_each_split() -> None:
     assert "reasoning about 204,199 of 5,000,000 pairs (24.5 times fewer; 100 captions an image, 40 images a" in text
     assert "the worst recall loses 0.00 points on dev, 0.10 points on test against all pairs." in text
     assert "97.5 % of the images, 82.0 % of captions." in text
+    assert " s; choosing K takes all pairs of dev once (from then on `--rerank 100,40`)." in text
+    text = tables.table_of({**REPORT, "rerank": {**stage, "all_pairs_seconds": 188.2}})
+    assert " s where all pairs take 188 s; choosing K takes" in text

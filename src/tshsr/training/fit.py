@@ -58,7 +58,8 @@ def fit(
     """Train a network; the same settings, data and kind of CPU give the same weights, bit for bit, interrupted or not.
 
     The folder gets `config.json`, `tokenizer.json`, `log.jsonl`, `tensorboard/`, `best/` (by the fused rSum on dev) and
-    `last/` (the resumable state). Under torchrun every process calls this; each batch is shared among them.
+    `last/` (the resumable state). Under torchrun every process calls this; each batch is shared among them, and the
+    negatives of a pair are of its process's share. The same weights need the same number of processes.
 
     Args:
         config: The settings; 0 and "" in feature_dim, vocabulary and extractor are filled from the data.
