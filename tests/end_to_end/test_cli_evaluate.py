@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -153,7 +154,8 @@ def test_all_scores_are_kept_in_a_folder_that_is_named(start: tuple, run: Path, 
     assert again["scores"]["fused"] == values["scores"]["level_0"]
     assert "is not empty; name a new or an empty folder" in refused(*start, "--scores-folder", kept)
     both = tmp_path / "both"
-    assert tshsr("evaluate", run, *start[1:], "--scores-folder", both).code == 0
+    twin = shutil.copytree(run, tmp_path / "twin")
+    assert tshsr("evaluate", twin, *start[1:], "--scores-folder", both).code == 0
     assert {path.name for path in both.iterdir()} == {"0", "1", *(f"{name}.npy" for name in NAMES)}
 
 

@@ -144,9 +144,9 @@ def from_runs(wanted: Evaluate, screen: Screen) -> Report:
         )
     for name in given(wanted, ("captions", "key")):
         raise SettingsError(f"{name} is about a matrix of --scores, and a run takes all from --data; leave it out.")
-    check_once(wanted.runs)
     check_rerank(wanted)
     check_explanations(wanted.explanations, len(wanted.runs))
+    check_once(wanted.runs)
     budget, device, dtype = read_bytes(wanted.bytes), choose_device(wanted.device), DTYPES[wanted.dtype]
     split = open_split(wanted.data, wanted.split)
     annotation, refusal = read_extras(extras_of(wanted), of_split(split)), None
