@@ -36,7 +36,7 @@ def multiply_adds(matcher: Matcher, *, features: int, regions: int, words: int) 
         words: Words of each caption.
     """
     device = next(matcher.parameters()).device
-    boxes = torch.rand(TILE, regions, 4)
+    boxes = torch.rand(TILE, regions, 4).sort(dim=-1).values
     images = ImageBatch(torch.rand(TILE, regions, features), torch.ones(TILE, regions, dtype=torch.bool), boxes)
     captions = CaptionBatch(torch.ones(TILE, words, dtype=torch.long), torch.ones(TILE, words, dtype=torch.bool))
     training = matcher.training
