@@ -23,7 +23,7 @@ REPEATS = 2
 
 @dataclass(frozen=True)
 class Guard:
-    """What a lower precision did to a sample, measured before it was used.
+    """What a lower precision did to a sample, measured before it was used, and before the best answers are scored anew.
 
     Attributes:
         dtype: The precision, such as bfloat16, or another short cut: tf32, compiled.
