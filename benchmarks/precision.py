@@ -69,7 +69,7 @@ def measured(name: str, run: Path, split: Split) -> dict[str, Any]:
     """The fused scores of one run in both precisions."""
     retriever = Retriever.from_pretrained(run)
     exact, rough = (
-        np.asarray(score_split_at(dtype, retriever.matcher, retriever.tokenizer, split)["fused"])
+        np.asarray(score_split_at(retriever.matcher, retriever.tokenizer, split, dtype=dtype)["fused"])
         for dtype in (None, torch.bfloat16)
     )
     LOG.info("%s is scored", name)

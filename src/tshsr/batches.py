@@ -13,6 +13,11 @@ from torch import Tensor
 
 from tshsr.errors import InputError
 
+FRACTIONS = (
+    "expected x1 <= x2 and y1 <= y2, all from 0 to 1: fractions of the picture (divide pixels by its width and height)."
+)
+"""What boxes must be."""
+
 
 @dataclass(frozen=True)
 class ImageBatch:
@@ -41,8 +46,10 @@ class ImageBatch:
                 f"boxes have shape {tuple(self.boxes.shape)}; expected {(*self.mask.shape, 4)}: "
                 "x1, y1, x2, y2 of every region, as fractions of the picture."
             )
-        if self.boxes is not None:
-            check_fractions(self.boxes, self.mask)
+        wrong = None if self.boxes is None else misplaced(self.boxes, self.mask)
+        if self.boxes is not None and wrong is not None:
+            corners = [round(number, 4) for number in self.boxes[wrong].tolist()]
+            raise InputError(f"boxes[{wrong[0]}, {wrong[1]}] (image, region) is {corners}; {FRACTIONS}")
 
     def __len__(self) -> int:
         """Number of images."""
@@ -86,22 +93,12 @@ def first_not_finite(values: Tensor) -> list[int] | None:
     return bad[0] if bad else None
 
 
-def check_fractions(boxes: Float[Tensor, "images regions 4"], mask: Bool[Tensor, "images regions"]) -> None:
-    """Refuse boxes of real regions that are no x1, y1, x2, y2 in fractions of the picture.
-
-    Raises:
-        InputError: Names the first one.
-    """
+def misplaced(boxes: Float[Tensor, "images regions 4"], mask: Bool[Tensor, "images regions"]) -> tuple[int, int] | None:
+    """Image and region of the first real box that is no x1, y1, x2, y2 in fractions of its picture."""
     inside = ((boxes >= 0) & (boxes <= 1)).all(dim=-1)
     ordered = (boxes[..., :2] <= boxes[..., 2:]).all(dim=-1)
     bad: list[list[int]] = (mask & ~(inside & ordered)).nonzero()[:1].tolist()
-    if bad:
-        image, region = bad[0]
-        corners = [round(number, 4) for number in boxes[image, region].tolist()]
-        raise InputError(
-            f"boxes[{image}, {region}] (image, region) is {corners}; expected x1 <= x2 and y1 <= y2, all from 0 "
-            "to 1: fractions of the picture (divide pixels by its width and height)."
-        )
+    return (bad[0][0], bad[0][1]) if bad else None
 
 
 def check_door(name: str, values: Tensor, mask: Tensor, *, axes: int) -> None:

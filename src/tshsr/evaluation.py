@@ -66,8 +66,7 @@ def evaluate(
         protocol: See `choose_protocol`.
         byte_budget: Bytes of temporaries; without a folder the matrices come on top (4 bytes a pair, score and model).
         device: Where to compute; None: where each network is.
-        dtype: Precision of scoring: a lower one is first measured on a sample, and used where it is faster; what it
-            ranks first is scored anew in the network's own (`rerank.score_split_at`).
+        dtype: Precision of scoring (`rerank.score_split_at`): a lower one is first measured, and used where faster.
         folder: An existing folder for the score matrices, where they are too large for memory.
         progress: Called with (pairs done, pairs in all), for each model from 0 on.
 
@@ -86,12 +85,12 @@ def evaluate(
     guards = [guard(each, split, dtype, byte_budget, device) for each in retrievers] if dtype is not None else []
     members = [
         score_split_at(
-            dtype if guards and guards[number].used else None,
             retriever.matcher,
             retriever.tokenizer,
             split,
             byte_budget=byte_budget,
             device=device,
+            dtype=dtype if guards and guards[number].used else None,
             folder=own_folder(folder, number, len(retrievers)),
             progress=progress,
         )

@@ -22,11 +22,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises:
         DataError: Where the disk is full or the folder cannot be written.
     """
-    path = Path(os.path.realpath(path))
     if path.exists() and not (path.is_file() or path.is_dir()):
         with explained(path), path.open("wb") as file:
             yield file
         return
+    if path.is_symlink():  # not before: where /dev/stdout points to may have no name
+        path = Path(os.path.realpath(path))
     partial = _partial(path)
     with explained(path):
         try:

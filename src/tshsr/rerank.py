@@ -118,26 +118,28 @@ def score_two_stage(
         for columns, text in texts:
             products = [part.pooled @ text.pooled.T for part in images]
             pooled[:, columns] = torch.cat(products).float().cpu().numpy()
-        images = [part.at(exact) for part in images]
         fused, reasoned = np.full_like(pooled, -np.inf), np.zeros(pooled.shape, dtype=bool)
-        reason = Reasoning(scorer, images, texts, fused, Budget(byte_budget))
+        reason = Reasoning(scorer, [part.at(exact) for part in images], texts, fused, Budget(byte_budget))
         for wanted in rounds(fused, pooled, depth):
             done = int(reasoned.sum())
             total = int(wanted.sum()) if done else 2 * int(wanted.sum())  # the first round is half of what is to come
             reason.about(wanted & ~reasoned, done, total, progress)
             reasoned |= wanted
+        if scorer is not matcher:
+            exactly = Reasoning(matcher, images, texts, fused, Budget(byte_budget))
+            exactly.about_the_best(merged(fused, pooled, reasoned), among=reasoned)
     return TwoStage({"fused": merged(fused, pooled, reasoned), "pooled": pooled}, reasoned)
 
 
 @torch.inference_mode()
 def score_split_at(
-    dtype: torch.dtype | None,
     matcher: Matcher,
     tokenizer: Tokenizer,
     split: Split,
     *,
     byte_budget: int = BYTE_BUDGET,
     device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
     folder: Path | None = None,
     progress: Progress | None = None,
 ) -> Mapping[str, np.ndarray]:
@@ -147,12 +149,12 @@ def score_split_at(
     `EXACT` of every image and of every caption, two pairs in a hundred for 1,000 images with five captions each.
 
     Args:
-        dtype: The lower precision; None: the network's own.
         matcher: The network.
         tokenizer: The network's tokenizer.
         split: What to score.
         byte_budget: Bound on the temporaries, and once more on what is kept encoded of the captions, in bytes.
         device: Where to compute; None: where the network is.
+        dtype: The lower precision; None: the network's own.
         folder: Where the matrices are kept; None: in memory.
         progress: Told after every block of the first stage.
     """
@@ -166,14 +168,11 @@ def score_split_at(
         folder=folder,
         progress=progress,
     )
-    if dtype is None:
-        return scores
-    wanted = candidates(scores["fused"], Depth(EXACT, EXACT))
-    with ready(matcher, device) as place:
-        images = encoded(matcher, split, place)
-        texts = Captions(matcher, tokenizer.encode(split.captions), place, byte_budget)
-        fused = writable(scores, "fused")
-        Reasoning(matcher, images, texts, fused, Budget(byte_budget)).about(wanted, 0, int(wanted.sum()), None)
+    if dtype is not None:
+        with ready(matcher, device) as place:
+            texts = Captions(matcher, tokenizer.encode(split.captions), place, byte_budget)
+            fused = writable(scores, "fused")
+            Reasoning(matcher, encoded(matcher, split, place), texts, fused, Budget(byte_budget)).about_the_best(fused)
     return scores
 
 
@@ -200,6 +199,12 @@ class Reasoning:
     texts: Captions
     fused: np.ndarray
     budget: Budget
+
+    def about_the_best(self, scores: np.ndarray, among: np.ndarray | None = None) -> None:
+        """Score the `EXACT` best of every image and of every caption by some scores; None: among all pairs."""
+        best = candidates(scores, Depth(EXACT, EXACT))
+        wanted = best if among is None else best & among
+        self.about(wanted, 0, int(wanted.sum()), None)
 
     def about(self, wanted: np.ndarray, done: int, total: int, progress: Progress | None) -> None:
         """Score the pairs of a mask, and tell how many of all are done."""

@@ -18,8 +18,8 @@ from tshsr.errors import SettingsError
 from tshsr.evaluation import Scorer, choose_protocol, evaluate_scores, guard, score_names
 from tshsr.evaluator.metrics import check_captioned, score_metrics
 from tshsr.reports import ProtocolName, Report, Rerank
-from tshsr.rerank import score_two_stage
-from tshsr.scoring import BYTE_BUDGET, Progress, score_split
+from tshsr.rerank import score_split_at, score_two_stage
+from tshsr.scoring import BYTE_BUDGET, Progress
 
 Begin = Callable[[str, str], Progress]
 """Begins a part of a job, given what is done, and what of: ("reasoning", "pairs")."""
@@ -165,7 +165,7 @@ class TwoStageSearch:
         place = None if self.folder is None else self.folder / purpose
         if place is not None:
             place.mkdir(exist_ok=True)
-        return score_split(
+        return score_split_at(
             self.retriever.matcher,
             self.retriever.tokenizer,
             split,

@@ -103,17 +103,8 @@ def test_evaluate_prints_every_score_and_both_probes(scenes: Path, run: Path) ->
 
 
 def test_evaluate_tells_its_progress_on_stderr_and_quietly_nothing(scenes: Path, run: Path, tmp_path: Path) -> None:
-    start = (
-        "evaluate",
-        run,
-        shutil.copytree(run, tmp_path / "twin"),
-        "--data",
-        scenes,
-        "--device",
-        "cpu",
-        "--json",
-        "-",
-    )
+    twin = shutil.copytree(run, tmp_path / "twin")
+    start = ("evaluate", run, twin, "--data", scenes, "--device", "cpu", "--json", "-")
     said = tshsr(*start)
     assert [line.partition(" in ")[0] for line in said.err.splitlines()] == 2 * ["scoring: 500 pairs"]
     assert said.json()["models"] == ["small", "twin"]

@@ -135,7 +135,10 @@ def test_progress_counts_the_reasoned_pairs(one: Member, split: Split, monkeypat
     assert len(told) == 10, "five blocks in each round"
 
 
-def test_a_lower_precision_is_used_for_the_second_stage_alone(one: Member, split: Split) -> None:
+def test_a_lower_precision_is_used_for_the_second_stage_alone(
+    one: Member, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rerank, "EXACT", 1)  # the best of so few would be all
     exact, rough = searched(one, split, 4, 2), searched(one, split, 4, 2, dtype=torch.bfloat16)
     np.testing.assert_array_equal(rough.scores["pooled"], exact.scores["pooled"])
     np.testing.assert_array_equal(rough.reasoned, exact.reasoned)
@@ -158,12 +161,25 @@ def test_what_16_bits_rank_first_is_scored_exactly(
     folder = tmp_path if in_files else None
     exact = score_split(one.matcher, one.tokenizer, split)["fused"]
     rough = score_split(one.matcher, one.tokenizer, split, dtype=torch.bfloat16)
-    found = score_split_at(torch.bfloat16, one.matcher, one.tokenizer, split, folder=folder)
+    found = score_split_at(one.matcher, one.tokenizer, split, dtype=torch.bfloat16, folder=folder)
     first = candidates(rough["fused"], Depth(2, 2))
     assert 0 < first.sum() < first.size
     np.testing.assert_allclose(found["fused"][first], exact[first], atol=1e-6)
     assert np.abs(rough["fused"] - exact)[first].max() > 1e-4, "else this would show nothing"
     np.testing.assert_array_equal(found["fused"][~first], rough["fused"][~first])
     np.testing.assert_array_equal(found["word_stream"], rough["word_stream"])
-    same = score_split_at(None, one.matcher, one.tokenizer, split)["fused"]
+    same = score_split_at(one.matcher, one.tokenizer, split)["fused"]
     np.testing.assert_array_equal(same, exact)
+
+
+def test_two_stages_in_16_bits_end_exactly_too(one: Member, split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rerank, "EXACT", 2)
+    exact = score_split(one.matcher, one.tokenizer, split)["fused"]
+    found = searched(one, split, 10, 6, dtype=torch.bfloat16).scores["fused"]
+    monkeypatch.setattr(rerank.Reasoning, "about_the_best", lambda *_, **__: None)
+    rough = searched(one, split, 10, 6, dtype=torch.bfloat16)
+    best = candidates(rough.scores["fused"], Depth(2, 2)) & rough.reasoned
+    others = rough.reasoned & ~best
+    np.testing.assert_allclose(found[best], exact[best], atol=1e-6)
+    assert np.abs(rough.scores["fused"] - exact)[best].max() > 1e-4, "else this would show nothing"
+    np.testing.assert_array_equal(found[others], rough.scores["fused"][others])

@@ -12,7 +12,7 @@ import torch
 
 from tests.small_runs import small_split
 from tests.unit.test_evaluation import Member, member
-from tshsr import evaluation, two_stage
+from tshsr import evaluation, rerank, two_stage
 from tshsr.candidates import Depth, ceiling, lost, merged, rounds
 from tshsr.config import EncoderConfig, ModelConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
 from tshsr.data.dataset import Split
@@ -129,6 +129,7 @@ def test_a_lower_precision_is_measured_first(
     one: Member, split: Split, monkeypatch: pytest.MonkeyPatch, used: bool
 ) -> None:
     measured: list[str] = []
+    monkeypatch.setattr(rerank, "EXACT", 1)  # what is scored anew would be all of so few
     monkeypatch.setattr(
         two_stage, "guard", lambda retriever, sample, *_: measured.append(sample.name) or replace(GUARD, used=used)
     )

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import torch
 from tyro.conf import Positional, arg
 
+from tshsr.candidates import Depth
 from tshsr.commands.choices import choose_device, load_retriever, read_bytes, read_depth
 from tshsr.commands.explanations import add_explanations, check_explanations, with_pairs
 from tshsr.commands.options import listed
@@ -155,10 +156,7 @@ def from_runs(wanted: Evaluate, screen: Screen) -> Report:
     retrievers = [load_retriever(run, device) for run in wanted.runs]
     for retriever in retrievers:
         retriever.check_extractor(split.extractor)
-    whole = [each for each in (plan, split) if isinstance(each, Split)]  # whose pairs are all scored
-    if plan is not None and not wanted.rerank_check:
-        whole.remove(split)
-    size = sum(score_bytes(retrievers, each, device) for each in whole)
+    size = sum(score_bytes(retrievers, each, device) for each in scored_whole(plan, split, check=wanted.rerank_check))
     shortcuts = Shortcuts(tf32=wanted.dtype == "tf32", compiled=wanted.compile)
     members, guards = quickened(retrievers, split, shortcuts, byte_budget=budget, device=device)
     with place_for_scores(wanted.scores_folder, size) as folder, screen.progress(quiet=wanted.quiet) as begin:
@@ -192,6 +190,11 @@ def from_runs(wanted: Evaluate, screen: Screen) -> Report:
                 told, place = begin("explaining", "pairs"), find_data(wanted.data)
                 report = add_explanations(report, retrievers[0], split, place, truth, wanted.explanations, told)
     return report
+
+
+def scored_whole(plan: Depth | Split | None, split: Split, *, check: bool) -> list[Split]:
+    """The splits all of whose pairs are scored: dev, to plan a search on; what is searched, where that is checked."""
+    return [*([plan] if isinstance(plan, Split) else []), *([split] if plan is None or check else [])]
 
 
 def check_rerank(wanted: Evaluate) -> None:

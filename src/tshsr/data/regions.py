@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tshsr.batches import ImageBatch, first_not_finite
+from tshsr.batches import FRACTIONS, ImageBatch, first_not_finite, misplaced
 from tshsr.data.npy import NpyFile, NpyFolder
 from tshsr.errors import DataError, InputError
 
@@ -165,14 +165,9 @@ def check_boxes(boxes: np.ndarray, mask: np.ndarray | None, shape: tuple[int, ..
     checked = boxes.astype(np.float32)
     if mask is not None:
         checked[~mask] = 0
-    inside = ((checked >= 0) & (checked <= 1)).all(axis=2)
-    ordered = (checked[..., :2] <= checked[..., 2:]).all(axis=2)
-    bad = np.argwhere(~(inside & ordered))
-    if len(bad):
-        image, region = bad[0].tolist()
+    wrong = misplaced(torch.from_numpy(checked), torch.ones(shape, dtype=torch.bool))  # padding is zero, a fair box
+    if wrong is not None:
         raise DataError(
-            f"{where}: the box of image {image}, region {region} is {boxes[image, region].tolist()}; "
-            "expected x1 <= x2 and y1 <= y2, all from 0 to 1: "
-            "fractions of the picture (divide pixels by its width and height)."
+            f"{where}: the box of image {wrong[0]}, region {wrong[1]} is {boxes[wrong].tolist()}; {FRACTIONS}"
         )
     return checked
