@@ -11,11 +11,11 @@ import torch
 
 from benchmarks.outcomes import Task
 from tshsr.allocator import keep_freed_memory
-from tshsr.batches import pad_sequences
-from tshsr.counting import multiply_adds_of
+from tshsr.bench.counting import multiply_adds_of
+from tshsr.data.batches import pad_sequences
 from tshsr.data.layouts import open_split
 from tshsr.retriever import Retriever
-from tshsr.scoring import by_length, score_encoded
+from tshsr.scoring.all_pairs import by_length, score_encoded
 
 IMAGES, REPEATS = 100, 5
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any, cast
 
-from tshsr.config import RunConfig
-from tshsr.recipes import recipe
+from tshsr.config._recipes_init import recipe
+from tshsr.config.run import RunConfig
 
 
 @dataclass(frozen=True)

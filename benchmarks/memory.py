@@ -23,15 +23,16 @@ import tyro
 
 from benchmarks.tables import RESULTS
 from tshsr.allocator import keep_freed_memory
-from tshsr.batches import ImageBatch
 from tshsr.bench.machine import resident
 from tshsr.bench.speed import LENGTHS
-from tshsr.config import EncoderConfig, TshsrConfig
-from tshsr.evaluation import evaluate_scores
+from tshsr.config.models import EncoderConfig, TshsrConfig
+from tshsr.data.batches import ImageBatch
+from tshsr.evaluation.run import evaluate_scores
 from tshsr.files import write_text
-from tshsr.models import ItemEncoding, Scores, Tshsr
+from tshsr.models.base import ItemEncoding, Scores
+from tshsr.models.tshsr import Tshsr
 from tshsr.provenance import provenance
-from tshsr.scoring import BYTE_BUDGET, ENCODE_BLOCK, score_all_pairs
+from tshsr.scoring.all_pairs import BYTE_BUDGET, ENCODE_BLOCK, score_all_pairs
 
 LOG = logging.getLogger("benchmarks.memory")
 NAMES = ("fused", "word_stream", "region_stream", "level_0", "level_1", "level_2", "pooled")

@@ -17,15 +17,15 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from benchmarks.tables import RESULTS
-from tshsr.config import RunConfig, write_config
+from tshsr.config.run import RunConfig, write_config
 from tshsr.data.dataset import Split
 from tshsr.errors import DataError
-from tshsr.evaluator.metrics import image_to_text_ranks, text_to_image_ranks
-from tshsr.evaluator.ranks import QueryRanks
 from tshsr.files import replacing, write_text
+from tshsr.metrics.ranks import QueryRanks
+from tshsr.metrics.recall import image_to_text_ranks, text_to_image_ranks
+from tshsr.metrics.report import Report
 from tshsr.provenance import provenance
-from tshsr.reports import Report
-from tshsr.training.settings import fingerprint
+from tshsr.training.checks import fingerprint
 
 LOG = logging.getLogger("benchmarks.quality")
 KEPT = RESULTS / "outcomes"

@@ -24,11 +24,11 @@ from benchmarks.tables import RESULTS, update_readme
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import open_split
 from tshsr.errors import TshsrError
-from tshsr.evaluator.metrics import image_to_text_ranks, score_metrics, text_to_image_ranks
 from tshsr.files import write_text
+from tshsr.metrics.recall import image_to_text_ranks, score_metrics, text_to_image_ranks
 from tshsr.provenance import provenance
-from tshsr.rerank import score_split_at
 from tshsr.retriever import Retriever
+from tshsr.scoring.rerank import score_split_at
 
 LOG = logging.getLogger("benchmarks.precision")
 DATA = "flickr8k"

@@ -29,8 +29,8 @@ from benchmarks.outcomes import Outcome, Task, kept_of
 from benchmarks.settling import settle_all
 from benchmarks.tables import RESULTS, update_readme
 from tshsr.errors import SettingsError, TshsrError
-from tshsr.evaluator.significance import compare_rsum
 from tshsr.files import write_text
+from tshsr.metrics.comparison import compare_rsum
 from tshsr.provenance import provenance
 
 LOG = logging.getLogger("benchmarks.quality")

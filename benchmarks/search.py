@@ -28,14 +28,16 @@ import tyro
 
 from benchmarks.tables import RESULTS
 from tshsr.allocator import keep_freed_memory
-from tshsr.config import EncoderConfig, RunConfig, TshsrConfig
+from tshsr.config.models import EncoderConfig, TshsrConfig
+from tshsr.config.run import RunConfig
 from tshsr.data.dataset import Split
 from tshsr.data.regions import RegionFeatures
-from tshsr.data.tokens import Tokenizer
+from tshsr.data.text import Tokenizer
 from tshsr.files import write_text
-from tshsr.index import Index, approximate
-from tshsr.index.searching import CANDIDATES
-from tshsr.models import build_matcher
+from tshsr.index import ann as approximate
+from tshsr.index.collection import Index
+from tshsr.index.search import CANDIDATES
+from tshsr.models.build import build_matcher
 from tshsr.provenance import provenance
 from tshsr.retriever import Retriever
 

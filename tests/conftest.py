@@ -6,22 +6,20 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
+CHECKED = (
+    "tshsr.models",
+    "tshsr.explain.attribution",
+    "tshsr.explain.probes",
+    "tshsr.training.hard_captions",
+    "tshsr.training.losses",
+    "tshsr.training.negatives",
+    "tshsr.training.objective",
+)
+"""Packages and modules whose shape annotations are checked while the tests run."""
+pytest_plugins = ["tests.support.fixtures"]
+
 install_import_hook(
-    [
-        "tshsr.alignment",
-        "tshsr.encoders",
-        "tshsr.explain",
-        "tshsr.losses",
-        "tshsr.mining",
-        "tshsr.models",
-        "tshsr.normalisation",
-        "tshsr.objective",
-        "tshsr.pooling",
-        "tshsr.probes",
-        "tshsr.reasoning",
-        "tshsr.similarity",
-        "tshsr.swaps",
-    ],
+    CHECKED,
     "beartype.beartype",
 )
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.command_line import Said, refused, tshsr
-from tests.whole_page import assert_whole
-from tshsr.data.scenes import make_scenes
+from tests.support.command_line import Said, refused, tshsr
+from tests.support.whole_page import assert_whole
+from tshsr.data.generated import make_scenes
 from tshsr.demo import Sizes, Stage, demo_config, run_demo
 from tshsr.errors import DataError
-from tshsr.index import Index
-from tshsr.reports import read_report
+from tshsr.index.collection import Index
+from tshsr.metrics.report import read_report
 
 SMALL = ("--train", "16", "--dev", "6", "--test", "10", "--epochs", "1", "--device", "cpu")
 
@@ -80,8 +80,8 @@ def test_the_demo_says_where_the_report_is_and_the_figures(demo: tuple[Path, Sai
 
 def test_the_demo_tells_how_far_the_drawing_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("tshsr.data.scenes.available_cores", lambda: 1)
-    monkeypatch.setattr("tshsr.commands.demo.run_demo", stop)
+    monkeypatch.setattr("tshsr.data.generated.available_cores", lambda: 1)
+    monkeypatch.setattr("tshsr.cli.demo.run_demo", stop)
     said = tshsr("demo", "--out", tmp_path / "demo", "--train", "1", "--dev", "1", "--test", "1", "--device", "cpu")
     lines = said.err.splitlines()
     assert lines[0] == "drawing 3 scenes, unless they are cached"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import tshsr
-from tests.small_runs import run, small_config, small_split
+from tests.support.small_runs import run, small_config, small_split
 
 
 def test_every_public_name_is_there() -> None:
@@ -32,7 +32,7 @@ def test_the_version_is_that_of_the_installed_package() -> None:
 
 
 def test_importing_the_package_does_not_load_torch() -> None:
-    code = "import sys, tshsr, tshsr.cli; print('torch' in sys.modules, 'numpy' in sys.modules)"
+    code = "import sys, tshsr, tshsr.cli.main; print('torch' in sys.modules, 'numpy' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.split() == ["False", "False"]
 

@@ -5,16 +5,16 @@ import numpy as np
 import pytest
 import torch
 
-from tests.data_files import random_boxes, random_regions
-from tests.small_runs import small_config, small_split
-from tshsr.batches import ImageBatch
+from tests.support.data_files import random_boxes, random_regions
+from tests.support.small_runs import small_config, small_split
+from tshsr.data.batches import ImageBatch
 from tshsr.data.dataset import Split
-from tshsr.data.tokens import Tokenizer
+from tshsr.data.text import Tokenizer
 from tshsr.errors import CheckpointError, DataError, InputError
-from tshsr.models import build_matcher
+from tshsr.models.build import build_matcher
 from tshsr.retriever import Retriever, as_batch
-from tshsr.scoring import score_split
-from tshsr.training.settings import complete
+from tshsr.scoring.all_pairs import score_split
+from tshsr.training.checks import complete
 
 CAPTIONS = ["a red dog here", "one blue ball", "the green house again today"]
 

@@ -14,47 +14,47 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tshsr.config import RunConfig as RunConfig
+    from tshsr.config._recipes_init import RECIPES as RECIPES
+    from tshsr.config._recipes_init import recipe as recipe
+    from tshsr.config.run import RunConfig as RunConfig
     from tshsr.data.check import check_data as check_data
     from tshsr.data.convert import convert as convert
     from tshsr.data.layouts import open_split as open_split
     from tshsr.data.layouts import select_images as select_images
     from tshsr.data.layouts import splits_of as splits_of
     from tshsr.errors import TshsrError as TshsrError
-    from tshsr.evaluation import evaluate as evaluate
-    from tshsr.evaluator.ranks import query_ranks as query_ranks
-    from tshsr.evaluator.significance import compare_rsum as compare_rsum
-    from tshsr.explain import explain_pair as explain_pair
-    from tshsr.index import Index as Index
-    from tshsr.recipes import RECIPES as RECIPES
-    from tshsr.recipes import recipe as recipe
-    from tshsr.render import render_explanations as render_explanations
-    from tshsr.reports import Report as Report
-    from tshsr.reports import read_report as read_report
+    from tshsr.evaluation.matrix import evaluate_matrix as evaluate_matrix
+    from tshsr.evaluation.run import evaluate as evaluate
+    from tshsr.explain.attribution import explain_pair as explain_pair
+    from tshsr.index.collection import Index as Index
+    from tshsr.metrics.comparison import compare_rsum as compare_rsum
+    from tshsr.metrics.ranks import query_ranks as query_ranks
+    from tshsr.metrics.report import Report as Report
+    from tshsr.metrics.report import read_report as read_report
+    from tshsr.pages.explanation import render_explanations as render_explanations
     from tshsr.retriever import Retriever as Retriever
-    from tshsr.stand_alone import evaluate_matrix as evaluate_matrix
-    from tshsr.training import fit as fit
+    from tshsr.training.fit import fit as fit
 
     __version__: str
 
 _HOMES = {
-    "RECIPES": "tshsr.recipes",
-    "Report": "tshsr.reports",
+    "RECIPES": "tshsr.config._recipes_init",
+    "Report": "tshsr.metrics.report",
     "Retriever": "tshsr.retriever",
-    "RunConfig": "tshsr.config",
+    "RunConfig": "tshsr.config.run",
     "TshsrError": "tshsr.errors",
     "check_data": "tshsr.data.check",
-    "compare_rsum": "tshsr.evaluator.significance",
+    "compare_rsum": "tshsr.metrics.comparison",
     "convert": "tshsr.data.convert",
-    "evaluate": "tshsr.evaluation",
-    "evaluate_matrix": "tshsr.stand_alone",
-    "explain_pair": "tshsr.explain",
+    "evaluate": "tshsr.evaluation.run",
+    "evaluate_matrix": "tshsr.evaluation.matrix",
+    "explain_pair": "tshsr.explain.attribution",
     "fit": "tshsr.training",
     "open_split": "tshsr.data.layouts",
-    "query_ranks": "tshsr.evaluator.ranks",
-    "read_report": "tshsr.reports",
-    "recipe": "tshsr.recipes",
-    "render_explanations": "tshsr.render",
+    "query_ranks": "tshsr.metrics.ranks",
+    "read_report": "tshsr.metrics.report",
+    "recipe": "tshsr.config._recipes_init",
+    "render_explanations": "tshsr.pages",
     "select_images": "tshsr.data.layouts",
     "splits_of": "tshsr.data.layouts",
 }

@@ -2,6 +2,6 @@
 
 import sys
 
-from tshsr.cli import main
+from tshsr.cli.main import main
 
 sys.exit(main())

@@ -10,24 +10,25 @@ from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from tshsr.config import RunConfig
+from tshsr.config._recipes_init import recipe
+from tshsr.config.run import RunConfig
 from tshsr.data.dataset import Split
+from tshsr.data.generated import scenes_folder
 from tshsr.data.layouts import open_split
 from tshsr.data.manifest import read_manifest
-from tshsr.data.scenes import scenes_folder
 from tshsr.data.truth import read_truth
 from tshsr.demo_page import make_page
 from tshsr.errors import DataError, SettingsError
-from tshsr.evaluation import evaluate
+from tshsr.evaluation.run import evaluate
+from tshsr.explain.probes import add_probes
 from tshsr.files import write_text
-from tshsr.probes import add_probes
-from tshsr.recipes import recipe
-from tshsr.render import render_report
-from tshsr.reports import Report
+from tshsr.metrics.report import Report
+from tshsr.pages.report import render_report
 from tshsr.retriever import Retriever
-from tshsr.training import Event, FitResult, Scoring, fit
-from tshsr.training.journal import LOG
-from tshsr.training.settings import check_training
+from tshsr.training.checks import check_training
+from tshsr.training.events import Event, Scoring
+from tshsr.training.fit import FitResult, fit
+from tshsr.training.log import LOG
 
 RECIPE = "tshsr-scenes"
 RUN, PAGE, REPORT, MARK, INDEX = "run", "report.html", "report.json", "demo.json", "index"
@@ -155,7 +156,7 @@ def run_demo(
 
 def index_scenes(folder: Path, retriever: Retriever, test: Split, data: Path, run: Path) -> Path:
     """Make an index of the test scenes; returns its folder."""
-    from tshsr.index import Index  # needs an extra
+    from tshsr.index.collection import Index  # needs an extra
 
     Index.build(folder, retriever, test, run=run, settings=read_manifest(data).settings)
     return folder

@@ -10,19 +10,13 @@ from PIL import Image
 from tshsr.data.dataset import Split
 from tshsr.data.truth import Truth
 from tshsr.errors import DataError
-from tshsr.evaluator.metrics import image_to_text_ranks, text_to_image_ranks
-from tshsr.explain import explain_pair
-from tshsr.probes import pointing_chance
-from tshsr.render import (
-    ReportPage,
-    Search,
-    WordMaps,
-    first_examples,
-    search_captions,
-    search_pictures,
-    training_charts,
-)
-from tshsr.reports import Report
+from tshsr.explain.attribution import explain_pair
+from tshsr.explain.probes import pointing_chance
+from tshsr.metrics.recall import image_to_text_ranks, text_to_image_ranks
+from tshsr.metrics.report import Report
+from tshsr.pages.charts import training_charts
+from tshsr.pages.galleries import Search, first_examples, search_captions, search_pictures
+from tshsr.pages.report import ReportPage, WordMaps
 from tshsr.retriever import Retriever
 
 FOUND, MISSED = 2, 2

@@ -17,16 +17,16 @@ from huggingface_hub.errors import HFValidationError
 from jaxtyping import Float
 from torch import Tensor
 
-from tshsr.arrays import as_array
-from tshsr.batches import ImageBatch, pad_sequences
-from tshsr.checkpoints import CONFIG, TOKENIZER, WEIGHTS, Which, load_run, save_model
-from tshsr.config import RunConfig
+from tshsr.config.run import RunConfig
+from tshsr.data.arrays import as_array
+from tshsr.data.batches import ImageBatch, pad_sequences
 from tshsr.data.dataset import Split
-from tshsr.data.tokens import Tokenizer
+from tshsr.data.text import Tokenizer
 from tshsr.errors import CheckpointError, DataError, InputError
 from tshsr.files import whole_folder
-from tshsr.models import ItemEncoding, Matcher, StreamTrace, join_encodings
-from tshsr.scoring import BYTE_BUDGET, ENCODE_BLOCK, score_encoded
+from tshsr.models.base import ItemEncoding, Matcher, StreamTrace, join_encodings
+from tshsr.scoring.all_pairs import BYTE_BUDGET, ENCODE_BLOCK, score_encoded
+from tshsr.training.checkpoints import CONFIG, TOKENIZER, WEIGHTS, Which, load_run, save_model
 
 Images = ImageBatch | np.ndarray | Split
 """A batch; features as images x regions x features (or regions x features: one image); or the images of a split."""

@@ -10,11 +10,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests import tiny
+from tests.support import tiny
 from tshsr.bench import plain
-from tshsr.config import EncoderConfig, ReasoningConfig, ScanConfig, SgrafConfig, TshsrConfig
-from tshsr.counting import TILE, multiply_adds, multiply_adds_of
-from tshsr.models import build_matcher
+from tshsr.bench.counting import TILE, multiply_adds, multiply_adds_of
+from tshsr.config.models import EncoderConfig, ReasoningConfig, ScanConfig, SgrafConfig, TshsrConfig
+from tshsr.models.build import build_matcher
 
 SIZES = [
     {"D": 12, "m": 6, "k": 5, "R": 7, "L": 4, "seeds": (4, 2)},

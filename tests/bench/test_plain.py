@@ -8,13 +8,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests import tiny
-from tests.oracle.test_baselines import shaken
+from tests.models.test_baselines import shaken
+from tests.support import tiny
 from tshsr.bench.plain import loop_over_captions
 from tshsr.bench.speed import plain_score
-from tshsr.config import ModelConfig, ReasoningConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
-from tshsr.models import Matcher, build_matcher
-from tshsr.scoring import score_encoded
+from tshsr.config.models import ModelConfig, ReasoningConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
+from tshsr.models.base import Matcher
+from tshsr.models.build import build_matcher
+from tshsr.scoring.all_pairs import score_encoded
 
 SGRAF = SgrafConfig(encoder=tiny.ENCODER, similarity_dim=6)
 CONFIGS: dict[str, ModelConfig] = {

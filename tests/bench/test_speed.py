@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from tshsr.batches import CaptionBatch
 from tshsr.bench import machine, speed
+from tshsr.bench.counting import multiply_adds_of
 from tshsr.bench.machine import Products, peak_of, resident, seconds_of
 from tshsr.bench.speed import LENGTHS, Workload, bench, inputs, plain_score, prepared, settings, take_turns
-from tshsr.config import EncoderConfig, VseConfig
-from tshsr.counting import multiply_adds_of
-from tshsr.models import Matcher, build_matcher
-from tshsr.scoring import score_encoded
-from tshsr.shortcuts import Shortcuts
+from tshsr.config.models import EncoderConfig, VseConfig
+from tshsr.data.batches import CaptionBatch
+from tshsr.evaluation.compile import Shortcuts
+from tshsr.models.base import Matcher
+from tshsr.models.build import build_matcher
+from tshsr.scoring.all_pairs import score_encoded
 
 CPU = torch.device("cpu")
 TINY = Workload(images=2, captions=3, regions=3, dim=16, width=8, repeats=3)

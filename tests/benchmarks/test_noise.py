@@ -11,10 +11,10 @@ import pytest
 from benchmarks import noise, outcomes, settling, tables
 from benchmarks.entries import changed
 from benchmarks.noise import Noise, config_of, task_of
-from tests.data_files import random_regions, write_precomp
-from tests.unit.test_quality import SMALL
-from tshsr.recipes import recipe
-from tshsr.training.settings import check_training
+from tests.benchmarks.test_quality import SMALL
+from tests.support.data_files import random_regions, write_precomp
+from tshsr.config._recipes_init import recipe
+from tshsr.training.checks import check_training
 
 MADE = {
     "hardware": "a machine",

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.precision import compared, measured
 from benchmarks.tables import precision_table
-from tests.small_runs import run, small_config, small_split
+from tests.support.small_runs import run, small_config, small_split
 
 OWNERS = np.array([0, 0, 1, 2])
 EXACT = np.array([[0.9, 0.8, 0.1, 0.1], [0.2, 0.1, 0.7, 0.3], [0.1, 0.2, 0.3, 0.6]], np.float32)

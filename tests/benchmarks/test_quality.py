@@ -16,13 +16,13 @@ from benchmarks.entries import ABLATION, ENTRIES, MODELS, Entry, changed
 from benchmarks.outcomes import Task, is_kept, read_outcome
 from benchmarks.quality import Quality, task_of
 from benchmarks.settling import settle, settle_all
-from tests.data_files import random_regions, write_precomp
-from tshsr.config import RunConfig
+from tests.support.data_files import random_regions, write_precomp
+from tshsr.config._recipes_init import recipe
+from tshsr.config.run import RunConfig
 from tshsr.errors import DataError, SettingsError
-from tshsr.evaluator.metrics import score_metrics
-from tshsr.models import build_matcher
-from tshsr.recipes import recipe
-from tshsr.training.settings import check_training
+from tshsr.metrics.recall import score_metrics
+from tshsr.models.build import build_matcher
+from tshsr.training.checks import check_training
 
 SINGLE = [entry for entry in (*MODELS, *ABLATION) if not entry.members]
 SMALL = {

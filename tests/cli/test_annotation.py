@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.command_line import refused, tshsr
-from tests.compared import OWNERS, ranks, scored
-from tests.unit import test_audit
+from tests.metrics import test_scan_logs as test_audit
+from tests.support.command_line import refused, tshsr
+from tests.support.compared import OWNERS, ranks, scored
 from tshsr.data.layouts import open_split
-from tshsr.reports import read_report
+from tshsr.metrics.report import read_report
 
 
 def names(scenes: Path) -> list[tuple[str, int]]:

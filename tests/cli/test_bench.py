@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command_line import refused, tshsr
+from tests.support.command_line import refused, tshsr
 from tshsr.bench import machine
 
 TINY = (

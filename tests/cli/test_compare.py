@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.command_line import refused, tshsr
-from tests.compared import ranks
-from tests.unit import test_audit
-from tshsr.evaluator.comparison_report import comparison_rows, escaped, latex_table, verdict, what_was_done
-from tshsr.evaluator.figures import FIGURES, SEVERAL, SEVERAL_RIGHT
-from tshsr.evaluator.significance import compare
-from tshsr.reports import read_report
+from tests.metrics import test_scan_logs as test_audit
+from tests.support.command_line import refused, tshsr
+from tests.support.compared import ranks
+from tshsr.metrics.comparison import compare
+from tshsr.metrics.comparison_tables import comparison_rows, escaped, latex_table, verdict, what_was_done
+from tshsr.metrics.figures import FIGURES, SEVERAL, SEVERAL_RIGHT
+from tshsr.metrics.report import read_report
 
 CONTRACT = {"metric", "difference", "low", "high", "p", "unit", "resamples"}
 

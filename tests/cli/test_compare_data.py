@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.command_line import refused, tshsr
-from tests.compared import OWNERS, matrix, ranks
+from tests.support.command_line import refused, tshsr
+from tests.support.compared import OWNERS, matrix, ranks
 from tshsr.data.layouts import open_split
-from tshsr.evaluator.comparison_report import kinds, what_was_done
-from tshsr.evaluator.significance import compare
-from tshsr.reports import read_report
+from tshsr.metrics.comparison import compare
+from tshsr.metrics.comparison_tables import kinds, what_was_done
+from tshsr.metrics.report import read_report
 
 
 def test_reports_that_cannot_be_compared_are_refused_in_one_sentence(rivals: Path) -> None:

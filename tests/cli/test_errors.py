@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import tshsr.cli
-from tests.command_line import TINY, refused
-from tests.command_line import tshsr as call
-from tests.data_files import random_regions, write_precomp
+import tshsr.cli.main
+from tests.support.command_line import TINY, refused
+from tests.support.command_line import tshsr as call
+from tests.support.data_files import random_regions, write_precomp
 from tshsr.errors import SettingsError
 
 
@@ -310,7 +310,7 @@ def test_an_interrupted_training_tells_how_to_go_on(monkeypatch: pytest.MonkeyPa
     def interrupt(words: list[str], screen: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tshsr.cli, "run", interrupt)
+    monkeypatch.setattr(tshsr.cli.main, "run", interrupt)
     said = call("train", "tshsr-scenes")
     assert said.code == 130
     assert said.err.count("\n") == 1
@@ -322,7 +322,7 @@ def test_a_fault_of_ours_is_a_sentence_too(monkeypatch: pytest.MonkeyPatch) -> N
     def fail(words: list[str], screen: object) -> int:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr(tshsr.cli, "run", fail)
+    monkeypatch.setattr(tshsr.cli.main, "run", fail)
     said = call("demo")
     assert said.code == 1
     assert said.err.startswith("tshsr: this should not have happened: ZeroDivisionError: division by zero (")

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.command_line import refused, tshsr
-from tests.end_to_end.test_cli import NAMES
-from tshsr.commands import scores_folder
+from tests.cli.test_main import NAMES
+from tests.support.command_line import refused, tshsr
+from tshsr.cli import scores_folder
 from tshsr.errors import DataError, InputError
-from tshsr.evaluation import evaluate
+from tshsr.evaluation.run import evaluate
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_large_matrices_are_in_a_temporary_folder_that_disappears(
     monkeypatch.setattr(scores_folder, "LARGE", 2**30)
     in_memory = tshsr(*start, "--json", "-", "--save-scores", matrices[0]).json()
     monkeypatch.setattr(scores_folder, "LARGE", 0)
-    monkeypatch.setattr("tshsr.commands.evaluate.evaluate", look)
+    monkeypatch.setattr("tshsr.cli.evaluate.evaluate", look)
     in_files = tshsr(*start, "--json", "-", "--save-scores", matrices[1]).json()
     assert seen == [NAMES]
     assert not list(temporary.iterdir())
@@ -92,7 +92,7 @@ def test_the_temporary_folder_disappears_after_an_error_too(
     def fail(path: Path, _: np.ndarray) -> None:
         raise DataError(f"Cannot write {path}: No space left on device.")
 
-    monkeypatch.setattr("tshsr.commands.evaluate.save_scores", fail)
+    monkeypatch.setattr("tshsr.cli.evaluate.save_scores", fail)
     assert "Cannot write" in refused(*start, "--save-scores", tmp_path / "scores.npy")
     assert not list(temporary.iterdir())
 
@@ -104,7 +104,7 @@ def unscored(monkeypatch: pytest.MonkeyPatch) -> None:
     def too_early(*_: object, **__: object) -> None:
         raise AssertionError("pairs were scored first")
 
-    monkeypatch.setattr("tshsr.commands.evaluate.evaluate", too_early)
+    monkeypatch.setattr("tshsr.cli.evaluate.evaluate", too_early)
 
 
 @pytest.mark.usefixtures("unscored")
@@ -129,7 +129,7 @@ def test_what_fails_after_the_scoring_leaves_the_scores(
     def fail(*_: object) -> None:
         raise InputError("all judged scores are alike, so there is nothing to correlate.")
 
-    monkeypatch.setattr("tshsr.commands.evaluate.add_details", fail)
+    monkeypatch.setattr("tshsr.cli.evaluate.add_details", fail)
     more = ("--save-scores", tmp_path / "fused.npy", "--scores-folder", tmp_path / "kept")
     assert "all judged scores are alike" in refused(*start, *more)
     assert np.load(tmp_path / "fused.npy").shape == (10, 50)
@@ -139,7 +139,7 @@ def test_what_fails_after_the_scoring_leaves_the_scores(
 def test_a_report_that_cannot_be_written_is_on_the_screen(
     start: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tshsr.commands.evaluate.check_place", lambda _: None)  # the disk was full later
+    monkeypatch.setattr("tshsr.cli.evaluate.check_place", lambda _: None)  # the disk was full later
     said = tshsr(*start, "--json", tmp_path)
     assert said.code == 2
     assert "\nfused " in said.out

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.command_line import refused, tshsr
-from tshsr.commands.explanations import interval, with_pairs
-from tshsr.deletion import AreaDifference
-from tshsr.reports import read_report
+from tests.support.command_line import refused, tshsr
+from tshsr.cli.explanations import interval, with_pairs
+from tshsr.explain.curves import AreaDifference
+from tshsr.metrics.report import read_report
 
 
 @pytest.fixture

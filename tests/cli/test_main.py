@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 import tshsr as package
-from tests.command_line import TINY, tshsr
-from tests.data_files import random_regions, write_precomp
-from tests.whole_page import assert_whole
-from tshsr.cli import COMMANDS
+from tests.support.command_line import TINY, tshsr
+from tests.support.data_files import random_regions, write_precomp
+from tests.support.whole_page import assert_whole
+from tshsr.cli.main import COMMANDS
+from tshsr.config._recipes_init import recipe
 from tshsr.data.layouts import open_split
-from tshsr.recipes import recipe
-from tshsr.reports import read_report
+from tshsr.metrics.report import read_report
 from tshsr.retriever import Retriever
 
 METRICS = {"image_to_text", "text_to_image", "rsum"}

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from tests.scripted import write_split
-from tshsr.commands.choices import image_number, read_bytes
-from tshsr.commands.parsing import sentence
-from tshsr.commands.progress import Bar, bars, duration
-from tshsr.commands.screen import Screen
-from tshsr.commands.watching import Bars, Lines, watching
+from tests.support.scripted import write_split
+from tshsr.cli.choices import image_number, read_bytes
+from tshsr.cli.parsing import sentence
+from tshsr.cli.progress import Bar, bars, duration
+from tshsr.cli.screen import Screen
+from tshsr.cli.watching import Bars, Lines, watching
 from tshsr.data.dataset import Split
 from tshsr.errors import DataError, SettingsError
-from tshsr.evaluation import evaluate_scores
-from tshsr.training import Evaluated, Event, Saved, Scoring, StepDone, Warned
+from tshsr.evaluation.run import evaluate_scores
+from tshsr.training.events import Evaluated, Event, Saved, Scoring, StepDone, Warned
 
 
 def events() -> list[Event]:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.command_line import refused, tshsr
-from tests.data_files import random_regions, write_precomp
+from tests.support.command_line import refused, tshsr
+from tests.support.data_files import random_regions, write_precomp
 from tshsr.data.layouts import open_split
 from tshsr.retriever import Retriever
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.command_line import TINY, refused, tshsr
-from tests.data_files import random_regions, write_precomp
-from tests.end_to_end.test_cli import REPORT
-from tshsr import evaluation
-from tshsr.reports import read_report
+from tests.cli.test_main import REPORT
+from tests.support.command_line import TINY, refused, tshsr
+from tests.support.data_files import random_regions, write_precomp
+from tshsr.evaluation import run as evaluation
+from tshsr.metrics.report import read_report
 
 
 def test_two_stages_reason_about_the_candidates_and_say_what_that_lost(start: tuple, tmp_path: Path) -> None:

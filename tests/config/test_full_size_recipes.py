@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.data_files import random_regions, write_precomp
+from tests.support.data_files import random_regions, write_precomp
+from tshsr.config._recipes_init import recipe
 from tshsr.data.layouts import open_split
-from tshsr.recipes import recipe
 from tshsr.retriever import Retriever
-from tshsr.training import fit
+from tshsr.training.fit import fit
 
 
 @pytest.mark.parametrize(

@@ -7,25 +7,19 @@ from typing import Any
 
 import pytest
 
-from tests import tiny
-from tshsr.commands.train import read_arguments
-from tshsr.config import (
-    LossConfig,
-    ModelConfig,
-    RunConfig,
-    ScanConfig,
-    SgrafConfig,
-    TshsrConfig,
-    TwoStreamSgrConfig,
-    VseConfig,
-    read_config,
-    write_config,
-)
+from tests.support import tiny
+from tshsr.cli.train import read_arguments
+from tshsr.config._recipes_init import RECIPES, recipe
+from tshsr.config.models import KINDS, ModelConfig, ScanConfig, SgrafConfig, TshsrConfig, TwoStreamSgrConfig, VseConfig
+from tshsr.config.run import LossConfig, RunConfig, read_config, write_config
 from tshsr.errors import SettingsError
-from tshsr.model_config import KINDS
-from tshsr.models import Scan, Sgraf, Tshsr, TwoStreamSgr, Vse, build_matcher
-from tshsr.recipes import RECIPES, recipe
-from tshsr.training import check_training
+from tshsr.models.build import build_matcher
+from tshsr.models.scan import Scan
+from tshsr.models.sgraf import Sgraf
+from tshsr.models.tshsr import Tshsr
+from tshsr.models.two_stream_sgr import TwoStreamSgr
+from tshsr.models.vse import Vse
+from tshsr.training.checks import check_training
 
 METHODS: dict[str, tuple[ModelConfig, type]] = {
     "tshsr": (TshsrConfig(encoder=tiny.ENCODER), Tshsr),

@@ -5,12 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests import tiny
-from tshsr.batches import CaptionBatch, ImageBatch
-from tshsr.config import LossConfig, ReasoningConfig
+from tests.support import tiny
+from tshsr.config.models import ReasoningConfig
+from tshsr.config.run import LossConfig
+from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.errors import InputError, SettingsError
-from tshsr.models import Tshsr, build_matcher
-from tshsr.objective import Objective
+from tshsr.models.build import build_matcher
+from tshsr.models.tshsr import Tshsr
+from tshsr.training.objective import Objective
 
 
 def test_a_level_without_seeds_is_refused() -> None:

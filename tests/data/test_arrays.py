@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.unit.test_stand_alone import OWNERS, matrix
-from tshsr.arrays import Numbers
+from tests.evaluation.test_matrix import OWNERS, matrix
+from tshsr.data.arrays import Numbers
 from tshsr.errors import InputError
-from tshsr.evaluator.ranks import query_ranks
-from tshsr.stand_alone import evaluate_matrix
+from tshsr.evaluation.matrix import evaluate_matrix
+from tshsr.metrics.ranks import query_ranks
 
 
 @pytest.mark.parametrize(

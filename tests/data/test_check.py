@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data_files import (
+from tests.support.data_files import (
     random_regions,
     small_store,
     write_precomp,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data_files import (
+from tests.support.data_files import (
     failing_at,
     random_boxes,
     random_regions,
@@ -19,7 +19,7 @@ from tests.data_files import (
     write_karpathy,
     write_precomp,
 )
-from tests.picture_files import png_of_size
+from tests.support.picture_files import png_of_size
 from tshsr.data.check import check_data
 from tshsr.data.convert import convert
 from tshsr.data.layouts import open_split, splits_of

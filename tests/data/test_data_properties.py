@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tests.data_files import random_regions, write_precomp
+from tests.support.data_files import random_regions, write_precomp
 from tshsr.data.convert import convert
 from tshsr.data.layouts import open_split, select_images
 from tshsr.data.npy import NpyFile
 from tshsr.data.store import StoreCaption, StoreImage, open_store, write_store
-from tshsr.data.tokens import Tokenizer
+from tshsr.data.text import Tokenizer
 from tshsr.errors import DataError
 
 FEW = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.scripted import scripted, write_split
-from tshsr.data.boxes import intersection_over_union
+from tests.support.scripted import scripted, write_split
+from tshsr.boxes import intersection_over_union
 from tshsr.data.dataset import Split
 from tshsr.data.entities import find_entities, read_boxes_of, read_entities, read_sentences
 from tshsr.data.regions import RegionFeatures
-from tshsr.data.tokens import Tokenizer
+from tshsr.data.text import Tokenizer
 from tshsr.errors import DataError
-from tshsr.probes import pointing_accuracy
+from tshsr.explain.probes import pointing_accuracy
 
 CAPTIONS = ["Two young guys with shaggy hair look at their hands.", "A man's T-shirt is red.", "Nobody wrote this."]
 SENTENCES = (

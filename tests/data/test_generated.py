@@ -14,17 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import tshsr.data.scenes as scenes_package
-from tshsr.data.scenes import (
-    EXTRACTOR,
-    FEATURES,
-    describe,
-    make_scenes,
-)
-from tshsr.data.scenes.generate import Job, MadeScene, run_job
+import tshsr.data.generated as scenes_package
+from tshsr.data.generated import make_scenes
 from tshsr.data.store import open_store
 from tshsr.data.truth import read_truth
 from tshsr.errors import DataError, SettingsError
+from tshsr.scenes.descriptor import EXTRACTOR, FEATURES, describe
+from tshsr.scenes.generate import Job, MadeScene, run_job
 
 SIZES = {"train": 6, "dev": 4, "test": 10}
 
@@ -132,7 +128,7 @@ def test_a_failure_midway_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_kill_leaves_no_folder_that_looks_complete(tmp_path: Path) -> None:
-    code = "import pathlib, sys, tshsr.data.scenes as s; s.make_scenes(pathlib.Path(sys.argv[1]), processes=1)"
+    code = "import pathlib, sys, tshsr.data.generated as s; s.make_scenes(pathlib.Path(sys.argv[1]), processes=1)"
     target = tmp_path / "scenes"
     with subprocess.Popen([sys.executable, "-c", code, str(target)]) as process:
         deadline = time.monotonic() + 60
@@ -150,7 +146,7 @@ def test_drawing_processes_end_with_the_one_that_started_them(tmp_path: Path) ->
     """A job is made to take minutes: whoever is still there some seconds after the kill did not notice it."""
     script = tmp_path / "script.py"
     script.write_text(
-        "import pathlib, sys, tshsr.data.scenes as s\n"
+        "import pathlib, sys, tshsr.data.generated as s\n"
         "s.CHUNK = 50_000\n"
         "if __name__ == '__main__':\n"
         "    s.make_scenes(pathlib.Path(sys.argv[1]), train=50_000, dev=50_000, test=0, processes=2)\n"
@@ -189,7 +185,7 @@ def test_the_progress_of_drawing_is_told(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_script_without_a_main_guard_still_gets_its_scenes(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        "import pathlib, tshsr.data.scenes as scenes\n"
+        "import pathlib, tshsr.data.generated as scenes\n"
         "scenes.CHUNK = 1\n"
         f"scenes.make_scenes(pathlib.Path({str(tmp_path / 'made')!r}), train=2, dev=0, test=0, processes=2)\n"
     )

@@ -12,11 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tshsr.data.scenes import (
-    is_left,
-    remove_leftovers,
-    scenes_folder,
-)
+from tshsr.data.generated import is_left, remove_leftovers, scenes_folder
 from tshsr.data.store import open_store
 from tshsr.errors import DataError
 
@@ -33,7 +29,7 @@ def test_scenes_are_cached_by_their_sizes_and_seed(tmp_path: Path, monkeypatch: 
 
 
 def test_what_a_killed_generation_left_in_the_cache_is_removed_by_the_next(tmp_path: Path) -> None:
-    code = "import sys, tshsr.data.scenes as s; s.run_jobs = lambda jobs, _: map(s.run_job, jobs); s.scenes_folder()"
+    code = "import sys, tshsr.data.generated as s; s.run_jobs = lambda jobs, _: map(s.run_job, jobs); s.scenes_folder()"
     environment, cache = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}, tmp_path / "tshsr"
     with subprocess.Popen([sys.executable, "-c", code], env=environment) as process:
         deadline = time.monotonic() + 60
@@ -89,7 +85,7 @@ def test_a_cache_that_can_not_be_written_is_named(tmp_path: Path, monkeypatch: p
 
 
 def test_two_processes_may_ask_for_the_cache_at_once(tmp_path: Path) -> None:
-    code = "from tshsr.data.scenes import scenes_folder; print(scenes_folder(train=20, dev=1, test=1))"
+    code = "from tshsr.data.generated import scenes_folder; print(scenes_folder(train=20, dev=1, test=1))"
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     runs = [
         subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data_files import random_boxes, random_regions, write_karpathy
+from tests.support.data_files import random_boxes, random_regions, write_karpathy
 from tshsr.data.karpathy import open_karpathy, read_images
 from tshsr.data.layouts import open_split, splits_of
 from tshsr.errors import DataError

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data_files import random_boxes, random_regions, small_store, write_karpathy, write_precomp
+from tests.support.data_files import random_boxes, random_regions, small_store, write_karpathy, write_precomp
 from tshsr.data.layouts import layout_of, open_split, select_images, splits_of
 from tshsr.errors import DataError, InputError
 

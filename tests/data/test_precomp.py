@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data_files import random_boxes, random_regions, real_data, write_precomp
+from tests.support.data_files import random_boxes, random_regions, real_data, write_precomp
 from tshsr.data.layouts import open_split
 from tshsr.data.precomp import open_precomp, precomp_splits
 from tshsr.errors import DataError

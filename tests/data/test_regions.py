@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.data_files import random_boxes, random_regions
+from tests.support.data_files import random_boxes, random_regions
 from tshsr.data.npy import NpyFile, NpyFolder
 from tshsr.data.regions import RegionFeatures
 from tshsr.errors import DataError, InputError

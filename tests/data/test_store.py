@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.data_files import random_boxes, random_regions, small_store
+from tests.support.data_files import random_boxes, random_regions, small_store
 from tshsr.data.manifest import read_manifest
 from tshsr.data.store import StoreCaption, StoreImage, open_store
 from tshsr.errors import DataError

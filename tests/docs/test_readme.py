@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from tests.data_files import random_regions, write_precomp
-from tests.small_runs import run, small_config
+from tests.support.data_files import random_regions, write_precomp
+from tests.support.small_runs import run, small_config
 from tshsr.data.layouts import open_split
 
 README = Path(__file__).parents[2] / "README.md"

@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 import torch
 
-from tests import tiny
-from tests.small_runs import small_split
-from tests.unit.test_evaluation import Member, member
-from tshsr import shortcuts
-from tshsr.batches import ImageBatch
+from tests.evaluation.test_run import Member, member
+from tests.support import tiny
+from tests.support.small_runs import small_split
+from tshsr.data.batches import ImageBatch
 from tshsr.data.dataset import Split
-from tshsr.evaluation import evaluate
-from tshsr.models import ItemEncoding, Matcher
-from tshsr.precision import Guard
-from tshsr.rerank import score_listed
-from tshsr.scoring import Budget, Lengths, score_block, score_encoded
-from tshsr.shortcuts import Quick, Shortcuts, quickened
+from tshsr.evaluation import compile as shortcuts
+from tshsr.evaluation.compile import Quick, Shortcuts, quickened
+from tshsr.evaluation.run import evaluate
+from tshsr.models.base import ItemEncoding, Matcher
+from tshsr.scoring.all_pairs import Budget, Lengths, score_block, score_encoded
+from tshsr.scoring.precision import Guard
+from tshsr.scoring.rerank import score_listed
 
 GUARD = Guard("float32", True, 20, 40, 0.0, 100.0, 0.0, 1.5)
 ROOT = Path(__file__).parent.parent.parent
@@ -88,7 +88,7 @@ def test_compiled_scores_are_the_same_and_sizes_share_a_program() -> None:
     code = """
 import torch
 from torch._dynamo.utils import counters
-from tests import tiny
+from tests.support import tiny
 from tshsr.batches import ImageBatch
 from tshsr.scoring import score_encoded
 from tshsr.shortcuts import Quick, Shortcuts

@@ -13,14 +13,15 @@ import pytest
 import torch
 
 import tshsr
-from tshsr import evaluation, stand_alone
-from tshsr.correspondence import called, correspondence
 from tshsr.errors import DataError, InputError, SettingsError
-from tshsr.evaluator import denser
-from tshsr.evaluator.metrics import mean_metrics, score_metrics
-from tshsr.evaluator.rankings import rankings
-from tshsr.evaluator.ranks import metrics_by_fold, query_ranks
-from tshsr.stand_alone import Extras, evaluate_matrix, read_extras
+from tshsr.evaluation import matrix as stand_alone
+from tshsr.evaluation import run as evaluation
+from tshsr.evaluation.ground_truth import called, correspondence
+from tshsr.evaluation.matrix import Extras, evaluate_matrix, read_extras
+from tshsr.metrics import coco as denser
+from tshsr.metrics.multi_positive import rankings
+from tshsr.metrics.ranks import metrics_by_fold, query_ranks
+from tshsr.metrics.recall import mean_metrics, score_metrics
 
 OWNERS = np.repeat(np.arange(10), 3)
 

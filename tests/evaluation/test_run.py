@@ -6,18 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from tshsr import evaluation, matrices
-from tshsr.config import EncoderConfig, TshsrConfig
+from tshsr.config.models import EncoderConfig, TshsrConfig
 from tshsr.data.dataset import Split
 from tshsr.data.regions import RegionFeatures
-from tshsr.data.tokens import Tokenizer
+from tshsr.data.text import Tokenizer
 from tshsr.errors import InputError, SettingsError
-from tshsr.evaluation import choose_protocol, evaluate, evaluate_scores
-from tshsr.evaluator.metrics import score_metrics
-from tshsr.evaluator.ranks import metrics_by_fold, query_ranks
-from tshsr.matrices import ensemble
-from tshsr.models import Matcher, build_matcher
-from tshsr.scoring import score_split
+from tshsr.evaluation import run as evaluation
+from tshsr.evaluation.run import choose_protocol, evaluate, evaluate_scores
+from tshsr.metrics.ranks import metrics_by_fold, query_ranks
+from tshsr.metrics.recall import score_metrics
+from tshsr.models.base import Matcher
+from tshsr.models.build import build_matcher
+from tshsr.scoring import storage as matrices
+from tshsr.scoring.all_pairs import score_split
+from tshsr.scoring.storage import ensemble
 
 
 def report_on(scores, owners, protocol="auto"):

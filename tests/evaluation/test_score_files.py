@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tshsr.errors import DataError, SettingsError
-from tshsr.score_files import read_image_of_caption, read_scores, save_scores
+from tshsr.evaluation.score_files import read_image_of_caption, read_scores, save_scores
 
 SCORES = np.arange(6, dtype=np.float32).reshape(2, 3) / 4
 

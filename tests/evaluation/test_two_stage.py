@@ -10,21 +10,23 @@ import numpy as np
 import pytest
 import torch
 
-from tests.small_runs import small_split
-from tests.unit.test_evaluation import Member, member
-from tshsr import evaluation, rerank, two_stage
-from tshsr.candidates import Depth, ceiling, lost, merged, rounds
-from tshsr.config import EncoderConfig, ModelConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
+from tests.evaluation.test_run import Member, member
+from tests.support.small_runs import small_split
+from tshsr.config.models import EncoderConfig, ModelConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
 from tshsr.data.dataset import Split
-from tshsr.depth_choice import choose_depth
 from tshsr.errors import InputError, SettingsError
-from tshsr.evaluation import score_bytes, score_names
-from tshsr.evaluator.metrics import score_metrics
-from tshsr.models import build_matcher
-from tshsr.precision import Guard
-from tshsr.reports import Rerank, read_report
-from tshsr.scoring import score_split
-from tshsr.two_stage import Chosen, TwoStageSearch, evaluate_two_stage
+from tshsr.evaluation import run as evaluation
+from tshsr.evaluation import two_stage
+from tshsr.evaluation.run import score_bytes, score_names
+from tshsr.evaluation.two_stage import Chosen, TwoStageSearch, evaluate_two_stage
+from tshsr.metrics.recall import score_metrics
+from tshsr.metrics.report import Rerank, read_report
+from tshsr.models.build import build_matcher
+from tshsr.scoring import rerank
+from tshsr.scoring.all_pairs import score_split
+from tshsr.scoring.candidates import Depth, ceiling, lost, merged, rounds
+from tshsr.scoring.depth import choose_depth
+from tshsr.scoring.precision import Guard
 
 
 @pytest.fixture

@@ -9,11 +9,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.scripted import TracelessMatcher, image, real, retriever, scripted
-from tshsr.batches import ImageBatch
+from tests.support.scripted import TracelessMatcher, image, real, retriever, scripted
+from tshsr.data.batches import ImageBatch
 from tshsr.errors import InputError
-from tshsr.explain import attention_maps, explain_pair, level_maps, mean_relevance, relevance_maps, word_maps
-from tshsr.models.matcher import StreamTrace
+from tshsr.explain.attribution import (
+    attention_maps,
+    explain_pair,
+    level_maps,
+    mean_relevance,
+    relevance_maps,
+    word_maps,
+)
+from tshsr.models.base import StreamTrace
 
 CAPTION = "a small red square left of a circle"
 WORDS, REGIONS, LEVELS = 3, 5, 2

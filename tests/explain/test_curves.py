@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tshsr.deletion import LEAST_PAIRS, STEPS, Area, AreaDifference, area, compare_areas, kept, places, removed
 from tshsr.errors import InputError
+from tshsr.explain.curves import LEAST_PAIRS, STEPS, Area, AreaDifference, area, compare_areas, kept, places, removed
 
 
 def width(of: Area | AreaDifference) -> float:

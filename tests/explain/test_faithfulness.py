@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.scripted import ScriptedMatcher, TracelessMatcher, real, retriever, scripted, write_split
-from tshsr import faithfulness
+from tests.support.scripted import ScriptedMatcher, TracelessMatcher, real, retriever, scripted, write_split
 from tshsr.data.truth import Truth
-from tshsr.deletion import ExplanationFigures
 from tshsr.errors import SettingsError
-from tshsr.explain import explain_pair
-from tshsr.faithfulness import choose_pairs, measure_explanations
-from tshsr.models.matcher import ItemEncoding, Scores, StreamTrace
+from tshsr.explain import faithfulness
+from tshsr.explain.attribution import explain_pair
+from tshsr.explain.curves import ExplanationFigures
+from tshsr.explain.faithfulness import choose_pairs, measure_explanations
+from tshsr.models.base import ItemEncoding, Scores, StreamTrace
 from tshsr.retriever import Retriever
 
 CAPTIONS = ["a red square", "a small blue circle near it", "two red circles", "blue things", "a star in a ring"]

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from tests.scripted import real, write_split
-from tshsr import rescoring
-from tshsr.batches import ImageBatch
+from tests.support.scripted import real, write_split
+from tshsr.data.batches import ImageBatch
 from tshsr.data.dataset import Split
 from tshsr.data.regions import RegionFeatures
-from tshsr.data.tokens import Tokenizer
-from tshsr.rescoring import Pairs
+from tshsr.data.text import Tokenizer
+from tshsr.explain import perturbation as rescoring
+from tshsr.explain.perturbation import Pairs
 
 CAPTIONS = ["a red square", "a small blue circle near it", "two red circles", "square"]
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.scripted import TracelessMatcher, real, retriever, scripted, write_split
-from tshsr import probes
+from tests.support.scripted import TracelessMatcher, real, retriever, scripted, write_split
 from tshsr.data.truth import Foil, Truth
 from tshsr.errors import DataError
-from tshsr.explain import explain_pair
-from tshsr.probes import add_probes, foils_beaten, pointing_accuracy, pointing_chance
-from tshsr.reports import Report
+from tshsr.explain import probes
+from tshsr.explain.attribution import explain_pair
+from tshsr.explain.probes import add_probes, foils_beaten, pointing_accuracy, pointing_chance
+from tshsr.metrics.report import Report
 
 CAPTIONS = ["a red square", "a blue circle", "a red circle", "blue thing"]
 IMAGES = [0, 0, 1, 1]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.picture_files import drawn
-from tshsr.data.boxes import intersection_over_union
+from tests.support.picture_files import drawn
+from tshsr.boxes import intersection_over_union
 from tshsr.errors import DataError
 from tshsr.features.boxes import best_distinct, cell_boxes, corners, pool_inside
 from tshsr.features.preparation import Frame

@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.command_line import TINY, refused, tshsr
-from tests.picture_files import drawn, write_pictures, write_rubbish
+from tests.support.command_line import TINY, refused, tshsr
+from tests.support.picture_files import drawn, write_pictures, write_rubbish
 from tshsr.data.layouts import open_split
 
 
@@ -72,7 +72,7 @@ def test_a_second_run_does_only_what_is_new(pictures: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("kind", ["dinov2", "rt-detr"])
 def test_networks_make_stores_too(pictures: Path, tmp_path: Path, kind: str) -> None:
-    from tests.tiny_networks import save  # skips where transformers is missing
+    from tests.support.tiny_networks import save  # skips where transformers is missing
 
     weights, store = save(kind, tmp_path / "weights"), tmp_path / "store"
     options = ("--cells", "3") if kind == "dinov2" else ("--regions", "9", "--overlap", "0.9")

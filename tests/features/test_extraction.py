@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.extractors import Means, everything, work_folders
-from tests.picture_files import drawn, write_pictures, write_rubbish
+from tests.support.extractors import Means, everything, work_folders
+from tests.support.picture_files import drawn, write_pictures, write_rubbish
 from tshsr.data.layouts import open_split
 from tshsr.errors import DataError
-from tshsr.features import extraction, open_extractor, work
+from tshsr.features import extraction, work
 from tshsr.features.captions import PictureCaption
+from tshsr.features.catalog import open_extractor
 from tshsr.features.extraction import How, extract_folder
 from tshsr.features.extractor import PictureRegions
 from tshsr.features.place import FILES, SKIPPED

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data_files import failing_at
-from tests.extractors import Means, everything, work_folders
-from tests.picture_files import crash, drawn, write_pictures, write_rubbish
+from tests.support.data_files import failing_at
+from tests.support.extractors import Means, everything, work_folders
+from tests.support.picture_files import crash, drawn, write_pictures, write_rubbish
 from tshsr.data.store import OWN
 from tshsr.errors import DataError
 from tshsr.features import extraction, work
@@ -42,7 +42,7 @@ def test_a_killed_job_loses_at_most_what_it_had_not_kept(pictures: Path, out: Pa
     code = f"""
 import sys, time; sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from pathlib import Path
-from tests.extractors import Means
+from tests.support.extractors import Means
 from tshsr.features import extraction
 class Slow(Means):
     def compute(self, prepared):

@@ -12,11 +12,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from tests.picture_files import drawn
-from tests.tiny_networks import DETECTORS, GRIDS, save
+from tests.support.picture_files import drawn
+from tests.support.tiny_networks import DETECTORS, GRIDS, save
 from tshsr.errors import DataError, SettingsError
-from tshsr.features import Extractor, open_extractor, rebuild_extractor
 from tshsr.features.boxes import pool_inside
+from tshsr.features.catalog import open_extractor, rebuild_extractor
+from tshsr.features.extractor import Extractor
 
 PICTURES = [drawn(0), drawn(1, (90, 150)), drawn(2)]
 

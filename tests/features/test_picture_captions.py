@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data_files import write_karpathy
+from tests.support.data_files import write_karpathy
 from tshsr.errors import DataError
 from tshsr.features.captions import PictureCaption, read_picture_captions, split_of
 from tshsr.features.folder import PictureFile

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.picture_files import write_pictures, write_rubbish
+from tests.support.picture_files import write_pictures, write_rubbish
 from tshsr.errors import DataError
 from tshsr.features.folder import find_pictures, unique_ids
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.picture_files import drawn, png_of_size, write_rubbish
+from tests.support.picture_files import drawn, png_of_size, write_rubbish
 from tshsr.errors import DataError, PictureError
-from tshsr.features import read_picture
+from tshsr.features.pictures import read_picture
 
 RED, BLUE = (200, 0, 0), (0, 0, 200)
 

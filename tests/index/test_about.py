@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 import tshsr
-from tests.indexed import Small, built
-from tests.small_runs import run, small_config, small_split
+from tests.support.indexed import Small, built
+from tests.support.small_runs import run, small_config, small_split
 from tshsr.errors import CheckpointError, DataError
-from tshsr.index import Index
 from tshsr.index.about import ABOUT
+from tshsr.index.collection import Index
 
 
 def test_an_index_of_another_model_is_refused(small: Small, index: Index, tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_an_index_without_a_known_run_asks_for_it(small: Small, tmp_path: Path) 
 
 def test_a_run_without_lancedb_says_what_to_install() -> None:
     code = (
-        "import sys; sys.modules['lancedb'] = None; import tshsr; from tshsr import *; from tshsr.cli import main; "
+        "import sys; sys.modules['lancedb'] = None; import tshsr; from tshsr import *; from tshsr.cli.main import main; "
         "sys.exit(main(['search', 'x', 'y']))"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

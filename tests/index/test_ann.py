@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from tests.indexed import Small, write_small_store
-from tests.small_runs import small_split
+from tests.support.indexed import Small, write_small_store
+from tests.support.small_runs import small_split
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import open_split, select_images
-from tshsr.index import Index, approximate
+from tshsr.index import ann as approximate
+from tshsr.index.collection import Index
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.command_line import refused, tshsr
-from tests.data_files import random_regions, write_precomp
-from tests.indexed import Small
-from tshsr.index import Index
+from tests.support.command_line import refused, tshsr
+from tests.support.data_files import random_regions, write_precomp
+from tests.support.indexed import Small
+from tshsr.index.collection import Index
 
 
 @pytest.fixture

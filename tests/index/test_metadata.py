@@ -9,9 +9,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from tests.indexed import Small
+from tests.support.indexed import Small
 from tshsr.errors import DataError
-from tshsr.index import Index, database
+from tshsr.index import database
+from tshsr.index.collection import Index
 from tshsr.index.metadata import Metadata, metadata_of, read_metadata
 
 

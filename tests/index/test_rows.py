@@ -9,12 +9,12 @@ import pyarrow as pa
 import pytest
 import torch
 
-from tests import tiny
-from tshsr.config import ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
+from tests.support import tiny
+from tshsr.config.models import ModelConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
 from tshsr.errors import DataError
 from tshsr.index.rows import boxes_column, boxes_of, encoding_columns, encoding_of
-from tshsr.model_config import ModelConfig
-from tshsr.models import ItemEncoding, build_matcher
+from tshsr.models.base import ItemEncoding
+from tshsr.models.build import build_matcher
 
 MODELS: dict[str, ModelConfig] = {
     "tshsr": tiny.config(),

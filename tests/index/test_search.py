@@ -7,13 +7,14 @@ import pytest
 import torch
 
 import tshsr
-from tests.indexed import Small
+from tests.support.indexed import Small
 from tshsr.data.dataset import Split
 from tshsr.errors import DataError, InputError, SettingsError
-from tshsr.explain import explain_pair
+from tshsr.explain.attribution import explain_pair
 from tshsr.features.extractor import PictureRegions
-from tshsr.index import Index, searching
+from tshsr.index import search as searching
 from tshsr.index.building import caption_ids
+from tshsr.index.collection import Index
 from tshsr.index.metadata import metadata_of
 from tshsr.index.snapshot import Snapshot
 

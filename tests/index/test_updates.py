@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.indexed import Small, built
+from tests.support.indexed import Small, built
 from tshsr.data.dataset import Split
 from tshsr.errors import DataError
-from tshsr.index import Index, building, changing, collection, database
+from tshsr.index import building, collection, database
+from tshsr.index import updates as changing
+from tshsr.index.collection import Index
 from tshsr.index.database import one_writer
 from tshsr.index.metadata import metadata_of
 
@@ -140,7 +142,7 @@ def test_a_file_name_that_leads_out_of_the_folder_is_refused(small: Small, tmp_p
 
 KILLED = """
 import os, signal, sys
-from tests.indexed import Small
+from tests.support.indexed import Small
 from tshsr.index import Index, building, database
 from pathlib import Path
 
@@ -182,7 +184,7 @@ def test_a_killed_build_goes_on_where_it_was(
 FULL = """
 import resource, signal, sys
 from pathlib import Path
-from tests.indexed import Small
+from tests.support.indexed import Small
 from tshsr.cli import main
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.unit.test_rankings import looped
-from tests.unit.test_significance import small
-from tshsr.evaluator import resampling
-from tshsr.evaluator.figures import CUTOFFS, FIGURES, IMAGE_TO_TEXT, SEVERAL, SEVERAL_RIGHT
-from tshsr.evaluator.rankings import rankings
-from tshsr.evaluator.ranks import QueryRanks, query_ranks
-from tshsr.evaluator.resampling import contributions, draws, figures, medians, sample_of
+from tests.metrics.test_comparison import small
+from tests.metrics.test_multi_positive import looped
+from tshsr.metrics import bootstrap as resampling
+from tshsr.metrics.bootstrap import contributions, draws, figures, medians, sample_of
+from tshsr.metrics.figures import CUTOFFS, FIGURES, IMAGE_TO_TEXT, SEVERAL, SEVERAL_RIGHT
+from tshsr.metrics.multi_positive import rankings
+from tshsr.metrics.ranks import QueryRanks, query_ranks
 
 
 def case(seed: int, images: int = 12) -> tuple[np.ndarray, np.ndarray]:

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.command_line import tshsr
+from tests.support.command_line import tshsr
 from tshsr.errors import DataError, InputError, SettingsError
-from tshsr.evaluator import denser
-from tshsr.evaluator.denser import (
+from tshsr.metrics import coco as denser
+from tshsr.metrics.coco import (
     annotated_rankings,
     annotation_folder,
     images_of_ids,
@@ -24,7 +24,7 @@ from tshsr.evaluator.denser import (
     right_pairs,
     row_of,
 )
-from tshsr.reports import read_report
+from tshsr.metrics.report import read_report
 
 IMAGES, EACH = 40, 5
 IMAGE_IDS = 1000 + 7 * np.arange(IMAGES)

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from tests.unit.test_significance import population
-from tshsr.evaluator.figures import FIGURES
-from tshsr.evaluator.ranks import QueryRanks
-from tshsr.evaluator.significance import compare
+from tests.metrics.test_comparison import population
+from tshsr.metrics.comparison import compare
+from tshsr.metrics.figures import FIGURES
+from tshsr.metrics.ranks import QueryRanks
 
 Value = Callable[[np.ndarray], np.ndarray]
 

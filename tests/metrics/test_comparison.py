@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from tshsr.errors import InputError, SettingsError
-from tshsr.evaluator.figures import FIGURES, MEAN_RANKS, MEDIAN_RANKS, RECALLS, RSUM, SEVERAL_RIGHT
-from tshsr.evaluator.metrics import ScoreMetrics, retrieval_metrics
-from tshsr.evaluator.ranks import QueryRanks, query_ranks
-from tshsr.evaluator.significance import Comparison, compare, compare_rsum
+from tshsr.metrics.comparison import Comparison, compare, compare_rsum
+from tshsr.metrics.figures import FIGURES, MEAN_RANKS, MEDIAN_RANKS, RECALLS, RSUM, SEVERAL_RIGHT
+from tshsr.metrics.ranks import QueryRanks, query_ranks
+from tshsr.metrics.recall import ScoreMetrics, retrieval_metrics
 
 RECALLS_AND_SUM = tuple(figure.name for figure in (*RECALLS, RSUM))
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tshsr.errors import InputError
-from tshsr.evaluator import rankings as module
-from tshsr.evaluator.metrics import score_metrics
-from tshsr.evaluator.rankings import Places, RankingMetrics, ranked, ranking_metrics, rankings, right_places
+from tshsr.metrics import multi_positive as module
+from tshsr.metrics.multi_positive import Places, RankingMetrics, ranked, ranking_metrics, rankings, right_places
+from tshsr.metrics.recall import score_metrics
 
 
 def looped(scores: np.ndarray, right: dict[int, list[int]]) -> dict[str, float]:

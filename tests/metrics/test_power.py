@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tests.unit.test_significance import compared, small
-from tshsr.evaluator.power import detectable, freedom_of, mean_error, share_found
-from tshsr.evaluator.significance import compare
+from tests.metrics.test_comparison import compared, small
+from tshsr.metrics.comparison import compare
+from tshsr.metrics.power import detectable, freedom_of, mean_error, share_found
 
 
 @pytest.mark.parametrize("freedom", [1.0, 2.0, 4.0, 7.3, 300.0])

@@ -7,9 +7,9 @@ import pytest
 from pydantic import TypeAdapter
 
 from tshsr.errors import InputError
-from tshsr.evaluator.metrics import image_to_text_ranks, score_metrics, text_to_image_ranks
-from tshsr.evaluator.rankings import ranking_metrics, rankings, sorted_places
-from tshsr.evaluator.ranks import QueryRanks, metrics_by_fold, query_ranks
+from tshsr.metrics.multi_positive import ranking_metrics, rankings, sorted_places
+from tshsr.metrics.ranks import QueryRanks, metrics_by_fold, query_ranks
+from tshsr.metrics.recall import image_to_text_ranks, score_metrics, text_to_image_ranks
 
 
 def case(images: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tshsr.errors import InputError
-from tshsr.evaluator.metrics import (
+from tshsr.metrics.recall import (
     RetrievalMetrics,
     ScoreMetrics,
     cut,
@@ -98,7 +98,7 @@ def test_float64_differences_below_float32_are_seen():
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("ranks", [image_to_text_ranks, text_to_image_ranks])
 def test_a_score_that_is_not_finite_is_refused_with_its_place(ranks, value, monkeypatch):
-    monkeypatch.setattr("tshsr.evaluator.metrics.BLOCK", 6)  # one row a block: the place counts from the first block
+    monkeypatch.setattr("tshsr.metrics.recall.BLOCK", 6)  # one row a block: the place counts from the first block
     scores = SCORES.copy()
     scores[2, 4] = value
     with pytest.raises(InputError, match=rf"image 2 \(row\) and caption 4 \(column\).* is {value}; every score"):

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import tshsr.evaluator.metrics as metrics
-from tshsr.evaluator.metrics import image_to_text_ranks, mean_metrics, score_metrics, text_to_image_ranks
-from tshsr.evaluator.ranks import metrics_by_fold, query_ranks
+import tshsr.metrics.recall as metrics
+from tshsr.metrics.ranks import metrics_by_fold, query_ranks
+from tshsr.metrics.recall import image_to_text_ranks, mean_metrics, score_metrics, text_to_image_ranks
 
 
 @st.composite

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from tshsr.candidates import Depth
-from tshsr.commands.choices import read_depth
-from tshsr.commands.tables import lost_points, precision_line, rerank_lines
+from tshsr.cli.choices import read_depth
+from tshsr.cli.tables import lost_points, precision_line, rerank_lines
 from tshsr.errors import SettingsError
-from tshsr.precision import Guard
-from tshsr.reports import Rerank
+from tshsr.metrics.report import Rerank
+from tshsr.scoring.candidates import Depth
+from tshsr.scoring.precision import Guard
 
 GUARD = Guard("bfloat16", True, 100, 500, 0.00312, 99.333, 0.2, 1.618)
 RERANK = Rerank(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tshsr.errors import DataError
-from tshsr.evaluator.audit import Finding, audit, read_log
+from tshsr.metrics.scan_logs import Finding, audit, read_log
 
 I2T = [
     (79.0, 96.0, 98.5, 1.0, 2.0),

@@ -7,14 +7,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests import tiny
-from tests.property.test_matcher_properties import assert_same, score, sizes
-from tshsr import objective
-from tshsr.batches import CaptionBatch, ImageBatch
-from tshsr.config import LossConfig, ModelConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
+from tests.models.test_matcher_properties import assert_same, score, sizes
+from tests.support import tiny
+from tshsr.config.models import ModelConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
+from tshsr.config.run import LossConfig
+from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.errors import InputError
-from tshsr.models import Matcher, build_matcher
-from tshsr.objective import Objective
+from tshsr.models.base import Matcher
+from tshsr.models.build import build_matcher
+from tshsr.training import objective
+from tshsr.training.objective import Objective
 
 BOXES = replace(tiny.ENCODER, boxes=True)
 SLOTS = 12

@@ -4,15 +4,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests import baseline_oracles, oracles, tiny
-from tests.oracle.test_mathematics import SAME, plain_similarity, real, unit_rows
-from tshsr.config import ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
-from tshsr.models import ItemEncoding, Scan, Sgraf, TwoStreamSgr, Vse
-from tshsr.models.scan import aggregated, shares
-from tshsr.models.sgraf import AttentionFiltration, GraphReasoning, GraphStep, SimilarityStream
-from tshsr.models.vse import shortened
-from tshsr.normalisation import MaskedBatchNorm
-from tshsr.pooling import GeneralisedPooling, MeanPooling, SelfAttentionPooling
+from tests.models.test_mathematics import SAME, plain_similarity, real, unit_rows
+from tests.support import baseline_oracles, oracles, tiny
+from tshsr.config.models import ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
+from tshsr.models.base import ItemEncoding
+from tshsr.models.normalisation import MaskedBatchNorm
+from tshsr.models.pooling import GeneralisedPooling, MeanPooling, SelfAttentionPooling
+from tshsr.models.scan import Scan, aggregated, shares
+from tshsr.models.sgraf import AttentionFiltration, GraphReasoning, GraphStep, Sgraf, SimilarityStream
+from tshsr.models.two_stream_sgr import TwoStreamSgr
+from tshsr.models.vse import Vse, shortened
 
 NORMALISATIONS = ("clipped_l2norm", "l2norm", "clipped", "no_norm", "softmax")
 AGGREGATIONS = ("mean", "logsumexp", "max", "sum")

@@ -7,10 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests import tiny
-from tshsr.batches import CaptionBatch, ImageBatch
-from tshsr.config import ReasoningConfig
-from tshsr.models import Scores, Tshsr
+from tests.support import tiny
+from tshsr.config.models import ReasoningConfig
+from tshsr.data.batches import CaptionBatch, ImageBatch
+from tshsr.models.base import Scores
+from tshsr.models.tshsr import Tshsr
 
 VARIANTS = {
     "default": {},

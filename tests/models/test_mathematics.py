@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests import oracles, tiny
-from tshsr.alignment import attend, attention_weights, similarities, to_unit_sums, unit
-from tshsr.config import ReasoningConfig
-from tshsr.encoders import AttentionPooling, box_geometry
+from tests.support import oracles, tiny
+from tshsr.config.models import ReasoningConfig
 from tshsr.errors import SettingsError
-from tshsr.losses import hinge
-from tshsr.models import ItemEncoding
+from tshsr.models.attention import attend, attention_weights, similarities, to_unit_sums, unit
+from tshsr.models.base import ItemEncoding
+from tshsr.models.encoders import AttentionPooling, box_geometry
+from tshsr.models.reasoning import HierarchicalReasoning
+from tshsr.models.similarity import SimilarityVector
 from tshsr.models.tshsr import Stream
-from tshsr.reasoning import HierarchicalReasoning
-from tshsr.similarity import SimilarityVector
+from tshsr.training.losses import hinge
 
 SAME = {"rtol": 1e-9, "atol": 1e-11}  # float64 against Python floats: only the order of additions differs
 
@@ -190,7 +190,7 @@ def test_pieces_of_similarity_vectors_change_nothing(monkeypatch: pytest.MonkeyP
     network = tiny.network(encoder=replace(tiny.ENCODER, boxes=True), place_term=True)
     images, captions = network.encode_images(tiny.images(3)), network.encode_captions(tiny.captions())
     expected = network.score_all(images, captions)["fused"].detach()
-    monkeypatch.setattr("tshsr.similarity.PIECE", 1)
+    monkeypatch.setattr("tshsr.models.similarity.PIECE", 1)
     with torch.inference_mode():
         torch.testing.assert_close(network.score_all(images, captions)["fused"], expected, **SAME)
 

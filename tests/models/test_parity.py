@@ -12,11 +12,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tshsr.batches import CaptionBatch, ImageBatch
-from tshsr.config import EncoderConfig, ScanConfig, SgrafConfig
-from tshsr.models import Matcher, Scan, Scores, Sgraf
+from tshsr.config.models import EncoderConfig, ScanConfig, SgrafConfig
+from tshsr.data.batches import CaptionBatch, ImageBatch
+from tshsr.models.base import Matcher, Scores
+from tshsr.models.pooling import GeneralisedPooling
+from tshsr.models.scan import Scan
+from tshsr.models.sgraf import Sgraf
 from tshsr.models.streams import StreamMatcher
-from tshsr.pooling import GeneralisedPooling
 
 NEAR = {"rtol": 0, "atol": 1e-6}
 ONE_WORD = {"rtol": 0, "atol": 2e-5}

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests import tiny
-from tshsr.batches import ImageBatch
-from tshsr.config import ModelConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
-from tshsr.encoders import thinned
-from tshsr.models import build_matcher
+from tests.support import tiny
+from tshsr.config.models import ModelConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
+from tshsr.data.batches import ImageBatch
+from tshsr.models.build import build_matcher
+from tshsr.models.encoders import thinned
 
 ENCODER = replace(tiny.ENCODER, region_dropout=0.4)
 METHODS: dict[str, ModelConfig] = {

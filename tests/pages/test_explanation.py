@@ -9,13 +9,13 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from tests.scripted import TracelessMatcher, image, real, retriever, scripted
-from tests.whole_page import EVIL, Page, assert_whole
+from tests.support.scripted import TracelessMatcher, image, real, retriever, scripted
+from tests.support.whole_page import EVIL, Page, assert_whole
 from tshsr.errors import InputError
-from tshsr.explain import Explanation, explain_pair
-from tshsr.render import render_explanations
-from tshsr.render.document import json_script, label, percent, picture_symbols
-from tshsr.render.maps import canvas
+from tshsr.explain.attribution import Explanation, explain_pair
+from tshsr.pages.document import json_script, label, percent, picture_symbols
+from tshsr.pages.explanation import render_explanations
+from tshsr.pages.maps import canvas
 
 CAPTION = "a small red square"
 

@@ -10,26 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.scripted import image, real, write_split
-from tests.whole_page import EVIL, assert_whole
+from tests.support.scripted import image, real, write_split
+from tests.support.whole_page import EVIL, assert_whole
 from tshsr.errors import InputError
-from tshsr.evaluator.metrics import RetrievalMetrics, ScoreMetrics, image_to_text_ranks, text_to_image_ranks
-from tshsr.explain import explain_pair
-from tshsr.render import (
-    Chart,
-    Curve,
-    ReportPage,
-    WordMaps,
-    first_examples,
-    render_report,
-    search_captions,
-    search_pictures,
-    training_charts,
-)
-from tshsr.render.charts import line_chart, nice_ticks
-from tshsr.render.report import recall_table
-from tshsr.reports import Report
-from tshsr.training.journal import Journal
+from tshsr.explain.attribution import explain_pair
+from tshsr.metrics.recall import RetrievalMetrics, ScoreMetrics, image_to_text_ranks, text_to_image_ranks
+from tshsr.metrics.report import Report
+from tshsr.pages.charts import Chart, Curve, line_chart, nice_ticks, training_charts
+from tshsr.pages.galleries import first_examples, search_captions, search_pictures
+from tshsr.pages.report import ReportPage, WordMaps, recall_table, render_report
+from tshsr.training.log import Journal
 
 CAPTIONS = ["a red square", EVIL, "a red circle", "a blue circle", "a star", "two rings"]
 IMAGES = [0, 0, 1, 1, 2, 2]

@@ -9,10 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tshsr.data.scenes.generate import choose_foils, find_words, scene_and_twin
-from tshsr.data.scenes.grammar import SYNONYMS, Written, describe_scene, foils, write
-from tshsr.data.scenes.meaning import Phrase, Relation, Statement, Witness, Word, same_words
-from tshsr.data.scenes.world import Background, Scene, Thing, sample_scene
+from tshsr.scenes.generate import choose_foils, find_words, scene_and_twin
+from tshsr.scenes.grammar import SYNONYMS, Written, describe_scene, foils, write
+from tshsr.scenes.meaning import Phrase, Relation, Statement, Witness, Word, same_words
+from tshsr.scenes.world import Background, Scene, Thing, sample_scene
 
 BACKGROUND = Background("plain", (200, 200, 200), (200, 200, 200), 0.0, 0)
 MEANING = {text: meaning for meaning, texts in SYNONYMS.items() for text in texts}

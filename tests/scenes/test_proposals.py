@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from tests.picture_files import drawn
-from tshsr.data.boxes import intersection_over_union
-from tshsr.data.scenes.descriptor import EXTRACTOR, FEATURES, describe
-from tshsr.data.scenes.drawing import draw_scene
-from tshsr.data.scenes.generate import scene_and_twin
-from tshsr.data.scenes.regions import MATCH, REGIONS
-from tshsr.data.scenes.world import SIDE, tight_box
-from tshsr.features import open_extractor, rebuild_extractor
-from tshsr.features.proposals import pieces, propose_boxes
+from tests.support.picture_files import drawn
+from tshsr.boxes import intersection_over_union
+from tshsr.features.catalog import open_extractor, rebuild_extractor
 from tshsr.features.scenes import region_boxes
+from tshsr.scenes.descriptor import EXTRACTOR, FEATURES, describe
+from tshsr.scenes.drawing import draw_scene
+from tshsr.scenes.generate import scene_and_twin
+from tshsr.scenes.proposals import pieces, propose_boxes
+from tshsr.scenes.regions import MATCH, REGIONS
+from tshsr.scenes.world import SIDE, tight_box
 
 
 def test_the_things_of_scenes_are_found() -> None:

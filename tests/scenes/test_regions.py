@@ -6,12 +6,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tshsr.data.boxes import intersection_over_union
-from tshsr.data.scenes import EXTRACTOR, FEATURES, describe
-from tshsr.data.scenes.descriptor import BLOCKS, CROP, averaging, cells, colour_shares, cut_out, spread
-from tshsr.data.scenes.drawing import draw_scene
-from tshsr.data.scenes.regions import MATCH, REGIONS, regions_of_things, sample_boxes
-from tshsr.data.scenes.world import SIDE, Scene, sample_scene, tight_box
+from tshsr.boxes import intersection_over_union
+from tshsr.scenes.descriptor import (
+    BLOCKS,
+    CROP,
+    EXTRACTOR,
+    FEATURES,
+    averaging,
+    cells,
+    colour_shares,
+    cut_out,
+    describe,
+    spread,
+)
+from tshsr.scenes.drawing import draw_scene
+from tshsr.scenes.regions import MATCH, REGIONS, regions_of_things, sample_boxes
+from tshsr.scenes.world import SIDE, Scene, sample_scene, tight_box
 
 WHOLE = np.array([[0, 0, 1, 1]], np.float32)
 

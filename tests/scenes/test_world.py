@@ -8,8 +8,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from tshsr.data.scenes.drawing import PAINT, PATTERN_WHITE, draw_scene
-from tshsr.data.scenes.world import (
+from tshsr.scenes.drawing import PAINT, PATTERN_WHITE, draw_scene
+from tshsr.scenes.world import (
     COLOURS,
     MOST_OVERLAP,
     SHAPES,

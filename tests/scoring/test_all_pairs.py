@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from tests import tiny
-from tshsr import scoring
-from tshsr.batches import ImageBatch, pad_sequences
+from tests.support import tiny
+from tshsr.data.batches import ImageBatch, pad_sequences
 from tshsr.errors import InputError, SettingsError
-from tshsr.models import ItemEncoding, Scores, Tshsr
-from tshsr.scoring import alike, is_out_of_memory, score_all_pairs, score_encoded, tile_shape
+from tshsr.models.base import ItemEncoding, Scores
+from tshsr.models.tshsr import Tshsr
+from tshsr.scoring import all_pairs as scoring
+from tshsr.scoring.all_pairs import alike, is_out_of_memory, score_all_pairs, score_encoded, tile_shape
 
 LENGTHS = (3, 9, 1, 4, 4, 12, 2, 7)
 
@@ -43,7 +44,7 @@ def test_the_result_does_not_depend_on_the_tile(budget: int) -> None:
 def test_more_captions_than_one_encoding_block(monkeypatch: pytest.MonkeyPatch) -> None:
     network = tiny.network()
     whole = score_all_pairs(network, iter(batches((3,))), tokens())
-    monkeypatch.setattr("tshsr.scoring.ENCODE_BLOCK", 3)
+    monkeypatch.setattr("tshsr.scoring.all_pairs.ENCODE_BLOCK", 3)
     cut = score_all_pairs(network, iter(batches((3,))), tokens())
     np.testing.assert_allclose(cut["fused"], whole["fused"], rtol=1e-6)
 

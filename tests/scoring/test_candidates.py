@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.ranked import noisy
-from tshsr import candidates as module
-from tshsr.candidates import FIRST, Depth, Shares, candidates, ceiling, merged, rounds
+from tests.support.ranked import noisy
 from tshsr.errors import SettingsError
-from tshsr.evaluator.metrics import score_metrics
+from tshsr.metrics.recall import score_metrics
+from tshsr.scoring import candidates as module
+from tshsr.scoring.candidates import FIRST, Depth, Shares, candidates, ceiling, merged, rounds
 
 
 def test_candidates_are_the_best_of_their_image_or_of_their_caption() -> None:

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.ranked import noisy
-from tshsr import depth_choice as module
-from tshsr.candidates import Depth, Shares, lost, merged, rounds
-from tshsr.depth_choice import BUDGET, CHOICES, best_place, choose_depth
-from tshsr.evaluator.metrics import score_metrics
+from tests.support.ranked import noisy
+from tshsr.metrics.recall import score_metrics
+from tshsr.scoring import depth as module
+from tshsr.scoring.candidates import Depth, Shares, lost, merged, rounds
+from tshsr.scoring.depth import BUDGET, CHOICES, best_place, choose_depth
 
 
 def reasoned_about(fused: np.ndarray, pooled: np.ndarray, k_images: int, k_captions: int) -> np.ndarray:

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from tests import tiny
-from tests.small_runs import small_split
-from tests.unit.test_evaluation import member
-from tshsr import evaluation, precision
-from tshsr.alignment import attention_weights, to_unit_sums, unit, unit_in_place
-from tshsr.evaluation import evaluate, guard
-from tshsr.models import Scores
-from tshsr.precision import Guard, lowered, measure
+from tests.evaluation.test_run import member
+from tests.support import tiny
+from tests.support.small_runs import small_split
+from tshsr.evaluation import run as evaluation
+from tshsr.evaluation.run import evaluate, guard
+from tshsr.models.attention import attention_weights, to_unit_sums, unit, unit_in_place
+from tshsr.models.base import Scores
+from tshsr.scoring import precision
+from tshsr.scoring.precision import Guard, lowered, measure
 
 OWNERS = np.array([0, 0, 1, 2, 3])
 EXACT = torch.tensor(

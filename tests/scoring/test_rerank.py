@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from tests.small_runs import small_split
-from tests.unit.test_evaluation import Member, member
-from tshsr import rerank, scoring
-from tshsr.candidates import Depth, candidates, rounds
+from tests.evaluation.test_run import Member, member
+from tests.support.small_runs import small_split
 from tshsr.data.dataset import Split
-from tshsr.models import ItemEncoding, Scores
-from tshsr.rerank import TwoStage, score_split_at, score_two_stage
-from tshsr.scoring import score_split
+from tshsr.models.base import ItemEncoding, Scores
+from tshsr.scoring import all_pairs as scoring
+from tshsr.scoring import rerank
+from tshsr.scoring.all_pairs import score_split
+from tshsr.scoring.candidates import Depth, candidates, rounds
+from tshsr.scoring.rerank import TwoStage, score_split_at, score_two_stage
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from tshsr.commands import scores_folder
-from tshsr.commands.scores_folder import LARGE, place_for_scores
+from tshsr.cli import scores_folder
+from tshsr.cli.scores_folder import LARGE, place_for_scores
 from tshsr.errors import DataError, SettingsError
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests import tiny
-from tests.unit.test_scoring import batches, tokens
-from tshsr import matrices
+from tests.scoring.test_all_pairs import batches, tokens
+from tests.support import tiny
 from tshsr.errors import DataError
-from tshsr.matrices import MatricesInFiles, MatricesInMemory, ensemble
-from tshsr.scoring import score_all_pairs
+from tshsr.scoring import storage as matrices
+from tshsr.scoring.all_pairs import score_all_pairs
+from tshsr.scoring.storage import MatricesInFiles, MatricesInMemory, ensemble
 
 FULL = Path("/dev/full")
 NO_FULL_DISK = pytest.mark.skipif(not FULL.exists(), reason="only Linux has /dev/full, the disk that is always full")

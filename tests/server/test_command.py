@@ -17,8 +17,8 @@ from urllib.parse import urlencode
 import pytest
 from PIL import Image
 
-from tests.command_line import refused, tshsr
-from tests.served import PICTURES, Served, make_index, serving
+from tests.support.command_line import refused, tshsr
+from tests.support.served import PICTURES, Served, make_index, serving
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,11 @@ from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from tests.fake_index import make_index
-from tshsr.app.guard import Guard, is_loopback, size
-from tshsr.app.limits import Limits
-from tshsr.app.server import create_app
-from tshsr.app.worker import Worker
+from tests.support.fake_index import make_index
+from tshsr.server.guard import Guard, is_loopback, size
+from tshsr.server.limits import Limits
+from tshsr.server.server import create_app
+from tshsr.server.worker import Worker
 
 
 @pytest.fixture

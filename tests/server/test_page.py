@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.fake_index import make_index
-from tshsr.app.limits import Limits
-from tshsr.app.server import PAGE, create_app
-from tshsr.app.service import Service
+from tests.support.fake_index import make_index
+from tshsr.server.limits import Limits
+from tshsr.server.server import PAGE, create_app
+from tshsr.server.service import Service
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from tests.fake_index import CAPTIONS, FakeIndex, make_index
-from tshsr.app.limits import Limits
-from tshsr.app.server import create_app
+from tests.support.fake_index import CAPTIONS, FakeIndex, make_index
 from tshsr.errors import DataError
+from tshsr.server.limits import Limits
+from tshsr.server.server import create_app
 
 HERE = "http://127.0.0.1"
 RED = "pictures/red.jpg"

@@ -2,7 +2,7 @@
 
 import math
 
-from tests.oracles import Matrix, Vector, affine, dot, mix, sigmoid, softmax, unit
+from tests.support.oracles import Matrix, Vector, affine, dot, mix, sigmoid, softmax, unit
 
 
 def leaky(x: float) -> float:

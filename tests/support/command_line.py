@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tshsr.cli import main
+from tshsr.cli.main import main
 
 TINY = (
     *("--model.encoder.dim", "8", "--model.encoder.word-dim", "6", "--model.similarity-dim", "4"),

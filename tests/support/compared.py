@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tshsr.evaluator.ranks import query_ranks
+from tshsr.metrics.ranks import query_ranks
 
 OWNERS = np.repeat(np.arange(40), 5)
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tests.scripted import FEATURES, real
+from tests.support.scripted import FEATURES, real
 from tshsr.errors import DataError
-from tshsr.explain import Explanation, explain_pair
+from tshsr.explain.attribution import Explanation, explain_pair
 from tshsr.features.extractor import PictureRegions
-from tshsr.index import CaptionResult, Result, WordBoxes
+from tshsr.index.results import CaptionResult, Result, WordBoxes
 from tshsr.retriever import Retriever, as_batch
 
 COLOURS = ("red", "green", "blue", "orange", "purple", "teal")

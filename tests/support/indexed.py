@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.data_files import random_boxes
-from tests.small_runs import run, small_config, small_split
+from tests.support.data_files import random_boxes
+from tests.support.small_runs import run, small_config, small_split
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import open_split
 from tshsr.data.store import StoreCaption, StoreImage, write_store
-from tshsr.index import Index
+from tshsr.index.collection import Index
 from tshsr.retriever import Retriever
 
 

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tshsr.batches import CaptionBatch, ImageBatch
-from tshsr.config import EncoderConfig, ReasoningConfig, RunConfig, TshsrConfig
+from tshsr.config.models import EncoderConfig, ReasoningConfig, TshsrConfig
+from tshsr.config.run import RunConfig
+from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.data.dataset import Split
 from tshsr.data.regions import RegionFeatures
-from tshsr.data.tokens import Tokenizer
-from tshsr.models.matcher import ItemEncoding, Matcher, Scores, StreamTrace
+from tshsr.data.text import Tokenizer
+from tshsr.models.base import ItemEncoding, Matcher, Scores, StreamTrace
 from tshsr.models.tshsr import Tshsr
 from tshsr.retriever import Retriever
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tests.command_line import TINY, tshsr
-from tshsr.data.scenes import make_scenes
+from tests.support.command_line import TINY, tshsr
+from tshsr.data.generated import make_scenes
 
 PICTURES = 10
 

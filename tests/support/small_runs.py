@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from tshsr.config import EncoderConfig, OptimiserConfig, ReasoningConfig, RunConfig, TrainingConfig, TshsrConfig
+from tshsr.config.models import EncoderConfig, ReasoningConfig, TshsrConfig
+from tshsr.config.run import OptimiserConfig, RunConfig, TrainingConfig
 from tshsr.data.dataset import Split
 from tshsr.data.regions import RegionFeatures
-from tshsr.training import Event, FitResult, StepDone, fit
-from tshsr.training.events import Listener
+from tshsr.training.events import Event, Listener, StepDone
+from tshsr.training.fit import FitResult, fit
 
 COLOURS = ("red", "green", "blue", "white", "black")
 THINGS = ("dog", "ball", "house", "boat", "tree")

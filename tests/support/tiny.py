@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import torch
 
-from tshsr.batches import CaptionBatch, ImageBatch
-from tshsr.config import EncoderConfig, ReasoningConfig, TshsrConfig
-from tshsr.models import Tshsr
+from tshsr.config.models import EncoderConfig, ReasoningConfig, TshsrConfig
+from tshsr.data.batches import CaptionBatch, ImageBatch
+from tshsr.models.tshsr import Tshsr
 
 ENCODER = EncoderConfig(dim=12, feature_dim=7, vocabulary=20, word_dim=8, transformer_heads=2)
 

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from tests.small_runs import StopError, log, run, small_config, small_split, stop_at, weights
-from tshsr.config import LossConfig, ModelConfig, RunConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
+from tests.support.small_runs import StopError, log, run, small_config, small_split, stop_at, weights
+from tshsr.config.models import ModelConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
+from tshsr.config.run import LossConfig, RunConfig
 from tshsr.data.dataset import Split
-from tshsr.evaluation import evaluate
-from tshsr.explain import explain_pair
+from tshsr.evaluation.run import evaluate
+from tshsr.explain.attribution import explain_pair
 from tshsr.retriever import Retriever
 
 ENCODER = small_config().model.encoder

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.small_runs import small_split
-from tshsr.data.tokens import Tokenizer
+from tests.support.small_runs import small_split
+from tshsr.data.text import Tokenizer
 from tshsr.errors import DataError, SettingsError
-from tshsr.training.order import Order, Reader, ahead, derived_seed
+from tshsr.training.batching import Order, Reader, ahead, derived_seed
 
 
 @given(

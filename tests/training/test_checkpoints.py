@@ -4,12 +4,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests import tiny
-from tshsr.checkpoints import load_run, load_settings, load_weights, save_model, save_weights
-from tshsr.config import RunConfig
-from tshsr.data.tokens import Tokenizer
+from tests.support import tiny
+from tshsr.config.run import RunConfig
+from tshsr.data.text import Tokenizer
 from tshsr.errors import CheckpointError, DataError, SettingsError
-from tshsr.models import Tshsr
+from tshsr.models.tshsr import Tshsr
+from tshsr.training.checkpoints import load_run, load_settings, load_weights, save_model, save_weights
 
 CAPTIONS = ["a red dog", "one blue ball"]
 

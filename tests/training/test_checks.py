@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from tests.small_runs import small_config, small_split, with_loss, with_optimiser
-from tshsr.config import ReasoningConfig, SgrafConfig, VseConfig
-from tshsr.data.tokens import Tokenizer
+from tests.support.small_runs import small_config, small_split, with_loss, with_optimiser
+from tshsr.config.models import ReasoningConfig, SgrafConfig, VseConfig
+from tshsr.data.text import Tokenizer
 from tshsr.errors import CheckpointError, DataError, SettingsError
-from tshsr.training import fit
-from tshsr.training.settings import check_same, check_training, complete, fingerprint, make_tokenizer
+from tshsr.training.checks import check_same, check_training, complete, fingerprint, make_tokenizer
+from tshsr.training.fit import fit
 
 
 @pytest.mark.parametrize(

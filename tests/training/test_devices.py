@@ -3,7 +3,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from tests.small_runs import small_config
+from tests.support.small_runs import small_config
 from tshsr.errors import SettingsError
 from tshsr.training.devices import make_accelerator, reproducible
 

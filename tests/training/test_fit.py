@@ -6,15 +6,16 @@ from typing import Any
 import pytest
 import torch
 
-from tests.small_runs import log, run, small_config, small_split, weights, with_loss, with_optimiser
-from tshsr.checkpoints import load_run, load_tensors
-from tshsr.config import read_config
+from tests.support.small_runs import log, run, small_config, small_split, weights, with_loss, with_optimiser
+from tshsr.config.run import read_config
 from tshsr.data.dataset import Split
 from tshsr.errors import CollapseError, DataError, DivergenceError
-from tshsr.evaluation import evaluate_scores
-from tshsr.models import build_matcher
-from tshsr.scoring import score_split
-from tshsr.training import Evaluated, Event, Saved, Scoring, StepDone, Warned, stability
+from tshsr.evaluation.run import evaluate_scores
+from tshsr.models.build import build_matcher
+from tshsr.scoring.all_pairs import score_split
+from tshsr.training import stability
+from tshsr.training.checkpoints import load_run, load_tensors
+from tshsr.training.events import Evaluated, Event, Saved, Scoring, StepDone, Warned
 
 STEPS = 3
 """Steps of an epoch over 20 captions in batches of 8."""
@@ -128,7 +129,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(
     def poison(event: Event) -> None:
         if isinstance(event, StepDone) and event.step == 4:
             monkeypatch.setattr(
-                "tshsr.objective.hinge", lambda *_, **__: torch.tensor(float("nan"), requires_grad=True)
+                "tshsr.training.objective.hinge", lambda *_, **__: torch.tensor(float("nan"), requires_grad=True)
             )
 
     with pytest.raises(

@@ -7,15 +7,25 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests import tiny
-from tests.small_runs import COLOURS, StopError, log, run, small_config, small_split, stop_at, weights, with_loss
-from tshsr.batches import pad_sequences
-from tshsr.config import LossConfig
+from tests.support import tiny
+from tests.support.small_runs import (
+    COLOURS,
+    StopError,
+    log,
+    run,
+    small_config,
+    small_split,
+    stop_at,
+    weights,
+    with_loss,
+)
+from tshsr.config._recipes_init import recipe
+from tshsr.config.run import LossConfig
+from tshsr.data.batches import pad_sequences
 from tshsr.errors import SettingsError
-from tshsr.objective import Objective
-from tshsr.recipes import recipe
-from tshsr.swaps import EDGE, Swapped, WordSwaps, exchanged
-from tshsr.training.settings import check_training
+from tshsr.training.checks import check_training
+from tshsr.training.hard_captions import EDGE, Swapped, WordSwaps, exchanged
+from tshsr.training.objective import Objective
 
 A, RED, BLUE, BALL, BOX, ABOVE = 1, 2, 3, 4, 5, 6
 CAPTION = [A, RED, BALL, ABOVE, A, BLUE, BOX]

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tshsr.training.journal import EVERY, Journal, lines_until
+from tshsr.training.log import EVERY, Journal, lines_until
 
 
 def lines(folder: Path) -> list[dict[str, float]]:

@@ -3,14 +3,15 @@
 import pytest
 import torch
 
-from tests import tiny
-from tshsr.batches import CaptionBatch, ImageBatch
-from tshsr.config import LossConfig, ScanConfig
+from tests.support import tiny
+from tshsr.config.models import ScanConfig
+from tshsr.config.run import LossConfig
+from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.errors import SettingsError
-from tshsr.losses import hinge
-from tshsr.mining import candidate_pairs
-from tshsr.models import build_matcher
-from tshsr.objective import Objective, positives
+from tshsr.models.build import build_matcher
+from tshsr.training.losses import hinge
+from tshsr.training.negatives import candidate_pairs
+from tshsr.training.objective import Objective, positives
 
 IMAGE_OF_CAPTION = torch.tensor([0, 1, 2, 2])
 AS_FLOAT32 = {"rtol": 1e-5, "atol": 1e-6, "check_dtype": False}  # losses are added up in float32

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.command_line import TINY, refused
-from tests.command_line import tshsr as call
-from tests.data_files import random_regions, write_precomp
-from tests.small_runs import run, small_config, small_split, with_loss
-from tshsr.commands.train import read_arguments
-from tshsr.config import LossConfig, RunConfig, TrainingConfig, read_config, write_config
+from tests.support.command_line import TINY, refused
+from tests.support.command_line import tshsr as call
+from tests.support.data_files import random_regions, write_precomp
+from tests.support.small_runs import run, small_config, small_split, with_loss
+from tshsr.cli.train import read_arguments
+from tshsr.config.run import LossConfig, RunConfig, TrainingConfig, read_config, write_config
 from tshsr.data.dataset import Split
 from tshsr.errors import CheckpointError, DataError, SettingsError
+from tshsr.training.checks import check_training, fingerprint
 from tshsr.training.noise import shuffled, with_noise
-from tshsr.training.settings import check_training, fingerprint
 
 OWNERS = np.repeat(np.arange(400), 5)
 """2,000 captions of 400 images."""

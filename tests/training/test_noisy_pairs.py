@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from tests import oracles, tiny
-from tshsr import objective as objective_module
-from tshsr.config import LossConfig
-from tshsr.losses import hinge
-from tshsr.objective import Objective
-from tshsr.training.robust import Mixture, fit_mixture, groups, responsibilities, standing, trust_of
+from tests.support import oracles, tiny
+from tshsr.config.run import LossConfig
+from tshsr.training import objective as objective_module
+from tshsr.training.losses import hinge
+from tshsr.training.noisy_pairs import Mixture, fit_mixture, groups, responsibilities, standing, trust_of
+from tshsr.training.objective import Objective
 
 OWNERS = torch.tensor([2, 0, 0, 1, 2, 3])
 

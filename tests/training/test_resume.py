@@ -14,17 +14,17 @@ from typing import Any
 
 import pytest
 
-from tests.small_runs import small_config, small_split
-from tshsr.checkpoints import load_run, load_tensors
-from tshsr.config import RunConfig
-from tshsr.training import fit
+from tests.support.small_runs import small_config, small_split
+from tshsr.config.run import RunConfig
+from tshsr.training.checkpoints import load_run, load_tensors
+from tshsr.training.fit import fit
 
 ROOT = Path(__file__).resolve().parents[2]
 
 CHILD = """
 import os, signal, sys
 from pathlib import Path
-from tests.end_to_end.test_resume import config, train
+from tests.training.test_resume import config, train
 
 folder, operations = Path(sys.argv[1]), int(sys.argv[2])
 done = 0
@@ -117,7 +117,7 @@ def test_a_run_killed_at_any_time_ends_as_an_untouched_one(untouched: dict[str, 
 
 def test_two_processes_share_each_batch(tmp_path: Path) -> None:
     child = (
-        "import os, sys; from pathlib import Path; from tests.end_to_end.test_resume import *; "
+        "import os, sys; from pathlib import Path; from tests.training.test_resume import *; "
         "events = []; train(small_config(epochs=2, batch=10), Path(sys.argv[1]), listen=events.append); "
         "Path(sys.argv[1], 'events' + os.environ['RANK']).write_text(str(len(events)))"
     )

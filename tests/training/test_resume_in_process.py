@@ -7,13 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.small_runs import StopError, log, run, small_config, small_split, stop_at, weights, with_loss, with_optimiser
-from tshsr.checkpoints import save_settings
-from tshsr.config import read_config
+from tests.support.small_runs import (
+    StopError,
+    log,
+    run,
+    small_config,
+    small_split,
+    stop_at,
+    weights,
+    with_loss,
+    with_optimiser,
+)
+from tshsr.config.run import read_config
 from tshsr.data.dataset import Split
 from tshsr.errors import CheckpointError, DataError
-from tshsr.training import Event, Saved
-from tshsr.training.settings import make_tokenizer
+from tshsr.training.checkpoints import save_settings
+from tshsr.training.checks import make_tokenizer
+from tshsr.training.events import Event, Saved
 
 STEPS = 3
 """Steps of an epoch over 20 captions in batches of 8."""

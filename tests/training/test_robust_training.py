@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.small_runs import (
+from tests.support.small_runs import (
     StopError,
     log,
     run,
@@ -18,12 +18,13 @@ from tests.small_runs import (
     with_loss,
     with_optimiser,
 )
-from tshsr.config import RunConfig, ScanConfig, VseConfig
+from tshsr.config.models import ScanConfig, VseConfig
+from tshsr.config.run import RunConfig
 from tshsr.data.dataset import Split
 from tshsr.errors import CheckpointError, SettingsError
+from tshsr.training.checks import check_training
 from tshsr.training.noise import with_noise
-from tshsr.training.robust import trust_of
-from tshsr.training.settings import check_training
+from tshsr.training.noisy_pairs import trust_of
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from tshsr.config import LossConfig, OptimiserConfig
+from tshsr.config.run import LossConfig, OptimiserConfig
 from tshsr.training.schedule import hardest_counts, learning_rate
 
 

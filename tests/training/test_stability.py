@@ -4,9 +4,9 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from tshsr.config import LossConfig, OptimiserConfig
+from tshsr.config.run import LossConfig, OptimiserConfig
 from tshsr.errors import CollapseError, DivergenceError
-from tshsr.evaluator.metrics import score_metrics
+from tshsr.metrics.recall import score_metrics
 from tshsr.training.stability import PATIENCE, CollapseWatch, chance_rsum, check_finite
 
 FLAT_SPREAD = 1e-4

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from tshsr.batches import CaptionBatch, ImageBatch
-from tshsr.models import Matcher
+from tshsr.data.batches import CaptionBatch, ImageBatch
+from tshsr.models.base import Matcher
 
 IN_PLACE = {torch.ops.aten.addmm_: lambda _, left, right, **__: 2 * left[0] * left[1] * right[1]}
 """Products that torch's counter does not know: from the shapes of the arguments to operations."""

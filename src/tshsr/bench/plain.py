@@ -18,14 +18,14 @@ import torch.nn.functional as F  # noqa: N812 (the field's name for it)
 from jaxtyping import Float
 from torch import Tensor
 
-from tshsr.models import ItemEncoding, Tshsr
+from tshsr.models.base import ItemEncoding
+from tshsr.models.normalisation import EPSILON
+from tshsr.models.reasoning import CoExploitation, ContextExtraction, ReadOut
 from tshsr.models.scan import CrossAttention, Scan, aggregated
 from tshsr.models.sgraf import AttentionFiltration, GraphReasoning, GraphStep, Sgraf, SimilarityStream
-from tshsr.models.tshsr import Stream
+from tshsr.models.similarity import SimilarityVector
+from tshsr.models.tshsr import Stream, Tshsr
 from tshsr.models.two_stream_sgr import TwoStreamSgr
-from tshsr.normalisation import EPSILON
-from tshsr.reasoning import CoExploitation, ContextExtraction, ReadOut
-from tshsr.similarity import SimilarityVector
 
 CaptionRow = Float[Tensor, "words dim"]
 PlainScore = Callable[[ItemEncoding, CaptionRow, Float[Tensor, " dim"]], Float[Tensor, " images"]]

@@ -12,15 +12,20 @@ import torch
 from torch import Tensor
 
 from tshsr.allocator import keep_freed_memory, release_freed_memory
-from tshsr.batches import ImageBatch, pad_sequences
 from tshsr.bench import plain
+from tshsr.bench.counting import multiply_adds_of
 from tshsr.bench.machine import Products, peak_of, seconds_of
-from tshsr.config import EncoderConfig, ModelConfig, ScanConfig, SgrafConfig, TshsrConfig, TwoStreamSgrConfig
-from tshsr.counting import multiply_adds_of
-from tshsr.models import ItemEncoding, Matcher, Scan, Sgraf, Tshsr, TwoStreamSgr, build_matcher
-from tshsr.precision import lowered
-from tshsr.scoring import BYTE_BUDGET, score_encoded
-from tshsr.shortcuts import NONE, Quick, Shortcuts
+from tshsr.config.models import EncoderConfig, ModelConfig, ScanConfig, SgrafConfig, TshsrConfig, TwoStreamSgrConfig
+from tshsr.data.batches import ImageBatch, pad_sequences
+from tshsr.evaluation.compile import NONE, Quick, Shortcuts
+from tshsr.models.base import ItemEncoding, Matcher
+from tshsr.models.build import build_matcher
+from tshsr.models.scan import Scan
+from tshsr.models.sgraf import Sgraf
+from tshsr.models.tshsr import Tshsr
+from tshsr.models.two_stream_sgr import TwoStreamSgr
+from tshsr.scoring.all_pairs import BYTE_BUDGET, score_encoded
+from tshsr.scoring.precision import lowered
 
 Name = Literal["tshsr", "sgr", "saf", "scan", "two_stream_sgr"]
 NAMES: tuple[Name, ...] = ("tshsr", "sgr", "saf", "scan")

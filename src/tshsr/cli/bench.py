@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tshsr.bench.speed import NAMES, Name, Workload, bench
-from tshsr.commands.choices import choose_device
-from tshsr.commands.parsing import File, Flag, parse
-from tshsr.commands.parsing import Name as OptionalName
-from tshsr.commands.screen import Screen
+from tshsr.cli.choices import choose_device
+from tshsr.cli.parsing import File, Flag, parse
+from tshsr.cli.parsing import Name as OptionalName
+from tshsr.cli.screen import Screen
 from tshsr.errors import SettingsError
+from tshsr.evaluation.compile import Shortcuts
 from tshsr.provenance import provenance
-from tshsr.shortcuts import Shortcuts
 
 HEADER = (
     "network",

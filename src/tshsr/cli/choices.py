@@ -10,15 +10,15 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from tshsr.batches import ImageBatch
-from tshsr.candidates import Depth
+from tshsr.data.batches import ImageBatch
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import open_split
-from tshsr.data.scenes import EXTRACTOR
 from tshsr.errors import DataError, SettingsError
-from tshsr.features import read_picture
+from tshsr.features.pictures import read_picture
 from tshsr.features.scenes import ScenesExtractor
 from tshsr.retriever import Retriever, as_batch
+from tshsr.scenes.descriptor import EXTRACTOR
+from tshsr.scoring.candidates import Depth
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 

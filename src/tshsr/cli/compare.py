@@ -11,12 +11,14 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from tshsr.commands.parsing import File, given, parse
-from tshsr.commands.screen import Screen
-from tshsr.correspondence import correspondence
+from tshsr.cli.parsing import File, given, parse
+from tshsr.cli.screen import Screen
 from tshsr.errors import DataError, SettingsError
-from tshsr.evaluation import choose_protocol, folds_of
-from tshsr.evaluator.comparison_report import (
+from tshsr.evaluation.ground_truth import correspondence
+from tshsr.evaluation.run import choose_protocol, folds_of
+from tshsr.evaluation.score_files import KEY, read_scores
+from tshsr.metrics.comparison import Comparison, compare
+from tshsr.metrics.comparison_tables import (
     TableKind,
     comparison_json,
     grouped_rows,
@@ -26,10 +28,8 @@ from tshsr.evaluator.comparison_report import (
     verdict,
     what_was_done,
 )
-from tshsr.evaluator.ranks import QueryRanks, query_ranks
-from tshsr.evaluator.significance import Comparison, compare
-from tshsr.reports import ProtocolName, Report, read_report
-from tshsr.score_files import KEY, read_scores
+from tshsr.metrics.ranks import QueryRanks, query_ranks
+from tshsr.metrics.report import ProtocolName, Report, read_report
 
 EXAMPLE = "tshsr compare A.json B.json"
 OF_RANKS = "Of median and mean ranks the lower ones are better; a median has no p."

@@ -11,8 +11,8 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from tshsr.commands.parsing import File, Flag, OptionalPath, parse
-from tshsr.commands.screen import Screen
+from tshsr.cli.parsing import File, Flag, OptionalPath, parse
+from tshsr.cli.screen import Screen
 from tshsr.data.check import DataInfo, check_data, inspect
 from tshsr.data.convert import convert
 from tshsr.errors import DataError, SettingsError

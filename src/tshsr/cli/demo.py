@@ -10,16 +10,16 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from tshsr.commands.choices import choose_device
-from tshsr.commands.parsing import Flag, Name, parse
-from tshsr.commands.progress import duration
-from tshsr.commands.screen import Screen
-from tshsr.commands.tables import show_report
-from tshsr.commands.watching import watching
+from tshsr.cli.choices import choose_device
+from tshsr.cli.parsing import Flag, Name, parse
+from tshsr.cli.progress import duration
+from tshsr.cli.screen import Screen
+from tshsr.cli.tables import show_report
+from tshsr.cli.watching import watching
+from tshsr.data.generated import scenes_folder
 from tshsr.data.layouts import SCENES
-from tshsr.data.scenes import scenes_folder
 from tshsr.demo import PAGE, REPORT, RUN, Done, Sizes, Stage, check_demo, demo_config, run_demo
-from tshsr.training import Event
+from tshsr.training.events import Event
 
 QUERY = "a small red circle"
 

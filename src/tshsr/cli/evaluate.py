@@ -13,28 +13,28 @@ from typing import Annotated, Literal
 import torch
 from tyro.conf import Positional, arg
 
-from tshsr.candidates import Depth
-from tshsr.commands.choices import choose_device, load_retriever, read_bytes, read_depth
-from tshsr.commands.explanations import add_explanations, check_explanations, with_pairs
-from tshsr.commands.options import listed
-from tshsr.commands.parsing import File, Flag, Folder, Name, OptionalPath, given, parse
-from tshsr.commands.scores_folder import place_for_scores
-from tshsr.commands.screen import Screen
-from tshsr.commands.tables import show_audit, show_report
-from tshsr.correspondence import of_split
+from tshsr.cli.choices import choose_device, load_retriever, read_bytes, read_depth
+from tshsr.cli.explanations import add_explanations, check_explanations, with_pairs
+from tshsr.cli.options import listed
+from tshsr.cli.parsing import File, Flag, Folder, Name, OptionalPath, given, parse
+from tshsr.cli.scores_folder import place_for_scores
+from tshsr.cli.screen import Screen
+from tshsr.cli.tables import show_audit, show_report
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import find_data, open_split
 from tshsr.data.truth import read_truth
 from tshsr.errors import DataError, SettingsError, TshsrError
-from tshsr.evaluation import evaluate, score_bytes
-from tshsr.evaluator.audit import read_log
+from tshsr.evaluation.compile import Shortcuts, quickened
+from tshsr.evaluation.ground_truth import of_split
+from tshsr.evaluation.matrix import Extras, add_details, check_once, evaluate_matrix, read_extras, read_matrices
+from tshsr.evaluation.run import evaluate, score_bytes
+from tshsr.evaluation.score_files import KEY, check_scores_name, save_scores
+from tshsr.evaluation.two_stage import TwoStageSearch, evaluate_two_stage
+from tshsr.explain.probes import add_probes
 from tshsr.files import explained
-from tshsr.probes import add_probes
-from tshsr.reports import Report
-from tshsr.score_files import KEY, check_scores_name, save_scores
-from tshsr.shortcuts import Shortcuts, quickened
-from tshsr.stand_alone import Extras, add_details, check_once, evaluate_matrix, read_extras, read_matrices
-from tshsr.two_stage import TwoStageSearch, evaluate_two_stage
+from tshsr.metrics.report import Report
+from tshsr.metrics.scan_logs import read_log
+from tshsr.scoring.candidates import Depth
 
 DTYPES = {"float32": None, "tf32": None, "bfloat16": torch.bfloat16}
 """Precisions of scoring; None is the network's own."""

@@ -10,13 +10,13 @@ from typing import Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from tshsr.commands.choices import find_picture, load_retriever
-from tshsr.commands.parsing import File, Folder, Name, parse
-from tshsr.commands.screen import Screen
+from tshsr.cli.choices import find_picture, load_retriever
+from tshsr.cli.parsing import File, Folder, Name, parse
+from tshsr.cli.screen import Screen
 from tshsr.errors import SettingsError
-from tshsr.explain import Explanation, explain_pair
+from tshsr.explain.attribution import Explanation, explain_pair
 from tshsr.files import write_text
-from tshsr.render import render_explanations
+from tshsr.pages.explanation import render_explanations
 
 EXAMPLE = 'tshsr explain runs/first --data DIR --image 0 --text "a red circle"'
 

@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tshsr.commands.progress import duration
-from tshsr.commands.screen import Screen
+from tshsr.cli.progress import duration
+from tshsr.cli.screen import Screen
 from tshsr.data.dataset import Split
 from tshsr.data.entities import read_entities
 from tshsr.data.truth import Truth
-from tshsr.deletion import LEAST_PAIRS, AreaDifference, ExplanationFigures
 from tshsr.errors import SettingsError
-from tshsr.faithfulness import PAIRS, measure_explanations
-from tshsr.render.document import reading_order
-from tshsr.reports import Report
+from tshsr.explain.curves import LEAST_PAIRS, AreaDifference, ExplanationFigures
+from tshsr.explain.faithfulness import PAIRS, measure_explanations
+from tshsr.metrics.report import Report
+from tshsr.pages.document import reading_order
 from tshsr.retriever import Retriever
 
 OPTION = "--explanations"

@@ -11,14 +11,15 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from tshsr.commands.choices import choose_device
-from tshsr.commands.parsing import File, Flag, Name, parse
-from tshsr.commands.screen import Screen
-from tshsr.data.scenes import available_cores
+from tshsr.cli.choices import choose_device
+from tshsr.cli.parsing import File, Flag, Name, parse
+from tshsr.cli.screen import Screen
+from tshsr.data.generated import available_cores
 from tshsr.errors import SettingsError
-from tshsr.features import CHOICES, FAMILIES, WEIGHTS, Extractor, open_extractor
 from tshsr.features.captions import read_picture_captions
+from tshsr.features.catalog import CHOICES, FAMILIES, WEIGHTS, open_extractor
 from tshsr.features.extraction import Extracted, How, extract_folder
+from tshsr.features.extractor import Extractor
 from tshsr.features.place import SKIPPED
 
 EXAMPLE = "tshsr features PICTURES --extractor scenes --out STORE"

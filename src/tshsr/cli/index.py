@@ -9,16 +9,16 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from tshsr.commands.choices import load_retriever
-from tshsr.commands.parsing import Flag, Folder, Name, OptionalPath, parse
-from tshsr.commands.screen import Screen
+from tshsr.cli.choices import load_retriever
+from tshsr.cli.parsing import Flag, Folder, Name, OptionalPath, parse
+from tshsr.cli.screen import Screen
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import find_data, layout_of, open_split, splits_of
 from tshsr.data.manifest import read_manifest
 from tshsr.data.store import EVERYTHING
 from tshsr.errors import DataError, SettingsError
-from tshsr.index import Index
 from tshsr.index.building import Added
+from tshsr.index.collection import Index
 from tshsr.index.facts import facts_of
 from tshsr.index.metadata import Metadata, read_metadata
 from tshsr.retriever import Retriever

@@ -10,7 +10,7 @@ from importlib import import_module
 
 import tshsr
 from tshsr.allocator import keep_freed_memory
-from tshsr.commands.screen import Screen
+from tshsr.cli.screen import Screen
 from tshsr.errors import SettingsError, TshsrError
 
 COMMANDS = {
@@ -27,7 +27,7 @@ COMMANDS = {
     "bench": "Pairs a second of this machine, ours against the plain way.",
     "data": "Look at data, check it, or convert it: tshsr data info|check|convert.",
 }
-"""Every command, with its line in the help; each is the module of that name in `tshsr.commands`."""
+"""Every command, with its line in the help; each is the module of that name in `tshsr.cli`."""
 AGAIN = {
     "train": "run the same command with --resume, and it goes on from the last saved step.",
     "demo": "run the same command again; it starts afresh.",

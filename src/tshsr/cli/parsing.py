@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar, cast
 import tyro
 from tyro.conf import FlagCreatePairsOff, arg
 
-from tshsr.commands.options import is_option, listed, missing, mistake, names, options_of, plain, refusal
+from tshsr.cli.options import is_option, listed, missing, mistake, names, options_of, plain, refusal
 from tshsr.errors import SettingsError
 
 Command = TypeVar("Command")

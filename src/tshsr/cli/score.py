@@ -9,9 +9,9 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from tshsr.commands.choices import find_picture, load_retriever
-from tshsr.commands.parsing import File, Folder, Name, parse
-from tshsr.commands.screen import Screen
+from tshsr.cli.choices import find_picture, load_retriever
+from tshsr.cli.parsing import File, Folder, Name, parse
+from tshsr.cli.screen import Screen
 
 EXAMPLE = 'tshsr score runs/first --data DIR --image 0 --text "a red circle"'
 

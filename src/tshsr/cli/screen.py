@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tshsr.commands.progress import Bar, Begin, PlainLines, bars, begin_untold
+from tshsr.cli.progress import Bar, Begin, PlainLines, bars, begin_untold
 from tshsr.files import write_text
 
 NARROW = 100

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from tshsr.commands.choices import choose_device
-from tshsr.commands.options import listed
-from tshsr.commands.parsing import File, Name, OptionalPath, parse
-from tshsr.commands.screen import Screen
+from tshsr.cli.choices import choose_device
+from tshsr.cli.options import listed
+from tshsr.cli.parsing import File, Name, OptionalPath, parse
+from tshsr.cli.screen import Screen
 from tshsr.errors import PictureError, SettingsError
-from tshsr.explain import Explanation, explain_pair
-from tshsr.features import read_picture
+from tshsr.explain.attribution import Explanation, explain_pair
+from tshsr.features.pictures import read_picture
 from tshsr.files import write_text
-from tshsr.index import CaptionResult, Index, Result, WordBoxes
-from tshsr.render import render_explanations
+from tshsr.index.collection import Index
+from tshsr.index.results import CaptionResult, Result, WordBoxes
+from tshsr.pages.explanation import render_explanations
 from tshsr.retriever import as_batch
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from typing import Annotated
 from rich.logging import RichHandler
 from tyro.conf import Positional, arg
 
-from tshsr.commands.choices import choose_device
-from tshsr.commands.parsing import Flag, Name, parse
-from tshsr.commands.screen import Screen
+from tshsr.cli.choices import choose_device
+from tshsr.cli.parsing import Flag, Name, parse
+from tshsr.cli.screen import Screen
 from tshsr.errors import SettingsError
 
 EXAMPLE = "tshsr serve demo/index"
@@ -70,10 +70,10 @@ def serve(wanted: Serve, listener: socket.socket, screen: Screen) -> None:
     # Only here: these need the extras, which `check_extras` has asked for.
     import uvicorn
 
-    from tshsr.app.guard import is_loopback
-    from tshsr.app.limits import Limits
-    from tshsr.app.server import Desk, create_app
-    from tshsr.index import Index
+    from tshsr.index.collection import Index
+    from tshsr.server.guard import is_loopback
+    from tshsr.server.limits import Limits
+    from tshsr.server.server import Desk, create_app
 
     limits = Limits(upload_bytes=wanted.upload_mib * 2**20)
     index = Index.open(wanted.index, run=wanted.run, device=choose_device(wanted.device))

@@ -5,16 +5,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
-from tshsr.commands.explanations import show_explanations
-from tshsr.commands.progress import duration
-from tshsr.commands.screen import Screen
-from tshsr.evaluator.audit import Audit
-from tshsr.evaluator.judgements import LEAST_IMAGES, Agreement, Correlation
-from tshsr.evaluator.metrics import ScoreMetrics
-from tshsr.evaluator.rankings import RankingMetrics, Rankings
-from tshsr.precision import Guard
-from tshsr.render.document import reading_order
-from tshsr.reports import HEADER, Report, Rerank
+from tshsr.cli.explanations import show_explanations
+from tshsr.cli.progress import duration
+from tshsr.cli.screen import Screen
+from tshsr.metrics.human import LEAST_IMAGES, Agreement, Correlation
+from tshsr.metrics.multi_positive import RankingMetrics, Rankings
+from tshsr.metrics.recall import ScoreMetrics
+from tshsr.metrics.report import HEADER, Report, Rerank
+from tshsr.metrics.scan_logs import Audit
+from tshsr.pages.document import reading_order
+from tshsr.scoring.precision import Guard
 
 ANNOTATIONS = {"eccv": "ECCV Caption", "cxc": "CxC", "pmrp": "PMRP"}
 

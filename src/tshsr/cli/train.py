@@ -10,12 +10,13 @@ from typing import Annotated
 import tyro
 from tyro.conf import arg
 
-from tshsr.commands.parsing import Flag, Name, parse
-from tshsr.commands.progress import duration
-from tshsr.commands.screen import Screen
-from tshsr.config import LossConfig, ModelConfig, OptimiserConfig, RunConfig, TrainingConfig
+from tshsr.cli.parsing import Flag, Name, parse
+from tshsr.cli.progress import duration
+from tshsr.cli.screen import Screen
+from tshsr.config._recipes_init import RECIPES, recipe
+from tshsr.config.models import ModelConfig
+from tshsr.config.run import LossConfig, OptimiserConfig, RunConfig, TrainingConfig
 from tshsr.errors import SettingsError
-from tshsr.recipes import RECIPES, recipe
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,11 @@ class Train:
 def main(arguments: Sequence[str], screen: Screen) -> None:
     """Train."""
     wanted, config = read_arguments(list(arguments))
-    from tshsr.commands.choices import choose_device
-    from tshsr.commands.watching import watching
+    from tshsr.cli.choices import choose_device
+    from tshsr.cli.watching import watching
     from tshsr.data.layouts import open_split
-    from tshsr.training import check_training, fit
+    from tshsr.training.checks import check_training
+    from tshsr.training.fit import fit
 
     check_training(config)  # before a file is opened or a scene is drawn
     device = choose_device(wanted.device)

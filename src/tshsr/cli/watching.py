@@ -8,9 +8,9 @@ from typing import Protocol
 
 from rich.progress import Progress, TaskID
 
-from tshsr.commands.progress import LONG, Bar, PlainLines, bars, duration
-from tshsr.commands.screen import Screen
-from tshsr.training import Evaluated, Event, Saved, Scoring, StepDone, Warned
+from tshsr.cli.progress import LONG, Bar, PlainLines, bars, duration
+from tshsr.cli.screen import Screen
+from tshsr.training.events import Evaluated, Event, Saved, Scoring, StepDone, Warned
 
 
 class Watcher(Protocol):

@@ -9,10 +9,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 
-from tshsr.config import RunConfig
+from tshsr.config.recipes_baselines import BASELINES
+from tshsr.config.recipes_tshsr import tshsr_coco, tshsr_flickr8k, tshsr_flickr30k, tshsr_scenes
+from tshsr.config.run import RunConfig
 from tshsr.errors import SettingsError
-from tshsr.recipes.baselines import BASELINES
-from tshsr.recipes.tshsr import tshsr_coco, tshsr_flickr8k, tshsr_flickr30k, tshsr_scenes
 
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     "tshsr-flickr30k": tshsr_flickr30k,

@@ -9,19 +9,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tshsr.config import (
-    EncoderConfig,
-    LossConfig,
-    ModelConfig,
-    OptimiserConfig,
-    RunConfig,
-    ScanConfig,
-    SgrafConfig,
-    TrainingConfig,
-    TwoStreamSgrConfig,
-    VseConfig,
-)
-from tshsr.recipes.tshsr import tshsr_flickr8k, tshsr_scenes
+from tshsr.config.models import EncoderConfig, ModelConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
+from tshsr.config.recipes_tshsr import tshsr_flickr8k, tshsr_scenes
+from tshsr.config.run import LossConfig, OptimiserConfig, RunConfig, TrainingConfig
 
 ON_THE_SCORE = LossConfig(streams=0.0, levels=0.0, pooled=0.0, warmup_epochs=0.0)
 """One hinge, on the score that ranks, with the hardest negative from the first step on."""

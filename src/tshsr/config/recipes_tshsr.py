@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tshsr.config import EncoderConfig, LossConfig, OptimiserConfig, RunConfig, TrainingConfig, TshsrConfig
+from tshsr.config.models import EncoderConfig, TshsrConfig
+from tshsr.config.run import LossConfig, OptimiserConfig, RunConfig, TrainingConfig
 
 
 def tshsr_flickr30k() -> RunConfig:

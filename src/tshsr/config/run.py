@@ -12,17 +12,17 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from tshsr.config.models import KINDS
+from tshsr.config.models import STRICT as STRICT
+from tshsr.config.models import EncoderConfig as EncoderConfig
+from tshsr.config.models import ModelConfig as ModelConfig
+from tshsr.config.models import ReasoningConfig as ReasoningConfig
+from tshsr.config.models import ScanConfig as ScanConfig
+from tshsr.config.models import SgrafConfig as SgrafConfig
+from tshsr.config.models import TshsrConfig as TshsrConfig
+from tshsr.config.models import TwoStreamSgrConfig as TwoStreamSgrConfig
+from tshsr.config.models import VseConfig as VseConfig
 from tshsr.errors import SettingsError
-from tshsr.model_config import KINDS
-from tshsr.model_config import STRICT as STRICT
-from tshsr.model_config import EncoderConfig as EncoderConfig
-from tshsr.model_config import ModelConfig as ModelConfig
-from tshsr.model_config import ReasoningConfig as ReasoningConfig
-from tshsr.model_config import ScanConfig as ScanConfig
-from tshsr.model_config import SgrafConfig as SgrafConfig
-from tshsr.model_config import TshsrConfig as TshsrConfig
-from tshsr.model_config import TwoStreamSgrConfig as TwoStreamSgrConfig
-from tshsr.model_config import VseConfig as VseConfig
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 
-from tshsr.data.boxes import intersection_over_union
+from tshsr.boxes import intersection_over_union
 from tshsr.data.dataset import Split
-from tshsr.data.tokens import END, START
+from tshsr.data.text import END, START
 from tshsr.data.truth import Truth
 from tshsr.errors import DataError
 

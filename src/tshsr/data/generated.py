@@ -21,14 +21,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tshsr.data.scenes.descriptor import CONTEXT, CROP, EXTRACTOR, FEATURES, describe
-from tshsr.data.scenes.generate import Job, MadeScene, run_job
-from tshsr.data.scenes.world import SIDE
 from tshsr.data.truth import Foil, Truth, write_truth
 from tshsr.errors import DataError, SettingsError
 from tshsr.files import replacing_folder
-
-__all__ = ["EXTRACTOR", "FEATURES", "describe", "make_scenes", "scenes_folder"]
+from tshsr.scenes.descriptor import CONTEXT, CROP, EXTRACTOR
+from tshsr.scenes.generate import Job, MadeScene, run_job
+from tshsr.scenes.world import SIDE
 
 CHUNK = 50
 """Scenes a job."""

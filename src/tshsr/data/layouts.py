@@ -97,7 +97,7 @@ def find_data(data: str | Path) -> Path:
     """
     path = Path(data)
     if str(data) == SCENES and not (path / MANIFEST).is_file():
-        from tshsr.data.scenes import scenes_folder  # it writes a store, and so stands above this module
+        from tshsr.data.generated import scenes_folder  # it writes a store, and so stands above this module
 
         return scenes_folder()
     if not path.exists():

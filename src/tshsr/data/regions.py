@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tshsr.batches import FRACTIONS, ImageBatch, first_not_finite, misplaced
+from tshsr.data.batches import FRACTIONS, ImageBatch, first_not_finite, misplaced
 from tshsr.data.npy import NpyFile, NpyFolder
 from tshsr.errors import DataError, InputError
 

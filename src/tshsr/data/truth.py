@@ -9,17 +9,17 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 
 from tshsr.data.manifest import describe
 from tshsr.errors import DataError
 from tshsr.files import replacing
+from tshsr.scenes.meaning import FoilKind
 
 VERSION = 1
 Number = Annotated[int, Field(ge=0)]
-FoilKind = Literal["attribute", "relation"]
 Line = TypeVar("Line")
 
 

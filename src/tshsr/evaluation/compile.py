@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from tshsr.batches import CaptionBatch, ImageBatch
+from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.data.dataset import Split
-from tshsr.data.tokens import Tokenizer
-from tshsr.evaluation import Scorer, guard
-from tshsr.models import ItemEncoding, Matcher, Scores
-from tshsr.precision import Guard
-from tshsr.scoring import is_out_of_memory
+from tshsr.data.text import Tokenizer
+from tshsr.evaluation.run import Scorer, guard
+from tshsr.models.base import ItemEncoding, Matcher, Scores
+from tshsr.scoring.all_pairs import is_out_of_memory
+from tshsr.scoring.precision import Guard
 
 LOG = logging.getLogger(__name__)
 

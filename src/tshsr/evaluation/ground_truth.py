@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tshsr.arrays import Numbers, as_rows
+from tshsr.data.arrays import Numbers, as_rows
 from tshsr.data.captions import captions_digest
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import SCENES, open_split
 from tshsr.errors import DataError
-from tshsr.score_files import read_entries, read_image_of_caption
+from tshsr.evaluation.score_files import read_entries, read_image_of_caption
 
 
 @dataclass(frozen=True)

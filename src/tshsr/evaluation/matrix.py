@@ -13,16 +13,16 @@ from typing import Literal
 
 import numpy as np
 
-from tshsr.arrays import Numbers, as_array, as_matrix
-from tshsr.correspondence import Correspondence, correspondence
+from tshsr.data.arrays import Numbers, as_array, as_matrix
 from tshsr.errors import InputError
-from tshsr.evaluation import evaluate_scores, folds_of
-from tshsr.evaluator import denser
-from tshsr.evaluator.judgements import Judgements, agreement, check_judgements, read_judgements
-from tshsr.evaluator.rankings import rankings
-from tshsr.matrices import common_shape, ensemble
-from tshsr.reports import ProtocolName, Report
-from tshsr.score_files import KEY, read_scores
+from tshsr.evaluation.ground_truth import Correspondence, correspondence
+from tshsr.evaluation.run import evaluate_scores, folds_of
+from tshsr.evaluation.score_files import KEY, read_scores
+from tshsr.metrics import coco as denser
+from tshsr.metrics.human import Judgements, agreement, check_judgements, read_judgements
+from tshsr.metrics.multi_positive import rankings
+from tshsr.metrics.report import ProtocolName, Report
+from tshsr.scoring.storage import common_shape, ensemble
 
 FUSED = "fused"
 

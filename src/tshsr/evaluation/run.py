@@ -11,19 +11,19 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 
-from tshsr.batches import pad_sequences
+from tshsr.data.batches import pad_sequences
 from tshsr.data.dataset import Split
-from tshsr.data.tokens import Tokenizer
+from tshsr.data.text import Tokenizer
 from tshsr.errors import InputError, SettingsError
-from tshsr.evaluator.metrics import check_captioned, mean_metrics
-from tshsr.evaluator.ranks import metrics_by_fold, query_ranks
-from tshsr.matrices import common_shape, ensemble
-from tshsr.models.matcher import Matcher
-from tshsr.precision import Guard, lowered, measure
+from tshsr.metrics.ranks import metrics_by_fold, query_ranks
+from tshsr.metrics.recall import check_captioned, mean_metrics
+from tshsr.metrics.report import ProtocolName, Report
+from tshsr.models.base import Matcher
 from tshsr.provenance import provenance
-from tshsr.reports import ProtocolName, Report
-from tshsr.rerank import score_split_at
-from tshsr.scoring import BYTE_BUDGET, Progress, by_length, ready, score_encoded
+from tshsr.scoring.all_pairs import BYTE_BUDGET, Progress, by_length, ready, score_encoded
+from tshsr.scoring.precision import Guard, lowered, measure
+from tshsr.scoring.rerank import score_split_at
+from tshsr.scoring.storage import common_shape, ensemble
 
 FOLD = 1000
 """Images of a COCO 1K fold."""

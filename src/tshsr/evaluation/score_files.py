@@ -15,10 +15,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from tshsr.arrays import tensor_to_array
+from tshsr.data.arrays import tensor_to_array
 from tshsr.errors import DataError, SettingsError
-from tshsr.evaluator.metrics import BLOCK
 from tshsr.files import replacing
+from tshsr.metrics.recall import BLOCK
 
 KEY = "scores"
 """Name of the matrix in a file of several arrays."""

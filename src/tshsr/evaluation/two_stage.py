@@ -11,15 +11,15 @@ from typing import Literal
 import numpy as np
 import torch
 
-from tshsr.candidates import Depth, ceiling, lost
 from tshsr.data.dataset import Split
-from tshsr.depth_choice import choose_depth
 from tshsr.errors import SettingsError
-from tshsr.evaluation import Scorer, choose_protocol, evaluate_scores, guard, score_names
-from tshsr.evaluator.metrics import check_captioned, score_metrics
-from tshsr.reports import ProtocolName, Report, Rerank
-from tshsr.rerank import score_split_at, score_two_stage
-from tshsr.scoring import BYTE_BUDGET, Progress
+from tshsr.evaluation.run import Scorer, choose_protocol, evaluate_scores, guard, score_names
+from tshsr.metrics.recall import check_captioned, score_metrics
+from tshsr.metrics.report import ProtocolName, Report, Rerank
+from tshsr.scoring.all_pairs import BYTE_BUDGET, Progress
+from tshsr.scoring.candidates import Depth, ceiling, lost
+from tshsr.scoring.depth import choose_depth
+from tshsr.scoring.rerank import score_split_at, score_two_stage
 
 Begin = Callable[[str, str], Progress]
 """Begins a part of a job, given what is done, and what of: ("reasoning", "pairs")."""

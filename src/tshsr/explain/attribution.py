@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tshsr.batches import ImageBatch
+from tshsr.data.batches import ImageBatch
 from tshsr.errors import InputError
-from tshsr.models import ItemEncoding, StreamTrace
+from tshsr.models.base import ItemEncoding, StreamTrace
 from tshsr.retriever import Retriever
 
 Rows = tuple[tuple[float, ...], ...]

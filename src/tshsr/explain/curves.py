@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tshsr.config import STRICT
+from tshsr.config.models import STRICT
 from tshsr.errors import InputError
-from tshsr.evaluator.resampling import draws
+from tshsr.metrics.bootstrap import draws
 
 STEPS = 12
 """A curve takes this many steps at most: 36 regions go three at a time, twelve words one by one."""

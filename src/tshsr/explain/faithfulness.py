@@ -16,12 +16,12 @@ import torch
 
 from tshsr.data.dataset import Split
 from tshsr.data.truth import Truth
-from tshsr.deletion import Curve, ExplanationFigures, Faithfulness, area, compare_areas, kept, places
 from tshsr.errors import SettingsError
-from tshsr.explain import attention_maps, mean_relevance
-from tshsr.models import StreamTrace
-from tshsr.probes import pointing_accuracy, pointing_chance
-from tshsr.rescoring import Pairs
+from tshsr.explain.attribution import attention_maps, mean_relevance
+from tshsr.explain.curves import Curve, ExplanationFigures, Faithfulness, area, compare_areas, kept, places
+from tshsr.explain.perturbation import Pairs
+from tshsr.explain.probes import pointing_accuracy, pointing_chance
+from tshsr.models.base import StreamTrace
 from tshsr.retriever import Retriever
 
 SCORE = "fused"

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tshsr.batches import ImageBatch, pad_sequences
+from tshsr.data.batches import ImageBatch, pad_sequences
 from tshsr.data.dataset import Split
-from tshsr.data.tokens import START
-from tshsr.models import ItemEncoding
+from tshsr.data.text import START
+from tshsr.models.base import ItemEncoding
 from tshsr.retriever import Retriever
 
 ROWS = 512

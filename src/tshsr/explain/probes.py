@@ -14,12 +14,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tshsr.data.dataset import Split
-from tshsr.data.tokens import START
+from tshsr.data.text import START
 from tshsr.data.truth import Truth
 from tshsr.errors import DataError
-from tshsr.explain import attention_maps, word_maps
-from tshsr.models import ItemEncoding
-from tshsr.reports import Report
+from tshsr.explain.attribution import attention_maps, word_maps
+from tshsr.metrics.report import Report
+from tshsr.models.base import ItemEncoding
 from tshsr.retriever import Retriever
 
 CHUNK = 128

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tshsr.data.boxes import intersection_over_union
+from tshsr.boxes import intersection_over_union
 
 THINNEST = 0.004
 """Boxes of less than this part of the picture's width or height are no regions."""

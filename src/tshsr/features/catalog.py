@@ -6,21 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tshsr.data.scenes.descriptor import EXTRACTOR
 from tshsr.errors import DataError, SettingsError
-from tshsr.features.extractor import Extractor, PictureRegions
-from tshsr.features.pictures import MAX_PIXELS, read_picture
-
-__all__ = [
-    "FAMILIES",
-    "MAX_PIXELS",
-    "WEIGHTS",
-    "Extractor",
-    "PictureRegions",
-    "open_extractor",
-    "read_picture",
-    "rebuild_extractor",
-]
+from tshsr.features.extractor import Extractor
+from tshsr.scenes.descriptor import EXTRACTOR
 
 FAMILIES = ("scenes", "grid", "detector")
 """What `open_extractor` knows by itself; the last two need weights."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image
 
-from tshsr.data.scenes import end_with_parent
+from tshsr.data.generated import end_with_parent
 from tshsr.errors import PictureError
 from tshsr.features.pictures import MAX_PIXELS, read_picture
 

@@ -18,14 +18,7 @@ from tshsr.features.captions import PictureCaption
 from tshsr.features.decoding import Decoded, decode_all
 from tshsr.features.extractor import Extractor, PictureRegions
 from tshsr.features.folder import PictureFile, Skipped, find_pictures
-from tshsr.features.place import (
-    captions_before,
-    check_place,
-    read_stored,
-    take_over,
-    write_files,
-    write_skipped,
-)
+from tshsr.features.place import captions_before, check_place, read_stored, take_over, write_files, write_skipped
 from tshsr.features.work import Done, Work, only_one
 from tshsr.files import remove_partial
 

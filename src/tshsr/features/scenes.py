@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tshsr.data.boxes import intersection_over_union
-from tshsr.data.scenes.descriptor import CONTEXT, CROP, EXTRACTOR, FEATURES, describe
-from tshsr.data.scenes.regions import MATCH, REGIONS, window
-from tshsr.data.scenes.world import SIDE
+from tshsr.boxes import intersection_over_union
 from tshsr.features.extractor import WHOLE, PictureRegions
-from tshsr.features.proposals import propose_boxes
+from tshsr.scenes.descriptor import CONTEXT, CROP, EXTRACTOR, FEATURES, describe
+from tshsr.scenes.proposals import propose_boxes
+from tshsr.scenes.regions import MATCH, REGIONS, window
+from tshsr.scenes.world import SIDE
 
 WINDOWS = 2
 """At least so many of the regions are windows: the networks have seen no picture without."""

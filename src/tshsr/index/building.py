@@ -19,9 +19,9 @@ from tshsr.index.database import ids_of, same, written
 from tshsr.index.metadata import Metadata
 from tshsr.index.pictures import picture_file, picture_name
 from tshsr.index.rows import POOLED, boxes_column, encoding_columns, pooled_of
-from tshsr.models import join_encodings
+from tshsr.models.base import join_encodings
 from tshsr.retriever import Retriever
-from tshsr.scoring import ENCODE_BLOCK, Progress, blocks
+from tshsr.scoring.all_pairs import ENCODE_BLOCK, Progress, blocks
 
 COMMIT = 2**26
 """About how many bytes of encodings a version adds: what a kill can lose."""

@@ -10,21 +10,21 @@ import torch
 
 from tshsr.data.dataset import Split
 from tshsr.errors import InputError
-from tshsr.explain import Explanation, explain_encoded
+from tshsr.explain.attribution import Explanation, explain_encoded
 from tshsr.index.about import About, check_model, place_of_run, read_about
 from tshsr.index.building import Added, Begin, Job
-from tshsr.index.changing import GUESSED, Tables, add_split, create_index, delete_pictures, unknown_picture
 from tshsr.index.database import ids_of, same
 from tshsr.index.metadata import Metadata
 from tshsr.index.pictures import check_folder
 from tshsr.index.results import CaptionResult, Result
 from tshsr.index.rows import CAPTIONS, PICTURES, boxes_of, encoding_of
-from tshsr.index.searching import CANDIDATES, check_question, find_captions, find_pictures
+from tshsr.index.search import CANDIDATES, check_question, find_captions, find_pictures
 from tshsr.index.snapshot import Reader, Snapshot
+from tshsr.index.updates import GUESSED, Tables, add_split, create_index, delete_pictures, unknown_picture
 from tshsr.index.words import unknown_words
-from tshsr.models import ItemEncoding
+from tshsr.models.base import ItemEncoding
 from tshsr.retriever import Retriever, as_batch
-from tshsr.scoring import Progress
+from tshsr.scoring.all_pairs import Progress
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -275,7 +275,7 @@ class Index:
         Raises:
             DataError: Where it cannot be: the features came from elsewhere.
         """
-        from tshsr.features import rebuild_extractor  # its libraries are an extra
+        from tshsr.features.catalog import rebuild_extractor  # its libraries are an extra
 
         about = self.about
         return rebuild_extractor(about.extractor, about.settings, device=str(self.retriever.device))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tshsr.errors import DataError
-from tshsr.models import ItemEncoding, Matcher
+from tshsr.models.base import ItemEncoding, Matcher
 
 POOLED, ITEMS, BOXES = "pooled", "items", "boxes"
 PICTURES, CAPTIONS = "pictures", "captions"

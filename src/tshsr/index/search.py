@@ -13,13 +13,13 @@ import pyarrow as pa
 import torch
 
 from tshsr.errors import InputError, SettingsError
-from tshsr.index.approximate import ROW
+from tshsr.index.ann import ROW
 from tshsr.index.results import CaptionResult, Result
 from tshsr.index.rows import CAPTIONS, PICTURES, boxes_of, encoding_of, schema_of
 from tshsr.index.words import boxes_of_words
-from tshsr.models import ItemEncoding
+from tshsr.models.base import ItemEncoding
 from tshsr.retriever import Retriever
-from tshsr.scoring import score_encoded
+from tshsr.scoring.all_pairs import score_encoded
 
 CANDIDATES = 100
 """How many pictures, or captions, the network reasons about."""

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tshsr.errors import DataError
-from tshsr.index.approximate import ROW, indices, search
+from tshsr.index.ann import ROW, indices, search
 from tshsr.index.database import FAILURES, check_filter, empty_table, open_table, reason
 from tshsr.index.rows import BOXES, ITEMS, POOLED, pooled_of
 

@@ -11,7 +11,7 @@ from typing import Any
 from tshsr.errors import DataError
 from tshsr.files import explained
 from tshsr.index.about import ABOUT, about_model, change_about, check_model, read_about, write_about
-from tshsr.index.approximate import maintain, sample_rows, sample_sentences
+from tshsr.index.ann import maintain, sample_rows, sample_sentences
 from tshsr.index.building import Added, Job, add_captions, add_pictures
 from tshsr.index.database import ids_of, mend, one_writer, open_table, same, tidy, written
 from tshsr.index.facts import retell

@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tshsr.data.tokens import END, START, UNKNOWN, Tokenizer
-from tshsr.explain import word_maps
+from tshsr.data.text import END, START, UNKNOWN, Tokenizer
+from tshsr.explain.attribution import word_maps
 from tshsr.index.results import WordBoxes
-from tshsr.models import ItemEncoding
+from tshsr.models.base import ItemEncoding
 from tshsr.retriever import Retriever
 
 FUNCTION_WORDS = frozenset(

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tshsr.evaluator.figures import MEDIAN_RANKS, RECALLS, RSUM, Figure, image_values, means_of
-from tshsr.evaluator.ranks import QueryRanks
+from tshsr.metrics.figures import MEDIAN_RANKS, RECALLS, RSUM, Figure, image_values, means_of
+from tshsr.metrics.ranks import QueryRanks
 
 CHUNK = 1 << 22
 """Counts of drawn images held at once: bounds the temporary memory."""

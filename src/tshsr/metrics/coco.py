@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from tshsr.errors import DataError, InputError, SettingsError
-from tshsr.evaluator.metrics import check_scores, finite_blocks
-from tshsr.evaluator.rankings import Rankings, ranked
+from tshsr.metrics.multi_positive import Rankings, ranked
+from tshsr.metrics.recall import check_scores, finite_blocks
 
 PACKAGE = "eccv_caption"
 SIDES = ("image_to_caption", "caption_to_image")

@@ -15,10 +15,10 @@ from itertools import combinations
 import numpy as np
 
 from tshsr.errors import InputError, SettingsError
-from tshsr.evaluator.figures import RSUM, Figure
-from tshsr.evaluator.power import detectable, freedom_of, share_found
-from tshsr.evaluator.ranks import QueryRanks
-from tshsr.evaluator.resampling import contributions, draws, figures, sample_of, seed_deviations, swapped_differences
+from tshsr.metrics.bootstrap import contributions, draws, figures, sample_of, seed_deviations, swapped_differences
+from tshsr.metrics.figures import RSUM, Figure
+from tshsr.metrics.power import detectable, freedom_of, share_found
+from tshsr.metrics.ranks import QueryRanks
 
 POWER = 0.8
 """A difference is called detectable where it is found as often as this."""

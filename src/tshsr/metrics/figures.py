@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from tshsr.evaluator.rankings import query_figures, sorted_places
-from tshsr.evaluator.ranks import QueryRanks
+from tshsr.metrics.multi_positive import query_figures, sorted_places
+from tshsr.metrics.ranks import QueryRanks
 
 CUTOFFS = (1, 5, 10)
 IMAGE_TO_TEXT, TEXT_TO_IMAGE = "image to text", "text to image"

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tshsr.config import STRICT
+from tshsr.config.models import STRICT
 from tshsr.errors import DataError, InputError
-from tshsr.evaluator.rank_correlations import CHUNK, Groups, correlations
-from tshsr.evaluator.resampling import draws
+from tshsr.metrics.bootstrap import draws
+from tshsr.metrics.rank_correlations import CHUNK, Groups, correlations
 
 COLUMNS = ("image", "caption", "rating")
 LEAST_IMAGES = 20

@@ -13,9 +13,9 @@ from statistics import fmean
 
 import numpy as np
 
-from tshsr.config import STRICT
+from tshsr.config.models import STRICT
 from tshsr.errors import InputError
-from tshsr.evaluator.metrics import BLOCK, cut
+from tshsr.metrics.recall import BLOCK, cut
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import PlainValidator
 
-from tshsr.config import STRICT
+from tshsr.config.models import STRICT
 from tshsr.errors import InputError
-from tshsr.evaluator.metrics import (
+from tshsr.metrics.multi_positive import pair_places
+from tshsr.metrics.recall import (
     ScoreMetrics,
     check_captioned,
     check_folds,
@@ -22,7 +23,6 @@ from tshsr.evaluator.metrics import (
     retrieval_metrics,
     text_to_image_ranks,
 )
-from tshsr.evaluator.rankings import pair_places
 
 
 def whole_numbers(values: object) -> np.ndarray:

@@ -12,7 +12,7 @@ from statistics import fmean
 
 import numpy as np
 
-from tshsr.config import STRICT
+from tshsr.config.models import STRICT
 from tshsr.errors import InputError
 
 BLOCK = 1 << 22

@@ -13,15 +13,15 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from tshsr.config import STRICT
-from tshsr.deletion import ExplanationFigures
+from tshsr.config.models import STRICT
 from tshsr.errors import DataError, InputError
-from tshsr.evaluator.judgements import Agreement
-from tshsr.evaluator.metrics import ScoreMetrics
-from tshsr.evaluator.rankings import Rankings
-from tshsr.evaluator.ranks import QueryRanks
+from tshsr.explain.curves import ExplanationFigures
 from tshsr.files import write_text
-from tshsr.precision import Guard
+from tshsr.metrics.human import Agreement
+from tshsr.metrics.multi_positive import Rankings
+from tshsr.metrics.ranks import QueryRanks
+from tshsr.metrics.recall import ScoreMetrics
+from tshsr.scoring.precision import Guard
 
 VERSION = 1
 ProtocolName = Literal["flickr", "coco-1k", "coco-5k"]

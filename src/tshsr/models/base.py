@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from tshsr.alignment import similarities
-from tshsr.batches import CaptionBatch, ImageBatch
+from tshsr.data.batches import CaptionBatch, ImageBatch
+from tshsr.models.attention import similarities
 
 Scores = dict[str, Tensor]
 """Scores by name: `fused` always; `pooled`, `word_stream`, `region_stream`, `level_0`... where the method has them."""

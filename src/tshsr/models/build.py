@@ -1,28 +1,14 @@
-"""The methods: one file each, one interface (`matcher.Matcher`)."""
+"""From the settings of a network to the network: one class for each method, one interface (`base.Matcher`)."""
 
 from typing import assert_never
 
-from tshsr.config import ModelConfig, ScanConfig, SgrafConfig, TshsrConfig, TwoStreamSgrConfig, VseConfig
-from tshsr.models.matcher import ItemEncoding, Matcher, Scores, StreamTrace, join_encodings
+from tshsr.config.models import ModelConfig, ScanConfig, SgrafConfig, TshsrConfig, TwoStreamSgrConfig, VseConfig
+from tshsr.models.base import Matcher
 from tshsr.models.scan import Scan
 from tshsr.models.sgraf import Sgraf
 from tshsr.models.tshsr import Tshsr
 from tshsr.models.two_stream_sgr import TwoStreamSgr
 from tshsr.models.vse import Vse
-
-__all__ = [
-    "ItemEncoding",
-    "Matcher",
-    "Scan",
-    "Scores",
-    "Sgraf",
-    "StreamTrace",
-    "Tshsr",
-    "TwoStreamSgr",
-    "Vse",
-    "build_matcher",
-    "join_encodings",
-]
 
 
 def build_matcher(config: ModelConfig) -> Matcher:

@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tshsr.alignment import attention_weights, to_unit_sums
-from tshsr.models.matcher import ItemEncoding
+from tshsr.models.attention import attention_weights, to_unit_sums
+from tshsr.models.base import ItemEncoding
+from tshsr.models.similarity import SimilarityVector
 from tshsr.models.streams import ScoringStream, cosine
-from tshsr.similarity import SimilarityVector
 
 PLACE = "place"
 """Name of the view of places: where a region is, and where a word expects it."""

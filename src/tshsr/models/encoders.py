@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from tshsr.alignment import masked_softmax, unit
-from tshsr.batches import CaptionBatch, ImageBatch
-from tshsr.config import EncoderConfig
+from tshsr.config.models import EncoderConfig
+from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.errors import InputError, SettingsError
+from tshsr.models.attention import masked_softmax, unit
 
 LONGEST_CAPTION = 256
 """Positions of the transformer word encoder; longer captions are refused by it (the GRU takes any length)."""

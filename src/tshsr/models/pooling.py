@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from tshsr.alignment import masked_softmax, unit
 from tshsr.errors import InputError
-from tshsr.normalisation import MaskedBatchNorm
+from tshsr.models.attention import masked_softmax, unit
+from tshsr.models.normalisation import MaskedBatchNorm
 
 POSITION_WIDTH = 32
 """Width of position codes, and of the states that weigh them, in generalised pooling."""

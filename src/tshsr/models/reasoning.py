@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from tshsr.alignment import at_least_single, masked_softmax, unit_in_place
-from tshsr.config import ReasoningConfig
+from tshsr.config.models import ReasoningConfig
 from tshsr.errors import SettingsError
+from tshsr.models.attention import at_least_single, masked_softmax, unit_in_place
 
 
 class ContextExtraction(nn.Module):

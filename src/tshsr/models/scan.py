@@ -13,12 +13,12 @@ import torch.nn.functional as F  # noqa: N812 (the field's name for it)
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from tshsr.alignment import masked_softmax, to_unit_sums
-from tshsr.config import ScanConfig
-from tshsr.encoders import start_with_xavier
-from tshsr.models.matcher import ItemEncoding, StreamTrace
+from tshsr.config.models import ScanConfig
+from tshsr.models.attention import masked_softmax, to_unit_sums
+from tshsr.models.base import ItemEncoding, StreamTrace
+from tshsr.models.encoders import start_with_xavier
+from tshsr.models.pooling import MeanPooling
 from tshsr.models.streams import ScoringStream, StreamMatcher
-from tshsr.pooling import MeanPooling
 
 Normalisation = Literal["clipped_l2norm", "l2norm", "clipped", "no_norm", "softmax"]
 Aggregation = Literal["mean", "logsumexp", "max", "sum"]

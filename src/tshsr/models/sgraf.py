@@ -12,15 +12,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from tshsr.alignment import at_least_single, masked_softmax, unit
-from tshsr.config import SgrafConfig, TwoStreamSgrConfig
-from tshsr.encoders import start_with_xavier
+from tshsr.config.models import SgrafConfig, TwoStreamSgrConfig
+from tshsr.models.attention import at_least_single, masked_softmax, unit
+from tshsr.models.base import ItemEncoding, StreamTrace
 from tshsr.models.comparing import ComparingStream
-from tshsr.models.matcher import ItemEncoding, StreamTrace
+from tshsr.models.encoders import start_with_xavier
+from tshsr.models.normalisation import MaskedBatchNorm
+from tshsr.models.pooling import SelfAttentionPooling
+from tshsr.models.similarity import SimilarityVector
 from tshsr.models.streams import StreamMatcher
-from tshsr.normalisation import MaskedBatchNorm
-from tshsr.pooling import SelfAttentionPooling
-from tshsr.similarity import SimilarityVector
 
 
 class NodeReasoning(nn.Module, ABC):

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tshsr.alignment import attend, reusable, unit, unit_in_place
+from tshsr.models.attention import attend, reusable, unit, unit_in_place
 
 PIECE = 2**21
 """Bytes of differences that are in work at once while scoring on a CPU: they stay in its second-level cache."""

@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from tshsr.alignment import similarities
-from tshsr.batches import CaptionBatch, ImageBatch
-from tshsr.config import EncoderConfig
-from tshsr.encoders import RegionEncoder, build_word_encoder, some_regions
-from tshsr.models.matcher import ItemEncoding, Matcher, Scores, StreamTrace
+from tshsr.config.models import EncoderConfig
+from tshsr.data.batches import CaptionBatch, ImageBatch
+from tshsr.models.attention import similarities
+from tshsr.models.base import ItemEncoding, Matcher, Scores, StreamTrace
+from tshsr.models.encoders import RegionEncoder, build_word_encoder, some_regions
 
 
 class ScoringStream(nn.Module, ABC):

@@ -16,14 +16,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tshsr.alignment import similarities
-from tshsr.config import TshsrConfig
-from tshsr.encoders import AttentionPooling
+from tshsr.config.models import TshsrConfig
 from tshsr.errors import SettingsError
+from tshsr.models.attention import similarities
+from tshsr.models.base import ItemEncoding, Scores, StreamTrace
 from tshsr.models.comparing import PLACE, ComparingStream
-from tshsr.models.matcher import ItemEncoding, Scores, StreamTrace
+from tshsr.models.encoders import AttentionPooling
+from tshsr.models.reasoning import HierarchicalReasoning, Reasoning
 from tshsr.models.streams import StreamMatcher, cosine
-from tshsr.reasoning import HierarchicalReasoning, Reasoning
 
 POOLED_WEIGHT = 5.0
 """Where the learned weight gamma of v·t begins: a margin of 0.2 in v·t then moves the logit by 1."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from tshsr.config import TwoStreamSgrConfig
-from tshsr.encoders import start_with_xavier
+from tshsr.config.models import TwoStreamSgrConfig
+from tshsr.models.encoders import start_with_xavier
 from tshsr.models.sgraf import GraphReasoning, SimilarityStream, build_poolings
 from tshsr.models.streams import StreamMatcher
 

@@ -12,14 +12,21 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from tshsr.alignment import unit
-from tshsr.batches import CaptionBatch, ImageBatch
-from tshsr.config import VseConfig
-from tshsr.encoders import AttentionPooling, RegionEncoder, build_word_encoder, some_regions, start_with_xavier, thinned
-from tshsr.models.matcher import ItemEncoding, Matcher, Scores
+from tshsr.config.models import VseConfig
+from tshsr.data.batches import CaptionBatch, ImageBatch
+from tshsr.models.attention import unit
+from tshsr.models.base import ItemEncoding, Matcher, Scores
+from tshsr.models.encoders import (
+    AttentionPooling,
+    RegionEncoder,
+    build_word_encoder,
+    some_regions,
+    start_with_xavier,
+    thinned,
+)
+from tshsr.models.normalisation import MaskedBatchNorm
+from tshsr.models.pooling import GeneralisedPooling, MeanPooling
 from tshsr.models.streams import cosine
-from tshsr.normalisation import MaskedBatchNorm
-from tshsr.pooling import GeneralisedPooling, MeanPooling
 
 
 class Vse(Matcher):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tshsr.render.document import LABELS, escape, label
+from tshsr.pages.document import LABELS, escape, label
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 400, 230, 44, 34
 """Size of a chart and of its margins, in units of its own."""

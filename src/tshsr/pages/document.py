@@ -101,7 +101,7 @@ def document(title: str, body: str) -> str:
         title: Plain text.
         body: HTML of the page's main element.
     """
-    resources = files("tshsr.render")
+    resources = files("tshsr.pages")
     style = resources.joinpath("page.css").read_text(encoding="utf-8")
     script = resources.joinpath("explain.js").read_text(encoding="utf-8")
     return (

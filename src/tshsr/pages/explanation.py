@@ -8,8 +8,8 @@ from typing import TypedDict
 from PIL import Image
 
 from tshsr.errors import InputError
-from tshsr.explain import Explanation, Rows, StreamExplanation
-from tshsr.render.document import (
+from tshsr.explain.attribution import Explanation, Rows, StreamExplanation
+from tshsr.pages.document import (
     document,
     escape,
     json_script,
@@ -19,7 +19,7 @@ from tshsr.render.document import (
     reading_order,
     stream_label,
 )
-from tshsr.render.maps import canvas, matrix
+from tshsr.pages.maps import canvas, matrix
 
 WHO_LOOKS = {"word_stream": "Words look at regions", "region_stream": "Regions look at words"}
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from tshsr.data.dataset import Split
 from tshsr.errors import InputError
-from tshsr.render.document import escape, picture_use
+from tshsr.pages.document import escape, picture_use
 
 
 @dataclass(frozen=True)

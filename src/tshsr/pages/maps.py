@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tshsr.explain import Rows
-from tshsr.render.document import escape, percent
+from tshsr.explain.attribution import Rows
+from tshsr.pages.document import escape, percent
 
 WIDTH = 100.0
 """Width of a canvas in its own units; its height follows the picture."""

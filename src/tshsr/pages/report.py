@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
-from tshsr.evaluator.metrics import ScoreMetrics
-from tshsr.explain import Explanation
-from tshsr.render.charts import Chart, line_chart
-from tshsr.render.document import document, escape, label, percent, picture_symbols, reading_order, stream_label
-from tshsr.render.galleries import Search, caption_gallery, picture_gallery
-from tshsr.render.maps import canvas
-from tshsr.render.page import HOW_TO_READ, explanation_section
-from tshsr.reports import Report
+from tshsr.explain.attribution import Explanation
+from tshsr.metrics.recall import ScoreMetrics
+from tshsr.metrics.report import Report
+from tshsr.pages.charts import Chart, line_chart
+from tshsr.pages.document import document, escape, label, percent, picture_symbols, reading_order, stream_label
+from tshsr.pages.explanation import HOW_TO_READ, explanation_section
+from tshsr.pages.galleries import Search, caption_gallery, picture_gallery
+from tshsr.pages.maps import canvas
 
 ABOUT = (
     "TSHSR, the Two-stream Hierarchical Similarity Reasoning network, matches pictures with sentences from two sides: "

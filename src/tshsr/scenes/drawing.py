@@ -7,7 +7,7 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw
 
-from tshsr.data.scenes.world import RING_HOLE, SIDE, Background, Scene, Thing, outline
+from tshsr.scenes.world import RING_HOLE, SIDE, Background, Scene, Thing, outline
 
 SCALE = 3
 """Tiles are drawn so many times larger than they are pasted."""

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tshsr.data.scenes.descriptor import describe
-from tshsr.data.scenes.drawing import draw_scene
-from tshsr.data.scenes.grammar import Written, describe_scene, foils
-from tshsr.data.scenes.meaning import Witness
-from tshsr.data.scenes.regions import regions_of_things, sample_boxes
-from tshsr.data.scenes.world import Scene, pick, sample_scene, twins
-from tshsr.data.truth import FoilKind
+from tshsr.scenes.descriptor import describe
+from tshsr.scenes.drawing import draw_scene
+from tshsr.scenes.grammar import Written, describe_scene, foils
+from tshsr.scenes.meaning import FoilKind, Witness
+from tshsr.scenes.regions import regions_of_things, sample_boxes
+from tshsr.scenes.world import Scene, pick, sample_scene, twins
 
 SPLITS = ("train", "dev", "test")
 TWINS_EVERY = 10

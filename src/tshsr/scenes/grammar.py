@@ -11,9 +11,8 @@ from itertools import combinations, product
 
 import numpy as np
 
-from tshsr.data.scenes.meaning import Group, Phrase, Relation, Statement, Witness, Word, same_words
-from tshsr.data.scenes.world import COLOURS, SHAPES, Kind, Thing, pick
-from tshsr.data.truth import FoilKind
+from tshsr.scenes.meaning import FoilKind, Group, Phrase, Relation, Statement, Witness, Word, same_words
+from tshsr.scenes.world import COLOURS, SHAPES, Kind, Thing, pick
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
     **{name: (name,) for name in (*SHAPES, *COLOURS)},

@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
+from typing import Literal
 
-from tshsr.data.scenes.world import CLEAR, Scene, Thing, tight_box
+from tshsr.scenes.world import CLEAR, Scene, Thing, tight_box
 
+FoilKind = Literal["attribute", "relation"]
+"""What changes places in a false caption: two attributes, or the two sides of a relation."""
 Group = tuple[int, ...]
 """Numbers of the things that a phrase names."""
 OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from tshsr.data.boxes import intersection_over_union
+from tshsr.boxes import intersection_over_union
 
 LONGEST = 128
 """Pixels of the longer side that boxes are sought on."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tshsr.data.boxes import intersection_over_union
-from tshsr.data.scenes.world import SIDE, Scene, tight_box
+from tshsr.boxes import intersection_over_union
+from tshsr.scenes.world import SIDE, Scene, tight_box
 
 REGIONS = 12
 MATCH = 0.5

@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tshsr.batches import ImageBatch, pad_sequences
+from tshsr.data.batches import ImageBatch, pad_sequences
 from tshsr.data.dataset import Split
-from tshsr.data.tokens import Tokenizer
+from tshsr.data.text import Tokenizer
 from tshsr.errors import InputError, SettingsError
-from tshsr.matrices import MatricesInFiles, MatricesInMemory
-from tshsr.models.matcher import ItemEncoding, Matcher, Scores
-from tshsr.precision import lowered
+from tshsr.models.base import ItemEncoding, Matcher, Scores
+from tshsr.scoring.precision import lowered
+from tshsr.scoring.storage import MatricesInFiles, MatricesInMemory
 
 LOG = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from tshsr.errors import SettingsError
-from tshsr.evaluator.metrics import BLOCK, ScoreMetrics
+from tshsr.metrics.recall import BLOCK, ScoreMetrics
 
 FIRST = 10
 """So many candidates of a query tell how good its best answer is, or K / 2 of them where that is less."""

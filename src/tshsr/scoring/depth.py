@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tshsr.candidates import Depth, Shares, blocks_across
-from tshsr.evaluator.metrics import BLOCK, image_to_text_ranks, text_to_image_ranks
+from tshsr.metrics.recall import BLOCK, image_to_text_ranks, text_to_image_ranks
+from tshsr.scoring.candidates import Depth, Shares, blocks_across
 
 CHOICES = tuple(round(20 * 1.1**step) for step in range(42))
 """The K that `choose_depth` tries for either side, 20 to 996, each a tenth more than the one before: none below 20, as

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tshsr.config import STRICT
-from tshsr.evaluator.metrics import score_metrics
-from tshsr.models import Matcher, Scores
+from tshsr.config.models import STRICT
+from tshsr.metrics.recall import score_metrics
+from tshsr.models.base import Matcher, Scores
 
 REPEATS = 2
 """How often a sample is scored in each precision, in turns; the best time counts, so the first one may warm up."""

@@ -16,14 +16,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tshsr.batches import pad_sequences
-from tshsr.candidates import Depth, candidates, merged, rounds
+from tshsr.data.batches import pad_sequences
 from tshsr.data.dataset import Split
-from tshsr.data.tokens import Tokenizer
-from tshsr.matrices import writable
-from tshsr.models import ItemEncoding, Matcher
-from tshsr.precision import lowered
-from tshsr.scoring import (
+from tshsr.data.text import Tokenizer
+from tshsr.models.base import ItemEncoding, Matcher
+from tshsr.scoring.all_pairs import (
     BYTE_BUDGET,
     ENCODE_BLOCK,
     Budget,
@@ -36,6 +33,9 @@ from tshsr.scoring import (
     score_split,
     tile_bytes,
 )
+from tshsr.scoring.candidates import Depth, candidates, merged, rounds
+from tshsr.scoring.precision import lowered
+from tshsr.scoring.storage import writable
 
 EXACT = 16
 """Of every image and every caption so many of the best answers by 16 bits are scored exactly: R@10 asks for ten."""

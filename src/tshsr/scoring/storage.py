@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from tshsr.errors import DataError, InputError
-from tshsr.evaluator.metrics import BLOCK
+from tshsr.metrics.recall import BLOCK
 
 
 class MatricesInMemory:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from tshsr.explain import Explanation
+from tshsr.explain.attribution import Explanation
 
 Box = tuple[float, float, float, float, float]
 

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tshsr.app.limits import Limits
+from tshsr.server.limits import Limits
 
 LOG = logging.getLogger(__name__)
 SECURITY = {

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from tshsr.explain import Explanation
-from tshsr.index import CaptionResult, Result
+from tshsr.explain.attribution import Explanation
+from tshsr.index.results import CaptionResult, Result
 from tshsr.retriever import Retriever
 
 if TYPE_CHECKING:

@@ -14,15 +14,15 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 
-from tshsr.app.answers import About, CaptionAnswers, ExplanationAnswer, Health, PictureAnswers, Problem, Scores
-from tshsr.app.guard import Guard, problem
-from tshsr.app.limits import Limits
-from tshsr.app.reference import reference_page
-from tshsr.app.searchable import Searchable
-from tshsr.app.service import CAPTIONS, PICTURES, Service
-from tshsr.app.worker import Worker
 from tshsr.errors import CheckpointError, DataError, PictureError, TshsrError
 from tshsr.provenance import package_version
+from tshsr.server.answers import About, CaptionAnswers, ExplanationAnswer, Health, PictureAnswers, Problem, Scores
+from tshsr.server.guard import Guard, problem
+from tshsr.server.limits import Limits
+from tshsr.server.reference import reference_page
+from tshsr.server.searchable import Searchable
+from tshsr.server.service import CAPTIONS, PICTURES, Service
+from tshsr.server.worker import Worker
 
 LOG = logging.getLogger(__name__)
 PAGE = {
@@ -200,7 +200,7 @@ def create_app(index: Searchable, limits: Limits | None = None, *, local: bool =
 
 def add_page(app: FastAPI) -> None:
     """Give the page's files their addresses."""
-    folder = files("tshsr.app").joinpath("page")
+    folder = files("tshsr.server").joinpath("page")
     for name, kind in PAGE.items():
         path = "/" if name == "index.html" else f"/{name}"
         app.add_api_route(path, sender(folder.joinpath(name).read_bytes(), kind), include_in_schema=False)

@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
 
-from tshsr.app.answers import (
+from tshsr.errors import DataError, PictureError, TshsrError
+from tshsr.explain.attribution import Explanation, explain_pair
+from tshsr.features.pictures import read_picture
+from tshsr.index.results import Result
+from tshsr.retriever import as_batch
+from tshsr.server.answers import (
     About,
     CaptionAnswer,
     CaptionAnswers,
@@ -23,14 +28,9 @@ from tshsr.app.answers import (
     Scores,
     WordAnswer,
 )
-from tshsr.app.limits import Limits
-from tshsr.app.pictures import SIDES, shown, upright_size
-from tshsr.app.searchable import Searchable
-from tshsr.errors import DataError, PictureError, TshsrError
-from tshsr.explain import Explanation, explain_pair
-from tshsr.features.pictures import read_picture
-from tshsr.index import Result
-from tshsr.retriever import as_batch
+from tshsr.server.limits import Limits
+from tshsr.server.pictures import SIDES, shown, upright_size
+from tshsr.server.searchable import Searchable
 
 if TYPE_CHECKING:
     from tshsr.features.extractor import Extractor, PictureRegions

@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from tshsr.batches import CaptionBatch, ImageBatch, pad_sequences
+from tshsr.data.batches import CaptionBatch, ImageBatch, pad_sequences
 from tshsr.data.dataset import Split
-from tshsr.data.tokens import Tokenizer
+from tshsr.data.text import Tokenizer
 from tshsr.errors import DataError, InputError, SettingsError
 
 Item = TypeVar("Item")

@@ -16,11 +16,12 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from tshsr.config import RunConfig, read_config, write_config
-from tshsr.data.tokens import Tokenizer
+from tshsr.config.run import RunConfig, read_config, write_config
+from tshsr.data.text import Tokenizer
 from tshsr.errors import CheckpointError
 from tshsr.files import whole_folder, write_bytes, write_text
-from tshsr.models import Matcher, build_matcher
+from tshsr.models.base import Matcher
+from tshsr.models.build import build_matcher
 
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"

@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 
-from tshsr.config import ModelConfig, RunConfig
+from tshsr.config.models import ModelConfig
+from tshsr.config.run import RunConfig
 from tshsr.data.dataset import Split
-from tshsr.data.tokens import Tokenizer
+from tshsr.data.text import Tokenizer
 from tshsr.errors import CheckpointError, DataError, SettingsError
-from tshsr.evaluator.metrics import check_captioned
-from tshsr.models import build_matcher
+from tshsr.metrics.recall import check_captioned
+from tshsr.models.build import build_matcher
 
 WIDTHS = ("dim", "word_dim", "transformer_layers", "transformer_heads")
 """Sizes of the encoders that must be positive."""

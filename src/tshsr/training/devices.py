@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
-from tshsr.config import RunConfig
+from tshsr.config.run import RunConfig
 from tshsr.errors import SettingsError
 
 EVALUATION_AT_MOST = timedelta(hours=12)

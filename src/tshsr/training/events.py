@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tshsr.reports import Report
+from tshsr.metrics.report import Report
 
 
 @dataclass(frozen=True)

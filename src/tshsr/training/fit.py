@@ -7,17 +7,17 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from tshsr.checkpoints import CONFIG, TOKENIZER, save_settings
-from tshsr.config import RunConfig, read_config
+from tshsr.config.run import RunConfig, read_config
 from tshsr.data.dataset import Split
-from tshsr.data.tokens import Tokenizer
+from tshsr.data.text import Tokenizer
 from tshsr.errors import CheckpointError
 from tshsr.files import remove_partial
+from tshsr.training.batching import Order
+from tshsr.training.checkpoints import CONFIG, TOKENIZER, save_settings
+from tshsr.training.checks import check_same, check_training, complete, fingerprint, make_tokenizer
 from tshsr.training.devices import make_accelerator, reproducible
 from tshsr.training.events import Event, Listener
 from tshsr.training.noise import with_noise
-from tshsr.training.order import Order
-from tshsr.training.settings import check_same, check_training, complete, fingerprint, make_tokenizer
 from tshsr.training.state import State, is_begun, load_state
 from tshsr.training.trainer import Job, Trainer
 

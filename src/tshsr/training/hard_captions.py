@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from tshsr.batches import CaptionBatch, pad_sequences
+from tshsr.data.batches import CaptionBatch, pad_sequences
 
 EDGE = 0
 """Stands before the first and after the last word; no word has the number of padding."""

@@ -14,7 +14,7 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from tshsr.files import explained, write_text
-from tshsr.reports import Report, metrics_to_json
+from tshsr.metrics.report import Report, metrics_to_json
 
 LOG = "log.jsonl"
 TENSORBOARD = "tensorboard"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tshsr.config import TrainingConfig
+from tshsr.config.run import TrainingConfig
 from tshsr.data.dataset import Split
 from tshsr.data.npy import NpyFile
 from tshsr.errors import DataError

@@ -21,10 +21,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from tshsr.config import RunConfig
-from tshsr.models import Matcher
-from tshsr.objective import positives
-from tshsr.training.order import Reader, TrainingBatch, ahead
+from tshsr.config.run import RunConfig
+from tshsr.models.base import Matcher
+from tshsr.training.batching import Reader, TrainingBatch, ahead
+from tshsr.training.objective import positives
 
 AT_ONCE = 512
 """Captions, about, that are compared with each other, with the other captions of their images among them."""

@@ -11,13 +11,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tshsr.batches import CaptionBatch, ImageBatch
-from tshsr.config import LossConfig
+from tshsr.config.run import LossConfig
+from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.errors import SettingsError
-from tshsr.losses import hinge
-from tshsr.mining import candidate_pairs
-from tshsr.models.matcher import ItemEncoding, Matcher, Scores
-from tshsr.swaps import Swapped
+from tshsr.models.base import ItemEncoding, Matcher, Scores
+from tshsr.training.hard_captions import Swapped
+from tshsr.training.losses import hinge
+from tshsr.training.negatives import candidate_pairs
 
 LENGTH_GROUPS = 4
 """Captions are scored in so many groups of like caption length, so that little is padding."""

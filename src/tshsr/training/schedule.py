@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import assert_never
 
-from tshsr.config import LossConfig, OptimiserConfig
+from tshsr.config.run import LossConfig, OptimiserConfig
 
 
 def learning_rate(config: OptimiserConfig, step: int, *, steps_per_epoch: int, epochs: int) -> float:

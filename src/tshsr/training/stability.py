@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tshsr.config import LossConfig, OptimiserConfig
+from tshsr.config.run import LossConfig, OptimiserConfig
 from tshsr.errors import CollapseError, DivergenceError
 
 FLAT = 0.01

@@ -13,11 +13,11 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from tshsr.checkpoints import WEIGHTS, load_tensors, load_weights, save_tensors, save_weights
-from tshsr.config import STRICT
+from tshsr.config.models import STRICT
 from tshsr.errors import CheckpointError
 from tshsr.files import replacing_folder, whole_folder, write_text
-from tshsr.models import Matcher
+from tshsr.models.base import Matcher
+from tshsr.training.checkpoints import WEIGHTS, load_tensors, load_weights, save_tensors, save_weights
 
 LAST = "last"
 BEST = "best"

@@ -10,20 +10,21 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from tshsr.config import OptimiserConfig, RunConfig
+from tshsr.config.run import OptimiserConfig, RunConfig
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import select_images
-from tshsr.data.tokens import Tokenizer
-from tshsr.evaluation import evaluate_scores
-from tshsr.models import Matcher, build_matcher
-from tshsr.objective import Objective
-from tshsr.reports import Report
-from tshsr.scoring import score_split
-from tshsr.swaps import Swapped, WordSwaps
+from tshsr.data.text import Tokenizer
+from tshsr.evaluation.run import evaluate_scores
+from tshsr.metrics.report import Report
+from tshsr.models.base import Matcher
+from tshsr.models.build import build_matcher
+from tshsr.scoring.all_pairs import score_split
+from tshsr.training.batching import Order, Reader, TrainingBatch, ahead, derived_seed
 from tshsr.training.events import Evaluated, Listener, Saved, Scoring, StepDone, Warned
-from tshsr.training.journal import Journal
-from tshsr.training.order import Order, Reader, TrainingBatch, ahead, derived_seed
-from tshsr.training.robust import Believer
+from tshsr.training.hard_captions import Swapped, WordSwaps
+from tshsr.training.log import Journal
+from tshsr.training.noisy_pairs import Believer
+from tshsr.training.objective import Objective
 from tshsr.training.schedule import hardest_counts, learning_rate
 from tshsr.training.stability import CollapseWatch, chance_rsum, check_finite
 from tshsr.training.state import BEST, LAST, State, load_last, load_standings, save_best, save_last

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.served import Served, make_index, serving
+from tests.support.served import Served, make_index, serving
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.browser.conftest import QUERY, Page
-from tests.served import PICTURES
+from tests.server.browser.conftest import QUERY, Page
+from tests.support.served import PICTURES
 
 
 def boxes(page: Page) -> list[float]:

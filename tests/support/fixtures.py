@@ -1,13 +1,41 @@
-"""Scenes and a run that the tests of the command line share."""
+"""Fixtures that several packages of tests share: a small run, an index, pictures, generated scenes, runs to compare."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.command_line import TINY, tshsr
-from tests.compared import matrix, scored
-from tshsr.data.scenes import make_scenes
+from tests.support.command_line import TINY, tshsr
+from tests.support.compared import matrix, scored
+from tests.support.indexed import Small, built, make_small
+from tests.support.picture_files import write_pictures
+from tshsr.data.generated import make_scenes
+from tshsr.index.collection import Index
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    """A trained network and a store of 12 pictures; nobody changes them."""
+    return make_small(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture
+def index(small: Small, tmp_path: Path) -> Index:
+    """An index of all of the store."""
+    return built(small, tmp_path / "index")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Ten pictures in two folders."""
+    write_pictures(tmp_path / "pictures", 10)
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Where their store goes."""
+    return tmp_path / "store"
 
 
 @pytest.fixture(scope="session")

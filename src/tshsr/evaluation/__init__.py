@@ -1,0 +1,1 @@
+"""From networks or score matrices to a report: protocols, ensembles, two-stage retrieval."""

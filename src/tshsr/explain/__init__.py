@@ -1,0 +1,1 @@
+"""Which word met which region, and whether explanations hold: attribution, deletion curves, probes."""
