@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from benchmarks.outcomes import Task
-from tshsr.allocator import keep_freed_memory
-from tshsr.bench.counting import multiply_adds_of
+from tshsr.bench.speed import multiply_adds_of
 from tshsr.data.batches import pad_sequences
 from tshsr.data.layouts import open_split
 from tshsr.retriever import Retriever
 from tshsr.scoring.all_pairs import by_length, score_encoded
+from tshsr.system import keep_freed_memory
 
 IMAGES, REPEATS = 100, 5
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any, cast
 
-from tshsr.config._recipes_init import recipe
+from tshsr.config.recipes import recipe
 from tshsr.config.run import RunConfig
 
 

@@ -22,7 +22,6 @@ import torch
 import tyro
 
 from benchmarks.tables import RESULTS
-from tshsr.allocator import keep_freed_memory
 from tshsr.bench.machine import resident
 from tshsr.bench.speed import LENGTHS
 from tshsr.config.models import EncoderConfig, TshsrConfig
@@ -31,8 +30,8 @@ from tshsr.evaluation.run import evaluate_scores
 from tshsr.files import write_text
 from tshsr.models.base import ItemEncoding, Scores
 from tshsr.models.tshsr import Tshsr
-from tshsr.provenance import provenance
 from tshsr.scoring.all_pairs import BYTE_BUDGET, ENCODE_BLOCK, score_all_pairs
+from tshsr.system import keep_freed_memory, provenance
 
 LOG = logging.getLogger("benchmarks.memory")
 NAMES = ("fused", "word_stream", "region_stream", "level_0", "level_1", "level_2", "pooled")

@@ -24,12 +24,12 @@ from benchmarks.outcomes import Outcome, Task, kept_of
 from benchmarks.quality import MOST_SEEDS, recalls_of
 from benchmarks.settling import settle_all
 from benchmarks.tables import RESULTS, update_readme
-from tshsr.config._recipes_init import recipe
+from tshsr.config.recipes import recipe
 from tshsr.config.run import RunConfig
 from tshsr.errors import TshsrError
 from tshsr.files import write_text
 from tshsr.metrics.comparison import compare_rsum
-from tshsr.provenance import provenance
+from tshsr.system import provenance
 
 LOG = logging.getLogger("benchmarks.noise")
 DATA = "flickr8k"

@@ -24,7 +24,7 @@ from tshsr.files import replacing, write_text
 from tshsr.metrics.ranks import QueryRanks
 from tshsr.metrics.recall import image_to_text_ranks, text_to_image_ranks
 from tshsr.metrics.report import Report
-from tshsr.provenance import provenance
+from tshsr.system import provenance
 from tshsr.training.checks import fingerprint
 
 LOG = logging.getLogger("benchmarks.quality")

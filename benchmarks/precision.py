@@ -26,9 +26,9 @@ from tshsr.data.layouts import open_split
 from tshsr.errors import TshsrError
 from tshsr.files import write_text
 from tshsr.metrics.recall import image_to_text_ranks, score_metrics, text_to_image_ranks
-from tshsr.provenance import provenance
 from tshsr.retriever import Retriever
 from tshsr.scoring.rerank import score_split_at
+from tshsr.system import provenance
 
 LOG = logging.getLogger("benchmarks.precision")
 DATA = "flickr8k"

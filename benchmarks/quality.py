@@ -31,7 +31,7 @@ from benchmarks.tables import RESULTS, update_readme
 from tshsr.errors import SettingsError, TshsrError
 from tshsr.files import write_text
 from tshsr.metrics.comparison import compare_rsum
-from tshsr.provenance import provenance
+from tshsr.system import provenance
 
 LOG = logging.getLogger("benchmarks.quality")
 FUSED = "fused"

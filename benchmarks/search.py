@@ -27,7 +27,6 @@ import torch
 import tyro
 
 from benchmarks.tables import RESULTS
-from tshsr.allocator import keep_freed_memory
 from tshsr.config.models import EncoderConfig, TshsrConfig
 from tshsr.config.run import RunConfig
 from tshsr.data.dataset import Split
@@ -38,8 +37,8 @@ from tshsr.index import ann as approximate
 from tshsr.index.collection import Index
 from tshsr.index.search import CANDIDATES
 from tshsr.models.build import build_matcher
-from tshsr.provenance import provenance
 from tshsr.retriever import Retriever
+from tshsr.system import keep_freed_memory, provenance
 
 LOG = logging.getLogger("benchmarks.search")
 FEWEST, MOST, BLOCK = 10, 36, 1024

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 
 from benchmarks.outcomes import Task, is_kept, keep, read_figures, refuse_others
-from tshsr.allocator import keep_freed_memory
 from tshsr.config.run import RunConfig
 from tshsr.data.layouts import find_data, open_split
 from tshsr.data.truth import read_truth
 from tshsr.evaluation.run import evaluate, evaluate_scores
 from tshsr.explain.probes import add_probes
 from tshsr.retriever import Retriever
+from tshsr.system import keep_freed_memory
 from tshsr.training.checks import fingerprint
 from tshsr.training.events import Evaluated, Event
 from tshsr.training.fit import fit

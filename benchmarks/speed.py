@@ -17,7 +17,7 @@ import tyro
 from benchmarks.tables import RESULTS, update_readme
 from tshsr.bench.speed import Workload, bench
 from tshsr.files import write_text
-from tshsr.provenance import provenance
+from tshsr.system import provenance
 
 
 @dataclass(frozen=True)

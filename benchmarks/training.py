@@ -20,17 +20,16 @@ import torch
 import tyro
 
 from benchmarks.tables import RESULTS, update_readme
-from tshsr.allocator import keep_freed_memory, trim
 from tshsr.bench.machine import CLEAR, resident
 from tshsr.bench.speed import LENGTHS
-from tshsr.config._recipes_init import recipe
 from tshsr.config.models import TshsrConfig
+from tshsr.config.recipes import recipe
 from tshsr.config.run import RunConfig
 from tshsr.data.batches import CaptionBatch, ImageBatch, pad_sequences
 from tshsr.data.layouts import open_split, select_images
 from tshsr.files import write_text
 from tshsr.models.build import build_matcher
-from tshsr.provenance import provenance
+from tshsr.system import keep_freed_memory, provenance, trim
 from tshsr.training.fit import fit
 from tshsr.training.objective import Objective
 

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-import tshsr.allocator
-from tshsr.allocator import keep_freed_memory
+import tshsr.system
+from tshsr.system import keep_freed_memory
 
 FAULTS = """
 import resource, sys
@@ -36,8 +36,8 @@ def test_freed_memory_is_not_faulted_in_again() -> None:
 
 
 def test_other_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tshsr.allocator.sys, "platform", "darwin")
+    monkeypatch.setattr(tshsr.system.sys, "platform", "darwin")
     assert keep_freed_memory() is False
-    monkeypatch.setattr(tshsr.allocator.sys, "platform", "linux")
-    monkeypatch.setattr(tshsr.allocator.platform, "libc_ver", lambda: ("musl", ""))
+    monkeypatch.setattr(tshsr.system.sys, "platform", "linux")
+    monkeypatch.setattr(tshsr.system.platform, "libc_ver", lambda: ("musl", ""))
     assert keep_freed_memory() is False

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-import tshsr.provenance as origin
-from tshsr.provenance import commit_of, cpu_model, provenance
+import tshsr.system as origin
+from tshsr.system import commit_of, cpu_model, provenance
 
 
 def git(folder, *arguments):

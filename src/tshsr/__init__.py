@@ -8,14 +8,14 @@ What a name needs is imported when it is first asked for, so that `import tshsr`
 
 from __future__ import annotations
 
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tshsr.config._recipes_init import RECIPES as RECIPES
-    from tshsr.config._recipes_init import recipe as recipe
+    from tshsr.config.recipes import RECIPES as RECIPES
+    from tshsr.config.recipes import recipe as recipe
     from tshsr.config.run import RunConfig as RunConfig
     from tshsr.data.check import check_data as check_data
     from tshsr.data.convert import convert as convert
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
-    "RECIPES": "tshsr.config._recipes_init",
+    "RECIPES": "tshsr.config.recipes",
     "Report": "tshsr.metrics.report",
     "Retriever": "tshsr.retriever",
     "RunConfig": "tshsr.config.run",
@@ -49,17 +49,17 @@ _HOMES = {
     "evaluate": "tshsr.evaluation.run",
     "evaluate_matrix": "tshsr.evaluation.matrix",
     "explain_pair": "tshsr.explain.attribution",
-    "fit": "tshsr.training",
+    "fit": "tshsr.training.fit",
     "open_split": "tshsr.data.layouts",
     "query_ranks": "tshsr.metrics.ranks",
     "read_report": "tshsr.metrics.report",
-    "recipe": "tshsr.config._recipes_init",
-    "render_explanations": "tshsr.pages",
+    "recipe": "tshsr.config.recipes",
+    "render_explanations": "tshsr.pages.explanation",
     "select_images": "tshsr.data.layouts",
     "splits_of": "tshsr.data.layouts",
 }
 
-_EXTRAS = {"Index": "tshsr.index"}
+_EXTRAS = {"Index": "tshsr.index.collection"}
 """Names that need an extra; `from tshsr import *` leaves them out, so that it works without."""
 
 __all__ = [  # noqa: PLE0604, RUF100, RUF022 - a test compares it with _HOMES
@@ -105,10 +105,9 @@ def load(place: str | Path, **options: Any) -> Retriever:
 def __getattr__(name: str) -> Any:
     """Import what is asked for."""
     if name == "__version__":
-        try:
-            return metadata.version("tshsr")
-        except metadata.PackageNotFoundError:
-            return "unknown"
+        from tshsr.system import package_version
+
+        return package_version()
     home = _HOMES.get(name) or _EXTRAS.get(name)
     if home is None:
         raise AttributeError(f"module 'tshsr' has no attribute {name!r}")

@@ -12,7 +12,7 @@ import torch
 
 from tests.support import tiny
 from tshsr.bench import plain
-from tshsr.bench.counting import TILE, multiply_adds, multiply_adds_of
+from tshsr.bench.speed import TILE, multiply_adds, multiply_adds_of
 from tshsr.config.models import EncoderConfig, ReasoningConfig, ScanConfig, SgrafConfig, TshsrConfig
 from tshsr.models.build import build_matcher
 

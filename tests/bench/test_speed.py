@@ -8,9 +8,18 @@ import pytest
 import torch
 
 from tshsr.bench import machine, speed
-from tshsr.bench.counting import multiply_adds_of
 from tshsr.bench.machine import Products, peak_of, resident, seconds_of
-from tshsr.bench.speed import LENGTHS, Workload, bench, inputs, plain_score, prepared, settings, take_turns
+from tshsr.bench.speed import (
+    LENGTHS,
+    Workload,
+    bench,
+    inputs,
+    multiply_adds_of,
+    plain_score,
+    prepared,
+    settings,
+    take_turns,
+)
 from tshsr.config.models import EncoderConfig, VseConfig
 from tshsr.data.batches import CaptionBatch
 from tshsr.evaluation.compile import Shortcuts

@@ -13,7 +13,7 @@ from benchmarks.entries import changed
 from benchmarks.noise import Noise, config_of, task_of
 from tests.benchmarks.test_quality import SMALL
 from tests.support.data_files import random_regions, write_precomp
-from tshsr.config._recipes_init import recipe
+from tshsr.config.recipes import recipe
 from tshsr.training.checks import check_training
 
 MADE = {

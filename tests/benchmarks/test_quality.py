@@ -17,7 +17,7 @@ from benchmarks.outcomes import Task, is_kept, read_outcome
 from benchmarks.quality import Quality, task_of
 from benchmarks.settling import settle, settle_all
 from tests.support.data_files import random_regions, write_precomp
-from tshsr.config._recipes_init import recipe
+from tshsr.config.recipes import recipe
 from tshsr.config.run import RunConfig
 from tshsr.errors import DataError, SettingsError
 from tshsr.metrics.recall import score_metrics

@@ -11,9 +11,9 @@ import pytest
 from tests.metrics import test_scan_logs as test_audit
 from tests.support.command_line import refused, tshsr
 from tests.support.compared import ranks
+from tshsr.metrics.bootstrap import FIGURES, SEVERAL, SEVERAL_RIGHT
 from tshsr.metrics.comparison import compare
 from tshsr.metrics.comparison_tables import comparison_rows, escaped, latex_table, verdict, what_was_done
-from tshsr.metrics.figures import FIGURES, SEVERAL, SEVERAL_RIGHT
 from tshsr.metrics.report import read_report
 
 CONTRACT = {"metric", "difference", "low", "high", "p", "unit", "resamples"}

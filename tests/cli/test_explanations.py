@@ -9,8 +9,7 @@ import pytest
 
 from tests.support.command_line import refused, tshsr
 from tshsr.cli.explanations import interval, with_pairs
-from tshsr.explain.curves import AreaDifference
-from tshsr.metrics.report import read_report
+from tshsr.metrics.report import AreaDifference, read_report
 
 
 @pytest.fixture

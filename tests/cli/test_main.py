@@ -16,7 +16,7 @@ from tests.support.command_line import TINY, tshsr
 from tests.support.data_files import random_regions, write_precomp
 from tests.support.whole_page import assert_whole
 from tshsr.cli.main import COMMANDS
-from tshsr.config._recipes_init import recipe
+from tshsr.config.recipes import recipe
 from tshsr.data.layouts import open_split
 from tshsr.metrics.report import read_report
 from tshsr.retriever import Retriever

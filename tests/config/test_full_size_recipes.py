@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.data_files import random_regions, write_precomp
-from tshsr.config._recipes_init import recipe
+from tshsr.config.recipes import recipe
 from tshsr.data.layouts import open_split
 from tshsr.retriever import Retriever
 from tshsr.training.fit import fit

@@ -9,15 +9,14 @@ import pytest
 
 from tests.support import tiny
 from tshsr.cli.train import read_arguments
-from tshsr.config._recipes_init import RECIPES, recipe
 from tshsr.config.models import KINDS, ModelConfig, ScanConfig, SgrafConfig, TshsrConfig, TwoStreamSgrConfig, VseConfig
+from tshsr.config.recipes import RECIPES, recipe
 from tshsr.config.run import LossConfig, RunConfig, read_config, write_config
 from tshsr.errors import SettingsError
 from tshsr.models.build import build_matcher
 from tshsr.models.scan import Scan
-from tshsr.models.sgraf import Sgraf
+from tshsr.models.sgraf import Sgraf, TwoStreamSgr
 from tshsr.models.tshsr import Tshsr
-from tshsr.models.two_stream_sgr import TwoStreamSgr
 from tshsr.models.vse import Vse
 from tshsr.training.checks import check_training
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tshsr.data.captions import captions_digest, read_captions
+from tshsr.data.text import captions_digest, read_captions
 from tshsr.errors import DataError
 
 

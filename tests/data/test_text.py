@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from tests.support.data_files import real_data
-from tshsr.data.captions import read_captions
 from tshsr.data.layouts import open_split
-from tshsr.data.text import Tokenizer
+from tshsr.data.text import Tokenizer, read_captions
 from tshsr.errors import DataError, InputError
 
 CAPTIONS = ["A dog runs .", "Two dogs run.", "a Dog's bone", "A black dog"]

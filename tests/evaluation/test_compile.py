@@ -21,9 +21,9 @@ from tshsr.data.dataset import Split
 from tshsr.evaluation import compile as shortcuts
 from tshsr.evaluation.compile import Quick, Shortcuts, quickened
 from tshsr.evaluation.run import evaluate
+from tshsr.metrics.report import Guard
 from tshsr.models.base import ItemEncoding, Matcher
 from tshsr.scoring.all_pairs import Budget, Lengths, score_block, score_encoded
-from tshsr.scoring.precision import Guard
 from tshsr.scoring.rerank import score_listed
 
 GUARD = Guard("float32", True, 20, 40, 0.0, 100.0, 0.0, 1.5)

@@ -20,13 +20,12 @@ from tshsr.evaluation import two_stage
 from tshsr.evaluation.run import score_bytes, score_names
 from tshsr.evaluation.two_stage import Chosen, TwoStageSearch, evaluate_two_stage
 from tshsr.metrics.recall import score_metrics
-from tshsr.metrics.report import Rerank, read_report
+from tshsr.metrics.report import Guard, Rerank, read_report
 from tshsr.models.build import build_matcher
 from tshsr.scoring import rerank
 from tshsr.scoring.all_pairs import score_split
 from tshsr.scoring.candidates import Depth, ceiling, lost, merged, rounds
 from tshsr.scoring.depth import choose_depth
-from tshsr.scoring.precision import Guard
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tshsr.errors import InputError
-from tshsr.explain.curves import LEAST_PAIRS, STEPS, Area, AreaDifference, area, compare_areas, kept, places, removed
+from tshsr.explain.curves import LEAST_PAIRS, STEPS, area, compare_areas, kept, places, removed
+from tshsr.metrics.report import Area, AreaDifference
 
 
 def width(of: Area | AreaDifference) -> float:

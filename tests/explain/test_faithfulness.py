@@ -16,8 +16,8 @@ from tshsr.data.truth import Truth
 from tshsr.errors import SettingsError
 from tshsr.explain import faithfulness
 from tshsr.explain.attribution import explain_pair
-from tshsr.explain.curves import ExplanationFigures
 from tshsr.explain.faithfulness import choose_pairs, measure_explanations
+from tshsr.metrics.report import ExplanationFigures
 from tshsr.models.base import ItemEncoding, Scores, StreamTrace
 from tshsr.retriever import Retriever
 

@@ -7,10 +7,9 @@ import pytest
 from PIL import Image
 
 from tests.support.picture_files import drawn
-from tshsr.boxes import intersection_over_union
+from tshsr.boxes import best_distinct, cell_boxes, corners, intersection_over_union, pool_inside
 from tshsr.errors import DataError
-from tshsr.features.boxes import best_distinct, cell_boxes, corners, pool_inside
-from tshsr.features.preparation import Frame
+from tshsr.features.networks import Frame
 
 SETTINGS = {"size": {"height": 30, "width": 50}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 

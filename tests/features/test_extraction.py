@@ -16,13 +16,13 @@ from tests.support.extractors import Means, everything, work_folders
 from tests.support.picture_files import drawn, write_pictures, write_rubbish
 from tshsr.data.layouts import open_split
 from tshsr.errors import DataError
-from tshsr.features import extraction, work
+from tshsr.features import extraction
+from tshsr.features import place as work
 from tshsr.features.captions import PictureCaption
 from tshsr.features.catalog import open_extractor
 from tshsr.features.extraction import How, extract_folder
 from tshsr.features.extractor import PictureRegions
-from tshsr.features.place import FILES, SKIPPED
-from tshsr.features.work import Work, only_one
+from tshsr.features.place import FILES, SKIPPED, Work, only_one
 
 
 def test_a_folder_becomes_a_store_with_sizes_boxes_and_the_way_to_its_pictures(pictures: Path, out: Path) -> None:

@@ -19,7 +19,8 @@ from tests.support.extractors import Means, everything, work_folders
 from tests.support.picture_files import crash, drawn, write_pictures, write_rubbish
 from tshsr.data.store import OWN
 from tshsr.errors import DataError
-from tshsr.features import extraction, work
+from tshsr.features import extraction
+from tshsr.features import place as work
 from tshsr.features.decoding import decode_all
 from tshsr.features.extraction import How, extract_folder
 from tshsr.features.extractor import PictureRegions

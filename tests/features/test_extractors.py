@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from tests.support.picture_files import drawn
 from tests.support.tiny_networks import DETECTORS, GRIDS, save
+from tshsr.boxes import pool_inside
 from tshsr.errors import DataError, SettingsError
-from tshsr.features.boxes import pool_inside
 from tshsr.features.catalog import open_extractor, rebuild_extractor
 from tshsr.features.extractor import Extractor
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.support.picture_files import write_pictures, write_rubbish
 from tshsr.errors import DataError
-from tshsr.features.folder import find_pictures, unique_ids
+from tshsr.features.pictures import find_pictures, unique_ids
 
 
 def test_files_are_found_in_folders_within_in_order_with_their_paths_as_ids(tmp_path: Path) -> None:

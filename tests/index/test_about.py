@@ -69,7 +69,8 @@ def test_an_index_without_a_known_run_asks_for_it(small: Small, tmp_path: Path) 
 
 def test_a_run_without_lancedb_says_what_to_install() -> None:
     code = (
-        "import sys; sys.modules['lancedb'] = None; import tshsr; from tshsr import *; from tshsr.cli.main import main; "
+        "import sys; sys.modules['lancedb'] = None; import tshsr; from tshsr import *; "
+        "from tshsr.cli.main import main; "
         "sys.exit(main(['search', 'x', 'y']))"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

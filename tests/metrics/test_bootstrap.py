@@ -8,8 +8,18 @@ import pytest
 from tests.metrics.test_comparison import small
 from tests.metrics.test_multi_positive import looped
 from tshsr.metrics import bootstrap as resampling
-from tshsr.metrics.bootstrap import contributions, draws, figures, medians, sample_of
-from tshsr.metrics.figures import CUTOFFS, FIGURES, IMAGE_TO_TEXT, SEVERAL, SEVERAL_RIGHT
+from tshsr.metrics.bootstrap import (
+    CUTOFFS,
+    FIGURES,
+    IMAGE_TO_TEXT,
+    SEVERAL,
+    SEVERAL_RIGHT,
+    contributions,
+    draws,
+    figures,
+    medians,
+    sample_of,
+)
 from tshsr.metrics.multi_positive import rankings
 from tshsr.metrics.ranks import QueryRanks, query_ranks
 

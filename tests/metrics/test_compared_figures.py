@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.metrics.test_comparison import population
+from tshsr.metrics.bootstrap import FIGURES
 from tshsr.metrics.comparison import compare
-from tshsr.metrics.figures import FIGURES
 from tshsr.metrics.ranks import QueryRanks
 
 Value = Callable[[np.ndarray], np.ndarray]

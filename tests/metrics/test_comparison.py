@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tshsr.errors import InputError, SettingsError
+from tshsr.metrics.bootstrap import FIGURES, MEAN_RANKS, MEDIAN_RANKS, RECALLS, RSUM, SEVERAL_RIGHT
 from tshsr.metrics.comparison import Comparison, compare, compare_rsum
-from tshsr.metrics.figures import FIGURES, MEAN_RANKS, MEDIAN_RANKS, RECALLS, RSUM, SEVERAL_RIGHT
 from tshsr.metrics.ranks import QueryRanks, query_ranks
 from tshsr.metrics.recall import ScoreMetrics, retrieval_metrics
 

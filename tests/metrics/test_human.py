@@ -9,9 +9,17 @@ import pytest
 
 from tshsr.errors import DataError, InputError
 from tshsr.metrics import human as judgements
-from tshsr.metrics import rank_correlations
-from tshsr.metrics.human import Judgements, agreement, interval, read_judgements
-from tshsr.metrics.rank_correlations import Groups, correlations, ordered_by_level, ordered_by_pair
+from tshsr.metrics import human as rank_correlations
+from tshsr.metrics.human import (
+    Groups,
+    Judgements,
+    agreement,
+    correlations,
+    interval,
+    ordered_by_level,
+    ordered_by_pair,
+    read_judgements,
+)
 
 stats = pytest.importorskip("scipy.stats", reason="scipy, which these figures are compared with, is not installed")
 IMAGES = {"a.jpg": 0, "b.jpg": 1}

@@ -7,8 +7,7 @@ import pytest
 from scipy import stats
 
 from tests.metrics.test_comparison import compared, small
-from tshsr.metrics.comparison import compare
-from tshsr.metrics.power import detectable, freedom_of, mean_error, share_found
+from tshsr.metrics.comparison import compare, detectable, freedom_of, mean_error, share_found
 
 
 @pytest.mark.parametrize("freedom", [1.0, 2.0, 4.0, 7.3, 300.0])

@@ -8,12 +8,20 @@ import numpy as np
 import pytest
 
 from tshsr.errors import DataError
-from tshsr.explain.curves import Area, AreaDifference, Curve, ExplanationFigures, Faithfulness
 from tshsr.metrics.human import Agreement, Correlation
 from tshsr.metrics.multi_positive import rankings
 from tshsr.metrics.ranks import query_ranks
 from tshsr.metrics.recall import RetrievalMetrics, ScoreMetrics
-from tshsr.metrics.report import HEADER, Report, read_report
+from tshsr.metrics.report import (
+    HEADER,
+    Area,
+    AreaDifference,
+    Curve,
+    ExplanationFigures,
+    Faithfulness,
+    Report,
+    read_report,
+)
 
 FUSED = ScoreMetrics(RetrievalMetrics(50.0, 75.0, 87.5, 1.0, 3.25), RetrievalMetrics(25.0, 50.0, 62.5, 4.5, 8.125))
 POOLED = ScoreMetrics(RetrievalMetrics(0.0, 0.0, 12.5, 20.0, 21.0), RetrievalMetrics(0.0, 1.25, 2.0, 30.0, 31.0))

@@ -9,9 +9,8 @@ import pytest
 from tshsr.cli.choices import read_depth
 from tshsr.cli.tables import lost_points, precision_line, rerank_lines
 from tshsr.errors import SettingsError
-from tshsr.metrics.report import Rerank
+from tshsr.metrics.report import Guard, Rerank
 from tshsr.scoring.candidates import Depth
-from tshsr.scoring.precision import Guard
 
 GUARD = Guard("bfloat16", True, 100, 500, 0.00312, 99.333, 0.2, 1.618)
 RERANK = Rerank(

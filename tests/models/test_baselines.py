@@ -8,11 +8,9 @@ from tests.models.test_mathematics import SAME, plain_similarity, real, unit_row
 from tests.support import baseline_oracles, oracles, tiny
 from tshsr.config.models import ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
 from tshsr.models.base import ItemEncoding
-from tshsr.models.normalisation import MaskedBatchNorm
-from tshsr.models.pooling import GeneralisedPooling, MeanPooling, SelfAttentionPooling
+from tshsr.models.pooling import GeneralisedPooling, MaskedBatchNorm, MeanPooling, SelfAttentionPooling
 from tshsr.models.scan import Scan, aggregated, shares
-from tshsr.models.sgraf import AttentionFiltration, GraphReasoning, GraphStep, Sgraf, SimilarityStream
-from tshsr.models.two_stream_sgr import TwoStreamSgr
+from tshsr.models.sgraf import AttentionFiltration, GraphReasoning, GraphStep, Sgraf, SimilarityStream, TwoStreamSgr
 from tshsr.models.vse import Vse, shortened
 
 NORMALISATIONS = ("clipped_l2norm", "l2norm", "clipped", "no_norm", "softmax")

@@ -14,8 +14,7 @@ from tests.support.whole_page import EVIL, Page, assert_whole
 from tshsr.errors import InputError
 from tshsr.explain.attribution import Explanation, explain_pair
 from tshsr.pages.document import json_script, label, percent, picture_symbols
-from tshsr.pages.explanation import render_explanations
-from tshsr.pages.maps import canvas
+from tshsr.pages.explanation import canvas, render_explanations
 
 CAPTION = "a small red square"
 

@@ -17,8 +17,15 @@ from tshsr.explain.attribution import explain_pair
 from tshsr.metrics.recall import RetrievalMetrics, ScoreMetrics, image_to_text_ranks, text_to_image_ranks
 from tshsr.metrics.report import Report
 from tshsr.pages.charts import Chart, Curve, line_chart, nice_ticks, training_charts
-from tshsr.pages.galleries import first_examples, search_captions, search_pictures
-from tshsr.pages.report import ReportPage, WordMaps, recall_table, render_report
+from tshsr.pages.report import (
+    ReportPage,
+    WordMaps,
+    first_examples,
+    recall_table,
+    render_report,
+    search_captions,
+    search_pictures,
+)
 from tshsr.training.log import Journal
 
 CAPTIONS = ["a red square", EVIL, "a red circle", "a blue circle", "a star", "two rings"]

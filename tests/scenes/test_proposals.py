@@ -12,9 +12,8 @@ from tshsr.features.catalog import open_extractor, rebuild_extractor
 from tshsr.features.scenes import region_boxes
 from tshsr.scenes.descriptor import EXTRACTOR, FEATURES, describe
 from tshsr.scenes.drawing import draw_scene
-from tshsr.scenes.generate import scene_and_twin
+from tshsr.scenes.generate import MATCH, REGIONS, scene_and_twin
 from tshsr.scenes.proposals import pieces, propose_boxes
-from tshsr.scenes.regions import MATCH, REGIONS
 from tshsr.scenes.world import SIDE, tight_box
 
 

@@ -20,7 +20,7 @@ from tshsr.scenes.descriptor import (
     spread,
 )
 from tshsr.scenes.drawing import draw_scene
-from tshsr.scenes.regions import MATCH, REGIONS, regions_of_things, sample_boxes
+from tshsr.scenes.generate import MATCH, REGIONS, regions_of_things, sample_boxes
 from tshsr.scenes.world import SIDE, Scene, sample_scene, tight_box
 
 WHOLE = np.array([[0, 0, 1, 1]], np.float32)

@@ -15,10 +15,11 @@ from tests.support import tiny
 from tests.support.small_runs import small_split
 from tshsr.evaluation import run as evaluation
 from tshsr.evaluation.run import evaluate, guard
+from tshsr.metrics.report import Guard
 from tshsr.models.attention import attention_weights, to_unit_sums, unit, unit_in_place
 from tshsr.models.base import Scores
 from tshsr.scoring import precision
-from tshsr.scoring.precision import Guard, lowered, measure
+from tshsr.scoring.precision import lowered, measure
 
 OWNERS = np.array([0, 0, 1, 2, 3])
 EXACT = torch.tensor(

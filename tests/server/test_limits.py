@@ -16,10 +16,8 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from tests.support.fake_index import make_index
-from tshsr.server.guard import Guard, is_loopback, size
-from tshsr.server.limits import Limits
+from tshsr.server.guard import Guard, Limits, Worker, is_loopback, size
 from tshsr.server.server import create_app
-from tshsr.server.worker import Worker
 
 
 @pytest.fixture

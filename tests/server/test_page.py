@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from tests.support.fake_index import make_index
-from tshsr.server.limits import Limits
+from tshsr.server.guard import Limits
 from tshsr.server.server import PAGE, create_app
 from tshsr.server.service import Service
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.support.fake_index import CAPTIONS, FakeIndex, make_index
 from tshsr.errors import DataError
-from tshsr.server.limits import Limits
+from tshsr.server.guard import Limits
 from tshsr.server.server import create_app
 
 HERE = "http://127.0.0.1"

@@ -15,7 +15,7 @@ from tests.support.scripted import FEATURES, real
 from tshsr.errors import DataError
 from tshsr.explain.attribution import Explanation, explain_pair
 from tshsr.features.extractor import PictureRegions
-from tshsr.index.results import CaptionResult, Result, WordBoxes
+from tshsr.index.search import CaptionResult, Result, WordBoxes
 from tshsr.retriever import Retriever, as_batch
 
 COLOURS = ("red", "green", "blue", "orange", "purple", "teal")

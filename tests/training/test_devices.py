@@ -5,7 +5,7 @@ import torch
 
 from tests.support.small_runs import small_config
 from tshsr.errors import SettingsError
-from tshsr.training.devices import make_accelerator, reproducible
+from tshsr.training.fit import make_accelerator, reproducible
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from tests.support.small_runs import (
     weights,
     with_loss,
 )
-from tshsr.config._recipes_init import recipe
+from tshsr.config.recipes import recipe
 from tshsr.config.run import LossConfig
 from tshsr.data.batches import pad_sequences
 from tshsr.errors import SettingsError

@@ -18,7 +18,7 @@ from tshsr.config.run import LossConfig, RunConfig, TrainingConfig, read_config,
 from tshsr.data.dataset import Split
 from tshsr.errors import CheckpointError, DataError, SettingsError
 from tshsr.training.checks import check_training, fingerprint
-from tshsr.training.noise import shuffled, with_noise
+from tshsr.training.noisy_pairs import shuffled, with_noise
 
 OWNERS = np.repeat(np.arange(400), 5)
 """2,000 captions of 400 images."""

@@ -23,8 +23,7 @@ from tshsr.config.run import RunConfig
 from tshsr.data.dataset import Split
 from tshsr.errors import CheckpointError, SettingsError
 from tshsr.training.checks import check_training
-from tshsr.training.noise import with_noise
-from tshsr.training.noisy_pairs import trust_of
+from tshsr.training.noisy_pairs import trust_of, with_noise
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from tshsr.config.run import LossConfig, OptimiserConfig
-from tshsr.training.schedule import hardest_counts, learning_rate
+from tshsr.training.trainer import hardest_counts, learning_rate
 
 
 def rates(config: OptimiserConfig, steps: list[int], *, steps_per_epoch: int = 10, epochs: int = 4) -> list[float]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from tshsr.allocator import trim
+from tshsr.system import trim
 
 SIZES = ((2048, 2048, 2048), (4608, 1024, 1024), (8192, 1024, 256))
 """Rows, inner width and columns of the products that are timed: a square one, and shapes like those of scoring ..."""

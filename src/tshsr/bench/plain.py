@@ -19,13 +19,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tshsr.models.base import ItemEncoding
-from tshsr.models.normalisation import EPSILON
+from tshsr.models.pooling import EPSILON
 from tshsr.models.reasoning import CoExploitation, ContextExtraction, ReadOut
 from tshsr.models.scan import CrossAttention, Scan, aggregated
-from tshsr.models.sgraf import AttentionFiltration, GraphReasoning, GraphStep, Sgraf, SimilarityStream
+from tshsr.models.sgraf import AttentionFiltration, GraphReasoning, GraphStep, Sgraf, SimilarityStream, TwoStreamSgr
 from tshsr.models.similarity import SimilarityVector
 from tshsr.models.tshsr import Stream, Tshsr
-from tshsr.models.two_stream_sgr import TwoStreamSgr
 
 CaptionRow = Float[Tensor, "words dim"]
 PlainScore = Callable[[ItemEncoding, CaptionRow, Float[Tensor, " dim"]], Float[Tensor, " images"]]

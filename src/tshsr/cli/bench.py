@@ -14,7 +14,7 @@ from tshsr.cli.parsing import Name as OptionalName
 from tshsr.cli.screen import Screen
 from tshsr.errors import SettingsError
 from tshsr.evaluation.compile import Shortcuts
-from tshsr.provenance import provenance
+from tshsr.system import provenance
 
 HEADER = (
     "network",

@@ -12,9 +12,9 @@ from tshsr.data.dataset import Split
 from tshsr.data.entities import read_entities
 from tshsr.data.truth import Truth
 from tshsr.errors import SettingsError
-from tshsr.explain.curves import LEAST_PAIRS, AreaDifference, ExplanationFigures
+from tshsr.explain.curves import LEAST_PAIRS
 from tshsr.explain.faithfulness import PAIRS, measure_explanations
-from tshsr.metrics.report import Report
+from tshsr.metrics.report import AreaDifference, ExplanationFigures, Report
 from tshsr.pages.document import reading_order
 from tshsr.retriever import Retriever
 

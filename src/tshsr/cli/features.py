@@ -14,13 +14,13 @@ from tyro.conf import Positional, arg
 from tshsr.cli.choices import choose_device
 from tshsr.cli.parsing import File, Flag, Name, parse
 from tshsr.cli.screen import Screen
-from tshsr.data.generated import available_cores
 from tshsr.errors import SettingsError
 from tshsr.features.captions import read_picture_captions
 from tshsr.features.catalog import CHOICES, FAMILIES, WEIGHTS, open_extractor
 from tshsr.features.extraction import Extracted, How, extract_folder
 from tshsr.features.extractor import Extractor
 from tshsr.features.place import SKIPPED
+from tshsr.system import usable_cores
 
 EXAMPLE = "tshsr features PICTURES --extractor scenes --out STORE"
 SHOWN = 3
@@ -67,7 +67,7 @@ class Features:
 def main(arguments: Sequence[str], screen: Screen) -> None:
     """Extract."""
     wanted = parse(Features, "tshsr features", arguments, example=EXAMPLE)
-    workers = available_cores() if wanted.workers is None else wanted.workers
+    workers = usable_cores() if wanted.workers is None else wanted.workers
     for name, value in (("batch", wanted.batch), ("workers", workers)):
         if value < 1:
             raise SettingsError(f"--{name} is {value}; expected at least 1.")

@@ -19,8 +19,8 @@ from tshsr.data.store import EVERYTHING
 from tshsr.errors import DataError, SettingsError
 from tshsr.index.building import Added
 from tshsr.index.collection import Index
-from tshsr.index.facts import facts_of
 from tshsr.index.metadata import Metadata, read_metadata
+from tshsr.index.updates import facts_of
 from tshsr.retriever import Retriever
 
 EXAMPLE = "tshsr index runs/first --data DIR --out INDEX"

@@ -8,10 +8,9 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-import tshsr
-from tshsr.allocator import keep_freed_memory
 from tshsr.cli.screen import Screen
 from tshsr.errors import SettingsError, TshsrError
+from tshsr.system import keep_freed_memory, package_version
 
 COMMANDS = {
     "demo": "Train, evaluate and explain on built-in scenes, with a report as a page; takes a few minutes.",
@@ -82,7 +81,7 @@ def run(words: list[str], screen: Screen) -> int:
         show_help(screen)
         return 0
     if words[0] in ("-V", "--version"):
-        screen.say(f"tshsr {tshsr.__version__}")
+        screen.say(f"tshsr {package_version()}")
         return 0
     name, *rest = words
     if name not in COMMANDS:
@@ -91,7 +90,7 @@ def run(words: list[str], screen: Screen) -> int:
         raise SettingsError(f"there is no command {name!r}{hint} The commands are {', '.join(COMMANDS)}.")
     try:
         # Imported only now: the network's libraries take a second or two to load.
-        import_module(f"tshsr.commands.{name}").main(rest, screen)
+        import_module(f"tshsr.cli.{name}").main(rest, screen)
     except SystemExit as stop:  # the help of a command
         return stop.code if isinstance(stop.code, int) else 0
     return 0

@@ -19,7 +19,7 @@ from tshsr.explain.attribution import Explanation, explain_pair
 from tshsr.features.pictures import read_picture
 from tshsr.files import write_text
 from tshsr.index.collection import Index
-from tshsr.index.results import CaptionResult, Result, WordBoxes
+from tshsr.index.search import CaptionResult, Result, WordBoxes
 from tshsr.pages.explanation import render_explanations
 from tshsr.retriever import as_batch
 

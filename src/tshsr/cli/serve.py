@@ -71,8 +71,7 @@ def serve(wanted: Serve, listener: socket.socket, screen: Screen) -> None:
     import uvicorn
 
     from tshsr.index.collection import Index
-    from tshsr.server.guard import is_loopback
-    from tshsr.server.limits import Limits
+    from tshsr.server.guard import Limits, is_loopback
     from tshsr.server.server import Desk, create_app
 
     limits = Limits(upload_bytes=wanted.upload_mib * 2**20)

@@ -11,10 +11,9 @@ from tshsr.cli.screen import Screen
 from tshsr.metrics.human import LEAST_IMAGES, Agreement, Correlation
 from tshsr.metrics.multi_positive import RankingMetrics, Rankings
 from tshsr.metrics.recall import ScoreMetrics
-from tshsr.metrics.report import HEADER, Report, Rerank
+from tshsr.metrics.report import HEADER, Guard, Report, Rerank
 from tshsr.metrics.scan_logs import Audit
 from tshsr.pages.document import reading_order
-from tshsr.scoring.precision import Guard
 
 ANNOTATIONS = {"eccv": "ECCV Caption", "cxc": "CxC", "pmrp": "PMRP"}
 

@@ -13,8 +13,8 @@ from tyro.conf import arg
 from tshsr.cli.parsing import Flag, Name, parse
 from tshsr.cli.progress import duration
 from tshsr.cli.screen import Screen
-from tshsr.config._recipes_init import RECIPES, recipe
 from tshsr.config.models import ModelConfig
+from tshsr.config.recipes import RECIPES, recipe
 from tshsr.config.run import LossConfig, OptimiserConfig, RunConfig, TrainingConfig
 from tshsr.errors import SettingsError
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tshsr.data.captions import captions_digest
 from tshsr.data.regions import RegionFeatures
+from tshsr.data.text import captions_digest
 from tshsr.errors import DataError
 
 

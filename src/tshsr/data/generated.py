@@ -12,7 +12,6 @@ import os
 import shutil
 import socket
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -27,6 +26,7 @@ from tshsr.files import replacing_folder
 from tshsr.scenes.descriptor import CONTEXT, CROP, EXTRACTOR
 from tshsr.scenes.generate import Job, MadeScene, run_job
 from tshsr.scenes.world import SIDE
+from tshsr.system import end_with_parent, usable_cores
 
 CHUNK = 50
 """Scenes a job."""
@@ -83,7 +83,7 @@ def make_scenes(
             for start in range(0, size, CHUNK)
         ]
         made: list[MadeScene] = []
-        for scenes in run_jobs(jobs, processes or available_cores()):
+        for scenes in run_jobs(jobs, processes or usable_cores()):
             made += scenes
             if progress is not None:
                 progress(len(made), sum(sizes.values()))
@@ -170,11 +170,6 @@ def check_settings(sizes: dict[str, int], seed: int, processes: int | None) -> N
         raise SettingsError(f"processes is {processes}; expected at least 1.")
 
 
-def available_cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def run_jobs(jobs: list[Job], processes: int) -> Iterator[list[MadeScene]]:
     """Run jobs in some processes; the results come in the order of the jobs."""
     processes = min(processes, len(jobs))
@@ -190,18 +185,6 @@ def run_jobs(jobs: list[Job], processes: int) -> Iterator[list[MadeScene]]:
             except BrokenProcessPool:
                 LOG.warning("the drawing processes ended early; going on in this one, which takes longer")
     yield from map(run_job, jobs[done:])
-
-
-def end_with_parent() -> None:
-    """Let this process end as soon as the one that started it has, even where that was killed."""
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def write_scenes(folder: Path, made: list[MadeScene]) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tshsr.data.captions import read_captions, read_lines
 from tshsr.data.dataset import Split
 from tshsr.data.npy import NpyFile
 from tshsr.data.regions import RegionFeatures
+from tshsr.data.text import read_captions, read_lines
 from tshsr.errors import DataError
 
 REPEATS = 5

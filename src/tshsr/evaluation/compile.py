@@ -16,9 +16,9 @@ from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.data.dataset import Split
 from tshsr.data.text import Tokenizer
 from tshsr.evaluation.run import Scorer, guard
+from tshsr.metrics.report import Guard
 from tshsr.models.base import ItemEncoding, Matcher, Scores
 from tshsr.scoring.all_pairs import is_out_of_memory
-from tshsr.scoring.precision import Guard
 
 LOG = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from tshsr.data.arrays import Numbers, as_rows
-from tshsr.data.captions import captions_digest
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import SCENES, open_split
+from tshsr.data.text import captions_digest
 from tshsr.errors import DataError
 from tshsr.evaluation.score_files import read_entries, read_image_of_caption
 

@@ -6,113 +6,18 @@ Axes: pairs | items (regions or words of a pair) | points (of a curve) | resampl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
-from tshsr.config.models import STRICT
 from tshsr.errors import InputError
 from tshsr.metrics.bootstrap import draws
+from tshsr.metrics.report import Area, AreaDifference, Curve
 
 STEPS = 12
 """A curve takes this many steps at most: 36 regions go three at a time, twelve words one by one."""
 CONFIDENCE = 0.95
 LEAST_PAIRS = 30
 """Below this many pairs there is no interval: so few say little of others."""
-
-
-@dataclass(frozen=True)
-class Area:
-    """The normalised area under a curve, over all pairs, with its 95 % interval; 1 is the full score throughout.
-
-    Fewer than `LEAST_PAIRS` pairs give no interval: None.
-    """
-
-    __pydantic_config__ = STRICT
-
-    mean: float
-    low: float | None
-    high: float | None
-
-
-@dataclass(frozen=True)
-class AreaDifference:
-    """The area of ranking `a` minus that of `b`, on the same pairs, with its 95 % interval, or None as above."""
-
-    __pydantic_config__ = STRICT
-
-    a: str
-    b: str
-    mean: float
-    low: float | None
-    high: float | None
-
-
-@dataclass(frozen=True)
-class Curve:
-    """What one curve says of several rankings.
-
-    Attributes:
-        areas: By ranking.
-        differences: The first ranking against each of the others.
-    """
-
-    __pydantic_config__ = STRICT
-
-    areas: Mapping[str, Area]
-    differences: tuple[AreaDifference, ...]
-
-
-@dataclass(frozen=True)
-class Faithfulness:
-    """How true rankings of regions, or of words, are.
-
-    Attributes:
-        deletion: What ranks highest is taken away first; a small area is good.
-        insertion: What ranks highest is there first; a large area is good.
-    """
-
-    __pydantic_config__ = STRICT
-
-    deletion: Curve
-    insertion: Curve
-
-
-@dataclass(frozen=True)
-class ExplanationFigures:
-    """What a report says of a model's explanations.
-
-    Attributes:
-        pairs: Images, each with one of its captions.
-        score: The score that is explained.
-        full_score: Its mean over the pairs.
-        regions: How true rankings of regions are.
-        words: How true rankings of words are.
-        level_shares: By stream, the mean absolute share of each level, and of v·t, in the logit of a pair.
-        agreement: What the two streams' maps of a word have in common, 0..1; None without two streams.
-        agreement_by_chance: The same where the regions of one map are shuffled.
-        pointing: By stream, how often the heaviest region of a word is a true one, where the truth is known.
-        pointing_by_attention: The same by attention alone.
-        pointing_by_chance: The same for a blind guess.
-        pointing_words: How many words that is of.
-        seconds: How long all that took.
-    """
-
-    __pydantic_config__ = STRICT
-
-    pairs: int
-    score: str
-    full_score: float
-    regions: Faithfulness
-    words: Faithfulness
-    level_shares: Mapping[str, Mapping[str, float]]
-    agreement: float | None = None
-    agreement_by_chance: float | None = None
-    pointing: Mapping[str, float] | None = None
-    pointing_by_attention: Mapping[str, float] | None = None
-    pointing_by_chance: float | None = None
-    pointing_words: int | None = None
-    seconds: float = 0.0
 
 
 def removed(items: int) -> np.ndarray:

@@ -18,9 +18,10 @@ from tshsr.data.dataset import Split
 from tshsr.data.truth import Truth
 from tshsr.errors import SettingsError
 from tshsr.explain.attribution import attention_maps, mean_relevance
-from tshsr.explain.curves import Curve, ExplanationFigures, Faithfulness, area, compare_areas, kept, places
+from tshsr.explain.curves import area, compare_areas, kept, places
 from tshsr.explain.perturbation import Pairs
 from tshsr.explain.probes import pointing_accuracy, pointing_chance
+from tshsr.metrics.report import Curve, ExplanationFigures, Faithfulness
 from tshsr.models.base import StreamTrace
 from tshsr.retriever import Retriever
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from tshsr.data.captions import read_lines
 from tshsr.data.karpathy import read_images
+from tshsr.data.text import read_lines
 from tshsr.errors import DataError
-from tshsr.features.folder import PictureFile
+from tshsr.features.pictures import PictureFile
 
 SPLITS = ("train", "dev", "test")
 

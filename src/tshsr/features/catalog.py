@@ -58,7 +58,7 @@ def open_extractor(name: str, *, weights: str | Path | None = None, device: str 
     # Imported only now: torch takes seconds to load, and processes that draw or decode do without.
     match family:
         case "grid":
-            from tshsr.features.grid import GridExtractor
+            from tshsr.features.backbone import GridExtractor
 
             return GridExtractor(str(place), device=device, **choices)
         case "detector":

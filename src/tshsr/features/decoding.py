@@ -15,9 +15,9 @@ from typing import Any
 
 from PIL import Image
 
-from tshsr.data.generated import end_with_parent
 from tshsr.errors import PictureError
 from tshsr.features.pictures import MAX_PIXELS, read_picture
+from tshsr.system import end_with_parent
 
 Prepare = Callable[[Image.Image], Any]
 AHEAD = 4

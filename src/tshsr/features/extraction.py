@@ -17,9 +17,18 @@ from tshsr.errors import DataError
 from tshsr.features.captions import PictureCaption
 from tshsr.features.decoding import Decoded, decode_all
 from tshsr.features.extractor import Extractor, PictureRegions
-from tshsr.features.folder import PictureFile, Skipped, find_pictures
-from tshsr.features.place import captions_before, check_place, read_stored, take_over, write_files, write_skipped
-from tshsr.features.work import Done, Work, only_one
+from tshsr.features.pictures import PictureFile, Skipped, find_pictures
+from tshsr.features.place import (
+    Done,
+    Work,
+    captions_before,
+    check_place,
+    only_one,
+    read_stored,
+    take_over,
+    write_files,
+    write_skipped,
+)
 from tshsr.files import remove_partial
 
 Tell = Callable[[int, int], None]

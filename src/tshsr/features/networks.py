@@ -5,14 +5,123 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 from tshsr.errors import DataError, SettingsError
-from tshsr.features.preparation import Fit, Frame
+
+Fit = Literal["stretch", "keep", "square"]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A network's input.
+
+    Attributes:
+        fit: stretch: every picture to height x width; keep: its shape kept, shorter side to `height` unless the longer
+            one would pass `width`; square: padded to a square at the right or the bottom, then stretched.
+        height: Pixels.
+        width: Pixels.
+        resample: Pillow's number of the filter.
+        scale: What a pixel of 0 to 255 is multiplied with.
+        mean: Then subtracted, one number a channel; empty where nothing is.
+        deviation: Then divided by.
+        multiple: Of so many pixels are both sides where the shape is kept: a network of patches drops what is over.
+    """
+
+    fit: Fit
+    height: int
+    width: int
+    resample: int
+    scale: float
+    mean: tuple[float, ...] = ()
+    deviation: tuple[float, ...] = ()
+    multiple: int = 1
+
+    @classmethod
+    def of(cls, processor: Mapping[str, Any], where: str, *, fit: Fit = "stretch", multiple: int = 1) -> Frame:
+        """The frame of an image processor's settings; a cut from the middle becomes a stretch to the cut's size.
+
+        Args:
+            processor: size, crop_size, do_center_crop, resample, do_normalize, image_mean, ...
+            where: How a message names them.
+            fit: For processors that name height and width.
+            multiple: For processors that name edges.
+
+        Raises:
+            DataError: Where they tell no size.
+        """
+        size = _size(processor.get("size"))
+        if processor.get("do_center_crop") and processor.get("crop_size"):
+            size = _size(processor["crop_size"])
+        if "longest_edge" in size and "shortest_edge" in size:
+            fit, height, width = "keep", size["shortest_edge"], size["longest_edge"]
+        elif "shortest_edge" in size:
+            height = width = size["shortest_edge"]
+        elif "height" in size and "width" in size:
+            height, width = size["height"], size["width"]
+        else:
+            raise DataError(f"{where}: the image processor has size {size}; expected height and width, or edges.")
+        normal = processor.get("do_normalize", True)
+        return cls(
+            fit=fit,
+            height=height,
+            width=width,
+            resample=int(processor.get("resample") or Image.Resampling.BILINEAR),
+            scale=float(processor.get("rescale_factor") or 1 / 255) if processor.get("do_rescale", True) else 1.0,
+            mean=tuple(processor["image_mean"]) if normal else (),
+            deviation=tuple(processor["image_std"]) if normal else (),
+            multiple=multiple,
+        )
+
+    def values(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+    def size_for(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height of the input for a picture of this width and height."""
+        if self.fit != "keep":
+            return self.width, self.height
+        scale = min(self.height / min(width, height), self.width / max(width, height))
+        sides = (max(1, round(side * scale)) for side in (width, height))
+        across, down = (max(side - side % self.multiple, self.multiple) for side in sides)
+        return across, down
+
+    def lay(self, picture: Image.Image) -> np.ndarray:
+        """An RGB picture as the network takes it: float32, 3 x height x width."""
+        size = self.size_for(*picture.size)
+        if self.fit == "square":
+            # A panorama's square would take gigabytes. What is left has at least twice the input's pixels a side, from
+            # which the filter's result is close to that from all of them (Pillow's `reducing_gap`).
+            factor = max(picture.size) // (2 * max(self.height, self.width))
+            picture = picture.reduce(factor) if factor > 1 else picture
+            side = max(picture.size)
+            padded = Image.new("RGB", (side, side))
+            padded.paste(picture, (0, 0))
+            picture = padded
+        pixels = np.asarray(picture.resize(size, Image.Resampling(self.resample)), np.float32) * self.scale
+        mean, deviation = (np.array(one, np.float32) for one in (self.mean or (0.0,), self.deviation or (1.0,)))
+        return np.ascontiguousarray(np.moveaxis((pixels - mean) / deviation, 2, 0), dtype=np.float32)
+
+    def onto_picture(self, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """Boxes as fractions of the input -> fractions of a picture of this width and height, clipped to it."""
+        if self.fit == "square":
+            boxes = boxes * (max(size) / np.array([*size, *size], np.float32))
+        return np.asarray(np.clip(boxes, 0, 1), np.float32)
+
+
+def _size(given: Any) -> dict[str, int]:
+    """A size in any of the ways that processors write it, without what is not set."""
+    if isinstance(given, int):
+        return {"height": given, "width": given}
+    return {name: int(value) for name, value in dict(given or {}).items() if value is not None}
+
 
 INSTALL = "pip install 'tshsr[features]'"
 

@@ -16,8 +16,8 @@ from PIL import Image
 from tshsr.boxes import intersection_over_union
 from tshsr.features.extractor import WHOLE, PictureRegions
 from tshsr.scenes.descriptor import CONTEXT, CROP, EXTRACTOR, FEATURES, describe
+from tshsr.scenes.generate import MATCH, REGIONS, window
 from tshsr.scenes.proposals import propose_boxes
-from tshsr.scenes.regions import MATCH, REGIONS, window
 from tshsr.scenes.world import SIDE
 
 WINDOWS = 2

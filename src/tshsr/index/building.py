@@ -16,8 +16,7 @@ from tshsr.data.check import has_row_numbers
 from tshsr.data.dataset import Split
 from tshsr.errors import DataError
 from tshsr.index.database import ids_of, same, written
-from tshsr.index.metadata import Metadata
-from tshsr.index.pictures import picture_file, picture_name
+from tshsr.index.metadata import Metadata, picture_file, picture_name
 from tshsr.index.rows import POOLED, boxes_column, encoding_columns, pooled_of
 from tshsr.models.base import join_encodings
 from tshsr.retriever import Retriever

@@ -14,14 +14,19 @@ from tshsr.explain.attribution import Explanation, explain_encoded
 from tshsr.index.about import About, check_model, place_of_run, read_about
 from tshsr.index.building import Added, Begin, Job
 from tshsr.index.database import ids_of, same
-from tshsr.index.metadata import Metadata
-from tshsr.index.pictures import check_folder
-from tshsr.index.results import CaptionResult, Result
+from tshsr.index.metadata import Metadata, check_folder
 from tshsr.index.rows import CAPTIONS, PICTURES, boxes_of, encoding_of
-from tshsr.index.search import CANDIDATES, check_question, find_captions, find_pictures
+from tshsr.index.search import (
+    CANDIDATES,
+    CaptionResult,
+    Result,
+    check_question,
+    find_captions,
+    find_pictures,
+    unknown_words,
+)
 from tshsr.index.snapshot import Reader, Snapshot
 from tshsr.index.updates import GUESSED, Tables, add_split, create_index, delete_pictures, unknown_picture
-from tshsr.index.words import unknown_words
 from tshsr.models.base import ItemEncoding
 from tshsr.retriever import Retriever, as_batch
 from tshsr.scoring.all_pairs import Progress

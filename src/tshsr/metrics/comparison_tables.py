@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
+from tshsr.metrics.bootstrap import FIGURES, OTHERS, RSUM, Figure
 from tshsr.metrics.comparison import Comparison, Difference
-from tshsr.metrics.figures import FIGURES, OTHERS, RSUM, Figure
 
 TableKind = Literal["plain", "markdown", "latex"]
 SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}

@@ -15,13 +15,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from tshsr.config.models import STRICT
 from tshsr.errors import DataError, InputError
-from tshsr.explain.curves import ExplanationFigures
 from tshsr.files import write_text
 from tshsr.metrics.human import Agreement
 from tshsr.metrics.multi_positive import Rankings
 from tshsr.metrics.ranks import QueryRanks
 from tshsr.metrics.recall import ScoreMetrics
-from tshsr.scoring.precision import Guard
 
 VERSION = 1
 ProtocolName = Literal["flickr", "coco-1k", "coco-5k"]
@@ -30,6 +28,127 @@ HEADER = (
     *(f"{direction} {figure}" for direction in ("image to text", "text to image") for figure in ("R@1", "R@5", "R@10")),
     "rSum",
 )
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What a lower precision did to a sample, measured before it was used, and before the best answers are scored anew.
+
+    Attributes:
+        dtype: The precision, such as bfloat16, or another short cut: tf32, compiled.
+        used: Whether it was used: it was faster, and no recall of the sample moved by more than one query.
+        images: Images of the sample.
+        captions: Captions of the sample.
+        max_difference: Largest change of a fused score.
+        rank_agreement: Queries of both directions whose best answer stayed the same, in percent.
+        recall_change: Largest change of a recall on the sample, in points.
+        speedup: Pairs a second against the network's own precision.
+    """
+
+    __pydantic_config__ = STRICT
+
+    dtype: str
+    used: bool
+    images: int
+    captions: int
+    max_difference: float
+    rank_agreement: float
+    recall_change: float
+    speedup: float
+
+
+@dataclass(frozen=True)
+class Area:
+    """The normalised area under a curve, over all pairs, with its 95 % interval; 1 is the full score throughout.
+
+    Fewer than `LEAST_PAIRS` pairs give no interval: None.
+    """
+
+    __pydantic_config__ = STRICT
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class AreaDifference:
+    """The area of ranking `a` minus that of `b`, on the same pairs, with its 95 % interval, or None as above."""
+
+    __pydantic_config__ = STRICT
+
+    a: str
+    b: str
+    mean: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What one curve says of several rankings.
+
+    Attributes:
+        areas: By ranking.
+        differences: The first ranking against each of the others.
+    """
+
+    __pydantic_config__ = STRICT
+
+    areas: Mapping[str, Area]
+    differences: tuple[AreaDifference, ...]
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """How true rankings of regions, or of words, are.
+
+    Attributes:
+        deletion: What ranks highest is taken away first; a small area is good.
+        insertion: What ranks highest is there first; a large area is good.
+    """
+
+    __pydantic_config__ = STRICT
+
+    deletion: Curve
+    insertion: Curve
+
+
+@dataclass(frozen=True)
+class ExplanationFigures:
+    """What a report says of a model's explanations.
+
+    Attributes:
+        pairs: Images, each with one of its captions.
+        score: The score that is explained.
+        full_score: Its mean over the pairs.
+        regions: How true rankings of regions are.
+        words: How true rankings of words are.
+        level_shares: By stream, the mean absolute share of each level, and of v·t, in the logit of a pair.
+        agreement: What the two streams' maps of a word have in common, 0..1; None without two streams.
+        agreement_by_chance: The same where the regions of one map are shuffled.
+        pointing: By stream, how often the heaviest region of a word is a true one, where the truth is known.
+        pointing_by_attention: The same by attention alone.
+        pointing_by_chance: The same for a blind guess.
+        pointing_words: How many words that is of.
+        seconds: How long all that took.
+    """
+
+    __pydantic_config__ = STRICT
+
+    pairs: int
+    score: str
+    full_score: float
+    regions: Faithfulness
+    words: Faithfulness
+    level_shares: Mapping[str, Mapping[str, float]]
+    agreement: float | None = None
+    agreement_by_chance: float | None = None
+    pointing: Mapping[str, float] | None = None
+    pointing_by_attention: Mapping[str, float] | None = None
+    pointing_by_chance: float | None = None
+    pointing_words: int | None = None
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""The networks, the figure of docs/model.md box for box: encoders, attention, similarity vectors, reasoning, streams."""
+"""The networks, box for box the figure in docs/model.md: encoders, attention, similarities, reasoning, streams."""

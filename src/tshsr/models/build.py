@@ -5,9 +5,8 @@ from typing import assert_never
 from tshsr.config.models import ModelConfig, ScanConfig, SgrafConfig, TshsrConfig, TwoStreamSgrConfig, VseConfig
 from tshsr.models.base import Matcher
 from tshsr.models.scan import Scan
-from tshsr.models.sgraf import Sgraf
+from tshsr.models.sgraf import Sgraf, TwoStreamSgr
 from tshsr.models.tshsr import Tshsr
-from tshsr.models.two_stream_sgr import TwoStreamSgr
 from tshsr.models.vse import Vse
 
 

@@ -15,7 +15,56 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from tshsr.errors import InputError
 from tshsr.models.attention import masked_softmax, unit
-from tshsr.models.normalisation import MaskedBatchNorm
+
+MOMENTUM = 0.1
+"""Share of a batch in the running statistics, as in torch."""
+EPSILON = 1e-5
+"""Added to variances, as in torch."""
+
+
+class MaskedBatchNorm(nn.Module):
+    """y = w (x - mean) / sqrt(variance + eps) + b  over the real entries (Ioffe and Szegedy 2015).
+
+    While training, mean and variance are those of the batch; afterwards their running averages, which torch's modules
+    keep in the same way (the variance unbiased).
+
+    Args:
+        shape: The shape of w and b, which broadcasts against x: (D,) normalises each channel, (36, 1) each of 36 rows
+            over all channels, (1,) everything alike.
+    """
+
+    running_mean: Tensor
+    running_variance: Tensor
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(shape))
+        self.bias = nn.Parameter(torch.zeros(shape))
+        self.register_buffer("running_mean", torch.zeros(shape))
+        self.register_buffer("running_variance", torch.ones(shape))
+
+    def forward(self, x: Float[Tensor, "*rows"], mask: Bool[Tensor, "*mask"] | None) -> Float[Tensor, "*rows"]:
+        """Normalise; `mask` (None: all is real) broadcasts against x. Padding comes out as finite garbage."""
+        x = x.to(self.weight.dtype)  # sums over a batch in 16 bits would lose what they are for
+        mean, variance = self.running_mean, self.running_variance
+        if self.training:
+            mean, variance = self._batch(x, torch.ones_like(x, dtype=torch.bool) if mask is None else mask)
+        scale = self.weight * torch.rsqrt(variance + EPSILON)
+        return x * scale + (self.bias - mean * scale)
+
+    def _batch(self, x: Float[Tensor, "*rows"], mask: Bool[Tensor, "*mask"]) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the batch, which the running statistics take in."""
+        shape = self.weight.shape
+        real = mask.expand_as(x).to(x.dtype).sum_to_size(shape)
+        count = real.clamp_min(1)
+        mean = (x * mask).sum_to_size(shape) / count
+        variance = ((x - mean).square() * mask).sum_to_size(shape) / count
+        with torch.no_grad():
+            share = MOMENTUM * (real > 0).to(x.dtype)
+            self.running_mean.lerp_(mean, share)
+            self.running_variance.lerp_(variance * count / (count - 1).clamp_min(1), share)
+        return mean, variance
+
 
 POSITION_WIDTH = 32
 """Width of position codes, and of the states that weigh them, in generalised pooling."""

@@ -15,12 +15,10 @@ from torch import Tensor, nn
 from tshsr.config.models import SgrafConfig, TwoStreamSgrConfig
 from tshsr.models.attention import at_least_single, masked_softmax, unit
 from tshsr.models.base import ItemEncoding, StreamTrace
-from tshsr.models.comparing import ComparingStream
 from tshsr.models.encoders import start_with_xavier
-from tshsr.models.normalisation import MaskedBatchNorm
-from tshsr.models.pooling import SelfAttentionPooling
+from tshsr.models.pooling import MaskedBatchNorm, SelfAttentionPooling
 from tshsr.models.similarity import SimilarityVector
-from tshsr.models.streams import StreamMatcher
+from tshsr.models.streams import ComparingStream, StreamMatcher
 
 
 class NodeReasoning(nn.Module, ABC):
@@ -272,3 +270,28 @@ def build_poolings(dim: int, dropout: float, slots: int) -> tuple[SelfAttentionP
 def relu(values: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
     """max(x, 0), in the memory of its argument where no gradient is wanted."""
     return torch.relu(values) if torch.is_grad_enabled() else torch.relu_(values)
+
+
+class TwoStreamSgr(StreamMatcher):
+    """score = ( sigmoid score of the word stream + sigmoid score of the region stream ) / 2.
+
+    RCAR (Diao et al. 2023) trains such streams apart and averages their scores; here both share the encoders and the
+    poolings, and one loss trains them. It answers what a second stream adds without a hierarchy.
+    """
+
+    def __init__(self, config: TwoStreamSgrConfig) -> None:
+        temperatures = {
+            "word_stream": config.word_inverse_temperature,
+            "region_stream": config.region_inverse_temperature,
+        }
+        super().__init__(config.encoder)
+        start_with_xavier(self.region_encoder)
+        self.config = config
+        dim, width = config.encoder.dim, config.similarity_dim
+        self.region_pooling, self.word_pooling = build_poolings(dim, config.pooling_dropout, config.region_slots)
+        self.streams = nn.ModuleDict(
+            {
+                name: SimilarityStream(name, config, GraphReasoning(width, config.steps), temperature)
+                for name, temperature in temperatures.items()
+            }
+        )

@@ -20,10 +20,9 @@ from tshsr.config.models import TshsrConfig
 from tshsr.errors import SettingsError
 from tshsr.models.attention import similarities
 from tshsr.models.base import ItemEncoding, Scores, StreamTrace
-from tshsr.models.comparing import PLACE, ComparingStream
 from tshsr.models.encoders import AttentionPooling
 from tshsr.models.reasoning import HierarchicalReasoning, Reasoning
-from tshsr.models.streams import StreamMatcher, cosine
+from tshsr.models.streams import PLACE, ComparingStream, StreamMatcher, cosine
 
 POOLED_WEIGHT = 5.0
 """Where the learned weight gamma of v·t begins: a margin of 0.2 in v·t then moves the logit by 1."""

@@ -24,8 +24,7 @@ from tshsr.models.encoders import (
     start_with_xavier,
     thinned,
 )
-from tshsr.models.normalisation import MaskedBatchNorm
-from tshsr.models.pooling import GeneralisedPooling, MeanPooling
+from tshsr.models.pooling import GeneralisedPooling, MaskedBatchNorm, MeanPooling
 from tshsr.models.streams import cosine
 
 

@@ -8,44 +8,16 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from tshsr.config.models import STRICT
 from tshsr.metrics.recall import score_metrics
+from tshsr.metrics.report import Guard
 from tshsr.models.base import Matcher, Scores
 
 REPEATS = 2
 """How often a sample is scored in each precision, in turns; the best time counts, so the first one may warm up."""
-
-
-@dataclass(frozen=True)
-class Guard:
-    """What a lower precision did to a sample, measured before it was used, and before the best answers are scored anew.
-
-    Attributes:
-        dtype: The precision, such as bfloat16, or another short cut: tf32, compiled.
-        used: Whether it was used: it was faster, and no recall of the sample moved by more than one query.
-        images: Images of the sample.
-        captions: Captions of the sample.
-        max_difference: Largest change of a fused score.
-        rank_agreement: Queries of both directions whose best answer stayed the same, in percent.
-        recall_change: Largest change of a recall on the sample, in points.
-        speedup: Pairs a second against the network's own precision.
-    """
-
-    __pydantic_config__ = STRICT
-
-    dtype: str
-    used: bool
-    images: int
-    captions: int
-    max_difference: float
-    rank_agreement: float
-    recall_change: float
-    speedup: float
 
 
 def lowered(matcher: Matcher, dtype: torch.dtype | None) -> Matcher:

@@ -15,14 +15,11 @@ from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 
 from tshsr.errors import CheckpointError, DataError, PictureError, TshsrError
-from tshsr.provenance import package_version
 from tshsr.server.answers import About, CaptionAnswers, ExplanationAnswer, Health, PictureAnswers, Problem, Scores
-from tshsr.server.guard import Guard, problem
-from tshsr.server.limits import Limits
+from tshsr.server.guard import Guard, Limits, Worker, problem
 from tshsr.server.reference import reference_page
-from tshsr.server.searchable import Searchable
-from tshsr.server.service import CAPTIONS, PICTURES, Service
-from tshsr.server.worker import Worker
+from tshsr.server.service import CAPTIONS, PICTURES, Searchable, Service
+from tshsr.system import package_version
 
 LOG = logging.getLogger(__name__)
 PAGE = {

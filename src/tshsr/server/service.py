@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import re
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from PIL import Image
 from starlette.exceptions import HTTPException
 
 from tshsr.errors import DataError, PictureError, TshsrError
 from tshsr.explain.attribution import Explanation, explain_pair
 from tshsr.features.pictures import read_picture
-from tshsr.index.results import Result
-from tshsr.retriever import as_batch
+from tshsr.index.metadata import size_of
+from tshsr.index.search import CaptionResult, Result
+from tshsr.retriever import Retriever, as_batch
 from tshsr.server.answers import (
     About,
     CaptionAnswer,
@@ -28,9 +32,104 @@ from tshsr.server.answers import (
     Scores,
     WordAnswer,
 )
-from tshsr.server.limits import Limits
-from tshsr.server.pictures import SIDES, shown, upright_size
-from tshsr.server.searchable import Searchable
+from tshsr.server.guard import Limits
+
+if TYPE_CHECKING:
+    from tshsr.features.extractor import Extractor, PictureRegions
+
+
+class Searchable(Protocol):
+    """An index as the server sees it; `tshsr.index.Index` is one."""
+
+    folder: Path
+    retriever: Retriever
+
+    def __len__(self) -> int: ...
+
+    @property
+    def captions(self) -> int:
+        """Number of captions."""
+
+    def search(self, text: str, k: int = 10, *, where: str | None = None) -> list[Result]:
+        """Pictures for a sentence, best first."""
+
+    def search_picture(self, picture: PictureRegions, k: int = 10) -> list[CaptionResult]:
+        """Sentences for a picture, best first."""
+
+    def explain(self, text: str, id: str) -> Explanation:  # noqa: A002 - the name that results carry
+        """All about one result."""
+
+    def unknown_words(self, text: str) -> tuple[str, ...]:
+        """Words of a query that the network never saw in training."""
+
+    def picture_file(self, id: str) -> Path | None:  # noqa: A002
+        """The file of an indexed picture."""
+
+    def sample_captions(self, count: int) -> Sequence[str]:
+        """Some captions."""
+
+    def extractor(self) -> Extractor:
+        """What the pictures' features were made with."""
+
+
+SIDES = (480, 1600)
+"""Longest sides that are asked for: in the grid, and alone."""
+KINDS = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}
+"""What every browser shows; other formats are sent as JPEG."""
+AS_IT_IS = 300_000
+"""Bytes up to which a file that needs no shrinking is sent untouched."""
+
+
+def upright_size(path: Path) -> tuple[int, int] | None:
+    """Width and height as a picture is shown, from its header; None where it can't be read."""
+    try:
+        return _size(path, path.stat().st_mtime_ns)
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=20_000)
+def _size(path: Path, changed: int) -> tuple[int, int] | None:
+    del changed  # part of the key: a replaced file is looked at again
+    return size_of(path)
+
+
+def shown(path: Path, side: int, max_pixels: int) -> tuple[bytes, str]:
+    """A picture as it is sent, and its media type.
+
+    Args:
+        path: A picture of the index.
+        side: Longest side in pixels.
+        max_pixels: The largest picture that is decoded.
+
+    Raises:
+        PictureError: Where the file is gone or is no readable picture.
+    """
+    try:
+        return _shown(path, path.stat().st_mtime_ns, side, max_pixels)
+    except OSError as error:
+        raise PictureError(
+            f"{path.name} can't be read ({error.strerror}); it must stay where it was indexed."
+        ) from None
+    except PictureError as error:
+        # Where the file lies is nobody's business.
+        raise PictureError(str(error).replace(str(path), path.name)) from None
+
+
+@lru_cache(maxsize=256)
+def _shown(path: Path, changed: int, side: int, max_pixels: int) -> tuple[bytes, str]:
+    del changed
+    picture = read_picture(path, max_pixels=max_pixels)
+    if max(picture.size) <= side and path.stat().st_size <= AS_IT_IS:
+        with Image.open(path) as opened:
+            kind = KINDS.get(opened.format or "")
+        if kind is not None:
+            return path.read_bytes(), kind
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    small = io.BytesIO()
+    picture.save(small, "JPEG", quality=85)
+    return small.getvalue(), "image/jpeg"
+
 
 if TYPE_CHECKING:
     from tshsr.features.extractor import Extractor, PictureRegions

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import assert_never
 
 import torch
 from accelerate import Accelerator
 
-from tshsr.config.run import OptimiserConfig, RunConfig
+from tshsr.config.run import LossConfig, OptimiserConfig, RunConfig
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import select_images
 from tshsr.data.text import Tokenizer
@@ -25,9 +27,42 @@ from tshsr.training.hard_captions import Swapped, WordSwaps
 from tshsr.training.log import Journal
 from tshsr.training.noisy_pairs import Believer
 from tshsr.training.objective import Objective
-from tshsr.training.schedule import hardest_counts, learning_rate
 from tshsr.training.stability import CollapseWatch, chance_rsum, check_finite
 from tshsr.training.state import BEST, LAST, State, load_last, load_standings, save_best, save_last
+
+
+def learning_rate(config: OptimiserConfig, step: int, *, steps_per_epoch: int, epochs: int) -> float:
+    """The rate of one step.
+
+        step       rate * (1 before `decay_epoch`, `decay` from it on)
+        cosine     rate * (1 + cos(pi * epoch / epochs)) / 2
+        constant   rate
+
+    with epoch = step / steps_per_epoch, and all of it times (step + 1) / warmup_steps during the first `warmup_steps`.
+
+    Args:
+        config: Rate and schedule.
+        step: Number of the step, from 0.
+        steps_per_epoch: Steps of one pass.
+        epochs: Passes of the whole run.
+    """
+    epoch = step / steps_per_epoch
+    match config.schedule:
+        case "step":
+            factor = config.decay if epoch >= config.decay_epoch else 1.0
+        case "cosine":
+            factor = (1 + math.cos(math.pi * epoch / epochs)) / 2
+        case "constant":
+            factor = 1.0
+        case _:
+            assert_never(config.schedule)
+    rise = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
+    return config.learning_rate * factor * rise
+
+
+def hardest_counts(config: LossConfig, step: int, *, steps_per_epoch: int) -> bool:
+    """Whether only the hardest negative counts in this step (from 0), or still the mean over all."""
+    return step / steps_per_epoch >= config.warmup_epochs
 
 
 @dataclass(frozen=True)

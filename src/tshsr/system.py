@@ -1,18 +1,19 @@
-"""Where a figure comes from: the code's commit, the machine, the versions and the time."""
+"""The machine and the process: provenance of a figure, processor cores, child processes, glibc's allocator."""
 
 from __future__ import annotations
 
+import ctypes
+import multiprocessing
 import os
 import platform
 import shutil
 import subprocess
+import sys
+import threading
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TypedDict
-
-import numpy as np
-import torch
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -40,9 +41,7 @@ def provenance() -> Provenance:
         hardware=hardware(),
         versions={
             "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "tshsr": package_version(),
+            **{name: package_version(name) for name in ("torch", "numpy", "tshsr")},
         },
         time=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -77,6 +76,8 @@ def git(folder: Path, *arguments: str) -> str:
 
 def hardware() -> str:
     """CPU model, usable cores, memory and GPU in one line."""
+    import torch  # here, because it takes a second to load and the command line imports this module
+
     parts = [cpu_model(), f"{usable_cores()} cores"]
     if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):  # Windows has no sysconf
         parts.append(f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB")
@@ -102,9 +103,72 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def package_version() -> str:
-    """The installed version of this package; "unknown" where it runs without an installation."""
+def end_with_parent() -> None:
+    """End this process as soon as its parent process has ended, even where the parent was killed."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def package_version(name: str = "tshsr") -> str:
+    """The installed version of a package; "unknown" where it is not installed."""
     try:
-        return metadata.version("tshsr")
+        return metadata.version(name)
     except metadata.PackageNotFoundError:
         return "unknown"
+
+
+TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD, MMAP_MAX = -1, -2, -3, -4
+"""Names of the settings, from glibc's malloc.h."""
+KEEP_BYTES = 2**31 - 1
+"""Free memory at the heap's top that is not given back: as much as the setting can say."""
+PAD_BYTES = 64 * 2**20
+"""How much the heap grows at once."""
+
+
+def keep_freed_memory() -> bool:
+    """Keep freed memory for the next allocation; does nothing where the allocator is not glibc's.
+
+    Returns:
+        Whether the allocator took the settings.
+    """
+    return _set((MMAP_MAX, 0), (TRIM_THRESHOLD, KEEP_BYTES), (TOP_PAD, PAD_BYTES))
+
+
+def release_freed_memory() -> bool:
+    """Give freed memory back as a program does that never called `keep_freed_memory`, for comparisons.
+
+    glibc raises its thresholds while a program runs (mallopt(3)): the first to the largest block that was ever freed,
+    the other to twice that. These are where they end for temporaries of up to 16 MiB.
+
+    Returns:
+        Whether the allocator took the settings.
+    """
+    usual = (MMAP_MAX, 65536), (MMAP_THRESHOLD, 16 * 2**20), (TRIM_THRESHOLD, 32 * 2**20), (TOP_PAD, 128 * 2**10)
+    return _set(*usual) and trim()
+
+
+def trim() -> bool:
+    """Give back all free memory now; whether the allocator can."""
+    if not _is_glibc():
+        return False
+    ctypes.CDLL(None).malloc_trim(0)
+    return True
+
+
+def _set(*settings: tuple[int, int]) -> bool:
+    """Whether the allocator is glibc's and took all settings."""
+    if not _is_glibc():
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    taken = [mallopt(name, value) == 1 for name, value in settings]
+    return all(taken)
+
+
+def _is_glibc() -> bool:
+    return sys.platform.startswith("linux") and platform.libc_ver()[0] == "glibc"
