@@ -13,7 +13,7 @@ from tshsr.system import keep_freed_memory
 
 FAULTS = """
 import resource, sys
-from tshsr.allocator import keep_freed_memory
+from tshsr.system import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 for _ in range(6):

@@ -30,10 +30,11 @@ draw = np.random.default_rng(0)
 read = sum(features.read(draw.integers(0, len(features), {BATCH})).regions.nbytes for _ in range({BATCHES}))
 after = peak()
 import torch
-from tshsr.batches import pad_sequences
-from tshsr.config import EncoderConfig, LossConfig, TshsrConfig
-from tshsr.models import Tshsr
-from tshsr.objective import Objective
+from tshsr.config.models import EncoderConfig, TshsrConfig
+from tshsr.config.run import LossConfig
+from tshsr.data.batches import pad_sequences
+from tshsr.models.tshsr import Tshsr
+from tshsr.training.objective import Objective
 encoder = EncoderConfig(dim=64, feature_dim={FEATURES}, vocabulary=50, word_dim=32)
 objective = Objective(Tshsr(TshsrConfig(encoder=encoder, similarity_dim=16)), LossConfig(), candidates=4)
 optimiser = torch.optim.Adam(objective.parameters())

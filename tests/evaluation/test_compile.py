@@ -89,9 +89,9 @@ def test_compiled_scores_are_the_same_and_sizes_share_a_program() -> None:
 import torch
 from torch._dynamo.utils import counters
 from tests.support import tiny
-from tshsr.batches import ImageBatch
-from tshsr.scoring import score_encoded
-from tshsr.shortcuts import Quick, Shortcuts
+from tshsr.data.batches import ImageBatch
+from tshsr.evaluation.compile import Quick, Shortcuts
+from tshsr.scoring.all_pairs import score_encoded
 network = tiny.network(torch.float32)
 quick = Quick(network, Shortcuts(compiled=True, backend="eager"))
 with torch.inference_mode():

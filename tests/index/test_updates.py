@@ -143,7 +143,8 @@ def test_a_file_name_that_leads_out_of_the_folder_is_refused(small: Small, tmp_p
 KILLED = """
 import os, signal, sys
 from tests.support.indexed import Small
-from tshsr.index import Index, building, database
+from tshsr.index import building, database
+from tshsr.index.collection import Index
 from pathlib import Path
 
 building.ENCODE_BLOCK, building.COMMIT = 2, 1
@@ -185,10 +186,10 @@ FULL = """
 import resource, signal, sys
 from pathlib import Path
 from tests.support.indexed import Small
-from tshsr.cli import main
+from tshsr.cli.main import main
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-import lancedb, tshsr.commands.index
+import lancedb, tshsr.cli.index
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
 sys.exit(main(sys.argv[2:]))
 """

@@ -272,7 +272,7 @@ def test_coco_5k_takes_seconds_and_less_than_a_gibibyte(tmp_path):
         import sys, time
         from pathlib import Path
         import numpy as np
-        from tshsr.evaluator.metrics import score_metrics
+        from tshsr.metrics.recall import score_metrics
 
         # Zeros, but the first caption of every other image: a sparse file of 500 MB.
         scores = np.lib.format.open_memmap(sys.argv[1], mode="w+", dtype=np.float32, shape=(5000, 25000))

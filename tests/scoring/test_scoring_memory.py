@@ -10,10 +10,10 @@ SCORE = """
 import json, sys
 from pathlib import Path
 import torch
-from tshsr import scoring
-from tshsr.batches import ImageBatch
-from tshsr.config import EncoderConfig, TshsrConfig
-from tshsr.models import Tshsr
+from tshsr.config.models import EncoderConfig, TshsrConfig
+from tshsr.data.batches import ImageBatch
+from tshsr.models.tshsr import Tshsr
+from tshsr.scoring import all_pairs as scoring
 
 def peak():  # of this process alone: getrusage's figure begins with that of the process which started it
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024

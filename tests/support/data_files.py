@@ -15,7 +15,7 @@ from tshsr.data.store import StoreCaption, StoreImage, write_store
 from tshsr.errors import DataError
 from tshsr.files import replacing
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 def real_data(name: str) -> Path:
