@@ -1,4 +1,4 @@
-"""The machine and the process: provenance of a figure, processor cores, child processes, glibc's allocator."""
+"""The machine and the process: progress callbacks, provenance of a figure, cores, child processes, the allocator."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import threading
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import TypedDict
+from typing import Protocol, TypedDict
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -32,6 +32,29 @@ class Provenance(TypedDict):
     hardware: str
     versions: dict[str, str]
     time: str
+
+
+class Progress(Protocol):
+    """A callback that a long job calls after every few items."""
+
+    def __call__(self, done: int, total: int, /) -> None:
+        """Report that `done` of `total` items are finished."""
+
+
+class Begin(Protocol):
+    """A callback that starts the progress of one stage of a job."""
+
+    def __call__(self, what: str, counted: str, /) -> Progress:
+        """Start a stage: what is being done ("encoding"), and the items that are counted ("pictures")."""
+
+
+def no_progress(_done: int, _total: int, /) -> None:
+    """No-op progress callback."""
+
+
+def begin_no_progress(_what: str, _counted: str, /) -> Progress:
+    """No-op `Begin` callback."""
+    return no_progress
 
 
 def provenance() -> Provenance:

@@ -26,6 +26,7 @@ from tshsr.scoring import rerank
 from tshsr.scoring.all_pairs import score_split
 from tshsr.scoring.candidates import Depth, ceiling, lost, merged, rounds
 from tshsr.scoring.depth import choose_depth
+from tshsr.system import Progress, no_progress
 
 
 @pytest.fixture
@@ -94,9 +95,9 @@ def test_the_depth_is_chosen_on_another_split_and_grows_with_this_one(
     chosen, points = choose_depth(full["fused"], full["pooled"], dev.image_of_caption)
     begun: list[tuple[str, str]] = []
 
-    def begin(what: str, counted: str) -> two_stage.Progress:
+    def begin(what: str, counted: str) -> Progress:
         begun.append((what, counted))
-        return two_stage.untold
+        return no_progress
 
     report, _ = evaluate_two_stage(TwoStageSearch(one), split, dev, check=True, begin=begin)
     assert report.rerank is not None

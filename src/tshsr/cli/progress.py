@@ -8,10 +8,8 @@ from functools import partial
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-Tell = Callable[[int, int], None]
-"""Told how much is done, and of how much; told less than before, it begins anew."""
-Begin = Callable[[str, str], Tell]
-"""Begins a part of a job, given what is done, and what of: ("scoring", "pairs")."""
+from tshsr.system import Progress as ProgressCallback
+
 SHORT, LONG = 10.0, 60.0
 """Seconds between two lines: the former at first, the latter after ten minutes."""
 MEMORY = 600.0
@@ -50,7 +48,7 @@ class PlainLines:
         self.what, self.done = "", 0
         self.begun = self.noted = self.told = clock()
 
-    def begin(self, what: str, counted: str) -> Tell:
+    def begin(self, what: str, counted: str) -> ProgressCallback:
         """One part of the job."""
         return partial(self.tell, what, counted)
 
@@ -76,17 +74,6 @@ class PlainLines:
 def pause(elapsed: float) -> float:
     """Seconds until the next line: a job of hours needs none every ten seconds."""
     return min(max(elapsed / 10, SHORT), LONG)
-
-
-def begin_untold(what: str, counted: str) -> Tell:
-    """Begin something that is not shown."""
-    del what, counted
-    return untold
-
-
-def untold(done: int, total: int) -> None:
-    """Show nothing."""
-    del done, total
 
 
 def bars(console: Console) -> Progress:

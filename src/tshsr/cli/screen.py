@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tshsr.cli.progress import Bar, Begin, PlainLines, bars, begin_untold
+from tshsr.cli.progress import Bar, PlainLines, bars
 from tshsr.files import write_text
+from tshsr.system import Begin, begin_no_progress
 
 NARROW = 100
 """Columns that a file or a pipe is written for."""
@@ -77,7 +78,7 @@ class Screen:
     def progress(self, *, quiet: bool) -> Iterator[Begin]:
         """Show how far the parts of a job are: bars on a terminal, elsewhere plain lines, quietly nothing."""
         if quiet:
-            yield begin_untold
+            yield begin_no_progress
         elif self.lively(quiet=quiet):
             with bars(self.notes) as drawn:
                 yield lambda what, counted: Bar(drawn, f"{what} {counted}")

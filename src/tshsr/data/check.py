@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,10 +13,9 @@ from tshsr.data.layouts import Layout, find_data, layout_of, open_split, splits_
 from tshsr.data.manifest import read_manifest, sha256_of
 from tshsr.data.store import EVERYTHING
 from tshsr.errors import DataError
+from tshsr.system import Progress
 
 BLOCK = 64
-Progress = Callable[[int, int], None]
-"""Called now and then with how many images (or bytes) are done, and of how many."""
 
 
 @dataclass(frozen=True)

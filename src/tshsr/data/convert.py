@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tshsr.data.check import Progress, has_row_numbers
+from tshsr.data.check import has_row_numbers
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import find_data, layout_of, open_split, splits_of
 from tshsr.data.manifest import MANIFEST
 from tshsr.data.store import PICTURES, StoreCaption, StoreImage, refuse_foreign, write_store
 from tshsr.errors import DataError
+from tshsr.system import Progress
 
 LOG = logging.getLogger(__name__)
 BLOCK = 64

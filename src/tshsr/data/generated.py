@@ -13,7 +13,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -26,7 +26,7 @@ from tshsr.files import replacing_folder
 from tshsr.scenes.descriptor import CONTEXT, CROP, EXTRACTOR
 from tshsr.scenes.generate import Job, MadeScene, run_job
 from tshsr.scenes.world import SIDE
-from tshsr.system import end_with_parent, usable_cores
+from tshsr.system import Progress, end_with_parent, usable_cores
 
 CHUNK = 50
 """Scenes a job."""
@@ -35,8 +35,6 @@ WORKSHOP = ".scenes-"
 STILL = 3600.0
 """Seconds without a change after which an unfinished folder is nobody's."""
 LOG = logging.getLogger(__name__)
-Progress = Callable[[int, int], None]
-"""Called with (scenes drawn, scenes in all)."""
 
 
 def make_scenes(

@@ -19,11 +19,11 @@ from tshsr.metrics.ranks import metrics_by_fold, query_ranks
 from tshsr.metrics.recall import check_captioned, mean_metrics
 from tshsr.metrics.report import Guard, ProtocolName, Report
 from tshsr.models.base import Matcher
-from tshsr.scoring.all_pairs import BYTE_BUDGET, Progress, by_length, ready, score_encoded
+from tshsr.scoring.all_pairs import BYTE_BUDGET, by_length, ready, score_encoded
 from tshsr.scoring.precision import lowered, measure
 from tshsr.scoring.rerank import score_split_at
 from tshsr.scoring.storage import common_shape, ensemble
-from tshsr.system import provenance
+from tshsr.system import Progress, provenance
 
 FOLD = 1000
 """Images of a COCO 1K fold."""

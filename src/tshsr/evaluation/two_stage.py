@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -16,13 +16,11 @@ from tshsr.errors import SettingsError
 from tshsr.evaluation.run import Scorer, choose_protocol, evaluate_scores, guard, score_names
 from tshsr.metrics.recall import check_captioned, score_metrics
 from tshsr.metrics.report import ProtocolName, Report, Rerank
-from tshsr.scoring.all_pairs import BYTE_BUDGET, Progress
+from tshsr.scoring.all_pairs import BYTE_BUDGET
 from tshsr.scoring.candidates import Depth, ceiling, lost
 from tshsr.scoring.depth import choose_depth
 from tshsr.scoring.rerank import score_split_at, score_two_stage
-
-Begin = Callable[[str, str], Progress]
-"""Begins a part of a job, given what is done, and what of: ("reasoning", "pairs")."""
+from tshsr.system import Begin, Progress, no_progress
 
 
 @dataclass(frozen=True)
@@ -178,7 +176,12 @@ class TwoStageSearch:
 
 
 def evaluate_two_stage(
-    search: TwoStageSearch, split: Split, plan: Depth | Split, *, check: bool = False, begin: Begin = lambda *_: untold
+    search: TwoStageSearch,
+    split: Split,
+    plan: Depth | Split,
+    *,
+    check: bool = False,
+    begin: Begin = lambda *_: no_progress,
 ) -> tuple[Report, Mapping[str, np.ndarray]]:
     """Search a split, and report.
 
@@ -210,8 +213,3 @@ def evaluate_two_stage(
     if check:
         report = search.compare(split, report, progress=begin("comparing with all", "pairs"))
     return replace(report, precision=None if measured is None else (measured,)), scores
-
-
-def untold(done: int, total: int) -> None:
-    """Nobody wants to know how far the work is."""
-    del done, total

@@ -24,6 +24,7 @@ from tshsr.explain.probes import pointing_accuracy, pointing_chance
 from tshsr.metrics.report import Curve, ExplanationFigures, Faithfulness
 from tshsr.models.base import StreamTrace
 from tshsr.retriever import Retriever
+from tshsr.system import Progress
 
 SCORE = "fused"
 PAIRS = 500
@@ -35,7 +36,6 @@ RELEVANCE, ATTENTION, LEFT_OUT, RANDOM = RANKINGS = ("relevance", "attention", "
 """The explanation under test, and what it is compared with."""
 SIDES, CURVES = ("regions", "words"), ("deletion", "insertion")
 
-Progress = Callable[[int, int], None]
 Score = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 """Scores of variants of pairs; see `Pairs.with_regions`."""
 Values = list[np.ndarray]

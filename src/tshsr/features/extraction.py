@@ -30,9 +30,8 @@ from tshsr.features.place import (
     write_skipped,
 )
 from tshsr.files import remove_partial
+from tshsr.system import Begin, Progress, begin_no_progress
 
-Tell = Callable[[int, int], None]
-Begin = Callable[[str, str], Tell]
 Dtype = Literal["float32", "float16"]
 PART_PICTURES, PART_SECONDS = 256, 20.0
 """How much is kept at a time: so many pictures, or what came in so many seconds; a kill costs no more than that."""
@@ -71,16 +70,6 @@ class Extracted:
     captions: int = 0
 
 
-def begin_untold(what: str, counted: str) -> Tell:
-    """Tell nobody."""
-    del what, counted
-    return _untold
-
-
-def _untold(done: int, total: int) -> None:
-    del done, total
-
-
 def extract_folder(
     pictures: Path,
     out: Path,
@@ -88,7 +77,7 @@ def extract_folder(
     *,
     how: How = How(),
     captions: Callable[[Sequence[PictureFile]], Sequence[PictureCaption]] | None = None,
-    begin: Begin = begin_untold,
+    begin: Begin = begin_no_progress,
 ) -> Extracted:
     """Make a feature store of a folder of pictures.
 
@@ -135,7 +124,7 @@ def extract_folder(
 
 
 def _extract(
-    folder: Path, files: Sequence[PictureFile], extractor: Extractor, work: Work, how: How, tell: Tell
+    folder: Path, files: Sequence[PictureFile], extractor: Extractor, work: Work, how: How, tell: Progress
 ) -> list[Skipped]:
     """Do the files that are left; what can't be read is told, not raised."""
     skipped: list[Skipped] = []
@@ -215,7 +204,7 @@ def _write(
     files: Sequence[PictureFile],
     captions: Sequence[StoreCaption],
     work: Work,
-    tell: Tell,
+    tell: Progress,
 ) -> None:
     """Put the store together from what was kept."""
     names = [file.file for file in files]
@@ -237,7 +226,7 @@ def _write(
     )
 
 
-def _blocks(features: Iterator[np.ndarray], images: int, most: int, tell: Tell) -> Iterator[np.ndarray]:
+def _blocks(features: Iterator[np.ndarray], images: int, most: int, tell: Progress) -> Iterator[np.ndarray]:
     """Features of many pictures, padded to the most regions."""
     for start in range(0, images, BLOCK):
         own = [next(features) for _ in range(min(BLOCK, images - start))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,13 @@ from tshsr.index.metadata import Metadata, picture_file, picture_name
 from tshsr.index.rows import POOLED, boxes_column, encoding_columns, pooled_of
 from tshsr.models.base import join_encodings
 from tshsr.retriever import Retriever
-from tshsr.scoring.all_pairs import ENCODE_BLOCK, Progress, blocks
+from tshsr.scoring.all_pairs import ENCODE_BLOCK, blocks
+from tshsr.system import Begin
 
 COMMIT = 2**26
 """About how many bytes of encodings a version adds: what a kill can lose."""
 COMPARED = 16
 """Pictures, at most, that are encoded again to see whether they are those of the index."""
-Begin = Callable[[str, str], Progress]
-"""Begins a part of a job, given what is done, and what of: ("encoding", "pictures")."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from tshsr.data.dataset import Split
 from tshsr.errors import InputError
 from tshsr.explain.attribution import Explanation, explain_encoded
 from tshsr.index.about import About, check_model, place_of_run, read_about
-from tshsr.index.building import Added, Begin, Job
+from tshsr.index.building import Added, Job
 from tshsr.index.database import ids_of, same
 from tshsr.index.metadata import Metadata, check_folder
 from tshsr.index.rows import CAPTIONS, PICTURES, boxes_of, encoding_of
@@ -29,23 +29,12 @@ from tshsr.index.snapshot import Reader, Snapshot
 from tshsr.index.updates import GUESSED, Tables, add_split, create_index, delete_pictures, unknown_picture
 from tshsr.models.base import ItemEncoding
 from tshsr.retriever import Retriever, as_batch
-from tshsr.scoring.all_pairs import Progress
+from tshsr.system import Begin, begin_no_progress
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from tshsr.features.extractor import Extractor, PictureRegions
-
-
-def begin_untold(what: str, counted: str) -> Progress:
-    """Begin something that nobody watches."""
-    del what, counted
-    return untold
-
-
-def untold(done: int, total: int) -> None:
-    """Nobody wants to know how far the work is."""
-    del done, total
 
 
 class Index:
@@ -167,7 +156,7 @@ class Index:
         metadata: Metadata | None = None,
         captions: bool = True,
         replace: bool = False,
-        begin: Begin = begin_untold,
+        begin: Begin = begin_no_progress,
     ) -> Added:
         """Add the pictures of a split; those that are there already stay as they are.
 

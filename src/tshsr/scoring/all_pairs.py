@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,11 +25,10 @@ from tshsr.errors import InputError, SettingsError
 from tshsr.models.base import ItemEncoding, Matcher, Scores
 from tshsr.scoring.precision import lowered
 from tshsr.scoring.storage import MatricesInFiles, MatricesInMemory
+from tshsr.system import Progress
 
 LOG = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
-"""Called with (pairs done, pairs in all)."""
 
 ENCODE_BLOCK = 256
 """Images or captions encoded at once; encoding is a small part of the work."""

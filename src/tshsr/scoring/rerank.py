@@ -25,7 +25,6 @@ from tshsr.scoring.all_pairs import (
     ENCODE_BLOCK,
     Budget,
     Lengths,
-    Progress,
     blocks,
     by_length,
     is_out_of_memory,
@@ -36,6 +35,7 @@ from tshsr.scoring.all_pairs import (
 from tshsr.scoring.candidates import Depth, candidates, merged, rounds
 from tshsr.scoring.precision import lowered
 from tshsr.scoring.storage import writable
+from tshsr.system import Progress
 
 EXACT = 16
 """Of every image and every caption so many of the best answers by 16 bits are scored exactly: R@10 asks for ten."""
