@@ -111,6 +111,8 @@ def called(
     columns = {name: column for column, name in enumerate(ids or map(str, range(len(image_of_caption))))}
     of_row = dict(enumerate(rows))
     known = [column for column, row in enumerate(image_of_caption.tolist()) if row in of_row]
-    for column, name in zip(known, numbered_caption_ids(of_row[row] for row in image_of_caption[known].tolist()), strict=True):
+    for column, name in zip(
+        known, numbered_caption_ids(of_row[row] for row in image_of_caption[known].tolist()), strict=True
+    ):
         columns.setdefault(name, column)
     return rows, columns
