@@ -83,7 +83,9 @@ def read_about(folder: Path) -> About:
         missing = "does not exist" if not folder.exists() else f"is no index: it has no {ABOUT}"
         raise DataError(f"{folder} {missing}; make one with tshsr index RUN --data DIR --out {folder}.") from None
     except ValidationError as error:
-        raise DataError(f"{path} is damaged ({describe(error)}); make the index again in another folder.") from None
+        raise DataError(
+            f"{path} is damaged ({first_invalid(error)}); make the index again in another folder."
+        ) from None
     if about.version != VERSION:
         raise DataError(f"{path} has version {about.version}, this tshsr reads {VERSION}; update tshsr.")
     return about

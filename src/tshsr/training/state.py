@@ -102,7 +102,7 @@ def load_state(folder: Path) -> State:
     try:
         return TypeAdapter(State).validate_json(path.read_bytes(), strict=True)
     except (OSError, ValidationError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
+        reason = first_invalid(error).reason if isinstance(error, ValidationError) else error.strerror
         raise CheckpointError(f"{path} is damaged ({reason}); restore it from a copy, or train again.") from None
 
 
