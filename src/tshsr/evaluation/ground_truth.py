@@ -105,7 +105,7 @@ def called(
 ) -> tuple[dict[str, int], dict[str, int]]:
     """The row of each image's name, and the column of each caption's.
 
-    An image without a name is called by its row; a caption by its id or else its column, and by `numbered_caption_ids` too.
+    An image without a name is called by its row; a caption by its id or else its column, and by IMAGE#K too.
     """
     rows = {name: row for row, name in enumerate(names or map(str, range(images)))}
     columns = {name: column for column, name in enumerate(ids or map(str, range(len(image_of_caption))))}

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from tshsr.data.manifest import describe
-from tshsr.errors import CheckpointError, DataError
+from tshsr.errors import CheckpointError, DataError, first_invalid
 from tshsr.files import write_text
 from tshsr.retriever import Retriever
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from tshsr.config.models import STRICT
-from tshsr.errors import DataError, InputError
+from tshsr.errors import DataError, InputError, first_invalid
 from tshsr.files import write_text
 from tshsr.metrics.human import Agreement
 from tshsr.metrics.multi_positive import Rankings

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from tshsr.config.models import STRICT
-from tshsr.errors import CheckpointError
+from tshsr.errors import CheckpointError, first_invalid
 from tshsr.files import replacing_folder, whole_folder, write_text
 from tshsr.models.base import Matcher
 from tshsr.training.checkpoints import WEIGHTS, load_tensors, load_weights, save_tensors, save_weights
