@@ -5,8 +5,6 @@ Axes: images | captions | regions | words | features (extractor) | dim (joint sp
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -70,7 +68,7 @@ def thinned(mask: Bool[Tensor, "rows items"], share: float) -> Bool[Tensor, "row
 
 def some_regions(batch: ImageBatch, share: float) -> ImageBatch:
     """The batch with a random share of its regions masked out (region dropout)."""
-    return replace(batch, mask=thinned(batch.mask, share)) if share else batch
+    return ImageBatch.unchecked(batch.regions, thinned(batch.mask, share), batch.boxes) if share else batch
 
 
 def box_geometry(boxes: Float[Tensor, "images regions 4"]) -> Float[Tensor, "images regions 5"]:
