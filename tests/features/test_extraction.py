@@ -16,13 +16,12 @@ from tests.support.extractors import Means, everything, work_folders
 from tests.support.picture_files import drawn, write_pictures, write_rubbish
 from tshsr.data.layouts import open_split
 from tshsr.errors import DataError
-from tshsr.features import extraction
-from tshsr.features import place as work
+from tshsr.features import extraction, resume
 from tshsr.features.captions import PictureCaption
 from tshsr.features.catalog import open_extractor
 from tshsr.features.extraction import How, extract_folder
 from tshsr.features.extractor import PictureRegions
-from tshsr.features.place import FILES, SKIPPED, Work, only_one
+from tshsr.features.resume import FILES, SKIPPED, Work, only_one
 
 
 def test_a_folder_becomes_a_store_with_sizes_boxes_and_the_way_to_its_pictures(pictures: Path, out: Path) -> None:
@@ -154,7 +153,7 @@ def test_two_jobs_on_one_store_do_not_meet(tmp_path: Path) -> None:
 def test_parts_are_read_in_any_order(tmp_path: Path) -> None:
     kept = Work(tmp_path / "work")
     for part in ("ab", "c"):
-        records = [work.Done(name, 1, 1, 5, 5, 2) for name in part]
+        records = [resume.Done(name, 1, 1, 5, 5, 2) for name in part]
         values = [np.full((2, 3), ord(name), np.float32) for name in part]
         kept.keep(records, [PictureRegions(value, value[:, :2]) for value in values])
     again = Work(tmp_path / "work")
@@ -164,7 +163,7 @@ def test_parts_are_read_in_any_order(tmp_path: Path) -> None:
 def test_of_a_part_only_the_rows_that_are_asked_for_are_read(tmp_path: Path) -> None:
     kept = Work(tmp_path / "work")
     for part in ("ab", "cd"):
-        records = [work.Done(name, 1, 1, 5, 5, 500) for name in part]
+        records = [resume.Done(name, 1, 1, 5, 5, 500) for name in part]
         values = [np.full((500, 500), ord(name), np.float32) for name in part]
         kept.keep(records, [PictureRegions(value, value[:, :4]) for value in values])
     tracemalloc.start()

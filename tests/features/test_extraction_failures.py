@@ -19,12 +19,11 @@ from tests.support.extractors import Means, everything, work_folders
 from tests.support.picture_files import crash, drawn, write_pictures, write_rubbish
 from tshsr.data.store import OWN
 from tshsr.errors import DataError
-from tshsr.features import extraction
-from tshsr.features import place as work
+from tshsr.features import extraction, resume
 from tshsr.features.decoding import decode_all
 from tshsr.features.extraction import How, extract_folder
 from tshsr.features.extractor import PictureRegions
-from tshsr.features.place import FILES
+from tshsr.features.resume import FILES
 
 
 def test_an_interrupted_job_goes_on_and_comes_to_the_same(pictures: Path, out: Path, tmp_path: Path) -> None:
@@ -123,13 +122,13 @@ def test_a_full_disk_is_one_sentence_and_nothing_that_was_kept_is_lost(
 
     def full(path: Path, content: bytes) -> None:
         if len(kept) == 2:
-            with work.explained(path):
+            with resume.explained(path):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         kept.append(path)
         path.write_bytes(content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(work, "write_bytes", full)
+        patch.setattr(resume, "write_bytes", full)
         with pytest.raises(DataError, match=r"No space left on device\. Make room"):
             extract_folder(pictures, out, Means(), how=How(batch=2))
     done = extract_folder(pictures, out, Means())

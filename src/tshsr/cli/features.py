@@ -19,7 +19,7 @@ from tshsr.features.captions import read_picture_captions
 from tshsr.features.catalog import CHOICES, FAMILIES, WEIGHTS, open_extractor
 from tshsr.features.extraction import Extracted, How, extract_folder
 from tshsr.features.extractor import Extractor
-from tshsr.features.place import SKIPPED
+from tshsr.features.resume import SKIPPED
 from tshsr.system import usable_cores
 
 EXAMPLE = "tshsr features PICTURES --extractor scenes --out STORE"

@@ -19,7 +19,7 @@ from tshsr.features.captions import PictureCaption
 from tshsr.features.decoding import Decoded, decode_all
 from tshsr.features.extractor import Extractor, PictureRegions
 from tshsr.features.pictures import PictureFile, Skipped, find_pictures
-from tshsr.features.place import (
+from tshsr.features.resume import (
     Done,
     Work,
     captions_before,
