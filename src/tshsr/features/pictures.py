@@ -146,21 +146,21 @@ class PictureFile:
 
 
 @dataclass(frozen=True)
-class Skipped:
+class SkippedFile:
     """A line of `skipped.jsonl`: something in the folder that is not in the store, and why."""
 
     file: str
     reason: str
 
 
-def find_pictures(folder: Path, *, leave_out: Sequence[Path] = ()) -> tuple[list[PictureFile], list[Skipped]]:
+def find_pictures(folder: Path, *, exclude: Sequence[Path] = ()) -> tuple[list[PictureFile], list[SkippedFile]]:
     """All files of a folder and the folders in it, in the order of their names; hidden ones are left out.
 
     Links to folders are not followed, so a link to a folder above cannot lead round and round.
 
     Args:
         folder: Where to look.
-        leave_out: Folders in it that are not looked into.
+        exclude: Folders in it that are not looked into.
 
     Raises:
         DataError: Where it is no folder, or holds no file.
@@ -168,18 +168,18 @@ def find_pictures(folder: Path, *, leave_out: Sequence[Path] = ()) -> tuple[list
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise DataError(f"{folder} {what}; name a folder of pictures.")
-    skipped: list[Skipped] = []
+    skipped: list[SkippedFile] = []
     found: list[tuple[str, os.stat_result]] = []
-    hidden = {path.resolve() for path in leave_out}
+    hidden = {path.resolve() for path in exclude}
     for entry in _walk(folder, folder, hidden, skipped):
         name = entry.relative_to(folder).as_posix()
         try:
             name.encode()
             status = entry.stat()
         except UnicodeEncodeError:
-            skipped.append(Skipped(os.fsencode(name).decode(errors="replace"), "its name is not UTF-8; rename it."))
+            skipped.append(SkippedFile(os.fsencode(name).decode(errors="replace"), "its name is not UTF-8; rename it."))
         except OSError as error:
-            skipped.append(Skipped(name, f"cannot be read ({error.strerror})."))
+            skipped.append(SkippedFile(name, f"cannot be read ({error.strerror})."))
         else:
             found.append((name, status))
     if not found:
@@ -189,13 +189,13 @@ def find_pictures(folder: Path, *, leave_out: Sequence[Path] = ()) -> tuple[list
     return files, skipped
 
 
-def _walk(folder: Path, top: Path, hidden: set[Path], skipped: list[Skipped]) -> Iterator[Path]:
+def _walk(folder: Path, top: Path, hidden: set[Path], skipped: list[SkippedFile]) -> Iterator[Path]:
     """What lies in a folder and is no folder; folders that can't be read, or look like pictures, are noted."""
     try:
         entries = sorted(folder.iterdir(), key=lambda path: os.fsencode(path.name))
     except OSError as error:
         name = folder.relative_to(top).as_posix()
-        skipped.append(Skipped(name, f"the folder cannot be read ({error.strerror})."))
+        skipped.append(SkippedFile(name, f"the folder cannot be read ({error.strerror})."))
         return
     for entry in entries:
         if entry.name.startswith("."):
@@ -204,7 +204,7 @@ def _walk(folder: Path, top: Path, hidden: set[Path], skipped: list[Skipped]) ->
             yield entry
             continue
         if entry.suffix.lower() in ENDINGS:
-            skipped.append(Skipped(entry.relative_to(top).as_posix(), "is a folder; expected a picture file."))
+            skipped.append(SkippedFile(entry.relative_to(top).as_posix(), "is a folder; expected a picture file."))
         if not entry.is_symlink() and entry.resolve() not in hidden:
             yield from _walk(entry, top, hidden, skipped)
 

@@ -1,4 +1,4 @@
-"""The place of a store: whether a job may write there, what it takes over from it, and the lists that it leaves."""
+"""What an extraction reuses of earlier ones: the finished store, and the hidden work folder of an interrupted job."""
 
 from __future__ import annotations
 
@@ -21,18 +21,20 @@ from tshsr.data.store import EVERYTHING, PICTURES, StoreCaption, StoreImage, ope
 from tshsr.errors import DataError
 from tshsr.features.captions import PictureCaption
 from tshsr.features.extractor import PictureRegions
-from tshsr.features.pictures import PictureFile, Skipped
+from tshsr.features.pictures import PictureFile, SkippedFile
 from tshsr.files import exclusive_lock, explained, remove_partial, write_bytes, write_text
 
 SKIPPED = "skipped.jsonl"
-"""Beside a store: what is not in it, and why."""
+"""File in a store: what it leaves out, and why."""
 FILES = "files.jsonl"
-"""Beside a store: size and date of each of its picture files, so that what is unchanged is not done again."""
+"""File in a store: size and modification time of each picture, so that unchanged ones are not extracted again."""
 BLOCK = 256
+RECORDS = "records"
+PART = "part-{:06d}.safetensors"
 
 
-def check_place(pictures: Path, out: Path, extractor: str) -> None:
-    """Refuse a store where something else is that would be lost.
+def check_destination(pictures: Path, out: Path, extractor: str) -> None:
+    """Refuse to overwrite anything but a store of the same pictures and extractor.
 
     Raises:
         DataError: Where `out` is a file, the pictures' own folder, a folder of other things, a damaged store, or a
@@ -57,86 +59,187 @@ def check_place(pictures: Path, out: Path, extractor: str) -> None:
         )
 
 
-def captions_before(out: Path) -> list[PictureCaption]:
-    """The captions of the store that is there; none where there is no store."""
-    if not (out / MANIFEST).exists():
-        return []
-    manifest = read_manifest(out)
-    names = {role: out / file.name for role, file in manifest.files.items()}
-    files = {image.id: image.file for image in read_records(names["images"], StoreImage, manifest.images)}
-    captions = read_records(names["captions"], StoreCaption, manifest.captions)
-    return [PictureCaption(files[one.image] or "", one.text, one.split) for one in captions]
+@dataclass(frozen=True)
+class FinishedPicture:
+    """A picture with features; the fields are those of a line of `files.jsonl`, but for `regions`.
+
+    Attributes:
+        file: Its path in the folder of pictures.
+        bytes: Size of the file.
+        changed: Modification time of the file, in nanoseconds.
+        width: Of the upright picture, in pixels.
+        height: Of the upright picture, in pixels.
+        regions: Their number.
+    """
+
+    file: str
+    bytes: int
+    changed: int
+    width: int
+    height: int
+    regions: int
+
+    def matches(self, picture: PictureFile) -> bool:
+        """Whether the file is unchanged since."""
+        return (self.file, self.bytes, self.changed) == (picture.file, picture.bytes, picture.changed)
 
 
 @dataclass(frozen=True, eq=False)
-class Stored:
-    """What a finished store holds already.
+class ExistingStore:
+    """The reusable content of a finished store.
 
     Attributes:
-        split: Everything in it; None where there is no store to take from.
-        settings: How it was made.
-        rows: By file, the row of the split and what is known of the picture.
+        split: All its images; None where there is no store to reuse.
+        settings: Its manifest's.
+        rows: By file, the row in the split and the picture.
     """
 
     split: Split | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
-    rows: Mapping[str, tuple[int, Done]] = field(default_factory=dict)
+    rows: Mapping[str, tuple[int, FinishedPicture]] = field(default_factory=dict)
 
     def has(self, picture: PictureFile) -> bool:
-        """Whether a picture is in the store, and has not changed since."""
-        return picture.file in self.rows and self.rows[picture.file][1].is_of(picture)
+        """Whether the store has the picture, unchanged."""
+        return picture.file in self.rows and self.rows[picture.file][1].matches(picture)
 
-    def is_of(self, files: Sequence[PictureFile], settings: Mapping[str, Any]) -> bool:
-        """Whether it holds these files under these ids, no others, and was made so: then it can stay as it is."""
+    def is_current(self, files: Sequence[PictureFile], settings: Mapping[str, Any]) -> bool:
+        """Whether it holds exactly these files under these ids with these settings, and needs no rewriting."""
         if self.split is None or self.split.image_ids != tuple(file.id for file in files):
             return False
         return self.settings == settings and all(self.has(file) for file in files)
 
 
-def read_stored(out: Path, extractor: str, dtype: str) -> Stored:
-    """What can be taken from the store that is there; a store without its list of files gives nothing."""
+def read_existing(out: Path, extractor: str, dtype: str) -> ExistingStore:
+    """Read a finished store; empty where there is none, its list of files is missing or damaged, or it differs."""
     if not (out / MANIFEST).exists() or not (out / FILES).exists():
-        return Stored()
+        return ExistingStore()
     manifest = read_manifest(out)
     if (manifest.extractor, manifest.dtype) != (extractor, dtype):
-        return Stored()
+        return ExistingStore()
     split = open_store(out, EVERYTHING)
     try:
-        # As bytes: other line ends of Unicode than these occur in the names of files.
+        # As bytes: file names may contain Unicode's other line separators.
         records = [json.loads(line) for line in (out / FILES).read_bytes().splitlines()]
         mask, most = split.regions.mask, split.regions.regions
         counts = [most] * len(split.regions) if mask is None else mask.sum(axis=1).tolist()
-        done = [Done(**record, regions=count) for record, count in zip(records, counts, strict=True)]
-    except (ValueError, TypeError):  # damaged, or of another store
-        return Stored()
-    if split.regions.boxes is None or [one.file for one in done] != list(split.files or ()):
-        return Stored()
-    return Stored(split, manifest.settings, {one.file: (row, one) for row, one in enumerate(done)})
+        pictures = [FinishedPicture(**record, regions=count) for record, count in zip(records, counts, strict=True)]
+    except (ValueError, TypeError):  # damaged, or the list of another store
+        return ExistingStore()
+    if split.regions.boxes is None or [one.file for one in pictures] != list(split.files or ()):
+        return ExistingStore()
+    return ExistingStore(split, manifest.settings, {one.file: (row, one) for row, one in enumerate(pictures)})
 
 
-def take_over(stored: Stored, work: Work, files: Sequence[PictureFile]) -> None:
-    """Keep what a finished store has of files that the work lacks."""
-    if stored.split is None or stored.split.regions.boxes is None:
+def existing_captions(out: Path) -> list[PictureCaption]:
+    """Captions of a finished store; none where there is no store."""
+    if not (out / MANIFEST).exists():
+        return []
+    manifest = read_manifest(out)
+    paths = {role: out / file.name for role, file in manifest.files.items()}
+    files = {image.id: image.file for image in read_records(paths["images"], StoreImage, manifest.images)}
+    captions = read_records(paths["captions"], StoreCaption, manifest.captions)
+    return [PictureCaption(files[one.image] or "", one.text, one.split) for one in captions]
+
+
+@dataclass(frozen=True)
+class PartRows:
+    """Rows of a finished picture in a part of the work folder; `start` is the first of them."""
+
+    picture: FinishedPicture
+    part: Path
+    start: int
+
+
+class WorkFolder:
+    """Regions of finished pictures in parts, each written at once.
+
+    Args:
+        folder: Made where it is missing.
+
+    Attributes:
+        pictures: By file, every finished picture.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        remove_partial(folder)
+        self.pictures: dict[str, PartRows] = {}
+        for part in sorted(folder.glob("part-*.safetensors")):
+            self._load(part)
+
+    def _load(self, part: Path) -> None:
+        """Index a part; a damaged one is deleted, and its pictures are extracted again."""
+        try:
+            with safe_open(part, "numpy") as opened:
+                records = [FinishedPicture(**record) for record in json.loads((opened.metadata() or {})[RECORDS])]
+                rows = opened.get_slice("features").get_shape()[0]
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+            part.unlink(missing_ok=True)
+            return
+        if rows == sum(record.regions for record in records):
+            self._index(part, records)
+
+    def _index(self, part: Path, pictures: Sequence[FinishedPicture]) -> None:
+        start = 0
+        for picture in pictures:
+            self.pictures[picture.file] = PartRows(picture, part, start)
+            start += picture.regions
+
+    def has(self, picture: PictureFile) -> bool:
+        """Whether the picture is finished and unchanged."""
+        rows = self.pictures.get(picture.file)
+        return rows is not None and rows.picture.matches(picture)
+
+    def add(self, pictures: Sequence[FinishedPicture], regions: Sequence[PictureRegions]) -> None:
+        """Write finished pictures as a new part.
+
+        Raises:
+            DataError: Where the disk is full or the folder cannot be written; earlier parts stay.
+        """
+        number = max((int(path.stem.partition("-")[2]) for path in self.folder.glob("part-*.safetensors")), default=-1)
+        part = self.folder / PART.format(number + 1)
+        arrays = {name: np.concatenate([getattr(one, name) for one in regions]) for name in ("features", "boxes")}
+        write_bytes(part, save(arrays, {RECORDS: json.dumps([asdict(picture) for picture in pictures])}))
+        self._index(part, pictures)
+
+    def read(self, files: Sequence[str], array: Literal["features", "boxes"]) -> Iterator[np.ndarray]:
+        """Features or boxes of finished pictures, in this order; neighbours in one part are read together."""
+        for part, together in groupby((self.pictures[file] for file in files), key=lambda rows: rows.part):
+            with safe_open(part, "numpy") as opened:
+                values = opened.get_slice(array)  # a part may have hundreds of megabytes
+                for rows in together:
+                    yield values[rows.start : rows.start + rows.picture.regions]
+
+    def remove(self) -> None:
+        """Delete the folder, after its content is in a store."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def copy_existing(existing: ExistingStore, work: WorkFolder, files: Sequence[PictureFile]) -> None:
+    """Copy regions of a finished store into the work folder, for the files that it lacks."""
+    if existing.split is None or existing.split.regions.boxes is None:
         return
-    lacking = [stored.rows[file.file] for file in files if stored.has(file) and not work.has(file)]
-    for start in range(0, len(lacking), BLOCK):
-        block = lacking[start : start + BLOCK]
-        rows, done = np.array([row for row, _ in block]), [one for _, one in block]
-        features, boxes = stored.split.regions.read_array(rows), stored.split.regions.boxes[rows]
-        parts = zip(features, boxes, done, strict=True)
-        work.keep(done, [PictureRegions(own[: one.regions], box[: one.regions]) for own, box, one in parts])
+    missing = [existing.rows[file.file] for file in files if existing.has(file) and not work.has(file)]
+    for start in range(0, len(missing), BLOCK):
+        block = missing[start : start + BLOCK]
+        rows, pictures = np.array([row for row, _ in block]), [picture for _, picture in block]
+        features, boxes = existing.split.regions.read_array(rows), existing.split.regions.boxes[rows]
+        parts = zip(features, boxes, pictures, strict=True)
+        work.add(pictures, [PictureRegions(own[: one.regions], box[: one.regions]) for own, box, one in parts])
 
 
-def write_files(out: Path, work: Work, files: Sequence[PictureFile]) -> None:
-    """Write which files are in the store, for the next job."""
-    records = [asdict(work.kept[file.file].done) for file in files]
+def write_file_list(out: Path, work: WorkFolder, files: Sequence[PictureFile]) -> None:
+    """Write the store's list of files, for later jobs."""
+    records = [asdict(work.pictures[file.file].picture) for file in files]
     for record in records:
         del record["regions"]
     write_text(out / FILES, _lines(records))
 
 
-def write_skipped(out: Path, skipped: Sequence[Skipped]) -> None:
-    """Write what is not in the store; no file where that is nothing."""
+def write_skipped(out: Path, skipped: Sequence[SkippedFile]) -> None:
+    """Write the list of skipped files; no list where there are none."""
     if skipped:
         write_text(out / SKIPPED, _lines([asdict(one) for one in skipped]))
     else:
@@ -147,117 +250,15 @@ def _lines(records: Sequence[Mapping[str, Any]]) -> str:
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
-RECORDS = "records"
-PART = "part-{:06d}.safetensors"
-
-
-@dataclass(frozen=True)
-class Done:
-    """One finished picture.
-
-    Attributes:
-        file: Its path in the folder of pictures.
-        bytes: Of the file.
-        changed: When the file was last changed, nanoseconds.
-        width: Of the upright picture, in pixels.
-        height: Of the upright picture, in pixels.
-        regions: How many it has.
-    """
-
-    file: str
-    bytes: int
-    changed: int
-    width: int
-    height: int
-    regions: int
-
-    def is_of(self, picture: PictureFile) -> bool:
-        """Whether a file is still the one that this was made of."""
-        return (self.file, self.bytes, self.changed) == (picture.file, picture.bytes, picture.changed)
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A finished picture and where it lies: which part, from which row."""
-
-    done: Done
-    part: Path
-    start: int
-
-
-class Work:
-    """The folder of a job.
-
-    Args:
-        folder: Made where it is missing.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        with explained(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        remove_partial(folder)
-        self.kept: dict[str, Kept] = {}
-        for part in sorted(folder.glob("part-*.safetensors")):
-            self._read(part)
-
-    def _read(self, part: Path) -> None:
-        """What a part holds; one that is damaged is taken away, and its pictures are done again."""
-        try:
-            with safe_open(part, "numpy") as opened:
-                records = [Done(**record) for record in json.loads((opened.metadata() or {})[RECORDS])]
-                rows = opened.get_slice("features").get_shape()[0]
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError):
-            part.unlink(missing_ok=True)
-            return
-        if rows == sum(record.regions for record in records):
-            self._remember(part, records)
-
-    def _remember(self, part: Path, records: Sequence[Done]) -> None:
-        start = 0
-        for record in records:
-            self.kept[record.file] = Kept(record, part, start)
-            start += record.regions
-
-    def has(self, picture: PictureFile) -> bool:
-        """Whether a picture is done, and has not changed since."""
-        kept = self.kept.get(picture.file)
-        return kept is not None and kept.done.is_of(picture)
-
-    def keep(self, records: Sequence[Done], regions: Sequence[PictureRegions]) -> None:
-        """Write finished pictures to the disk.
-
-        Raises:
-            DataError: Where the disk is full or the folder cannot be written; what was kept before stays.
-        """
-        number = max((int(path.stem.partition("-")[2]) for path in self.folder.glob("part-*.safetensors")), default=-1)
-        part = self.folder / PART.format(number + 1)
-        arrays = {name: np.concatenate([getattr(one, name) for one in regions]) for name in ("features", "boxes")}
-        write_bytes(part, save(arrays, {RECORDS: json.dumps([asdict(record) for record in records])}))
-        self._remember(part, records)
-
-    def read(self, files: Sequence[str], what: Literal["features", "boxes"]) -> Iterator[np.ndarray]:
-        """Features or boxes of finished pictures, in this order; neighbours that lie together are read together."""
-        for part, together in groupby((self.kept[file] for file in files), key=lambda kept: kept.part):
-            with safe_open(part, "numpy") as opened:
-                rows = opened.get_slice(what)  # a part may be hundreds of megabytes, and the next picture in another
-                for kept in together:
-                    yield rows[kept.start : kept.start + kept.done.regions]
-
-    def remove(self) -> None:
-        """Take the folder away, when everything in it lies in a store."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
 @contextmanager
-def only_one(folder: Path, what: str) -> Iterator[None]:
-    """Keep a second job out of a folder while the block runs; a killed job lets go by itself.
+def exclusive_job(folder: Path, store: Path) -> Iterator[None]:
+    """Lock a work folder while the block runs.
 
     Raises:
-        DataError: Where another job is in it.
+        DataError: Where another job has it.
     """
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    message = f"another tshsr features is making {what}; wait for it, or name another store."
+    message = f"another tshsr features is making {store}; wait for it, or name another store."
     with exclusive_lock(folder / "lock", message):
         yield
