@@ -49,7 +49,8 @@ class Slow(Means):
         time.sleep(0.3)
         return super().compute(prepared)
 extraction.PART_PICTURES = 2
-extraction.extract_folder(Path({str(pictures)!r}), Path({str(out)!r}), Slow(), options=extraction.ExtractionOptions(batch=1))
+options = extraction.ExtractionOptions(batch=1)
+extraction.extract_folder(Path({str(pictures)!r}), Path({str(out)!r}), Slow(), options=options)
 """
     process = subprocess.Popen([sys.executable, "-c", code])
     try:
