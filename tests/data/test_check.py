@@ -80,7 +80,7 @@ def test_checking_opens_every_split_once(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_hashing_is_told_in_bytes_before_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tshsr.data.manifest.HASHED_AT_ONCE", 100)
+    monkeypatch.setattr("tshsr.data.manifest.HASH_BLOCK", 100)
     folder, told = small_store(tmp_path), []
     check_data(folder, lambda *now: told.append(("read", *now)), hashing=lambda *now: told.append(("hashed", *now)))
     hashed = [now[1:] for now in told if now[0] == "hashed"]

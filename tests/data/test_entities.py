@@ -12,7 +12,7 @@ import pytest
 from tests.support.scripted import scripted, write_split
 from tshsr.boxes import intersection_over_union
 from tshsr.data.dataset import Split
-from tshsr.data.entities import find_entities, read_boxes_of, read_entities, read_sentences
+from tshsr.data.entities import find_entities, read_entities, read_phrase_boxes, read_sentences
 from tshsr.data.regions import RegionFeatures
 from tshsr.data.text import Tokenizer
 from tshsr.errors import DataError
@@ -107,7 +107,7 @@ def test_the_truth_can_be_pointed_at(tmp_path: Path) -> None:
 
 def test_pixels_from_one_become_fractions(tmp_path: Path) -> None:
     annotate(tmp_path, "7")
-    boxes = read_boxes_of(tmp_path, "7")
+    boxes = read_phrase_boxes(tmp_path, "7")
     assert set(boxes) == {"1", "3", "4"}
     assert boxes["3"].tolist() == [[0, 0, 1, 1]]
     np.testing.assert_allclose(boxes["1"], [[0.1, 0.1, 0.5, 0.5], [0.6, 0.1, 1.0, 0.5]])
