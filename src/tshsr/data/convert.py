@@ -55,11 +55,7 @@ def convert(
     layout = layout_of(path)
     if layout == "store":
         raise DataError(f"{path} is a feature store already; it can be used as it is.")
-    if out.resolve() in (path.resolve(), path.resolve().parent if path.is_file() else None):
-        raise DataError(f"{out} is the source itself; name another folder for the store.")
-    if (out / MANIFEST).exists():
-        raise DataError(f"{out} is a feature store already; name another folder, or remove it first.")
-    refuse_foreign(out)
+    _check_destination(path, out)
     if pictures is not None and not Path(pictures).is_dir():
         raise DataError(f"{pictures} is no folder; name the one that holds the pictures, or leave it out.")
     splits = [open_split(path, name) for name in splits_of(path)]
@@ -82,6 +78,14 @@ def convert(
         mask=None if mask.all() else mask,
     )
     return out
+
+
+def _check_destination(source: Path, out: Path) -> None:
+    if out.resolve() in (source.resolve(), source.resolve().parent if source.is_file() else None):
+        raise DataError(f"{out} is the source itself; name another folder for the store.")
+    if (out / MANIFEST).exists():
+        raise DataError(f"{out} is a feature store already; name another folder, or remove it first.")
+    refuse_foreign(out)
 
 
 def unique_ids(splits: list[Split]) -> dict[str, list[str]]:
