@@ -25,7 +25,8 @@ from tshsr.data.text import Tokenizer
 from tshsr.errors import CheckpointError, DataError, InputError
 from tshsr.files import whole_folder
 from tshsr.models.base import ItemEncoding, Matcher, StreamTrace, join_encodings
-from tshsr.scoring.all_pairs import BYTE_BUDGET, ENCODE_BLOCK, score_encoded
+from tshsr.scoring.all_pairs import ENCODE_BLOCK, score_encoded
+from tshsr.scoring.options import BYTE_BUDGET
 from tshsr.training.checkpoints import CONFIG, TOKENIZER, WEIGHTS, Which, load_run, save_model
 
 Images = ImageBatch | np.ndarray | Split

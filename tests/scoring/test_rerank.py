@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from tshsr.scoring import all_pairs as scoring
 from tshsr.scoring import rerank
 from tshsr.scoring.all_pairs import score_split
 from tshsr.scoring.candidates import Depth, candidates, rounds
+from tshsr.scoring.options import ScoringOptions
 from tshsr.scoring.rerank import TwoStage, score_split_at, score_two_stage
 
 
@@ -30,8 +32,8 @@ def one(split: Split) -> Member:
     return member("one", split, 1)
 
 
-def searched(one: Member, split: Split, k_images: int, k_captions: int, **more: object) -> TwoStage:
-    return score_two_stage(one.matcher, one.tokenizer, split, depth=Depth(k_images, k_captions), **more)
+def searched(one: Member, split: Split, k_images: int, k_captions: int, **options: Any) -> TwoStage:
+    return score_two_stage(one.matcher, one.tokenizer, split, Depth(k_images, k_captions), ScoringOptions(**options))
 
 
 def watched(one: Member, monkeypatch: pytest.MonkeyPatch, most: int = 10**9) -> list[int]:
@@ -161,8 +163,9 @@ def test_what_16_bits_rank_first_is_scored_exactly(
     monkeypatch.setattr(rerank, "EXACT", 2)
     folder = tmp_path if in_files else None
     exact = score_split(one.matcher, one.tokenizer, split)["fused"]
-    rough = score_split(one.matcher, one.tokenizer, split, dtype=torch.bfloat16)
-    found = score_split_at(one.matcher, one.tokenizer, split, dtype=torch.bfloat16, folder=folder)
+    rough = score_split(one.matcher, one.tokenizer, split, ScoringOptions(dtype=torch.bfloat16))
+    options = ScoringOptions(dtype=torch.bfloat16, folder=folder)
+    found = score_split_at(one.matcher, one.tokenizer, split, options)
     first = candidates(rough["fused"], Depth(2, 2))
     assert 0 < first.sum() < first.size
     np.testing.assert_allclose(found["fused"][first], exact[first], atol=1e-6)

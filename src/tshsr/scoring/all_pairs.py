@@ -13,7 +13,6 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,18 +22,15 @@ from tshsr.data.dataset import Split
 from tshsr.data.text import Tokenizer
 from tshsr.errors import InputError, SettingsError
 from tshsr.models.base import ItemEncoding, Matcher, Scores
+from tshsr.scoring.options import BYTE_BUDGET, DEFAULT_OPTIONS, ScoringOptions
 from tshsr.scoring.precision import lowered
 from tshsr.scoring.storage import MatricesInFiles, MatricesInMemory
-from tshsr.system import Progress
 
 LOG = logging.getLogger(__name__)
 
 
 ENCODE_BLOCK = 256
 """Images or captions encoded at once; encoding is a small part of the work."""
-
-BYTE_BUDGET = 2**30
-"""Default bound on a tile's temporaries."""
 
 PADDING = 1.05
 """Words of a tile, padding among them, for each real one."""
@@ -86,33 +82,18 @@ def score_split(
     matcher: Matcher,
     tokenizer: Tokenizer,
     split: Split,
-    *,
-    byte_budget: int = BYTE_BUDGET,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
-    folder: Path | None = None,
-    progress: Progress | None = None,
+    options: ScoringOptions = DEFAULT_OPTIONS,
 ) -> Mapping[str, np.ndarray]:
     """Score every image of a split with every caption.
 
-    Args:
-        matcher: The network; its mode (train or eval) is put back afterwards.
-        tokenizer: The network's tokenizer.
-        split: What to score.
-        byte_budget: Bound on the temporaries of a tile, in bytes.
-        device: Where to compute; None: where the network is.
-        dtype: Precision of scoring (encoding keeps the network's own); None: the network's. See `precision.measure`.
-        folder: Keep the matrices there as NAME.npy and read them from there; None: in memory.
-        progress: Told after every block of images and captions.
+    The training mode of the network is restored afterwards.
 
     Returns:
         By score name a float32 matrix, images x captions.
     """
     tokens = tokenizer.encode(split.captions)
     images = (split.regions.read(rows) for rows in blocks(np.arange(len(split.regions)), ENCODE_BLOCK))
-    return score_all_pairs(
-        matcher, images, tokens, byte_budget=byte_budget, device=device, dtype=dtype, folder=folder, progress=progress
-    )
+    return score_all_pairs(matcher, images, tokens, options)
 
 
 @torch.inference_mode()
@@ -120,33 +101,27 @@ def score_all_pairs(
     matcher: Matcher,
     images: Iterator[ImageBatch],
     captions: Sequence[list[int]],
-    *,
-    byte_budget: int = BYTE_BUDGET,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
-    folder: Path | None = None,
-    progress: Progress | None = None,
+    options: ScoringOptions = DEFAULT_OPTIONS,
 ) -> Mapping[str, np.ndarray]:
-    """Score every image with every caption, each a row of token numbers; see `score_split`."""
+    """Score every image with every caption (a row of token ids); see `score_split`."""
     if not captions:
         raise InputError("there are no captions to score; give at least one.")
-    budget = Budget(byte_budget)
-    with ready(matcher, device) as place:
-        scorer = lowered(matcher, dtype)
-        exact = next(scorer.parameters()).dtype
-        encoded = [matcher.encode_images(batch.to(place)).at(exact) for batch in images]
+    budget = Budget(options.byte_budget)
+    with ready(matcher, options.device) as place:
+        scorer = lowered(matcher, options.dtype)
+        dtype = next(scorer.parameters()).dtype
+        encoded = [matcher.encode_images(batch.to(place)).at(dtype) for batch in images]
         rows = sum(len(block) for block in encoded)
         shape = rows, len(captions)
-        result = MatricesInMemory(shape) if folder is None else MatricesInFiles(shape, folder)
+        result = MatricesInMemory(shape) if options.folder is None else MatricesInFiles(shape, options.folder)
         done = 0
         for columns in blocks(by_length(captions), ENCODE_BLOCK):
-            block = matcher.encode_captions(pad_sequences([captions[i] for i in columns]).to(place)).at(exact)
+            block = matcher.encode_captions(pad_sequences([captions[i] for i in columns]).to(place)).at(dtype)
             parts, lengths = [], Lengths.of(block)
             for part in encoded:
                 parts.append(score_block(scorer, part, block, lengths, budget))
                 done += len(part) * len(columns)
-                if progress is not None:
-                    progress(done, rows * len(captions))
+                options.progress(done, rows * len(captions))
             for name in parts[0]:
                 result.write(name, columns, torch.cat([part[name] for part in parts]).float().cpu().numpy())
     return result.finish()

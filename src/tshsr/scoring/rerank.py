@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,7 +20,6 @@ from tshsr.data.dataset import Split
 from tshsr.data.text import Tokenizer
 from tshsr.models.base import ItemEncoding, Matcher
 from tshsr.scoring.all_pairs import (
-    BYTE_BUDGET,
     ENCODE_BLOCK,
     Budget,
     Lengths,
@@ -33,9 +31,10 @@ from tshsr.scoring.all_pairs import (
     tile_bytes,
 )
 from tshsr.scoring.candidates import Depth, candidates, merged, rounds
+from tshsr.scoring.options import DEFAULT_OPTIONS, ScoringOptions
 from tshsr.scoring.precision import lowered
 from tshsr.scoring.storage import writable
-from tshsr.system import Progress
+from tshsr.system import Progress, no_progress
 
 EXACT = 16
 """Of every image and every caption so many of the best answers by 16 bits are scored exactly: R@10 asks for ten."""
@@ -90,12 +89,8 @@ def score_two_stage(
     matcher: Matcher,
     tokenizer: Tokenizer,
     split: Split,
-    *,
     depth: Depth,
-    byte_budget: int = BYTE_BUDGET,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
-    progress: Progress | None = None,
+    options: ScoringOptions = DEFAULT_OPTIONS,
 ) -> TwoStage:
     """Rank all pairs of a split by v·t, and reason about the best of every image and of every caption.
 
@@ -104,29 +99,26 @@ def score_two_stage(
         tokenizer: The network's tokenizer.
         split: What to score.
         depth: Candidates of a query, on average.
-        byte_budget: Bound on the temporaries, and once more on what is kept encoded of the captions, in bytes.
-        device: Where to compute; None: where the network is.
-        dtype: Precision of the second stage; None: the network's.
-        progress: Told after every block of captions.
+        options: The precision is that of the second stage; the matrices are in memory.
     """
-    with ready(matcher, device) as place:
-        scorer = lowered(matcher, dtype)
-        exact = next(scorer.parameters()).dtype
+    with ready(matcher, options.device) as place:
+        scorer = lowered(matcher, options.dtype)
+        dtype = next(scorer.parameters()).dtype
         images = encoded(matcher, split, place)
-        texts = Captions(matcher, tokenizer.encode(split.captions), place, byte_budget)
+        texts = Captions(matcher, tokenizer.encode(split.captions), place, options.byte_budget)
         pooled = np.empty((len(split.regions), len(split.captions)), np.float32)
         for columns, text in texts:
             products = [part.pooled @ text.pooled.T for part in images]
             pooled[:, columns] = torch.cat(products).float().cpu().numpy()
         fused, reasoned = np.full_like(pooled, -np.inf), np.zeros(pooled.shape, dtype=bool)
-        reason = Reasoning(scorer, [part.at(exact) for part in images], texts, fused, Budget(byte_budget))
+        reason = Reasoning(scorer, [part.at(dtype) for part in images], texts, fused, Budget(options.byte_budget))
         for wanted in rounds(fused, pooled, depth):
             done = int(reasoned.sum())
             total = int(wanted.sum()) if done else 2 * int(wanted.sum())  # the first round is half of what is to come
-            reason.about(wanted & ~reasoned, done, total, progress)
+            reason.about(wanted & ~reasoned, done, total, options.progress)
             reasoned |= wanted
         if scorer is not matcher:
-            exactly = Reasoning(matcher, images, texts, fused, Budget(byte_budget))
+            exactly = Reasoning(matcher, images, texts, fused, Budget(options.byte_budget))
             exactly.about_the_best(merged(fused, pooled, reasoned), among=reasoned)
     return TwoStage({"fused": merged(fused, pooled, reasoned), "pooled": pooled}, reasoned)
 
@@ -136,43 +128,19 @@ def score_split_at(
     matcher: Matcher,
     tokenizer: Tokenizer,
     split: Split,
-    *,
-    byte_budget: int = BYTE_BUDGET,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
-    folder: Path | None = None,
-    progress: Progress | None = None,
+    options: ScoringOptions = DEFAULT_OPTIONS,
 ) -> Mapping[str, np.ndarray]:
     """`score_split` in a precision; where that is a lower one, the fused scores of the best answers are exact again.
 
     Rounding moves a score by a thousandth or so. That decides among the best answers of a query, which are few:
     `EXACT` of every image and of every caption, two pairs in a hundred for 1,000 images with five captions each.
-
-    Args:
-        matcher: The network.
-        tokenizer: The network's tokenizer.
-        split: What to score.
-        byte_budget: Bound on the temporaries, and once more on what is kept encoded of the captions, in bytes.
-        device: Where to compute; None: where the network is.
-        dtype: The lower precision; None: the network's own.
-        folder: Where the matrices are kept; None: in memory.
-        progress: Told after every block of the first stage.
     """
-    scores = score_split(
-        matcher,
-        tokenizer,
-        split,
-        byte_budget=byte_budget,
-        device=device,
-        dtype=dtype,
-        folder=folder,
-        progress=progress,
-    )
-    if dtype is not None:
-        with ready(matcher, device) as place:
-            texts = Captions(matcher, tokenizer.encode(split.captions), place, byte_budget)
-            fused = writable(scores, "fused")
-            Reasoning(matcher, encoded(matcher, split, place), texts, fused, Budget(byte_budget)).about_the_best(fused)
+    scores = score_split(matcher, tokenizer, split, options)
+    if options.dtype is not None:
+        with ready(matcher, options.device) as place:
+            texts = Captions(matcher, tokenizer.encode(split.captions), place, options.byte_budget)
+            fused, budget = writable(scores, "fused"), Budget(options.byte_budget)
+            Reasoning(matcher, encoded(matcher, split, place), texts, fused, budget).about_the_best(fused)
     return scores
 
 
@@ -204,9 +172,9 @@ class Reasoning:
         """Score the `EXACT` best of every image and of every caption by some scores; None: among all pairs."""
         best = candidates(scores, Depth(EXACT, EXACT))
         wanted = best if among is None else best & among
-        self.about(wanted, 0, int(wanted.sum()), None)
+        self.about(wanted, 0, int(wanted.sum()), no_progress)
 
-    def about(self, wanted: np.ndarray, done: int, total: int, progress: Progress | None) -> None:
+    def about(self, wanted: np.ndarray, done: int, total: int, progress: Progress) -> None:
         """Score the pairs of a mask, and tell how many of all are done."""
         exact = next(self.scorer.parameters()).dtype
         for columns, text in self.texts:
@@ -216,8 +184,7 @@ class Reasoning:
                 scores = score_listed(self.scorer, part, text, lengths, (rows, places), self.budget)
                 self.fused[first + rows, columns[places]] = scores.cpu().numpy()
                 done += len(rows)
-            if progress is not None:
-                progress(done, total)
+            progress(done, total)
 
 
 def score_listed(
