@@ -132,7 +132,7 @@ def test_a_lower_precision_is_measured_first(
     one: Member, split: Split, monkeypatch: pytest.MonkeyPatch, used: bool
 ) -> None:
     measured: list[str] = []
-    monkeypatch.setattr(rerank, "EXACT", 1)  # what is scored anew would be all of so few
+    monkeypatch.setattr(rerank, "RESCORED_PER_QUERY", 1)  # more would be all pairs of this small split
     monkeypatch.setattr(
         two_stage, "guard", lambda retriever, sample, *_: measured.append(sample.name) or replace(GUARD, used=used)
     )

@@ -22,7 +22,7 @@ from tshsr.models.base import Matcher
 from tshsr.scoring.all_pairs import by_length, ready, score_encoded
 from tshsr.scoring.options import DEFAULT_OPTIONS, ScoringOptions
 from tshsr.scoring.precision import lowered, measure
-from tshsr.scoring.rerank import score_split_at
+from tshsr.scoring.rerank import score_split_rescored
 from tshsr.scoring.storage import common_shape, ensemble
 from tshsr.system import provenance
 
@@ -84,7 +84,7 @@ def evaluate(
             dtype=options.dtype if guards and guards[number].used else None,
             folder=own_folder(options.folder, number, len(retrievers)),
         )
-        members.append(score_split_at(retriever.matcher, retriever.tokenizer, split, own))
+        members.append(score_split_rescored(retriever.matcher, retriever.tokenizer, split, own))
     scores = ensemble(members, options.folder)
     report = evaluate_scores(
         scores,

@@ -17,7 +17,7 @@ from tshsr.metrics.report import ProtocolName, Report, Rerank
 from tshsr.scoring.candidates import Depth, ceiling, lost
 from tshsr.scoring.depth import choose_depth
 from tshsr.scoring.options import DEFAULT_OPTIONS, ScoringOptions
-from tshsr.scoring.rerank import score_split_at, score_two_stage
+from tshsr.scoring.rerank import score_split_rescored, score_two_stage
 from tshsr.system import Begin, Progress, no_progress
 
 
@@ -153,7 +153,7 @@ class TwoStageSearch:
         if folder is not None:
             folder.mkdir(exist_ok=True)
         options = replace(self.options, folder=folder, progress=progress)
-        return score_split_at(self.retriever.matcher, self.retriever.tokenizer, split, options)
+        return score_split_rescored(self.retriever.matcher, self.retriever.tokenizer, split, options)
 
 
 def evaluate_two_stage(

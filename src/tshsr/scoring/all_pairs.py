@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,40 +91,88 @@ def score_split(
     Returns:
         By score name a float32 matrix, images x captions.
     """
-    tokens = tokenizer.encode(split.captions)
-    images = (split.regions.read(rows) for rows in blocks(np.arange(len(split.regions)), ENCODE_BLOCK))
-    return score_all_pairs(matcher, images, tokens, options)
+    return score_all_pairs(matcher, image_batches(split), tokenizer.encode(split.captions), options)
 
 
 @torch.inference_mode()
 def score_all_pairs(
     matcher: Matcher,
-    images: Iterator[ImageBatch],
+    images: Iterable[ImageBatch],
     captions: Sequence[list[int]],
     options: ScoringOptions = DEFAULT_OPTIONS,
 ) -> Mapping[str, np.ndarray]:
     """Score every image with every caption (a row of token ids); see `score_split`."""
-    if not captions:
-        raise InputError("there are no captions to score; give at least one.")
-    budget = Budget(options.byte_budget)
-    with ready(matcher, options.device) as place:
-        scorer = lowered(matcher, options.dtype)
-        dtype = next(scorer.parameters()).dtype
-        encoded = [matcher.encode_images(batch.to(place)).at(dtype) for batch in images]
-        rows = sum(len(block) for block in encoded)
-        shape = rows, len(captions)
-        result = MatricesInMemory(shape) if options.folder is None else MatricesInFiles(shape, options.folder)
-        done = 0
-        for columns in blocks(by_length(captions), ENCODE_BLOCK):
-            block = matcher.encode_captions(pad_sequences([captions[i] for i in columns]).to(place)).at(dtype)
-            parts, lengths = [], Lengths.of(block)
-            for part in encoded:
-                parts.append(score_block(scorer, part, block, lengths, budget))
-                done += len(part) * len(columns)
-                options.progress(done, rows * len(captions))
-            for name in parts[0]:
-                result.write(name, columns, torch.cat([part[name] for part in parts]).float().cpu().numpy())
+    with ready(matcher, options.device) as device:
+        caption_blocks = CaptionBlocks(matcher, captions, device)
+        image_blocks = encode_image_blocks(matcher, images, device)
+        return score_blocks(lowered(matcher, options.dtype), image_blocks, caption_blocks, options)
+
+
+def score_blocks(
+    scorer: Matcher, images: Sequence[ItemEncoding], captions: CaptionBlocks, options: ScoringOptions
+) -> Mapping[str, np.ndarray]:
+    """All pairs of encoded blocks, in the precision of `scorer`."""
+    dtype = next(scorer.parameters()).dtype
+    shape = sum(map(len, images)), len(captions.tokens)
+    result = MatricesInMemory(shape) if options.folder is None else MatricesInFiles(shape, options.folder)
+    budget, done = Budget(options.byte_budget), 0
+    for columns, block in captions:
+        parts, lengths, block = [], Lengths.of(block), block.at(dtype)
+        for part in images:
+            # Cast per block: a whole copy would double the memory of the images, and the cast is cheap beside scoring.
+            parts.append(score_block(scorer, part.at(dtype), block, lengths, budget))
+            done += len(part) * len(columns)
+            options.progress(done, shape[0] * shape[1])
+        for name in parts[0]:
+            result.write(name, columns, torch.cat([part[name] for part in parts]).float().cpu().numpy())
     return result.finish()
+
+
+def image_batches(split: Split) -> Iterator[ImageBatch]:
+    """The images of a split, `ENCODE_BLOCK` at a time."""
+    return (split.regions.read(rows) for rows in blocks(np.arange(len(split.regions)), ENCODE_BLOCK))
+
+
+def encode_image_blocks(matcher: Matcher, images: Iterable[ImageBatch], device: torch.device) -> list[ItemEncoding]:
+    """Encode batches of images, one block each."""
+    return [matcher.encode_images(batch.to(device)) for batch in images]
+
+
+class CaptionBlocks:
+    """Captions encoded in blocks of similar length, each block when iteration reaches it.
+
+    Args:
+        matcher: The network.
+        tokens: A row of token ids per caption.
+        device: Device of the encodings.
+        cache_bytes: Bound on the encodings that are kept for further iterations; other blocks are encoded again.
+
+    Raises:
+        InputError: Where there is no caption.
+    """
+
+    def __init__(
+        self, matcher: Matcher, tokens: Sequence[list[int]], device: torch.device, cache_bytes: int = 0
+    ) -> None:
+        if not tokens:
+            raise InputError("there are no captions to score; give at least one.")
+        self.matcher, self.tokens, self.device = matcher, tokens, device
+        self.bytes_left = cache_bytes
+        self.columns = list(blocks(by_length(tokens), ENCODE_BLOCK))
+        self.cache: dict[int, ItemEncoding] = {}
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, ItemEncoding]]:
+        """The column numbers and the encoding of each block."""
+        for number, columns in enumerate(self.columns):
+            yield columns, self.cache[number] if number in self.cache else self._encode(number, columns)
+
+    def _encode(self, number: int, columns: np.ndarray) -> ItemEncoding:
+        encoding = self.matcher.encode_captions(pad_sequences([self.tokens[i] for i in columns]).to(self.device))
+        size = encoding.bytes_per_row() * len(encoding)
+        if size <= self.bytes_left:
+            self.bytes_left -= size
+            self.cache[number] = encoding
+        return encoding
 
 
 class ready:  # noqa: N801 (used as a verb: with ready(matcher, device) as place)
