@@ -34,7 +34,6 @@ from tshsr.scoring.all_pairs import BYTE_BUDGET, ENCODE_BLOCK, score_all_pairs
 from tshsr.system import keep_freed_memory, provenance
 
 LOG = logging.getLogger("benchmarks.memory")
-NAMES = ("fused", "word_stream", "region_stream", "level_0", "level_1", "level_2", "pooled")
 FEATURES, VOCABULARY, REGIONS, CAPTIONS_OF_AN_IMAGE = 2048, 10_000, 36, 5
 
 
@@ -54,7 +53,7 @@ class WithoutReasoning(Tshsr):
     def score_all(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
         """v·t under every name."""
         pooled = images.pooled @ captions.pooled.T
-        return dict.fromkeys(NAMES, pooled)
+        return dict.fromkeys(self.score_names, pooled)
 
 
 def main() -> None:
@@ -90,7 +89,7 @@ def main() -> None:
         "bytes_before": before,
         "peak_bytes_scoring": scored,
         "peak_bytes": resident("VmHWM"),
-        "bytes_of_matrices": 4 * wanted.images * count * len(NAMES),
+        "bytes_of_matrices": 4 * wanted.images * count * len(network.score_names),
         "seconds": time.perf_counter() - start,
     }
     write_text(RESULTS / "memory.json", json.dumps(values, indent=2) + "\n")
