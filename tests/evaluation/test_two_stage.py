@@ -17,7 +17,7 @@ from tshsr.data.dataset import Split
 from tshsr.errors import InputError, SettingsError
 from tshsr.evaluation import run as evaluation
 from tshsr.evaluation import two_stage
-from tshsr.evaluation.run import score_bytes, score_names
+from tshsr.evaluation.run import score_bytes
 from tshsr.evaluation.two_stage import Chosen, TwoStageSearch, evaluate_two_stage
 from tshsr.metrics.recall import score_metrics
 from tshsr.metrics.report import Guard, Rerank, read_report
@@ -119,7 +119,7 @@ def test_matrices_of_all_pairs_go_to_the_folder(one: Member, split: Split, tmp_p
     assert in_memory.rerank is not None
     assert report.rerank.lost == in_memory.rerank.lost
     names = {path.stem for path in (folder / "choosing").iterdir()}
-    assert names == {path.stem for path in (folder / "comparing").iterdir()} == score_names(one, split)
+    assert names == {path.stem for path in (folder / "comparing").iterdir()} == one.matcher.score_names
     full = score_split(one.matcher, one.tokenizer, split)["fused"]
     np.testing.assert_array_equal(np.load(folder / "comparing" / "fused.npy"), full)
 
@@ -210,9 +210,9 @@ def test_only_a_two_stage_search_is_compared(one: Member, split: Split) -> None:
 def test_the_bytes_of_all_matrices_are_known_before_they_are_scored(one: Member, split: Split) -> None:
     full = score_split(one.matcher, one.tokenizer, split)
     whole = sum(matrix.nbytes for matrix in full.values())
-    assert score_names(one, split) == set(full)
+    assert one.matcher.score_names == set(full)
     assert score_bytes([one], split) == whole
     assert score_bytes([one, one], split) == 3 * whole, "two models and their means"
     scan = other(split, ScanConfig, streams="word")
-    names = score_names(scan, split)
+    names = scan.matcher.score_names
     assert score_bytes([one, scan], split) == whole + 2 * len(names) * full["fused"].nbytes

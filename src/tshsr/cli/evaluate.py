@@ -157,7 +157,7 @@ def from_runs(wanted: Evaluate, screen: Screen) -> Report:
     retrievers = [load_retriever(run, device) for run in wanted.runs]
     for retriever in retrievers:
         retriever.check_extractor(split.extractor)
-    size = sum(score_bytes(retrievers, each, device) for each in scored_whole(plan, split, check=wanted.rerank_check))
+    size = sum(score_bytes(retrievers, each) for each in scored_whole(plan, split, check=wanted.rerank_check))
     shortcuts = Shortcuts(tf32=wanted.dtype == "tf32", compiled=wanted.compile)
     options = ScoringOptions(byte_budget=budget, device=device, dtype=dtype)
     members, guards = quickened(retrievers, split, shortcuts, options)

@@ -75,6 +75,11 @@ class Quick(Matcher):
                 score, dynamic=True, backend=shortcuts.backend, mode="reduce-overhead" if on_gpu else None
             )
 
+    @property
+    def score_names(self) -> frozenset[str]:
+        """The network's."""
+        return self.network.score_names
+
     def encode_images(self, batch: ImageBatch) -> ItemEncoding:
         """The network's."""
         return self.network.encode_images(batch)

@@ -134,20 +134,11 @@ def guard(retriever: Scorer, split: Split, options: ScoringOptions, *, quick: Ma
         )
 
 
-def score_bytes(retrievers: Sequence[Scorer], split: Split, device: torch.device | str | None = None) -> int:
+def score_bytes(retrievers: Sequence[Scorer], split: Split) -> int:
     """Bytes of the score matrices of an evaluation: 4 a pair, score and model, and those of the means of several."""
-    names = [score_names(retriever, split, device) for retriever in retrievers]
-    means = set.intersection(*names) if len(names) > 1 else set()
+    names = [retriever.matcher.score_names for retriever in retrievers]
+    means = frozenset.intersection(*names) if len(names) > 1 else set()
     return 4 * len(split.regions) * len(split.captions) * (sum(map(len, names)) + len(means))
-
-
-@torch.inference_mode()
-def score_names(retriever: Scorer, split: Split, device: torch.device | str | None = None) -> set[str]:
-    """The names of a network's scores, asked for by scoring one pair."""
-    with ready(retriever.matcher, device) as place:
-        image = retriever.matcher.encode_images(split.regions.read([0]).to(place))
-        tokens = pad_sequences(retriever.tokenizer.encode(split.captions[:1])).to(place)
-        return set(score_encoded(retriever.matcher, image, retriever.matcher.encode_captions(tokens)))
 
 
 def evaluate_scores(

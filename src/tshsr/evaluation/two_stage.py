@@ -11,7 +11,7 @@ import numpy as np
 
 from tshsr.data.dataset import Split
 from tshsr.errors import SettingsError
-from tshsr.evaluation.run import Scorer, choose_protocol, evaluate_scores, guard, score_names
+from tshsr.evaluation.run import Scorer, choose_protocol, evaluate_scores, guard
 from tshsr.metrics.recall import check_captioned, score_metrics
 from tshsr.metrics.report import ProtocolName, Report, Rerank
 from tshsr.scoring.candidates import Depth, ceiling, lost
@@ -63,7 +63,7 @@ class TwoStageSearch:
                 "protocol."
             )
         check_captioned(len(split.regions), split.image_of_caption)
-        names = score_names(self.retriever, split, self.options.device)
+        names = self.retriever.matcher.score_names
         if "pooled" not in names or names <= {"fused", "pooled"}:
             raise SettingsError(
                 f"{self.retriever.name} has no first stage beside its score ({', '.join(sorted(names))}): a two-stage "

@@ -46,6 +46,11 @@ class Vse(Matcher):
         self.region_pooling = build_pooling(config)
         self.word_pooling = build_pooling(config)
 
+    @property
+    def score_names(self) -> frozenset[str]:
+        """One score under two names."""
+        return frozenset({"fused", "pooled"})
+
     def encode_images(self, batch: ImageBatch) -> ItemEncoding:
         """Regions in the joint space, and v."""
         batch = some_regions(batch, self.config.encoder.region_dropout if self.training else 0.0)
