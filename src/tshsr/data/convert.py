@@ -15,6 +15,7 @@ from tshsr.data.dataset import Split
 from tshsr.data.layouts import find_data, layout_of, open_split, splits_of
 from tshsr.data.manifest import MANIFEST
 from tshsr.data.store import PICTURES, StoreCaption, StoreImage, refuse_foreign, write_store
+from tshsr.data.text import numbered_caption_ids
 from tshsr.errors import DataError
 from tshsr.system import Progress
 
@@ -138,10 +139,9 @@ def _size(picture: Path) -> tuple[int, int]:
 
 
 def _captions(split: Split, names: list[str]) -> Iterator[StoreCaption]:
-    counts = np.zeros(len(names), np.int64)
-    for text, image in zip(split.captions, split.image_of_caption.tolist(), strict=True):
-        yield StoreCaption(f"{names[image]}#{counts[image]}", names[image], text, split.name)
-        counts[image] += 1
+    images = [names[image] for image in split.image_of_caption.tolist()]
+    for caption_id, image, text in zip(numbered_caption_ids(images), images, split.captions, strict=True):
+        yield StoreCaption(caption_id, image, text, split.name)
 
 
 def _blocks(splits: list[Split], progress: Progress | None) -> Iterator[np.ndarray]:

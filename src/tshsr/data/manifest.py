@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from tshsr.errors import DataError
+from tshsr.errors import DataError, first_invalid
 
 VERSION = 1
 MANIFEST = "manifest.json"
@@ -69,7 +69,7 @@ def read_manifest(folder: Path) -> Manifest:
     except OSError as error:
         raise DataError(f"{folder} is no feature store: cannot read {MANIFEST} ({error.strerror}).") from None
     except ValidationError as error:
-        raise DataError(f"{path} is damaged: {describe(error)}. Write the store again.") from None
+        raise DataError(f"{path} is damaged: {first_invalid(error)}. Write the store again.") from None
     if manifest.version != VERSION:
         raise DataError(f"{path} has version {manifest.version}; this tshsr reads {VERSION}. Update tshsr.")
     for role in ("regions", "images", "captions"):
@@ -104,17 +104,10 @@ def read_records(path: Path, kind: type[Record], count: int) -> Iterator[Record]
             try:
                 record = adapter.validate_json(line)
             except ValidationError as error:
-                raise DataError(f"{path}:{number}: {describe(error)}. Write the store again.") from None
+                raise DataError(f"{path}:{number}: {first_invalid(error)}. Write the store again.") from None
             yield record
     if number != count:
         raise DataError(f"{path} has {number} lines; {MANIFEST} expects {count}. Write the store again.")
-
-
-def describe(error: ValidationError) -> str:
-    """The first thing that pydantic found wrong, in one clause."""
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    return f"{place}: {first['msg']}" if place else str(first["msg"])
 
 
 def sha256_of(path: Path, tell: Callable[[int], None] | None = None) -> str:
