@@ -27,6 +27,7 @@ from tshsr.evaluation.compile import rough_products
 from tshsr.files import write_text
 from tshsr.models.tshsr import Tshsr
 from tshsr.scoring.all_pairs import score_all_pairs
+from tshsr.scoring.options import ScoringOptions
 from tshsr.system import provenance
 
 LOG = logging.getLogger("benchmarks.gpu")
@@ -101,12 +102,13 @@ def seconds_of(network: Tshsr, precision: str, images: int, captions: list[list[
     """Seconds of scoring all pairs of the first images and these captions; random features are drawn beforehand."""
     drawn = list(batches(images))
     dtype = torch.bfloat16 if precision == "bfloat16" else None
+    options = ScoringOptions(byte_budget=byte_budget, dtype=dtype)
     start = time.perf_counter()
     if precision == "tf32":
         with rough_products():
-            score_all_pairs(network, iter(drawn), captions, byte_budget=byte_budget)
+            score_all_pairs(network, iter(drawn), captions, options)
     else:
-        score_all_pairs(network, iter(drawn), captions, byte_budget=byte_budget, dtype=dtype)
+        score_all_pairs(network, iter(drawn), captions, options)
     return time.perf_counter() - start
 
 

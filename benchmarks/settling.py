@@ -16,8 +16,8 @@ from benchmarks.outcomes import Task, is_kept, keep, read_figures, refuse_others
 from tshsr.config.run import RunConfig
 from tshsr.data.layouts import find_data, open_split
 from tshsr.data.truth import read_truth
-from tshsr.evaluation.run import evaluate, evaluate_scores
-from tshsr.explain.probes import add_probes
+from tshsr.evaluation.run import evaluate_models, evaluate_scores
+from tshsr.explain.probes import measure_probes
 from tshsr.retriever import Retriever
 from tshsr.system import keep_freed_memory
 from tshsr.training.checks import fingerprint
@@ -88,10 +88,10 @@ def train(task: Task, config: RunConfig) -> None:
     result = fit(config, train=split, dev=dev, out=task.folder, resume=True, listen=tell(task.name))
     LOG.info("%s: trained in %.1f minutes, dev rSum %.1f", task.name, result.seconds / 60, result.best_rsum)
     retriever = Retriever.from_pretrained(task.folder)
-    report, scores = evaluate([retriever], test)
+    found = evaluate_models([retriever], test)
     truth = read_truth(find_data(task.place), test.name)
-    report = report if truth is None else add_probes(report, retriever, test, truth)
-    np.save(task.matrix, scores["fused"])
+    report = found.report(probes=None if truth is None else measure_probes(retriever, test, truth))
+    np.save(task.matrix, found.scores["fused"])
     figures = {
         "parameters": sum(weight.numel() for weight in retriever.matcher.parameters()),
         "train_minutes": result.seconds / 60,
@@ -100,7 +100,7 @@ def train(task: Task, config: RunConfig) -> None:
         "dev_rsum": result.best_rsum,
         "threads": torch.get_num_threads(),
     }
-    keep(task, report, scores["fused"], test, figures)
+    keep(task, report, found.scores["fused"], test, figures)
 
 
 def average(task: Task) -> None:

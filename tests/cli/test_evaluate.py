@@ -15,7 +15,7 @@ from tests.cli.test_main import NAMES
 from tests.support.command_line import refused, tshsr
 from tshsr.cli import scores_folder
 from tshsr.errors import DataError, InputError
-from tshsr.evaluation.run import evaluate
+from tshsr.evaluation.run import evaluate_models
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_large_matrices_are_in_a_temporary_folder_that_disappears(
     seen: list[set[str]] = []
 
     def look(*arguments: object, **named: object) -> object:
-        result = evaluate(*arguments, **named)  # type: ignore[arg-type]
+        result = evaluate_models(*arguments, **named)  # type: ignore[arg-type]
         (folder,) = temporary.iterdir()
         seen.append({path.stem for path in folder.iterdir()})
         return result
@@ -78,7 +78,7 @@ def test_large_matrices_are_in_a_temporary_folder_that_disappears(
     monkeypatch.setattr(scores_folder, "LARGE", 2**30)
     in_memory = tshsr(*start, "--json", "-", "--save-scores", matrices[0]).json()
     monkeypatch.setattr(scores_folder, "LARGE", 0)
-    monkeypatch.setattr("tshsr.cli.evaluate.evaluate", look)
+    monkeypatch.setattr("tshsr.cli.evaluate.evaluate_models", look)
     in_files = tshsr(*start, "--json", "-", "--save-scores", matrices[1]).json()
     assert seen == [NAMES]
     assert not list(temporary.iterdir())
@@ -104,7 +104,7 @@ def unscored(monkeypatch: pytest.MonkeyPatch) -> None:
     def too_early(*_: object, **__: object) -> None:
         raise AssertionError("pairs were scored first")
 
-    monkeypatch.setattr("tshsr.cli.evaluate.evaluate", too_early)
+    monkeypatch.setattr("tshsr.cli.evaluate.evaluate_models", too_early)
 
 
 @pytest.mark.usefixtures("unscored")
@@ -126,10 +126,10 @@ def test_what_cannot_be_read_or_written_is_refused_before_anything_is_scored(sta
 def test_what_fails_after_the_scoring_leaves_the_scores(
     start: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise InputError("all judged scores are alike, so there is nothing to correlate.")
 
-    monkeypatch.setattr("tshsr.cli.evaluate.add_details", fail)
+    monkeypatch.setattr("tshsr.cli.evaluate.measure_details", fail)
     more = ("--save-scores", tmp_path / "fused.npy", "--scores-folder", tmp_path / "kept")
     assert "all judged scores are alike" in refused(*start, *more)
     assert np.load(tmp_path / "fused.npy").shape == (10, 50)

@@ -14,7 +14,7 @@ import torch
 
 import tshsr
 from tshsr.errors import DataError, InputError, SettingsError
-from tshsr.evaluation import matrix as stand_alone
+from tshsr.evaluation import matrix as matrix_module
 from tshsr.evaluation import run as evaluation
 from tshsr.evaluation.ground_truth import called, correspondence
 from tshsr.evaluation.matrix import Extras, evaluate_matrix, read_extras
@@ -126,7 +126,7 @@ def test_an_id_that_names_two_captions_is_refused(tmp_path: Path) -> None:
 def test_judgements_are_refused_before_the_scores_are_ranked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str | None, error: type[Exception], sentence: str
 ) -> None:
-    monkeypatch.setattr(stand_alone, "evaluate_scores", not_yet)
+    monkeypatch.setattr(matrix_module, "rank_queries", not_yet)
     if text is not None:
         (tmp_path / name).write_text(text)
     with pytest.raises(error) as refusal:
@@ -141,7 +141,7 @@ def not_yet(*_: object, **__: object) -> None:
 def test_denser_annotation_is_refused_before_the_scores_are_ranked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stand_alone, "evaluate_scores", not_yet)
+    monkeypatch.setattr(matrix_module, "rank_queries", not_yet)
     ids, original = tmp_path / "ids.txt", tmp_path / "original_caption_to_image.json"
     with pytest.raises(DataError, match=r"ids\.txt cannot be read"):
         evaluate_matrix(matrix(), OWNERS, extras=Extras(ids))

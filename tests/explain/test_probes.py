@@ -13,7 +13,7 @@ from tshsr.data.truth import Foil, Truth
 from tshsr.errors import DataError
 from tshsr.explain import probes
 from tshsr.explain.attribution import explain_pair
-from tshsr.explain.probes import add_probes, foils_beaten, pointing_accuracy, pointing_chance
+from tshsr.explain.probes import foils_beaten, measure_probes, pointing_accuracy, pointing_chance
 from tshsr.metrics.report import Report
 
 CAPTIONS = ["a red square", "a blue circle", "a red circle", "blue thing"]
@@ -140,8 +140,8 @@ def test_a_report_tells_binding_by_score_and_by_kind(tmp_path: Path) -> None:
         Foil(1, 2, "a blue circle", "relation"),  # wins
     )
     truth = truth_of([{0: (0,)}, {}, {}, {}], foils)
-    bare = Report("scenes", "test", "flickr", 2, 4, ("x",), {}, "one machine", "abc", 1.0)
-    report = add_probes(bare, scripted(CAPTIONS, {}, {"red": 2.0, "blue": 1.0}), split, truth)
+    probes = measure_probes(scripted(CAPTIONS, {}, {"red": 2.0, "blue": 1.0}), split, truth)
+    report = Report("scenes", "test", "flickr", 2, 4, ("x",), {}, "one machine", "abc", 1.0, **vars(probes))
     assert report.binding == {"fused": 2 / 3, "pooled": 0.0}
     assert report.binding_by_kind == {"attribute": 0.5, "relation": 1.0}
     assert '"binding_by_kind": {\n    "attribute": 0.5,' in report.to_json()

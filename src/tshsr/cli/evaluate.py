@@ -14,7 +14,7 @@ import torch
 from tyro.conf import Positional, arg
 
 from tshsr.cli.choices import choose_device, load_retriever, read_bytes, read_depth
-from tshsr.cli.explanations import add_explanations, check_explanations, with_pairs
+from tshsr.cli.explanations import check_explanations, explanation_figures, with_pairs
 from tshsr.cli.options import listed
 from tshsr.cli.parsing import File, Flag, Folder, Name, OptionalPath, given, parse
 from tshsr.cli.scores_folder import place_for_scores
@@ -26,11 +26,11 @@ from tshsr.data.truth import read_truth
 from tshsr.errors import DataError, SettingsError, TshsrError
 from tshsr.evaluation.compile import Shortcuts, quickened
 from tshsr.evaluation.ground_truth import of_split
-from tshsr.evaluation.matrix import Extras, add_details, check_once, evaluate_matrix, read_extras, read_matrices
-from tshsr.evaluation.run import evaluate, score_bytes
+from tshsr.evaluation.matrix import Extras, check_once, evaluate_matrix, measure_details, read_extras, read_matrices
+from tshsr.evaluation.run import evaluate_models, folds_of, score_bytes
 from tshsr.evaluation.score_files import KEY, check_scores_name, save_scores
 from tshsr.evaluation.two_stage import TwoStageSearch, evaluate_two_stage
-from tshsr.explain.probes import add_probes
+from tshsr.explain.probes import measure_probes
 from tshsr.files import explained
 from tshsr.metrics.report import Report
 from tshsr.metrics.scan_logs import read_log
@@ -165,26 +165,27 @@ def from_runs(wanted: Evaluate, screen: Screen) -> Report:
         options = replace(options, folder=folder)
         if plan is None:
             options = replace(options, progress=begin("scoring", "pairs"))
-            report, scores = evaluate(members, split, protocol=wanted.protocol, options=options)
+            found = evaluate_models(members, split, protocol=wanted.protocol, options=options)
         else:
             search = TwoStageSearch(members[0], options, wanted.protocol)
-            report, scores = evaluate_two_stage(search, split, plan, check=wanted.rerank_check, begin=begin)
-        report = replace(report, precision=(*guards, *(report.precision or ())) or None)
+            found = evaluate_two_stage(search, split, plan, check=wanted.rerank_check, begin=begin)
         if wanted.save_scores is not None:
-            save_scores(wanted.save_scores, scores["fused"])
+            save_scores(wanted.save_scores, found.scores["fused"])
         try:
-            report = add_details(report, scores["fused"], of_split(split), annotation)
+            folds = folds_of(found.protocol, len(split.regions))
+            details = measure_details(found.scores["fused"], of_split(split), annotation, folds=folds)
         except TshsrError as error:
             refusal = error  # told when the matrices are in their folder
     if refusal is not None:
         raise refusal
-    if len(retrievers) == 1:
-        report = report if truth is None else add_probes(report, retrievers[0], split, truth)
-        if wanted.explanations is not None:
-            with screen.progress(quiet=wanted.quiet) as begin:
-                told, place = begin("explaining", "pairs"), find_data(wanted.data)
-                report = add_explanations(report, retrievers[0], split, place, truth, wanted.explanations, told)
-    return report
+    probes = None if truth is None else measure_probes(retrievers[0], split, truth)
+    explanations = None
+    if wanted.explanations is not None:
+        with screen.progress(quiet=wanted.quiet) as begin:
+            told, place = begin("explaining", "pairs"), find_data(wanted.data)
+            explanations = explanation_figures(retrievers[0], split, place, truth, wanted.explanations, told)
+    found = replace(found, precision=(*guards, *found.precision))
+    return found.report(details=details, probes=probes, explanations=explanations)
 
 
 def scored_whole(plan: Depth | Split | None, split: Split, *, check: bool) -> list[Split]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from tshsr.cli.progress import duration
@@ -14,7 +13,7 @@ from tshsr.data.truth import Truth
 from tshsr.errors import SettingsError
 from tshsr.explain.curves import LEAST_PAIRS
 from tshsr.explain.faithfulness import PAIRS, measure_explanations
-from tshsr.metrics.report import AreaDifference, ExplanationFigures, Report
+from tshsr.metrics.report import AreaDifference, ExplanationFigures
 from tshsr.pages.document import reading_order
 from tshsr.retriever import Retriever
 
@@ -45,23 +44,21 @@ def check_explanations(pairs: int | None, runs: int) -> None:
         raise SettingsError(f"{OPTION} measures one run, {runs} were named; measure them one by one.")
 
 
-def add_explanations(
-    report: Report,
+def explanation_figures(
     retriever: Retriever,
     split: Split,
     place: Path,
     truth: Truth | None,
     pairs: int,
     progress: Callable[[int, int], None],
-) -> Report:
-    """A report with the figures of a run's explanations.
+) -> ExplanationFigures:
+    """Figures of a run's explanations.
 
     Raises:
         DataError: Where a truth, or annotation that lies beside the data, cannot be used.
     """
     known = truth or read_entities(place, split, retriever.tokenizer.words)
-    figures = measure_explanations(retriever, split, pairs=pairs, truth=known, progress=progress)
-    return replace(report, explanations=figures)
+    return measure_explanations(retriever, split, pairs=pairs, truth=known, progress=progress)
 
 
 def show_explanations(screen: Screen, figures: ExplanationFigures) -> None:

@@ -6,7 +6,6 @@ Axes: pairs (a caption with an image) | words | regions. All results are shares 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from tshsr.data.text import START
 from tshsr.data.truth import Truth
 from tshsr.errors import DataError
 from tshsr.explain.attribution import attention_maps, word_maps
-from tshsr.metrics.report import Report
+from tshsr.metrics.report import Probes
 from tshsr.models.base import ItemEncoding
 from tshsr.retriever import Retriever
 
@@ -26,8 +25,8 @@ CHUNK = 128
 """Pairs that are traced or scored at once."""
 
 
-def add_probes(report: Report, retriever: Retriever, split: Split, truth: Truth) -> Report:
-    """A report with what the probes say: pointing for a method that can be traced, binding where there are foils.
+def measure_probes(retriever: Retriever, split: Split, truth: Truth) -> Probes:
+    """Pointing for a method that can be traced, and binding where there are foils.
 
     Raises:
         DataError: Where the truth is of other data.
@@ -39,12 +38,12 @@ def add_probes(report: Report, retriever: Retriever, split: Split, truth: Truth)
         )
     pointing = pointing_accuracy(retriever, split, truth)
     if not truth.foils:
-        return replace(report, pointing=pointing or None)
+        return Probes(pointing=pointing or None)
     wins = foils_beaten(retriever, split, truth)
     binding = {name: float(won.mean()) for name, won in wins.items()}
     kinds = np.array([foil.kind for foil in truth.foils])
     by_kind = {str(kind): float(wins["fused"][kinds == kind].mean()) for kind in np.unique(kinds)}
-    return replace(report, pointing=pointing or None, binding=binding, binding_by_kind=by_kind)
+    return Probes(pointing=pointing or None, binding=binding, binding_by_kind=by_kind)
 
 
 def pointing_accuracy(

@@ -182,6 +182,24 @@ class Rerank:
 
 
 @dataclass(frozen=True)
+class Details:
+    """Figures beside the recalls, as in `Report`: several right answers, denser annotation, human ratings."""
+
+    rankings: Mapping[str, Rankings] | None = None
+    annotations: Mapping[str, Rankings] | None = None
+    judgements: Agreement | None = None
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Figures against known regions of words and known foils, as in `Report`."""
+
+    pointing: Mapping[str, float] | None = None
+    binding: Mapping[str, float] | None = None
+    binding_by_kind: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True)
 class Report:
     """Figures of one evaluation.
 
