@@ -20,7 +20,7 @@ from tshsr.evaluation.run import evaluate, evaluate_scores
 from tshsr.explain.probes import add_probes
 from tshsr.retriever import Retriever
 from tshsr.system import keep_freed_memory
-from tshsr.training.checks import fingerprint
+from tshsr.training.checks import captions_checksum
 from tshsr.training.events import Evaluated, Event
 from tshsr.training.fit import fit
 
@@ -37,7 +37,7 @@ def settle_all(tasks: Sequence[Task], jobs: int) -> None:
     Raises:
         DataError: Where an outcome of other settings or data is in the way; nothing has been done then.
     """
-    refuse_others(tasks, fingerprint(open_split(tasks[0].place, "test")))
+    refuse_others(tasks, captions_checksum(open_split(tasks[0].place, "test")))
     networks = [task for task in tasks if not task.members]
     if jobs == 1:
         for task in networks:
