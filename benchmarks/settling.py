@@ -17,7 +17,7 @@ from tshsr.config.run import RunConfig
 from tshsr.data.layouts import find_data, open_split
 from tshsr.data.truth import read_truth
 from tshsr.evaluation.run import evaluate, evaluate_scores
-from tshsr.explain.probes import add_probes
+from tshsr.explain.binding import add_pointing_and_binding
 from tshsr.retriever import Retriever
 from tshsr.system import keep_freed_memory
 from tshsr.training.checks import captions_checksum
@@ -90,7 +90,7 @@ def train(task: Task, config: RunConfig) -> None:
     retriever = Retriever.from_pretrained(task.folder)
     report, scores = evaluate([retriever], test)
     truth = read_truth(find_data(task.place), test.name)
-    report = report if truth is None else add_probes(report, retriever, test, truth)
+    report = report if truth is None else add_pointing_and_binding(report, retriever, test, truth)
     np.save(task.matrix, scores["fused"])
     figures = {
         "parameters": sum(weight.numel() for weight in retriever.matcher.parameters()),
