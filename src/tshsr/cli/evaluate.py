@@ -30,7 +30,7 @@ from tshsr.evaluation.matrix import Extras, add_details, check_once, evaluate_ma
 from tshsr.evaluation.run import evaluate, score_bytes
 from tshsr.evaluation.score_files import KEY, check_scores_name, save_scores
 from tshsr.evaluation.two_stage import TwoStageSearch, evaluate_two_stage
-from tshsr.explain.probes import add_probes
+from tshsr.explain.binding import add_pointing_and_binding
 from tshsr.files import explained
 from tshsr.metrics.report import Report
 from tshsr.metrics.scan_logs import read_log
@@ -179,7 +179,7 @@ def from_runs(wanted: Evaluate, screen: Screen) -> Report:
     if refusal is not None:
         raise refusal
     if len(retrievers) == 1:
-        report = report if truth is None else add_probes(report, retrievers[0], split, truth)
+        report = report if truth is None else add_pointing_and_binding(report, retrievers[0], split, truth)
         if wanted.explanations is not None:
             with screen.progress(quiet=wanted.quiet) as begin:
                 told, place = begin("explaining", "pairs"), find_data(wanted.data)
