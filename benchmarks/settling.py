@@ -17,10 +17,10 @@ from tshsr.config.run import RunConfig
 from tshsr.data.layouts import find_data, open_split
 from tshsr.data.truth import read_truth
 from tshsr.evaluation.run import evaluate_models, evaluate_scores
-from tshsr.explain.probes import measure_probes
+from tshsr.explain.binding import pointing_and_binding
 from tshsr.retriever import Retriever
 from tshsr.system import keep_freed_memory
-from tshsr.training.checks import fingerprint
+from tshsr.training.checks import captions_checksum
 from tshsr.training.events import Evaluated, Event
 from tshsr.training.fit import fit
 
@@ -37,7 +37,7 @@ def settle_all(tasks: Sequence[Task], jobs: int) -> None:
     Raises:
         DataError: Where an outcome of other settings or data is in the way; nothing has been done then.
     """
-    refuse_others(tasks, fingerprint(open_split(tasks[0].place, "test")))
+    refuse_others(tasks, captions_checksum(open_split(tasks[0].place, "test")))
     networks = [task for task in tasks if not task.members]
     if jobs == 1:
         for task in networks:
@@ -90,7 +90,8 @@ def train(task: Task, config: RunConfig) -> None:
     retriever = Retriever.from_pretrained(task.folder)
     found = evaluate_models([retriever], test)
     truth = read_truth(find_data(task.place), test.name)
-    report = found.report(probes=None if truth is None else measure_probes(retriever, test, truth))
+    known = None if truth is None else pointing_and_binding(retriever, test, truth)
+    report = found.report(known_truth=known)
     np.save(task.matrix, found.scores["fused"])
     figures = {
         "parameters": sum(weight.numel() for weight in retriever.matcher.parameters()),

@@ -23,7 +23,8 @@ from tshsr.data.truth import Truth, read_truth
 from tshsr.errors import DataError, SettingsError
 from tshsr.evaluation.run import evaluate_models
 from tshsr.explain.attribution import explain_pair
-from tshsr.explain.probes import measure_probes, pointing_chance
+from tshsr.explain.binding import pointing_and_binding
+from tshsr.explain.pointing_game import pointing_chance
 from tshsr.files import write_text
 from tshsr.metrics.recall import image_to_text_ranks, text_to_image_ranks
 from tshsr.metrics.report import Report
@@ -221,7 +222,7 @@ def run_demo(
     truth = read_truth(data, test.name)
     if truth is None:
         raise DataError(f"{data} has lost its truth of {test.name}; remove the folder, and the demo makes it again.")
-    report = found.report(probes=measure_probes(retriever, test, truth))
+    report = found.report(known_truth=pointing_and_binding(retriever, test, truth))
     listen(Stage("writing the report"))
     facts = describe_run(trained, retriever, sizes)
     page = make_page(report, retriever, test, truth, found.scores["fused"], facts, read_log(out / RUN / LOG))

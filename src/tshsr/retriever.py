@@ -231,7 +231,7 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
         for start in range(0, len(batch), ENCODE_BLOCK):
             rows = slice(start, start + ENCODE_BLOCK)
             part = None if batch.boxes is None else batch.boxes[rows]
-            yield ImageBatch(batch.regions[rows], batch.mask[rows], part).to(self.device)
+            yield ImageBatch.unchecked(batch.regions[rows], batch.mask[rows], part).to(self.device)
 
 
 def as_batch(features: np.ndarray, boxes: np.ndarray | None = None) -> ImageBatch:

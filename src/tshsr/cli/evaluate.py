@@ -30,7 +30,7 @@ from tshsr.evaluation.matrix import Extras, check_once, evaluate_matrix, measure
 from tshsr.evaluation.run import evaluate_models, folds_of, score_bytes
 from tshsr.evaluation.score_files import KEY, check_scores_name, save_scores
 from tshsr.evaluation.two_stage import TwoStageSearch, evaluate_two_stage
-from tshsr.explain.probes import measure_probes
+from tshsr.explain.binding import pointing_and_binding
 from tshsr.files import explained
 from tshsr.metrics.report import Report
 from tshsr.metrics.scan_logs import read_log
@@ -178,14 +178,14 @@ def from_runs(wanted: Evaluate, screen: Screen) -> Report:
             refusal = error  # told when the matrices are in their folder
     if refusal is not None:
         raise refusal
-    probes = None if truth is None else measure_probes(retrievers[0], split, truth)
+    known = None if truth is None else pointing_and_binding(retrievers[0], split, truth)
     explanations = None
     if wanted.explanations is not None:
         with screen.progress(quiet=wanted.quiet) as begin:
             told, place = begin("explaining", "pairs"), find_data(wanted.data)
             explanations = explanation_figures(retrievers[0], split, place, truth, wanted.explanations, told)
     found = replace(found, precision=(*guards, *found.precision))
-    return found.report(details=details, probes=probes, explanations=explanations)
+    return found.report(details=details, known_truth=known, explanations=explanations)
 
 
 def scored_whole(plan: Depth | Split | None, split: Split, *, check: bool) -> list[Split]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from tshsr.errors import DataError, first_invalid
+from tshsr.system import Progress
 
 VERSION = 1
 MANIFEST = "manifest.json"
@@ -110,13 +111,19 @@ def read_records(path: Path, kind: type[Record], count: int) -> Iterator[Record]
         raise DataError(f"{path} has {number} lines; {MANIFEST} expects {count}. Write the store again.")
 
 
-def sha256_of(path: Path, tell: Callable[[int], None] | None = None) -> str:
-    """Hash a file in pieces, telling after each one how many bytes are done."""
-    digest, done = hashlib.sha256(), 0
+def sha256_of(path: Path, progress: Progress, *, before: int, total: int) -> str:
+    """The hash of a file, read in blocks.
+
+    Args:
+        path: The file.
+        progress: Called after each block, in bytes.
+        before: Bytes of the files hashed earlier.
+        total: Bytes of all files.
+    """
+    digest, done = hashlib.sha256(), before
     with path.open("rb") as file:
         while piece := file.read(HASHED_AT_ONCE):
             digest.update(piece)
             done += len(piece)
-            if tell is not None:
-                tell(done)
+            progress(done, total)
     return digest.hexdigest()

@@ -191,8 +191,8 @@ class Details:
 
 
 @dataclass(frozen=True)
-class Probes:
-    """Figures against known regions of words and known foils, as in `Report`."""
+class PointingAndBinding:
+    """Figures that require known regions of words and known foils, as in `Report`."""
 
     pointing: Mapping[str, float] | None = None
     binding: Mapping[str, float] | None = None
