@@ -12,20 +12,14 @@ from typing import Any
 
 from benchmarks.noise_tables import noise_table
 from benchmarks.race_tables import PARTS, short
+from tshsr.metrics.labels import label
+from tshsr.metrics.report import metrics_from_json, recall_table
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
 """What has tables."""
 HEADER = "| score | image → text R@1 | R@5 | R@10 | text → image R@1 | R@5 | R@10 | rSum |"
-ORDER = ("fused", "word_stream", "region_stream")
-"""These first; then the levels; the pooled score last."""
-NAMES = {
-    "fused": "**both streams, fused**",
-    "word_stream": "word stream alone",
-    "region_stream": "region stream alone",
-    "pooled": "`v·t` alone (first stage)",
-}
 
 
 def update_readme() -> None:
@@ -196,7 +190,7 @@ def demo_table(report: dict[str, Any]) -> str:
     figures = [f"{share:.0%} ({name.replace('_', ' ')})" for name, share in report["pointing"].items()]
     binding, kinds = report["binding"], report["binding_by_kind"]
     return (
-        f"{recall_table(report)}\n\n"
+        f"{recall_lines(report)}\n\n"
         f"Captions with swapped attributes or sides of a relation told apart: {kinds['attribute']:.0%} and "
         f"{kinds['relation']:.0%} by the fused score, {binding['pooled']:.0%} by `v·t` alone (guessing: 50%). "
         f"Words whose region is the right one: {' and '.join(figures)}. "
@@ -205,27 +199,14 @@ def demo_table(report: dict[str, Any]) -> str:
     )
 
 
-def recall_table(report: dict[str, Any]) -> str:
+def recall_lines(report: dict[str, Any]) -> str:
     """One row a score."""
     lines = [HEADER, "|---" * 8 + "|"]
-    for name in sorted(report["scores"], key=order_of):
-        score = report["scores"][name]
-        sides = score["image_to_text"], score["text_to_image"]
-        figures = [side[key] for side in sides for key in ("r1", "r5", "r10")] + [score["rsum"]]
-        lines.append(f"| {label(name)} | " + " | ".join(f"{figure:.1f}" for figure in figures) + " |")
+    rows = recall_table({name: metrics_from_json(values) for name, values in report["scores"].items()})
+    for name, figures in rows.items():
+        title = f"**{label(name)}**" if name == "fused" else label(name)
+        lines.append(f"| {title} | " + " | ".join(f"{figure:.1f}" for figure in figures) + " |")
     return "\n".join(lines)
-
-
-def order_of(name: str) -> tuple[int, str]:
-    """Fused first, then streams, levels, v·t."""
-    if name in ORDER:
-        return ORDER.index(name), name
-    return (len(ORDER) + (name == "pooled"), name)
-
-
-def label(name: str) -> str:
-    """A score's name in words."""
-    return NAMES.get(name, f"{name.replace('_', ' ')} alone")
 
 
 if __name__ == "__main__":

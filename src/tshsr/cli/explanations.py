@@ -13,8 +13,8 @@ from tshsr.data.truth import Truth
 from tshsr.errors import SettingsError
 from tshsr.explain.curves import LEAST_PAIRS
 from tshsr.explain.faithfulness import PAIRS, measure_explanations
+from tshsr.metrics.labels import reading_order
 from tshsr.metrics.report import AreaDifference, ExplanationFigures
-from tshsr.pages.labels import reading_order
 from tshsr.retriever import Retriever
 
 OPTION = "--explanations"

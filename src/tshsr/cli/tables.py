@@ -9,11 +9,11 @@ from tshsr.cli.explanations import show_explanations
 from tshsr.cli.progress import duration
 from tshsr.cli.screen import Screen
 from tshsr.metrics.human import LEAST_IMAGES, Agreement, Correlation
+from tshsr.metrics.labels import reading_order
 from tshsr.metrics.multi_positive import RankingMetrics, Rankings
 from tshsr.metrics.recall import ScoreMetrics
 from tshsr.metrics.report import HEADER, Guard, Report, Rerank
 from tshsr.metrics.scan_logs import Audit
-from tshsr.pages.labels import reading_order
 
 ANNOTATIONS = {"eccv": "ECCV Caption", "cxc": "CxC", "pmrp": "PMRP"}
 
@@ -23,7 +23,7 @@ def show_report(screen: Screen, report: Report) -> None:
     what = f"{report.data}, split {report.split}: {report.images:,} images, {report.captions:,} captions"
     screen.say(f"{what}; protocol {report.protocol}; {members(report)}; {duration(report.seconds)}")
     header = [name.replace(" text", "\ntext").replace(" image", "\nimage").replace(" R@", "\nR@") for name in HEADER]
-    screen.table(header, sorted(report.table(), key=lambda row: reading_order(row[0])))
+    screen.table(header, report.table())
     if "fused" in report.scores:
         screen.say(f"fused, {rank_figures(report.scores['fused'])}")
     for name, rankings in (report.rankings or {}).items():
