@@ -30,7 +30,8 @@ from tshsr.evaluation.run import evaluate_scores
 from tshsr.files import write_text
 from tshsr.models.base import ItemEncoding, Scores
 from tshsr.models.tshsr import Tshsr
-from tshsr.scoring.all_pairs import BYTE_BUDGET, ENCODE_BLOCK, score_all_pairs
+from tshsr.scoring.all_pairs import ENCODE_BLOCK, score_all_pairs
+from tshsr.scoring.options import BYTE_BUDGET, ScoringOptions
 from tshsr.system import keep_freed_memory, provenance
 
 LOG = logging.getLogger("benchmarks.memory")
@@ -68,7 +69,8 @@ def main() -> None:
     captions = [generator.integers(1, VOCABULARY, LENGTHS[i % len(LENGTHS)]).tolist() for i in range(count)]
     before, start = resident("VmHWM"), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        scores = score_all_pairs(network, batches(wanted.images), captions, folder=Path(folder), progress=log_progress)
+        options = ScoringOptions(folder=Path(folder), progress=log_progress)
+        scores = score_all_pairs(network, batches(wanted.images), captions, options)
         scored = resident("VmHWM")
         report = evaluate_scores(
             scores,

@@ -39,6 +39,7 @@ from tshsr.pages.report import (
     search_pictures,
 )
 from tshsr.retriever import Retriever
+from tshsr.scoring.options import ScoringOptions
 from tshsr.training.checks import check_training
 from tshsr.training.events import Event, Scoring
 from tshsr.training.fit import FitResult, fit
@@ -216,8 +217,7 @@ def run_demo(
         [retriever],
         test,
         protocol="flickr",
-        device=device,
-        progress=lambda done, pairs: listen(Scoring(epochs, done, pairs)),
+        options=ScoringOptions(device=device, progress=lambda done, pairs: listen(Scoring(epochs, done, pairs))),
     )
     truth = read_truth(data, test.name)
     if truth is None:

@@ -26,6 +26,7 @@ from tshsr.scoring import rerank
 from tshsr.scoring.all_pairs import score_split
 from tshsr.scoring.candidates import Depth, ceiling, lost, merged, rounds
 from tshsr.scoring.depth import choose_depth
+from tshsr.scoring.options import ScoringOptions
 from tshsr.system import Progress, no_progress
 
 
@@ -111,9 +112,9 @@ def test_the_depth_is_chosen_on_another_split_and_grows_with_this_one(
 def test_matrices_of_all_pairs_go_to_the_folder(one: Member, split: Split, tmp_path: Path) -> None:
     dev, folder = small_split(tmp_path / "other", "dev"), tmp_path / "scores"
     folder.mkdir()
-    search = TwoStageSearch(one, folder=folder)
+    search = TwoStageSearch(one, ScoringOptions(folder=folder))
     report, _ = evaluate_two_stage(search, split, dev, check=True)
-    in_memory, _ = evaluate_two_stage(replace(search, folder=None), split, dev, check=True)
+    in_memory, _ = evaluate_two_stage(TwoStageSearch(one), split, dev, check=True)
     assert report.rerank is not None
     assert in_memory.rerank is not None
     assert report.rerank.lost == in_memory.rerank.lost
@@ -131,12 +132,12 @@ def test_a_lower_precision_is_measured_first(
     one: Member, split: Split, monkeypatch: pytest.MonkeyPatch, used: bool
 ) -> None:
     measured: list[str] = []
-    monkeypatch.setattr(rerank, "EXACT", 1)  # what is scored anew would be all of so few
+    monkeypatch.setattr(rerank, "RESCORED_PER_QUERY", 1)  # more would be all pairs of this small split
     monkeypatch.setattr(
         two_stage, "guard", lambda retriever, sample, *_: measured.append(sample.name) or replace(GUARD, used=used)
     )
     exact, exact_scores = evaluate_two_stage(TwoStageSearch(one), split, Depth(4, 2))
-    report, scores = evaluate_two_stage(TwoStageSearch(one, dtype=torch.bfloat16), split, Depth(4, 2))
+    report, scores = evaluate_two_stage(TwoStageSearch(one, ScoringOptions(dtype=torch.bfloat16)), split, Depth(4, 2))
     assert measured == ["test"]
     assert exact.precision is None
     assert report.precision == (replace(GUARD, used=used),)
@@ -147,7 +148,9 @@ def test_a_report_with_both_blocks_reads_back_equal(
     one: Member, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(two_stage, "guard", lambda *_: GUARD)
-    report, _ = evaluate_two_stage(TwoStageSearch(one, dtype=torch.bfloat16), split, Depth(4, 2), check=True)
+    report, _ = evaluate_two_stage(
+        TwoStageSearch(one, ScoringOptions(dtype=torch.bfloat16)), split, Depth(4, 2), check=True
+    )
     report.write(tmp_path / "report.json")
     assert read_report(tmp_path / "report.json") == report
     values = json.loads((tmp_path / "report.json").read_text())

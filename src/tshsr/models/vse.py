@@ -5,7 +5,6 @@ Axes: images | captions | items (regions or words) | dim (joint space).
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import assert_never
 
 import torch
@@ -128,4 +127,4 @@ def shortened(batch: CaptionBatch, kept: Bool[Tensor, "captions words"]) -> Capt
     """Captions of the kept words, in their order, with padding at the end."""
     order = (~kept).to(torch.uint8).argsort(dim=1, stable=True)
     mask = kept.gather(1, order)
-    return replace(batch, tokens=batch.tokens.gather(1, order) * mask, mask=mask)
+    return CaptionBatch.unchecked(batch.tokens.gather(1, order) * mask, mask)

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from tshsr.config.models import STRICT
-from tshsr.errors import CheckpointError
+from tshsr.errors import CheckpointError, first_invalid
 from tshsr.files import replacing_folder, whole_folder, write_text
 from tshsr.models.base import Matcher
 from tshsr.training.checkpoints import WEIGHTS, load_tensors, load_weights, save_tensors, save_weights
@@ -103,7 +103,7 @@ def load_state(folder: Path) -> State:
     try:
         return TypeAdapter(State).validate_json(path.read_bytes(), strict=True)
     except (OSError, ValidationError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
+        reason = first_invalid(error).reason if isinstance(error, ValidationError) else error.strerror
         raise CheckpointError(f"{path} is damaged ({reason}); restore it from a copy, or train again.") from None
 
 

@@ -22,6 +22,7 @@ from tshsr.metrics.report import Report
 from tshsr.models.base import Matcher
 from tshsr.models.build import build_matcher
 from tshsr.scoring.all_pairs import score_split
+from tshsr.scoring.options import ScoringOptions
 from tshsr.training.batching import Order, Reader, TrainingBatch, ahead, derived_seed
 from tshsr.training.events import Evaluated, Listener, Saved, Scoring, StepDone, Warned
 from tshsr.training.hard_captions import Swapped, WordSwaps
@@ -263,8 +264,10 @@ class Trainer:
             self.matcher,
             self.inputs.tokenizer,
             self.dev,
-            device=self.accelerator.device,
-            progress=lambda done, pairs: self.listen(Scoring(epoch, done, pairs)),
+            ScoringOptions(
+                device=self.accelerator.device,
+                progress=lambda done, pairs: self.listen(Scoring(epoch, done, pairs)),
+            ),
         )
         return evaluate_scores(
             scores,
