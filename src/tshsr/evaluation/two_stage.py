@@ -11,7 +11,7 @@ import numpy as np
 
 from tshsr.data.dataset import Split
 from tshsr.errors import SettingsError
-from tshsr.evaluation.run import Scorer, choose_protocol, evaluate_scores, guard
+from tshsr.evaluation.run import Scorer, choose_protocol, evaluate_scores, guard, usable_options
 from tshsr.metrics.recall import check_captioned, score_metrics
 from tshsr.metrics.report import ProtocolName, Report, Rerank
 from tshsr.scoring.candidates import Depth, ceiling, lost
@@ -183,6 +183,7 @@ def evaluate_two_stage(
     search.check(split)
     known = plan if isinstance(plan, Split) else None
     measured = None
+    search = replace(search, options=usable_options(search.retriever.matcher, search.options))
     if search.options.dtype is not None:
         measured = guard(search.retriever, known or split, search.options)
         if not measured.used:
