@@ -91,6 +91,18 @@ def test_the_plain_way_runs_with_the_usual_allocator_and_ours_with_its_own(monke
     assert 0 < turn.gemm <= products.best
 
 
+def test_a_precision_with_slow_products_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tshsr.scoring.precision.product_speed", lambda dtype, _: 0.1 if dtype.itemsize == 2 else 1.0)
+    found = bench(TINY, names=("scan",))
+    assert [row["dtype"] for row in found["rows"]] == ["float32"]
+    assert list(found["gemm_gflops_by_dtype"]) == ["float32"]
+    (skipped,) = found["skipped"]
+    assert skipped["dtype"] == "bfloat16"
+    assert skipped["reason"].startswith("bfloat16 is skipped: its matrix products take 10 times as long")
+    monkeypatch.setattr(speed, "prepared", lambda *_: pytest.fail("prepared a network"))
+    assert bench(TINY, names=("scan",), dtypes=("bfloat16",))["rows"] == []
+
+
 def test_captions_have_real_lengths_shortest_first() -> None:
     lengths: list[int] = []
 

@@ -20,7 +20,7 @@ from tshsr.models.attention import attention_weights, to_unit_sums, unit, unit_i
 from tshsr.models.base import Scores
 from tshsr.scoring import precision
 from tshsr.scoring.options import ScoringOptions
-from tshsr.scoring.precision import lowered, measure
+from tshsr.scoring.precision import lowered, measure, product_speed, skip_reason, usable_dtype
 
 OWNERS = np.array([0, 0, 1, 2, 3])
 EXACT = torch.tensor(
@@ -157,3 +157,43 @@ def test_the_sample_is_a_tenth_of_the_images_within_bounds(
     monkeypatch.setattr(evaluation, "measure", lambda exact, rough, owners, dtype: seen.append(len(owners)))
     guard(one, split, ScoringOptions(dtype=torch.bfloat16))
     assert seen == [sample]
+
+
+def test_slow_products_skip_a_precision_with_a_reason(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cpu, speed = torch.device("cpu"), {"value": 0.125}
+    monkeypatch.setattr(precision, "product_speed", lambda *_: speed["value"])
+    reason = (
+        "bfloat16 is skipped: its matrix products take 8 times as long as those of float32 on this cpu, which has no "
+        "instructions for it; use float32."
+    )
+    assert skip_reason(torch.bfloat16, cpu) == reason
+    assert usable_dtype(torch.bfloat16, cpu) is None
+    assert caplog.messages == [reason]
+    speed["value"] = 0.5
+    assert skip_reason(torch.bfloat16, cpu) is None
+    assert usable_dtype(torch.bfloat16, cpu) == torch.bfloat16
+    assert usable_dtype(None, cpu) is None
+    assert len(caplog.messages) == 1
+
+
+def test_an_evaluation_without_bfloat16_instructions_measures_no_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    split = small_split(tmp_path / "data", "test", images=30)
+    one = member("one", split, 1)
+    monkeypatch.setattr(precision, "product_speed", lambda *_: 0.01)
+    monkeypatch.setattr(evaluation, "guard", lambda *_: pytest.fail("measured a sample"))
+    report, scores = evaluate([one], split, options=ScoringOptions(dtype=torch.bfloat16))
+    assert report.precision is None
+    assert np.array_equal(scores["fused"], evaluate([one], split)[1]["fused"])
+    assert [message[:20] for message in caplog.messages] == ["bfloat16 is skipped:"]
+
+
+def test_the_speed_of_products_is_that_of_the_best_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0, 9, 10, 29, 30, 33, 40, 46, *range(50, 62)])  # float32 takes 9 and 3, bfloat16 19 and 6, then 1
+    monkeypatch.setattr(precision, "PRODUCT_REPEATS", 2)
+    monkeypatch.setattr(precision.time, "perf_counter", lambda: next(clock))
+    measured_speed = product_speed.__wrapped__(torch.bfloat16, torch.device("cpu"))
+    assert measured_speed == 0.5

@@ -24,7 +24,7 @@ from tshsr.models.sgraf import Sgraf, TwoStreamSgr
 from tshsr.models.tshsr import Tshsr
 from tshsr.scoring.all_pairs import score_encoded
 from tshsr.scoring.options import BYTE_BUDGET
-from tshsr.scoring.precision import lowered
+from tshsr.scoring.precision import lowered, skip_reason
 from tshsr.system import keep_freed_memory, release_freed_memory
 
 IN_PLACE = {torch.ops.aten.addmm_: lambda _, left, right, **__: 2 * left[0] * left[1] * right[1]}
@@ -208,9 +208,12 @@ def bench(
         and `rows`.
     """
     place = torch.device(device)
+    reasons = {name: skip_reason(DTYPES[name], place) for name in dtypes}
+    skipped = {name: reason for name, reason in reasons.items() if reason is not None}
+    dtypes = [name for name in dtypes if name not in skipped]
     products = {name: Products(place, DTYPES[name]) for name in dict.fromkeys(("float32", *dtypes))}
     rows: list[Row] = []
-    for name in names:
+    for name in names if dtypes else ():
         tell(name)
         contest = replace(prepared(name, work, place, byte_budget), shortcuts=shortcuts)
         rows += rows_of(contest, products, dtypes, work.repeats)
@@ -220,6 +223,7 @@ def bench(
         "threads": torch.get_num_threads(),
         "shortcuts": str(shortcuts),
         "workload": asdict(work),
+        "skipped": [{"dtype": name, "reason": reason} for name, reason in skipped.items()],
         "rows": [asdict(row) for row in rows],
     }
 

@@ -82,6 +82,8 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
 
     shortcuts = Shortcuts(tf32=wanted.tf32, compiled=wanted.compile)
     found = bench(work, names=wanted.names, dtypes=wanted.dtypes, device=device, shortcuts=shortcuts, tell=tell)
+    for each in found["skipped"]:
+        screen.note(each["reason"])
     if wanted.json is not None:
         screen.json(json.dumps({**provenance(), **found}, indent=2), wanted.json)
     if wanted.json != "-":

@@ -24,7 +24,7 @@ from tshsr.metrics.report import Details, ExplanationFigures, Guard, PointingAnd
 from tshsr.models.base import Matcher
 from tshsr.scoring.all_pairs import by_length, ready, score_encoded
 from tshsr.scoring.options import DEFAULT_OPTIONS, ScoringOptions
-from tshsr.scoring.precision import lowered, measure
+from tshsr.scoring.precision import lowered, measure, usable_dtype
 from tshsr.scoring.rerank import score_split_rescored
 from tshsr.scoring.storage import common_shape, ensemble
 from tshsr.system import provenance
@@ -151,6 +151,7 @@ def evaluate_models(
         raise SettingsError("there is no model to evaluate; name at least one run.")
     chosen = choose_protocol(protocol, len(split.regions))  # refused before hours of scoring, not after
     check_captioned(len(split.regions), split.image_of_caption)
+    options = usable_options(retrievers[0].matcher, options)
     start = time.perf_counter()
     guards = [guard(each, split, options) for each in retrievers] if options.dtype is not None else []
     members = []
@@ -174,6 +175,12 @@ def evaluate_models(
         captions_digest=split.captions_digest,
         precision=tuple(guards),
     )
+
+
+def usable_options(matcher: Matcher, options: ScoringOptions) -> ScoringOptions:
+    """The options, without a precision whose matrix products are too slow on the device (logged)."""
+    device = next(matcher.parameters()).device if options.device is None else torch.device(options.device)
+    return replace(options, dtype=usable_dtype(options.dtype, device))
 
 
 def own_folder(folder: Path | None, number: int, members: int) -> Path | None:

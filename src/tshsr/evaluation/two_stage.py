@@ -11,7 +11,7 @@ import numpy as np
 
 from tshsr.data.dataset import Split
 from tshsr.errors import SettingsError
-from tshsr.evaluation.run import Evaluation, Scorer, choose_protocol, guard, rank_queries
+from tshsr.evaluation.run import Evaluation, Scorer, choose_protocol, guard, rank_queries, usable_options
 from tshsr.metrics.ranks import QueryRanks, metrics_by_fold
 from tshsr.metrics.recall import check_captioned, mean_metrics, score_metrics
 from tshsr.metrics.report import Guard, ProtocolName, Rerank
@@ -132,6 +132,7 @@ def evaluate_two_stage(
         InputError: Where a score is not finite, or an image has no caption.
     """
     search.check(split)
+    search = replace(search, options=usable_options(search.retriever.matcher, search.options))
     checks: tuple[Guard, ...] = ()
     if search.options.dtype is not None:
         sample = plan if isinstance(plan, Split) else split

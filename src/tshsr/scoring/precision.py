@@ -6,8 +6,10 @@ Axes: images | captions.
 from __future__ import annotations
 
 import copy
+import logging
 import time
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import torch
@@ -16,6 +18,12 @@ from tshsr.metrics.recall import score_metrics
 from tshsr.metrics.report import Guard
 from tshsr.models.base import Matcher, Scores
 
+LOG = logging.getLogger(__name__)
+PRODUCT_SIZE, PRODUCT_REPEATS = 256, 5
+"""Rows and columns of the matrices that `product_speed` multiplies, and how often: a few milliseconds, or 0.2 s where a
+processor without bfloat16 instructions takes a hundred times as long as in float32."""
+MIN_PRODUCT_SPEED = 0.5
+"""Speed of matrix products relative to float32 below which a precision can't make scoring faster."""
 REPEATS = 2
 """How often a sample is scored in each precision, in turns; the best time counts, so the first one may warm up."""
 
@@ -33,6 +41,41 @@ def lowered(matcher: Matcher, dtype: torch.dtype | None) -> Matcher:
         if not exact.dim():
             rounded.data = exact.data.clone()
     return low
+
+
+def usable_dtype(dtype: torch.dtype | None, device: torch.device) -> torch.dtype | None:
+    """The precision; None, with a warning in the log, where its matrix products are too slow on the device."""
+    reason = None if dtype is None else skip_reason(dtype, device)
+    if reason is not None:
+        LOG.warning(reason)
+        return None
+    return dtype
+
+
+def skip_reason(dtype: torch.dtype, device: torch.device) -> str | None:
+    """One sentence on a precision with slow matrix products on the device; None for a usable one."""
+    speed = product_speed(dtype, device)
+    if speed >= MIN_PRODUCT_SPEED:
+        return None
+    return (
+        f"{str(dtype).removeprefix('torch.')} is skipped: its matrix products take {1 / speed:.0f} times as long as "
+        f"those of float32 on this {device.type}, which has no instructions for it; use float32."
+    )
+
+
+@cache
+@torch.inference_mode()
+def product_speed(dtype: torch.dtype, device: torch.device) -> float:
+    """Speed of matrix products relative to float32, measured: the best of PRODUCT_REPEATS alternating products."""
+    size = (PRODUCT_SIZE, PRODUCT_SIZE)
+    matrices = {kind: torch.ones(size, dtype=kind, device=device) for kind in dict.fromkeys((torch.float32, dtype))}
+    seconds = dict.fromkeys(matrices, float("inf"))
+    for _ in range(PRODUCT_REPEATS):
+        for kind, matrix in matrices.items():
+            start = time.perf_counter()
+            (matrix @ matrix)[0, 0].item()  # waits for a GPU
+            seconds[kind] = min(seconds[kind], time.perf_counter() - start)
+    return seconds[torch.float32] / seconds[dtype]
 
 
 @torch.inference_mode()
