@@ -1,5 +1,5 @@
 // The search: a sentence or a picture in, pictures or sentences out, and why.
-import { draw } from "/explanation.js";
+import { draw } from "/dialog.js";
 import { onKeys } from "/keys.js";
 import { element, framed } from "/picture.js";
 
