@@ -7,9 +7,12 @@ import multiprocessing
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -126,8 +129,39 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C (SIGINT) back until the block ends; processes started in the block never receive it.
+
+    A new interpreter would print a traceback where Ctrl-C meets its imports, before any code of ours can ignore the
+    signal. On POSIX it therefore inherits a mask that blocks SIGINT; elsewhere `end_with_parent` ignores it later.
+    """
+    held: list[int] = []
+    handler = signal.getsignal(signal.SIGINT)
+    handled = handler is not None and threading.current_thread() is threading.main_thread()  # others may set none
+    if handled:
+        signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    masked = hasattr(signal, "pthread_sigmask")
+    if masked:
+        from multiprocessing import resource_tracker  # not on Windows
+
+        # multiprocessing starts its tracker with the first process, and unblocks SIGINT after that.
+        resource_tracker.ensure_running()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        if masked:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if handled:
+            signal.signal(signal.SIGINT, handler)
+        if held:
+            signal.raise_signal(signal.SIGINT)
+
+
 def end_with_parent() -> None:
-    """End this process as soon as its parent process has ended, even where the parent was killed."""
+    """Ignore Ctrl-C in this worker process, and end it when its parent has ended, even where the parent was killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
     def watch() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tshsr.cli.choices import read_depth
+from tshsr.cli.options import read_depth
 from tshsr.cli.tables import lost_points, precision_line, rerank_lines
 from tshsr.errors import SettingsError
 from tshsr.metrics.report import Guard, Rerank

@@ -26,7 +26,7 @@ from tshsr.files import replacing_folder
 from tshsr.scenes.descriptor import CONTEXT, CROP, EXTRACTOR
 from tshsr.scenes.generate import Job, MadeScene, run_job
 from tshsr.scenes.world import SIDE
-from tshsr.system import Progress, end_with_parent, no_progress, usable_cores
+from tshsr.system import Progress, end_with_parent, interrupts_held, no_progress, usable_cores
 
 CHUNK = 50
 """Scenes a job."""
@@ -176,11 +176,15 @@ def run_jobs(jobs: list[Job], processes: int) -> Iterator[list[MadeScene]]:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(processes, mp_context=context, initializer=end_with_parent) as pool:
             try:
-                for scenes in pool.map(run_job, jobs):
+                with interrupts_held():
+                    results = pool.map(run_job, jobs)
+                for scenes in results:
                     yield scenes
                     done += 1
             except BrokenProcessPool:
                 LOG.warning("the drawing processes ended early; going on in this one, which takes longer")
+            finally:
+                pool.shutdown(cancel_futures=True)  # after Ctrl-C, the jobs under way are the last
     yield from map(run_job, jobs[done:])
 
 

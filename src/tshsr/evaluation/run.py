@@ -20,7 +20,7 @@ from tshsr.data.text import Tokenizer
 from tshsr.errors import InputError, SettingsError
 from tshsr.metrics.ranks import QueryRanks, metrics_by_fold, query_ranks
 from tshsr.metrics.recall import check_captioned, mean_metrics
-from tshsr.metrics.report import Details, ExplanationFigures, Guard, PointingAndBinding, ProtocolName, Report, Rerank
+from tshsr.metrics.report import Details, Guard, PointingAndBinding, ProtocolName, Report, Rerank
 from tshsr.models.base import Matcher
 from tshsr.scoring.all_pairs import by_length, ready, score_encoded
 from tshsr.scoring.options import DEFAULT_OPTIONS, ScoringOptions
@@ -79,13 +79,7 @@ class Evaluation:
     precision: tuple[Guard, ...] = ()
     rerank: Rerank | None = None
 
-    def report(
-        self,
-        *,
-        details: Details | None = None,
-        known_truth: PointingAndBinding | None = None,
-        explanations: ExplanationFigures | None = None,
-    ) -> Report:
+    def report(self, *, details: Details | None = None, known_truth: PointingAndBinding | None = None) -> Report:
         """The report: recalls from the ranks, origin, and the parts that were measured."""
         metrics = {name: metrics_by_fold(each) for name, each in self.ranks.items()}
         some_ranks, origin = next(iter(self.ranks.values())), provenance()
@@ -105,7 +99,6 @@ class Evaluation:
             rerank=self.rerank,
             **vars(details or Details()),
             **vars(known_truth or PointingAndBinding()),
-            explanations=explanations,
             ranks=self.ranks,
             captions_digest=self.captions_digest,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -17,7 +16,7 @@ from PIL import Image
 
 from tshsr.errors import PictureError
 from tshsr.features.pictures import MAX_PIXELS, read_picture
-from tshsr.system import end_with_parent
+from tshsr.system import end_with_parent, interrupts_held
 
 Prepare = Callable[[Image.Image], Any]
 AHEAD = 4
@@ -110,7 +109,8 @@ class _Pool:
     def submit(self, path: Path, prepare: Prepare) -> Future[Decoded]:
         """Begin with one file."""
         try:
-            return self.executor.submit(decode, path, prepare)
+            with interrupts_held():  # the executor starts its processes on demand
+                return self.executor.submit(decode, path, prepare)
         except BrokenProcessPool:  # it broke while files were handed in; whoever did it is found when it is asked for
             broken: Future[Decoded] = Future()
             broken.set_exception(BrokenProcessPool())
@@ -129,7 +129,6 @@ class _Pool:
 
 
 def become_worker() -> None:
-    """A process that reads pictures: silent, deaf to Ctrl-C (the first process ends it), and gone with the first."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Set up a process that reads pictures: no warnings of Pillow, no Ctrl-C, and it ends with its parent."""
     warnings.filterwarnings("ignore", module="PIL")
     end_with_parent()
