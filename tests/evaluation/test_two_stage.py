@@ -21,11 +21,11 @@ from tshsr.evaluation import two_stage
 from tshsr.evaluation.run import score_bytes
 from tshsr.evaluation.two_stage import TwoStageSearch, evaluate_two_stage
 from tshsr.metrics.recall import score_metrics
-from tshsr.metrics.report import Guard, Report, Rerank, read_report
+from tshsr.metrics.report import PrecisionCheck, Report, Rerank, read_report
 from tshsr.models.build import build_matcher
 from tshsr.scoring import rerank
 from tshsr.scoring.all_pairs import score_split
-from tshsr.scoring.candidates import Depth, ceiling, lost, merged, rounds
+from tshsr.scoring.candidates import Depth, candidate_rounds, candidates_first, lost, recall_ceiling
 from tshsr.scoring.depth import choose_depth
 from tshsr.scoring.options import ScoringOptions
 from tshsr.system import Progress, no_progress
@@ -50,8 +50,8 @@ def evaluated(search: TwoStageSearch, split: Split, plan: Depth | Split, **optio
 def test_a_report_says_how_far_the_search_went(one: Member, split: Split) -> None:
     report, scores = evaluated(TwoStageSearch(one), split, Depth(4, 2))
     full = score_split(one.matcher, one.tokenizer, split)
-    *_, reasoned = rounds(full["fused"], full["pooled"], Depth(4, 2))
-    highest = ceiling(reasoned, split.image_of_caption)
+    *_, reasoned = candidate_rounds(full["fused"], full["pooled"], Depth(4, 2))
+    highest = recall_ceiling(reasoned, split.image_of_caption)
     assert report.rerank == Rerank(4, 2, int(reasoned.sum()), 200, *highest)
     assert set(scores) == set(report.scores) == {"fused", "pooled"}
     assert report.scores["fused"] == score_metrics(scores["fused"], split.image_of_caption)
@@ -84,8 +84,8 @@ def test_a_comparison_says_exactly_what_was_lost(one: Member, split: Split) -> N
     report, _ = evaluated(TwoStageSearch(one), split, Depth(2, 1), check=True)
     full = score_split(one.matcher, one.tokenizer, split)
     owners = split.image_of_caption
-    *_, reasoned = rounds(full["fused"], full["pooled"], Depth(2, 1))
-    short = score_metrics(merged(full["fused"], full["pooled"], reasoned), owners)
+    *_, reasoned = candidate_rounds(full["fused"], full["pooled"], Depth(2, 1))
+    short = score_metrics(candidates_first(full["fused"], full["pooled"], reasoned), owners)
     expected = lost(score_metrics(full["fused"], owners), short)
     assert report.rerank is not None
     assert report.rerank.lost == {"test": expected}
@@ -130,7 +130,7 @@ def test_matrices_of_all_pairs_go_to_the_folder(one: Member, split: Split, tmp_p
     np.testing.assert_array_equal(np.load(folder / "comparing" / "fused.npy"), full)
 
 
-GUARD = Guard("bfloat16", True, 10, 20, 0.01, 99.0, 0.0, 1.5)
+CHECK = PrecisionCheck("bfloat16", True, 10, 20, 0.01, 99.0, 0.0, 1.5)
 
 
 @pytest.mark.parametrize("used", [True, False])
@@ -140,20 +140,22 @@ def test_a_lower_precision_is_measured_first(
     measured: list[str] = []
     monkeypatch.setattr(rerank, "RESCORED_PER_QUERY", 1)  # more would be all pairs of this small split
     monkeypatch.setattr(
-        two_stage, "guard", lambda retriever, sample, *_: measured.append(sample.name) or replace(GUARD, used=used)
+        two_stage,
+        "check_precision",
+        lambda retriever, sample, *_: measured.append(sample.name) or replace(CHECK, used=used),
     )
     exact, exact_scores = evaluated(TwoStageSearch(one), split, Depth(4, 2))
     report, scores = evaluated(TwoStageSearch(one, ScoringOptions(dtype=torch.bfloat16)), split, Depth(4, 2))
     assert measured == ["test"]
     assert exact.precision is None
-    assert report.precision == (replace(GUARD, used=used),)
+    assert report.precision == (replace(CHECK, used=used),)
     assert np.array_equal(scores["fused"], exact_scores["fused"]) is not used
 
 
 def test_a_report_with_both_blocks_reads_back_equal(
     one: Member, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(two_stage, "guard", lambda *_: GUARD)
+    monkeypatch.setattr(two_stage, "check_precision", lambda *_: CHECK)
     report, _ = evaluated(TwoStageSearch(one, ScoringOptions(dtype=torch.bfloat16)), split, Depth(4, 2), check=True)
     report.write(tmp_path / "report.json")
     assert read_report(tmp_path / "report.json") == report

@@ -168,8 +168,8 @@ def from_runs(wanted: Evaluate, screen: Screen) -> Report:
     from tshsr.data.layouts import find_data, open_split
     from tshsr.data.truth import read_truth
     from tshsr.evaluation import matrix, run, two_stage
-    from tshsr.evaluation.compile import Shortcuts, quickened
-    from tshsr.evaluation.ground_truth import of_split
+    from tshsr.evaluation.compile import CompileOptions, compile_members
+    from tshsr.evaluation.ground_truth import split_ground_truth
     from tshsr.evaluation.score_files import save_scores
     from tshsr.explain.binding import pointing_and_binding
     from tshsr.scoring.options import ScoringOptions
@@ -179,7 +179,7 @@ def from_runs(wanted: Evaluate, screen: Screen) -> Report:
     options = ScoringOptions(byte_budget=read_bytes(wanted.bytes), device=device, dtype=precision(wanted.dtype))
     split = open_split(wanted.data, wanted.split)
     extras, refusal = extras_of(wanted.coco_ids, wanted.pmrp, wanted.judgements), None
-    annotation = matrix.read_extras(extras, of_split(split))
+    annotation = matrix.read_extras(extras, split_ground_truth(split))
     truth = read_truth(find_data(wanted.data), split.name) if len(wanted.runs) == 1 else None
     plan = None if wanted.rerank is None else read_depth(wanted.rerank) or open_dev(wanted.data)
     retrievers = [load_retriever(name, device) for name in wanted.runs]
@@ -187,8 +187,8 @@ def from_runs(wanted: Evaluate, screen: Screen) -> Report:
         retriever.check_extractor(split.extractor)
     exhaustive = exhaustively_scored(plan, split, check=wanted.rerank_check)
     size = sum(run.score_bytes(retrievers, each) for each in exhaustive)
-    shortcuts = Shortcuts(tf32=wanted.dtype == "tf32", compiled=wanted.compile)
-    members, guards = quickened(retrievers, split, shortcuts, options)
+    compile_options = CompileOptions(tf32=wanted.dtype == "tf32", compiled=wanted.compile)
+    members, guards = compile_members(retrievers, split, compile_options, options)
     with place_for_scores(wanted.scores_folder, size) as folder, screen.progress(quiet=wanted.quiet) as begin:
         options = replace(options, folder=folder)
         if plan is None:
@@ -201,7 +201,7 @@ def from_runs(wanted: Evaluate, screen: Screen) -> Report:
             save_scores(wanted.save_scores, found.scores["fused"])
         try:
             folds = run.folds_of(found.protocol, len(split.regions))
-            details = matrix.measure_details(found.scores["fused"], of_split(split), annotation, folds=folds)
+            details = matrix.measure_details(found.scores["fused"], split_ground_truth(split), annotation, folds=folds)
         except TshsrError as error:
             refusal = error
     if refusal is not None:

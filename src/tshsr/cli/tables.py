@@ -11,7 +11,7 @@ from tshsr.metrics.human import LEAST_IMAGES, Agreement, Correlation
 from tshsr.metrics.labels import reading_order
 from tshsr.metrics.multi_positive import RankingMetrics, Rankings
 from tshsr.metrics.recall import ScoreMetrics
-from tshsr.metrics.report import HEADER, AreaDifference, ExplanationFigures, Guard, Report, Rerank
+from tshsr.metrics.report import HEADER, AreaDifference, ExplanationFigures, PrecisionCheck, Report, Rerank
 
 ANNOTATIONS = {"eccv": "ECCV Caption", "cxc": "CxC", "pmrp": "PMRP"}
 NAMES = {"leave_one_out": "leave one out", "pooled": "v·t"}
@@ -105,7 +105,7 @@ def members(report: Report) -> str:
     return f"ensemble of {len(report.models)} models ({names})" if len(report.models) > 1 else f"model {names}"
 
 
-def precision_line(model: str, guard: Guard) -> str:
+def precision_line(model: str, guard: PrecisionCheck) -> str:
     """What a lower precision did to a sample, and whether it was used."""
     if guard.used:
         verdict = "used"

@@ -15,7 +15,7 @@ import numpy as np
 
 from tshsr.data.arrays import Numbers, as_array, as_matrix
 from tshsr.errors import InputError
-from tshsr.evaluation.ground_truth import Correspondence, correspondence
+from tshsr.evaluation.ground_truth import GroundTruth, read_ground_truth
 from tshsr.evaluation.run import Evaluation, choose_protocol, rank_queries
 from tshsr.evaluation.score_files import KEY, read_scores
 from tshsr.metrics import coco as denser
@@ -90,7 +90,7 @@ def evaluate_matrix(
     """
     start = time.perf_counter()
     names, matrix = read_matrices(scores, key)
-    whose = correspondence(captions, split, *matrix.shape)
+    whose = read_ground_truth(captions, split, *matrix.shape)
     annotation = read_extras(extras or Extras(), whose)
     chosen = choose_protocol(protocol, len(matrix))
     ranks = rank_queries({FUSED: matrix}, whose.image_of_caption, chosen)
@@ -107,7 +107,7 @@ def evaluate_matrix(
     ).report(details=details)
 
 
-def read_extras(extras: Extras, whose: Correspondence) -> Annotation:
+def read_extras(extras: Extras, whose: GroundTruth) -> Annotation:
     """Read further annotation and check all of it, which is done before hours of scoring and not after.
 
     Args:
@@ -145,7 +145,7 @@ def check_annotated(caption_ids: np.ndarray, image_of_caption: np.ndarray, plaus
             denser.right_pairs(plausible / f"pm_{side}.json", *of_side)
 
 
-def measure_details(scores: np.ndarray, whose: Correspondence, annotation: Annotation, *, folds: int) -> Details:
+def measure_details(scores: np.ndarray, whose: GroundTruth, annotation: Annotation, *, folds: int) -> Details:
     """Figures that consider several right answers per query, and figures by further annotation.
 
     Args:

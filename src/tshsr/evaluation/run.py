@@ -20,11 +20,11 @@ from tshsr.data.text import Tokenizer
 from tshsr.errors import InputError, SettingsError
 from tshsr.metrics.ranks import QueryRanks, metrics_by_fold, query_ranks
 from tshsr.metrics.recall import check_captioned, mean_metrics
-from tshsr.metrics.report import Details, Guard, PointingAndBinding, ProtocolName, Report, Rerank
+from tshsr.metrics.report import Details, PointingAndBinding, PrecisionCheck, ProtocolName, Report, Rerank
 from tshsr.models.base import Matcher
-from tshsr.scoring.all_pairs import by_length, ready, score_encoded
+from tshsr.scoring.all_pairs import by_length, evaluation_mode, score_encoded
 from tshsr.scoring.options import DEFAULT_OPTIONS, ScoringOptions
-from tshsr.scoring.precision import lowered, measure, usable_dtype
+from tshsr.scoring.precision import cast_matcher, compare_precisions, usable_dtype
 from tshsr.scoring.rerank import score_split_rescored
 from tshsr.scoring.storage import common_shape, ensemble
 from tshsr.system import provenance
@@ -76,7 +76,7 @@ class Evaluation:
     models: tuple[str, ...]
     seconds: float
     captions_digest: str | None = None
-    precision: tuple[Guard, ...] = ()
+    precision: tuple[PrecisionCheck, ...] = ()
     rerank: Rerank | None = None
 
     def report(self, *, details: Details | None = None, known_truth: PointingAndBinding | None = None) -> Report:
@@ -146,7 +146,7 @@ def evaluate_models(
     check_captioned(len(split.regions), split.image_of_caption)
     options = usable_options(retrievers[0].matcher, options)
     start = time.perf_counter()
-    guards = [guard(each, split, options) for each in retrievers] if options.dtype is not None else []
+    guards = [check_precision(each, split, options) for each in retrievers] if options.dtype is not None else []
     members = []
     for number, retriever in enumerate(retrievers):
         own = replace(
@@ -186,25 +186,27 @@ def own_folder(folder: Path | None, number: int, members: int) -> Path | None:
 
 
 @torch.inference_mode()
-def guard(retriever: Scorer, split: Split, options: ScoringOptions, *, quick: Matcher | None = None) -> Guard:
+def check_precision(
+    retriever: Scorer, split: Split, options: ScoringOptions, *, compiled: Matcher | None = None
+) -> PrecisionCheck:
     """What a precision does to the first images of a split and their captions: about one pair in a hundred.
 
     Args:
         retriever: The model.
         split: Where the sample is from.
         options: Precision, memory and device of scoring.
-        quick: Measure this network, which takes the same encodings, in place of the model's own in that precision.
+        compiled: Measure this network, which takes the same encodings, in place of the model's own in that precision.
     """
     few = min(len(split.regions), max(LEAST, min(SAMPLE, len(split.regions) // 10)))
     (captions,) = np.nonzero(split.image_of_caption < few)
     tokens = retriever.tokenizer.encode([split.captions[i] for i in captions])
     order = by_length(tokens)
     dtype = options.dtype or next(retriever.matcher.parameters()).dtype
-    with ready(retriever.matcher, options.device) as place:
+    with evaluation_mode(retriever.matcher, options.device) as place:
         images = retriever.matcher.encode_images(split.regions.read(np.arange(few)).to(place))
         texts = retriever.matcher.encode_captions(pad_sequences([tokens[i] for i in order]).to(place))
-        low, left, right = quick or lowered(retriever.matcher, dtype), images.at(dtype), texts.at(dtype)
-        return measure(
+        low, left, right = compiled or cast_matcher(retriever.matcher, dtype), images.at(dtype), texts.at(dtype)
+        return compare_precisions(
             lambda: score_encoded(retriever.matcher, images, texts, byte_budget=options.byte_budget),
             lambda: score_encoded(low, left, right, byte_budget=options.byte_budget),
             split.image_of_caption[captions[order]],

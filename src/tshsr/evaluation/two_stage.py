@@ -11,11 +11,11 @@ import numpy as np
 
 from tshsr.data.dataset import Split
 from tshsr.errors import SettingsError
-from tshsr.evaluation.run import Evaluation, Scorer, choose_protocol, guard, rank_queries, usable_options
+from tshsr.evaluation.run import Evaluation, Scorer, check_precision, choose_protocol, rank_queries, usable_options
 from tshsr.metrics.ranks import QueryRanks, metrics_by_fold
 from tshsr.metrics.recall import check_captioned, mean_metrics, score_metrics
-from tshsr.metrics.report import Guard, ProtocolName, Rerank
-from tshsr.scoring.candidates import Depth, ceiling, lost
+from tshsr.metrics.report import PrecisionCheck, ProtocolName, Rerank
+from tshsr.scoring.candidates import Depth, lost, recall_ceiling
 from tshsr.scoring.depth import choose_depth
 from tshsr.scoring.options import DEFAULT_OPTIONS, ScoringOptions
 from tshsr.scoring.rerank import TwoStageScores, score_split_rescored, score_two_stage
@@ -23,7 +23,7 @@ from tshsr.system import Begin, Progress, begin_no_progress, no_progress
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ChosenDepth:
     """Both K, and where they were chosen.
 
     Attributes:
@@ -71,7 +71,7 @@ class TwoStageSearch:
                 "search needs v·t and a network that reasons. Evaluate it without --rerank."
             )
 
-    def choose(self, known: Split, wanted: Split, *, progress: Progress = no_progress) -> Chosen:
+    def choose(self, known: Split, wanted: Split, *, progress: Progress = no_progress) -> ChosenDepth:
         """Score all pairs of a split, choose both K on it, and fit them to the size of another.
 
         Args:
@@ -86,7 +86,7 @@ class TwoStageSearch:
         scores = self._score_all(known, "choosing", progress)
         depth, points = choose_depth(scores["fused"], scores["pooled"], known.image_of_caption)
         sizes = [(len(split.regions), len(split.captions)) for split in (known, wanted)]
-        return Chosen(depth.scaled(*sizes), known.name, points)
+        return ChosenDepth(depth.scaled(*sizes), known.name, points)
 
     def search(self, split: Split, depth: Depth, *, progress: Progress = no_progress) -> TwoStageScores:
         """Search a split with every image and every caption."""
@@ -133,16 +133,16 @@ def evaluate_two_stage(
     """
     search.check(split)
     search = replace(search, options=usable_options(search.retriever.matcher, search.options))
-    checks: tuple[Guard, ...] = ()
+    checks: tuple[PrecisionCheck, ...] = ()
     if search.options.dtype is not None:
         sample = plan if isinstance(plan, Split) else split
-        checks = (guard(search.retriever, sample, search.options),)
+        checks = (check_precision(search.retriever, sample, search.options),)
         if not checks[0].used:
             search = replace(search, options=replace(search.options, dtype=None))
     if isinstance(plan, Split):
         chosen = search.choose(plan, split, progress=begin(f"choosing K on {plan.name}", "pairs"))
     else:
-        chosen = Chosen(plan)
+        chosen = ChosenDepth(plan)
     start = time.perf_counter()
     found = search.search(split, chosen.depth, progress=begin("reasoning", "pairs"))
     seconds = time.perf_counter() - start
@@ -170,12 +170,12 @@ def evaluate_two_stage(
 def rerank_block(
     reasoned: np.ndarray,
     split: Split,
-    chosen: Chosen,
+    chosen: ChosenDepth,
     points: Mapping[str, tuple[float, ...]],
     all_pairs_seconds: float | None,
 ) -> Rerank:
     """What the report says of the search."""
-    highest = ceiling(reasoned, split.image_of_caption)
+    highest = recall_ceiling(reasoned, split.image_of_caption)
     return Rerank(
         k_images=chosen.depth.k_images,
         k_captions=chosen.depth.k_captions,

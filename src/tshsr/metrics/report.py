@@ -32,7 +32,7 @@ HEADER = (
 
 
 @dataclass(frozen=True)
-class Guard:
+class PrecisionCheck:
     """What a lower precision did to a sample, measured before it was used, and before the best answers are scored anew.
 
     Attributes:
@@ -245,7 +245,7 @@ class Report:
     binding: Mapping[str, float] | None = None
     binding_by_kind: Mapping[str, float] | None = None
     folds: Mapping[str, tuple[ScoreMetrics, ...]] | None = None
-    precision: tuple[Guard, ...] | None = None
+    precision: tuple[PrecisionCheck, ...] | None = None
     rerank: Rerank | None = None
     rankings: Mapping[str, Rankings] | None = None
     annotations: Mapping[str, Rankings] | None = None
