@@ -110,8 +110,8 @@ def relevance_maps(
     real = word_mask[..., :, None] & region_mask[..., None, :]
     added = trace.node_contributions[..., int(trace.has_global_node) :].sum(dim=-2)
     by_query = added[..., :, None] * trace.attention
-    if trace.pooled_meetings is not None:
-        by_query = by_query + trace.pooled_meetings
+    if trace.pooled_terms is not None:
+        by_query = by_query + trace.pooled_terms
     return (by_query if stream == "word_stream" else by_query.transpose(-1, -2)) * real
 
 

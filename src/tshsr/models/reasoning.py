@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tshsr.config.models import ReasoningConfig
 from tshsr.errors import SettingsError
-from tshsr.models.attention import at_least_single, masked_softmax, unit_in_place
+from tshsr.models.attention import at_least_float32, masked_softmax, unit_in_place
 
 
 class ContextExtraction(nn.Module):
@@ -39,7 +39,7 @@ class ContextExtraction(nn.Module):
         self, nodes: Float[Tensor, "*pairs nodes width"], mask: Bool[Tensor, "*#pairs nodes"] | None
     ) -> Float[Tensor, "*pairs seeds nodes"]:
         """A: how much each context node takes from each node; rows sum to 1 over the real nodes."""
-        return masked_softmax(torch.einsum("sw,...nw->...sn", self.seeds, nodes), rows_of(mask))
+        return masked_softmax(torch.einsum("sw,...nw->...sn", self.seeds, nodes), row_mask(mask))
 
 
 class CoExploitation(nn.Module):
@@ -70,13 +70,13 @@ class CoExploitation(nn.Module):
     ) -> Float[Tensor, "*pairs seeds width"]:
         """C' for the local nodes S and the assignment A; padding in S is not seen."""
         context = assignment @ nodes
-        looks = self._looks(self.relation(context) @ nodes.transpose(-1, -2), assignment, mask)
+        looks = self._attention(self.relation(context) @ nodes.transpose(-1, -2), assignment, mask)
         message = torch.relu(self.message(looks @ nodes))
         if self.gate is not None:
             message = torch.sigmoid(self.gate(torch.cat([context, message], dim=-1))) * message
         return unit_in_place(context + message)
 
-    def _looks(
+    def _attention(
         self,
         logits: Float[Tensor, "*pairs seeds nodes"],
         assignment: Float[Tensor, "*pairs seeds nodes"],
@@ -84,7 +84,7 @@ class CoExploitation(nn.Module):
     ) -> Float[Tensor, "*pairs seeds nodes"]:
         """How much each context node takes from each local node, directly and through other context nodes."""
         if not self.config.context:
-            return masked_softmax(logits, rows_of(mask))
+            return masked_softmax(logits, row_mask(mask))
         to_context = logits @ assignment.transpose(-1, -2)
         if not self.config.local:
             return torch.softmax(to_context, dim=-1) @ assignment
@@ -118,7 +118,7 @@ class ReadOut(nn.Module):
         """What each node adds, beta_p (w·S_p), whose sum is the contribution w·r; and the weights beta."""
         readings = nodes @ torch.cat([self.opening.weight, self.weight]).T
         # From here on a few numbers a node: in 16 bits their sum would tie scores that differ.
-        opening, value = at_least_single(readings).unbind(dim=-1)
+        opening, value = at_least_float32(readings).unbind(dim=-1)
         beta = torch.sigmoid(opening + self.opening.bias)
         if mask is not None:
             beta = beta * mask
@@ -127,7 +127,7 @@ class ReadOut(nn.Module):
 
 
 @dataclass(frozen=True)
-class Reasoning:
+class ReasoningOutput:
     """What the hierarchy made of a pair.
 
     Attributes:
@@ -179,7 +179,7 @@ class HierarchicalReasoning(nn.Module):
         mask: Bool[Tensor, "*#pairs nodes"] | None,
         *,
         traced: bool = False,
-    ) -> Reasoning:
+    ) -> ReasoningOutput:
         """Reason over the similarity vectors of a stream.
 
         Args:
@@ -199,11 +199,11 @@ class HierarchicalReasoning(nn.Module):
             assignments.append(assignment)
         contributions = torch.stack([added.sum(dim=-1) for added in terms], dim=-1)
         if not traced:
-            return Reasoning(contributions, None, None)
-        return Reasoning(contributions, to_base_nodes(betas, assignments), to_base_nodes(terms, assignments))
+            return ReasoningOutput(contributions, None, None)
+        return ReasoningOutput(contributions, to_base_nodes(betas, assignments), to_base_nodes(terms, assignments))
 
 
-def rows_of(mask: Bool[Tensor, "*#pairs nodes"] | None) -> Bool[Tensor, "*#pairs 1 nodes"] | None:
+def row_mask(mask: Bool[Tensor, "*#pairs nodes"] | None) -> Bool[Tensor, "*#pairs 1 nodes"] | None:
     """A mask of nodes as a mask of what every row of an attention over them may see."""
     return None if mask is None else mask[..., None, :]
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tshsr.config.models import ScanConfig
 from tshsr.models.attention import masked_softmax, to_unit_sums
 from tshsr.models.base import ItemEncoding, StreamTrace
-from tshsr.models.encoders import start_with_xavier
+from tshsr.models.encoders import init_xavier
 from tshsr.models.pooling import MeanPooling
 from tshsr.models.streams import ScoringStream, StreamMatcher
 
@@ -29,7 +29,7 @@ class Scan(StreamMatcher):
 
     def __init__(self, config: ScanConfig) -> None:
         super().__init__(config.encoder)
-        start_with_xavier(self.region_encoder)
+        init_xavier(self.region_encoder)
         self.config = config
         self.region_pooling, self.word_pooling = MeanPooling(), MeanPooling()
         self.streams = nn.ModuleDict()
@@ -70,13 +70,13 @@ class CrossAttention(ScoringStream):
     ) -> Float[Tensor, "*pairs"]:
         """The score of each pair."""
         weights = self.attention(similarity, queries, context)
-        return aggregated(self.cosines(weights, similarity, context), queries.real, self.aggregation, self.factor)
+        return aggregate(self.cosines(weights, similarity, context), queries.real, self.aggregation, self.factor)
 
     def attention(
         self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
     ) -> Float[Tensor, "*pairs queries context"]:
         """w_qc: rows that sum to 1 over the real context items."""
-        resemblance = normalised(similarity, queries.real, self.normalisation)
+        resemblance = normalise(similarity, queries.real, self.normalisation)
         mask = None if context.real is None else context.mask[..., None, :]
         return masked_softmax(self.inverse_temperature * resemblance, mask)
 
@@ -96,8 +96,8 @@ class CrossAttention(ScoringStream):
         """Attention, and how much each query counts in the score, no sigmoid: it is what its one level adds."""
         weights = self.attention(similarity, queries, context)
         cosines = self.cosines(weights, similarity, context)
-        score = aggregated(cosines, queries.real, self.aggregation, self.factor)
-        counts = shares(cosines, queries.real, self.aggregation, self.factor)
+        score = aggregate(cosines, queries.real, self.aggregation, self.factor)
+        counts = query_shares(cosines, queries.real, self.aggregation, self.factor)
         return StreamTrace(
             attention=weights,
             node_weights=counts[..., None, :],
@@ -106,15 +106,15 @@ class CrossAttention(ScoringStream):
             bias=score.new_zeros(()),
             score=score,
             has_global_node=False,
-            node_contributions=terms(cosines, counts, score, self.aggregation)[..., None, :],
+            node_contributions=query_terms(cosines, counts, score, self.aggregation)[..., None, :],
         )
 
-    def numbers_per_pair(self, queries: int, context: int) -> int:
+    def floats_per_pair(self, queries: int, context: int) -> int:
         """A handful of matrices of queries x context."""
         return 6 * queries * context
 
 
-def normalised(
+def normalise(
     similarity: Float[Tensor, "*pairs queries context"],
     mask: Bool[Tensor, "*#pairs queries"] | None,
     how: Normalisation,
@@ -133,7 +133,7 @@ def normalised(
             assert_never(how)
 
 
-def aggregated(
+def aggregate(
     cosines: Float[Tensor, "*pairs queries"],
     mask: Bool[Tensor, "*#pairs queries"] | None,
     how: Aggregation,
@@ -155,7 +155,7 @@ def aggregated(
             assert_never(how)
 
 
-def shares(
+def query_shares(
     cosines: Float[Tensor, "*pairs queries"],
     mask: Bool[Tensor, "*#pairs queries"] | None,
     how: Aggregation,
@@ -166,17 +166,17 @@ def shares(
         return masked_softmax(factor * cosines, mask)
     counts = torch.ones_like(cosines) if mask is None else torch.ones_like(cosines) * mask
     if how == "max":
-        counts = counts * (cosines == aggregated(cosines, mask, how, factor)[..., None])
+        counts = counts * (cosines == aggregate(cosines, mask, how, factor)[..., None])
     return counts / counts.sum(dim=-1, keepdim=True)
 
 
-def terms(
+def query_terms(
     cosines: Float[Tensor, "*pairs queries"],
     counts: Float[Tensor, "*pairs queries"],
     score: Float[Tensor, "*pairs"],
     how: Aggregation,
 ) -> Float[Tensor, "*pairs queries"]:
-    """What each query adds to the score; sums to it. `counts` are the `shares`.
+    """What each query adds to the score; sums to it. `counts` are the `query_shares`.
 
     With p = softmax(mu r), log sum_q exp(mu r_q) = sum_q p_q (mu r_q - log p_q), whose terms are p_q times the whole.
     """

@@ -13,12 +13,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from tshsr.config.models import SgrafConfig, TwoStreamSgrConfig
-from tshsr.models.attention import at_least_single, masked_softmax, unit
+from tshsr.models.attention import at_least_float32, masked_softmax, unit
 from tshsr.models.base import ItemEncoding, StreamTrace
-from tshsr.models.encoders import start_with_xavier
+from tshsr.models.encoders import init_xavier
 from tshsr.models.pooling import MaskedBatchNorm, SelfAttentionPooling
 from tshsr.models.similarity import SimilarityVector
-from tshsr.models.streams import ComparingStream, StreamMatcher
+from tshsr.models.streams import SimilarityVectorStream, StreamMatcher
 
 
 class NodeReasoning(nn.Module, ABC):
@@ -84,7 +84,7 @@ class GraphStep(nn.Module):
         edges = masked_softmax(looks @ nodes.mT, None if mask is None else mask[..., None, :])
         return relu(edges @ updates), edges
 
-    def of_first(
+    def first_node(
         self, nodes: Float[Tensor, "*pairs nodes width"], mask: Bool[Tensor, "*#pairs nodes"] | None
     ) -> tuple[Float[Tensor, "*pairs width"], Float[Tensor, "*pairs nodes"]]:
         """S' and E of the first node alone."""
@@ -114,7 +114,7 @@ class GraphReasoning(NodeReasoning):
         """The global node after the last step."""
         for step in self.steps:
             nodes, _ = step(nodes, mask)
-        return self.last.of_first(nodes, mask)[0]
+        return self.last.first_node(nodes, mask)[0]
 
     def node_weights(
         self, nodes: Float[Tensor, "*pairs nodes width"], mask: Bool[Tensor, "*#pairs nodes"] | None
@@ -124,7 +124,7 @@ class GraphReasoning(NodeReasoning):
         for step in self.steps:
             nodes, edges = step(nodes, mask)
             passed.append(edges)
-        weights = self.last.of_first(nodes, mask)[1]
+        weights = self.last.first_node(nodes, mask)[1]
         for edges in reversed(passed):
             weights = torch.einsum("...i,...ij->...j", weights, edges)
         return weights
@@ -172,7 +172,7 @@ class AttentionFiltration(NodeReasoning):
         return terms
 
 
-class SimilarityStream(ComparingStream):
+class SgrafStream(SimilarityVectorStream):
     """One stream: reasoning makes one vector of its similarity vectors S, and that is scored.
 
         score = sigmoid( w·reasoning( S ) + b )
@@ -205,9 +205,9 @@ class SimilarityStream(ComparingStream):
         self.reasoning = reasoning
         self.score = nn.Linear(width, 1)
         for similarity in (self.local_similarity, self.global_similarity):
-            start_with_xavier(similarity.projection)  # its view, if any, begins as it does in TSHSR
+            init_xavier(similarity.projection)  # its view, if any, begins as it does in TSHSR
         for layer in (self.reasoning, self.score):
-            start_with_xavier(layer)
+            init_xavier(layer)
 
     def forward(
         self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
@@ -215,7 +215,7 @@ class SimilarityStream(ComparingStream):
         """The score of each pair, 0..1."""
         nodes, mask = self.nodes(similarity, self.attention(similarity, queries, context), queries, context)
         # One number a pair: in 16 bits scores would tie.
-        read, weight, bias = map(at_least_single, (self.reasoning(nodes, mask), self.score.weight, self.score.bias))
+        read, weight, bias = map(at_least_float32, (self.reasoning(nodes, mask), self.score.weight, self.score.bias))
         logit = nn.functional.linear(read, weight, bias)
         return torch.sigmoid(logit.squeeze(-1))
 
@@ -238,7 +238,7 @@ class SimilarityStream(ComparingStream):
             node_contributions=self.reasoning.terms(nodes, node_weights, contribution, self.score.weight)[..., None, :],
         )
 
-    def numbers_per_pair(self, queries: int, context: int) -> int:
+    def floats_per_pair(self, queries: int, context: int) -> int:
         """Two wide rows and half a dozen narrow ones a node, and the matrices of attention and edges."""
         nodes, width = queries + 1, self.score.in_features
         return nodes * (2 * self.compared + 6 * width + 3 * nodes) + 4 * queries * context
@@ -249,12 +249,12 @@ class Sgraf(StreamMatcher):
 
     def __init__(self, config: SgrafConfig) -> None:
         super().__init__(config.encoder)
-        start_with_xavier(self.region_encoder)
+        init_xavier(self.region_encoder)
         self.config = config
         dim, width = config.encoder.dim, config.similarity_dim
         self.region_pooling, self.word_pooling = build_poolings(dim, config.pooling_dropout, config.region_slots)
         reasoning = GraphReasoning(width, config.steps) if config.reasoning == "sgr" else AttentionFiltration(width)
-        stream = SimilarityStream("word_stream", config, reasoning, config.inverse_temperature)
+        stream = SgrafStream("word_stream", config, reasoning, config.inverse_temperature)
         self.streams = nn.ModuleDict({"word_stream": stream})
 
 
@@ -263,7 +263,7 @@ def build_poolings(dim: int, dropout: float, slots: int) -> tuple[SelfAttentionP
     regions = SelfAttentionPooling(dim, dropout, normalised=True, slots=slots)
     words = SelfAttentionPooling(dim, dropout, normalised=False)
     for pooling in (regions, words):
-        start_with_xavier(pooling)
+        init_xavier(pooling)
     return regions, words
 
 
@@ -285,13 +285,13 @@ class TwoStreamSgr(StreamMatcher):
             "region_stream": config.region_inverse_temperature,
         }
         super().__init__(config.encoder)
-        start_with_xavier(self.region_encoder)
+        init_xavier(self.region_encoder)
         self.config = config
         dim, width = config.encoder.dim, config.similarity_dim
         self.region_pooling, self.word_pooling = build_poolings(dim, config.pooling_dropout, config.region_slots)
         self.streams = nn.ModuleDict(
             {
-                name: SimilarityStream(name, config, GraphReasoning(width, config.steps), temperature)
+                name: SgrafStream(name, config, GraphReasoning(width, config.steps), temperature)
                 for name, temperature in temperatures.items()
             }
         )

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tshsr.models.attention import attend, reusable, unit, unit_in_place
+from tshsr.models.attention import attend, may_overwrite, unit, unit_in_place
 
-PIECE = 2**21
+CHUNK_BYTES = 2**21
 """Bytes of differences that are in work at once while scoring on a CPU: they stay in its second-level cache."""
 
 
@@ -42,7 +42,7 @@ class SimilarityVector(nn.Module):
         self.projection = nn.Linear(comparison_dim or dim, width)
         self.agreement = nn.Parameter(torch.randn(width) / 10) if places else None
 
-    def seen(self, items: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows comparison"]:
+    def project(self, items: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows comparison"]:
         """P x, of one side alone."""
         view: Float[Tensor, "*rows comparison"] = self.view(items)
         return view
@@ -78,9 +78,9 @@ class SimilarityVector(nn.Module):
         """
         if torch.compiler.is_compiling():  # a compiler makes pieces of its own
             return self._vectors(differences(queries, weights, context), cosine, agreement)
-        size = PIECE // max(1, weights[0, ..., 0].numel() * queries.shape[-1] * queries.element_size())
+        size = CHUNK_BYTES // max(1, weights[0, ..., 0].numel() * queries.shape[-1] * queries.element_size())
         pieces = range(0, len(weights), max(1, size))
-        if not reusable(weights) or len(pieces) < 2 or weights.device.type != "cpu":
+        if not may_overwrite(weights) or len(pieces) < 2 or weights.device.type != "cpu":
             return self._vectors(differences(queries, weights, context), cosine, agreement)
         vectors = queries.new_empty(*weights.shape[:-1], self.projection.out_features)
         for start in pieces:
@@ -99,8 +99,8 @@ class SimilarityVector(nn.Module):
         out: Float[Tensor, "*pairs width"] | None = None,
     ) -> Float[Tensor, "*pairs width"]:
         """l2( W (P d)^2 + u cosine + z agreement + b ), in given memory where that may be."""
-        if not reusable(difference):
-            return self._plainly(difference, cosine, agreement)
+        if not may_overwrite(difference):
+            return self._vectors_with_gradients(difference, cosine, agreement)
         squares, weight = difference.square_(), self.projection.weight
         if out is None:
             out = squares.new_empty(*squares.shape[:-1], len(weight))
@@ -113,7 +113,7 @@ class SimilarityVector(nn.Module):
         out.view(-1, len(weight)).addmm_(squares.view(-1, weight.shape[1]), weight.T)
         return unit_in_place(out)
 
-    def _plainly(
+    def _vectors_with_gradients(
         self,
         difference: Float[Tensor, "*pairs comparison"],
         cosine: Float[Tensor, "*#pairs"] | None,

@@ -16,7 +16,7 @@ from tshsr.config.models import EncoderConfig
 from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.models.attention import attention_weights, similarities, to_unit_sums
 from tshsr.models.base import ItemEncoding, Matcher, Scores, StreamTrace
-from tshsr.models.encoders import RegionEncoder, build_word_encoder, some_regions
+from tshsr.models.encoders import RegionEncoder, build_word_encoder, drop_regions
 from tshsr.models.similarity import SimilarityVector
 
 
@@ -41,7 +41,7 @@ class ScoringStream(nn.Module, ABC):
         """The same, with all that an explanation needs."""
 
     @abstractmethod
-    def numbers_per_pair(self, queries: int, context: int) -> int:
+    def floats_per_pair(self, queries: int, context: int) -> int:
         """Estimate of the numbers that scoring a pair holds at once."""
 
 
@@ -78,7 +78,7 @@ class StreamMatcher(Matcher):
 
     def encode_images(self, batch: ImageBatch) -> ItemEncoding:
         """Regions in the joint space, v, and how each stream sees them."""
-        batch = some_regions(batch, self.region_dropout if self.training else 0.0)
+        batch = drop_regions(batch, self.region_dropout if self.training else 0.0)
         regions = self.region_encoder(batch)
         return self.complete(regions, batch.mask, self.region_pooling(regions, batch.mask), batch.boxes)
 
@@ -90,12 +90,14 @@ class StreamMatcher(Matcher):
     def score_pairs(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
         """Scores by name, as `combine` gives them."""
         similarity = similarities(images.items, captions.items)
-        parts = {name: stream(*sides(name, similarity, images, captions)) for name, stream in self._streams()}
+        parts = {
+            name: stream(*queries_and_context(name, similarity, images, captions)) for name, stream in self._streams()
+        }
         return self.combine(parts, cosine(images.pooled, captions.pooled))
 
     def score_all(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
         """Every image against every caption; the side that is looked at leads, so nothing is copied for a pair."""
-        similarity = products(images, captions)
+        similarity = all_similarities(images, captions)
         parts = {}
         for name, stream in self._streams():
             if name == "word_stream":
@@ -109,12 +111,15 @@ class StreamMatcher(Matcher):
     def trace(self, images: ItemEncoding, captions: ItemEncoding) -> dict[str, StreamTrace]:
         """What each stream did with the pairs."""
         similarity = similarities(images.items, captions.items)
-        return {name: stream.trace(*sides(name, similarity, images, captions)) for name, stream in self._streams()}
+        return {
+            name: stream.trace(*queries_and_context(name, similarity, images, captions))
+            for name, stream in self._streams()
+        }
 
     def bytes_per_pair(self, regions: int, words: int) -> int:
         """Peak of temporaries: what the greedier stream holds at once, beside the similarities of the pair."""
         sizes = {"word_stream": (words, regions), "region_stream": (regions, words)}
-        held = max(stream.numbers_per_pair(*sizes[name]) for name, stream in self._streams())
+        held = max(stream.floats_per_pair(*sizes[name]) for name, stream in self._streams())
         return (held + regions * words) * self.region_encoder.projection.weight.element_size()
 
     def views(
@@ -148,13 +153,13 @@ def cosine(v: Float[Tensor, "*#pairs dim"], t: Float[Tensor, "*#pairs dim"]) -> 
     return torch.einsum("...d,...d->...", v, t)
 
 
-def products(images: ItemEncoding, captions: ItemEncoding) -> Float[Tensor, "images regions captions words"]:
+def all_similarities(images: ItemEncoding, captions: ItemEncoding) -> Float[Tensor, "images regions captions words"]:
     """q·c of all regions with all words: one matrix product, of which every pair reads its part."""
     product = images.items.flatten(0, 1) @ captions.items.flatten(0, 1).T
     return product.view(*images.mask.shape, *captions.mask.shape)
 
 
-def sides(
+def queries_and_context(
     name: str, similarity: Float[Tensor, "*pairs regions words"], images: ItemEncoding, captions: ItemEncoding
 ) -> tuple[Float[Tensor, "*pairs queries context"], ItemEncoding, ItemEncoding]:
     """(q·c, queries, context) of a stream."""
@@ -165,7 +170,7 @@ PLACE = "place"
 """Name of the view of places: where a region is, and where a word expects it."""
 
 
-class ComparingStream(ScoringStream, ABC):
+class SimilarityVectorStream(ScoringStream, ABC):
     """A stream that makes similarity vectors of its looks; a method adds what it reasons over them.
 
         S = [ s(v, t; W_g) ; s(q_1, a_1; W_l) ; ... ; s(q_n, a_n; W_l) ]
@@ -201,7 +206,7 @@ class ComparingStream(ScoringStream, ABC):
 
     def view(self, items: Float[Tensor, "rows items dim"]) -> Float[Tensor, "rows items comparison"] | None:
         """How this stream sees the items of one side, where it does not compare them in the joint space."""
-        return self.local_similarity.seen(items) if self.narrow else None
+        return self.local_similarity.project(items) if self.narrow else None
 
     def attention(
         self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
@@ -232,7 +237,9 @@ class ComparingStream(ScoringStream, ABC):
         local = self.local_similarity.to_attended(near, weights.to(near.dtype), far, attended, agreement)
         if self.global_similarity is None:
             return local, queries.real
-        pooled = (self.global_similarity.seen(side.pooled[..., None, :].to(near.dtype)) for side in (queries, context))
+        pooled = (
+            self.global_similarity.project(side.pooled[..., None, :].to(near.dtype)) for side in (queries, context)
+        )
         cosine_of_pooled = cosine(queries.pooled, context.pooled)[..., None].to(near.dtype) if self.narrow else None
         whole = self.global_similarity(*pooled, cosine_of_pooled)
         nodes = torch.cat([whole, local], dim=-2)

@@ -20,9 +20,9 @@ from tshsr.config.models import TshsrConfig
 from tshsr.errors import SettingsError
 from tshsr.models.attention import similarities
 from tshsr.models.base import ItemEncoding, Scores, StreamTrace
-from tshsr.models.encoders import AttentionPooling
-from tshsr.models.reasoning import HierarchicalReasoning, Reasoning
-from tshsr.models.streams import PLACE, ComparingStream, StreamMatcher, cosine
+from tshsr.models.pooling import AttentionPooling
+from tshsr.models.reasoning import HierarchicalReasoning, ReasoningOutput
+from tshsr.models.streams import PLACE, SimilarityVectorStream, StreamMatcher, cosine
 
 POOLED_WEIGHT = 5.0
 """Where the learned weight gamma of v·t begins: a margin of 0.2 in v·t then moves the logit by 1."""
@@ -30,7 +30,7 @@ EXPECTATION_SCALE = 40.0
 """Makes expectations large enough to be learned in a few epochs (docs/log.md)."""
 
 
-class Stream(ComparingStream):
+class TshsrStream(SimilarityVectorStream):
     """One stream: queries look at the other side, every look becomes a similarity vector, HSR reasons over them.
 
         score = sigmoid( sum_l w_l·r_l + gamma v·t + b ),      w_l·r_l = what level l of HSR( S ) adds
@@ -65,7 +65,7 @@ class Stream(ComparingStream):
     ) -> Float[Tensor, "*pairs levels"]:
         """The contribution of each level to the logit of each pair."""
         nodes, mask = self.nodes(similarity, self.attention(similarity, queries, context), queries, context)
-        reasoning: Reasoning = self.reasoning(nodes, mask)
+        reasoning: ReasoningOutput = self.reasoning(nodes, mask)
         return reasoning.contributions
 
     def trace(
@@ -89,7 +89,7 @@ class Stream(ComparingStream):
             node_contributions=reasoning.node_contributions,
         )
 
-    def numbers_per_pair(self, queries: int, context: int) -> int:
+    def floats_per_pair(self, queries: int, context: int) -> int:
         """A node holds two vectors to compare and two similarity vectors, a context node half a dozen."""
         config = self.config
         per_node = 2 * self.compared + 2 * config.similarity_dim
@@ -119,9 +119,9 @@ class Tshsr(StreamMatcher):
         self.word_pooling = AttentionPooling(config.encoder.dim)
         self.streams = nn.ModuleDict()
         if config.streams != "region":
-            self.streams["word_stream"] = Stream("word_stream", config, config.word_inverse_temperature)
+            self.streams["word_stream"] = TshsrStream("word_stream", config, config.word_inverse_temperature)
         if config.streams != "word":
-            self.streams["region_stream"] = Stream("region_stream", config, config.region_inverse_temperature)
+            self.streams["region_stream"] = TshsrStream("region_stream", config, config.region_inverse_temperature)
         learned = config.fusion == "learned" and len(self.streams) > 1
         self.compares_places = config.place_term
         self.expectation = nn.Linear(config.encoder.dim, 4) if config.place_term else None
@@ -148,7 +148,7 @@ class Tshsr(StreamMatcher):
         scores: Scores = {}
         by_stream = []
         for name, stream in self.streams.items():
-            if not isinstance(stream, Stream):
+            if not isinstance(stream, TshsrStream):
                 raise TypeError(f"{name} is no stream of TSHSR")
             part = parts[name]
             scores[name] = torch.sigmoid(part.sum(dim=-1) + stream.pooled_contribution(pooled) + stream.bias)
@@ -169,9 +169,9 @@ class Tshsr(StreamMatcher):
         met = similarities(images.items, captions.items) * a[..., :, None] * b[..., None, :]
         traces = super().trace(images, captions)
         for name, stream in self._streams():
-            if isinstance(stream, Stream) and stream.pooled_weight is not None:
+            if isinstance(stream, TshsrStream) and stream.pooled_weight is not None:
                 meetings = stream.pooled_weight * (met.mT if name == "word_stream" else met)
-                traces[name] = replace(traces[name], pooled_meetings=meetings)
+                traces[name] = replace(traces[name], pooled_terms=meetings)
         return traces
 
     def _fuse(self, scores: Float[Tensor, "*pairs streams"]) -> Float[Tensor, "*pairs"]:

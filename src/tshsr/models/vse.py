@@ -16,14 +16,13 @@ from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.models.attention import unit
 from tshsr.models.base import ItemEncoding, Matcher, Scores
 from tshsr.models.encoders import (
-    AttentionPooling,
     RegionEncoder,
     build_word_encoder,
-    some_regions,
-    start_with_xavier,
-    thinned,
+    drop_items,
+    drop_regions,
+    init_xavier,
 )
-from tshsr.models.pooling import GeneralisedPooling, MaskedBatchNorm, MeanPooling
+from tshsr.models.pooling import AttentionPooling, GeneralisedPooling, MaskedBatchNorm, MeanPooling
 from tshsr.models.streams import cosine
 
 
@@ -39,7 +38,7 @@ class Vse(Matcher):
         self.config = config
         self.region_encoder = RegionEncoder(config.encoder)
         self.word_encoder = build_word_encoder(config.encoder, unit_rows=False)
-        start_with_xavier(self.region_encoder)
+        init_xavier(self.region_encoder)
         widths = self.region_encoder.projection.in_features, config.encoder.dim
         self.perceptron = RegionPerceptron(*widths) if config.perceptron else None
         self.region_pooling = build_pooling(config)
@@ -52,7 +51,7 @@ class Vse(Matcher):
 
     def encode_images(self, batch: ImageBatch) -> ItemEncoding:
         """Regions in the joint space, and v."""
-        batch = some_regions(batch, self.config.encoder.region_dropout if self.training else 0.0)
+        batch = drop_regions(batch, self.config.encoder.region_dropout if self.training else 0.0)
         mask = self._kept(batch.mask)
         inputs = self.region_encoder.inputs(batch)
         regions = self.region_encoder.projection(inputs)
@@ -90,7 +89,7 @@ class Vse(Matcher):
         """The items that size augmentation leaves: all of them when not training, and at least one a row."""
         if not self._augments():
             return mask
-        return thinned(mask, self.config.size_augmentation)
+        return drop_items(mask, self.config.size_augmentation)
 
 
 class RegionPerceptron(nn.Module):
