@@ -252,14 +252,14 @@ def test_box_geometry_is_corners_and_area() -> None:
 
 @pytest.mark.parametrize("hardest", [True, False])
 @pytest.mark.parametrize("share", [1.0, 0.6, 0.0])
-@pytest.mark.parametrize("most", [math.inf, 0.3])
-def test_the_hinge_is_the_formula(hardest: bool, share: float, most: float) -> None:
+@pytest.mark.parametrize("max_cost", [math.inf, 0.3])
+def test_the_hinge_is_the_formula(hardest: bool, share: float, max_cost: float) -> None:
     image_of_caption = torch.tensor([2, 0, 0, 1, 2])  # unordered, image 3 has none, two have several
     scores = torch.rand(4, 5, dtype=torch.float64)
     scored = torch.rand(4, 5) < share
     plain = scores.tolist(), image_of_caption.tolist(), 0.2
-    expected = oracles.hinge(*plain, hardest=hardest, scored=scored.tolist(), most=most)
-    result = hinge(scores, image_of_caption, margin=0.2, hardest=hardest, scored=scored, most=most)
+    expected = oracles.hinge(*plain, hardest=hardest, scored=scored.tolist(), max_cost=max_cost)
+    result = hinge(scores, image_of_caption, margin=0.2, hardest=hardest, scored=scored, max_cost=max_cost)
     assert result.item() == pytest.approx(expected, rel=1e-12)
-    if share == 1.0 and most == math.inf:
+    if share == 1.0 and max_cost == math.inf:
         assert hinge(scores, image_of_caption, margin=0.2, hardest=hardest).item() == pytest.approx(expected, rel=1e-12)

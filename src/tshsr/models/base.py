@@ -165,11 +165,11 @@ class Matcher(nn.Module, ABC):
 
     @abstractmethod
     def encode_images(self, batch: ImageBatch) -> ItemEncoding:
-        """Encode each image once; cheap beside scoring."""
+        """Encode each image once; cheap relative to scoring."""
 
     @abstractmethod
     def encode_captions(self, batch: CaptionBatch) -> ItemEncoding:
-        """Encode each caption once; cheap beside scoring."""
+        """Encode each caption once; cheap relative to scoring."""
 
     def complete(
         self,

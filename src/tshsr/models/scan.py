@@ -1,6 +1,6 @@
-"""Stacked cross attention (SCAN, Lee et al. 2018): every query against what it attends to, one cosine each.
+"""Stacked cross attention (SCAN, Lee et al. 2018): the cosine of each query with its attended context, aggregated.
 
-Axes: pairs (leading, broadcast) | queries (who looks) | context (what they look at).
+Axes: pairs (leading, broadcast) | queries | context (the items they attend to).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Aggregation = Literal["mean", "logsumexp", "max", "sum"]
 
 
 class Scan(StreamMatcher):
-    """score = the mean of its streams' scores; v and t, for a first stage, are means of regions and of words."""
+    """score = mean of the scores of its streams; v and t, for a first stage, are means of regions and of words."""
 
     def __init__(self, config: ScanConfig) -> None:
         super().__init__(config.encoder)
@@ -44,13 +44,13 @@ class Scan(StreamMatcher):
 
 
 class CrossAttention(ScoringStream):
-    """One stream without a weight of its own.
+    """One stream; it has no parameters.
 
-        w_qc = softmax_c( lambda N(q·c) )                    N: see `normalised`
+        w_qc = softmax_c( lambda N(q·c) )                    N: see `normalise`
         r_q  = cos( q, sum_c w_qc c ) = sum_c w_qc (q·c) / || sum_c w_qc c ||
         score: the mean, the sum or the maximum of r_q, or  log( sum_q exp( mu r_q ) ) / mu
 
-    The sum over the context is never formed: q·c is at hand, and its norm comes from the products of the context.
+    The attended sum is never formed: q·c is known, and its norm follows from the Gram matrix of the context.
 
     Args:
         config: Normalisation and aggregation.
@@ -86,14 +86,14 @@ class CrossAttention(ScoringStream):
         similarity: Float[Tensor, "*pairs queries context"],
         context: ItemEncoding,
     ) -> Float[Tensor, "*pairs queries"]:
-        """r_q, for unit queries; in 32 bits at least, as from here on it is a few numbers a pair."""
+        """r_q, for unit queries, in float32 at least: few numbers per pair from here on."""
         single = torch.promote_types(similarity.dtype, torch.float32)
         return (to_unit_sums(weights, context.gram) * similarity).sum(dim=-1, dtype=single)
 
     def trace(
         self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
     ) -> StreamTrace:
-        """Attention, and how much each query counts in the score, no sigmoid: it is what its one level adds."""
+        """Attention, and the score (without sigmoid) as the contribution of a single level."""
         weights = self.attention(similarity, queries, context)
         cosines = self.cosines(weights, similarity, context)
         score = aggregate(cosines, queries.real, self.aggregation, self.factor)
@@ -110,7 +110,7 @@ class CrossAttention(ScoringStream):
         )
 
     def floats_per_pair(self, queries: int, context: int) -> int:
-        """A handful of matrices of queries x context."""
+        """About six matrices of queries x context."""
         return 6 * queries * context
 
 
@@ -119,7 +119,7 @@ def normalise(
     mask: Bool[Tensor, "*#pairs queries"] | None,
     how: Normalisation,
 ) -> Float[Tensor, "*pairs queries context"]:
-    """N(q·c): a leaky ReLU of slope 0.1 (clipped), and unit length or a softmax over the queries of a context item."""
+    """N(q·c): leaky ReLU of slope 0.1 (clipped), then unit norm or softmax over the queries of each context item."""
     if how in ("clipped_l2norm", "clipped"):
         similarity = F.leaky_relu(similarity, negative_slope=0.1)
     match how:
@@ -139,7 +139,7 @@ def aggregate(
     how: Aggregation,
     factor: float,
 ) -> Float[Tensor, "*pairs"]:
-    """One score of the real queries' cosines."""
+    """Aggregate the cosines of the real queries into one score."""
     if mask is None:
         mask = torch.ones(cosines.shape[-1:], dtype=torch.bool, device=cosines.device)
     match how:
@@ -161,7 +161,7 @@ def query_shares(
     how: Aggregation,
     factor: float,
 ) -> Float[Tensor, "*pairs queries"]:
-    """How much the score follows each query's cosine: its derivative, made to sum to 1."""
+    """Gradient of the score by each query's cosine, normalised to sum 1."""
     if how == "logsumexp":
         return masked_softmax(factor * cosines, mask)
     counts = torch.ones_like(cosines) if mask is None else torch.ones_like(cosines) * mask
@@ -176,9 +176,9 @@ def query_terms(
     score: Float[Tensor, "*pairs"],
     how: Aggregation,
 ) -> Float[Tensor, "*pairs queries"]:
-    """What each query adds to the score; sums to it. `counts` are the `query_shares`.
+    """Terms of the queries in the score, which they sum to. `counts` are the `query_shares`.
 
-    With p = softmax(mu r), log sum_q exp(mu r_q) = sum_q p_q (mu r_q - log p_q), whose terms are p_q times the whole.
+    With p = softmax(mu r), log sum_q exp(mu r_q) = sum_q p_q (mu r_q - log p_q): each term is p_q times the sum.
     """
     if how == "logsumexp":
         return counts * score[..., None]
