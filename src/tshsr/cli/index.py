@@ -20,7 +20,7 @@ from tshsr.errors import DataError, SettingsError
 from tshsr.index.building import Added
 from tshsr.index.collection import Index
 from tshsr.index.metadata import Metadata, read_metadata
-from tshsr.index.updates import facts_of
+from tshsr.index.updates import metadata_of_splits
 from tshsr.retriever import Retriever
 
 EXAMPLE = "tshsr index runs/first --data DIR --out INDEX"
@@ -128,7 +128,7 @@ def facts_by_split(file: Path | None, splits: Sequence[Split]) -> list[Metadata 
     if file is None:
         return [None] * len(splits)
     metadata = read_metadata(file)
-    known = facts_of(splits, metadata)
+    known = metadata_of_splits(splits, metadata)
     parts = [{name: known[name] for name in split.image_ids if name in known} for split in splits]
     return [replace(metadata, key="id", rows=part) if part else None for part in parts]
 
