@@ -11,8 +11,8 @@ import pytest
 from benchmarks import noise, outcomes, settling, tables
 from benchmarks.entries import changed
 from benchmarks.noise import Noise, config_of, task_of
-from tests.benchmarks.test_quality import SMALL
 from tests.support.data_files import random_regions, write_precomp
+from tests.support.small_race import SMALL
 from tshsr.config.recipes import recipe
 from tshsr.training.checks import check_training
 

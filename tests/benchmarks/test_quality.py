@@ -17,6 +17,7 @@ from benchmarks.outcomes import Task, is_kept, read_outcome
 from benchmarks.quality import Quality, task_of
 from benchmarks.settling import settle, settle_all
 from tests.support.data_files import random_regions, write_precomp
+from tests.support.small_race import SMALL
 from tshsr.config.recipes import recipe
 from tshsr.config.run import RunConfig
 from tshsr.errors import DataError, SettingsError
@@ -25,15 +26,6 @@ from tshsr.models.build import build_matcher
 from tshsr.training.checks import check_training
 
 SINGLE = [entry for entry in (*MODELS, *ABLATION) if not entry.members]
-SMALL = {
-    "model.encoder.dim": 8,
-    "model.encoder.word_dim": 6,
-    "training.epochs": 1,
-    "training.batch": 8,
-    "training.minimum_count": 1,
-    "training.evaluate_every": 1,
-    "optimiser.warmup_steps": 1,
-}
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.cli.test_main import NAMES
-from tests.support.command_line import refused, tshsr
+from tests.support.command_line import NAMES, refused, tshsr
 from tshsr.cli import scores_folder
 from tshsr.errors import DataError, InputError
 from tshsr.evaluation.run import evaluate

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import tshsr
+from tests.support.score_matrix import OWNERS, matrix
 from tshsr.errors import DataError, InputError, SettingsError
 from tshsr.evaluation import matrix as stand_alone
 from tshsr.evaluation import run as evaluation
@@ -22,14 +23,6 @@ from tshsr.metrics import coco as denser
 from tshsr.metrics.multi_positive import rankings
 from tshsr.metrics.ranks import metrics_by_fold, query_ranks
 from tshsr.metrics.recall import mean_metrics, score_metrics
-
-OWNERS = np.repeat(np.arange(10), 3)
-
-
-def matrix(seed: int = 0) -> np.ndarray:
-    scores = np.random.default_rng(seed).random((10, 30), dtype=np.float32)
-    scores[OWNERS, np.arange(30)] += 0.4
-    return scores
 
 
 @pytest.fixture

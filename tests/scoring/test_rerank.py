@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.evaluation.test_run import Member, member
+from tests.support.members import Member, member
 from tests.support.small_runs import small_split
 from tshsr.data.dataset import Split
 from tshsr.models.base import ItemEncoding, Scores
