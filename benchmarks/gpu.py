@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ from tshsr.evaluation.compile import rough_products
 from tshsr.files import write_text
 from tshsr.models.tshsr import Tshsr
 from tshsr.scoring.all_pairs import score_all_pairs
+from tshsr.scoring.options import ScoringOptions
 from tshsr.system import provenance
 
 LOG = logging.getLogger("benchmarks.gpu")
@@ -100,13 +102,10 @@ def row(network: Tshsr, wanted: Scale, precision: str, captions: list[list[int]]
 def seconds_of(network: Tshsr, precision: str, images: int, captions: list[list[int]], byte_budget: int) -> float:
     """Seconds of scoring all pairs of the first images and these captions; random features are drawn beforehand."""
     drawn = list(batches(images))
-    dtype = torch.bfloat16 if precision == "bfloat16" else None
+    options = ScoringOptions(byte_budget=byte_budget, dtype=torch.bfloat16 if precision == "bfloat16" else None)
     start = time.perf_counter()
-    if precision == "tf32":
-        with rough_products():
-            score_all_pairs(network, iter(drawn), captions, byte_budget=byte_budget)
-    else:
-        score_all_pairs(network, iter(drawn), captions, byte_budget=byte_budget, dtype=dtype)
+    with rough_products() if precision == "tf32" else nullcontext():
+        score_all_pairs(network, iter(drawn), captions, options=options)
     return time.perf_counter() - start
 
 

@@ -3,7 +3,8 @@
 CHECKED = (
     "tshsr.models",
     "tshsr.explain.attribution",
-    "tshsr.explain.probes",
+    "tshsr.explain.binding",
+    "tshsr.explain.pointing_game",
     "tshsr.training.hard_captions",
     "tshsr.training.losses",
     "tshsr.training.negatives",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -72,7 +71,7 @@ def thinned(mask: Bool[Tensor, "rows items"], share: float) -> Bool[Tensor, "row
 
 def some_regions(batch: ImageBatch, share: float) -> ImageBatch:
     """The batch with a random share of its regions masked out (region dropout)."""
-    return replace(batch, mask=thinned(batch.mask, share)) if share else batch
+    return ImageBatch.unchecked(batch.regions, thinned(batch.mask, share), batch.boxes) if share else batch
 
 
 def box_geometry(boxes: Float[Tensor, "images regions 4"]) -> Float[Tensor, "images regions 5"]:
