@@ -1,6 +1,5 @@
 """What holds for every test: one thread a process, checked shapes, a fixed seed, and the shared fixtures."""
 
-import gc
 import os
 from pathlib import Path
 
@@ -26,12 +25,6 @@ def pytest_xdist_auto_num_workers() -> int:
     from tshsr.system import usable_cores
 
     return usable_cores()
-
-
-def pytest_collection_finish() -> None:
-    """Exempt the imported libraries, half a million objects, from every later garbage collection."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

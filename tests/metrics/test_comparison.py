@@ -196,7 +196,7 @@ def test_the_deviation_between_seeds_is_found_beyond_what_images_explain() -> No
     assert compared(random, 50, (1, 1)).seed_deviation is None
 
 
-def test_coco_5k_size_is_compared_in_seconds() -> None:
+def test_coco_5k_size_is_compared() -> None:
     random = np.random.default_rng(18)
     owners = np.repeat(np.arange(5000), 5)
     runs = []

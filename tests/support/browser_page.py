@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from selenium.webdriver import Chrome
     from selenium.webdriver.remote.webelement import WebElement
 
-PATIENCE = 20.0
+PATIENCE = 120.0
+"""Seconds for what comes at once on a quiet machine."""
 QUERY = "a red circle and a blue square"
 
 

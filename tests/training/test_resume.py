@@ -66,7 +66,7 @@ def end_of(out: Path) -> dict[str, Any]:
 def untouched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("untouched")
     process = start(folder)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=600)
     assert (process.returncode, output.split()[-1]) == (0, "finished")
     return end_of(folder / "run")
 
@@ -79,7 +79,7 @@ def test_a_run_killed_at_any_operation_on_its_files_ends_as_an_untouched_one(
     kills = 0
     for operations in (dice.randint(1, 40), dice.randint(20, 90), 0):
         process = start(tmp_path, operations)
-        process.communicate(timeout=120)
+        process.communicate(timeout=600)
         kills += process.returncode == -signal.SIGKILL
     assert kills == 2
     assert end_of(tmp_path / "run") == untouched
@@ -94,9 +94,9 @@ def test_a_run_killed_at_any_time_ends_as_an_untouched_one(untouched: dict[str, 
         process.stdout.readline()  # training runs
         time.sleep(dice.uniform(0, 0.4))
         process.kill()
-        process.communicate(timeout=60)
+        process.communicate(timeout=600)
     process = start(tmp_path)
-    process.communicate(timeout=120)
+    process.communicate(timeout=600)
     assert process.returncode == 0
     assert end_of(tmp_path / "run") == untouched
 
@@ -117,7 +117,7 @@ def test_two_processes_share_each_batch(tmp_path: Path) -> None:
         text=True,
     )
     try:
-        errors = process.communicate(timeout=120)[1]
+        errors = process.communicate(timeout=600)[1]
     finally:
         process.terminate()  # which ends its workers too; a kill would leave them behind
     assert process.returncode == 0, errors
