@@ -1,0 +1,74 @@
+"""Docstrings of this project as reStructuredText: names between single backticks are code, indented blocks are formulas.
+
+Runs on every docstring that autodoc reads, before napoleon turns `Args:` and its like into fields.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+SECTIONS = ("Args:", "Attributes:", "Returns:", "Raises:", "Yields:", "Example:", "Examples:", "Note:")
+"""Headings whose indented text napoleon reads."""
+BEFORE_NAPOLEON, AFTER_NAPOLEON = 400, 600
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register the conversion."""
+    app.connect("autodoc-process-docstring", process, priority=BEFORE_NAPOLEON)
+    app.connect("autodoc-process-docstring", escape_types, priority=AFTER_NAPOLEON)
+    return {"parallel_read_safe": True}
+
+
+def process(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Convert a docstring in place."""
+    lines[:] = converted(lines)
+
+
+def escape_types(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Escape the asterisks of shapes, such as `Float[Tensor, "*pairs words"]`, in the fields that napoleon adds."""
+    lines[:] = [line.replace("*", "\\*") if line.strip().startswith(":type:") else line for line in lines]
+
+
+def converted(lines: list[str]) -> list[str]:
+    """The lines as reStructuredText."""
+    result: list[str] = []
+    in_section = in_block = False
+    for line in lines:
+        indented = line.startswith(" ")
+        if line.strip() in SECTIONS and not indented:
+            in_section = True
+        elif line and not indented:
+            in_section = False
+        if in_block and line and not indented:
+            in_block = False
+            result.append("")
+        if indented and not in_section and not in_block and opens_block(result):
+            in_block = True
+            result += ["" if result and result[-1] else "", "::", ""]
+        result.append(line if in_block else inline(line))
+    return result
+
+
+def opens_block(before: list[str]) -> bool:
+    """Whether an indented line begins a formula: not where it goes on a list item or a definition."""
+    return not before or not before[-1].strip()
+
+
+def inline(line: str) -> str:
+    """One line of prose: code between backticks stays as it is, all other special characters are escaped."""
+    parts = re.split(r"(``[^`]+``|(?<!:)`[^`]+`(?!_))", line)
+    return "".join(code(part) if part.startswith("`") else escaped(part) for part in parts)
+
+
+def code(part: str) -> str:
+    """A literal."""
+    return f"``{part.strip('`')}``"
+
+
+def escaped(text: str) -> str:
+    """Prose without markup: no emphasis by asterisks, substitutions by bars or references by final underscores."""
+    return re.sub(r"(?<!\w)\*(?=\S)|\||(?<=\w)_(?!\w)|(?<=\S)\*(?!\w)", lambda match: "\\" + match[0], text)
