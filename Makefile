@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 # Debian's names of a browser and what drives it.
 BROWSER := chromium chromium-driver
 
-.PHONY: demo test test-browser browser browser-if-possible check quality bench clean
+.PHONY: demo test test-browser browser browser-if-possible check docs release quality bench clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || (echo "tshsr needs Python >= 3.11; name one with make PYTHON=python3.12"; exit 1)
@@ -39,6 +39,14 @@ browser:
 
 browser-if-possible:
 	@$(MAKE) browser >/dev/null 2>&1 || echo "no browser can be installed here; its tests are skipped"
+
+# The documentation as a site in build/docs, without a network; a warning is an error.
+docs: $(READY)
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --nitpicky --builder html docs build/docs
+
+# Wheel and sdist; the wheel is tested in clean environments, with the newest and the lowest versions of what it needs.
+release: $(READY)
+	$(BIN)/python -m tests.release.run
 
 # The race of all methods on scenes, and on Flickr8k where DATA is; finished runs are not done again.
 quality: $(READY)

@@ -76,7 +76,19 @@ def score_table(values: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-PARTS = {"": race_table, "ablation": ablation_table, "scores": score_table}
+def short_table(values: dict[str, Any]) -> str:
+    """The README's table: rSum and cost of each method."""
+    lines = [
+        "| method | image → text R@1 | text → image R@1 | rSum | multiply-adds a pair |",
+        "|---" * 5 + "|",
+    ]
+    for row in values["rows"]:
+        recalls = (f"{row['r'][first]:.1f}" for first in (0, 3))
+        lines.append("| " + " | ".join([row["title"], *recalls, with_spread(row), cost_cells(row)[1]]) + " |")
+    return "\n".join(lines)
+
+
+PARTS = {"": race_table, "ablation": ablation_table, "scores": score_table, "short": short_table}
 """What stands after a results file's name in a marker: which of its tables is meant."""
 
 

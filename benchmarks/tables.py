@@ -1,4 +1,4 @@
-"""The README's tables, made from the files in `benchmarks/results`: nothing in them is typed by hand.
+"""Tables of the README and the documentation, made from the files in `benchmarks/results`: nothing in them is typed by hand.
 
 `python -m benchmarks.tables` writes them again.
 """
@@ -15,8 +15,8 @@ from benchmarks.race_tables import PARTS, short
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
-"""What has tables."""
+PAGES = tuple(ROOT / page for page in ("README.md", "docs/results.md", "docs/performance.md", "docs/guide/search.md"))
+"""Files with tables between markers."""
 HEADER = "| score | image → text R@1 | R@5 | R@10 | text → image R@1 | R@5 | R@10 | rSum |"
 ORDER = ("fused", "word_stream", "region_stream")
 """These first; then the levels; the pooled score last."""
@@ -29,7 +29,7 @@ NAMES = {
 
 
 def update_readme() -> None:
-    """Write every table between its markers, in the README and in docs/results.md."""
+    """Write every table between its markers in all of `PAGES`."""
     for page in PAGES:
         page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
 

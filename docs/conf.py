@@ -37,4 +37,3 @@ nitpicky = True
 # References into other projects have no target offline, and types of internal modules have no page. Everything that a
 # docstring or a page links to by hand (a role such as :func:`...`) is still checked.
 nitpick_ignore_regex = [("py:(class|obj|data|exc)", r".*")]
-
