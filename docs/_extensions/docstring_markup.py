@@ -48,7 +48,7 @@ def converted(lines: list[str]) -> list[str]:
             result.append("")
         if indented and not in_section and not in_block and opens_block(result):
             in_block = True
-            result += ["" if result and result[-1] else "", "::", ""]
+            result += ["::", ""]
         result.append(line if in_block else inline(line))
     return result
 
