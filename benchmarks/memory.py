@@ -30,11 +30,11 @@ from tshsr.evaluation.run import evaluate_scores
 from tshsr.files import write_text
 from tshsr.models.base import ItemEncoding, Scores
 from tshsr.models.tshsr import Tshsr
-from tshsr.scoring.all_pairs import BYTE_BUDGET, ENCODE_BLOCK, score_all_pairs
+from tshsr.scoring.all_pairs import ENCODE_BLOCK, score_all_pairs
+from tshsr.scoring.options import BYTE_BUDGET, ScoringOptions
 from tshsr.system import keep_freed_memory, provenance
 
 LOG = logging.getLogger("benchmarks.memory")
-NAMES = ("fused", "word_stream", "region_stream", "level_0", "level_1", "level_2", "pooled")
 FEATURES, VOCABULARY, REGIONS, CAPTIONS_OF_AN_IMAGE = 2048, 10_000, 36, 5
 
 
@@ -54,7 +54,7 @@ class WithoutReasoning(Tshsr):
     def score_all(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
         """v·t under every name."""
         pooled = images.pooled @ captions.pooled.T
-        return dict.fromkeys(NAMES, pooled)
+        return dict.fromkeys(self.score_names, pooled)
 
 
 def main() -> None:
@@ -69,7 +69,8 @@ def main() -> None:
     captions = [generator.integers(1, VOCABULARY, LENGTHS[i % len(LENGTHS)]).tolist() for i in range(count)]
     before, start = resident("VmHWM"), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        scores = score_all_pairs(network, batches(wanted.images), captions, folder=Path(folder), progress=tell)
+        options = ScoringOptions(folder=Path(folder), progress=tell)
+        scores = score_all_pairs(network, batches(wanted.images), captions, options)
         scored = resident("VmHWM")
         report = evaluate_scores(
             scores,
@@ -90,7 +91,7 @@ def main() -> None:
         "bytes_before": before,
         "peak_bytes_scoring": scored,
         "peak_bytes": resident("VmHWM"),
-        "bytes_of_matrices": 4 * wanted.images * count * len(NAMES),
+        "bytes_of_matrices": 4 * wanted.images * count * len(network.score_names),
         "seconds": time.perf_counter() - start,
     }
     write_text(RESULTS / "memory.json", json.dumps(values, indent=2) + "\n")

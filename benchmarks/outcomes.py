@@ -25,7 +25,7 @@ from tshsr.metrics.ranks import QueryRanks
 from tshsr.metrics.recall import image_to_text_ranks, text_to_image_ranks
 from tshsr.metrics.report import Report
 from tshsr.system import provenance
-from tshsr.training.checks import fingerprint
+from tshsr.training.checks import captions_checksum
 
 LOG = logging.getLogger("benchmarks.quality")
 KEPT = RESULTS / "outcomes"
@@ -124,7 +124,7 @@ def refuse_others(tasks: Iterable[Task], data: str) -> None:
 
     Args:
         tasks: What is to be done.
-        data: The fingerprint of the test split at hand.
+        data: The captions_checksum of the test split at hand.
 
     Raises:
         DataError: Names the first one.
@@ -165,7 +165,7 @@ def keep(task: Task, report: Report, scores: np.ndarray, test: Split, figures: d
         small = [each.astype(np.uint16) for each in (images, captions, owner)]
         np.savez_compressed(file, images=small[0], captions=small[1], image_of_caption=small[2])
     bare = replace(report, ranks=None)  # they stand in their own file
-    made = {**provenance(), "data": fingerprint(test), **figures}
+    made = {**provenance(), "data": captions_checksum(test), **figures}
     values = {**made, "settings": task.settings(), "report": json.loads(bare.to_json())}
     write_text(task.figures, json.dumps(values, indent=1) + "\n")
     LOG.info("%s: test rSum %.1f", task.name, report.scores["fused"].rsum)

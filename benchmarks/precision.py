@@ -27,7 +27,8 @@ from tshsr.errors import TshsrError
 from tshsr.files import write_text
 from tshsr.metrics.recall import image_to_text_ranks, score_metrics, text_to_image_ranks
 from tshsr.retriever import Retriever
-from tshsr.scoring.rerank import score_split_at
+from tshsr.scoring.options import ScoringOptions
+from tshsr.scoring.rerank import score_split_rescored
 from tshsr.system import provenance
 
 LOG = logging.getLogger("benchmarks.precision")
@@ -69,7 +70,9 @@ def measured(name: str, run: Path, split: Split) -> dict[str, Any]:
     """The fused scores of one run in both precisions."""
     retriever = Retriever.from_pretrained(run)
     exact, rough = (
-        np.asarray(score_split_at(retriever.matcher, retriever.tokenizer, split, dtype=dtype)["fused"])
+        np.asarray(
+            score_split_rescored(retriever.matcher, retriever.tokenizer, split, ScoringOptions(dtype=dtype))["fused"]
+        )
         for dtype in (None, torch.bfloat16)
     )
     LOG.info("%s is scored", name)

@@ -17,10 +17,10 @@ from tshsr.config.run import RunConfig
 from tshsr.data.layouts import find_data, open_split
 from tshsr.data.truth import read_truth
 from tshsr.evaluation.run import evaluate, evaluate_scores
-from tshsr.explain.probes import add_probes
+from tshsr.explain.binding import add_pointing_and_binding
 from tshsr.retriever import Retriever
 from tshsr.system import keep_freed_memory
-from tshsr.training.checks import fingerprint
+from tshsr.training.checks import captions_checksum
 from tshsr.training.events import Evaluated, Event
 from tshsr.training.fit import fit
 
@@ -37,7 +37,7 @@ def settle_all(tasks: Sequence[Task], jobs: int) -> None:
     Raises:
         DataError: Where an outcome of other settings or data is in the way; nothing has been done then.
     """
-    refuse_others(tasks, fingerprint(open_split(tasks[0].place, "test")))
+    refuse_others(tasks, captions_checksum(open_split(tasks[0].place, "test")))
     networks = [task for task in tasks if not task.members]
     if jobs == 1:
         for task in networks:
@@ -90,7 +90,7 @@ def train(task: Task, config: RunConfig) -> None:
     retriever = Retriever.from_pretrained(task.folder)
     report, scores = evaluate([retriever], test)
     truth = read_truth(find_data(task.place), test.name)
-    report = report if truth is None else add_probes(report, retriever, test, truth)
+    report = report if truth is None else add_pointing_and_binding(report, retriever, test, truth)
     np.save(task.matrix, scores["fused"])
     figures = {
         "parameters": sum(weight.numel() for weight in retriever.matcher.parameters()),

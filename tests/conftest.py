@@ -9,7 +9,8 @@ from jaxtyping import install_import_hook
 CHECKED = (
     "tshsr.models",
     "tshsr.explain.attribution",
-    "tshsr.explain.probes",
+    "tshsr.explain.binding",
+    "tshsr.explain.pointing_game",
     "tshsr.training.hard_captions",
     "tshsr.training.losses",
     "tshsr.training.negatives",

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from tshsr.metrics.report import read_report as read_report
     from tshsr.pages.explanation import render_explanations as render_explanations
     from tshsr.retriever import Retriever as Retriever
+    from tshsr.scoring.options import ScoringOptions as ScoringOptions
+    from tshsr.scoring.options import ScoringOptions as ScoringOptions
     from tshsr.training.fit import fit as fit
 
     __version__: str
@@ -47,6 +49,8 @@ _HOMES = {
     "Report": "tshsr.metrics.report",
     "Retriever": "tshsr.retriever",
     "RunConfig": "tshsr.config.run",
+    "ScoringOptions": "tshsr.scoring.options",
+    "ScoringOptions": "tshsr.scoring.options",
     "TshsrError": "tshsr.errors",
     "check_data": "tshsr.data.check",
     "compare_rsum": "tshsr.metrics.comparison",
@@ -77,6 +81,8 @@ __all__ = [  # noqa: PLE0604, RUF100, RUF022 - a test compares it with _HOMES
     "Report",
     "Retriever",
     "RunConfig",
+    "ScoringOptions",
+    "ScoringOptions",
     "TshsrError",
     "__version__",
     "check_data",

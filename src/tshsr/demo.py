@@ -23,7 +23,8 @@ from tshsr.data.truth import Truth, read_truth
 from tshsr.errors import DataError, SettingsError
 from tshsr.evaluation.run import evaluate
 from tshsr.explain.attribution import explain_pair
-from tshsr.explain.probes import add_probes, pointing_chance
+from tshsr.explain.binding import add_pointing_and_binding
+from tshsr.explain.pointing_game import pointing_chance
 from tshsr.files import write_text
 from tshsr.metrics.recall import image_to_text_ranks, text_to_image_ranks
 from tshsr.metrics.report import Report
@@ -38,6 +39,7 @@ from tshsr.pages.report import (
     search_pictures,
 )
 from tshsr.retriever import Retriever
+from tshsr.scoring.options import ScoringOptions
 from tshsr.training.checks import check_training
 from tshsr.training.events import Event, Scoring
 from tshsr.training.fit import FitResult, fit
@@ -215,13 +217,12 @@ def run_demo(
         [retriever],
         test,
         protocol="flickr",
-        device=device,
-        progress=lambda done, pairs: listen(Scoring(epochs, done, pairs)),
+        options=ScoringOptions(device=device, progress=lambda done, pairs: listen(Scoring(epochs, done, pairs))),
     )
     truth = read_truth(data, test.name)
     if truth is None:
         raise DataError(f"{data} has lost its truth of {test.name}; remove the folder, and the demo makes it again.")
-    report = add_probes(report, retriever, test, truth)
+    report = add_pointing_and_binding(report, retriever, test, truth)
     listen(Stage("writing the report"))
     facts = describe_run(trained, retriever, sizes)
     page = make_page(report, retriever, test, truth, scores["fused"], facts, read_log(out / RUN / LOG))

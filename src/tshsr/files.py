@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from filelock import FileLock, Timeout
+
 from tshsr.errors import DataError
 
 
@@ -112,6 +114,31 @@ def flush_folder(folder: Path) -> None:
 
 
 @contextmanager
+def exclusive_lock(path: Path, message: str) -> Iterator[None]:
+    """Hold a lock while the block runs; the operating system frees the lock of a killed process.
+
+    Args:
+        path: The lock file, in a folder that exists; the file stays.
+        message: The error where another process, or another caller in this one, holds the lock.
+
+    Raises:
+        DataError: With `message`, or where the lock file cannot be written.
+    """
+    lock = FileLock(path)
+    try:
+        path.parent.stat()  # filelock would make a missing folder
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise DataError(message) from None
+    except OSError as error:
+        raise _cannot_write(path.parent, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
 def explained(path: Path) -> Iterator[None]:
     """Turn the system's refusal to write a file or folder into one sentence.
 
@@ -124,10 +151,12 @@ def explained(path: Path) -> Iterator[None]:
         place = Path(error.filename) if isinstance(error.filename, str) else path
         if place.parent not in {path.parent, path, _partial(path)} and place not in path.parents:
             raise  # The block read something else, and failed there.
-        reason = error.strerror or str(error)
-        raise DataError(
-            f"Cannot write {path}: {reason}. Make room or name another folder, then run this again."
-        ) from error
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: Path, error: OSError) -> DataError:
+    reason = error.strerror or str(error)
+    return DataError(f"Cannot write {path}: {reason}. Make room or name another folder, then run this again.")
 
 
 def _partial(path: Path) -> Path:

@@ -24,6 +24,7 @@ from tshsr.evaluation.run import evaluate
 from tshsr.metrics.report import Guard
 from tshsr.models.base import ItemEncoding, Matcher
 from tshsr.scoring.all_pairs import Budget, Lengths, score_block, score_encoded
+from tshsr.scoring.options import ScoringOptions
 from tshsr.scoring.rerank import score_listed
 
 GUARD = Guard("float32", True, 20, 40, 0.0, 100.0, 0.0, 1.5)
@@ -115,14 +116,14 @@ def test_a_short_cut_is_taken_where_the_sample_says_so(
     one: Member, split: Split, monkeypatch: pytest.MonkeyPatch, used: bool
 ) -> None:
     monkeypatch.setattr(shortcuts, "guard", lambda *_, quick: replace(GUARD, used=used))
-    (taken,), guards = quickened([one], split, Shortcuts(tf32=True), byte_budget=2**30, device=None)
+    (taken,), guards = quickened([one], split, Shortcuts(tf32=True), ScoringOptions())
     assert guards == (replace(GUARD, dtype="tf32", used=used),)
     assert isinstance(taken.matcher, Quick) is used
     assert (taken.name, taken.tokenizer) == (one.name, one.tokenizer)
 
 
 def test_what_is_measured_is_the_quick_network_on_a_sample(one: Member, split: Split) -> None:
-    (taken,), (found,) = quickened([one], split, Shortcuts(tf32=True), byte_budget=2**30, device=None)
+    (taken,), (found,) = quickened([one], split, Shortcuts(tf32=True), ScoringOptions())
     assert (found.dtype, found.images, found.captions) == ("tf32", 20, 40)
     assert found.max_difference < 1e-2
     report, scores = evaluate([taken], split)
@@ -131,7 +132,7 @@ def test_what_is_measured_is_the_quick_network_on_a_sample(one: Member, split: S
 
 
 def test_without_a_short_cut_nothing_is_measured(one: Member, split: Split) -> None:
-    assert quickened([one], split, Shortcuts(), byte_budget=2**30, device=None) == ((one,), ())
+    assert quickened([one], split, Shortcuts(), ScoringOptions()) == ((one,), ())
 
 
 def test_where_nothing_can_be_compiled_one_sentence_says_so_and_scoring_goes_on(
@@ -142,14 +143,14 @@ def test_where_nothing_can_be_compiled_one_sentence_says_so_and_scoring_goes_on(
 
     monkeypatch.setattr(torch, "compile", lambda *_, **__: fail)
     with caplog.at_level(logging.WARNING):
-        taken = quickened([one], split, Shortcuts(compiled=True), byte_budget=2**30, device=None)
+        taken = quickened([one], split, Shortcuts(compiled=True), ScoringOptions())
     assert taken == ((one,), ())
     assert caplog.messages == [
         "this machine can't compile the scoring (No working C++ compiler found); going on without the short cuts"
     ]
     monkeypatch.setattr(shortcuts, "guard", lambda *_, **__: fail())
     with pytest.raises(RuntimeError, match="No working"):
-        quickened([one], split, Shortcuts(tf32=True), byte_budget=2**30, device=None)
+        quickened([one], split, Shortcuts(tf32=True), ScoringOptions())
 
 
 def test_neither_all_pairs_nor_listed_ones_wait_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from tshsr.models.base import Matcher
 from tshsr.models.build import build_matcher
 from tshsr.scoring import storage as matrices
 from tshsr.scoring.all_pairs import score_split
+from tshsr.scoring.options import ScoringOptions
 from tshsr.scoring.storage import ensemble
 
 
@@ -185,7 +186,8 @@ def member(name, split, seed):
 def test_a_model_is_scored_on_a_split_and_reported(split):
     calls = []
     one = member("runs/one", split, 1)
-    report, scores = evaluate([one], split, progress=lambda done, total: calls.append((done, total)))
+    options = ScoringOptions(progress=lambda done, total: calls.append((done, total)))
+    report, scores = evaluate([one], split, options=options)
     expected = score_split(one.matcher, one.tokenizer, split)
     assert set(scores) == set(expected) >= {"fused", "pooled", "word_stream", "region_stream"}
     for name, matrix in scores.items():
@@ -208,10 +210,11 @@ def test_several_models_are_an_ensemble_and_named_as_one(split):
 
 def test_what_does_not_fit_is_refused_before_scoring(split):
     calls = []
+    options = ScoringOptions(progress=lambda *done: calls.append(done))
 
     def refused(split, protocol, sentence):
         with pytest.raises(InputError, match=sentence):
-            evaluate([member("one", split, 1)], split, protocol=protocol, progress=lambda *done: calls.append(done))
+            evaluate([member("one", split, 1)], split, protocol=protocol, options=options)
 
     refused(split, "coco-5k", "coco-5k is for 5000 images; the split has 4")
     # A store's split "all" also holds images without captions.

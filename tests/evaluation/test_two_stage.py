@@ -17,7 +17,7 @@ from tshsr.data.dataset import Split
 from tshsr.errors import InputError, SettingsError
 from tshsr.evaluation import run as evaluation
 from tshsr.evaluation import two_stage
-from tshsr.evaluation.run import score_bytes, score_names
+from tshsr.evaluation.run import score_bytes
 from tshsr.evaluation.two_stage import Chosen, TwoStageSearch, evaluate_two_stage
 from tshsr.metrics.recall import score_metrics
 from tshsr.metrics.report import Guard, Rerank, read_report
@@ -26,6 +26,7 @@ from tshsr.scoring import rerank
 from tshsr.scoring.all_pairs import score_split
 from tshsr.scoring.candidates import Depth, ceiling, lost, merged, rounds
 from tshsr.scoring.depth import choose_depth
+from tshsr.scoring.options import ScoringOptions
 from tshsr.system import Progress, no_progress
 
 
@@ -111,14 +112,14 @@ def test_the_depth_is_chosen_on_another_split_and_grows_with_this_one(
 def test_matrices_of_all_pairs_go_to_the_folder(one: Member, split: Split, tmp_path: Path) -> None:
     dev, folder = small_split(tmp_path / "other", "dev"), tmp_path / "scores"
     folder.mkdir()
-    search = TwoStageSearch(one, folder=folder)
+    search = TwoStageSearch(one, ScoringOptions(folder=folder))
     report, _ = evaluate_two_stage(search, split, dev, check=True)
-    in_memory, _ = evaluate_two_stage(replace(search, folder=None), split, dev, check=True)
+    in_memory, _ = evaluate_two_stage(TwoStageSearch(one), split, dev, check=True)
     assert report.rerank is not None
     assert in_memory.rerank is not None
     assert report.rerank.lost == in_memory.rerank.lost
     names = {path.stem for path in (folder / "choosing").iterdir()}
-    assert names == {path.stem for path in (folder / "comparing").iterdir()} == score_names(one, split)
+    assert names == {path.stem for path in (folder / "comparing").iterdir()} == one.matcher.score_names
     full = score_split(one.matcher, one.tokenizer, split)["fused"]
     np.testing.assert_array_equal(np.load(folder / "comparing" / "fused.npy"), full)
 
@@ -131,12 +132,12 @@ def test_a_lower_precision_is_measured_first(
     one: Member, split: Split, monkeypatch: pytest.MonkeyPatch, used: bool
 ) -> None:
     measured: list[str] = []
-    monkeypatch.setattr(rerank, "EXACT", 1)  # what is scored anew would be all of so few
+    monkeypatch.setattr(rerank, "RESCORED_PER_QUERY", 1)  # more would be all pairs of this small split
     monkeypatch.setattr(
         two_stage, "guard", lambda retriever, sample, *_: measured.append(sample.name) or replace(GUARD, used=used)
     )
     exact, exact_scores = evaluate_two_stage(TwoStageSearch(one), split, Depth(4, 2))
-    report, scores = evaluate_two_stage(TwoStageSearch(one, dtype=torch.bfloat16), split, Depth(4, 2))
+    report, scores = evaluate_two_stage(TwoStageSearch(one, ScoringOptions(dtype=torch.bfloat16)), split, Depth(4, 2))
     assert measured == ["test"]
     assert exact.precision is None
     assert report.precision == (replace(GUARD, used=used),)
@@ -147,7 +148,9 @@ def test_a_report_with_both_blocks_reads_back_equal(
     one: Member, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(two_stage, "guard", lambda *_: GUARD)
-    report, _ = evaluate_two_stage(TwoStageSearch(one, dtype=torch.bfloat16), split, Depth(4, 2), check=True)
+    report, _ = evaluate_two_stage(
+        TwoStageSearch(one, ScoringOptions(dtype=torch.bfloat16)), split, Depth(4, 2), check=True
+    )
     report.write(tmp_path / "report.json")
     assert read_report(tmp_path / "report.json") == report
     values = json.loads((tmp_path / "report.json").read_text())
@@ -207,9 +210,9 @@ def test_only_a_two_stage_search_is_compared(one: Member, split: Split) -> None:
 def test_the_bytes_of_all_matrices_are_known_before_they_are_scored(one: Member, split: Split) -> None:
     full = score_split(one.matcher, one.tokenizer, split)
     whole = sum(matrix.nbytes for matrix in full.values())
-    assert score_names(one, split) == set(full)
+    assert one.matcher.score_names == set(full)
     assert score_bytes([one], split) == whole
     assert score_bytes([one, one], split) == 3 * whole, "two models and their means"
     scan = other(split, ScanConfig, streams="word")
-    names = score_names(scan, split)
+    names = scan.matcher.score_names
     assert score_bytes([one, scan], split) == whole + 2 * len(names) * full["fused"].nbytes

@@ -130,6 +130,12 @@ def test_pairs_one_by_one_score_as_all_at_once_and_as_a_list(method: str) -> Non
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_a_network_names_its_scores(method: str) -> None:
+    matcher = network(method)
+    assert matcher.score_names == score(matcher, tiny.images(), tiny.captions()).keys()
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_scores_are_the_same_with_and_without_gradients(method: str) -> None:
     matcher = network(method)
     with_gradients = matcher.score_all(matcher.encode_images(tiny.images()), matcher.encode_captions(tiny.captions()))

@@ -96,6 +96,12 @@ def test_pairs_one_by_one_score_as_all_at_once(variant: str) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+def test_a_network_names_its_scores(variant: str) -> None:
+    network = tiny.network(**VARIANTS[variant])
+    assert network.score_names == score(network, tiny.images(), tiny.captions()).keys()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_one_region_and_one_word_are_enough(variant: str) -> None:
     scores = score(tiny.network(**VARIANTS[variant]), tiny.images(1, 1), tiny.captions((1,)))
     assert all(value.isfinite().all() for value in scores.values())

@@ -24,6 +24,8 @@ DIST = ROOT / "dist"
 SMOKE = Path(__file__).with_name("smoke.py")
 CONSTRAINTS = ROOT / "constraints.txt"
 ENVIRONMENTS = ("newest", "lowest")
+LOWEST_PYTHON = (3, 11)
+"""The lowest versions of dependencies have wheels for this version of Python, not for later ones."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,10 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         wheel = build()
         for name in ENVIRONMENTS if wanted.only is None else (wanted.only,):
+            if name == "lowest" and sys.version_info[:2] != LOWEST_PYTHON:
+                say(f"the lowest versions are tested with Python {'.'.join(map(str, LOWEST_PYTHON))} only")
+                continue
             with tempfile.TemporaryDirectory(prefix=f"tshsr-{name}-") as folder:
                 test_wheel(wheel, Path(folder), lowest=name == "lowest")
     except subprocess.CalledProcessError as error:
-        print(f"release: failed with code {error.returncode}: {' '.join(map(str, error.cmd))}", file=sys.stderr)
+        say(f"failed with code {error.returncode}: {' '.join(map(str, error.cmd))}")
         return 1
     return 0
 
@@ -69,7 +74,9 @@ def check_wheel(names: Sequence[str]) -> None:
     Raises:
         SystemExit: Names what is missing or superfluous.
     """
-    package = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src" / "tshsr").rglob("*") if path.is_file()}
+    package = {
+        path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src" / "tshsr").rglob("*") if path.is_file()
+    }
     package = {name for name in package if "__pycache__" not in name}
     held = {name for name in names if not re.match(r"tshsr-[^/]*\.dist-info/", name)}
     if held != package or "tshsr/py.typed" not in held:
@@ -84,7 +91,15 @@ def check_sdist(names: Sequence[str]) -> None:
     Raises:
         SystemExit: Names what is missing.
     """
-    needed = {"pyproject.toml", "constraints.txt", "README.md", "LICENSE", "Makefile", "tests/conftest.py", "docs/conf.py"}
+    needed = {
+        "pyproject.toml",
+        "constraints.txt",
+        "README.md",
+        "LICENSE",
+        "Makefile",
+        "tests/conftest.py",
+        "docs/conf.py",
+    }
     if missing := needed - set(names):
         raise SystemExit(f"release: the sdist lacks {', '.join(sorted(missing))}")
 
@@ -94,7 +109,9 @@ def test_wheel(wheel: Path, folder: Path, *, lowest: bool) -> None:
     venv.create(folder / "venv", with_pip=True)
     python = folder / "venv" / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     pins = [] if not lowest else lowest_versions(ROOT / "pyproject.toml")
-    (folder / "constraints.txt").write_text("\n".join([*pins, CONSTRAINTS.read_text(encoding="utf-8")]), encoding="utf-8")
+    (folder / "constraints.txt").write_text(
+        "\n".join([*pins, CONSTRAINTS.read_text(encoding="utf-8")]), encoding="utf-8"
+    )
     install = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
     run(*install, "--constraint", folder / "constraints.txt", wheel, cwd=folder)
     run(python, "-m", "pip", "check", cwd=folder)
@@ -127,7 +144,8 @@ def run(*command: str | Path, cwd: Path | None = None) -> None:
 
 def say(text: str) -> None:
     """Report a step."""
-    print(f"release: {text}", flush=True)
+    sys.stdout.write(f"release: {text}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -53,7 +53,8 @@ def check(condition: bool, what: str) -> None:
     """End the test where something is wrong."""
     if not condition:
         raise SystemExit(f"smoke test: failed: {what}")
-    print(f"smoke test: {what.splitlines()[0]}", flush=True)
+    sys.stdout.write(f"smoke test: {what.splitlines()[0]}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

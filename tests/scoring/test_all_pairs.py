@@ -13,6 +13,7 @@ from tshsr.models.base import ItemEncoding, Scores
 from tshsr.models.tshsr import Tshsr
 from tshsr.scoring import all_pairs as scoring
 from tshsr.scoring.all_pairs import alike, is_out_of_memory, score_all_pairs, score_encoded, tile_shape
+from tshsr.scoring.options import ScoringOptions
 
 LENGTHS = (3, 9, 1, 4, 4, 12, 2, 7)
 
@@ -29,7 +30,7 @@ def batches(sizes: tuple[int, ...]) -> list[ImageBatch]:
 @pytest.mark.parametrize("budget", [2**30, 60_000, 15_000])
 def test_the_result_does_not_depend_on_the_tile(budget: int) -> None:
     network = tiny.network()
-    result = score_all_pairs(network, iter(batches((3, 4))), tokens(), byte_budget=budget)
+    result = score_all_pairs(network, iter(batches((3, 4))), tokens(), ScoringOptions(byte_budget=budget))
     with torch.no_grad():
         for first, images in zip((0, 3), batches((3, 4)), strict=True):
             for column, row in enumerate(tokens()):
@@ -51,7 +52,8 @@ def test_more_captions_than_one_encoding_block(monkeypatch: pytest.MonkeyPatch) 
 
 def test_progress_counts_every_pair_once() -> None:
     seen: list[tuple[int, int]] = []
-    score_all_pairs(tiny.network(), iter(batches((3, 4))), tokens(), progress=lambda *pair: seen.append(pair))
+    options = ScoringOptions(progress=lambda *pair: seen.append(pair))
+    score_all_pairs(tiny.network(), iter(batches((3, 4))), tokens(), options)
     assert seen[-1] == (7 * len(LENGTHS), 7 * len(LENGTHS))
 
 
@@ -60,7 +62,7 @@ def test_the_mode_of_the_network_is_put_back_even_after_an_error() -> None:
     score_all_pairs(network, iter(batches((2,))), tokens())
     assert network.training
     with pytest.raises(SettingsError, match="the byte budget is 10; scoring one pair takes about"):
-        score_all_pairs(network, iter(batches((2,))), tokens(), byte_budget=10)
+        score_all_pairs(network, iter(batches((2,))), tokens(), ScoringOptions(byte_budget=10))
     assert network.training
 
 

@@ -19,6 +19,7 @@ from tshsr.metrics.report import Guard
 from tshsr.models.attention import attention_weights, to_unit_sums, unit, unit_in_place
 from tshsr.models.base import Scores
 from tshsr.scoring import precision
+from tshsr.scoring.options import ScoringOptions
 from tshsr.scoring.precision import lowered, measure
 
 OWNERS = np.array([0, 0, 1, 2, 3])
@@ -133,12 +134,12 @@ def test_an_evaluation_in_bfloat16_says_what_it_did_and_falls_back(
 ) -> None:
     split = small_split(tmp_path / "data", "test", images=30)
     one = member("one", split, 1)
-    whole = guard(one, split, torch.bfloat16, 2**30, None)
+    whole = guard(one, split, ScoringOptions(dtype=torch.bfloat16))
     assert (whole.images, whole.captions, whole.dtype) == (20, 40, "bfloat16")
     assert 0 < whole.max_difference < 0.05
     monkeypatch.setattr(evaluation, "guard", lambda *_: replace(whole, used=faster))
     exact, exact_scores = evaluate([one], split)
-    rough, scores = evaluate([one], split, dtype=torch.bfloat16)
+    rough, scores = evaluate([one], split, options=ScoringOptions(dtype=torch.bfloat16))
     assert exact.precision is None
     assert rough.precision == (replace(whole, used=faster),)
     assert np.array_equal(scores["fused"], exact_scores["fused"]) is not faster
@@ -154,5 +155,5 @@ def test_the_sample_is_a_tenth_of_the_images_within_bounds(
     one = member("one", split, 1)
     seen: list[int] = []
     monkeypatch.setattr(evaluation, "measure", lambda exact, rough, owners, dtype: seen.append(len(owners)))
-    guard(one, split, torch.bfloat16, 2**30, None)
+    guard(one, split, ScoringOptions(dtype=torch.bfloat16))
     assert seen == [sample]

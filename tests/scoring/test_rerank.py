@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,13 +11,15 @@ import torch
 
 from tests.evaluation.test_run import Member, member
 from tests.support.small_runs import small_split
+from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.data.dataset import Split
 from tshsr.models.base import ItemEncoding, Scores
 from tshsr.scoring import all_pairs as scoring
 from tshsr.scoring import rerank
 from tshsr.scoring.all_pairs import score_split
 from tshsr.scoring.candidates import Depth, candidates, rounds
-from tshsr.scoring.rerank import TwoStage, score_split_at, score_two_stage
+from tshsr.scoring.options import ScoringOptions
+from tshsr.scoring.rerank import TwoStageScores, score_split_rescored, score_two_stage
 
 
 @pytest.fixture
@@ -30,8 +33,8 @@ def one(split: Split) -> Member:
     return member("one", split, 1)
 
 
-def searched(one: Member, split: Split, k_images: int, k_captions: int, **more: object) -> TwoStage:
-    return score_two_stage(one.matcher, one.tokenizer, split, depth=Depth(k_images, k_captions), **more)
+def searched(one: Member, split: Split, k_images: int, k_captions: int, **options: Any) -> TwoStageScores:
+    return score_two_stage(one.matcher, one.tokenizer, split, Depth(k_images, k_captions), ScoringOptions(**options))
 
 
 def watched(one: Member, monkeypatch: pytest.MonkeyPatch, most: int = 10**9) -> list[int]:
@@ -86,7 +89,7 @@ def test_the_result_does_not_depend_on_blocks_and_budget(
     one: Member, split: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = searched(one, split, 4, 2)
-    monkeypatch.setattr(rerank, "ENCODE_BLOCK", 3)
+    monkeypatch.setattr(scoring, "ENCODE_BLOCK", 3)
     encoded: list[int] = []
     encode = one.matcher.encode_captions
     monkeypatch.setattr(one.matcher, "encode_captions", lambda batch: encoded.append(len(batch)) or encode(batch))
@@ -127,7 +130,7 @@ def test_a_budget_bounds_the_pairs_that_are_scored_at_once(
 
 
 def test_progress_counts_the_reasoned_pairs(one: Member, split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rerank, "ENCODE_BLOCK", 4)
+    monkeypatch.setattr(scoring, "ENCODE_BLOCK", 4)
     told: list[tuple[int, int]] = []
     found = searched(one, split, 4, 2, progress=lambda *done: told.append(done))
     total = int(found.reasoned.sum())
@@ -139,7 +142,7 @@ def test_progress_counts_the_reasoned_pairs(one: Member, split: Split, monkeypat
 def test_a_lower_precision_is_used_for_the_second_stage_alone(
     one: Member, split: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rerank, "EXACT", 1)  # the best of so few would be all
+    monkeypatch.setattr(rerank, "RESCORED_PER_QUERY", 1)  # more would be all pairs of this small split
     exact, rough = searched(one, split, 4, 2), searched(one, split, 4, 2, dtype=torch.bfloat16)
     np.testing.assert_array_equal(rough.scores["pooled"], exact.scores["pooled"])
     np.testing.assert_array_equal(rough.reasoned, exact.reasoned)
@@ -155,29 +158,54 @@ def test_the_mode_of_the_network_is_put_back(one: Member, split: Split) -> None:
 
 
 @pytest.mark.parametrize("in_files", [False, True])
-def test_what_16_bits_rank_first_is_scored_exactly(
+def test_the_best_results_of_bfloat16_are_rescored_in_float32(
     one: Member, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_files: bool
 ) -> None:
-    monkeypatch.setattr(rerank, "EXACT", 2)
+    monkeypatch.setattr(rerank, "RESCORED_PER_QUERY", 2)
     folder = tmp_path if in_files else None
     exact = score_split(one.matcher, one.tokenizer, split)["fused"]
-    rough = score_split(one.matcher, one.tokenizer, split, dtype=torch.bfloat16)
-    found = score_split_at(one.matcher, one.tokenizer, split, dtype=torch.bfloat16, folder=folder)
+    rough = score_split(one.matcher, one.tokenizer, split, ScoringOptions(dtype=torch.bfloat16))
+    options = ScoringOptions(dtype=torch.bfloat16, folder=folder)
+    found = score_split_rescored(one.matcher, one.tokenizer, split, options)
     first = candidates(rough["fused"], Depth(2, 2))
     assert 0 < first.sum() < first.size
     np.testing.assert_allclose(found["fused"][first], exact[first], atol=1e-6)
     assert np.abs(rough["fused"] - exact)[first].max() > 1e-4, "else this would show nothing"
     np.testing.assert_array_equal(found["fused"][~first], rough["fused"][~first])
     np.testing.assert_array_equal(found["word_stream"], rough["word_stream"])
-    same = score_split_at(one.matcher, one.tokenizer, split)["fused"]
+    same = score_split_rescored(one.matcher, one.tokenizer, split)["fused"]
     np.testing.assert_array_equal(same, exact)
 
 
-def test_two_stages_in_16_bits_end_exactly_too(one: Member, split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rerank, "EXACT", 2)
+@pytest.mark.parametrize("block", [256, 3])
+def test_bfloat16_with_rescoring_reads_and_encodes_each_item_once(
+    one: Member, split: Split, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr(scoring, "ENCODE_BLOCK", block)
+    monkeypatch.setattr(rerank, "RESCORED_PER_QUERY", 2)
+    encoded: dict[str, int] = {"images": 0, "captions": 0}
+    for side in encoded:
+        encode = getattr(one.matcher, f"encode_{side}")
+
+        def counting(batch: ImageBatch | CaptionBatch, side: str = side, encode: Any = encode) -> ItemEncoding:
+            encoded[side] += len(batch)
+            return encode(batch)
+
+        monkeypatch.setattr(one.matcher, f"encode_{side}", counting)
+    found = score_split_rescored(one.matcher, one.tokenizer, split, ScoringOptions(dtype=torch.bfloat16))
+    assert encoded == {"images": 10, "captions": 20}
+    monkeypatch.setattr(scoring, "ENCODE_BLOCK", 256)
+    whole = score_split_rescored(one.matcher, one.tokenizer, split, ScoringOptions(dtype=torch.bfloat16))
+    np.testing.assert_allclose(found["fused"], whole["fused"], atol=0.02)
+
+
+def test_two_stages_in_bfloat16_rescore_their_best_results(
+    one: Member, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rerank, "RESCORED_PER_QUERY", 2)
     exact = score_split(one.matcher, one.tokenizer, split)["fused"]
     found = searched(one, split, 10, 6, dtype=torch.bfloat16).scores["fused"]
-    monkeypatch.setattr(rerank.Reasoning, "about_the_best", lambda *_, **__: None)
+    monkeypatch.setattr(rerank.PairScorer, "rescore_best", lambda *_, **__: None)
     rough = searched(one, split, 10, 6, dtype=torch.bfloat16)
     best = candidates(rough.scores["fused"], Depth(2, 2)) & rough.reasoned
     others = rough.reasoned & ~best

@@ -12,6 +12,7 @@ from tests.support import tiny
 from tshsr.errors import DataError
 from tshsr.scoring import storage as matrices
 from tshsr.scoring.all_pairs import score_all_pairs
+from tshsr.scoring.options import ScoringOptions
 from tshsr.scoring.storage import MatricesInFiles, MatricesInMemory, ensemble
 
 FULL = Path("/dev/full")
@@ -48,7 +49,7 @@ def test_a_matrix_in_a_file_is_an_ordinary_npy_with_a_caption_in_one_piece(tmp_p
 def test_scoring_into_files_is_scoring_in_memory(tmp_path: Path) -> None:
     network = tiny.network()
     memory = score_all_pairs(network, iter(batches((3, 4))), tokens())
-    files = score_all_pairs(network, iter(batches((3, 4))), tokens(), folder=tmp_path)
+    files = score_all_pairs(network, iter(batches((3, 4))), tokens(), ScoringOptions(folder=tmp_path))
     assert set(files) == set(memory) == {path.stem for path in tmp_path.iterdir()}
     for name, matrix in files.items():
         np.testing.assert_array_equal(matrix, memory[name])

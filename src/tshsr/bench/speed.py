@@ -22,7 +22,8 @@ from tshsr.models.build import build_matcher
 from tshsr.models.scan import Scan
 from tshsr.models.sgraf import Sgraf, TwoStreamSgr
 from tshsr.models.tshsr import Tshsr
-from tshsr.scoring.all_pairs import BYTE_BUDGET, score_encoded
+from tshsr.scoring.all_pairs import score_encoded
+from tshsr.scoring.options import BYTE_BUDGET
 from tshsr.scoring.precision import lowered
 from tshsr.system import keep_freed_memory, release_freed_memory
 

@@ -30,11 +30,12 @@ from tshsr.evaluation.matrix import Extras, add_details, check_once, evaluate_ma
 from tshsr.evaluation.run import evaluate, score_bytes
 from tshsr.evaluation.score_files import KEY, check_scores_name, save_scores
 from tshsr.evaluation.two_stage import TwoStageSearch, evaluate_two_stage
-from tshsr.explain.probes import add_probes
+from tshsr.explain.binding import add_pointing_and_binding
 from tshsr.files import explained
 from tshsr.metrics.report import Report
 from tshsr.metrics.scan_logs import read_log
 from tshsr.scoring.candidates import Depth
+from tshsr.scoring.options import ScoringOptions
 
 DTYPES = {"float32": None, "tf32": None, "bfloat16": torch.bfloat16}
 """Precisions of scoring; None is the network's own."""
@@ -156,23 +157,17 @@ def from_runs(wanted: Evaluate, screen: Screen) -> Report:
     retrievers = [load_retriever(run, device) for run in wanted.runs]
     for retriever in retrievers:
         retriever.check_extractor(split.extractor)
-    size = sum(score_bytes(retrievers, each, device) for each in scored_whole(plan, split, check=wanted.rerank_check))
+    size = sum(score_bytes(retrievers, each) for each in scored_whole(plan, split, check=wanted.rerank_check))
     shortcuts = Shortcuts(tf32=wanted.dtype == "tf32", compiled=wanted.compile)
-    members, guards = quickened(retrievers, split, shortcuts, byte_budget=budget, device=device)
+    options = ScoringOptions(byte_budget=budget, device=device, dtype=dtype)
+    members, guards = quickened(retrievers, split, shortcuts, options)
     with place_for_scores(wanted.scores_folder, size) as folder, screen.progress(quiet=wanted.quiet) as begin:
+        options = replace(options, folder=folder)
         if plan is None:
-            report, scores = evaluate(
-                members,
-                split,
-                protocol=wanted.protocol,
-                byte_budget=budget,
-                device=device,
-                dtype=dtype,
-                folder=folder,
-                progress=begin("scoring", "pairs"),
-            )
+            options = replace(options, progress=begin("scoring", "pairs"))
+            report, scores = evaluate(members, split, protocol=wanted.protocol, options=options)
         else:
-            search = TwoStageSearch(members[0], budget, device, dtype, folder, wanted.protocol)
+            search = TwoStageSearch(members[0], options, wanted.protocol)
             report, scores = evaluate_two_stage(search, split, plan, check=wanted.rerank_check, begin=begin)
         report = replace(report, precision=(*guards, *(report.precision or ())) or None)
         if wanted.save_scores is not None:
@@ -184,7 +179,7 @@ def from_runs(wanted: Evaluate, screen: Screen) -> Report:
     if refusal is not None:
         raise refusal
     if len(retrievers) == 1:
-        report = report if truth is None else add_probes(report, retrievers[0], split, truth)
+        report = report if truth is None else add_pointing_and_binding(report, retrievers[0], split, truth)
         if wanted.explanations is not None:
             with screen.progress(quiet=wanted.quiet) as begin:
                 told, place = begin("explaining", "pairs"), find_data(wanted.data)

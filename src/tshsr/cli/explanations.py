@@ -15,7 +15,7 @@ from tshsr.errors import SettingsError
 from tshsr.explain.curves import LEAST_PAIRS
 from tshsr.explain.faithfulness import PAIRS, measure_explanations
 from tshsr.metrics.report import AreaDifference, ExplanationFigures, Report
-from tshsr.pages.document import reading_order
+from tshsr.pages.labels import reading_order
 from tshsr.retriever import Retriever
 
 OPTION = "--explanations"

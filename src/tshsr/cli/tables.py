@@ -13,7 +13,7 @@ from tshsr.metrics.multi_positive import RankingMetrics, Rankings
 from tshsr.metrics.recall import ScoreMetrics
 from tshsr.metrics.report import HEADER, Guard, Report, Rerank
 from tshsr.metrics.scan_logs import Audit
-from tshsr.pages.document import reading_order
+from tshsr.pages.labels import reading_order
 
 ANNOTATIONS = {"eccv": "ECCV Caption", "cxc": "CxC", "pmrp": "PMRP"}
 

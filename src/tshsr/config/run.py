@@ -22,7 +22,7 @@ from tshsr.config.models import SgrafConfig as SgrafConfig
 from tshsr.config.models import TshsrConfig as TshsrConfig
 from tshsr.config.models import TwoStreamSgrConfig as TwoStreamSgrConfig
 from tshsr.config.models import VseConfig as VseConfig
-from tshsr.errors import SettingsError
+from tshsr.errors import SettingsError, first_invalid
 
 
 @dataclass(frozen=True)
@@ -159,6 +159,5 @@ def read_config(path: Path) -> RunConfig:
             kind = first["input"].get("kind", "missing")
             expected = ", ".join(KINDS)
             raise SettingsError(f"{path}: setting 'model.kind' is {kind!r}; expected one of {expected}.") from None
-        # Pydantic names the kind as a part of the place; the file has no such part.
-        place = ".".join(str(part) for part in first["loc"] if part not in KINDS)
-        raise SettingsError(f"{path}: setting {place!r}: {first['msg']}; got {first['input']!r}.") from None
+        invalid = first_invalid(error, omit=KINDS)  # pydantic puts the tag of the union into the path
+        raise SettingsError(f"{path}: setting {invalid.place!r}: {invalid.reason}; got {invalid.value!r}.") from None

@@ -26,7 +26,7 @@ from tshsr.files import replacing_folder
 from tshsr.scenes.descriptor import CONTEXT, CROP, EXTRACTOR
 from tshsr.scenes.generate import Job, MadeScene, run_job
 from tshsr.scenes.world import SIDE
-from tshsr.system import Progress, end_with_parent, usable_cores
+from tshsr.system import Progress, end_with_parent, no_progress, usable_cores
 
 CHUNK = 50
 """Scenes a job."""
@@ -45,7 +45,7 @@ def make_scenes(
     test: int = 500,
     seed: int = 0,
     processes: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Path:
     """Generate scenes as a feature store with the splits train, dev and test.
 
@@ -84,14 +84,13 @@ def make_scenes(
         made: list[MadeScene] = []
         for scenes in run_jobs(jobs, processes or usable_cores()):
             made += scenes
-            if progress is not None:
-                progress(len(made), sum(sizes.values()))
+            progress(len(made), sum(sizes.values()))
         write_scenes(partial, made)
     return folder
 
 
 def scenes_folder(
-    *, train: int = 3000, dev: int = 500, test: int = 500, seed: int = 0, progress: Progress | None = None
+    *, train: int = 3000, dev: int = 500, test: int = 500, seed: int = 0, progress: Progress = no_progress
 ) -> Path:
     """Where the generated scenes are cached; generates them when they are not there yet, telling the progress.
 

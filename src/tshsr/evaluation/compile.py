@@ -19,6 +19,7 @@ from tshsr.evaluation.run import Scorer, guard
 from tshsr.metrics.report import Guard
 from tshsr.models.base import ItemEncoding, Matcher, Scores
 from tshsr.scoring.all_pairs import is_out_of_memory
+from tshsr.scoring.options import ScoringOptions
 
 LOG = logging.getLogger(__name__)
 
@@ -74,6 +75,11 @@ class Quick(Matcher):
                 score, dynamic=True, backend=shortcuts.backend, mode="reduce-overhead" if on_gpu else None
             )
 
+    @property
+    def score_names(self) -> frozenset[str]:
+        """The network's."""
+        return self.network.score_names
+
     def encode_images(self, batch: ImageBatch) -> ItemEncoding:
         """The network's."""
         return self.network.encode_images(batch)
@@ -118,7 +124,7 @@ def rough_products() -> Iterator[None]:
 
 
 def quickened(
-    retrievers: Sequence[Scorer], split: Split, shortcuts: Shortcuts, *, byte_budget: int, device: str | None
+    retrievers: Sequence[Scorer], split: Split, shortcuts: Shortcuts, options: ScoringOptions
 ) -> tuple[tuple[Scorer, ...], tuple[Guard, ...]]:
     """Each model with the short cuts where they are faster on a sample and as good, and what was measured.
 
@@ -131,14 +137,13 @@ def quickened(
     for retriever in retrievers:
         quick = Quick(retriever.matcher, shortcuts)
         try:
-            own = next(quick.parameters()).dtype
-            found = replace(guard(retriever, split, own, byte_budget, device, quick=quick), dtype=str(shortcuts))
+            found = guard(retriever, split, replace(options, dtype=None), quick=quick)
         except RuntimeError as error:
             if not shortcuts.compiled or is_out_of_memory(error):
                 raise
             reason = str(error).strip().splitlines()[0]
             LOG.warning("this machine can't compile the scoring (%s); going on without the short cuts", reason)
             return tuple(retrievers), ()
-        guards.append(found)
+        guards.append(replace(found, dtype=str(shortcuts)))
         members.append(Member(retriever.name, quick, retriever.tokenizer) if found.used else retriever)
     return tuple(members), tuple(guards)

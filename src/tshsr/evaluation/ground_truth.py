@@ -12,7 +12,7 @@ import numpy as np
 from tshsr.data.arrays import Numbers, as_rows
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import SCENES, open_split
-from tshsr.data.text import captions_digest
+from tshsr.data.text import captions_digest, numbered_caption_ids
 from tshsr.errors import DataError
 from tshsr.evaluation.score_files import read_entries, read_image_of_caption
 
@@ -105,15 +105,14 @@ def called(
 ) -> tuple[dict[str, int], dict[str, int]]:
     """The row of each image's name, and the column of each caption's.
 
-    An image without a name is called by its row; a caption by its id or else its column, and as IMAGE#NUMBER too: the
-    so-manieth caption of that image, from 0.
+    An image without a name is called by its row; a caption by its id or else its column, and by IMAGE#K too.
     """
     rows = {name: row for row, name in enumerate(names or map(str, range(images)))}
     columns = {name: column for column, name in enumerate(ids or map(str, range(len(image_of_caption))))}
-    of_row = list(rows)
-    seen = [0] * images
-    for column, row in enumerate(image_of_caption.tolist()):
-        if 0 <= row < len(of_row):
-            columns.setdefault(f"{of_row[row]}#{seen[row]}", column)
-            seen[row] += 1
+    of_row = dict(enumerate(rows))
+    known = [column for column, row in enumerate(image_of_caption.tolist()) if row in of_row]
+    for column, name in zip(
+        known, numbered_caption_ids(of_row[row] for row in image_of_caption[known].tolist()), strict=True
+    ):
+        columns.setdefault(name, column)
     return rows, columns

@@ -19,11 +19,12 @@ from tshsr.metrics.ranks import metrics_by_fold, query_ranks
 from tshsr.metrics.recall import check_captioned, mean_metrics
 from tshsr.metrics.report import Guard, ProtocolName, Report
 from tshsr.models.base import Matcher
-from tshsr.scoring.all_pairs import BYTE_BUDGET, by_length, ready, score_encoded
+from tshsr.scoring.all_pairs import by_length, ready, score_encoded
+from tshsr.scoring.options import DEFAULT_OPTIONS, ScoringOptions
 from tshsr.scoring.precision import lowered, measure
-from tshsr.scoring.rerank import score_split_at
+from tshsr.scoring.rerank import score_split_rescored
 from tshsr.scoring.storage import common_shape, ensemble
-from tshsr.system import Progress, provenance
+from tshsr.system import provenance
 
 FOLD = 1000
 """Images of a COCO 1K fold."""
@@ -52,11 +53,7 @@ def evaluate(
     split: Split,
     *,
     protocol: ProtocolName | Literal["auto"] = "auto",
-    byte_budget: int = BYTE_BUDGET,
-    device: str | None = None,
-    dtype: torch.dtype | None = None,
-    folder: Path | None = None,
-    progress: Progress | None = None,
+    options: ScoringOptions = DEFAULT_OPTIONS,
 ) -> tuple[Report, Mapping[str, np.ndarray]]:
     """Score every image of a split with every caption, and report.
 
@@ -64,11 +61,8 @@ def evaluate(
         retrievers: One model, or several whose scores are averaged.
         split: What to evaluate on.
         protocol: See `choose_protocol`.
-        byte_budget: Bytes of temporaries; without a folder the matrices come on top (4 bytes a pair, score and model).
-        device: Where to compute; None: where each network is.
-        dtype: Precision of scoring (`rerank.score_split_at`): a lower one is first measured, and used where faster.
-        folder: An existing folder for the score matrices, where they are too large for memory.
-        progress: Called with (pairs done, pairs in all), for each model from 0 on.
+        options: A lower precision is measured on a sample first, and used where it is faster and as good.
+            Progress starts at 0 for each model.
 
     Returns:
         The report, and by score name the (mean) matrices, images x captions.
@@ -82,21 +76,16 @@ def evaluate(
     chosen = choose_protocol(protocol, len(split.regions))  # refused before hours of scoring, not after
     check_captioned(len(split.regions), split.image_of_caption)
     start = time.perf_counter()
-    guards = [guard(each, split, dtype, byte_budget, device) for each in retrievers] if dtype is not None else []
-    members = [
-        score_split_at(
-            retriever.matcher,
-            retriever.tokenizer,
-            split,
-            byte_budget=byte_budget,
-            device=device,
-            dtype=dtype if guards and guards[number].used else None,
-            folder=own_folder(folder, number, len(retrievers)),
-            progress=progress,
+    guards = [guard(each, split, options) for each in retrievers] if options.dtype is not None else []
+    members = []
+    for number, retriever in enumerate(retrievers):
+        own = replace(
+            options,
+            dtype=options.dtype if guards and guards[number].used else None,
+            folder=own_folder(options.folder, number, len(retrievers)),
         )
-        for number, retriever in enumerate(retrievers)
-    ]
-    scores = ensemble(members, folder)
+        members.append(score_split_rescored(retriever.matcher, retriever.tokenizer, split, own))
+    scores = ensemble(members, options.folder)
     report = evaluate_scores(
         scores,
         split.image_of_caption,
@@ -119,55 +108,37 @@ def own_folder(folder: Path | None, number: int, members: int) -> Path | None:
 
 
 @torch.inference_mode()
-def guard(
-    retriever: Scorer,
-    split: Split,
-    dtype: torch.dtype,
-    byte_budget: int,
-    device: str | None,
-    *,
-    quick: Matcher | None = None,
-) -> Guard:
+def guard(retriever: Scorer, split: Split, options: ScoringOptions, *, quick: Matcher | None = None) -> Guard:
     """What a precision does to the first images of a split and their captions: about one pair in a hundred.
 
     Args:
         retriever: The model.
         split: Where the sample is from.
-        dtype: The precision.
-        byte_budget: Bound on the temporaries of scoring, in bytes.
-        device: Where to compute; None: where the network is.
+        options: Precision, memory and device of scoring.
         quick: Measure this network, which takes the same encodings, in place of the model's own in that precision.
     """
     few = min(len(split.regions), max(LEAST, min(SAMPLE, len(split.regions) // 10)))
     (captions,) = np.nonzero(split.image_of_caption < few)
     tokens = retriever.tokenizer.encode([split.captions[i] for i in captions])
     order = by_length(tokens)
-    with ready(retriever.matcher, device) as place:
+    dtype = options.dtype or next(retriever.matcher.parameters()).dtype
+    with ready(retriever.matcher, options.device) as place:
         images = retriever.matcher.encode_images(split.regions.read(np.arange(few)).to(place))
         texts = retriever.matcher.encode_captions(pad_sequences([tokens[i] for i in order]).to(place))
         low, left, right = quick or lowered(retriever.matcher, dtype), images.at(dtype), texts.at(dtype)
         return measure(
-            lambda: score_encoded(retriever.matcher, images, texts, byte_budget=byte_budget),
-            lambda: score_encoded(low, left, right, byte_budget=byte_budget),
+            lambda: score_encoded(retriever.matcher, images, texts, byte_budget=options.byte_budget),
+            lambda: score_encoded(low, left, right, byte_budget=options.byte_budget),
             split.image_of_caption[captions[order]],
             dtype,
         )
 
 
-def score_bytes(retrievers: Sequence[Scorer], split: Split, device: str | None = None) -> int:
+def score_bytes(retrievers: Sequence[Scorer], split: Split) -> int:
     """Bytes of the score matrices of an evaluation: 4 a pair, score and model, and those of the means of several."""
-    names = [score_names(retriever, split, device) for retriever in retrievers]
-    means = set.intersection(*names) if len(names) > 1 else set()
+    names = [retriever.matcher.score_names for retriever in retrievers]
+    means = frozenset.intersection(*names) if len(names) > 1 else set()
     return 4 * len(split.regions) * len(split.captions) * (sum(map(len, names)) + len(means))
-
-
-@torch.inference_mode()
-def score_names(retriever: Scorer, split: Split, device: str | None = None) -> set[str]:
-    """The names of a network's scores, asked for by scoring one pair."""
-    with ready(retriever.matcher, device) as place:
-        image = retriever.matcher.encode_images(split.regions.read([0]).to(place))
-        tokens = pad_sequences(retriever.tokenizer.encode(split.captions[:1])).to(place)
-        return set(score_encoded(retriever.matcher, image, retriever.matcher.encode_captions(tokens)))
 
 
 def evaluate_scores(

@@ -5,21 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 
 from tshsr.data.dataset import Split
 from tshsr.errors import SettingsError
-from tshsr.evaluation.run import Scorer, choose_protocol, evaluate_scores, guard, score_names
+from tshsr.evaluation.run import Scorer, choose_protocol, evaluate_scores, guard
 from tshsr.metrics.recall import check_captioned, score_metrics
 from tshsr.metrics.report import ProtocolName, Report, Rerank
-from tshsr.scoring.all_pairs import BYTE_BUDGET
 from tshsr.scoring.candidates import Depth, ceiling, lost
 from tshsr.scoring.depth import choose_depth
-from tshsr.scoring.rerank import score_split_at, score_two_stage
+from tshsr.scoring.options import DEFAULT_OPTIONS, ScoringOptions
+from tshsr.scoring.rerank import score_split_rescored, score_two_stage
 from tshsr.system import Begin, Progress, no_progress
 
 
@@ -44,18 +42,12 @@ class TwoStageSearch:
 
     Attributes:
         retriever: The model.
-        byte_budget: Bound on the temporaries of scoring, in bytes.
-        device: Where to compute; None: where the network is.
-        dtype: Precision of reasoning; None: the network's.
-        folder: An existing folder for the matrices of all pairs, where they are too large for memory.
+        options: How pairs are scored; the folder is for matrices of all pairs. Its progress is not called.
         protocol: See `choose_protocol`; none that cuts the images into folds.
     """
 
     retriever: Scorer
-    byte_budget: int = BYTE_BUDGET
-    device: str | None = None
-    dtype: torch.dtype | None = None
-    folder: Path | None = None
+    options: ScoringOptions = DEFAULT_OPTIONS
     protocol: ProtocolName | Literal["auto"] = "auto"
 
     def check(self, split: Split) -> None:
@@ -71,14 +63,14 @@ class TwoStageSearch:
                 "protocol."
             )
         check_captioned(len(split.regions), split.image_of_caption)
-        names = score_names(self.retriever, split, self.device)
+        names = self.retriever.matcher.score_names
         if "pooled" not in names or names <= {"fused", "pooled"}:
             raise SettingsError(
                 f"{self.retriever.name} has no first stage beside its score ({', '.join(sorted(names))}): a two-stage "
                 "search needs v·t and a network that reasons. Evaluate it without --rerank."
             )
 
-    def choose(self, known: Split, wanted: Split, *, progress: Progress | None = None) -> Chosen:
+    def choose(self, known: Split, wanted: Split, *, progress: Progress = no_progress) -> Chosen:
         """Score all pairs of a split, choose both K on it, and fit them to the size of another.
 
         Args:
@@ -96,7 +88,7 @@ class TwoStageSearch:
         return Chosen(depth.scaled(*sizes), known.name, points)
 
     def evaluate(
-        self, split: Split, chosen: Chosen, *, progress: Progress | None = None
+        self, split: Split, chosen: Chosen, *, progress: Progress = no_progress
     ) -> tuple[Report, Mapping[str, np.ndarray]]:
         """Search a split with every image and every caption, and report.
 
@@ -116,11 +108,8 @@ class TwoStageSearch:
             self.retriever.matcher,
             self.retriever.tokenizer,
             split,
-            depth=chosen.depth,
-            byte_budget=self.byte_budget,
-            device=self.device,
-            dtype=self.dtype,
-            progress=progress,
+            chosen.depth,
+            replace(self.options, progress=progress),
         )
         report = evaluate_scores(
             found.scores,
@@ -144,7 +133,7 @@ class TwoStageSearch:
         )
         return replace(report, rerank=stage, captions_digest=split.captions_digest), found.scores
 
-    def compare(self, split: Split, report: Report, *, progress: Progress | None = None) -> Report:
+    def compare(self, split: Split, report: Report, *, progress: Progress = no_progress) -> Report:
         """The report with what the search lost on the same split, all of whose pairs are scored for that.
 
         Raises:
@@ -158,21 +147,13 @@ class TwoStageSearch:
         seconds = time.perf_counter() - start
         return replace(report, rerank=replace(report.rerank, lost=points, all_pairs_seconds=seconds))
 
-    def _score_all(self, split: Split, purpose: str, progress: Progress | None) -> Mapping[str, np.ndarray]:
+    def _score_all(self, split: Split, purpose: str, progress: Progress) -> Mapping[str, np.ndarray]:
         """All scores of all pairs, in a folder of their own where there is one."""
-        place = None if self.folder is None else self.folder / purpose
-        if place is not None:
-            place.mkdir(exist_ok=True)
-        return score_split_at(
-            self.retriever.matcher,
-            self.retriever.tokenizer,
-            split,
-            byte_budget=self.byte_budget,
-            device=self.device,
-            dtype=self.dtype,
-            folder=place,
-            progress=progress,
-        )
+        folder = None if self.options.folder is None else self.options.folder / purpose
+        if folder is not None:
+            folder.mkdir(exist_ok=True)
+        options = replace(self.options, folder=folder, progress=progress)
+        return score_split_rescored(self.retriever.matcher, self.retriever.tokenizer, split, options)
 
 
 def evaluate_two_stage(
@@ -202,9 +183,10 @@ def evaluate_two_stage(
     search.check(split)
     known = plan if isinstance(plan, Split) else None
     measured = None
-    if search.dtype is not None:
-        measured = guard(search.retriever, known or split, search.dtype, search.byte_budget, search.device)
-        search = replace(search, dtype=search.dtype if measured.used else None)
+    if search.options.dtype is not None:
+        measured = guard(search.retriever, known or split, search.options)
+        if not measured.used:
+            search = replace(search, options=replace(search.options, dtype=None))
     if isinstance(plan, Split):
         chosen = search.choose(plan, split, progress=begin(f"choosing K on {plan.name}", "pairs"))
     else:

@@ -20,7 +20,7 @@ from tshsr.errors import SettingsError
 from tshsr.explain.attribution import attention_maps, mean_relevance
 from tshsr.explain.curves import area, compare_areas, kept, places
 from tshsr.explain.perturbation import Pairs
-from tshsr.explain.probes import pointing_accuracy, pointing_chance
+from tshsr.explain.pointing_game import pointing_accuracy, pointing_chance
 from tshsr.metrics.report import Curve, ExplanationFigures, Faithfulness
 from tshsr.models.base import StreamTrace
 from tshsr.retriever import Retriever

@@ -104,7 +104,7 @@ class Pairs:
         places, mask = places.to(self.batch.mask.device), mask.to(self.batch.mask.device)
         pairs = torch.tensor([pair for pair, _ in variants], device=mask.device)
         boxes = None if self.batch.boxes is None else self.batch.boxes[pairs[:, None], places]
-        pictures = ImageBatch(self.batch.regions[pairs[:, None], places] * mask[..., None], mask, boxes)
+        pictures = ImageBatch.unchecked(self.batch.regions[pairs[:, None], places] * mask[..., None], mask, boxes)
         matcher = self.retriever.matcher
         scores = matcher.score_listed(matcher.encode_images(pictures), self.texts[pairs])
         return scores[self.score].double().cpu().numpy()

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from tshsr.data.store import StoreCaption, StoreImage, write_store
+from tshsr.data.text import numbered_caption_ids
 from tshsr.errors import DataError
 from tshsr.features.captions import PictureCaption
 from tshsr.features.decoding import Decoded, decode_all
@@ -187,14 +188,12 @@ def _compute(
 def _captions(files: Sequence[PictureFile], told: Sequence[PictureCaption]) -> list[StoreCaption]:
     """Captions of the pictures that are there, numbered within each."""
     ids = {file.file: file.id for file in files}
-    counts = dict.fromkeys(ids, 0)
-    captions = []
-    for caption in told:
-        if caption.file in ids:
-            own = f"{ids[caption.file]}#{counts[caption.file]}"
-            captions.append(StoreCaption(own, ids[caption.file], caption.text, caption.split))
-            counts[caption.file] += 1
-    return captions
+    kept = [caption for caption in told if caption.file in ids]
+    images = [ids[caption.file] for caption in kept]
+    return [
+        StoreCaption(own, image, caption.text, caption.split)
+        for own, image, caption in zip(numbered_caption_ids(images), images, kept, strict=True)
+    ]
 
 
 def _write(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from tshsr.errors import DataError
 from tshsr.features.captions import PictureCaption
 from tshsr.features.extractor import PictureRegions
 from tshsr.features.pictures import PictureFile, Skipped
-from tshsr.files import explained, remove_partial, write_bytes, write_text
+from tshsr.files import exclusive_lock, explained, remove_partial, write_bytes, write_text
 
 SKIPPED = "skipped.jsonl"
 """Beside a store: what is not in it, and why."""
@@ -148,11 +147,6 @@ def _lines(records: Sequence[Mapping[str, Any]]) -> str:
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
-try:
-    import fcntl
-except ImportError:  # not POSIX: two jobs on one store are not told apart there
-    fcntl = None  # type: ignore[assignment]
-
 RECORDS = "records"
 PART = "part-{:06d}.safetensors"
 
@@ -264,15 +258,6 @@ def only_one(folder: Path, what: str) -> Iterator[None]:
     """
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
-    try:
-        if fcntl is not None:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise DataError(
-                    f"another tshsr features is making {what}; wait for it, or name another store."
-                ) from None
+    message = f"another tshsr features is making {what}; wait for it, or name another store."
+    with exclusive_lock(folder / "lock", message):
         yield
-    finally:
-        os.close(descriptor)

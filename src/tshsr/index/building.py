@@ -106,7 +106,7 @@ def add_captions(job: Job, table: Any) -> int:
     Raises:
         DataError: Where a caption has no word, or the index cannot be written.
     """
-    names = caption_ids(job.split)
+    names = job.split.caption_ids
     there = set() if job.replace else set(ids_of(table))
     wanted = [i for i, name in enumerate(names) if name not in there]
     tell, done = job.begin("encoding", "captions"), 0
@@ -197,16 +197,6 @@ def caption_rows(job: Job, names: Sequence[str], numbers: Sequence[int], schema:
         **encoding_columns(encoding),
     }
     return pa.table(columns, schema)
-
-
-def caption_ids(split: Split) -> list[str]:
-    """A name for each caption: that of its image and its number among the captions of it, as Flickr30K does."""
-    seen: Counter[int] = Counter()
-    names = []
-    for image in split.image_of_caption.tolist():
-        names.append(f"{split.image_ids[image]}#{seen[image]}")
-        seen[image] += 1
-    return names
 
 
 def whole_images(split: Split, captions: Sequence[int], at_once: int) -> Iterator[list[int]]:

@@ -7,7 +7,7 @@ import logging
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from tshsr.errors import DataError
-from tshsr.files import explained
-
-try:
-    import fcntl
-except ImportError:  # Windows: two writers there must keep apart by themselves
-    fcntl = None  # type: ignore[assignment]
+from tshsr.files import exclusive_lock
 
 LOG = logging.getLogger(__name__)
 LOCK = ".lock"
@@ -63,24 +58,14 @@ def open_table(folder: Path, name: str, schema: pa.Schema | None = None) -> Any:
         ) from None
 
 
-@contextmanager
-def one_writer(folder: Path) -> Iterator[None]:
+def one_writer(folder: Path) -> AbstractContextManager[None]:
     """Keep others from writing to an index; a process that ends, however it ends, lets go.
 
     Raises:
-        DataError: Where another process is writing, or nobody may.
+        DataError: Where another process is writing, or the folder is read-only.
     """
-    if fcntl is None:
-        yield
-        return
-    with contextlib.ExitStack() as stack:
-        with explained(folder):
-            file = stack.enter_context((folder / LOCK).open("wb"))
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise DataError(f"{folder} is being written by another process; wait for it, or end it.") from None
-        yield
+    message = f"{folder} is being written by another process; wait for it, or end it."
+    return exclusive_lock(folder / LOCK, message)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from tshsr.config.models import STRICT
-from tshsr.errors import DataError, InputError
+from tshsr.errors import DataError, InputError, first_invalid
 from tshsr.files import write_text
 from tshsr.metrics.human import Agreement
 from tshsr.metrics.multi_positive import Rankings
@@ -297,10 +297,8 @@ def read_report(path: Path) -> Report:
     try:
         report = TypeAdapter(Report).validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        got = f"{first['input']!r:.80}"
-        raise DataError(f"{path}: {place}: {first['msg']}; got {got}. Write the report again.") from None
+        invalid = first_invalid(error)
+        raise DataError(f"{path}: {invalid}; got {invalid.value!r:.80}. Write the report again.") from None
     except InputError as error:
         raise DataError(f"{path}: its ranks do not fit: {error} Write the report again.") from None
     check_rsums(path, report, rsums)

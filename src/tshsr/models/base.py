@@ -157,6 +157,11 @@ class Matcher(nn.Module, ABC):
 
     compares_places: bool = False
 
+    @property
+    @abstractmethod
+    def score_names(self) -> frozenset[str]:
+        """Names of the scores of a pair, the keys of `score_pairs` and `score_all`; `fused` is always among them."""
+
     @abstractmethod
     def encode_images(self, batch: ImageBatch) -> ItemEncoding:
         """Encode each image once; cheap beside scoring."""

@@ -67,6 +67,11 @@ class StreamMatcher(Matcher):
         self.region_encoder = RegionEncoder(encoder)
         self.word_encoder = build_word_encoder(encoder)
 
+    @property
+    def score_names(self) -> frozenset[str]:
+        """The keys of `combine`."""
+        return frozenset({*self.streams, "fused", "pooled"})
+
     def combine(self, parts: Mapping[str, Tensor], pooled: Float[Tensor, "*pairs"]) -> Scores:
         """Scores by name from what each stream made of the pairs: each stream's, their mean `fused`, and `pooled`."""
         return {**parts, "fused": torch.stack(list(parts.values())).mean(dim=0), "pooled": pooled}

@@ -127,6 +127,11 @@ class Tshsr(StreamMatcher):
         self.expectation = nn.Linear(config.encoder.dim, 4) if config.place_term else None
         self.fusion = nn.Parameter(torch.zeros(len(self.streams))) if learned else None
 
+    @property
+    def score_names(self) -> frozenset[str]:
+        """The keys of `combine`."""
+        return super().score_names | {f"level_{level}" for level in range(self.config.reasoning.levels + 1)}
+
     def views(
         self, items: Float[Tensor, "rows items dim"], boxes: Float[Tensor, "rows items 4"] | None
     ) -> dict[str, Tensor]:

@@ -5,7 +5,6 @@ Axes: images | captions | items (regions or words) | dim (joint space).
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import assert_never
 
 import torch
@@ -45,6 +44,11 @@ class Vse(Matcher):
         self.perceptron = RegionPerceptron(*widths) if config.perceptron else None
         self.region_pooling = build_pooling(config)
         self.word_pooling = build_pooling(config)
+
+    @property
+    def score_names(self) -> frozenset[str]:
+        """One score under two names."""
+        return frozenset({"fused", "pooled"})
 
     def encode_images(self, batch: ImageBatch) -> ItemEncoding:
         """Regions in the joint space, and v."""
@@ -123,4 +127,4 @@ def shortened(batch: CaptionBatch, kept: Bool[Tensor, "captions words"]) -> Capt
     """Captions of the kept words, in their order, with padding at the end."""
     order = (~kept).to(torch.uint8).argsort(dim=1, stable=True)
     mask = kept.gather(1, order)
-    return replace(batch, tokens=batch.tokens.gather(1, order) * mask, mask=mask)
+    return CaptionBatch.unchecked(batch.tokens.gather(1, order) * mask, mask)

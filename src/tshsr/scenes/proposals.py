@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 from PIL import Image
+from scipy import ndimage
 
 from tshsr.boxes import intersection_over_union
 
@@ -44,8 +45,8 @@ def propose_boxes(picture: Image.Image, most: int) -> np.ndarray:
     """
     pixels = _shrunk(picture)
     distance = off_background(pixels)
-    found = [piece for threshold in THRESHOLDS for piece in pieces(distance > threshold)]
-    found += [piece for gap in GAPS for depth in DEPTHS for piece in parted(distance > THRESHOLDS[1], gap, depth)]
+    found = [box for threshold in THRESHOLDS for box in component_boxes(distance > threshold)]
+    found += [box for gap in GAPS for depth in DEPTHS for box in parted(distance > THRESHOLDS[1], gap, depth)]
     found += hue_pieces(pixels, distance > THRESHOLDS[0])
     height, width = distance.shape
     boxes = np.array(found).reshape(-1, 4) / (width, height, width, height)
@@ -92,7 +93,7 @@ def parted(foreground: np.ndarray, gap: int, depth: int) -> list[np.ndarray]:
     thin = ~_widened(~closed, depth)
     height, width = foreground.shape
     outwards = depth * np.array([-1, -1, 1, 1]) - margin
-    return [np.clip(piece + outwards, 0, (width, height, width, height)) for piece in pieces(thin)]
+    return [np.clip(box + outwards, 0, (width, height, width, height)) for box in component_boxes(thin)]
 
 
 def _widened(mask: np.ndarray, depth: int) -> np.ndarray:
@@ -112,9 +113,9 @@ def hue_pieces(pixels: np.ndarray, foreground: np.ndarray) -> list[np.ndarray]:
     chroma = brightest - palest
     bins = np.floor(_hue(pixels, brightest, chroma) * HUE_BINS).astype(np.int64) % HUE_BINS
     coloured = foreground & (chroma > COLOURED)
-    found = pieces(foreground & ~coloured & (brightest < DARK))
+    found = component_boxes(foreground & ~coloured & (brightest < DARK))
     for first in range(HUE_BINS):
-        found += pieces(coloured & ((bins == first) | (bins == (first + 1) % HUE_BINS)))
+        found += component_boxes(coloured & ((bins == first) | (bins == (first + 1) % HUE_BINS)))
     return found
 
 
@@ -126,34 +127,11 @@ def _hue(pixels: np.ndarray, brightest: np.ndarray, chroma: np.ndarray) -> np.nd
     return np.asarray((difference / np.maximum(chroma, 1e-6) + sector) / 6 % 1)
 
 
-def pieces(mask: np.ndarray) -> list[np.ndarray]:
-    """Boxes x1, y1, x2, y2 in pixels of a mask's connected pieces (by sides and by corners).
-
-    A piece is put together from its runs, the stretches of its rows, in one pass over all of them.
-    """
-    rows, edges = np.nonzero(np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1))
-    runs = list(zip(rows[::2].tolist(), edges[::2].tolist(), edges[1::2].tolist(), strict=True))
-    parent = list(range(len(runs)))
-    first = 0
-    for number, (row, start, end) in enumerate(runs):
-        while runs[first][0] < row - 1 or (runs[first][0] == row - 1 and runs[first][2] < start):
-            first += 1
-        other = first
-        while runs[other][0] == row - 1 and runs[other][1] <= end:
-            parent[_root(parent, other)] = _root(parent, number)
-            other += 1
-    boxes: dict[int, list[int]] = {}
-    for number, (row, start, end) in enumerate(runs):
-        box = boxes.setdefault(_root(parent, number), [start, row, end, row])
-        box[:] = min(box[0], start), box[1], max(box[2], end), row + 1
-    return [np.array(box, np.float64) for box in boxes.values()]
-
-
-def _root(parent: list[int], run: int) -> int:
-    while parent[run] != run:
-        parent[run] = parent[parent[run]]
-        run = parent[run]
-    return run
+def component_boxes(mask: np.ndarray) -> list[np.ndarray]:
+    """Boxes x1, y1, x2, y2 in pixels of a mask's 8-connected components, in the order of their first pixels."""
+    labels, _ = ndimage.label(mask, structure=np.ones((3, 3)))
+    found = ndimage.find_objects(labels)
+    return [np.array([x.start, y.start, x.stop, y.stop], np.float64) for y, x in found]
 
 
 def distinct(boxes: np.ndarray, most: int) -> np.ndarray:

@@ -11,9 +11,8 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,18 +22,15 @@ from tshsr.data.dataset import Split
 from tshsr.data.text import Tokenizer
 from tshsr.errors import InputError, SettingsError
 from tshsr.models.base import ItemEncoding, Matcher, Scores
+from tshsr.scoring.options import BYTE_BUDGET, DEFAULT_OPTIONS, ScoringOptions
 from tshsr.scoring.precision import lowered
 from tshsr.scoring.storage import MatricesInFiles, MatricesInMemory
-from tshsr.system import Progress
 
 LOG = logging.getLogger(__name__)
 
 
 ENCODE_BLOCK = 256
 """Images or captions encoded at once; encoding is a small part of the work."""
-
-BYTE_BUDGET = 2**30
-"""Default bound on a tile's temporaries."""
 
 PADDING = 1.05
 """Words of a tile, padding among them, for each real one."""
@@ -86,70 +82,97 @@ def score_split(
     matcher: Matcher,
     tokenizer: Tokenizer,
     split: Split,
-    *,
-    byte_budget: int = BYTE_BUDGET,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
-    folder: Path | None = None,
-    progress: Progress | None = None,
+    options: ScoringOptions = DEFAULT_OPTIONS,
 ) -> Mapping[str, np.ndarray]:
     """Score every image of a split with every caption.
 
-    Args:
-        matcher: The network; its mode (train or eval) is put back afterwards.
-        tokenizer: The network's tokenizer.
-        split: What to score.
-        byte_budget: Bound on the temporaries of a tile, in bytes.
-        device: Where to compute; None: where the network is.
-        dtype: Precision of scoring (encoding keeps the network's own); None: the network's. See `precision.measure`.
-        folder: Keep the matrices there as NAME.npy and read them from there; None: in memory.
-        progress: Told after every block of images and captions.
+    The training mode of the network is restored afterwards.
 
     Returns:
         By score name a float32 matrix, images x captions.
     """
-    tokens = tokenizer.encode(split.captions)
-    images = (split.regions.read(rows) for rows in blocks(np.arange(len(split.regions)), ENCODE_BLOCK))
-    return score_all_pairs(
-        matcher, images, tokens, byte_budget=byte_budget, device=device, dtype=dtype, folder=folder, progress=progress
-    )
+    return score_all_pairs(matcher, image_batches(split), tokenizer.encode(split.captions), options)
 
 
 @torch.inference_mode()
 def score_all_pairs(
     matcher: Matcher,
-    images: Iterator[ImageBatch],
+    images: Iterable[ImageBatch],
     captions: Sequence[list[int]],
-    *,
-    byte_budget: int = BYTE_BUDGET,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
-    folder: Path | None = None,
-    progress: Progress | None = None,
+    options: ScoringOptions = DEFAULT_OPTIONS,
 ) -> Mapping[str, np.ndarray]:
-    """Score every image with every caption, each a row of token numbers; see `score_split`."""
-    if not captions:
-        raise InputError("there are no captions to score; give at least one.")
-    budget = Budget(byte_budget)
-    with ready(matcher, device) as place:
-        scorer = lowered(matcher, dtype)
-        exact = next(scorer.parameters()).dtype
-        encoded = [matcher.encode_images(batch.to(place)).at(exact) for batch in images]
-        rows = sum(len(block) for block in encoded)
-        shape = rows, len(captions)
-        result = MatricesInMemory(shape) if folder is None else MatricesInFiles(shape, folder)
-        done = 0
-        for columns in blocks(by_length(captions), ENCODE_BLOCK):
-            block = matcher.encode_captions(pad_sequences([captions[i] for i in columns]).to(place)).at(exact)
-            parts, lengths = [], Lengths.of(block)
-            for part in encoded:
-                parts.append(score_block(scorer, part, block, lengths, budget))
-                done += len(part) * len(columns)
-                if progress is not None:
-                    progress(done, rows * len(captions))
-            for name in parts[0]:
-                result.write(name, columns, torch.cat([part[name] for part in parts]).float().cpu().numpy())
+    """Score every image with every caption (a row of token ids); see `score_split`."""
+    with ready(matcher, options.device) as device:
+        caption_blocks = CaptionBlocks(matcher, captions, device)
+        image_blocks = encode_image_blocks(matcher, images, device)
+        return score_blocks(lowered(matcher, options.dtype), image_blocks, caption_blocks, options)
+
+
+def score_blocks(
+    scorer: Matcher, images: Sequence[ItemEncoding], captions: CaptionBlocks, options: ScoringOptions
+) -> Mapping[str, np.ndarray]:
+    """All pairs of encoded blocks, in the precision of `scorer`."""
+    dtype = next(scorer.parameters()).dtype
+    shape = sum(map(len, images)), len(captions.tokens)
+    result = MatricesInMemory(shape) if options.folder is None else MatricesInFiles(shape, options.folder)
+    budget, done = Budget(options.byte_budget), 0
+    for columns, block in captions:
+        parts, lengths, block = [], Lengths.of(block), block.at(dtype)
+        for part in images:
+            # Cast per block: a whole copy would double the memory of the images, and the cast is cheap beside scoring.
+            parts.append(score_block(scorer, part.at(dtype), block, lengths, budget))
+            done += len(part) * len(columns)
+            options.progress(done, shape[0] * shape[1])
+        for name in parts[0]:
+            result.write(name, columns, torch.cat([part[name] for part in parts]).float().cpu().numpy())
     return result.finish()
+
+
+def image_batches(split: Split) -> Iterator[ImageBatch]:
+    """The images of a split, `ENCODE_BLOCK` at a time."""
+    return (split.regions.read(rows) for rows in blocks(np.arange(len(split.regions)), ENCODE_BLOCK))
+
+
+def encode_image_blocks(matcher: Matcher, images: Iterable[ImageBatch], device: torch.device) -> list[ItemEncoding]:
+    """Encode batches of images, one block each."""
+    return [matcher.encode_images(batch.to(device)) for batch in images]
+
+
+class CaptionBlocks:
+    """Captions encoded in blocks of similar length, each block when iteration reaches it.
+
+    Args:
+        matcher: The network.
+        tokens: A row of token ids per caption.
+        device: Device of the encodings.
+        cache_bytes: Bound on the encodings that are kept for further iterations; other blocks are encoded again.
+
+    Raises:
+        InputError: Where there is no caption.
+    """
+
+    def __init__(
+        self, matcher: Matcher, tokens: Sequence[list[int]], device: torch.device, cache_bytes: int = 0
+    ) -> None:
+        if not tokens:
+            raise InputError("there are no captions to score; give at least one.")
+        self.matcher, self.tokens, self.device = matcher, tokens, device
+        self.bytes_left = cache_bytes
+        self.columns = list(blocks(by_length(tokens), ENCODE_BLOCK))
+        self.cache: dict[int, ItemEncoding] = {}
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, ItemEncoding]]:
+        """The column numbers and the encoding of each block."""
+        for number, columns in enumerate(self.columns):
+            yield columns, self.cache[number] if number in self.cache else self._encode(number, columns)
+
+    def _encode(self, number: int, columns: np.ndarray) -> ItemEncoding:
+        encoding = self.matcher.encode_captions(pad_sequences([self.tokens[i] for i in columns]).to(self.device))
+        size = encoding.bytes_per_row() * len(encoding)
+        if size <= self.bytes_left:
+            self.bytes_left -= size
+            self.cache[number] = encoding
+        return encoding
 
 
 class ready:  # noqa: N801 (used as a verb: with ready(matcher, device) as place)

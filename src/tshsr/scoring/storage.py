@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import DTypeLike
 
+from tshsr.data.npy import npy_header
 from tshsr.errors import DataError, InputError
 from tshsr.metrics.recall import BLOCK
 
@@ -83,8 +84,7 @@ class MatricesInFiles:
     def _begin(self, name: str) -> int:
         """Write a file's header; where its numbers begin."""
         with self._path(name).open("wb") as file:
-            header = {"descr": self.dtype.str, "fortran_order": True, "shape": self.shape}
-            np.lib.format.write_array_header_1_0(file, header)
+            file.write(npy_header(self.shape, self.dtype, fortran=True))
             return file.tell()
 
     def _path(self, name: str) -> Path:
