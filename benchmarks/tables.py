@@ -1,4 +1,4 @@
-"""Tables of the README and the documentation, made from the files in `benchmarks/results`: nothing in them is typed by hand.
+"""Tables of the README and the documentation, made from the files in `benchmarks/results`, never by hand.
 
 `python -m benchmarks.tables` writes them again.
 """

@@ -1,4 +1,4 @@
-"""Docstrings of this project as reStructuredText: names between single backticks are code, indented blocks are formulas.
+"""Docstrings as reStructuredText: names between single backticks are code, indented blocks are formulas.
 
 Runs on every docstring that autodoc reads, before napoleon turns `Args:` and its like into fields.
 """

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from tshsr.pages.explanation import render_explanations as render_explanations
     from tshsr.retriever import Retriever as Retriever
     from tshsr.scoring.options import ScoringOptions as ScoringOptions
-    from tshsr.scoring.options import ScoringOptions as ScoringOptions
     from tshsr.training.fit import fit as fit
 
     __version__: str
@@ -49,7 +48,6 @@ _HOMES = {
     "Report": "tshsr.metrics.report",
     "Retriever": "tshsr.retriever",
     "RunConfig": "tshsr.config.run",
-    "ScoringOptions": "tshsr.scoring.options",
     "ScoringOptions": "tshsr.scoring.options",
     "TshsrError": "tshsr.errors",
     "check_data": "tshsr.data.check",
@@ -81,7 +79,6 @@ __all__ = [  # noqa: PLE0604, RUF100, RUF022 - a test compares it with _HOMES
     "Report",
     "Retriever",
     "RunConfig",
-    "ScoringOptions",
     "ScoringOptions",
     "TshsrError",
     "__version__",
