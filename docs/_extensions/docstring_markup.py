@@ -16,21 +16,47 @@ SECTIONS = ("Args:", "Attributes:", "Returns:", "Raises:", "Yields:", "Example:"
 BEFORE_NAPOLEON, AFTER_NAPOLEON = 400, 600
 
 
+COLON = "\ue000"
+"""Stands for a colon while napoleon runs, which takes what is before a colon in an attribute's docstring for a type."""
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the conversion."""
-    app.connect("autodoc-process-docstring", process, priority=BEFORE_NAPOLEON)
-    app.connect("autodoc-process-docstring", escape_types, priority=AFTER_NAPOLEON)
+    app.connect("autodoc-process-docstring", before_napoleon, priority=BEFORE_NAPOLEON)
+    app.connect("autodoc-process-docstring", after_napoleon, priority=AFTER_NAPOLEON)
+    app.connect("autodoc-process-signature", shorten)
     return {"parallel_read_safe": True}
 
 
-def process(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+def before_napoleon(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
     """Convert a docstring in place."""
     lines[:] = converted(lines)
+    if what in ("attribute", "data", "property") and lines:
+        lines[0] = lines[0].replace(":", COLON)
 
 
-def escape_types(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+def after_napoleon(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
     """Escape the asterisks of shapes, such as `Float[Tensor, "*pairs words"]`, in the fields that napoleon adds."""
-    lines[:] = [line.replace("*", "\\*") if line.strip().startswith(":type:") else line for line in lines]
+    lines[:] = [
+        short(line).replace("*", "\\*") if line.strip().startswith(":type:") else line.replace(COLON, ":")
+        for line in lines
+    ]
+
+
+def shorten(
+    app: Sphinx, what: str, name: str, obj: object, options: object, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """Types by their last name, and defaults that Sphinx's parser of signatures can read."""
+    if signature is not None:
+        signature = short(signature).replace("<factory>", "...")
+    return signature, None if returns is None else short(returns)
+
+
+def short(types: str) -> str:
+    """Types without the modules that they are from."""
+    return re.sub(
+        r"~?\b(?:jaxtyping|torch(?:\.\w+)*|numpy|collections\.abc|pathlib|typing)\.(?=[A-Za-z])", "", types
+    ).replace("~", "")
 
 
 def converted(lines: list[str]) -> list[str]:
