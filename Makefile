@@ -1,7 +1,7 @@
 # Two commands do everything: `make demo` and `make test` set themselves up in .venv.
 PYTHON ?= python3
 VENV := .venv
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 DATA ?= ../shared/data/flickr8k
 JOBS ?= 2
 READY := $(VENV)/.ready
