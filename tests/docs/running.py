@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 import tomllib
+from functools import cache
 from pathlib import Path
 
 from tests.support.command_line import TINY, tshsr
 from tests.support.markdown import ROOT, Block, blocks_of
+from tshsr.cli.main import COMMANDS
 
 SHOWN = ("", "text", "{toctree}", "{eval-rst}", "bibtex")
 """Languages of blocks that hold nothing to execute."""
@@ -63,14 +65,36 @@ def run_line(line: str, block: Block) -> None:
             )
         case ["tshsr", *arguments]:
             run_command(arguments, block)
+        case _:
+            check_line(words, block)
+
+
+def check_line(words: list[str], block: Block) -> None:
+    """Check a command that is not run: its target, extras, module, command and options exist."""
+    match words:
         case ["make", target, *_]:
             assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE), block.place
         case ["pip", "install", *arguments]:
             check_install(arguments, block)
         case ["python", "-m", module, *_]:
             assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), f"{block.place}: {module}"
+        case ["tshsr", command, *arguments]:
+            assert command in COMMANDS, f"{block.place}: {command}"
+            known = help_of(*(words[1:3] if command in ("train", "data") else [command]))
+            for option in (word for word in arguments if word.startswith("-")):
+                assert re.search(rf"(?<![\w-]){option}\b", known), f"{block.place}: {option}"
+        case ["curl", *_]:
+            pass
         case _:
-            raise AssertionError(f"{block.place}: no rule for {line!r}")
+            raise AssertionError(f"{block.place}: no rule for {shlex.join(words)!r}")
+
+
+@cache
+def help_of(*words: str) -> str:
+    """The help of a command."""
+    said = tshsr(*words, "--help")
+    assert said.code == 0, said.err
+    return said.out
 
 
 def tiny(recipe: str, options: list[str]) -> list[str]:

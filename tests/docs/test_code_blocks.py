@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 import tshsr
-from tests.docs.running import SHOWN, SMALLER, run_blocks
+from tests.docs.running import SHOWN, SMALLER, check_line, commands_of, run_blocks
 from tests.support.markdown import DOCS, PAGES, ROOT, Block, blocks_of, read
 
 CODE = [page for page in PAGES if any(block.language not in SHOWN for block in blocks_of(page))]
@@ -36,6 +37,14 @@ def test_every_kind_of_block_is_known() -> None:
 def test_a_block_that_is_not_run_says_why() -> None:
     for block in BLOCKS:
         assert block.reason is None or len(block.reason.split()) >= 3, block.place
+
+
+@pytest.mark.parametrize(
+    "block", [block for block in BLOCKS if block.language == "sh" and block.reason], ids=lambda block: block.place
+)
+def test_commands_that_are_not_run_exist_with_their_options(block: Block) -> None:
+    for line in commands_of(block):
+        check_line(shlex.split(line, comments=True), block)
 
 
 def test_no_code_hides_in_an_indented_block() -> None:
