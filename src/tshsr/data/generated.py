@@ -38,7 +38,7 @@ LOG = logging.getLogger(__name__)
 
 
 def make_scenes(
-    folder: Path,
+    folder: str | Path,
     *,
     train: int = 3000,
     dev: int = 500,
@@ -68,6 +68,7 @@ def make_scenes(
         SettingsError: Where a number is out of range.
         DataError: Where the folder is not empty or cannot be written.
     """
+    folder = Path(folder)
     sizes = {"train": train, "dev": dev, "test": test}
     check_settings(sizes, seed, processes)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
