@@ -5,6 +5,7 @@ Axes: pictures (or captions) of the candidates | one query.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tshsr.data.text import END, START, UNKNOWN, Tokenizer
+from tshsr.data.text import END, START, UNKNOWN, WORD, Tokenizer
 from tshsr.errors import InputError, SettingsError
 from tshsr.explain.attribution import word_maps
 from tshsr.index.ann import ROW
@@ -173,15 +174,24 @@ OWN = {*schema_of(PICTURES, 1).names, *schema_of(CAPTIONS, 1).names, ROW}
 """Columns that are not the user's."""
 
 
+MAX_WORDS = 1000
+"""Longest query: the time of a search grows with its words, and no caption comes near."""
+
+
 def check_question(text: str, k: int) -> None:
-    """Refuse what cannot be asked.
+    """Refuse queries that no search can answer, or only in minutes.
 
     Raises:
-        InputError: Where the sentence has no word.
-        SettingsError: Where no result is wanted.
+        InputError: Where the query has no word, or too many.
+        SettingsError: Where k is below 1.
     """
     if not any(letter.isalnum() for letter in text):
         raise InputError(f"the query has no word: {text!r}; describe what the picture shows, as in 'a dog in snow'.")
+    words = sum(1 for _ in re.finditer(WORD, text))
+    if words > MAX_WORDS:
+        raise InputError(
+            f"the query has {words:,} words; expected at most {MAX_WORDS:,}: describe the picture in a few sentences."
+        )
     if k < 1:
         raise SettingsError(f"{k} results were asked for; expected at least 1.")
 
