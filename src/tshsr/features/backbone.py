@@ -20,7 +20,15 @@ from torch import Tensor, nn
 from tshsr.boxes import cell_boxes, pool_inside
 from tshsr.errors import DataError, SettingsError
 from tshsr.features.extractor import WHOLE, PictureRegions
-from tshsr.features.networks import fingerprint, load_config, load_frame, load_network, place_of, transformers
+from tshsr.features.networks import (
+    download_options,
+    fingerprint,
+    load_config,
+    load_frame,
+    load_network,
+    place_of,
+    transformers,
+)
 
 NAFLEX = "siglip2"
 """The kind of network that takes patches in the place of pictures, and so keeps their shape."""
@@ -67,7 +75,9 @@ class Backbone:
         return len(self.maps([self.prepare(Image.new("RGB", (64, 64)))])[0].whole)
 
     def _patching(self) -> Any:
-        return transformers().AutoImageProcessor.from_pretrained(self.weights, backend="pil")
+        return transformers().AutoImageProcessor.from_pretrained(
+            self.weights, backend="pil", **download_options(self.weights)
+        )
 
     def prepare(self, picture: Image.Image) -> dict[str, np.ndarray]:
         """The network's inputs for one RGB picture."""

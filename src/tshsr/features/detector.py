@@ -23,6 +23,7 @@ from tshsr.features.backbone import Backbone
 from tshsr.features.extractor import WHOLE, PictureRegions
 from tshsr.features.networks import (
     Fit,
+    download_options,
     explained,
     fingerprint,
     load_config,
@@ -95,7 +96,8 @@ class Detector:
 
     def _question(self) -> dict[str, Tensor]:
         """The prompt in the network's words."""
-        tokenizer = explained(self.weights, lambda: transformers().AutoTokenizer.from_pretrained(self.weights))
+        options, auto = download_options(self.weights), transformers().AutoTokenizer
+        tokenizer = explained(self.weights, lambda: auto.from_pretrained(self.weights, **options))
         return {name: values.to(self.device) for name, values in tokenizer(self.prompt, return_tensors="pt").items()}
 
     @torch.inference_mode()

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import nn
 
 from tshsr.errors import DataError, SettingsError
+from tshsr.system import is_reachable
 
 Fit = Literal["stretch", "keep", "square"]
 
@@ -148,13 +149,22 @@ def place_of(weights: str | Path) -> str:
     return str(path.resolve()) if path.exists() else str(weights)
 
 
+def download_options(weights: str) -> dict[str, bool]:
+    """Arguments of `from_pretrained`: no download where weights are a folder, or the hub cannot be reached."""
+    from huggingface_hub.constants import ENDPOINT
+
+    return {"local_files_only": Path(weights).exists() or not is_reachable(ENDPOINT)}
+
+
 def load_config(weights: str) -> Any:
     """A network's configuration.
 
     Raises:
         DataError: Where there is none.
     """
-    return explained(weights, lambda: transformers().AutoConfig.from_pretrained(weights, trust_remote_code=False))
+    options = download_options(weights)
+    auto = transformers().AutoConfig
+    return explained(weights, lambda: auto.from_pretrained(weights, trust_remote_code=False, **options))
 
 
 def load_network(kind: str, weights: str, *, dispensable: str = "nothing") -> tuple[nn.Module, bool]:
@@ -172,10 +182,8 @@ def load_network(kind: str, weights: str, *, dispensable: str = "nothing") -> tu
         DataError: Where it can't be loaded, or some of its weights are missing: they would be random.
     """
     auto = getattr(transformers(), kind)
-    network, found = explained(
-        weights,
-        lambda: auto.from_pretrained(weights, dtype=torch.float32, output_loading_info=True, trust_remote_code=False),
-    )
+    options = {"dtype": torch.float32, "output_loading_info": True, **download_options(weights)}
+    network, found = explained(weights, lambda: auto.from_pretrained(weights, trust_remote_code=False, **options))
     missing = sorted(found["missing_keys"]) + sorted(str(key) for key in found["mismatched_keys"])
     needed = [key for key in missing if not key.startswith(f"{dispensable}.")]
     if needed:
@@ -193,13 +201,13 @@ def load_frame(weights: str, *, fit: Fit = "stretch", multiple: int = 1) -> Fram
     Raises:
         DataError: Where there is none, or it tells no size.
     """
-    library = transformers()
+    library, options = transformers(), download_options(weights)
 
     def read() -> Mapping[str, Any]:
         try:
-            return library.AutoImageProcessor.from_pretrained(weights, backend="pil").to_dict()  # type: ignore[no-any-return]
+            return library.AutoImageProcessor.from_pretrained(weights, backend="pil", **options).to_dict()  # type: ignore[no-any-return]
         except (ImportError, ValueError):
-            return library.ImageProcessingMixin.get_image_processor_dict(weights)[0]  # type: ignore[no-any-return]
+            return library.ImageProcessingMixin.get_image_processor_dict(weights, **options)[0]  # type: ignore[no-any-return]
 
     return Frame.of(explained(weights, read), weights, fit=fit, multiple=multiple)
 
