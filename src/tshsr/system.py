@@ -7,9 +7,12 @@ import multiprocessing
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -126,8 +129,39 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C (SIGINT) back until the block ends; processes started in the block never receive it.
+
+    A new interpreter would print a traceback where Ctrl-C meets its imports, before any code of ours can ignore the
+    signal. On POSIX it therefore inherits a mask that blocks SIGINT; elsewhere `end_with_parent` ignores it later.
+    """
+    held: list[int] = []
+    handler = signal.getsignal(signal.SIGINT)
+    handled = handler is not None and threading.current_thread() is threading.main_thread()  # others may set none
+    if handled:
+        signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    masked = hasattr(signal, "pthread_sigmask")
+    if masked:
+        from multiprocessing import resource_tracker  # not on Windows
+
+        # multiprocessing starts its tracker with the first process, and unblocks SIGINT after that.
+        resource_tracker.ensure_running()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        if masked:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if handled:
+            signal.signal(signal.SIGINT, handler)
+        if held:
+            signal.raise_signal(signal.SIGINT)
+
+
 def end_with_parent() -> None:
-    """End this process when its parent process ends, even by a kill."""
+    """Ignore Ctrl-C in this worker process, and end it when its parent process ends, even by a kill."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
     def watch() -> None:
@@ -136,6 +170,36 @@ def end_with_parent() -> None:
             os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def is_reachable(url: str, seconds: float = 5.0) -> bool:
+    """Whether a server answers at a URL; any answer counts, also a refusal or a certificate that is not trusted.
+
+    Libraries that download try again for half a minute where there is no network; this is known at once, or after
+    `seconds` where a name server or the server itself stays silent.
+    """
+    import ssl
+    import urllib.error
+    import urllib.request
+
+    answered: list[bool] = []
+
+    def ask() -> None:
+        try:
+            # Proxies are those of the environment, as in the libraries.
+            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds).close()  # noqa: S310
+        except urllib.error.HTTPError as error:
+            error.close()
+        except OSError as error:
+            reason = getattr(error, "reason", error)
+            answered.append(isinstance(reason, ssl.SSLError))
+            return
+        answered.append(True)
+
+    asking = threading.Thread(target=ask, daemon=True)  # a thread, because looking up a name has no time limit
+    asking.start()
+    asking.join(seconds)
+    return answered == [True]
 
 
 def package_version(name: str = "tshsr") -> str:

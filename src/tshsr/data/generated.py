@@ -26,7 +26,7 @@ from tshsr.files import replacing_folder
 from tshsr.scenes.descriptor import CONTEXT, CROP, EXTRACTOR
 from tshsr.scenes.generate import Chunk, GeneratedScene, generate_chunk
 from tshsr.scenes.world import SIDE
-from tshsr.system import Progress, end_with_parent, no_progress, usable_cores
+from tshsr.system import Progress, end_with_parent, interrupts_held, no_progress, usable_cores
 
 CHUNK_SCENES = 50
 """Scenes a chunk."""
@@ -38,7 +38,7 @@ LOG = logging.getLogger(__name__)
 
 
 def make_scenes(
-    folder: Path,
+    folder: str | Path,
     *,
     train: int = 3000,
     dev: int = 500,
@@ -68,6 +68,7 @@ def make_scenes(
         SettingsError: Where a number is out of range.
         DataError: Where the folder is not empty or cannot be written.
     """
+    folder = Path(folder)
     sizes = {"train": train, "dev": dev, "test": test}
     check_settings(sizes, seed, processes)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -177,11 +178,15 @@ def generate_chunks(chunks: list[Chunk], processes: int) -> Iterator[list[Genera
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(processes, mp_context=context, initializer=end_with_parent) as pool:
             try:
-                for scenes in pool.map(generate_chunk, chunks):
+                with interrupts_held():
+                    results = pool.map(generate_chunk, chunks)
+                for scenes in results:
                     yield scenes
                     done += 1
             except BrokenProcessPool:
                 LOG.warning("the drawing processes ended early; continuing in this process, which takes longer")
+            finally:
+                pool.shutdown(cancel_futures=True)  # after Ctrl-C, the chunks under way are the last
     yield from map(generate_chunk, chunks[done:])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -17,7 +16,7 @@ from PIL import Image
 
 from tshsr.errors import PictureError
 from tshsr.features.pictures import MAX_PIXELS, read_picture
-from tshsr.system import end_with_parent
+from tshsr.system import end_with_parent, interrupts_held
 
 Prepare = Callable[[Image.Image], Any]
 PREFETCH = 4
@@ -110,7 +109,8 @@ class _Pool:
     def submit(self, path: Path, prepare: Prepare) -> Future[Decoded]:
         """Queue one file."""
         try:
-            return self.executor.submit(decode, path, prepare)
+            with interrupts_held():  # the executor starts its processes on demand
+                return self.executor.submit(decode, path, prepare)
         except BrokenProcessPool:  # it broke earlier; the file at fault is found when its result is read
             broken: Future[Decoded] = Future()
             broken.set_exception(BrokenProcessPool())
@@ -129,7 +129,6 @@ class _Pool:
 
 
 def initialise_worker() -> None:
-    """Set up a decoding process: no warnings, no Ctrl-C (the parent ends it), and an end with the parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Set up a decoding process: no warnings of Pillow, no Ctrl-C, and an end with the parent."""
     warnings.filterwarnings("ignore", module="PIL")
     end_with_parent()
