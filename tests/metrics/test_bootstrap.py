@@ -14,8 +14,8 @@ from tshsr.metrics.bootstrap import (
     IMAGE_TO_TEXT,
     SEVERAL,
     SEVERAL_RIGHT,
+    bootstrap_counts,
     contributions,
-    draws,
     figures,
     medians,
     sample_of,
@@ -34,7 +34,7 @@ def case(seed: int, images: int = 12) -> tuple[np.ndarray, np.ndarray]:
 
 def drawn_counts(images: int, folds: int, resamples: int) -> np.ndarray:
     """Counts of drawn images; in the first resample every image stands once."""
-    (counts,) = draws(images, folds, resamples, np.random.default_rng(1))
+    (counts,) = bootstrap_counts(images, folds, resamples, np.random.default_rng(1))
     counts[0] = 1
     return counts
 
@@ -142,20 +142,20 @@ def test_medians_are_those_of_numpy_however_far_from_the_middle(skew: int) -> No
     random = np.random.default_rng(skew)
     owner = random.permutation(np.concatenate([np.arange(40), random.integers(0, 40, 200), np.zeros(skew, dtype=int)]))
     ranks = np.where(owner == 0, random.integers(1, 9, len(owner)), random.integers(50, 900, len(owner)))
-    (counts,) = draws(40, 1, 50, random)  # where image 0 has nearly all queries, it is drawn or not
+    (counts,) = bootstrap_counts(40, 1, 50, random)  # where image 0 has nearly all queries, it is drawn or not
     expected = [np.median(np.repeat(ranks, row[owner].astype(int))) for row in counts]
     np.testing.assert_array_equal(medians(counts.T, ranks, owner), expected)
 
 
 def test_images_are_drawn_inside_their_fold() -> None:
-    for counts in draws(12, 3, 50, np.random.default_rng(0)):
+    for counts in bootstrap_counts(12, 3, 50, np.random.default_rng(0)):
         np.testing.assert_array_equal(counts.reshape(50, 3, 4).sum(axis=2), 4)
         assert counts.max() > 1
 
 
 def test_the_size_of_a_piece_is_invisible(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = list(draws(10, 1, 30, np.random.default_rng(0)))
+    drawn = list(bootstrap_counts(10, 1, 30, np.random.default_rng(0)))
     monkeypatch.setattr(resampling, "CHUNK", 40)
-    pieces = list(draws(10, 1, 30, np.random.default_rng(0)))
+    pieces = list(bootstrap_counts(10, 1, 30, np.random.default_rng(0)))
     assert len(pieces) == 8
     np.testing.assert_array_equal(np.concatenate(pieces), np.concatenate(drawn))
