@@ -184,7 +184,7 @@ class Rerank:
 
 @dataclass(frozen=True)
 class Details:
-    """Figures beside the recalls, as in `Report`: several right answers, denser annotation, human ratings."""
+    """Figures beside the recalls, as in `Report`: several relevant items, further annotation, human ratings."""
 
     rankings: Mapping[str, Rankings] | None = None
     annotations: Mapping[str, Rankings] | None = None
