@@ -15,7 +15,7 @@ from tshsr.metrics.report import metrics_from_json, recall_table
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
+PAGES = tuple(ROOT / page for page in ("README.md", "docs/results.md", "docs/performance.md", "docs/guide/search.md"))
 """Pages with tables."""
 HEADER = "| score | image → text R@1 | R@5 | R@10 | text → image R@1 | R@5 | R@10 | rSum |"
 MAX_COMMITS = 3
@@ -129,6 +129,18 @@ def score_table(values: dict[str, Any]) -> str:
     for row in values["rows"]:
         known = row["rsum_by_score"]
         lines.append(f"| {row['title']} | " + " | ".join(f"{known[n]:.1f}" if n in known else "" for n in names) + " |")
+    return "\n".join(lines)
+
+
+def short_table(values: dict[str, Any]) -> str:
+    """The README's table: rSum and cost of each method."""
+    lines = [
+        "| method | image → text R@1 | text → image R@1 | rSum | multiply-adds per pair |",
+        "|---" * 5 + "|",
+    ]
+    for row in values["rows"]:
+        recalls = (f"{row['r'][first]:.1f}" for first in (0, 3))
+        lines.append("| " + " | ".join([row["title"], *recalls, with_spread(row), cost_cells(row)[1]]) + " |")
     return "\n".join(lines)
 
 
@@ -347,7 +359,7 @@ def recall_lines(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-PARTS = {"": race_table, "ablation": ablation_table, "scores": score_table}
+PARTS = {"": race_table, "ablation": ablation_table, "scores": score_table, "short": short_table}
 """Tables of a race by the word after the name in their marker."""
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.models.test_matcher_properties import assert_same, score, sizes
 from tests.support import tiny
+from tests.support.scored_pairs import assert_same, score, sizes
 from tshsr.config.models import ModelConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
 from tshsr.config.run import LossConfig
 from tshsr.data.batches import CaptionBatch, ImageBatch
@@ -201,7 +201,7 @@ def test_a_trace_is_of_the_streams_that_are_scored(method: str) -> None:
         torch.testing.assert_close(trace.node_contributions.sum(-1), trace.contributions)
         added = trace.node_contributions[:, 0, int(trace.has_global_node) :]
         assert (added[~queries.mask] == 0).all()
-        assert trace.pooled_meetings is None
+        assert trace.pooled_terms is None
         assert (trace.pooled == 0).all()
 
 
