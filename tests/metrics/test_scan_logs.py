@@ -11,8 +11,6 @@ from tests.support.scan_logs import AR, ARI, I2T, RSUM, SCAN, T2I, folds, means,
 from tshsr.errors import DataError
 from tshsr.metrics.scan_logs import Finding, audit, read_log
 
-"""As SCAN, SGRAF, VSRN and IMRAM print it."""
-
 
 def wrong(text: str) -> dict[str, Finding]:
     return {finding.label: finding for finding in audit(text).wrong}
