@@ -204,7 +204,7 @@ def bench(
         tell: Told before each network.
 
     Returns:
-        `gemm_gflops` (float32) and `gemm_gflops_by_dtype`, the best that was seen, `threads`, `compile_options`, `workload`
+        `gemm_gflops` (float32) and `gemm_gflops_by_dtype`, the best that was seen, `threads`, `shortcuts`, `workload`
         and `rows`.
     """
     place = torch.device(device)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from tshsr.errors import InputError
-from tshsr.metrics.bootstrap import draws
+from tshsr.metrics.bootstrap import bootstrap_counts
 from tshsr.metrics.report import Area, AreaDifference, Curve
 
 STEPS = 12
@@ -86,7 +86,7 @@ def compare_areas(
             "Train it, or load another checkpoint."
         )
     resamples = resamples if len(table) >= LEAST_PAIRS else 0
-    chunks = [counts @ table for counts in draws(len(table), 1, resamples, np.random.default_rng(seed))]
+    chunks = [counts @ table for counts in bootstrap_counts(len(table), 1, resamples, np.random.default_rng(seed))]
     drawn = np.concatenate([np.empty((0, table.shape[1])), *chunks])
     measured, drawn = _normalised(table.sum(axis=0)), _normalised(drawn)
     first = rankings[0]

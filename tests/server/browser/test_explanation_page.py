@@ -1,4 +1,4 @@
-"""The explanation page, a single file, in a real browser: words, streams and levels by the script of the server's page."""
+"""The explanation page, a single file, in a real browser: words, streams and levels."""
 
 from __future__ import annotations
 
