@@ -2,7 +2,7 @@
 
     python -m benchmarks.speed
 
-Package and reference take turns in one process. Run it on an otherwise idle machine.
+Package and reference run alternately in one process. Run it on an otherwise idle machine.
 """
 
 from __future__ import annotations

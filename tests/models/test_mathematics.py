@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tests.support import oracles, tiny
+from tests.support.networks import SAME, plain_similarity, real, unit_rows
 from tshsr.config.models import ReasoningConfig
 from tshsr.errors import SettingsError
 from tshsr.models.attention import attend, attention_weights, similarities, to_unit_sums, unit
@@ -18,16 +19,6 @@ from tshsr.models.reasoning import HierarchicalReasoning
 from tshsr.models.similarity import SimilarityVector
 from tshsr.models.tshsr import TshsrStream
 from tshsr.training.losses import hinge
-
-SAME = {"rtol": 1e-9, "atol": 1e-11}  # float64 against Python floats: only the order of additions differs
-
-
-def real(*shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64)
-
-
-def unit_rows(*shape: int) -> Tensor:
-    return nn.functional.normalize(real(*shape), dim=-1)
 
 
 def level_parameters(reasoning: HierarchicalReasoning, level: int) -> dict:
@@ -70,21 +61,9 @@ def test_the_gradient_of_unit_rows_is_that_of_the_division() -> None:
     torch.testing.assert_close(unit(torch.zeros(2, 3)), torch.zeros(2, 3))
 
 
-def test_a_sum_of_nothing_stays_nothing() -> None:
+def test_an_empty_sum_stays_zero() -> None:
     weights = to_unit_sums(torch.ones(2, 3), torch.zeros(3, 3))
     torch.testing.assert_close(attend(weights, torch.zeros(3, 4)), torch.zeros(2, 4))
-
-
-def plain_similarity(
-    similarity: SimilarityVector, x: list[float], y: list[float], agreement: float = 0.0
-) -> list[float]:
-    """A similarity vector by plain loops: P once on the difference, not on each side."""
-    view = similarity.view.weight if isinstance(similarity.view, nn.Linear) else torch.eye(len(x))
-    weight, bias = similarity.projection.weight, similarity.projection.bias
-    cosine = torch.zeros(len(bias)) if similarity.cosine is None else similarity.cosine
-    if similarity.agreement is not None:
-        bias = bias + agreement * similarity.agreement
-    return oracles.similarity_vector(view.tolist(), weight.tolist(), cosine.tolist(), bias.tolist(), x, y)
 
 
 @torch.no_grad()
@@ -122,10 +101,10 @@ def expected_stream(
     q, c = queries.items[0].tolist(), context.items[0].tolist()
     weights = oracles.attention(q, c, stream.inverse_temperature)
     attended = [oracles.unit(oracles.mix(row, c)) for row in weights]
-    met = places or [[0.0] * len(c)] * len(q)
-    agreements = [oracles.dot(row, fits) for row, fits in zip(weights, met, strict=True)]
-    looks = zip(q, attended, agreements, strict=True)
-    nodes = [plain_similarity(stream.local_similarity, *look) for look in looks]
+    fits = places or [[0.0] * len(c)] * len(q)
+    agreements = [oracles.dot(row, fit) for row, fit in zip(weights, fits, strict=True)]
+    inputs = zip(q, attended, agreements, strict=True)
+    nodes = [plain_similarity(stream.local_similarity, *each) for each in inputs]
     if stream.global_similarity is not None:
         nodes.insert(
             0, plain_similarity(stream.global_similarity, queries.pooled[0].tolist(), context.pooled[0].tolist())
@@ -163,7 +142,7 @@ def test_a_stream_is_the_formula_from_regions_and_words_to_the_score(whole: bool
 
 
 @torch.no_grad()
-def test_the_place_term_is_how_well_regions_are_where_their_words_expect_them() -> None:
+def test_the_place_term_is_the_formula() -> None:
     network = tiny.network(encoder=replace(tiny.ENCODER, boxes=True), place_term=True)
     assert network.expectation is not None
     batch = tiny.images(1, 5)
@@ -187,7 +166,7 @@ def test_the_place_term_is_how_well_regions_are_where_their_words_expect_them() 
         torch.testing.assert_close(scores[name][0], expected, **SAME)
 
 
-def test_pieces_of_similarity_vectors_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_of_similarity_vectors_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     network = tiny.network(encoder=replace(tiny.ENCODER, boxes=True), place_term=True)
     images, captions = network.encode_images(tiny.images(3)), network.encode_captions(tiny.captions())
     expected = network.score_all(images, captions)["fused"].detach()
@@ -227,7 +206,7 @@ def test_shares_of_a_pooling_make_its_vector_without_padding() -> None:
 
 
 @torch.no_grad()
-def test_what_each_region_with_each_word_adds_to_the_pooled_term_is_the_formula() -> None:
+def test_the_pooled_terms_are_the_formula() -> None:
     network = tiny.network()
     images, captions = network.encode_images(tiny.images(1, 5)), network.encode_captions(tiny.captions((4,)))
     a = network.region_pooling.weights(images.items, images.mask)[0].tolist()
