@@ -27,8 +27,8 @@ from tshsr.data.dataset import Split
 from tshsr.data.layouts import find_data, open_split
 from tshsr.data.truth import read_truth
 from tshsr.errors import DataError
-from tshsr.evaluation.run import evaluate, evaluate_scores
-from tshsr.explain.binding import add_pointing_and_binding
+from tshsr.evaluation.run import evaluate_models, evaluate_scores
+from tshsr.explain.binding import pointing_and_binding
 from tshsr.files import replacing, write_text
 from tshsr.metrics.ranks import QueryRanks
 from tshsr.metrics.recall import image_to_text_ranks, text_to_image_ranks
@@ -256,10 +256,11 @@ def train(task: Task, config: RunConfig) -> None:
     result = fit(config, train=split, dev=dev, out=task.folder, resume=True, listen=log_evaluations(task.name))
     LOG.info("%s: trained in %.1f minutes, dev rSum %.1f", task.name, result.seconds / 60, result.best_rsum)
     retriever = Retriever.from_pretrained(task.folder)
-    report, scores = evaluate([retriever], test)
+    found = evaluate_models([retriever], test)
     truth = read_truth(find_data(task.place), test.name)
-    report = report if truth is None else add_pointing_and_binding(report, retriever, test, truth)
-    np.save(task.matrix, scores["fused"])
+    known = None if truth is None else pointing_and_binding(retriever, test, truth)
+    report = found.report(known_truth=known)
+    np.save(task.matrix, found.scores["fused"])
     figures = {
         "parameters": sum(weight.numel() for weight in retriever.matcher.parameters()),
         "train_minutes": result.seconds / 60,
@@ -268,7 +269,7 @@ def train(task: Task, config: RunConfig) -> None:
         "dev_rsum": result.best_rsum,
         "threads": torch.get_num_threads(),
     }
-    store(task, report, scores["fused"], test, figures)
+    store(task, report, found.scores["fused"], test, figures)
 
 
 def average_members(task: Task) -> None:

@@ -33,7 +33,7 @@ from tshsr.data.dataset import Split
 from tshsr.data.regions import RegionFeatures
 from tshsr.data.text import Tokenizer
 from tshsr.files import write_text
-from tshsr.index import ann as approximate
+from tshsr.index import ann
 from tshsr.index.collection import Index
 from tshsr.index.search import CANDIDATES
 from tshsr.models.build import build_matcher
@@ -89,14 +89,14 @@ def measure(wanted: Search, folder: Path) -> dict[str, Any]:
     retriever, split = untrained(wanted), random_split(wanted, folder)
     queries = sentences(wanted.queries + WARMUP)
     start = time.perf_counter()
-    with patch.object(approximate, "FROM", sys.maxsize):  # exact
+    with patch.object(ann, "MIN_ROWS", sys.maxsize):  # exact
         index = Index.build(folder / "index", retriever, split)
     built, size = time.perf_counter() - start, bytes_of(folder / "index")
     LOG.info("built in %.0f s, %.2f GiB", built, size / 2**30)
     index.candidates = wanted.candidates
     exact, exact_seconds = search_all(index, queries)
     start = time.perf_counter()
-    with patch.object(approximate, "FROM", min(approximate.FROM, len(index))):
+    with patch.object(ann, "MIN_ROWS", min(ann.MIN_ROWS, len(index))):
         index.add(split)  # no new rows: builds the ANN index alone
     indexed = time.perf_counter() - start
     found, seconds = search_all(index, queries)
@@ -108,7 +108,7 @@ def measure(wanted: Search, folder: Path) -> dict[str, Any]:
         "pictures_per_second": len(index) / built,
         "ann_seconds": indexed,
         "probes": index.about.probes["pictures"],
-        "parts": max(1, len(index) // approximate.PART),
+        "parts": max(1, len(index) // ann.ROWS_PER_PARTITION),
         "bytes": size,
         "bytes_with_ann": bytes_of(folder / "index"),
         "bytes_of_encodings": encoded_bytes(split, wanted.dim),

@@ -10,19 +10,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+from tshsr.metrics.labels import label
+from tshsr.metrics.report import metrics_from_json, recall_table
+
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
+PAGES = tuple(ROOT / page for page in ("README.md", "docs/results.md", "docs/performance.md", "docs/guide/search.md"))
 """Pages with tables."""
 HEADER = "| score | image → text R@1 | R@5 | R@10 | text → image R@1 | R@5 | R@10 | rSum |"
-ORDER = ("fused", "word_stream", "region_stream")
-"""Order of scores: these first, then the levels, `pooled` last."""
-SCORE_TITLES = {
-    "fused": "**both streams, fused**",
-    "word_stream": "word stream alone",
-    "region_stream": "region stream alone",
-    "pooled": "`v·t` alone (first stage)",
-}
 MAX_COMMITS = 3
 """Number of commits that a table lists; the results file has all."""
 RECALLS = "image → text R@1 | R@5 | R@10 | text → image R@1 | R@5 | R@10"
@@ -134,6 +129,18 @@ def score_table(values: dict[str, Any]) -> str:
     for row in values["rows"]:
         known = row["rsum_by_score"]
         lines.append(f"| {row['title']} | " + " | ".join(f"{known[n]:.1f}" if n in known else "" for n in names) + " |")
+    return "\n".join(lines)
+
+
+def short_table(values: dict[str, Any]) -> str:
+    """The README's table: rSum and cost of each method."""
+    lines = [
+        "| method | image → text R@1 | text → image R@1 | rSum | multiply-adds per pair |",
+        "|---" * 5 + "|",
+    ]
+    for row in values["rows"]:
+        recalls = (f"{row['r'][first]:.1f}" for first in (0, 3))
+        lines.append("| " + " | ".join([row["title"], *recalls, with_spread(row), cost_cells(row)[1]]) + " |")
     return "\n".join(lines)
 
 
@@ -333,7 +340,7 @@ def demo_table(report: dict[str, Any]) -> str:
     figures = [f"{share:.0%} ({name.replace('_', ' ')})" for name, share in report["pointing"].items()]
     binding, kinds = report["binding"], report["binding_by_kind"]
     return (
-        f"{recall_table(report)}\n\n"
+        f"{recall_lines(report)}\n\n"
         f"Captions with swapped attributes or sides of a relation told apart: {kinds['attribute']:.0%} and "
         f"{kinds['relation']:.0%} by the fused score, {binding['pooled']:.0%} by `v·t` alone (guessing: 50%). "
         f"Words whose region is the right one: {' and '.join(figures)}. "
@@ -342,30 +349,17 @@ def demo_table(report: dict[str, Any]) -> str:
     )
 
 
-def recall_table(report: dict[str, Any]) -> str:
+def recall_lines(report: dict[str, Any]) -> str:
     """Recalls, one row for each score."""
     lines = [HEADER, "|---" * 8 + "|"]
-    for name in sorted(report["scores"], key=order_of):
-        score = report["scores"][name]
-        sides = score["image_to_text"], score["text_to_image"]
-        figures = [side[key] for side in sides for key in ("r1", "r5", "r10")] + [score["rsum"]]
-        lines.append(f"| {label(name)} | " + " | ".join(f"{figure:.1f}" for figure in figures) + " |")
+    rows = recall_table({name: metrics_from_json(values) for name, values in report["scores"].items()})
+    for name, figures in rows.items():
+        title = f"**{label(name)}**" if name == "fused" else label(name)
+        lines.append(f"| {title} | " + " | ".join(f"{figure:.1f}" for figure in figures) + " |")
     return "\n".join(lines)
 
 
-def order_of(name: str) -> tuple[int, str]:
-    """Sort key: fused, streams, levels, v·t."""
-    if name in ORDER:
-        return ORDER.index(name), name
-    return (len(ORDER) + (name == "pooled"), name)
-
-
-def label(name: str) -> str:
-    """Title of a score."""
-    return SCORE_TITLES.get(name, f"{name.replace('_', ' ')} alone")
-
-
-PARTS = {"": race_table, "ablation": ablation_table, "scores": score_table}
+PARTS = {"": race_table, "ablation": ablation_table, "scores": score_table, "short": short_table}
 """Tables of a race by the word after the name in their marker."""
 
 if __name__ == "__main__":

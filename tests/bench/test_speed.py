@@ -22,7 +22,7 @@ from tshsr.bench.speed import (
 )
 from tshsr.config.models import EncoderConfig, VseConfig
 from tshsr.data.batches import CaptionBatch
-from tshsr.evaluation.compile import Shortcuts
+from tshsr.evaluation.compile import CompileOptions
 from tshsr.models.base import Matcher
 from tshsr.models.build import build_matcher
 from tshsr.scoring.all_pairs import score_encoded
@@ -68,8 +68,8 @@ def test_the_operations_of_a_row_are_those_that_are_counted_while_scoring() -> N
     assert row["macs_per_pair"] == counted / 6
 
 
-def test_shortcuts_apply_to_the_package_alone_and_are_named() -> None:
-    found = bench(TINY, names=("scan",), dtypes=("float32",), shortcuts=Shortcuts(tf32=True))
+def test_compile_options_apply_to_the_package_alone_and_are_named() -> None:
+    found = bench(TINY, names=("scan",), dtypes=("float32",), compile_options=CompileOptions(tf32=True))
     assert found["shortcuts"] == "tf32"
     assert found["rows"][0]["macs_per_pair"] > 0
     assert found["rows"][0]["max_difference"] < 1e-2

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.support import baseline_oracles, oracles, tiny
-from tests.support.networks import SAME, plain_similarity, real, shaken, unit_rows
+from tests.support.float64 import SAME, plain_similarity, real, shaken, unit_rows
 from tshsr.config.models import ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
 from tshsr.models.base import ItemEncoding
 from tshsr.models.pooling import GeneralisedPooling, MaskedBatchNorm, MeanPooling, SelfAttentionPooling

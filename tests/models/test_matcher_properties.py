@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import tiny
-from tests.support.networks import assert_same, score, sizes
+from tests.support.scored_pairs import assert_same, score, sizes
 from tshsr.config.models import ReasoningConfig
 from tshsr.data.batches import CaptionBatch, ImageBatch
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.support import oracles, tiny
-from tests.support.networks import SAME, plain_similarity, real, unit_rows
+from tests.support.float64 import SAME, plain_similarity, real, unit_rows
 from tshsr.config.models import ReasoningConfig
 from tshsr.errors import SettingsError
 from tshsr.models.attention import attend, attention_weights, similarities, to_unit_sums, unit

@@ -16,7 +16,7 @@ from tshsr.bench import plain
 from tshsr.bench.machine import Products, peak_of, seconds_of
 from tshsr.config.models import EncoderConfig, ModelConfig, ScanConfig, SgrafConfig, TshsrConfig, TwoStreamSgrConfig
 from tshsr.data.batches import CaptionBatch, ImageBatch, pad_sequences
-from tshsr.evaluation.compile import NONE, Quick, Shortcuts
+from tshsr.evaluation.compile import NOT_COMPILED, CompiledMatcher, CompileOptions
 from tshsr.models.base import ItemEncoding, Matcher
 from tshsr.models.build import build_matcher
 from tshsr.models.scan import Scan
@@ -24,7 +24,7 @@ from tshsr.models.sgraf import Sgraf, TwoStreamSgr
 from tshsr.models.tshsr import Tshsr
 from tshsr.scoring.all_pairs import score_encoded
 from tshsr.scoring.options import BYTE_BUDGET
-from tshsr.scoring.precision import lowered, skip_reason
+from tshsr.scoring.precision import cast_matcher, skip_reason
 from tshsr.system import keep_freed_memory, release_freed_memory
 
 IN_PLACE = {torch.ops.aten.addmm_: lambda _, left, right, **__: 2 * left[0] * left[1] * right[1]}
@@ -145,7 +145,7 @@ class Comparison:
         images: Encoded images.
         captions: Encoded captions, shortest first.
         byte_budget: Bound on the temporaries of the package.
-        shortcuts: Compilation and TF32 of the package.
+        compile_options: Compilation and TF32 of the package.
     """
 
     name: str
@@ -153,7 +153,7 @@ class Comparison:
     images: ItemEncoding
     captions: ItemEncoding
     byte_budget: int
-    shortcuts: Shortcuts = NONE
+    compile_options: CompileOptions = NOT_COMPILED
 
     def reference(self) -> Callable[[], Tensor]:
         """Scoring by the plain reference."""
@@ -161,9 +161,9 @@ class Comparison:
 
     def package(self, dtype: torch.dtype) -> Callable[[], Tensor]:
         """Scoring by the package in a precision."""
-        network, images, captions = lowered(self.network, dtype), self.images.at(dtype), self.captions.at(dtype)
-        if str(self.shortcuts):
-            network = Quick(network, self.shortcuts)
+        network, images, captions = cast_matcher(self.network, dtype), self.images.at(dtype), self.captions.at(dtype)
+        if str(self.compile_options):
+            network = CompiledMatcher(network, self.compile_options)
         return lambda: score_encoded(network, images, captions, byte_budget=self.byte_budget)["fused"]
 
 
@@ -189,7 +189,7 @@ def bench(
     dtypes: Sequence[str] = ("float32", "bfloat16"),
     device: str = "cpu",
     byte_budget: int = BYTE_BUDGET,
-    shortcuts: Shortcuts = NONE,
+    compile_options: CompileOptions = NOT_COMPILED,
     tell: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Time every network.
@@ -200,7 +200,7 @@ def bench(
         dtypes: Precisions of the package; those without instructions on the device are skipped.
         device: Device of both.
         byte_budget: Bound on the temporaries of the package.
-        shortcuts: Compilation and TF32 of the package; compilation time is not measured.
+        compile_options: Compilation and TF32 of the package; compilation time is not measured.
         tell: Called with the name of each network before its measurement.
 
     Returns:
@@ -215,13 +215,13 @@ def bench(
     rows: list[Row] = []
     for name in names if dtypes else ():
         tell(name)
-        comparison = replace(prepared(name, work, place, byte_budget), shortcuts=shortcuts)
+        comparison = replace(prepared(name, work, place, byte_budget), compile_options=compile_options)
         rows += rows_of(comparison, products, dtypes, work.repeats)
     return {
         "gemm_gflops": products["float32"].best / 1e9,
         "gemm_gflops_by_dtype": {name: each.best / 1e9 for name, each in products.items()},
         "threads": torch.get_num_threads(),
-        "shortcuts": str(shortcuts),
+        "shortcuts": str(compile_options),
         "workload": asdict(work),
         "skipped": [{"dtype": name, "reason": reason} for name, reason in skipped.items()],
         "rows": [asdict(row) for row in rows],
@@ -235,7 +235,9 @@ def rows_of(comparison: Comparison, products: Mapping[str, Products], dtypes: Se
     release_freed_memory()
     expected, reference_peak = reference(), peak_of(reference, device)
     pairs = expected.numel()
-    counted = replace(comparison, shortcuts=NONE).package(expected.dtype)  # a compiled program is not counted
+    counted = replace(comparison, compile_options=NOT_COMPILED).package(
+        expected.dtype
+    )  # a compiled program is not counted
     macs, reference_macs = (multiply_adds_of(work) / pairs for work in (counted, reference))
     rows = []
     for dtype in dtypes:

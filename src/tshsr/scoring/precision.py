@@ -1,4 +1,4 @@
-"""Scoring in 16 bits, with a guard that says what it costs in accuracy and whether it is faster at all.
+"""Scoring in bfloat16: speed and accuracy are measured on a sample before it is used.
 
 Axes: images | captions.
 """
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from tshsr.metrics.recall import score_metrics
-from tshsr.metrics.report import Guard
+from tshsr.metrics.report import PrecisionCheck
 from tshsr.models.base import Matcher, Scores
 
 LOG = logging.getLogger(__name__)
@@ -25,14 +25,14 @@ processor without bfloat16 instructions takes a hundred times as long as in floa
 MIN_PRODUCT_SPEED = 0.5
 """Speed of matrix products relative to float32 below which a precision can't make scoring faster."""
 REPEATS = 2
-"""How often a sample is scored in each precision, in turns; the best time counts, so the first one may warm up."""
+"""Times a sample is scored in each precision, alternating; the best time counts, so the first is a warm-up."""
 
 
-def lowered(matcher: Matcher, dtype: torch.dtype | None) -> Matcher:
-    """The network in another precision: a copy, or itself where that is its own.
+def cast_matcher(matcher: Matcher, dtype: torch.dtype | None) -> Matcher:
+    """A copy of the network in another precision; the network itself where that is its own, or None.
 
-    Parameters that are one number (the weight of v·t, say) stay as they are: they cost nothing, and rounding one of
-    them would shift every score.
+    Scalar parameters (such as the weight of v·t) keep their precision: they cost nothing, and rounding one of them
+    would shift every score.
     """
     if dtype in (None, next(matcher.parameters()).dtype):
         return matcher
@@ -79,25 +79,25 @@ def product_speed(dtype: torch.dtype, device: torch.device) -> float:
 
 
 @torch.inference_mode()
-def measure(
+def compare_precisions(
     exact: Callable[[], Scores], rough: Callable[[], Scores], image_of_caption: np.ndarray, dtype: torch.dtype
-) -> Guard:
+) -> PrecisionCheck:
     """Score a sample in both precisions and compare.
 
     Args:
         exact: Scores the sample in the network's own precision.
-        rough: Scores it in the lower one.
-        image_of_caption: For each caption of the sample the row of its image; no image is without a caption.
+        rough: Scores the sample in the lower precision.
+        image_of_caption: For each caption of the sample the row of its image; every image has a caption.
         dtype: The lower precision.
     """
-    (scores, plain_seconds), (low, seconds) = in_turns(exact, rough)
+    (scores, plain_seconds), (low, seconds) = alternate(exact, rough)
     a, b = (each["fused"].float().cpu().numpy() for each in (scores, low))
     same = np.concatenate([a.argmax(axis=axis) == b.argmax(axis=axis) for axis in (0, 1)])
     one, other = (score_metrics(each, image_of_caption).recalls for each in (a, b))
     moved, speedup = np.abs(np.subtract(one, other)), plain_seconds / seconds
-    return Guard(
+    return PrecisionCheck(
         dtype=str(dtype).removeprefix("torch."),
-        used=speedup > 1 and bool((moved <= allowed(*a.shape)).all()),
+        used=speedup > 1 and bool((moved <= allowed_change(*a.shape)).all()),
         images=a.shape[0],
         captions=a.shape[1],
         max_difference=float(np.abs(a - b).max()),
@@ -107,13 +107,13 @@ def measure(
     )
 
 
-def allowed(images: int, captions: int) -> np.ndarray:
-    """How far each recall of a sample may move, in points: by one image, or one caption, which near a tie is chance."""
+def allowed_change(images: int, captions: int) -> np.ndarray:
+    """Largest change of each recall of a sample, in points: one query, which near a tie is chance."""
     return np.repeat([100.0 / images, 100.0 / captions], 3) + 1e-9
 
 
-def in_turns(*scorers: Callable[[], Scores]) -> list[tuple[Scores, float]]:
-    """The scores of each, and the least time that they took."""
+def alternate(*scorers: Callable[[], Scores]) -> list[tuple[Scores, float]]:
+    """The scores of each scorer, and its least time in seconds."""
     found: list[tuple[Scores, float]] = [({}, float("inf"))] * len(scorers)
     for _ in range(REPEATS):
         for number, score in enumerate(scorers):
