@@ -37,7 +37,9 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     wanted = tyro.cli(Speed, description=__doc__)
     found = bench(
-        Workload(captions=wanted.captions, repeats=wanted.repeats), device=wanted.device, tell=logging.getLogger().info
+        Workload(captions=wanted.captions, repeats=wanted.repeats),
+        device=wanted.device,
+        announce=logging.getLogger().info,
     )
     values = {"command": f"python -m benchmarks.speed --captions {wanted.captions}", **provenance(), **found}
     write_text(RESULTS / f"speed-{wanted.device}.json", json.dumps(values, indent=2) + "\n")

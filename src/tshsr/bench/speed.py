@@ -190,7 +190,7 @@ def bench(
     device: str = "cpu",
     byte_budget: int = BYTE_BUDGET,
     compile_options: CompileOptions = NOT_COMPILED,
-    tell: Callable[[str], None] = lambda _: None,
+    announce: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Time every network.
 
@@ -201,7 +201,7 @@ def bench(
         device: Device of both.
         byte_budget: Bound on the temporaries of the package.
         compile_options: Compilation and TF32 of the package; compilation time is not measured.
-        tell: Called with the name of each network before its measurement.
+        announce: Called with the name of each network before its measurement.
 
     Returns:
         `gemm_gflops` (float32) and `gemm_gflops_by_dtype`, the best rates, `threads`, `shortcuts`, `workload`,
@@ -214,7 +214,7 @@ def bench(
     products = {name: Products(place, DTYPES[name]) for name in dict.fromkeys(("float32", *dtypes))}
     rows: list[Row] = []
     for name in names if dtypes else ():
-        tell(name)
+        announce(name)
         comparison = replace(prepared(name, work, place, byte_budget), compile_options=compile_options)
         rows += rows_of(comparison, products, dtypes, work.repeats)
     return {

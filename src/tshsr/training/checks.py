@@ -121,7 +121,7 @@ def check_losses(config: RunConfig) -> None:
         )
     if loss.swapped and not any(weights.values()):
         raise SettingsError(
-            f"loss.swapped teaches the scores of {', '.join(weights)}, which weigh 0; set one, or loss.swapped to 0."
+            f"loss.swapped trains the scores of {', '.join(weights)}, which weigh 0; set one, or loss.swapped to 0."
         )
 
 
@@ -144,8 +144,8 @@ def check_noise(config: RunConfig) -> None:
         )
     if config.loss.robust != "none" and not config.loss.pooled and config.model.kind != "vse":
         raise SettingsError(
-            f"loss.robust {config.loss.robust!r} tells right pairs by v·t, which loss.pooled 0 leaves untrained; set "
-            "loss.pooled to 1."
+            f"loss.robust {config.loss.robust!r} separates right pairs from wrong ones by v·t, which loss.pooled 0 "
+            "leaves untrained; set loss.pooled to 1."
         )
 
 
@@ -204,7 +204,7 @@ def complete(config: RunConfig, tokenizer: Tokenizer, train: Split, dev: Split) 
         if encoder.boxes and split.regions.boxes is None:
             places = " and model.place-term" if getattr(config.model, "place_term", False) else ""
             raise DataError(
-                f"{split.data}, split {split.name} has no boxes, which model.encoder.boxes asks for; "
+                f"{split.data}, split {split.name} has no boxes, which model.encoder.boxes requires; "
                 f"switch model.encoder.boxes{places} off."
             )
     model = replace(
