@@ -90,8 +90,10 @@ def test_zscores_of_other_captions_are_refused(data: tuple[Split, Split], tmp_pa
 def test_a_robust_loss_needs_scores_that_are_trained() -> None:
     config = robust_config()
     config = with_loss(config, pooled=0.0)
-    message = r"loss\.robust 'mixture' separates right pairs from wrong ones by v·t, which loss\.pooled 0 leaves untrained; "
+    message = (
+        r"loss\.robust 'mixture' separates right pairs from wrong ones by v·t, which loss\.pooled 0 leaves untrained; "
         r"set loss\.pooled"
+    )
     for model in (config.model, ScanConfig(encoder=config.model.encoder)):
         with pytest.raises(SettingsError, match=message):
             check_training(replace(config, model=model))
