@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from tests.support.fake_index import make_index
-from tshsr.server.guard import Guard, Limits, Worker, is_loopback, size
+from tshsr.server.guard import Limits, RequestGuard, Worker, format_bytes, is_loopback
 from tshsr.server.server import create_app
 
 
@@ -103,7 +103,7 @@ def test_health_is_told_while_the_network_is_at_work(tmp_path: Path) -> None:
     with TestClient(create_app(index, Limits(waiting=0)), base_url="http://127.0.0.1") as client:
         thread = threading.Thread(target=client.get, args=("/api/search?q=red",))
         thread.start()
-        while not client.app.state.desk.network.busy:  # type: ignore[attr-defined]
+        while not client.app.state.backend.network.busy:  # type: ignore[attr-defined]
             time.sleep(0.01)
         assert client.get("/healthz").json()["status"] == "busy"
         assert client.get("/api/search?q=red").status_code == 503
@@ -144,7 +144,7 @@ def asked(
         "path": "/",
         "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
     }
-    guard = Guard(swallow, Limits(upload_bytes=1000, seconds=0.2), local=local)
+    guard = RequestGuard(swallow, Limits(upload_bytes=1000, seconds=0.2), local=local)
     asyncio.run(guard(scope, receive, send))
     return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:]).decode(), parts[0]
 
@@ -225,4 +225,9 @@ def test_loopback_is_told_from_the_rest() -> None:
 
 
 def test_sizes_are_told_as_people_say_them() -> None:
-    assert [size(count) for count in (5, 2048, 20 * 2**20, 3 * 2**29)] == ["5 bytes", "2 KiB", "20 MiB", "1.5 GiB"]
+    assert [format_bytes(count) for count in (5, 2048, 20 * 2**20, 3 * 2**29)] == [
+        "5 bytes",
+        "2 KiB",
+        "20 MiB",
+        "1.5 GiB",
+    ]

@@ -75,7 +75,7 @@ def test_the_interface_is_described_for_programs_and_for_people(client: TestClie
     described = [route[method] for route in schema["paths"].values() for method in route]
     assert all(route["summary"] and route["description"] for route in described)
     answers = schema["components"]["schemas"]["PictureAnswers"]["properties"]
-    assert answers["unknown"]["description"] == "Words of the query that the network never learned."
+    assert answers["unknown"]["description"] == "Words of the query outside the vocabulary."
     forms = [form["properties"]["picture"] for name, form in schema["components"]["schemas"].items() if "Body" in name]
     assert len(forms) == 3
     assert all(picture["contentMediaType"] == "application/octet-stream" for picture in forms)

@@ -34,7 +34,7 @@ def client(index: FakeIndex) -> Iterator[TestClient]:
 
 def serving(index: Any, limits: Limits = LIMITS) -> TestClient:
     app = create_app(index, limits)
-    app.state.desk.service.prepare()
+    app.state.backend.service.prepare()
     return TestClient(app, base_url=HERE)
 
 
@@ -104,10 +104,10 @@ def test_a_picture_finds_sentences(client: TestClient) -> None:
 
 
 def test_a_picture_that_is_sent_again_is_not_looked_at_again(client: TestClient, index: FakeIndex) -> None:
-    service = client.app.state.desk.service
+    service = client.app.state.backend.service
     for number in range(10):
         assert client.post("/api/search", files={"picture": jpeg(60 + number)}).status_code == 200
-    assert len(service.remembered) == 8
+    assert len(service.uploads) == 8
     service.extractor = None  # looking would fail now
     service.no_uploads = "gone."
     assert "gone" in refusal(client.post("/api/search", files={"picture": jpeg(60)}), 422)

@@ -1,4 +1,4 @@
-"""The explanation page, a single file, in a real browser: words, streams and levels by the script of the server's page."""
+"""The explanation page, a single file, in a real browser; its script is also that of the server's page."""
 
 from __future__ import annotations
 
