@@ -116,7 +116,7 @@ def test_a_method_without_a_trace_shows_its_scores() -> None:
     tokenizer = scripted([CAPTION], {}).tokenizer
     silent = retriever(TracelessMatcher(len(tokenizer), {}, {1: 2.5}), tokenizer)
     page = assert_whole(render_explanations([explain_pair(silent, image(2), "a mauve square")], [picture()]))
-    assert "without a trace" in "".join(page.text)
+    assert "provides no trace" in "".join(page.text)
     assert "2.500" in page.text
 
 
@@ -128,10 +128,10 @@ def test_a_page_lists_what_each_word_adds_and_the_regions_that_count_most() -> N
     )
     page = assert_whole(render_explanations([explanation], [None]))
     text = "".join(page.text).replace("\n", "")
-    first, second = text.index("What each word adds"), text.index("Regions that count most")
-    assert text[first:second].removeprefix("What each word adds") == "a+0.50small-1.00red+0.25square+0.00"
+    first, second = text.index("Relevance of words"), text.index("Regions of largest relevance")
+    assert text[first:second].removeprefix("Relevance of words") == "a+0.50small-1.00red+0.25square+0.00"
     shown = "Region 7+7.00Region 6-6.00Region 5+5.00Region 4-4.00Region 3+3.00Region 2-2.00"
-    assert text[second:].removeprefix("Regions that count most").startswith(shown)
+    assert text[second:].removeprefix("Regions of largest relevance").startswith(shown)
 
 
 def test_contributions_are_bars_that_fit_their_track() -> None:

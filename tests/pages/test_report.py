@@ -101,7 +101,7 @@ def test_a_report_tells_what_was_run_and_what_this_is(page: ReportPage) -> None:
         assert fact in text
     assert "our own instantiation" in text
     assert "75.0 %" in text
-    assert "blind guess, 25.0 %" in text
+    assert "accuracy of random guesses, 25.0 %" in text
 
 
 def test_a_report_of_figures_alone_has_no_empty_parts() -> None:

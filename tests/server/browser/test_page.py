@@ -22,7 +22,7 @@ def focused(page: Page, what: str = "id") -> str:
 
 
 def test_a_new_user_finds_pictures_with_one_click(page: Page) -> None:
-    assert f"{PICTURES} pictures are waiting." in page.text("#collection")
+    assert f"{PICTURES} pictures are indexed." in page.text("#collection")
     examples = page.all("#examples button")
     assert 1 <= len(examples) <= 6
     text = examples[0].text
@@ -83,7 +83,7 @@ def test_a_result_is_explained_by_both_streams_and_every_level(page: Page) -> No
     assert [word.text for word in page.all("#why-words .word")] == QUERY.split()
     assert page.has("#stage .box")
     said = page.text("#why-status")
-    assert "of the weight." in said
+    assert "of the weight: region " in said
     page.all("#streams label")[1].click()
     assert page.text("#why-status") != said
     page.all("#levels label")[1].click()
@@ -212,12 +212,12 @@ def test_a_picture_with_too_many_pixels_is_refused(page: Page, tmp_path: Path) -
 def test_a_long_query_is_refused_before_it_is_sent(page: Page) -> None:
     page.run("document.getElementById('q').value = 'dog '.repeat(200)")
     page.one("#q").send_keys("\n")
-    assert page.problem().startswith("That is 799 characters; a query may have 500.")
+    assert page.problem().startswith("The query has 799 characters; expected at most 500.")
 
 
 def test_words_that_the_network_does_not_know_are_told(page: Page) -> None:
     page.search("a red zeppelin")
-    assert "The model never learned “zeppelin”" in page.text("#status")
+    assert "Not in the vocabulary of the model: “zeppelin”." in page.text("#status")
 
 
 def test_a_query_cannot_bring_its_own_html(page: Page) -> None:
