@@ -1,4 +1,4 @@
-"""A real browser before a real server. Without a browser these tests are skipped; `make test-browser` installs one."""
+"""A real browser and a real server. Without a browser these tests are skipped; `make test-browser` installs one."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def chrome() -> Iterator[Chrome]:
 
 @pytest.fixture(scope="session")
 def served(chrome: Chrome, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A server over generated scenes; not even made where there is no browser to look at it."""
+    """A server over generated scenes; skipped without a browser."""
     with serving(make_index(tmp_path_factory.mktemp("served")), "--upload-mib", "1") as running:
         yield running
 
@@ -64,7 +64,7 @@ class Page:
     chrome: Chrome
     address: str
     refusals: bool = False
-    """Whether the test makes the server refuse something, which the browser then writes to its console."""
+    """Whether the test causes error responses, which the browser writes to its console."""
     requests: list[str] = field(default_factory=list)
 
     def open(self, path: str = "") -> None:
@@ -112,7 +112,7 @@ class Page:
         self.wait(lambda: text in self.chrome.title and self.has(".result"))
 
     def problem(self) -> str:
-        """What the page complains of."""
+        """The displayed error."""
         return str(self.wait(lambda: self.text("#problem")))
 
     def send(self, file: Path) -> None:
@@ -130,7 +130,7 @@ class Page:
         self.chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", wanted)
 
     def console_errors(self) -> list[str]:
-        """What went wrong in the page."""
+        """Errors and warnings in the browser's console."""
         bad = [entry for entry in self.chrome.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
         if self.refusals:
             bad = [entry for entry in bad if entry["source"] != "network"]
@@ -146,7 +146,7 @@ class Page:
 
 @pytest.fixture
 def page(chrome: Chrome, served: Served) -> Iterator[Page]:
-    """The page, opened; what no test may cause is looked for when it has ended."""
+    """The opened page; afterwards, console errors and foreign requests fail the test."""
     page = Page(chrome, served.address)
     page.size(1200, 900)
     page.prefer("light")
