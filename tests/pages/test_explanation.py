@@ -13,9 +13,9 @@ from tests.support.scripted import TracelessMatcher, image, real, retriever, scr
 from tests.support.whole_page import EVIL, Page, assert_whole
 from tshsr.errors import InputError
 from tshsr.explain.attribution import Explanation, explain_pair
+from tshsr.metrics.labels import label
 from tshsr.pages.document import EmbeddedPicture, embed_pictures, json_script, percent, render_macro
 from tshsr.pages.explanation import canvas_of, render_explanations
-from tshsr.pages.labels import label
 
 CAPTION = "a small red square"
 

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from tshsr.data.manifest import describe
-from tshsr.errors import CheckpointError, DataError
+from tshsr.errors import CheckpointError, DataError, first_invalid
 from tshsr.files import write_text
 from tshsr.retriever import Retriever
 
@@ -85,7 +84,9 @@ def read_info(folder: Path) -> IndexInfo:
         missing = "does not exist" if not folder.exists() else f"is no index: it has no {INFO_FILE}"
         raise DataError(f"{folder} {missing}; make one with tshsr index RUN --data DIR --out {folder}.") from None
     except ValidationError as error:
-        raise DataError(f"{path} is damaged ({describe(error)}); make the index again in another folder.") from None
+        raise DataError(
+            f"{path} is damaged ({first_invalid(error)}); make the index again in another folder."
+        ) from None
     if info.version != VERSION:
         raise DataError(f"{path} has version {info.version}, this tshsr reads {VERSION}; update tshsr.")
     return info

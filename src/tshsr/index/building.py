@@ -105,7 +105,7 @@ def add_captions(addition: Addition, table: Any) -> int:
     Raises:
         DataError: Where a caption has no word, or the index cannot be written.
     """
-    names = caption_ids(addition.split)
+    names = addition.split.caption_ids
     indexed = set() if addition.replace else set(ids_of(table))
     wanted = [i for i, name in enumerate(names) if name not in indexed]
     progress, done = addition.begin("encoding", "captions"), 0
@@ -196,16 +196,6 @@ def caption_rows(addition: Addition, names: Sequence[str], numbers: Sequence[int
         **encoding_columns(encoding),
     }
     return pa.table(columns, schema)
-
-
-def caption_ids(split: Split) -> list[str]:
-    """IMAGE#K for each caption: the k-th caption of the image (0-based), as Flickr30K names them."""
-    seen: Counter[int] = Counter()
-    names = []
-    for image in split.image_of_caption.tolist():
-        names.append(f"{split.image_ids[image]}#{seen[image]}")
-        seen[image] += 1
-    return names
 
 
 def blocks_of_images(split: Split, captions: Sequence[int], size: int) -> Iterator[list[int]]:

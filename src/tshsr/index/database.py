@@ -7,7 +7,7 @@ import logging
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,9 @@ from typing import Any
 import lancedb
 import numpy as np
 import pyarrow as pa
-from filelock import FileLock, Timeout
 
 from tshsr.errors import DataError
-from tshsr.files import explained
+from tshsr.files import exclusive_lock
 
 LOG = logging.getLogger(__name__)
 LOCK = ".lock"
@@ -59,23 +58,14 @@ def open_table(folder: Path, name: str, schema: pa.Schema | None = None) -> Any:
         ) from None
 
 
-@contextmanager
-def write_lock(folder: Path) -> Iterator[None]:
+def write_lock(folder: Path) -> AbstractContextManager[None]:
     """Exclusive lock of an index for one writer; the operating system releases it when the process ends.
 
     Raises:
         DataError: Where another process is writing, or the folder cannot be written.
     """
-    lock = FileLock(folder / LOCK, timeout=0)
-    with explained(folder):
-        try:
-            lock.acquire()
-        except Timeout:
-            raise DataError(f"{folder} is being written by another process; wait for it, or end it.") from None
-    try:
-        yield
-    finally:
-        lock.release()
+    message = f"{folder} is being written by another process; wait for it, or end it."
+    return exclusive_lock(folder / LOCK, message)
 
 
 @contextmanager

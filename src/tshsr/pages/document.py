@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from tshsr.pages.labels import label, stream_label
+from tshsr.metrics.labels import label, stream_label
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 """Content-Security-Policy of a page: nothing is loaded from elsewhere, whatever a caption contains."""

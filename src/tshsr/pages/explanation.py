@@ -11,8 +11,8 @@ from PIL import Image
 
 from tshsr.errors import InputError
 from tshsr.explain.attribution import Explanation, Rows, StreamExplanation
+from tshsr.metrics.labels import STREAM_CHOICES, reading_order
 from tshsr.pages.document import EmbeddedPicture, embed_pictures, json_script, percent, render_page
-from tshsr.pages.labels import STREAM_CHOICES, reading_order
 
 WIDTH = 100.0
 """Width of a canvas in user units; its height follows the picture."""

@@ -14,8 +14,8 @@ from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.responses import Response
 
+from tshsr.metrics.labels import LABELS, STREAM_CHOICES
 from tshsr.pages.document import static
-from tshsr.pages.labels import LABELS, STREAM_CHOICES
 from tshsr.server.guard import SECURITY
 
 CSS, JAVASCRIPT = "text/css; charset=utf-8", "text/javascript; charset=utf-8"
