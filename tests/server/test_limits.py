@@ -38,7 +38,7 @@ def test_tasks_beyond_the_queue_are_refused_and_the_others_run(worker: Worker) -
         second = asyncio.create_task(worker.run(lambda: "second"))
         while not worker.busy:
             await asyncio.sleep(0.01)
-        with pytest.raises(HTTPException, match="the server is busy, 1 questions are waiting already") as refused:
+        with pytest.raises(HTTPException, match="the server is busy, 1 requests are waiting already") as refused:
             await worker.run(lambda: "third")
         assert refused.value.status_code == 503
         assert refused.value.headers == {"Retry-After": "1"}

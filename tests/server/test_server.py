@@ -245,7 +245,7 @@ def test_an_internal_error_is_a_sentence_without_a_traceback(
 ) -> None:
     monkeypatch.setattr(index, "search", lambda *question, **how: 1 / 0)
     answer = client.get("/api/search?q=dog")
-    assert refusal(answer, 500) == "this should not have happened; the server's log tells where."
+    assert refusal(answer, 500) == "internal error; the log of the server holds the details."
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert "ZeroDivisionError" in caplog.text
 

@@ -40,8 +40,8 @@ class Limits:
 
 
 Result = TypeVar("Result")
-BUSY = "the server is busy, {count} questions are waiting already; ask again in a moment."
-LATE = "this took longer than {seconds:g} s and was given up; ask again, or ask for less."
+BUSY = "the server is busy, {count} requests are waiting already; try again in a moment."
+LATE = "this took longer than {seconds:g} s and was given up; try again, or request less."
 
 
 class Worker:
@@ -177,7 +177,7 @@ class RequestGuard:
             LOG.exception("%s %s failed", scope["method"], scope["path"])
             if started:
                 raise
-            await problem(500, "this should not have happened; the server's log tells where.")(scope, receive, respond)
+            await problem(500, "internal error; the log of the server holds the details.")(scope, receive, respond)
 
     def check(self, headers: Headers) -> None:
         """Refuse requests of other sites, to other names, and with large bodies.
