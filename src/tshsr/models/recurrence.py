@@ -4,7 +4,8 @@ Automatic differentiation of PyTorch's own GRU on a CPU adds a gradient of the w
 Here the factors of the gradient that do not depend on later steps are computed for all steps at once, and the gradients
 of the weights in one product: the same numbers up to rounding, in about half the time.
 
-Axes: items (packed: the words of all captions, step by step) | captions | words | gates (3 dim) | dim (states) | both (2 dim).
+Axes: items (packed: the words of all captions, step by step) | captions | words | gates (3 dim) |
+dim (states) | both (directions, 2 dim).
 """
 
 from __future__ import annotations
