@@ -180,6 +180,7 @@ def test_an_ensemble_whose_members_scores_are_gone_is_left_out(race: Quality, ca
     assert "sgr-seed0.json to make it again" in caplog.text
 
 
+@pytest.mark.slow
 def test_one_command_runs_the_race_and_writes_rows_differences_and_ablation(
     race: Quality, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

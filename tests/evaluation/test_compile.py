@@ -84,6 +84,7 @@ def test_a_quick_network_scores_as_its_own_does_and_can_be_lowered() -> None:
     torch.testing.assert_close(rough.float(), exact["fused"], atol=0.02, rtol=0)
 
 
+@pytest.mark.slow
 def test_compiled_scores_are_the_same_and_sizes_share_a_program() -> None:
     """In a process of its own: a compiler cannot read through the checks of shapes that are on while the tests run."""
     code = """

@@ -147,6 +147,7 @@ def many(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on_and_the_next_run_does(many: Path, tmp_path: Path) -> None:
     process = begin(many, tmp_path / "store")
     os.killpg(process.pid, signal.SIGINT)
@@ -159,6 +160,7 @@ def test_ctrl_c_says_how_to_go_on_and_the_next_run_does(many: Path, tmp_path: Pa
     assert again.out.startswith(f"{tmp_path / 'store'}: 120 pictures")
 
 
+@pytest.mark.slow
 def test_a_killed_command_leaves_no_process_behind(many: Path, tmp_path: Path) -> None:
     process = begin(many, tmp_path / "store")
     children = psutil.Process(process.pid).children(recursive=True)

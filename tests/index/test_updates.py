@@ -161,6 +161,7 @@ Index.build(out, small.retriever(), small.split(), run=run, begin=begin)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="processes are killed by a signal here")
 @pytest.mark.parametrize(("counted", "at", "pictures", "captions"), [("pictures", 6, 6, 0), ("captions", 8, 12, 8)])
 def test_a_killed_build_goes_on_where_it_was(
@@ -195,6 +196,7 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="limits on files are a thing of POSIX")
 def test_a_full_disk_is_one_sentence_and_the_index_stays(small: Small, tmp_path: Path) -> None:
     index = built(small, tmp_path / "index", "test")

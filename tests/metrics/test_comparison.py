@@ -134,6 +134,7 @@ def test_own_intervals_cover_the_true_recall() -> None:
     assert 0.91 <= np.mean([each.low <= truth <= each.high for each in found]) <= 0.985
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [0.0, 0.15])
 def test_intervals_over_images_and_seeds_cover(seeds: float) -> None:
     random = np.random.default_rng(13)
@@ -164,6 +165,7 @@ def near(random: np.random.Generator, gained: float, lost: float) -> tuple[list[
     return [QueryRanks(images, better, owners)], [QueryRanks(images, worse, owners)]
 
 
+@pytest.mark.slow
 def test_a_planted_difference_of_a_point_of_rsum_is_found_as_often_as_the_power_that_is_stated() -> None:
     # R@10 of text to image alone moves: 100 * (0.066 - 0.056) = 1 point.
     random = np.random.default_rng(15)
@@ -174,6 +176,7 @@ def test_a_planted_difference_of_a_point_of_rsum_is_found_as_often_as_the_power_
     assert np.mean([each.different() for each in found]) == pytest.approx(stated, abs=0.09)
 
 
+@pytest.mark.slow
 def test_the_detectable_difference_is_found_in_80_of_100_cases() -> None:
     random = np.random.default_rng(16)
     detectable = np.mean([compare(*near(random, 0.066, 0.056), resamples=400).rsum.detectable for _ in range(20)])
