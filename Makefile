@@ -1,7 +1,7 @@
 # Two commands do everything: `make demo` and `make test` set themselves up in .venv.
 PYTHON ?= python3
 VENV := .venv
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 DATA ?= ../shared/data/flickr8k
 JOBS ?= 2
 READY := $(VENV)/.ready
@@ -16,7 +16,7 @@ PARALLEL := --numprocesses $(WORKERS) --dist worksteal
 # Debian's names of a browser and what drives it.
 BROWSER := chromium chromium-driver
 
-.PHONY: demo test slow test-browser browser browser-if-possible check style quality bench clean
+.PHONY: demo test slow test-browser browser browser-if-possible check style docs release quality bench clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || (echo "tshsr needs Python >= 3.11; name one with make PYTHON=python3.12"; exit 1)
@@ -54,10 +54,18 @@ browser:
 browser-if-possible:
 	@$(MAKE) browser >/dev/null 2>&1 || echo "no browser can be installed here; its tests are skipped"
 
+# The documentation as a site in build/docs, without a network; a warning is an error.
+docs: $(READY)
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --nitpicky --builder html docs build/docs
+
+# Wheel and sdist; the wheel is tested in clean environments, with the newest and the lowest versions of what it needs.
+release: $(READY)
+	$(BIN)/python -m tests.release.run
+
 # The race of all methods on scenes, and on Flickr8k where DATA is; finished runs are not done again.
 quality: $(READY)
-	$(BIN)/python -m benchmarks.quality --data scenes --jobs $(JOBS)
-	if [ -d $(DATA) ]; then $(BIN)/python -m benchmarks.quality --data $(DATA) --jobs $(JOBS) && $(BIN)/python -m benchmarks.quality --data $(DATA) --jobs $(JOBS) --ablation; else echo "no Flickr8k at $(DATA): name it with make quality DATA=DIR"; fi
+	$(BIN)/python -m benchmarks.race --data scenes --jobs $(JOBS)
+	if [ -d $(DATA) ]; then $(BIN)/python -m benchmarks.race --data $(DATA) --jobs $(JOBS) && $(BIN)/python -m benchmarks.race --data $(DATA) --jobs $(JOBS) --ablation; else echo "no Flickr8k at $(DATA): name it with make quality DATA=DIR"; fi
 
 # Speed, memory and training steps of this machine, into benchmarks/results.
 bench: $(READY)
