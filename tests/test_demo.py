@@ -142,6 +142,7 @@ def test_a_second_demo_replaces_the_first_and_nothing_else(demo: tuple[Path, Sai
     assert (out / "run" / "best" / "model.safetensors").read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["training", "evaluating", "writing"])
 def test_a_demo_that_was_stopped_leaves_no_report_and_runs_again(
     demo: tuple[Path, Said], tmp_path: Path, stage: str

@@ -37,6 +37,7 @@ def written(module: Any, results: Path, file: str, monkeypatch: pytest.MonkeyPat
     return values
 
 
+@pytest.mark.slow
 def test_the_speed_benchmark_measures_all_four_networks_in_both_precisions(
     results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

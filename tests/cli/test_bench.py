@@ -26,6 +26,7 @@ def _small_products(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "SIZES", ((32, 32, 32),))
 
 
+@pytest.mark.slow
 def test_the_figures_of_every_network_in_every_precision_come_as_json_alone() -> None:
     said = tshsr("bench", *TINY, "--json", "-")
     values = said.json()

@@ -12,6 +12,7 @@ from tshsr.retriever import Retriever
 from tshsr.training.fit import fit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

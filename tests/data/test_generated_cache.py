@@ -86,6 +86,7 @@ def test_a_cache_that_can_not_be_written_is_named(tmp_path: Path, monkeypatch: p
         scenes_folder(train=1, dev=0, test=0)
 
 
+@pytest.mark.slow
 def test_two_processes_may_fill_the_cache_at_once(tmp_path: Path) -> None:
     code = "from tshsr.data.generated import scenes_folder; print(scenes_folder(train=20, dev=1, test=1))"
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}

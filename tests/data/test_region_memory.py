@@ -63,6 +63,7 @@ def sparse_features(path: Path) -> int:
     return size
 
 
+@pytest.mark.slow
 def test_random_batches_of_a_33_gb_file_stay_far_below_2_gib(tmp_path: Path) -> None:
     pytest.importorskip("resource", reason="peak memory is read by a POSIX call")
     path = tmp_path / "train_ims.npy"

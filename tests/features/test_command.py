@@ -126,6 +126,7 @@ def many(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gate", [WORKER_STARTS, WORKER_READS], ids=["starting", "reading"])
 def test_ctrl_c_says_how_to_go_on_and_the_next_run_does(many: Path, tmp_path: Path, gate: str) -> None:
     with at_gate(tmp_path, gate, features(many, tmp_path / "store")) as process:
@@ -140,6 +141,7 @@ def test_ctrl_c_says_how_to_go_on_and_the_next_run_does(many: Path, tmp_path: Pa
     assert again.out.startswith(f"{tmp_path / 'store'}: 8 pictures")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gate", [WORKER_STARTS, WORKER_READS], ids=["starting", "reading"])
 def test_a_killed_command_leaves_no_process_behind(many: Path, tmp_path: Path, gate: str) -> None:
     with at_gate(tmp_path, gate, features(many, tmp_path / "store")) as process:

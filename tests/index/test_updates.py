@@ -160,6 +160,7 @@ Index.build(out, small.retriever(), small.split(), run=run, begin=begin)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="processes are killed by a signal here")
 @pytest.mark.parametrize(("counted", "at", "pictures", "captions"), [("pictures", 6, 6, 0), ("captions", 8, 12, 8)])
 def test_an_interrupted_build_continues(
@@ -194,6 +195,7 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="limits on files are a thing of POSIX")
 def test_a_full_disk_is_one_sentence_and_the_index_is_unchanged(small: Small, tmp_path: Path) -> None:
     index = built(small, tmp_path / "index", "test")

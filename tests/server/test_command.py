@@ -51,6 +51,7 @@ def post(served: Served, path: str, content: bytes, **fields: str) -> Any:
         return json.load(answer)
 
 
+@pytest.mark.slow
 def test_a_sentence_finds_the_same_pictures_as_the_command(served: Served, index: Path) -> None:
     query = "a red circle left of a blue square"
     found = get(served, "api/search", q=query, k=5)["results"]
@@ -99,6 +100,7 @@ def test_health_and_about_tell_the_size(served: Served) -> None:
     assert about["examples"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_it_with_one_word(index: Path) -> None:
     with serving(index) as running:
         assert running.address.startswith("http://127.0.0.1:")
@@ -109,6 +111,7 @@ def test_ctrl_c_stops_it_with_one_word(index: Path) -> None:
         assert said.splitlines() == ["Stopped."]
 
 
+@pytest.mark.slow
 def test_a_server_for_everybody_warns(index: Path) -> None:
     with serving(index, "--host", "0.0.0.0") as running:
         assert running.address.startswith("http://127.0.0.1:"), "what a person can type"
