@@ -50,8 +50,8 @@ release: $(READY)
 
 # The race of all methods on scenes, and on Flickr8k where DATA is; finished runs are not done again.
 quality: $(READY)
-	$(BIN)/python -m benchmarks.quality --data scenes --jobs $(JOBS)
-	if [ -d $(DATA) ]; then $(BIN)/python -m benchmarks.quality --data $(DATA) --jobs $(JOBS) && $(BIN)/python -m benchmarks.quality --data $(DATA) --jobs $(JOBS) --ablation; else echo "no Flickr8k at $(DATA): name it with make quality DATA=DIR"; fi
+	$(BIN)/python -m benchmarks.race --data scenes --jobs $(JOBS)
+	if [ -d $(DATA) ]; then $(BIN)/python -m benchmarks.race --data $(DATA) --jobs $(JOBS) && $(BIN)/python -m benchmarks.race --data $(DATA) --jobs $(JOBS) --ablation; else echo "no Flickr8k at $(DATA): name it with make quality DATA=DIR"; fi
 
 # Speed, memory and training steps of this machine, into benchmarks/results.
 bench: $(READY)

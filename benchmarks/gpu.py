@@ -24,7 +24,7 @@ from benchmarks.memory import CAPTIONS_OF_AN_IMAGE, FEATURES, VOCABULARY, batche
 from benchmarks.tables import RESULTS
 from tshsr.bench.speed import LENGTHS
 from tshsr.config.models import EncoderConfig, TshsrConfig
-from tshsr.evaluation.compile import rough_products
+from tshsr.evaluation.compile import tf32_products
 from tshsr.files import write_text
 from tshsr.models.tshsr import Tshsr
 from tshsr.scoring.all_pairs import score_all_pairs
@@ -104,7 +104,7 @@ def seconds_of(network: Tshsr, precision: str, images: int, captions: list[list[
     drawn = list(batches(images))
     options = ScoringOptions(byte_budget=byte_budget, dtype=torch.bfloat16 if precision == "bfloat16" else None)
     start = time.perf_counter()
-    with rough_products() if precision == "tf32" else nullcontext():
+    with tf32_products() if precision == "tf32" else nullcontext():
         score_all_pairs(network, iter(drawn), captions, options=options)
     return time.perf_counter() - start
 

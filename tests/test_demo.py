@@ -81,7 +81,7 @@ def test_the_demo_says_where_the_report_is_and_the_figures(demo: tuple[Path, Sai
 def test_the_demo_tells_how_far_the_drawing_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("tshsr.data.generated.usable_cores", lambda: 1)
-    monkeypatch.setattr("tshsr.cli.demo.run_demo", stop)
+    monkeypatch.setattr("tshsr.demo.run_demo", stop)
     said = tshsr("demo", "--out", tmp_path / "demo", "--train", "1", "--dev", "1", "--test", "1", "--device", "cpu")
     lines = said.err.splitlines()
     assert lines[0] == "drawing 3 scenes, unless they are cached"

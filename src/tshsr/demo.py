@@ -21,9 +21,9 @@ from tshsr.data.layouts import open_split
 from tshsr.data.manifest import read_manifest
 from tshsr.data.truth import Truth, read_truth
 from tshsr.errors import DataError, SettingsError
-from tshsr.evaluation.run import evaluate
+from tshsr.evaluation.run import evaluate_models
 from tshsr.explain.attribution import explain_pair
-from tshsr.explain.binding import add_pointing_and_binding
+from tshsr.explain.binding import pointing_and_binding
 from tshsr.explain.pointing_game import pointing_chance
 from tshsr.files import write_text
 from tshsr.metrics.recall import image_to_text_ranks, text_to_image_ranks
@@ -213,7 +213,7 @@ def run_demo(
     listen(Stage(f"evaluating on {len(test.regions):,} images that were never seen"))
     retriever = Retriever.from_pretrained(out / RUN).to(device)
     epochs = trained.config.training.epochs
-    report, scores = evaluate(
+    found = evaluate_models(
         [retriever],
         test,
         protocol="flickr",
@@ -222,10 +222,10 @@ def run_demo(
     truth = read_truth(data, test.name)
     if truth is None:
         raise DataError(f"{data} has lost its truth of {test.name}; remove the folder, and the demo makes it again.")
-    report = add_pointing_and_binding(report, retriever, test, truth)
+    report = found.report(known_truth=pointing_and_binding(retriever, test, truth))
     listen(Stage("writing the report"))
     facts = describe_run(trained, retriever, sizes)
-    page = make_page(report, retriever, test, truth, scores["fused"], facts, read_log(out / RUN / LOG))
+    page = make_page(report, retriever, test, truth, found.scores["fused"], facts, read_log(out / RUN / LOG))
     write_text(out / PAGE, render_report(page))
     report.write(out / REPORT)
     index = None

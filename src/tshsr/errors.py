@@ -1,4 +1,4 @@
-"""The package's exceptions: each carries one sentence that says what was expected, what came, and what to do."""
+"""Exceptions of the package; a message is one sentence: expected, got, what to do."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ if TYPE_CHECKING:
 
 
 class TshsrError(Exception):
-    """The root of every error that a user can mend; the command line prints its sentence and exits with 2."""
+    """Base of all errors that a user can fix; the command line prints the message and exits with 2."""
 
 
 class DataError(TshsrError):
-    """A file or folder of data is missing, damaged or not what it claims to be."""
+    """A file or folder of data is missing, damaged or of another kind."""
 
 
 class PictureError(DataError):
-    """A picture cannot be read: broken, truncated, empty, too large, or no picture at all."""
+    """A picture cannot be decoded: damaged, truncated, empty, too large, or no picture."""
 
 
 class SettingsError(TshsrError):
-    """A setting, recipe or argument has a name or value that cannot be used."""
+    """A setting, recipe or argument has an unknown name or an invalid value."""
 
 
 class InputError(TshsrError):
-    """Tensors or scores given to a public function have a wrong shape, or hold values that are not finite."""
+    """Tensors or scores given to a public function have a wrong shape or non-finite values."""
 
 
 class CheckpointError(TshsrError):
@@ -35,11 +35,11 @@ class CheckpointError(TshsrError):
 
 
 class CollapseError(TshsrError):
-    """Training stopped because the network scores every pair alike."""
+    """Training stopped because all pairs have the same score."""
 
 
 class DivergenceError(TshsrError):
-    """Training stopped because the loss or its gradient is no longer a finite number."""
+    """Training stopped because the loss or its gradient is not finite."""
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,7 @@ def test_a_file_that_cannot_be_written_does_not_cost_the_table(rivals: Path) -> 
     assert said.code == 2
     assert "Run A scores higher than run B: rSum" in said.out
     (rivals / "log.txt").write_text(test_audit.SCAN)
-    said = tshsr("evaluate", "--audit-log", rivals / "log.txt", "--json", rivals)
+    said = tshsr("audit-log", rivals / "log.txt", "--json", rivals)
     assert said.code == 2
     assert "lines with figures that can be checked are wrong." in said.out
 

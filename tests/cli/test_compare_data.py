@@ -76,9 +76,7 @@ def test_the_same_data_is_known_by_its_captions_and_not_by_its_name(rivals: Path
     assert said.code == 0, said.err
     (rivals / "r").rename(rivals / "r.json")
     for name, captions in (("file", rivals / "one.txt"), ("named", scenes), ("stranger", rivals / "other" / "one.txt")):
-        said = tshsr(
-            "evaluate", "--scores", rivals / "r.npy", "--captions", captions, "--json", rivals / f"{name}.json"
-        )
+        said = tshsr("metrics", rivals / "r.npy", "--captions", captions, "--json", rivals / f"{name}.json")
         assert said.code == 0, said.err
     for name in ("file", "named"):
         said = tshsr("compare", rivals / "r.json", rivals / f"{name}.json")
@@ -94,8 +92,8 @@ def test_without_a_digest_names_decide(rivals: Path) -> None:
     (rivals / "bare.jsonl").write_text("\n".join(lines))
     (rivals / "told.jsonl").write_text("\n".join(line[:-1] + ', "caption": "a caption"}' for line in lines))
     for name in ("bare", "told"):
-        evaluated = ("--scores", rivals / "a0.npy", "--captions", rivals / f"{name}.jsonl")
-        assert tshsr("evaluate", *evaluated, "--json", rivals / f"{name}.json").code == 0
+        evaluated = (rivals / "a0.npy", "--captions", rivals / f"{name}.jsonl")
+        assert tshsr("metrics", *evaluated, "--json", rivals / f"{name}.json").code == 0
     assert read_report(rivals / "bare.json").captions_digest is None
     said = refused("compare", rivals / "a0.json", rivals / "bare.json")
     assert "bare.json is of bare.jsonl, split test, " in said
@@ -128,8 +126,8 @@ def test_what_is_about_matrices_is_refused_where_there_is_none(rivals: Path, opt
 
 def test_an_ensemble_is_called_one_everywhere(rivals: Path) -> None:
     for name, members in (("e2", ("a0", "a1")), ("f2", ("b0", "b1"))):
-        evaluated = ("--scores", *(rivals / f"{each}.npy" for each in members), "--captions", rivals / "captions.txt")
-        assert tshsr("evaluate", *evaluated, "--json", rivals / f"{name}.json").code == 0
+        evaluated = (*(rivals / f"{each}.npy" for each in members), "--captions", rivals / "captions.txt")
+        assert tshsr("metrics", *evaluated, "--json", rivals / f"{name}.json").code == 0
     mixed = ("compare", rivals / "e2.json", rivals / "b0.json")
     values = tshsr(*mixed, "--json", "-").json()
     assert values["kinds"] == {"a": "ensemble of 2", "b": "single run"}
@@ -165,7 +163,7 @@ def test_a_copied_report_is_no_second_seed(rivals: Path) -> None:
 
 def test_a_matrix_by_another_name_is_found_by_it(rivals: Path) -> None:
     np.savez(rivals / "s.npz", sims=matrix(0, 2.6))
-    more = ("evaluate", "--scores", rivals / "s.npz", "--captions", rivals / "captions.txt")
+    more = ("metrics", rivals / "s.npz", "--captions", rivals / "captions.txt")
     assert "holds sims; expected the matrix under the name scores. Name another with --key." in refused(*more)
     values = tshsr(*more, "--key", "sims", "--json", "-").json()
     assert values["scores"] == json.loads((rivals / "a0.json").read_text())["scores"]

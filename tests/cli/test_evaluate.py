@@ -6,6 +6,7 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -13,9 +14,19 @@ import torch
 
 from tests.cli.test_main import NAMES
 from tests.support.command_line import refused, tshsr
-from tshsr.cli import scores_folder
+from tshsr.bench.speed import NAMES as NETWORKS
+from tshsr.bench.speed import Name as NetworkName
+from tshsr.cli import evaluate as command
+from tshsr.cli.bench import Bench
+from tshsr.cli.compare import Compare
+from tshsr.cli.faithfulness import FaithfulnessCommand
+from tshsr.cli.index import IndexCommand
+from tshsr.cli.metrics import Metrics
+from tshsr.data.store import EVERYTHING
 from tshsr.errors import DataError, InputError
-from tshsr.evaluation.run import evaluate
+from tshsr.evaluation.run import evaluate_models
+from tshsr.evaluation.score_files import KEY
+from tshsr.explain.faithfulness import PAIRS
 
 
 @pytest.fixture
@@ -24,7 +35,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     place = tmp_path / "temporary"
     place.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(place))
-    monkeypatch.setattr(scores_folder, "LARGE", 0)
+    monkeypatch.setattr(command, "LARGE", 0)
     return place
 
 
@@ -69,16 +80,16 @@ def test_large_matrices_are_in_a_temporary_folder_that_disappears(
     seen: list[set[str]] = []
 
     def look(*arguments: object, **named: object) -> object:
-        result = evaluate(*arguments, **named)  # type: ignore[arg-type]
+        result = evaluate_models(*arguments, **named)  # type: ignore[arg-type]
         (folder,) = temporary.iterdir()
         seen.append({path.stem for path in folder.iterdir()})
         return result
 
     matrices = [tmp_path / f"{name}.npy" for name in ("memory", "files")]
-    monkeypatch.setattr(scores_folder, "LARGE", 2**30)
+    monkeypatch.setattr(command, "LARGE", 2**30)
     in_memory = tshsr(*start, "--json", "-", "--save-scores", matrices[0]).json()
-    monkeypatch.setattr(scores_folder, "LARGE", 0)
-    monkeypatch.setattr("tshsr.cli.evaluate.evaluate", look)
+    monkeypatch.setattr(command, "LARGE", 0)
+    monkeypatch.setattr("tshsr.evaluation.run.evaluate_models", look)
     in_files = tshsr(*start, "--json", "-", "--save-scores", matrices[1]).json()
     assert seen == [NAMES]
     assert not list(temporary.iterdir())
@@ -92,7 +103,7 @@ def test_the_temporary_folder_disappears_after_an_error_too(
     def fail(path: Path, _: np.ndarray) -> None:
         raise DataError(f"Cannot write {path}: No space left on device.")
 
-    monkeypatch.setattr("tshsr.cli.evaluate.save_scores", fail)
+    monkeypatch.setattr("tshsr.evaluation.score_files.save_scores", fail)
     assert "Cannot write" in refused(*start, "--save-scores", tmp_path / "scores.npy")
     assert not list(temporary.iterdir())
 
@@ -104,7 +115,7 @@ def unscored(monkeypatch: pytest.MonkeyPatch) -> None:
     def too_early(*_: object, **__: object) -> None:
         raise AssertionError("pairs were scored first")
 
-    monkeypatch.setattr("tshsr.cli.evaluate.evaluate", too_early)
+    monkeypatch.setattr("tshsr.evaluation.run.evaluate_models", too_early)
 
 
 @pytest.mark.usefixtures("unscored")
@@ -126,10 +137,10 @@ def test_what_cannot_be_read_or_written_is_refused_before_anything_is_scored(sta
 def test_what_fails_after_the_scoring_leaves_the_scores(
     start: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise InputError("all judged scores are alike, so there is nothing to correlate.")
 
-    monkeypatch.setattr("tshsr.cli.evaluate.add_details", fail)
+    monkeypatch.setattr("tshsr.evaluation.matrix.measure_details", fail)
     more = ("--save-scores", tmp_path / "fused.npy", "--scores-folder", tmp_path / "kept")
     assert "all judged scores are alike" in refused(*start, *more)
     assert np.load(tmp_path / "fused.npy").shape == (10, 50)
@@ -150,7 +161,7 @@ def test_all_scores_are_kept_in_a_folder_that_is_named(start: tuple, run: Path, 
     values = tshsr(*start, "--scores-folder", kept, "--save-scores", tmp_path / "fused.npy", "--json", "-").json()
     assert {path.name for path in kept.iterdir()} == {f"{name}.npy" for name in NAMES}
     np.testing.assert_array_equal(np.load(kept / "fused.npy"), np.load(tmp_path / "fused.npy"))
-    again = tshsr("evaluate", "--scores", kept / "level_0.npy", "--captions", start[3], "--json", "-").json()
+    again = tshsr("metrics", kept / "level_0.npy", "--captions", start[3], "--json", "-").json()
     assert again["scores"]["fused"] == values["scores"]["level_0"]
     assert "is not empty; name a new or an empty folder" in refused(*start, "--scores-folder", kept)
     both = tmp_path / "both"
@@ -169,39 +180,58 @@ def test_all_scores_are_kept_in_a_folder_that_is_named(start: tuple, run: Path, 
         ("--rerank-check", ("--rerank-check",)),
         ("--bytes", ("--bytes", "1M")),
         ("--device", ("--device", "cuda:9")),
+        ("--data", ("--data", "scenes")),
     ],
 )
-def test_a_matrix_is_not_scored_again(scenes: Path, tmp_path: Path, option: str, more: tuple[str, ...]) -> None:
-    np.save(tmp_path / "scores.npy", np.zeros((10, 50)))
-    assert refused("evaluate", "--scores", tmp_path / "scores.npy", "--captions", scenes, *more) == (
-        f"tshsr: {option} is about how pairs are scored, and a matrix is scored already; leave it out."
-    )
+def test_a_matrix_is_not_scored_again(option: str, more: tuple[str, ...]) -> None:
+    said = refused("metrics", "scores.npy", "--captions", "captions.txt", *more)
+    assert said.startswith(f"tshsr: there is no option {option}")
+    assert said.endswith(" See tshsr metrics --help.")
 
 
-def test_the_data_of_a_run_are_not_the_captions_of_a_matrix(start: tuple, scenes: Path) -> None:
-    assert refused("evaluate", "--scores", "s.npy", "--captions", "c.txt", "--data", scenes) == (
-        "tshsr: --data is what a run is evaluated on, and a matrix has --captions; leave --data out."
-    )
+def test_a_run_takes_its_captions_from_its_data(start: tuple) -> None:
     for option, value in (("--captions", "c.txt"), ("--key", "sims")):
-        assert refused(*start, option, value) == (
-            f"tshsr: {option} is about a matrix of --scores, and a run takes all from --data; leave it out."
-        )
+        assert refused(*start, option, value).startswith(f"tshsr: there is no option {option}")
 
 
 @pytest.mark.parametrize(
-    ("more", "named"),
+    "more",
     [
-        (("run",), "runs"),
-        (("--captions", "c.txt"), "--captions"),
-        (("--judgements", "j.csv"), "--judgements"),
-        (("--coco-ids", "i.txt", "--pmrp", "folder"), "--coco-ids and --pmrp"),
-        (
-            ("run", "--data", "d", "--scores", "s.npy", "--save-scores", "t.npy"),
-            "runs, --data, --save-scores and --scores",
-        ),
+        ("run",),
+        ("--captions", "c.txt"),
+        ("--judgements", "j.csv"),
+        ("--coco-ids", "i.txt", "--pmrp", "folder"),
+        ("--save-scores", "t.npy"),
     ],
 )
-def test_nothing_is_evaluated_beside_a_log(more: tuple[str, ...], named: str) -> None:
-    assert refused("evaluate", "--audit-log", "log.txt", *more) == (
-        f"tshsr: --audit-log reads a log and evaluates nothing; leave {named} out."
+def test_nothing_is_evaluated_beside_a_log(more: tuple[str, ...]) -> None:
+    said = refused("audit-log", "log.txt", *more)
+    wrong = f"there is no option {more[0]}" if more[0].startswith("--") else f"{more[0]!r} is one argument too many"
+    assert said.startswith(f"tshsr: {wrong}")
+
+
+@pytest.mark.parametrize(
+    ("given", "command"),
+    [
+        ("--scores s.npy --captions c.txt", "tshsr metrics SCORES.npy --captions FILE"),
+        ("--scores=s.npy", "tshsr metrics SCORES.npy --captions FILE"),
+        ("--audit-log log.txt", "tshsr audit-log LOG"),
+        ("--audit_log log.txt", "tshsr audit-log LOG"),
+        ("run --data d --explanations", "tshsr faithfulness RUN --data DIR"),
+        ("run --data d --explanations 4 --json r.json", "tshsr faithfulness RUN --data DIR"),
+    ],
+)
+def test_options_that_became_commands_are_refused_with_the_command(given: str, command: str) -> None:
+    option = next(word for word in given.split() if word.startswith(("--scores", "--audit", "--expl")))
+    name = option.partition("=")[0].replace("_", "-")
+    assert refused("evaluate", *given.split()) == (
+        f"tshsr: evaluate has no option {name} any more; it is a command: {command}."
     )
+
+
+def test_defaults_written_in_the_commands_are_those_of_the_library() -> None:
+    assert Metrics.key == Compare.key == KEY
+    assert IndexCommand.split == EVERYTHING
+    assert FaithfulnessCommand.pairs == PAIRS
+    assert Bench.names == NETWORKS
+    assert get_args(get_args(get_type_hints(Bench)["names"])[0]) == get_args(NetworkName)

@@ -154,16 +154,14 @@ def test_saved_scores_are_the_models_and_evaluate_alike(scenes: Path, run: Path,
     assert scores.shape == (10, 50)
     expected = Retriever.from_pretrained(run).score(split, split.captions)
     np.testing.assert_allclose(scores, expected.numpy(), atol=1e-6)
-    again = tshsr("evaluate", "--scores", matrix, "--captions", scenes, "--json", "-").json()
+    again = tshsr("metrics", matrix, "--captions", scenes, "--json", "-").json()
     assert again["scores"]["fused"] == json.loads(page.read_text())["scores"]["fused"]
 
 
 def test_scores_are_evaluated_without_a_model(tmp_path: Path) -> None:
     np.save(tmp_path / "scores.npy", np.eye(4).repeat(2, axis=1))
     (tmp_path / "captions.txt").write_text("".join(f"caption {number}\n" for number in range(8)))
-    values = tshsr(
-        "evaluate", "--scores", tmp_path / "scores.npy", "--captions", tmp_path / "captions.txt", "--json", "-"
-    ).json()
+    values = tshsr("metrics", tmp_path / "scores.npy", "--captions", tmp_path / "captions.txt", "--json", "-").json()
     assert set(values) == REPORT | {"seconds"}
     assert values["scores"]["fused"]["rsum"] == 600
     assert values["models"] == ["scores.npy"]

@@ -11,10 +11,9 @@ import pytest
 from rich.console import Console
 
 from tests.support.scripted import write_split
-from tshsr.cli.choices import image_number, read_bytes
-from tshsr.cli.parsing import sentence
-from tshsr.cli.progress import Bar, bars, duration
-from tshsr.cli.screen import Screen
+from tshsr.cli.options import read_bytes
+from tshsr.cli.score import image_number
+from tshsr.cli.screen import Bar, Screen, bars, duration
 from tshsr.cli.watching import Bars, Lines, watching
 from tshsr.data.dataset import Split
 from tshsr.errors import DataError, SettingsError
@@ -283,19 +282,3 @@ def test_an_image_that_is_not_there_is_refused(split: Split) -> None:
     for image in ("3", "-1", "3.png", "²"):
         with pytest.raises(DataError, match=r"expected an id such as '\d.png', or a row number up to 2"):
             image_number(split, image)
-
-
-@pytest.mark.parametrize(
-    "box",
-    [
-        " Invalid choice \n --------- \n  invalid choice 'bot' for\n  --model. \n ----- \n For more \n",
-        "╭─ Invalid choice ───╮\n│ Invalid choice 'bot' for │\n│ --model. │\n│ ──────── │\n│ For more │\n╰──────╯\n",
-        "\x1b[31m╭─\x1b[0m Invalid choice \x1b[31m─╮\n│\x1b[0m invalid choice 'bot' for --model. \x1b[31m│\n╰───╯\n",
-    ],
-)
-def test_the_message_is_taken_out_of_a_box(box: str) -> None:
-    assert sentence(box) == "invalid choice 'bot' for --model."
-
-
-def test_an_empty_box_still_makes_a_sentence() -> None:
-    assert sentence("") == "these arguments cannot be read."

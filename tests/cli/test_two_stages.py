@@ -60,7 +60,7 @@ def test_auto_chooses_on_dev_and_repeats_with_the_numbers_that_it_tells(start: t
 def test_two_stages_save_their_scores_in_the_order_of_the_report(start: tuple, scenes: Path, tmp_path: Path) -> None:
     matrix = tmp_path / "scores.npy"
     values = tshsr(*start, "--rerank", "3", "--save-scores", matrix, "--json", "-").json()
-    again = tshsr("evaluate", "--scores", matrix, "--captions", scenes, "--json", "-").json()
+    again = tshsr("metrics", matrix, "--captions", scenes, "--json", "-").json()
     assert again["scores"]["fused"] == values["scores"]["fused"]
 
 
@@ -93,7 +93,7 @@ def test_a_two_stage_search_keeps_what_all_pairs_were_scored_for(start: tuple, t
         ),
         (
             ("--rerank-check",),
-            "--rerank-check tells what --rerank loses; give --rerank K or --rerank auto with it.",
+            "--rerank-check measures what --rerank loses; give --rerank K or --rerank auto with it.",
         ),
         (
             ("--rerank", "5", "--protocol", "coco-1k"),
@@ -102,7 +102,7 @@ def test_a_two_stage_search_keeps_what_all_pairs_were_scored_for(start: tuple, t
         ),
         (
             ("--rerank", "5", "--judgements", "ratings.csv"),
-            "--judgements asks for the score of every judged pair, and --rerank reasons about few; leave --rerank out.",
+            "--judgements needs the score of every rated pair, and --rerank scores few; leave --rerank out.",
         ),
         (
             ("--rerank", "5", "--scores-folder", "kept"),

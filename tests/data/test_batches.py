@@ -8,7 +8,7 @@ import torch
 from tests.support import tiny
 from tshsr.data.batches import CaptionBatch, ImageBatch, pad_sequences
 from tshsr.errors import InputError
-from tshsr.models.encoders import some_regions
+from tshsr.models.encoders import drop_regions
 
 ONE = torch.ones(1, 2, dtype=torch.bool)
 
@@ -42,7 +42,7 @@ def test_captions_are_checked_by_the_constructor() -> None:
 def test_a_checked_batch_moves_and_loses_regions_without_a_look_at_its_values() -> None:
     # The meta device has no values: whatever reads one fails there.
     images, captions = tiny.images(3, 4).to("meta"), pad_sequences([[2, 3], [4]]).to("meta")
-    assert some_regions(images, 0.5).mask.shape == images.mask.shape
+    assert drop_regions(images, 0.5).mask.shape == images.mask.shape
     assert {tensor.device.type for tensor in (images.regions, images.mask, captions.tokens, captions.mask)} == {"meta"}
     with pytest.raises(NotImplementedError, match="meta"):
         ImageBatch(images.regions, images.mask)

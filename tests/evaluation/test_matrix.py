@@ -14,9 +14,9 @@ import torch
 
 import tshsr
 from tshsr.errors import DataError, InputError, SettingsError
-from tshsr.evaluation import matrix as stand_alone
+from tshsr.evaluation import matrix as matrix_module
 from tshsr.evaluation import run as evaluation
-from tshsr.evaluation.ground_truth import called, correspondence
+from tshsr.evaluation.ground_truth import name_rows_and_columns, read_ground_truth
 from tshsr.evaluation.matrix import Extras, evaluate_matrix, read_extras
 from tshsr.metrics import coco as denser
 from tshsr.metrics.multi_positive import rankings
@@ -126,7 +126,7 @@ def test_an_id_that_names_two_captions_is_refused(tmp_path: Path) -> None:
 def test_judgements_are_refused_before_the_scores_are_ranked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str | None, error: type[Exception], sentence: str
 ) -> None:
-    monkeypatch.setattr(stand_alone, "evaluate_scores", not_yet)
+    monkeypatch.setattr(matrix_module, "rank_queries", not_yet)
     if text is not None:
         (tmp_path / name).write_text(text)
     with pytest.raises(error) as refusal:
@@ -141,7 +141,7 @@ def not_yet(*_: object, **__: object) -> None:
 def test_denser_annotation_is_refused_before_the_scores_are_ranked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stand_alone, "evaluate_scores", not_yet)
+    monkeypatch.setattr(matrix_module, "rank_queries", not_yet)
     ids, original = tmp_path / "ids.txt", tmp_path / "original_caption_to_image.json"
     with pytest.raises(DataError, match=r"ids\.txt cannot be read"):
         evaluate_matrix(matrix(), OWNERS, extras=Extras(ids))
@@ -163,12 +163,12 @@ def test_denser_annotation_is_refused_before_the_scores_are_ranked(
 
 
 def test_what_was_read_is_told() -> None:
-    nothing = read_extras(Extras(), correspondence(OWNERS, "test", 10, 30))
+    nothing = read_extras(Extras(), read_ground_truth(OWNERS, "test", 10, 30))
     assert (nothing.caption_ids, nothing.plausible, nothing.judgements) == (None, None, None)
 
 
 def test_images_and_captions_have_names() -> None:
-    rows, columns = called(np.array([1, 0, 1]), 2, ["x", "y"])
+    rows, columns = name_rows_and_columns(np.array([1, 0, 1]), 2, ["x", "y"])
     assert rows == {"x": 0, "y": 1}
     assert columns == {"0": 0, "1": 1, "2": 2, "y#0": 0, "x#0": 1, "y#1": 2}
 
@@ -177,7 +177,7 @@ def test_captions_of_other_scores_are_refused(captions: Path) -> None:
     with pytest.raises(DataError, match="has 30 captions, the scores have 12 columns for 4 rows"):
         evaluate_matrix(np.zeros((4, 12)), captions)
     with pytest.raises(DataError, match=r"the scores are of 4 images and 12 captions; scenes-.*, split test has"):
-        correspondence("scenes", "test", 4, 12)
+        read_ground_truth("scenes", "test", 4, 12)
 
 
 def test_a_nan_is_refused_with_its_place() -> None:

@@ -13,7 +13,7 @@ from tests.support.scripted import real, scripted, write_split
 from tshsr.data.truth import Foil, Truth
 from tshsr.errors import DataError
 from tshsr.explain import pointing_game
-from tshsr.explain.binding import add_pointing_and_binding, foils_beaten
+from tshsr.explain.binding import foils_beaten, pointing_and_binding
 from tshsr.metrics.report import Report
 
 CAPTIONS = ["a red square", "a blue circle", "a red circle", "blue thing"]
@@ -48,8 +48,8 @@ def test_a_report_has_binding_by_score_and_by_kind(tmp_path: Path) -> None:
         Foil(1, 2, "a blue circle", "relation"),  # wins
     )
     truth = replace(with_foils(*foils), regions_of_word=({0: (0,)}, {}, {}, {}))
-    bare = Report("scenes", "test", "flickr", 2, 4, ("x",), {}, "one machine", "abc", 1.0)
-    report = add_pointing_and_binding(bare, scripted(CAPTIONS, {}, {"red": 2.0, "blue": 1.0}), split, truth)
+    found = pointing_and_binding(scripted(CAPTIONS, {}, {"red": 2.0, "blue": 1.0}), split, truth)
+    report = Report("scenes", "test", "flickr", 2, 4, ("x",), {}, "one machine", "abc", 1.0, **vars(found))
     assert report.binding == {"fused": 2 / 3, "pooled": 0.0}
     assert report.binding_by_kind == {"attribute": 0.5, "relation": 1.0}
     assert '"binding_by_kind": {\n    "attribute": 0.5,' in report.to_json()

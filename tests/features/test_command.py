@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.support.command_line import TINY, refused, tshsr
+from tests.support.gated import WORKER_READS, WORKER_STARTS, at_gate
 from tests.support.picture_files import drawn, write_pictures, write_rubbish
 from tshsr.data.layouts import open_split
 
@@ -116,53 +111,40 @@ def test_a_folder_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == []
 
 
-def begin(pictures: Path, store: Path) -> subprocess.Popen[str]:
-    """The command in a process group of its own, at work."""
-    command = [sys.executable, "-m", "tshsr", "features", str(pictures), "--extractor", "scenes", "--out", str(store)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [*command, "--workers", "1"],
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env=environment,
-        # A shell starts what runs in its background with SIGINT ignored, and children inherit that.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.default_int_handler),
-    )
-    end = time.monotonic() + 60
-    while not (children := psutil.Process(process.pid).children()) or children[-1].cpu_times().user < 0.5:
-        assert time.monotonic() < end
-        assert process.poll() is None
-        time.sleep(0.02)
-    return process
+def features(pictures: Path, store: Path) -> list[str]:
+    """The words of a command that reads pictures in one worker process."""
+    return ["features", str(pictures), "--extractor", "scenes", "--out", str(store), "--workers", "1"]
 
 
 @pytest.fixture
 def many(tmp_path: Path) -> Path:
-    """Pictures that take a while."""
+    """Pictures for a worker process."""
     folder = tmp_path / "many"
     folder.mkdir()
-    for number in range(120):
-        drawn(number, (900, 900)).save(folder / f"{number}.jpg")
+    for number in range(8):
+        drawn(number, (90, 90)).save(folder / f"{number}.jpg")
     return folder
 
 
-def test_ctrl_c_says_how_to_go_on_and_the_next_run_does(many: Path, tmp_path: Path) -> None:
-    process = begin(many, tmp_path / "store")
-    os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
+@pytest.mark.parametrize("gate", [WORKER_STARTS, WORKER_READS], ids=["starting", "reading"])
+def test_ctrl_c_says_how_to_go_on_and_the_next_run_does(many: Path, tmp_path: Path, gate: str) -> None:
+    with at_gate(tmp_path, gate, features(many, tmp_path / "store")) as process:
+        process.interrupt()
+        process.open_gate()
+        said = process.end()
+    assert process.code == 130
     assert said.splitlines()[-1] == "tshsr: interrupted; run the same command again, and it goes on where it was."
     assert "Traceback" not in said
     assert not (tmp_path / "store").exists()
     again = tshsr("features", many, "--extractor", "scenes", "--out", tmp_path / "store", "--quiet")
-    assert again.out.startswith(f"{tmp_path / 'store'}: 120 pictures")
+    assert again.out.startswith(f"{tmp_path / 'store'}: 8 pictures")
 
 
-def test_a_killed_command_leaves_no_process_behind(many: Path, tmp_path: Path) -> None:
-    process = begin(many, tmp_path / "store")
-    children = psutil.Process(process.pid).children(recursive=True)
-    process.kill()
-    process.communicate(timeout=60)
-    _, alive = psutil.wait_procs(children, timeout=30)
+@pytest.mark.parametrize("gate", [WORKER_STARTS, WORKER_READS], ids=["starting", "reading"])
+def test_a_killed_command_leaves_no_process_behind(many: Path, tmp_path: Path, gate: str) -> None:
+    with at_gate(tmp_path, gate, features(many, tmp_path / "store")) as process:
+        children = process.children()
+        process.kill()
+        process.open_gate()
+        _, alive = psutil.wait_procs(children, timeout=60)
     assert alive == []

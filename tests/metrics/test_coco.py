@@ -197,7 +197,7 @@ def test_the_command_reports_by_every_annotation(folder: Path, tmp_path: Path) -
     (tmp_path / "ids.txt").write_text("\n".join(map(str, CAPTION_IDS)))
     page = tmp_path / "report.json"
     said = tshsr(
-        *("evaluate", "--scores", tmp_path / "scores.npy", "--captions", tmp_path / "captions.txt"),
+        *("metrics", tmp_path / "scores.npy", "--captions", tmp_path / "captions.txt"),
         *("--coco-ids", tmp_path / "ids.txt", "--pmrp", folder, "--json", page),
     )
     assert said.code == 0, said.err

@@ -201,7 +201,7 @@ def test_a_trace_is_of_the_streams_that_are_scored(method: str) -> None:
         torch.testing.assert_close(trace.node_contributions.sum(-1), trace.contributions)
         added = trace.node_contributions[:, 0, int(trace.has_global_node) :]
         assert (added[~queries.mask] == 0).all()
-        assert trace.pooled_meetings is None
+        assert trace.pooled_terms is None
         assert (trace.pooled == 0).all()
 
 

@@ -9,8 +9,8 @@ from tests.support import baseline_oracles, oracles, tiny
 from tshsr.config.models import ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
 from tshsr.models.base import ItemEncoding
 from tshsr.models.pooling import GeneralisedPooling, MaskedBatchNorm, MeanPooling, SelfAttentionPooling
-from tshsr.models.scan import Scan, aggregated, shares
-from tshsr.models.sgraf import AttentionFiltration, GraphReasoning, GraphStep, Sgraf, SimilarityStream, TwoStreamSgr
+from tshsr.models.scan import Scan, aggregate, query_shares
+from tshsr.models.sgraf import AttentionFiltration, GraphReasoning, GraphStep, Sgraf, SgrafStream, TwoStreamSgr
 from tshsr.models.vse import Vse, shortened
 
 NORMALISATIONS = ("clipped_l2norm", "l2norm", "clipped", "no_norm", "softmax")
@@ -66,9 +66,9 @@ def test_both_streams_of_scan_are_the_formula(normalisation: str, aggregation: s
 def test_the_share_of_a_query_is_how_the_score_follows_it(aggregation: str) -> None:
     cosines = torch.rand(2, 6, dtype=torch.float64, requires_grad=True)
     mask = torch.tensor([[True] * 6, [True] * 4 + [False] * 2])
-    aggregated(cosines, mask, aggregation, 5.0).sum().backward()
+    aggregate(cosines, mask, aggregation, 5.0).sum().backward()
     expected = cosines.grad / cosines.grad.sum(dim=-1, keepdim=True)
-    torch.testing.assert_close(shares(cosines.detach(), mask, aggregation, 5.0), expected, **SAME)
+    torch.testing.assert_close(query_shares(cosines.detach(), mask, aggregation, 5.0), expected, **SAME)
 
 
 def step_parameters(step: GraphStep) -> dict:
@@ -112,7 +112,7 @@ def test_graph_and_filtration_are_the_formula(make: object, nodes: int, grad: bo
 
 
 @torch.no_grad()
-def plain_stream(stream: SimilarityStream, queries: ItemEncoding, context: ItemEncoding) -> tuple[float, Tensor]:
+def plain_stream(stream: SgrafStream, queries: ItemEncoding, context: ItemEncoding) -> tuple[float, Tensor]:
     """A stream's score and attention by plain loops, from unit rows on."""
     q, c = queries.items[0].tolist(), context.items[0].tolist()
     weights = oracles.attention(q, c, stream.inverse_temperature)

@@ -13,9 +13,9 @@ from tests.support.scripted import TracelessMatcher, image, real, retriever, scr
 from tests.support.whole_page import EVIL, Page, assert_whole
 from tshsr.errors import InputError
 from tshsr.explain.attribution import Explanation, explain_pair
+from tshsr.metrics.labels import label
 from tshsr.pages.document import EmbeddedPicture, embed_pictures, json_script, percent, render_macro
 from tshsr.pages.explanation import canvas_of, render_explanations
-from tshsr.pages.labels import label
 
 CAPTION = "a small red square"
 
@@ -65,13 +65,22 @@ def test_the_data_holds_the_maps_of_all_levels_and_of_each() -> None:
     explanation = explained()
     data = re.search(r'<script type="application/json">(.*?)</script>', render_explanations([explanation], [None]))
     assert data is not None
-    views = json.loads(data[1])["views"]["region_stream"]
+    weights = json.loads(data[1])["region_stream"]
     stream = explanation.streams["region_stream"]
-    assert len(views) == 1 + len(stream.levels)
-    assert views[0]["rows"] == [[round(weight, 4) for weight in row] for row in stream.word_regions]
-    assert views[2]["rows"] == [[round(weight, 4) for weight in row] for row in stream.levels[1].word_regions]
-    mean = [sum(sum(level.word_regions[word]) for level in stream.levels) / 3 for word in range(4)]
-    assert views[0]["shares"] == pytest.approx(mean, abs=2e-4)
+    assert len(weights["levels"]) == len(stream.levels)
+    assert weights["word_regions"] == [[round(weight, 5) for weight in row] for row in stream.word_regions]
+    for level, expected in zip(weights["levels"], stream.levels, strict=True):
+        assert level["word_regions"] == [[round(weight, 5) for weight in row] for row in expected.word_regions]
+
+
+def test_a_word_shows_its_share_of_the_weight_averaged_over_levels() -> None:
+    explanation = explained()
+    buttons = assert_whole(render_explanations([explanation], [None])).of("button", "word")
+    levels = explanation.streams["word_stream"].levels
+    mean = [sum(sum(level.word_regions[word]) for level in levels) / 3 for word in range(4)]
+    assert [button["title"] for button in buttons] == [f"{percent(share)} of the weight" for share in mean]
+    assert [button["style"] for button in buttons] == [f"--w:{share / max(mean):.3f}" for share in mean]
+    assert [button["aria-pressed"] for button in buttons].index("true") == mean.index(max(mean))
 
 
 def test_without_a_picture_the_boxes_stand_on_an_empty_canvas() -> None:

@@ -1,4 +1,4 @@
-"""The second stage: the candidates are reasoned about, each once, and nothing else is."""
+"""The second stage: the network scores each candidate once, and no other pair."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tshsr.models.base import ItemEncoding, Scores
 from tshsr.scoring import all_pairs as scoring
 from tshsr.scoring import rerank
 from tshsr.scoring.all_pairs import score_split
-from tshsr.scoring.candidates import Depth, candidates, rounds
+from tshsr.scoring.candidates import Depth, candidate_rounds, candidates
 from tshsr.scoring.options import ScoringOptions
 from tshsr.scoring.rerank import TwoStageScores, score_split_rescored, score_two_stage
 
@@ -38,27 +38,27 @@ def searched(one: Member, split: Split, k_images: int, k_captions: int, **option
 
 
 def watched(one: Member, monkeypatch: pytest.MonkeyPatch, most: int = 10**9) -> list[int]:
-    """How many pairs the network is asked about, each time; above `most` its memory runs out."""
+    """Numbers of pairs of each call of `score_pairs`; above `most` pairs memory runs out."""
     seen: list[int] = []
     score_pairs = one.matcher.score_pairs
 
-    def ask(images: ItemEncoding, captions: ItemEncoding) -> Scores:
+    def counting(images: ItemEncoding, captions: ItemEncoding) -> Scores:
         seen.append(len(images))
         if seen[-1] > most:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return score_pairs(images, captions)
 
-    monkeypatch.setattr(one.matcher, "score_pairs", ask)
+    monkeypatch.setattr(one.matcher, "score_pairs", counting)
     return seen
 
 
-def test_the_candidates_and_no_other_pairs_are_reasoned_about(
+def test_the_network_scores_the_candidates_and_no_other_pairs(
     one: Member, split: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = score_split(one.matcher, one.tokenizer, split)
     seen = watched(one, monkeypatch)
     found = searched(one, split, 4, 2)
-    half, wanted = rounds(full["fused"], full["pooled"], Depth(4, 2))
+    half, wanted = candidate_rounds(full["fused"], full["pooled"], Depth(4, 2))
     np.testing.assert_array_equal(half, candidates(full["pooled"], Depth(2, 1)))
     np.testing.assert_array_equal(found.reasoned, wanted)
     assert (wanted & half == half).all()
@@ -129,14 +129,14 @@ def test_a_budget_bounds_the_pairs_that_are_scored_at_once(
     assert len(seen) > 2
 
 
-def test_progress_counts_the_reasoned_pairs(one: Member, split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_counts_the_candidates(one: Member, split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scoring, "ENCODE_BLOCK", 4)
-    told: list[tuple[int, int]] = []
-    found = searched(one, split, 4, 2, progress=lambda *done: told.append(done))
+    calls: list[tuple[int, int]] = []
+    found = searched(one, split, 4, 2, progress=lambda *done: calls.append(done))
     total = int(found.reasoned.sum())
-    assert told[-1] == (total, total)
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
-    assert len(told) == 10, "five blocks in each round"
+    assert calls[-1] == (total, total)
+    assert [done for done, _ in calls] == sorted(done for done, _ in calls)
+    assert len(calls) == 10, "five blocks in each round"
 
 
 def test_a_lower_precision_is_used_for_the_second_stage_alone(
@@ -151,7 +151,7 @@ def test_a_lower_precision_is_used_for_the_second_stage_alone(
     assert next(one.matcher.parameters()).dtype == torch.float32
 
 
-def test_the_mode_of_the_network_is_put_back(one: Member, split: Split) -> None:
+def test_the_mode_of_the_network_is_restored(one: Member, split: Split) -> None:
     one.matcher.train()
     searched(one, split, 1, 1)
     assert one.matcher.training

@@ -14,7 +14,7 @@ from tests.support.fake_index import make_index
 from tshsr.server.guard import Limits
 from tshsr.server.server import create_app
 from tshsr.server.service import Service
-from tshsr.server.site import PAGE
+from tshsr.server.site import PAGE, SHARED, media_type
 
 
 @pytest.fixture
@@ -23,10 +23,12 @@ def client(tmp_path: Path) -> TestClient:
 
 
 def test_the_page_brings_everything_along_and_nothing_runs_inline(client: TestClient) -> None:
-    for name, kind in PAGE.items():
+    for name in (*PAGE, *SHARED, "labels.js"):
         answer = client.get("/" if name == "index.html" else f"/{name}")
         assert answer.status_code == 200
-        assert answer.headers["content-type"] == kind
+        assert answer.headers["content-type"] == media_type(name)
+        for imported in re.findall(r'^import .* from "(/[^"]*)"', answer.text, re.MULTILINE):
+            assert client.get(imported).status_code == 200, imported
         addresses = set(re.findall(r"https?://[^\s\"'`)]+", answer.text)) - {"http://www.w3.org/2000/svg"}
         assert not addresses, name
     page = client.get("/").text

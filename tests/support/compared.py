@@ -19,7 +19,8 @@ def matrix(seed: int, skill: float) -> np.ndarray:
 
 
 def scored(folder: Path, name: str) -> tuple[str | Path, ...]:
-    return ("--scores", folder / f"{name}.npy", "--captions", folder / "captions.txt")
+    """The matrix of a run, as `tshsr metrics` takes it."""
+    return (folder / f"{name}.npy", "--captions", folder / "captions.txt")
 
 
 def ranks(folder: Path, *names: str) -> list:

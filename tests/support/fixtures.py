@@ -59,7 +59,7 @@ def rivals(tmp_path: Path) -> Path:
     (tmp_path / "captions.txt").write_text("a caption\n" * 200)
     for name, seed, skill in (("a0", 0, 2.6), ("a1", 1, 2.6), ("b0", 2, 2.0), ("b1", 3, 2.0)):
         np.save(tmp_path / f"{name}.npy", matrix(seed, skill))
-        said = tshsr("evaluate", *scored(tmp_path, name), "--json", tmp_path / f"{name}.json")
+        said = tshsr("metrics", *scored(tmp_path, name), "--json", tmp_path / f"{name}.json")
         assert said.code == 0, said.err
     return tmp_path
 

@@ -178,7 +178,7 @@ def test_the_short_option_is_the_long_one() -> None:
     ("given", "said"),
     [
         ("--noise x", "--noise expects a number, got 'x'."),
-        ("--noise", "--noise expects a number, got nothing."),
+        ("--noise", "--noise expects one argument."),
         ("--noise 40", "training.noise is 40.0; expected 0 or more, below 1."),
         ("--noise 0.4 --training.noise 0.2", "--noise 0.4 and --training.noise 0.2 mean the same; give one of them."),
         ("--loss.robust mixtur", "--loss.robust expects none or mixture, got 'mixtur'; did you mean mixture?"),

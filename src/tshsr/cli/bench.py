@@ -7,13 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tshsr.bench.speed import NAMES, Name, Workload, bench
-from tshsr.cli.choices import choose_device
-from tshsr.cli.parsing import File, Flag, parse
-from tshsr.cli.parsing import Name as OptionalName
+from tshsr.cli.options import File, Flag, Name, choose_device, parse
 from tshsr.cli.screen import Screen
 from tshsr.errors import SettingsError
-from tshsr.evaluation.compile import Shortcuts
 from tshsr.system import provenance
 
 HEADER = (
@@ -37,7 +33,7 @@ class Bench:
     lengths; encoding is apart. About a minute on two processor cores; more images, captions and repeats steady it.
     """
 
-    names: tuple[Name, ...] = NAMES
+    names: tuple[Literal["tshsr", "sgr", "saf", "scan", "two_stream_sgr"], ...] = ("tshsr", "sgr", "saf", "scan")
     """Networks: tshsr, sgr, saf, scan."""
     dtypes: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
     """Precisions of ours; the plain way is always float32."""
@@ -59,7 +55,7 @@ class Bench:
     """Compile ours, which takes minutes a network."""
     json: File = None
     """Write the figures to this file; - writes them to stdout, in place of the table."""
-    device: OptionalName = None
+    device: Name = None
     """cpu, cuda or mps; the best one here without it."""
     quiet: Flag = False
     """Do not say what is being measured."""
@@ -68,6 +64,9 @@ class Bench:
 def main(arguments: Sequence[str], screen: Screen) -> None:
     """Measure, and show."""
     wanted = parse(Bench, "tshsr bench", arguments)
+    from tshsr.bench.speed import Workload, bench
+    from tshsr.evaluation.compile import CompileOptions
+
     device = choose_device(wanted.device)
     work = Workload(wanted.images, wanted.captions, wanted.regions, wanted.dim, wanted.width, wanted.repeats)
     for name, value in vars(work).items():
@@ -80,8 +79,12 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
         if not wanted.quiet:
             screen.note(f"measuring {name}")
 
-    shortcuts = Shortcuts(tf32=wanted.tf32, compiled=wanted.compile)
-    found = bench(work, names=wanted.names, dtypes=wanted.dtypes, device=device, shortcuts=shortcuts, tell=tell)
+    compile_options = CompileOptions(tf32=wanted.tf32, compiled=wanted.compile)
+    found = bench(
+        work, names=wanted.names, dtypes=wanted.dtypes, device=device, compile_options=compile_options, tell=tell
+    )
+    for each in found["skipped"]:
+        screen.note(each["reason"])
     if wanted.json is not None:
         screen.json(json.dumps({**provenance(), **found}, indent=2), wanted.json)
     if wanted.json != "-":

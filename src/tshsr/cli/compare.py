@@ -9,14 +9,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import Positional, arg
-
-from tshsr.cli.parsing import File, given, parse
+from tshsr.cli.options import Argument, File, parse
 from tshsr.cli.screen import Screen
 from tshsr.errors import DataError, SettingsError
-from tshsr.evaluation.ground_truth import correspondence
-from tshsr.evaluation.run import choose_protocol, folds_of
-from tshsr.evaluation.score_files import KEY, read_scores
 from tshsr.metrics.comparison import Comparison, compare
 from tshsr.metrics.comparison_tables import (
     TableKind,
@@ -43,9 +38,9 @@ class Compare:
     such as other seeds, stand with commas between them: tshsr compare a0.json,a1.json b0.json,b1.json
     """
 
-    a: Annotated[Positional[str], arg(metavar="A[,A...]", help_behavior_hint="")]
+    a: Annotated[str, Argument("A[,A...]", positional=True)]
     """One side."""
-    b: Annotated[Positional[str], arg(metavar="B[,B...]", help_behavior_hint="")]
+    b: Annotated[str, Argument("B[,B...]", positional=True)]
     """The other side; differences are A minus B."""
     score: str = "fused"
     """Which score of reports."""
@@ -55,7 +50,7 @@ class Compare:
     """Which split of a folder of data."""
     protocol: Literal["auto", "flickr", "coco-1k", "coco-5k"] = "auto"
     """How matrices are ranked; reports say it themselves."""
-    key: str = KEY
+    key: str = "scores"
     """Name of the matrix in an .npz, or in a dictionary of tensors."""
     resamples: int = 10_000
     """How often images are resampled."""
@@ -174,9 +169,9 @@ def check_for_matrices(wanted: Compare, paths: Sequence[Path]) -> None:
             f"--protocol {wanted.protocol} is for matrices, and reports were ranked by a protocol already; leave it "
             "out, or evaluate again with that protocol."
         )
-    for name in given(wanted, ("captions", "split", "key")):
+    for name in (name for name in ("captions", "split", "key") if getattr(wanted, name) != getattr(Compare, name)):
         raise SettingsError(
-            f"{name} {getattr(wanted, name.removeprefix('--'))} is for matrices, and A and B are reports, which say "
+            f"--{name} {getattr(wanted, name)} is for matrices, and A and B are reports, which say "
             "already what they are of; leave it out, or name a matrix of scores (.npy, .npz, .pt)."
         )
 
@@ -211,8 +206,12 @@ def rank(path: Path, wanted: Compare) -> Run:
             f"{path} is a matrix of scores, which needs its captions: tshsr compare A.npy B.npy --captions FILE "
             "(or a folder of data)."
         )
+    from tshsr.evaluation.ground_truth import read_ground_truth
+    from tshsr.evaluation.run import choose_protocol, folds_of
+    from tshsr.evaluation.score_files import read_scores
+
     scores = read_scores(path, key=wanted.key)
-    whose = correspondence(wanted.captions, wanted.split, *scores.shape)
+    whose = read_ground_truth(wanted.captions, wanted.split, *scores.shape)
     folds = folds_of(choose_protocol(wanted.protocol, len(scores)), len(scores))
     ranks = query_ranks(scores, whose.image_of_caption, folds=folds)
     return Run(path, ranks, f"{whose.data}, split {whose.split}", None, whose.digest)

@@ -7,22 +7,21 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import Positional, arg
-
-from tshsr.cli.parsing import File, Flag, OptionalPath, parse
+from tshsr.cli.options import Argument, File, Flag, OptionalPath, parse
 from tshsr.cli.screen import Screen
-from tshsr.data.check import DataInfo, check_data, inspect
-from tshsr.data.convert import convert
 from tshsr.errors import DataError, SettingsError
+
+if TYPE_CHECKING:
+    from tshsr.data.check import DataInfo
 
 
 @dataclass(frozen=True)
 class Info:
     """What a data set holds; reads captions and headers, no features."""
 
-    data: Annotated[Positional[str], arg(metavar="DIR")]
+    data: Annotated[str, Argument("DIR", positional=True)]
     """A folder in SCAN's layout, a Karpathy JSON or its folder, a feature store, or the word scenes."""
     json: File = None
     """Write it to this file as JSON; - writes it to stdout, in place of the table."""
@@ -32,7 +31,7 @@ class Info:
 class Check:
     """Read all of a data set and say everything that is wrong with it; exit code 2 where anything is."""
 
-    data: Annotated[Positional[str], arg(metavar="DIR")]
+    data: Annotated[str, Argument("DIR", positional=True)]
     """As for tshsr data info."""
     quiet: Flag = False
     """Show no progress, neither a bar nor lines."""
@@ -42,9 +41,9 @@ class Check:
 class Convert:
     """Write a data set as a feature store: one folder, with hashes; numbers stay as they are."""
 
-    source: Annotated[Positional[str], arg(metavar="SOURCE")]
+    source: Annotated[str, Argument("SOURCE", positional=True)]
     """A folder in SCAN's layout, or a Karpathy JSON or its folder."""
-    out: Annotated[Positional[Path], arg(metavar="OUT")]
+    out: Annotated[Path, Argument("OUT", positional=True)]
     """Folder of the store."""
     extractor: str = ""
     """Name of who made the features; empty keeps the name that the source gives."""
@@ -82,6 +81,8 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
 def info(arguments: Sequence[str], screen: Screen) -> None:
     """Say what is there."""
     wanted = parse(Info, "tshsr data info", arguments, example="tshsr data info DIR")
+    from tshsr.data.check import inspect
+
     found = inspect(wanted.data)
     if wanted.json is not None:
         screen.json(json.dumps(asdict(found), indent=2), wanted.json)
@@ -123,6 +124,8 @@ def check(arguments: Sequence[str], screen: Screen) -> None:
         DataError: Where anything is wrong.
     """
     wanted = parse(Check, "tshsr data check", arguments, example="tshsr data check DIR")
+    from tshsr.data.check import check_data
+
     with screen.progress(quiet=wanted.quiet) as begin:
         problems, found = check_data(wanted.data, begin("reading", "images"), hashing=begin("hashing", "bytes"))
     if len(problems) == 1:
@@ -139,6 +142,9 @@ def check(arguments: Sequence[str], screen: Screen) -> None:
 def to_store(arguments: Sequence[str], screen: Screen) -> None:
     """Convert."""
     wanted = parse(Convert, "tshsr data convert", arguments, example="tshsr data convert DIR STORE")
+    from tshsr.data.check import inspect
+    from tshsr.data.convert import convert
+
     with screen.progress(quiet=wanted.quiet) as begin:
         out = convert(
             wanted.source,

@@ -6,20 +6,14 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import arg
+from tshsr.cli.options import Argument, Flag, Name, choose_device, parse
+from tshsr.cli.screen import Screen, duration
 
-from tshsr.cli.choices import choose_device
-from tshsr.cli.parsing import Flag, Name, parse
-from tshsr.cli.progress import duration
-from tshsr.cli.screen import Screen
-from tshsr.cli.tables import show_report
-from tshsr.cli.watching import watching
-from tshsr.data.generated import scenes_folder
-from tshsr.data.layouts import SCENES
-from tshsr.demo import PAGE, REPORT, RUN, Done, Sizes, Stage, check_demo, demo_config, run_demo
-from tshsr.training.events import Event
+if TYPE_CHECKING:
+    from tshsr.demo import Done, Sizes, Stage
+    from tshsr.training.events import Event
 
 QUERY = "a small red circle"
 
@@ -38,7 +32,7 @@ class Demo:
     """Scenes to evaluate on."""
     seed: int = 0
     """Seed of the scenes and of training."""
-    epochs: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
+    epochs: Annotated[int | None, Argument("INT")] = None
     """Passes over the captions; those of the recipe tshsr-scenes without it."""
     device: Name = None
     """cpu, cuda or mps; the best one here without it."""
@@ -49,6 +43,11 @@ class Demo:
 def main(arguments: Sequence[str], screen: Screen) -> None:
     """Run the demo."""
     wanted = parse(Demo, "tshsr demo", arguments)
+    from tshsr.cli.tables import show_report
+    from tshsr.cli.watching import watching
+    from tshsr.data.generated import scenes_folder
+    from tshsr.demo import PAGE, REPORT, Sizes, Stage, check_demo, demo_config, run_demo
+
     sizes = Sizes(wanted.train, wanted.dev, wanted.test, wanted.seed)
     config = demo_config(wanted.seed)
     if wanted.epochs is not None:
@@ -82,6 +81,9 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
 
 def suggestions(done: Done, sizes: Sizes) -> list[str]:
     """Commands that work when they are pasted."""
+    from tshsr.data.layouts import SCENES
+    from tshsr.demo import RUN, Sizes
+
     run, data = str(done.folder / RUN), SCENES if sizes == Sizes() else str(done.data)
     pair = ["--image", done.image, "--text", done.caption]
     page = str(done.folder / "explanation.html")

@@ -6,17 +6,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import Positional, UseAppendAction, arg
-
-from tshsr.cli.choices import find_picture, load_retriever
-from tshsr.cli.parsing import File, Folder, Name, parse
+from tshsr.cli.options import Argument, File, Folder, Name, load_retriever, parse
+from tshsr.cli.score import find_picture
 from tshsr.cli.screen import Screen
 from tshsr.errors import SettingsError
-from tshsr.explain.attribution import Explanation, explain_pair
 from tshsr.files import write_text
-from tshsr.pages.explanation import render_explanations
+
+if TYPE_CHECKING:
+    from tshsr.explain.attribution import Explanation
 
 EXAMPLE = 'tshsr explain runs/first --data DIR --image 0 --text "a red circle"'
 
@@ -25,11 +24,11 @@ EXAMPLE = 'tshsr explain runs/first --data DIR --image 0 --text "a red circle"'
 class Explain:
     """A page that shows which word met which region: both streams, every level."""
 
-    run: Annotated[Positional[str], arg(metavar="RUN")]
+    run: Annotated[str, Argument("RUN", positional=True)]
     """A run's folder, or owner/name on the Hugging Face hub."""
-    image: Annotated[str, arg(metavar="IMAGE")]
+    image: Annotated[str, Argument("IMAGE")]
     """Id or row number of an image of the data; without --data a picture file, for runs on the built-in scenes."""
-    text: Annotated[tuple[str, ...], UseAppendAction] = ()
+    text: Annotated[tuple[str, ...], Argument("TEXT", append=True)] = ()
     """A sentence, in quotes; give --text again for each further one."""
     out: Path = Path("explanation.html")
     """The page: one file that needs no network."""
@@ -52,6 +51,9 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     wanted = parse(Explain, "tshsr explain", arguments, example=EXAMPLE)
     if not wanted.text:
         raise SettingsError('expected a sentence to explain: --text "a red circle". See tshsr explain --help.')
+    from tshsr.explain.attribution import explain_pair
+    from tshsr.pages.explanation import render_explanations
+
     retriever = load_retriever(wanted.run, wanted.device)
     shown = find_picture(retriever, wanted.image, wanted.data, wanted.split)
     explanations = [explain_pair(retriever, shown.batch, text) for text in wanted.text]

@@ -7,20 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tyro.conf import Positional, arg
-
-from tshsr.cli.choices import choose_device
-from tshsr.cli.parsing import File, Flag, Name, parse
+from tshsr.cli.options import Argument, File, Flag, Name, choose_device, parse
 from tshsr.cli.screen import Screen
 from tshsr.errors import SettingsError
-from tshsr.features.captions import read_picture_captions
-from tshsr.features.catalog import CHOICES, FAMILIES, WEIGHTS, open_extractor
-from tshsr.features.extraction import Extracted, How, extract_folder
-from tshsr.features.extractor import Extractor
-from tshsr.features.place import SKIPPED
 from tshsr.system import usable_cores
+
+if TYPE_CHECKING:
+    from tshsr.features.extraction import ExtractionResult
+    from tshsr.features.extractor import Extractor
 
 EXAMPLE = "tshsr features PICTURES --extractor scenes --out STORE"
 SHOWN = 3
@@ -31,22 +27,22 @@ SHOWN = 3
 class Features:
     """Make a feature store of a folder of pictures; what is interrupted goes on when the command is run again."""
 
-    pictures: Annotated[Positional[Path], arg(metavar="PICTURES")]
+    pictures: Annotated[Path, Argument("PICTURES", positional=True)]
     """A folder; folders in it count too. What is no picture is skipped and listed."""
-    out: Annotated[Path, arg(metavar="STORE")]
+    out: Annotated[Path, Argument("STORE")]
     """Folder of the store."""
-    extractor: Annotated[str, arg(metavar="NAME")]
+    extractor: Annotated[str, Argument("NAME")]
     """scenes (drawn pictures, needs no weights), grid or detector (with --weights), or one of clip, siglip2, dinov2,
     dinov3, rt-detr, owlv2, grounding-dino, which take weights from the hub."""
     weights: Name = None
     """A folder with a network for transformers, or its name on the Hugging Face hub."""
-    cells: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
+    cells: Annotated[int | None, Argument("N")] = None
     """Grid: rows and columns of regions; 6 without it."""
-    regions: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
+    regions: Annotated[int | None, Argument("N")] = None
     """Detector: the most boxes of a picture; 36 without it."""
-    overlap: Annotated[float | None, arg(metavar="X", help_behavior_hint="")] = None
+    overlap: Annotated[float | None, Argument("X")] = None
     """Detector: intersection over union above which the weaker of two boxes goes; 0.7 without it."""
-    prompt: Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")] = None
+    prompt: Annotated[str | None, Argument("TEXT")] = None
     """Detector that is asked in words: what it looks for, phrases with full stops."""
     features_from: Name = None
     """Detector: take features from this network (CLIP, DINOv2, ...), pooled inside the boxes."""
@@ -56,7 +52,7 @@ class Features:
     """Of the features in the store."""
     batch: int = 16
     """Pictures that a network is given at a time."""
-    workers: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
+    workers: Annotated[int | None, Argument("N")] = None
     """Pictures that are decoded at a time; one for each processor core without it."""
     device: Name = None
     """cpu, cuda or mps; the best one here without it."""
@@ -72,10 +68,13 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
         if value < 1:
             raise SettingsError(f"--{name} is {value}; expected at least 1.")
     extractor = chosen_extractor(wanted)
+    from tshsr.features.captions import read_picture_captions
+    from tshsr.features.extraction import ExtractionOptions, extract_folder
+
     captions = None if wanted.captions is None else partial(read_picture_captions, Path(wanted.captions))
-    how = How(workers, wanted.batch, wanted.dtype)
+    options = ExtractionOptions(workers, wanted.batch, wanted.dtype)
     with screen.progress(quiet=wanted.quiet) as begin:
-        done = extract_folder(wanted.pictures, wanted.out, extractor, how=how, captions=captions, begin=begin)
+        done = extract_folder(wanted.pictures, wanted.out, extractor, options=options, captions=captions, begin=begin)
     show(screen, wanted.out, extractor, done)
 
 
@@ -85,6 +84,8 @@ def chosen_extractor(wanted: Features) -> Extractor:
     Raises:
         SettingsError: Where there is none, or an option is another one's.
     """
+    from tshsr.features.catalog import CHOICES, FAMILIES, WEIGHTS, open_extractor
+
     if wanted.extractor not in (*FAMILIES, *WEIGHTS):
         raise SettingsError(
             f"there is no extractor {wanted.extractor!r}{nearest(wanted.extractor)} The extractors are "
@@ -100,15 +101,19 @@ def chosen_extractor(wanted: Features) -> Extractor:
 
 def nearest(name: str) -> str:
     """The end of a sentence: the extractor that was meant."""
+    from tshsr.features.catalog import FAMILIES, WEIGHTS
+
     near = difflib.get_close_matches(name.lower(), (*FAMILIES, *WEIGHTS), n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else "."
 
 
-def show(screen: Screen, out: Path, extractor: Extractor, done: Extracted) -> None:
+def show(screen: Screen, out: Path, extractor: Extractor, done: ExtractionResult) -> None:
     """What came of it."""
-    before = f", {done.before:,} of them from before" if done.before else ""
+    from tshsr.features.resume import SKIPPED
+
+    reused = f", {done.reused:,} of them from before" if done.reused else ""
     captions = f", {done.captions:,} captions" if done.captions else ""
-    screen.say(f"{out}: {done.pictures:,} pictures{before}, features of {extractor.name}{captions}.")
+    screen.say(f"{out}: {done.pictures:,} pictures{reused}, features of {extractor.name}{captions}.")
     if done.skipped:
         files = "file" if len(done.skipped) == 1 else "files"
         screen.say(f"{len(done.skipped):,} {files} skipped, listed in {out / SKIPPED}:")

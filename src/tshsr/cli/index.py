@@ -5,23 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional, arg
-
-from tshsr.cli.choices import load_retriever
-from tshsr.cli.parsing import Flag, Folder, Name, OptionalPath, parse
+from tshsr.cli.options import Argument, Flag, Folder, Name, OptionalPath, load_retriever, parse
 from tshsr.cli.screen import Screen
-from tshsr.data.dataset import Split
-from tshsr.data.layouts import find_data, layout_of, open_split, splits_of
-from tshsr.data.manifest import read_manifest
-from tshsr.data.store import EVERYTHING
 from tshsr.errors import DataError, SettingsError
-from tshsr.index.building import Added
-from tshsr.index.collection import Index
-from tshsr.index.metadata import Metadata, read_metadata
-from tshsr.index.updates import facts_of
-from tshsr.retriever import Retriever
+
+if TYPE_CHECKING:
+    from tshsr.data.dataset import Split
+    from tshsr.index.building import Added
+    from tshsr.index.collection import Index
+    from tshsr.index.metadata import Metadata
+    from tshsr.retriever import Retriever
 
 EXAMPLE = "tshsr index runs/first --data DIR --out INDEX"
 
@@ -33,23 +28,23 @@ class IndexCommand:
     A run that was interrupted goes on where it was. Readers may search meanwhile.
     """
 
-    run: Annotated[Positional[str], arg(metavar="RUN")]
+    run: Annotated[str, Argument("RUN", positional=True)]
     """The run that encodes them: a folder, or owner/name on the Hugging Face hub."""
-    out: Annotated[Path, arg(metavar="INDEX")]
+    out: Annotated[Path, Argument("INDEX")]
     """Folder of the index."""
     data: Folder = None
     """What to add: a folder of data, or the word scenes."""
-    split: str = EVERYTHING
+    split: str = "all"
     """Which split of the data; all takes every picture."""
     pictures: OptionalPath = None
     """Folder of the picture files; without it the one beside the data, if any."""
     metadata: OptionalPath = None
     """Facts for --where: CSV with a heading, or JSON lines, with a column id or file that names the picture."""
-    captions: Annotated[bool, arg(help_behavior_hint="")] = True
+    captions: bool = True
     """Index captions too, so that sentences can be found for a picture."""
     replace: Flag = False
     """Encode anew what is in the index already."""
-    delete: Annotated[tuple[str, ...], arg(metavar="ID ...", help_behavior_hint="")] = ()
+    delete: Annotated[tuple[str, ...], Argument("ID")] = ()
     """Take these pictures, and their captions, out."""
     device: Name = None
     """cpu, cuda or mps; the best one here without it."""
@@ -68,6 +63,8 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
         raise SettingsError(
             f"expected something to add, --data DIR, or to take out, --delete ID; for example: {EXAMPLE}."
         )
+    from tshsr.index.collection import Index
+
     retriever = load_retriever(wanted.run, wanted.device)
     if wanted.data is None:
         index = Index(wanted.out, retriever)
@@ -79,7 +76,7 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
         index = prepared(wanted, retriever, splits[0])
         index.delete(wanted.delete)
         for split, added in add_all(wanted, index, splits, facts, screen):
-            screen.say(f"{split.data}, split {split.name}: {told(added)}.")
+            screen.say(f"{split.data}, split {split.name}: {summary(added)}.")
     if wanted.delete:
         screen.say(f"{len(wanted.delete):,} pictures taken out.")
     screen.say(f"{wanted.out} holds {len(index):,} pictures and {index.captions:,} captions.")
@@ -91,6 +88,9 @@ def open_all(data: str, split: str) -> list[Split]:
     Raises:
         DataError: Where two splits share an id: one would hide the other.
     """
+    from tshsr.data.layouts import find_data, layout_of, open_split, splits_of
+    from tshsr.data.store import EVERYTHING
+
     place = find_data(data)
     if split != EVERYTHING or layout_of(place) == "store":
         return [open_split(data, split)]
@@ -108,6 +108,8 @@ def open_all(data: str, split: str) -> list[Split]:
 
 def prepared(wanted: IndexCommand, retriever: Retriever, split: Split) -> Index:
     """The index, empty or as it is."""
+    from tshsr.index.collection import Index
+
     return Index.create(
         wanted.out, retriever, extractor=split.extractor, settings=settings_of(wanted.data or ""), run=wanted.run
     )
@@ -115,6 +117,9 @@ def prepared(wanted: IndexCommand, retriever: Retriever, split: Split) -> Index:
 
 def settings_of(data: str) -> Mapping[str, Any]:
     """How the features were made, where a feature store says it."""
+    from tshsr.data.layouts import find_data, layout_of
+    from tshsr.data.manifest import read_manifest
+
     place = find_data(data)
     return read_manifest(place).settings if layout_of(place) == "store" else {}
 
@@ -127,8 +132,11 @@ def facts_by_split(file: Path | None, splits: Sequence[Split]) -> list[Metadata 
     """
     if file is None:
         return [None] * len(splits)
+    from tshsr.index.metadata import read_metadata
+    from tshsr.index.updates import metadata_of_splits
+
     metadata = read_metadata(file)
-    known = facts_of(splits, metadata)
+    known = metadata_of_splits(splits, metadata)
     parts = [{name: known[name] for name in split.image_ids if name in known} for split in splits]
     return [replace(metadata, key="id", rows=part) if part else None for part in parts]
 
@@ -152,7 +160,7 @@ def add_all(
     return done
 
 
-def told(added: Added) -> str:
+def summary(added: Added) -> str:
     """What came of adding a split."""
     parts = [f"{added.new:,} pictures added"]
     if added.replaced:

@@ -4,71 +4,93 @@ from __future__ import annotations
 
 import difflib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-from tshsr.cli.screen import Screen
 from tshsr.errors import SettingsError, TshsrError
-from tshsr.system import keep_freed_memory, package_version
+
+if TYPE_CHECKING:
+    from tshsr.cli.screen import Screen
 
 COMMANDS = {
     "demo": "Train, evaluate and explain on built-in scenes, with a report as a page; takes a few minutes.",
     "train": "Train a network: tshsr train RECIPE --data DIR --out RUN.",
-    "evaluate": "Recalls of a run, of several as an ensemble, or of a matrix of scores.",
+    "evaluate": "Recalls of a run, or of several as an ensemble, on a split.",
+    "metrics": "Recalls of a matrix of scores, from any program.",
     "compare": "Is A better than B? Intervals and tests over images, from reports or matrices.",
+    "faithfulness": "Deletion and insertion curves of a run's explanations.",
     "score": "All scores of one picture with one sentence.",
-    "explain": "A page that shows which word met which region.",
+    "explain": "A page that shows the attention between words and regions.",
     "features": "Regions of a folder of pictures: tshsr features PICTURES --extractor NAME --out STORE.",
     "index": "Make a collection that can be searched: tshsr index RUN --data DIR --out INDEX.",
     "search": "Find pictures for a sentence, or sentences for a picture.",
     "serve": "A page and a REST interface over a collection, on this machine.",
-    "bench": "Pairs a second of this machine, ours against the plain way.",
-    "data": "Look at data, check it, or convert it: tshsr data info|check|convert.",
+    "audit-log": "Check the recalls that a log of SCAN, SGRAF or VSE++ prints.",
+    "bench": "Pairs per second on this machine, against a plain implementation.",
+    "data": "Show, check or convert data: tshsr data info|check|convert.",
 }
-"""Every command, with its line in the help; each is the module of that name in `tshsr.cli`."""
-AGAIN = {
+"""Every command, with its line in the help; its module in `tshsr.cli` has the same name, with _ for -."""
+RESUMING = {
     "train": "run the same command with --resume, and it goes on from the last saved step.",
     "demo": "run the same command again; it starts afresh.",
     "features": "run the same command again, and it goes on where it was.",
 }
+"""How an interrupted command continues."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        arguments: What stands after `tshsr`; those of the process without it.
+        arguments: The words after `tshsr`; by default those of the process.
 
     Returns:
-        The exit code: 0, 2 for an error that the user can mend, 130 for an interruption, 1 for a fault of ours.
+        The exit code: 0, 2 for an error that the user can correct, 130 for an interruption, 1 for an internal error.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    screen = Screen()
-    if arguments is None:  # called from a program, the process is its own affair
-        keep_freed_memory()
     try:
+        # Imports are inside, here and in the commands: Ctrl-C may come while they load, which takes seconds for torch.
+        from tshsr.cli.screen import Screen
+
+        screen = Screen()
+        if arguments is None:  # in a caller's process, the allocator is the caller's
+            from tshsr.system import keep_freed_memory
+
+            keep_freed_memory()
         return run(words, screen)
     except KeyboardInterrupt:
-        screen.note(f"tshsr: interrupted; {AGAIN.get(words[0], 'nothing was left half-written.')}")
+        if arguments is None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would meet the interpreter's shutdown
+        after = RESUMING.get(words[0] if words else "", "nothing was left half-written.")
+        note(f"interrupted; {after}")
         return 130
     except BrokenPipeError:
-        # Who read our output has gone; so that Python does not stumble over it again at its end:
+        # The reader of our output has gone; without this Python fails on flushing stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (TshsrError, OSError) as error:
         if debug:
             raise
-        screen.note(f"tshsr: {' '.join(str(error).split())}")
+        note(" ".join(str(error).split()))
         return 2
     except Exception as error:
         if debug:
             raise
         what = " ".join(f"{type(error).__name__}: {error}".split())
-        screen.note(f"tshsr: this should not have happened: {what} (the same command with --debug tells where).")
+        note(f"this should not have happened: {what} (the same command with --debug shows where).")
         return 1
+
+
+def note(text: str) -> None:
+    """A line of the program itself on stderr."""
+    from tshsr.cli.screen import Screen
+
+    Screen().note(f"tshsr: {text}")
 
 
 def run(words: list[str], screen: Screen) -> int:
@@ -81,6 +103,8 @@ def run(words: list[str], screen: Screen) -> int:
         show_help(screen)
         return 0
     if words[0] in ("-V", "--version"):
+        from tshsr.system import package_version
+
         screen.say(f"tshsr {package_version()}")
         return 0
     name, *rest = words
@@ -89,8 +113,7 @@ def run(words: list[str], screen: Screen) -> int:
         hint = f"; did you mean {near[0]}?" if near else "."
         raise SettingsError(f"there is no command {name!r}{hint} The commands are {', '.join(COMMANDS)}.")
     try:
-        # Imported only now: the network's libraries take a second or two to load.
-        import_module(f"tshsr.cli.{name}").main(rest, screen)
+        import_module(f"tshsr.cli.{name.replace('-', '_')}").main(rest, screen)
     except SystemExit as stop:  # the help of a command
         return stop.code if isinstance(stop.code, int) else 0
     return 0
@@ -100,6 +123,6 @@ def show_help(screen: Screen) -> None:
     """The commands, one a line."""
     screen.say("usage: tshsr COMMAND ...\n\nImage-text matching with two-stream hierarchical similarity reasoning.\n")
     for name, line in COMMANDS.items():
-        screen.say(f"  {name:<9} {line}")
-    screen.say("\ntshsr COMMAND --help tells the options of a command, tshsr --version the version.")
+        screen.say(f"  {name:<13} {line}")
+    screen.say("\ntshsr COMMAND --help lists the options of a command, tshsr --version shows the version.")
     screen.say("--debug shows where an error was raised. Begin with: tshsr demo")

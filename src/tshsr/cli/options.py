@@ -1,214 +1,389 @@
-"""The options of a command as data, and what is wrong with words that were given for them, each in one sentence."""
+"""Command-line options: the fields of a dataclass, read by argparse; every error is one sentence.
+
+A field's name, type, default and docstring are the option's; a field that is a dataclass is a group with a dotted
+prefix (`--model.encoder.dim`). docs/decisions/0007-command-line-parser.md compares this with tyro and typer.
+"""
 
 from __future__ import annotations
 
+import argparse
+import ast
 import difflib
+import inspect
+import itertools
 import re
+import textwrap
 import types
 import typing
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
-import tyro
+from tshsr.errors import SettingsError
 
-KINDS: dict[type, str] = {int: "a whole number", float: "a number"}
-"""What else than text an option takes, in words."""
+if TYPE_CHECKING:
+    from tshsr.retriever import Retriever
+    from tshsr.scoring.candidates import Depth
+
+Command = TypeVar("Command")
+
+
+@dataclass(frozen=True)
+class Argument:
+    """How a field is written on the command line, in its `Annotated` type; by default `--name VALUE`.
+
+    Attributes:
+        metavar: Name of the value in the help.
+        positional: The value is given without a name.
+        alias: A second name, such as -k.
+        append: Several values are given as `--text A --text B`; otherwise as `--text A B`.
+        negatable: A bool has a negative form, `--no-name`.
+    """
+
+    metavar: str = ""
+    positional: bool = False
+    alias: str = ""
+    append: bool = False
+    negatable: bool = True
+
+
+Flag = Annotated[bool, Argument(negatable=False)]
+Name = Annotated[str | None, Argument("NAME")]
+Folder = Annotated[str | None, Argument("DIR")]
+File = Annotated[str | None, Argument("FILE")]
+"""A file; - is stdout."""
+OptionalPath = Annotated[Path | None, Argument("PATH")]
+
+METAVARS: dict[type, str] = {int: "INT", float: "FLOAT", Path: "PATH"}
+NUMBERS: dict[type, str] = {int: "a whole number", float: "a number"}
 
 
 @dataclass(frozen=True)
 class Option:
-    """What may, or must, stand on the command line.
+    """One option of a command.
 
     Attributes:
-        name: As it is written, --model.encoder.dim; of a positional what the help calls it, RUN.
-        kind: The type of its value, or of each of them.
-        several: Whether it takes any number of values.
-        positional: Whether it has no name.
-        required: Whether it must be given.
-        off: The name that switches it off; empty where there is none.
-        aliases: Its other names, such as -k.
+        path: Names of the fields from the command's dataclass to the value.
+        kind: Type of one value.
+        several: Whether the field is a tuple of values.
+        default: `MISSING` where a value is required.
     """
 
-    name: str
+    path: tuple[str, ...]
     kind: Any
     several: bool
-    positional: bool
-    required: bool
-    off: str = ""
-    aliases: tuple[str, ...] = ()
+    mark: Argument
+    default: Any
+    text: str
+    group: str = field(default="", compare=False)
 
     @property
-    def places(self) -> int | None:
-        """How many words may follow it; None: any number."""
-        return None if self.several else int(self.kind is not bool)
+    def dest(self) -> str:
+        """The attribute of argparse's namespace."""
+        return ".".join(self.path)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name of the option; empty for a positional argument."""
+        if self.mark.positional:
+            return ()
+        *prefix, last = self.dest.replace("_", "-").split(".")
+        off = (f"--{'.'.join([*prefix, f'no-{last}'])}",) if self.kind is bool and self.mark.negatable else ()
+        return (f"--{'.'.join([*prefix, last])}", *([self.mark.alias] if self.mark.alias else ()), *off)
 
-def options_of(command: Any, default: object = None, prefix: str = "") -> list[Option]:
-    """The options of a dataclass, with those of the dataclasses in it."""
-    found: list[Option] = []
-    plain, marked = get_type_hints(command), get_type_hints(command, include_extras=True)
-    for field in fields(command):
-        value = getattr(default, field.name, None)
-        inner = type(value) if is_dataclass(value) else next(dataclasses_in(plain[field.name]), None)
-        name = f"{prefix}{field.name}".replace("_", "-")
-        if inner is None:
-            found.append(option_of(field, name, plain[field.name], marked[field.name], default))
+    @property
+    def metavar(self) -> str:
+        """The value in the help."""
+        if get_origin(self.kind) is Literal:
+            return f"{{{','.join(get_args(self.kind))}}}"
+        return self.mark.metavar or METAVARS.get(self.kind, "TEXT")
+
+    @property
+    def help(self) -> str:
+        """The docstring and the default, with % escaped for argparse."""
+        if self.default is MISSING:
+            return f"{self.text} (required)".replace("%", "%%")
+        shown = self.default if not isinstance(self.default, tuple) else " ".join(map(str, self.default))
+        hidden = shown in (None, "") or (self.kind is bool and not self.mark.negatable)
+        return (self.text if hidden else f"{self.text} (default: {shown})").replace("%", "%%")
+
+    def add_to(self, parser: argparse._ActionsContainer) -> None:
+        """Declare the option to argparse; its attribute is None where it is not given."""
+        how: dict[str, Any] = {"dest": self.dest, "help": self.help, "default": None}
+        if self.kind is bool:
+            on, *off = self.names
+            parser.add_argument(on, action="store_true", **how)
+            for name in off:
+                parser.add_argument(name, action="store_false", **how | {"help": f"The opposite of {on}."})
+            return
+        how |= {"type": reader(self.kind), "metavar": self.metavar}
+        if self.mark.positional:
+            parser.add_argument(how.pop("dest"), nargs="*" if self.several else "?", **how)
+        elif self.mark.append:
+            parser.add_argument(*self.names, action="append", **how)
         else:
-            found += options_of(inner, value, f"{name}.")
-    return found
+            parser.add_argument(*self.names, nargs="+" if self.several else None, **how)
 
 
-def option_of(field: Field[Any], name: str, kind: Any, marked: Any, default: object) -> Option:
-    """One option: from a field, its type without and with its marks, and the values that need not be given."""
-    marks = getattr(marked, "__metadata__", ())
-    parts = [part for part in get_args(kind) if part not in (type(None), ...)]
-    several = get_origin(kind) is tuple
-    if several or get_origin(kind) in (typing.Union, types.UnionType):
-        kind = parts[0]
-    open_ = field.default is MISSING and field.default_factory is MISSING
-    required = open_ if default is None else getattr(default, field.name) is tyro.MISSING
-    if tyro.conf.Positional in marks:
-        metavar = next((mark.metavar for mark in marks if getattr(mark, "metavar", None)), name)
-        return Option(metavar, kind, several, True, required)
-    group, _, last = name.rpartition(".")
-    paired = kind is bool and tyro.conf.FlagCreatePairsOff not in marks
-    off = f"--{group}{'.' if group else ''}no-{last}" if paired else ""
-    aliases = next((tuple(mark.aliases) for mark in marks if getattr(mark, "aliases", None)), ())
-    return Option(f"--{name}", kind, several, False, required, off, aliases)
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are exceptions with one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print.
+
+        Raises:
+            SettingsError: Always.
+        """
+        end = "" if message.endswith((".", "?")) else "."
+        sentence = re.sub(r"^argument (\S+): expected", r"\1 expects", message).removeprefix("argument ")
+        raise SettingsError(f"{sentence}{end} See {self.prog} --help.")
 
 
-def dataclasses_in(kind: Any) -> Iterator[type]:
-    """The dataclasses that a type is, or is a union of."""
-    if isinstance(kind, type) and is_dataclass(kind):
-        yield kind
-    elif get_origin(kind) is not None:
-        for part in get_args(kind):
-            yield from dataclasses_in(part)
+def parse(
+    command: type[Command],
+    program: str,
+    arguments: Sequence[str],
+    *,
+    defaults: Mapping[str, object] | None = None,
+    description: str = "",
+    example: str = "",
+) -> Command:
+    """Read a command's arguments; `--help` prints the help and exits.
+
+    Args:
+        command: A dataclass.
+        program: The command in the usage line.
+        arguments: The words after the command's name.
+        defaults: Values of fields, in place of the dataclass's own.
+        description: Head of the help; by default the docstring of the dataclass.
+        example: A whole command, shown where required options are missing.
+
+    Raises:
+        SettingsError: Names the first fault, with the nearest valid name.
+    """
+    options = list(options_of(command, defaults or {}))
+    parser = parser_of(options, program, description or inspect.cleandoc(command.__doc__ or ""))
+    known = {"-h", "--help", *(name for option in options for name in option.names)}
+    words = [normal(word) for word in arguments]
+    for word in itertools.takewhile(lambda word: word != "--", words):
+        if is_option(word) and word.partition("=")[0] not in known:
+            given = arguments[words.index(word)].partition("=")[0]
+            parser.error(f"there is no option {given}{suggestion(word.partition('=')[0], known)}")
+    # Intermixed: options may stand between positional arguments, as in `tshsr search INDEX -k 5 "a dog"`.
+    namespace, extra = parser.parse_known_intermixed_args(words)
+    if extra:
+        before = words[max(words.index(extra[0]) - 1, 0)]
+        valueless = any(before in option.names for option in options if option.kind is bool)
+        hint = f": {before} takes no value" if valueless else "; put a text of several words in quotes"
+        parser.error(f"{extra[0]!r} is one argument too many{hint}")
+    found = {dest: value for dest, value in vars(namespace).items() if value is not None and value != []}
+    absent = [option for option in options if option.default is MISSING and option.dest not in found]
+    if absent:
+        names = listed([option.metavar if option.mark.positional else option.names[0] for option in absent], "and")
+        verb = "is" if len(absent) == 1 else "are"
+        parser.error(f"{names} {verb} missing{f'; for example: {example}' if example else ''}")
+    return build(command, defaults or {}, found)
+
+
+def parser_of(options: Sequence[Option], program: str, description: str) -> Parser:
+    """The argparse parser of a command."""
+    required = [option for option in options if option.default is MISSING]
+    parts = [option.metavar if option.mark.positional else f"{option.names[0]} {option.metavar}" for option in required]
+    parts += [f"[{option.metavar}]" for option in options if option.mark.positional and option not in required]
+    usage = " ".join([program, *parts, "[OPTIONS]"]).replace("%", "%%")
+    parser = Parser(
+        program,
+        usage,
+        description.replace("%", "%%"),
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=32),
+        allow_abbrev=False,
+    )
+    for prefix, group in itertools.groupby(options, key=lambda option: option.path[:-1]):
+        title = f"{'.'.join(prefix).replace('_', '-')} options"
+        members = list(group)
+        place = parser.add_argument_group(title, members[0].group) if prefix else parser
+        for option in members:
+            option.add_to(place)
+    return parser
+
+
+def options_of(
+    command: type, defaults: Mapping[str, object], path: tuple[str, ...] = (), group: str = ""
+) -> Iterator[Option]:
+    """The options of a dataclass, with those of the dataclasses in it."""
+    hints, texts = get_type_hints(command, include_extras=True), field_docstrings(command)
+    for name, default in values_of(command, defaults).items():
+        text = texts.get(name, "")
+        if is_dataclass(default) and not isinstance(default, type):
+            yield from options_of(type(default), vars(default), (*path, name), text)
+        else:
+            yield Option((*path, name), *kind_of(hints[name]), default, text, group)
+
+
+def values_of(command: type, defaults: Mapping[str, object]) -> dict[str, Any]:
+    """The default of each field: the one given, else the dataclass's own, else `MISSING`."""
+    return {
+        each.name: defaults[each.name]
+        if each.name in defaults
+        else each.default_factory()
+        if each.default_factory is not MISSING
+        else each.default
+        for each in fields(command)
+    }
+
+
+def build(
+    command: type[Command], defaults: Mapping[str, object], found: Mapping[str, Any], path: tuple[str, ...] = ()
+) -> Command:
+    """The dataclass with the values found on the command line, keyed by dotted path."""
+    values = values_of(command, defaults)
+    for name, default in values.items():
+        inner = (*path, name)
+        if is_dataclass(default) and not isinstance(default, type):
+            values[name] = build(type(default), vars(default), found, inner)
+        elif ".".join(inner) in found:
+            value = found[".".join(inner)]
+            values[name] = tuple(value) if isinstance(value, list) else value
+    return command(**values)
+
+
+def kind_of(hint: Any) -> tuple[Any, bool, Argument]:
+    """The type of one value, whether there are several, and the mark of an annotation."""
+    mark = Argument()
+    if get_origin(hint) is Annotated:
+        hint, *more = get_args(hint)
+        mark = next((each for each in more if isinstance(each, Argument)), mark)
+    parts = [part for part in get_args(hint) if part not in (type(None), ...)]
+    several = get_origin(hint) is tuple
+    return (parts[0] if several or get_origin(hint) in (typing.Union, types.UnionType) else hint), several, mark
+
+
+def field_docstrings(command: type) -> dict[str, str]:
+    """The string after each field of a dataclass, in one line."""
+    (node,) = ast.parse(textwrap.dedent(inspect.getsource(command))).body
+    body = node.body if isinstance(node, ast.ClassDef) else []
+    return {
+        one.target.id: " ".join(other.value.value.split())
+        for one, other in itertools.pairwise(body)
+        if isinstance(one, ast.AnnAssign)
+        and isinstance(one.target, ast.Name)
+        and isinstance(other, ast.Expr)
+        and isinstance(other.value, ast.Constant)
+        and isinstance(other.value.value, str)
+    }
+
+
+def reader(kind: Any) -> Callable[[str], Any]:
+    """The function that converts a word into a value of a type; its error says what is expected."""
+    choices = get_args(kind) if get_origin(kind) is Literal else ()
+
+    def read(word: str) -> Any:
+        if choices:
+            if word in choices:
+                return word
+            near = difflib.get_close_matches(word, choices, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise argparse.ArgumentTypeError(f"expected {listed(choices, 'or')}, got {word!r}{hint}")
+        try:
+            return kind(word)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"expected {NUMBERS.get(kind, 'a value')}, got {word!r}") from None
+
+    return read
+
+
+def normal(word: str) -> str:
+    """A word with - for _ in the name of an option."""
+    name, equals, value = word.partition("=")
+    return f"{name.replace('_', '-')}{equals}{value}" if is_option(name) else word
 
 
 def is_option(word: str) -> bool:
-    """Whether a word of the command line is an option's name, and no negative number."""
-    return word.startswith("-") and not re.fullmatch(r"-(\d.*|\.\d.*|)", word)
+    """Whether argparse reads a word as the name of an option: no negative number and no text with spaces."""
+    return word.startswith("-") and " " not in word and not re.fullmatch(r"-(\d.*|\.\d.*|)", word)
 
 
-def plain(word: str) -> str:
-    """An option's name without its value, in tyro's spelling."""
-    return word.partition("=")[0].replace("_", "-")
-
-
-def names(options: Sequence[Option]) -> set[str]:
-    """Everything that may stand on the command line with a - before it."""
-    offs = {option.off for option in options if option.off}
-    return {"--help", *by_names(options), *offs}
-
-
-def by_names(options: Sequence[Option]) -> dict[str, Option]:
-    """The options that have a name, by each of their names."""
-    named = [option for option in options if not option.positional]
-    return {name: option for option in named for name in (option.name, *option.aliases)}
-
-
-def groups(arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """Each name on the command line with the words behind it; those before the first name have an empty one."""
-    found: list[tuple[str, list[str]]] = [("", [])]
-    for word in arguments:
-        if is_option(word):
-            name, given, value = word.partition("=")
-            found.append((name, [value] if given else []))
-        else:
-            found[-1][1].append(word)
-    return found
-
-
-def mistake(options: Sequence[Option], arguments: Sequence[str]) -> str | None:
-    """The first value that an option can't take, or that it misses; None where every option has what it needs."""
-    by_name = by_names(options)
-    for name, words in groups(arguments):
-        option = by_name.get(plain(name))
-        if option is None or option.places == 0:
-            continue
-        wrong = [word for word in words[: option.places] if not fits(option.kind, word)]
-        if wrong or not words:
-            got = repr(wrong[0]) if wrong else "nothing"
-            return f"{name} expects {expected(option)}, got {got}{nearest(option, wrong)}"
-    return None
-
-
-def fits(kind: Any, word: str) -> bool:
-    """Whether a word can be read as a value of a type."""
-    if get_origin(kind) is Literal:
-        return word in get_args(kind)
-    if kind not in KINDS:
-        return True
-    try:
-        kind(word)
-    except ValueError:
-        return False
-    return True
-
-
-def expected(option: Option) -> str:
-    """What an option takes, in words."""
-    if get_origin(option.kind) is Literal:
-        return listed([str(choice) for choice in get_args(option.kind)], "or")
-    if not option.several:
-        return KINDS.get(option.kind, "a value")
-    return f"{KINDS[option.kind][2:]}s with spaces between them" if option.kind in KINDS else "one value or more"
-
-
-def nearest(option: Option, wrong: Sequence[str]) -> str:
-    """The end of a sentence: the choice that was meant."""
-    choices = get_args(option.kind) if get_origin(option.kind) is Literal else ()
-    near = difflib.get_close_matches(wrong[0], choices, n=1) if wrong else []
-    return f"; did you mean {near[0]}?" if near else "."
-
-
-def missing(options: Sequence[Option], arguments: Sequence[str]) -> list[str]:
-    """What must be given and is not, as the help calls it."""
-    by_name = by_names(options)
-    given, free = set(), 0
-    for name, words in groups(arguments):
-        option = by_name.get(plain(name))
-        given.add(option.name if option is not None else plain(name))
-        places = 0 if option is None else option.places
-        free += 0 if places is None else max(len(words) - places, 0)
-    positional = [option.name for option in options if option.positional and option.required]
-    named = [option.name for option in options if option.required and not option.positional]
-    return [*positional[free:], *(name for name in named if name not in given)]
-
-
-def refusal(options: Sequence[Option], arguments: Sequence[str], unknown: Sequence[str]) -> str:
-    """What to say of words that mean nothing here."""
-    known = names(options)
-    named = next((word.partition("=")[0] for word in unknown if is_option(word)), None)
-    if named is None:
-        return f"{unknown[0]!r} is one argument too many{overfull(options, arguments, unknown[0])}"
-    meant, called = plain(named).lstrip("-"), defaultdict[str, list[str]](list)
-    for name in sorted(known):
-        whole = name.lstrip("-")  # dashes, which all have, would count as likeness
-        for each in {whole, whole.rpartition(".")[2]}:  # a right name is often given without the group that it is in
-            called[each].append(name)
+def suggestion(name: str, known: Collection[str]) -> str:
+    """The end of a sentence about an unknown option: the nearest known ones, with or without their group."""
+    meant, called = name.lstrip("-"), defaultdict[str, list[str]](list)
+    for each in sorted(known):
+        whole = each.lstrip("-")  # dashes, which all names have, would count as similarity
+        for part in {whole, whole.rpartition(".")[2]}:
+            called[part].append(each)
     nearest = [meant] if meant in called else difflib.get_close_matches(meant, called, n=1)
-    hint = " or ".join(name for each in nearest for name in called[each])
-    return f"there is no option {named}{f'; did you mean {hint}?' if hint else '.'}"
-
-
-def overfull(options: Sequence[Option], arguments: Sequence[str], word: str) -> str:
-    """The end of a sentence about a word too many: what the option before it takes."""
-    by_name = by_names(options)
-    for name, words in groups(arguments):
-        option = by_name.get(plain(name))
-        if option is None or option.places is None or word not in words[option.places :]:
-            continue
-        if option.kind is bool:
-            return f": {name} takes no value{f', and {option.off} switches it off' if option.off else ''}."
-        if option.kind in KINDS or get_origin(option.kind) is Literal:
-            return f": {name} takes one value."
-    return "; put a text of several words in quotes."
+    hint = " or ".join(each for part in nearest for each in called[part])
+    return f"; did you mean {hint}?" if hint else ""
 
 
 def listed(words: Sequence[str], last: str) -> str:
-    """Words as a sentence lists them: a, b and c."""
+    """An enumeration: a, b and c."""
     return f"{', '.join(words[:-1])} {last} {words[-1]}" if len(words) > 1 else "".join(words)
+
+
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def choose_device(name: str | None) -> str:
+    """The device of that name, or the best one of this machine.
+
+    Raises:
+        SettingsError: Where this machine does not have it.
+    """
+    import torch
+
+    there = ["cpu"]
+    if torch.cuda.is_available():
+        there.append("cuda")
+    if torch.backends.mps.is_available():
+        there.append("mps")
+    if name is None:
+        return there[-1]
+    if name not in there:
+        raise SettingsError(f"device {name!r} is not to be had here; this machine has {', '.join(there)}.")
+    return name
+
+
+def load_retriever(run: str, device: str | None) -> Retriever:
+    """A trained network on a device.
+
+    Raises:
+        CheckpointError: Where there is none.
+        SettingsError: Where the machine lacks the device.
+    """
+    from tshsr.retriever import Retriever
+
+    return Retriever.from_pretrained(run).to(choose_device(device))
+
+
+def read_bytes(text: str) -> int:
+    """A number of bytes: 500M, 2G, 1.5GiB; units are powers of 1,024.
+
+    Raises:
+        SettingsError: Where the text is no size, or not above 0.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    size = int(float(match[1]) * UNITS[match[2].upper()]) if match else 0
+    if size < 1:
+        raise SettingsError(f"--bytes is {text!r}; expected a size like 500M or 2G.")
+    return size
+
+
+def read_depth(text: str) -> Depth | None:
+    """Candidates a query: 40, or 100,40 for an image and for a caption; None for auto.
+
+    Raises:
+        SettingsError: Where the text is neither, or a number is below 1.
+    """
+    from tshsr.scoring.candidates import Depth
+
+    if text == "auto":
+        return None
+    match = re.fullmatch(r"(-?\d+)(?:,(-?\d+))?", text.strip())
+    if match is None:
+        raise SettingsError(
+            f"--rerank is {text!r}; expected a number of candidates such as 40, two such as 100,40 (of an image, of a "
+            "caption), or auto."
+        )
+    return Depth(int(match[1]), int(match[2] or match[1]))

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import Positional, arg
-
-from tshsr.cli.choices import find_picture, load_retriever
-from tshsr.cli.parsing import File, Folder, Name, parse
+from tshsr.cli.options import Argument, File, Folder, Name, load_retriever, parse
 from tshsr.cli.screen import Screen
+from tshsr.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from tshsr.data.batches import ImageBatch
+    from tshsr.data.dataset import Split
+    from tshsr.retriever import Retriever
 
 EXAMPLE = 'tshsr score runs/first --data DIR --image 0 --text "a red circle"'
 
@@ -20,11 +27,11 @@ EXAMPLE = 'tshsr score runs/first --data DIR --image 0 --text "a red circle"'
 class Score:
     """All scores of one picture with one sentence."""
 
-    run: Annotated[Positional[str], arg(metavar="RUN")]
+    run: Annotated[str, Argument("RUN", positional=True)]
     """A run's folder, or owner/name on the Hugging Face hub."""
-    image: Annotated[str, arg(metavar="IMAGE")]
+    image: Annotated[str, Argument("IMAGE")]
     """Id or row number of an image of the data; without --data a picture file, for runs on the built-in scenes."""
-    text: Annotated[str, arg(metavar="TEXT")]
+    text: Annotated[str, Argument("TEXT")]
     """The sentence, in quotes."""
     data: Folder = None
     """A folder of data, or the word scenes."""
@@ -48,3 +55,80 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     if wanted.json != "-":
         screen.say(f"{shown.name}: {wanted.text}")
         screen.table(("score", "value"), [(name, f"{score:.4f}") for name, score in scores.items()])
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture that a network can look at.
+
+    Attributes:
+        name: How to call it.
+        batch: Its regions, a batch of one.
+        picture: The picture itself, where it is at hand.
+    """
+
+    name: str
+    batch: ImageBatch
+    picture: Image.Image | None
+
+
+def find_picture(retriever: Retriever, image: str, data: str | None, split: str) -> Shown:
+    """The image of a data set, or a picture file that the network's extractor can be run on here.
+
+    Args:
+        retriever: Who will look at it.
+        image: Its id or row number in the data, or a file.
+        data: The data set.
+        split: The split of the data set.
+
+    Raises:
+        DataError: Where there is no such image, or the network needs features of another extractor.
+    """
+    from tshsr.data.layouts import open_split
+    from tshsr.features.pictures import read_picture
+
+    if data is None:
+        return picture_file(retriever, Path(image))
+    opened = open_split(data, split)
+    retriever.check_extractor(opened.extractor)
+    number = image_number(opened, image)
+    path = opened.picture(number)
+    return Shown(opened.image_ids[number], opened.regions.read([number]), None if path is None else read_picture(path))
+
+
+def image_number(split: Split, image: str) -> int:
+    """The row of an image, by its id, or else by that number.
+
+    Raises:
+        DataError: Where there is none, with the nearest id.
+    """
+    if image in split.image_ids:
+        return split.image_ids.index(image)
+    if image.isdecimal() and int(image) < len(split.image_ids):
+        return int(image)
+    near = difflib.get_close_matches(image, split.image_ids, n=1, cutoff=0.5)
+    raise DataError(
+        f"{split.data}, split {split.name} has no image {image!r}; expected an id such as "
+        f"{(near or split.image_ids)[0]!r}, or a row number up to {len(split.image_ids) - 1}."
+    )
+
+
+def picture_file(retriever: Retriever, path: Path) -> Shown:
+    """A picture described here, for networks that were trained on the built-in scenes.
+
+    Raises:
+        DataError: Where the network needs features of another extractor, or the file is no picture.
+    """
+    from tshsr.features.pictures import read_picture
+    from tshsr.features.scenes import ScenesExtractor
+    from tshsr.retriever import as_batch
+    from tshsr.scenes.descriptor import EXTRACTOR
+
+    if retriever.config.extractor != EXTRACTOR:
+        raise DataError(
+            f"{retriever.name} needs features of {retriever.config.extractor!r}, which can't be made here from a "
+            "picture; name the data that holds them with --data DIR, and --image by its id or row number."
+        )
+    picture = read_picture(path)
+    (found,) = ScenesExtractor().extract([picture])
+    return Shown(path.name, as_batch(found.features, found.boxes), picture)

@@ -1,4 +1,7 @@
-"""What the commands show: results on stdout; progress, notes and errors on stderr."""
+"""Output of the commands: results on stdout; progress, notes and errors on stderr.
+
+Progress is a bar on a terminal and plain lines elsewhere, both with the time left.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +10,30 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from tshsr.cli.progress import Bar, PlainLines, bars
 from tshsr.files import write_text
 from tshsr.system import Begin, begin_no_progress
+from tshsr.system import Progress as ProgressCallback
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 NARROW = 100
-"""Columns that a file or a pipe is written for."""
+"""Width of the output in columns where it goes to a file or a pipe."""
+SHORT, LONG = 10.0, 60.0
+"""Seconds between two progress lines: at first, and after ten minutes."""
+MEMORY = 600.0
+"""Seconds over which a bar estimates its speed: a block of a large evaluation takes longer than rich's default, 30."""
 
 
 def _console(*, stderr: bool) -> Console:
-    # Under torchrun the first process alone speaks.
+    # Under torchrun only the process of rank 0 writes.
     quiet = os.environ.get("RANK", "0") != "0"
     console = Console(stderr=stderr, highlight=False, quiet=quiet)
     return console if console.is_terminal else Console(stderr=stderr, highlight=False, quiet=quiet, width=NARROW)
@@ -30,12 +41,12 @@ def _console(*, stderr: bool) -> Console:
 
 @dataclass(frozen=True)
 class Screen:
-    """Where a command writes.
+    """The output of a command.
 
     Attributes:
         out: Results.
         notes: Everything else.
-        clock: Seconds that go by, for estimates.
+        clock: Time in seconds, for estimates.
     """
 
     out: Console = field(default_factory=lambda: _console(stderr=False))
@@ -43,15 +54,17 @@ class Screen:
     clock: Callable[[], float] = time.monotonic
 
     def say(self, text: str = "") -> None:
-        """A line of the result, never broken, so that it can be copied."""
+        """A line of the result, never wrapped, so that it can be copied."""
         self.out.print(Text(text), soft_wrap=True)
 
     def note(self, text: str) -> None:
-        """A line beside the result."""
+        """A line on stderr."""
         self.notes.print(Text(text), soft_wrap=True)
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
-        """A table: the first column is text, the others are figures."""
+        """A table: the first column is text, the others are numbers."""
+        from rich.table import Table
+
         table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for number, name in enumerate(header):
             table.add_column(Text(name), justify="right" if number else "left", vertical="bottom")
@@ -59,12 +72,12 @@ class Screen:
             table.add_row(*(Text(cell) for cell in row))
         self.out.print(table)
 
-    def lively(self, *, quiet: bool) -> bool:
-        """Whether bars can be drawn."""
+    def draws_bars(self, *, quiet: bool) -> bool:
+        """Whether progress bars can be drawn."""
         return self.notes.is_terminal and not quiet
 
     def json(self, text: str, place: str) -> None:
-        """JSON into a file, or for "-" on stdout.
+        """Write JSON to a file, or for "-" to stdout.
 
         Raises:
             DataError: Where the file cannot be written.
@@ -76,11 +89,90 @@ class Screen:
 
     @contextmanager
     def progress(self, *, quiet: bool) -> Iterator[Begin]:
-        """Show how far the parts of a job are: bars on a terminal, elsewhere plain lines, quietly nothing."""
+        """Show the progress of a job's stages: bars on a terminal, plain lines elsewhere, nothing where quiet."""
         if quiet:
             yield begin_no_progress
-        elif self.lively(quiet=quiet):
+        elif self.draws_bars(quiet=quiet):
             with bars(self.notes) as drawn:
                 yield lambda what, counted: Bar(drawn, f"{what} {counted}")
         else:
             yield PlainLines(self.note, self.clock).begin
+
+
+class Bar:
+    """The progress bar of one stage, drawn from its first report on."""
+
+    def __init__(self, drawn: Progress, what: str) -> None:
+        self.drawn, self.what = drawn, what
+        self.task: TaskID | None = None
+        self.done = 0
+
+    def __call__(self, done: int, total: int) -> None:
+        """Move the bar."""
+        if self.task is None:
+            self.task = self.drawn.add_task(self.what, total=total)
+        elif done <= self.done:  # the next model of an ensemble: its speed is estimated anew
+            self.drawn.reset(self.task)
+        self.done = done
+        self.drawn.update(self.task, completed=done, total=total)
+
+    def remove(self) -> None:
+        """Remove the bar; the next report draws a new one."""
+        if self.task is not None:
+            self.drawn.remove_task(self.task)
+        self.task, self.done = None, 0
+
+
+class PlainLines:
+    """Progress as lines, for files and pipes: one at intervals, and one at the end of each stage."""
+
+    def __init__(self, note: Callable[[str], None], clock: Callable[[], float]) -> None:
+        self.note, self.clock = note, clock
+        self.what, self.done = "", 0
+        self.begun = self.noted = self.reported = clock()
+
+    def begin(self, what: str, counted: str) -> ProgressCallback:
+        """The progress callback of one stage."""
+        return partial(self.report, what, counted)
+
+    def report(self, what: str, counted: str, done: int, total: int) -> None:
+        """Write a line where one is due."""
+        if what != self.what or done <= self.done:  # a stage, or the next model, begins where the previous one ended
+            self.begun = self.noted = self.reported
+        self.what, self.done = what, done
+        now = self.reported = self.clock()
+        whole = f"{total:,} {counted}"
+        if done >= total:
+            self.note(f"{what}: {whole} in {duration(now - self.begun)}")
+        elif done and now - self.noted >= pause(now - self.begun):
+            self.noted = now
+            left = (now - self.begun) / done * (total - done)
+            self.note(f"{what}: {100 * done // total} % of {whole}, about {duration(left)} left")
+
+    def restart(self) -> None:
+        """Time the next stage from now."""
+        self.what, self.reported = "", self.clock()
+
+
+def pause(elapsed: float) -> float:
+    """Seconds until the next line, a tenth of the elapsed time within `SHORT` and `LONG`."""
+    return min(max(elapsed / 10, SHORT), LONG)
+
+
+def bars(console: Console) -> Progress:
+    """Bars with a percentage and the time left."""
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, speed_estimate_period=MEMORY)
+
+
+def duration(seconds: float) -> str:
+    """A time in text: 0.4 s, 12 s, 3 min 20 s, 2 h 5 min."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

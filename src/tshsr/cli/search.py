@@ -8,23 +8,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional, arg
-
-from tshsr.cli.choices import choose_device
-from tshsr.cli.options import listed
-from tshsr.cli.parsing import File, Name, OptionalPath, parse
+from tshsr.cli.options import Argument, File, Name, OptionalPath, choose_device, listed, parse
 from tshsr.cli.screen import Screen
 from tshsr.errors import PictureError, SettingsError
-from tshsr.explain.attribution import Explanation, explain_pair
-from tshsr.features.pictures import read_picture
 from tshsr.files import write_text
-from tshsr.index.collection import Index
-from tshsr.index.search import CaptionResult, Result, WordBoxes
-from tshsr.pages.explanation import render_explanations
-from tshsr.retriever import as_batch
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from tshsr.explain.attribution import Explanation
+    from tshsr.index.collection import Index
+    from tshsr.index.search import CaptionResult, Result, WordBoxes
 
 EXAMPLE = 'tshsr search INDEX "a red circle" -k 5'
 
@@ -33,17 +27,17 @@ EXAMPLE = 'tshsr search INDEX "a red circle" -k 5'
 class Search:
     """Find pictures for a sentence, with the places that answer to its words; with --image, sentences for a picture."""
 
-    index: Annotated[Positional[Path], arg(metavar="INDEX")]
+    index: Annotated[Path, Argument("INDEX", positional=True)]
     """Folder that tshsr index made."""
-    query: Annotated[Positional[str], arg(metavar='["QUERY"]', help_behavior_hint="")] = ""
+    query: Annotated[str, Argument("QUERY", positional=True)] = ""
     """The sentence, in quotes."""
-    k: Annotated[int, arg(aliases=("-k",))] = 10
+    k: Annotated[int, Argument(alias="-k")] = 10
     """How many results."""
     image: OptionalPath = None
     """A picture file: find sentences for it."""
-    where: Annotated[str | None, arg(metavar="CONDITION", help_behavior_hint="")] = None
+    where: Annotated[str | None, Argument("CONDITION")] = None
     """Only pictures whose metadata meet it, as in "year > 2010 AND place = 'Oslo'"."""
-    candidates: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
+    candidates: Annotated[int | None, Argument("INT")] = None
     """How many of the best by v·t the network reasons about; 100 without it."""
     json: File = None
     """Write the results to this file; - writes them to stdout, in place of the table."""
@@ -59,6 +53,8 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     """Search."""
     wanted = parse(Search, "tshsr search", arguments, example=EXAMPLE)
     check(wanted)
+    from tshsr.index.collection import Index
+
     index = Index.open(wanted.index, run=wanted.run, device=choose_device(wanted.device))
     if index.about.unfinished is not None:
         screen.note(
@@ -113,6 +109,10 @@ def by_picture(wanted: Search, file: Path, index: Index, screen: Screen) -> None
     Raises:
         SettingsError: Where the index has no captions.
     """
+    from tshsr.explain.attribution import explain_pair
+    from tshsr.features.pictures import read_picture
+    from tshsr.retriever import as_batch
+
     picture = read_picture(file)
     if not index.captions:
         raise SettingsError(f"{wanted.index} holds no captions; index some, without --no-captions.")
@@ -184,6 +184,8 @@ def short(file: str | None) -> str:
 
 def opened(file: Path | None) -> Image.Image | None:
     """The picture in a file; None where there is none, or it has been damaged since it was indexed."""
+    from tshsr.features.pictures import read_picture
+
     try:
         return None if file is None else read_picture(file)
     except PictureError:
@@ -192,4 +194,6 @@ def opened(file: Path | None) -> Image.Image | None:
 
 def write_page(path: Path, explanations: Sequence[Explanation], pictures: Sequence[Image.Image | None]) -> None:
     """The page that explains results."""
+    from tshsr.pages.explanation import render_explanations
+
     write_text(path, render_explanations(explanations, pictures))

@@ -12,11 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated
 
-from rich.logging import RichHandler
-from tyro.conf import Positional, arg
-
-from tshsr.cli.choices import choose_device
-from tshsr.cli.parsing import Flag, Name, parse
+from tshsr.cli.options import Argument, Flag, Name, choose_device, parse
 from tshsr.cli.screen import Screen
 from tshsr.errors import SettingsError
 
@@ -39,7 +35,7 @@ EXPOSED = (
 class Serve:
     """A page and a REST interface over an index: search pictures by a sentence, sentences by a picture, and see why."""
 
-    index: Annotated[Positional[str], arg(metavar="INDEX")]
+    index: Annotated[str, Argument("INDEX", positional=True)]
     """An index, as tshsr index makes it."""
     run: Name = None
     """The run that answers; the one that the index was made with without it."""
@@ -75,6 +71,7 @@ def serve(wanted: Serve, listener: socket.socket, screen: Screen) -> None:
     """Open the index and answer at a socket."""
     # Only here: these need the extras, which `check_extras` has asked for.
     import uvicorn
+    from rich.logging import RichHandler
 
     from tshsr.index.collection import Index
     from tshsr.server.guard import Limits, is_loopback

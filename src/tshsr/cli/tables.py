@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from tshsr.cli.explanations import show_explanations
-from tshsr.cli.progress import duration
-from tshsr.cli.screen import Screen
+from tshsr.cli.screen import Screen, duration
+from tshsr.explain.curves import LEAST_PAIRS
 from tshsr.metrics.human import LEAST_IMAGES, Agreement, Correlation
+from tshsr.metrics.labels import reading_order
 from tshsr.metrics.multi_positive import RankingMetrics, Rankings
 from tshsr.metrics.recall import ScoreMetrics
-from tshsr.metrics.report import HEADER, Guard, Report, Rerank
-from tshsr.metrics.scan_logs import Audit
-from tshsr.pages.labels import reading_order
+from tshsr.metrics.report import HEADER, AreaDifference, ExplanationFigures, PrecisionCheck, Report, Rerank
 
 ANNOTATIONS = {"eccv": "ECCV Caption", "cxc": "CxC", "pmrp": "PMRP"}
+NAMES = {"leave_one_out": "leave one out", "pooled": "v·t"}
+"""Names in a report that differ on the screen."""
 
 
 def show_report(screen: Screen, report: Report) -> None:
@@ -23,7 +23,7 @@ def show_report(screen: Screen, report: Report) -> None:
     what = f"{report.data}, split {report.split}: {report.images:,} images, {report.captions:,} captions"
     screen.say(f"{what}; protocol {report.protocol}; {members(report)}; {duration(report.seconds)}")
     header = [name.replace(" text", "\ntext").replace(" image", "\nimage").replace(" R@", "\nR@") for name in HEADER]
-    screen.table(header, sorted(report.table(), key=lambda row: reading_order(row[0])))
+    screen.table(header, report.table())
     if "fused" in report.scores:
         screen.say(f"fused, {rank_figures(report.scores['fused'])}")
     for name, rankings in (report.rankings or {}).items():
@@ -99,33 +99,13 @@ def agreement_line(agreement: Agreement) -> str:
     )
 
 
-def show_audit(screen: Screen, audit: Audit) -> None:
-    """The figures of a log that are wrong, with the right ones."""
-    rows = [
-        (str(each.line), each.label, joined(each.printed), joined(each.right) if each.right else "?", each.note)
-        for each in audit.findings
-        if each.wrong
-    ]
-    for each in (each for each in audit.findings if not each.wrong and each.right is None):
-        screen.note(f"line {each.line}, {each.label}: cannot be checked, {each.note}")
-    if rows:
-        screen.table(("line", "it prints", "figure", "right", "what the figure is"), rows)
-    checked = sum(each.right is not None or each.wrong for each in audit.findings)
-    screen.say(f"{len(rows)} of {checked} lines with figures that can be checked are wrong.")
-
-
-def joined(figures: Sequence[float]) -> str:
-    """Figures with one decimal."""
-    return " ".join(f"{figure:.1f}" for figure in figures)
-
-
 def members(report: Report) -> str:
     """The model, or the ensemble with its members."""
     names = ", ".join(report.models)
     return f"ensemble of {len(report.models)} models ({names})" if len(report.models) > 1 else f"model {names}"
 
 
-def precision_line(model: str, guard: Guard) -> str:
+def precision_line(model: str, guard: PrecisionCheck) -> str:
     """What a lower precision did to a sample, and whether it was used."""
     if guard.used:
         verdict = "used"
@@ -164,3 +144,66 @@ def lost_points(points: Sequence[float]) -> str:
         for direction, side in (("image to text", shown[:3]), ("text to image", shown[3:]))
     ]
     return "; ".join(parts) + (" points (below 0: gained)" if min(shown) < 0 else " points")
+
+
+def show_explanations(screen: Screen, figures: ExplanationFigures) -> None:
+    """Areas by ranking, differences with their intervals, and what else is known."""
+    screen.say(
+        f"explanations of {figures.pairs:,} pairs ({figures.score}, {figures.full_score:.3f} on average; "
+        f"{duration(figures.seconds)}). Area under the curve; 1 is the full score throughout:"
+    )
+    curves = {
+        f"{side}\n{name}": getattr(getattr(figures, side), name)
+        for side in ("regions", "words")
+        for name in ("deletion", "insertion")
+    }
+    rankings = dict.fromkeys(name for curve in curves.values() for name in curve.areas)
+    rows = [
+        (
+            NAMES.get(name, name),
+            *(f"{curve.areas[name].mean:.3f}" if name in curve.areas else "" for curve in curves.values()),
+        )
+        for name in rankings
+    ]
+    screen.table(("ranking", *curves), rows)
+    differences = {side: getattr(figures, side).deletion.differences for side in ("regions", "words")}
+    screen.table(("deletion, 95 % interval", *differences), list(difference_rows(differences)))
+    if figures.pairs < LEAST_PAIRS:
+        screen.say(f"no intervals: {figures.pairs} pairs are too few; measure at least {LEAST_PAIRS}.")
+    for line in explanation_lines(figures):
+        screen.say(line)
+
+
+def difference_rows(differences: Mapping[str, Sequence[AreaDifference]]) -> Iterator[tuple[str, ...]]:
+    """The first ranking against the others: a row each, a column for each side."""
+    cells = {
+        side: {f"{each.a} less {NAMES.get(each.b, each.b)}": interval(each) for each in rows}
+        for side, rows in differences.items()
+    }
+    for name in dict.fromkeys(name for column in cells.values() for name in column):
+        yield (NAMES.get(name, name).replace("_", " "), *(column.get(name, "") for column in cells.values()))
+
+
+def interval(difference: AreaDifference) -> str:
+    """A difference with its interval, where it has one."""
+    if difference.low is None or difference.high is None:
+        return f"{difference.mean:+.3f}"
+    return f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
+
+
+def explanation_lines(figures: ExplanationFigures) -> Iterator[str]:
+    """Shares of levels, agreement and pointing, each in a line."""
+    for stream, levels in figures.level_shares.items():
+        shares = ", ".join(f"{NAMES.get(name, name)} {100 * share:.1f} %" for name, share in levels.items())
+        yield f"share in the logit, {stream}: {shares}"
+    if figures.agreement is not None and figures.agreement_by_chance is not None:
+        by_chance = f"{100 * figures.agreement_by_chance:.1f} % where regions are shuffled"
+        yield f"agreement of the streams' maps: {100 * figures.agreement:.1f} %; {by_chance}"
+    maps = (("pointing", figures.pointing), ("pointing by attention alone", figures.pointing_by_attention))
+    for name, accuracy in maps:
+        if accuracy is not None:
+            streams = sorted(accuracy, key=reading_order)
+            shares = ", ".join(f"{stream} {100 * accuracy[stream]:.1f} %" for stream in streams)
+            yield f"{name}, {figures.pointing_words:,} words of these pairs: {shares}"
+    if figures.pointing_by_chance is not None:
+        yield f"pointing by a blind guess: {100 * figures.pointing_by_chance:.1f} %"

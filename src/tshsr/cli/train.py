@@ -7,12 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-from tyro.conf import arg
-
-from tshsr.cli.parsing import Flag, Name, parse
-from tshsr.cli.progress import duration
-from tshsr.cli.screen import Screen
+from tshsr.cli.options import Argument, Flag, Name, choose_device, parse
+from tshsr.cli.screen import Screen, duration
 from tshsr.config.models import ModelConfig
 from tshsr.config.recipes import RECIPES, recipe
 from tshsr.config.run import LossConfig, OptimiserConfig, RunConfig, TrainingConfig
@@ -23,9 +19,9 @@ from tshsr.errors import SettingsError
 class Train:
     """Train a network on the splits train and dev of a data set; the same settings give the same weights."""
 
-    data: Annotated[str, arg(metavar="DIR")]
+    data: Annotated[str, Argument("DIR")]
     """A folder of data (see tshsr data info), or the word scenes."""
-    out: Annotated[Path, arg(metavar="RUN")]
+    out: Annotated[Path, Argument("RUN")]
     """The run's folder, which gets settings, weights and log."""
     model: ModelConfig
     """The network."""
@@ -37,7 +33,7 @@ class Train:
     """Length, batches, seeds."""
     extractor: str = ""
     """Refuse features of any other extractor; empty takes those of the data."""
-    noise: Annotated[float | None, arg(metavar="SHARE", help_behavior_hint="")] = None
+    noise: Annotated[float | None, Argument("SHARE")] = None
     """Short for --training.noise: the share of the training captions that get wrong images."""
     resume: Flag = False
     """Go on with the run in the folder; starts one where there is none."""
@@ -50,7 +46,6 @@ class Train:
 def main(arguments: Sequence[str], screen: Screen) -> None:
     """Train."""
     wanted, config = read_arguments(list(arguments))
-    from tshsr.cli.choices import choose_device
     from tshsr.cli.watching import watching
     from tshsr.data.layouts import open_split
     from tshsr.training.checks import check_training
@@ -91,7 +86,7 @@ def read_arguments(arguments: list[str]) -> tuple[Train, RunConfig]:
     listed = "\n".join(f"  {name}: {(make.__doc__ or '').splitlines()[0]}" for name, make in RECIPES.items())
     description = f"{Train.__doc__}\n\nRecipes:\n{listed}\n\nThe defaults below are those of the recipe named."
     if arguments and arguments[0] in ("-h", "--help"):
-        parse(Train, "tshsr train RECIPE", ["--help"], default=defaults(RunConfig()), description=description)
+        parse(Train, "tshsr train RECIPE", ["--help"], defaults=defaults(RunConfig()), description=description)
     if not arguments or arguments[0].startswith("-"):
         raise SettingsError(
             f"expected a recipe first: tshsr train RECIPE --data DIR --out RUN. The recipes are {', '.join(RECIPES)}."
@@ -101,7 +96,7 @@ def read_arguments(arguments: list[str]) -> tuple[Train, RunConfig]:
         Train,
         f"tshsr train {arguments[0]}",
         arguments[1:],
-        default=defaults(config),
+        defaults=defaults(config),
         description=description,
         example=f"tshsr train {arguments[0]} --data DIR --out runs/first",
     )
@@ -130,14 +125,6 @@ def training_of(wanted: Train) -> TrainingConfig:
     return replace(wanted.training, noise=wanted.noise)
 
 
-def defaults(config: RunConfig) -> Train:
-    """The options of a recipe, with what must be given left open."""
-    return Train(
-        data=tyro.MISSING,
-        out=tyro.MISSING,
-        model=config.model,
-        loss=config.loss,
-        optimiser=config.optimiser,
-        training=config.training,
-        extractor=config.extractor,
-    )
+def defaults(config: RunConfig) -> dict[str, object]:
+    """The default of each option that a recipe sets."""
+    return {name: value for name, value in vars(config).items() if name != "recipe"}

@@ -1,4 +1,4 @@
-"""Training on the screen: bars on a terminal, else lines: for each epoch, each evaluation, each minute of them."""
+"""Progress of training: bars on a terminal, else a line for each epoch and evaluation, and one a minute between."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ from typing import Protocol
 
 from rich.progress import Progress, TaskID
 
-from tshsr.cli.progress import LONG, Bar, PlainLines, bars, duration
-from tshsr.cli.screen import Screen
+from tshsr.cli.screen import LONG, Bar, PlainLines, Screen, bars, duration
 from tshsr.training.events import Evaluated, Event, Saved, Scoring, StepDone, Warned
 
 
 class Watcher(Protocol):
-    """Shows what training tells."""
+    """A listener that shows the events of training."""
 
     def __call__(self, event: Event) -> None:
-        """Take in one event."""
+        """Show one event."""
 
 
 @contextmanager
 def watching(screen: Screen, epochs: int, *, quiet: bool) -> Iterator[Watcher]:
-    """Show a training of so many epochs until the block ends."""
-    if not screen.lively(quiet=quiet):
+    """Show a training of `epochs` epochs until the block ends."""
+    if not screen.draws_bars(quiet=quiet):
         yield Lines(screen, epochs, quiet=quiet)
         return
     with bars(screen.notes) as progress:
@@ -69,7 +68,7 @@ class Bars:
 
 
 class Lines:
-    """Plain lines: for files and pipes, and for --quiet those of epochs and evaluations alone."""
+    """Plain lines, for files and pipes; with --quiet only those of epochs and evaluations."""
 
     def __init__(self, screen: Screen, epochs: int, *, quiet: bool) -> None:
         self.screen, self.epochs, self.quiet = screen, epochs, quiet
@@ -84,8 +83,8 @@ class Lines:
             case StepDone():
                 self.step(event)
             case Scoring():
-                if event.done < event.pairs and not self.quiet:  # when all is done, the figures are told
-                    self.scoring.tell("evaluating", "pairs", event.done, event.pairs)
+                if event.done < event.pairs and not self.quiet:  # the line of the evaluation follows the last pair
+                    self.scoring.report("evaluating", "pairs", event.done, event.pairs)
             case Evaluated():
                 self.note(evaluated(event))
             case Warned():
@@ -99,9 +98,9 @@ class Lines:
         self.noted = self.screen.clock()
 
     def step(self, event: StepDone) -> None:
-        """Count a step, and write a line where it ends an epoch or there was none for a minute."""
+        """Count a step, and write a line where it ends an epoch or the last line is a minute old."""
         now = self.screen.clock()
-        self.scoring.rest()
+        self.scoring.restart()
         if self.first is None:  # a resumed run begins in its middle
             self.first, self.start = event.step - 1, now - event.seconds
         self.loss, self.steps = self.loss + event.losses["loss"], self.steps + 1

@@ -5,8 +5,6 @@ Results are shares in 0..1; ties count against the model.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 from jaxtyping import Bool
@@ -16,13 +14,13 @@ from tshsr.data.dataset import Split
 from tshsr.data.truth import Truth
 from tshsr.errors import DataError
 from tshsr.explain.pointing_game import chunks, encode_pairs, pointing_accuracy
-from tshsr.metrics.report import Report
+from tshsr.metrics.report import PointingAndBinding
 from tshsr.models.base import ItemEncoding
 from tshsr.retriever import Retriever
 
 
-def add_pointing_and_binding(report: Report, retriever: Retriever, split: Split, truth: Truth) -> Report:
-    """The report with pointing accuracy (methods with traces) and binding accuracy (truth with foils).
+def pointing_and_binding(retriever: Retriever, split: Split, truth: Truth) -> PointingAndBinding:
+    """Pointing accuracy (methods with traces) and binding accuracy (truth with foils).
 
     Raises:
         DataError: Where the truth belongs to other data.
@@ -34,12 +32,12 @@ def add_pointing_and_binding(report: Report, retriever: Retriever, split: Split,
         )
     pointing = pointing_accuracy(retriever, split, truth)
     if not truth.foils:
-        return replace(report, pointing=pointing or None)
+        return PointingAndBinding(pointing=pointing or None)
     wins = foils_beaten(retriever, split, truth)
     binding = {name: float(won.mean()) for name, won in wins.items()}
     kinds = np.array([foil.kind for foil in truth.foils])
     by_kind = {str(kind): float(wins["fused"][kinds == kind].mean()) for kind in np.unique(kinds)}
-    return replace(report, pointing=pointing or None, binding=binding, binding_by_kind=by_kind)
+    return PointingAndBinding(pointing=pointing or None, binding=binding, binding_by_kind=by_kind)
 
 
 def foils_beaten(retriever: Retriever, split: Split, truth: Truth) -> dict[str, Bool[np.ndarray, " foils"]]:

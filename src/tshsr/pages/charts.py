@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tshsr.pages.labels import LABELS, label
+from tshsr.metrics.labels import LABELS, label
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 400, 230, 44, 10, 8, 34
 """Size of a chart and of its margins, in SVG units."""

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from tshsr.pages.labels import label, stream_label
+from tshsr.metrics.labels import label, stream_label
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 """Content-Security-Policy of a page: nothing is loaded from elsewhere, whatever a caption contains."""
@@ -41,13 +41,18 @@ def _environment() -> Environment:
 ENVIRONMENT = _environment()
 
 
+def static(name: str) -> Markup:
+    """A style sheet or script of this package, not escaped: <style> and <script> decode no entities."""
+    return Markup(files("tshsr.pages").joinpath("static", name).read_text(encoding="utf-8"))  # noqa: S704
+
+
 def render_page(template: str, **values: Any) -> str:
     """A complete page from a template that extends `document.html.jinja`."""
-    static = files("tshsr.pages").joinpath("static")
-    style = static.joinpath("page.css").read_text(encoding="utf-8")
-    script = static.joinpath("explain.js").read_text(encoding="utf-8")
-    # Files of this package, not user input: inside <style> and <script> escapes would not be decoded.
-    values |= {"policy": POLICY, "style": Markup(style), "script": Markup(script)}  # noqa: S704
+    values |= {
+        "policy": POLICY,
+        "style": static("common.css") + static("page.css"),
+        "script": static("explanation.js") + static("page.js"),
+    }
     return ENVIRONMENT.get_template(template).render(values)
 
 

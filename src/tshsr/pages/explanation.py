@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Any
 
 from markupsafe import Markup
 from PIL import Image
 
 from tshsr.errors import InputError
 from tshsr.explain.attribution import Explanation, Rows, StreamExplanation
+from tshsr.metrics.labels import STREAM_CHOICES, reading_order
 from tshsr.pages.document import EmbeddedPicture, embed_pictures, json_script, percent, render_page
-from tshsr.pages.labels import reading_order
 
 WIDTH = 100.0
 """Width of a canvas in user units; its height follows the picture."""
 
 EMPTY_SIZE = (4, 3)
 """Proportions of a canvas without a picture."""
-
-STREAM_CHOICES = {"word_stream": "Words look at regions", "region_stream": "Regions look at words"}
 
 HOW_TO_READ = (
     "Point at a word, tab to it or tap it: the regions it met light up. The two streams look from opposite sides. "
@@ -129,13 +127,6 @@ class WordButton:
     selected: bool
 
 
-class View(TypedDict):
-    """Weights at one setting of the switches, words x regions, and the share of each word."""
-
-    rows: list[list[float]]
-    shares: list[float]
-
-
 @dataclass(frozen=True)
 class ExplanationView:
     """Everything that the section of one explanation displays.
@@ -149,7 +140,7 @@ class ExplanationView:
         words: Buttons.
         canvas: The picture; None without boxes or trace.
         matrix: The weights as a table; None without a trace.
-        data: Script element with the views of all streams and levels.
+        data: Script element with the weights of all streams and levels, in the form of `Explanation.streams`.
         relevance: By heading, bars of words or regions.
         contributions: One for each stream.
         scores: By name, in reading order.
@@ -214,12 +205,12 @@ def view_of(explanation: Explanation, id: str, picture: EmbeddedPicture | None) 
         return ExplanationView(
             id, explanation.caption, "", {}, {}, (), None, None, Markup(), {}, (), _in_order(explanation.scores)
         )
-    views = {name: _views(stream) for name, stream in explanation.streams.items()}
-    shares = views[streams[0]][0]["shares"]
+    shares = _mean_shares(explanation.streams[streams[0]])
     word = max(range(len(shares)), key=shares.__getitem__)
     rows = explanation.streams[streams[0]].word_regions
     boxes = explanation.boxes
-    levels = {str(level + 1): f"Level {level}" for level in range(max(map(len, views.values())) - 1)}
+    count = max(len(stream.levels) for stream in explanation.streams.values())
+    levels = {str(level + 1): f"Level {level}" for level in range(count)}
     return ExplanationView(
         id=id,
         caption=explanation.caption,
@@ -229,7 +220,7 @@ def view_of(explanation: Explanation, id: str, picture: EmbeddedPicture | None) 
         words=_word_buttons(explanation.words, shares, word),
         canvas=None if boxes is None else canvas_of(f"{id}-mask", picture, boxes, rows[word]),
         matrix=_matrix(explanation.words, rows, word),
-        data=json_script({"views": views}),
+        data=json_script({name: _weights(stream) for name, stream in explanation.streams.items()}),
         relevance=_relevance(explanation),
         contributions=_contributions(explanation),
         scores=_in_order(explanation.scores),
@@ -268,20 +259,20 @@ def canvas_of(id: str, picture: EmbeddedPicture | None, boxes: Rows, weights: Se
     )
 
 
-def _views(stream: StreamExplanation) -> list[View]:
-    """The view of all levels and then that of each level, for the script."""
-    levels = [View(rows=_rounded(level.word_regions), shares=_shares(level.word_regions)) for level in stream.levels]
-    columns = zip(*(level["shares"] for level in levels), strict=True)
-    mean = [round(sum(column) / len(column), 4) for column in columns]
-    return [View(rows=_rounded(stream.word_regions), shares=mean), *levels]
+def _weights(stream: StreamExplanation) -> dict[str, Any]:
+    """Words x regions of a stream and of each of its levels, for the script."""
+    levels = [{"word_regions": _rounded(level.word_regions)} for level in stream.levels]
+    return {"word_regions": _rounded(stream.word_regions), "levels": levels}
 
 
 def _rounded(rows: Rows) -> list[list[float]]:
-    return [[round(weight, 4) for weight in row] for row in rows]
+    return [[round(weight, 5) for weight in row] for row in rows]
 
 
-def _shares(rows: Rows) -> list[float]:
-    return [round(sum(row), 4) for row in rows]
+def _mean_shares(stream: StreamExplanation) -> list[float]:
+    """Share of each word in the weight, averaged over the levels."""
+    columns = zip(*(map(sum, level.word_regions) for level in stream.levels), strict=True)
+    return [sum(column) / len(column) for column in columns]
 
 
 def _word_buttons(words: Sequence[str], shares: Sequence[float], selected: int) -> tuple[WordButton, ...]:

@@ -11,12 +11,12 @@ from PIL import Image
 from tshsr.data.dataset import Split
 from tshsr.errors import InputError
 from tshsr.explain.attribution import Explanation
+from tshsr.metrics.labels import reading_order
 from tshsr.metrics.recall import ScoreMetrics
-from tshsr.metrics.report import Report
+from tshsr.metrics.report import Report, recall_table
 from tshsr.pages.charts import Chart, plot
 from tshsr.pages.document import EmbeddedPicture, embed_pictures, render_page
 from tshsr.pages.explanation import HOW_TO_READ, Canvas, canvas_of, view_of
-from tshsr.pages.labels import reading_order
 
 
 @dataclass(frozen=True)
@@ -212,19 +212,12 @@ class RecallRow:
 
 def recall_rows(scores: Mapping[str, ScoreMetrics]) -> list[RecallRow]:
     """Recalls of every score; the best of each column is marked (all of them where several are equal)."""
-    figures = {name: _figures(scores[name]) for name in sorted(scores, key=reading_order)}
+    figures = recall_table(scores)
     best = [max(column) for column in zip(*figures.values(), strict=True)]
     return [
         RecallRow(name, tuple(Figure(value, value == top) for value, top in zip(row, best, strict=True)))
         for name, row in figures.items()
     ]
-
-
-def _figures(metrics: ScoreMetrics) -> list[float]:
-    """The figures as displayed, so that equal digits are equally bold."""
-    sides = (metrics.image_to_text, metrics.text_to_image)
-    recalls = [figure for side in sides for figure in (side.r1, side.r5, side.r10)]
-    return [round(figure, 1) for figure in (*recalls, metrics.rsum)]
 
 
 @dataclass(frozen=True)

@@ -21,17 +21,17 @@ from tshsr.models.base import ItemEncoding, Matcher
 from tshsr.scoring.all_pairs import (
     Budget,
     CaptionBlocks,
-    Lengths,
+    CaptionLengths,
     encode_image_blocks,
+    evaluation_mode,
     image_batches,
     is_out_of_memory,
-    ready,
     score_blocks,
     tile_bytes,
 )
-from tshsr.scoring.candidates import Depth, candidates, merged, rounds
+from tshsr.scoring.candidates import Depth, candidate_rounds, candidates, candidates_first
 from tshsr.scoring.options import DEFAULT_OPTIONS, ScoringOptions
-from tshsr.scoring.precision import lowered
+from tshsr.scoring.precision import cast_matcher
 from tshsr.scoring.storage import writable
 from tshsr.system import Progress, no_progress
 
@@ -70,8 +70,8 @@ def score_two_stage(
         depth: Mean number of candidates per query.
         options: `dtype` is the precision of the second stage; the matrices are in memory.
     """
-    with ready(matcher, options.device) as device:
-        scorer = lowered(matcher, options.dtype)
+    with evaluation_mode(matcher, options.device) as device:
+        scorer = cast_matcher(matcher, options.dtype)
         images, captions = encode_split(matcher, tokenizer, split, device, options)
         pooled = np.empty((len(split.regions), len(split.captions)), np.float32)
         for columns, block in captions:
@@ -79,15 +79,15 @@ def score_two_stage(
             pooled[:, columns] = torch.cat(products).float().cpu().numpy()
         fused, reasoned = np.full_like(pooled, -np.inf), np.zeros(pooled.shape, dtype=bool)
         second_stage = PairScorer(scorer, images, captions, fused, Budget(options.byte_budget))
-        for wanted in rounds(fused, pooled, depth):
+        for wanted in candidate_rounds(fused, pooled, depth):
             done = int(reasoned.sum())
             total = int(wanted.sum()) if done else 2 * int(wanted.sum())  # the first round has about half of the pairs
             second_stage.score(wanted & ~reasoned, done, total, options.progress)
             reasoned |= wanted
         if scorer is not matcher:
             rescorer = PairScorer(matcher, images, captions, fused, Budget(options.byte_budget))
-            rescorer.rescore_best(merged(fused, pooled, reasoned), among=reasoned)
-    return TwoStageScores({"fused": merged(fused, pooled, reasoned), "pooled": pooled}, reasoned)
+            rescorer.rescore_best(candidates_first(fused, pooled, reasoned), among=reasoned)
+    return TwoStageScores({"fused": candidates_first(fused, pooled, reasoned), "pooled": pooled}, reasoned)
 
 
 @torch.inference_mode()
@@ -100,8 +100,8 @@ def score_split_rescored(
     `RESCORED_PER_QUERY` per image and per caption, 2 % of the pairs of 1,000 images with five captions each.
     Both passes share one encoding of the images, and of the captions that fit the byte budget.
     """
-    with ready(matcher, options.device) as device:
-        scorer = lowered(matcher, options.dtype)
+    with evaluation_mode(matcher, options.device) as device:
+        scorer = cast_matcher(matcher, options.dtype)
         images, captions = encode_split(matcher, tokenizer, split, device, options, twice=scorer is not matcher)
         scores = score_blocks(scorer, images, captions, options)
         if scorer is not matcher:
@@ -153,7 +153,7 @@ class PairScorer:
         """Score the pairs of a mask; `done` of `total` pairs were scored before."""
         dtype = next(self.scorer.parameters()).dtype
         for columns, block in self.captions:
-            lengths, block, first = Lengths.of(block), block.at(dtype), 0
+            lengths, block, first = CaptionLengths.of(block), block.at(dtype), 0
             for part in self.images:
                 places, rows = wanted[first : first + len(part), columns].T.nonzero()  # by caption, so by length
                 if len(rows):
@@ -167,39 +167,39 @@ def score_listed(
     matcher: Matcher,
     images: ItemEncoding,
     captions: ItemEncoding,
-    lengths: Lengths,
+    lengths: CaptionLengths,
     pairs: tuple[np.ndarray, np.ndarray],
     budget: Budget,
 ) -> Float[Tensor, " pairs"]:
-    """The fused scores of pairs, some at a time; where memory runs out, fewer at a time. Nothing here waits for a GPU.
+    """The fused scores of listed pairs in tiles, smaller ones where memory runs out; no synchronisation with a GPU.
 
     Args:
-        matcher: The network.
-        images: Images.
-        captions: Captions.
-        lengths: Of the captions.
-        pairs: Rows of images, and of as many captions.
-        budget: Bytes of temporaries.
+        matcher: The network, in the precision of the encodings.
+        images: Encoded images.
+        captions: Encoded captions.
+        lengths: Lengths of the captions.
+        pairs: Rows of `images`, and of `captions`, one each per pair.
+        budget: Bound on the temporaries.
     """
-    place = images.mask.device
-    rows, columns = (torch.from_numpy(side).to(place) for side in pairs)
+    device = images.mask.device
+    rows, columns = (torch.from_numpy(side).to(device) for side in pairs)
     words = np.array(lengths.words)[pairs[1]]
-    found = torch.empty(len(rows), device=place)
+    found = torch.empty(len(rows), device=device)
     gathered = images.bytes_per_row() + captions.bytes_per_row()
     cost = matcher.bytes_per_pair(images.mask.shape[-1], captions.mask.shape[-1]) + gathered
     done = 0
     while done < len(rows):
-        some = slice(done, done + max(1, tile_bytes(images, cost, budget) // cost))
+        tile = slice(done, done + max(1, tile_bytes(images, cost, budget) // cost))
         try:
-            longest = int(words[some].max())
-            right = captions[columns[some]].cut(longest, padded=lengths.holes or int(words[some].min()) < longest)
-            scores = matcher.score_pairs(images[rows[some]], right)["fused"]
+            longest = int(words[tile].max())
+            right = captions[columns[tile]].cut(longest, padded=lengths.holes or int(words[tile].min()) < longest)
+            scores = matcher.score_pairs(images[rows[tile]], right)["fused"]
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            many = len(words[some])
+            many = len(words[tile])
             if not is_out_of_memory(error) or many == 1:
                 raise
             budget.lower(cost * (many // 2), error)
         else:
-            found[some] = scores
+            found[tile] = scores
             done += len(scores)
     return found

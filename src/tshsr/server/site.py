@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.resources import files
+from pathlib import PurePosixPath
 
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.responses import Response
 
+from tshsr.metrics.labels import LABELS, STREAM_CHOICES
+from tshsr.pages.document import static
 from tshsr.server.guard import SECURITY
 
 CSS, JAVASCRIPT = "text/css; charset=utf-8", "text/javascript; charset=utf-8"
-PAGE = {
-    "index.html": "text/html; charset=utf-8",
-    "app.css": CSS,
-    "app.js": JAVASCRIPT,
-    "explanation.js": JAVASCRIPT,
-    "keys.js": JAVASCRIPT,
-    "picture.js": JAVASCRIPT,
-    "theme.js": JAVASCRIPT,
-    "icon.svg": "image/svg+xml",
-}
-"""Files of the search page and their media types; no other file on the disk has a URL."""
+HTML, SVG = "text/html; charset=utf-8", "image/svg+xml"
+MEDIA_TYPES = {".css": CSS, ".html": HTML, ".js": JAVASCRIPT, ".svg": SVG}
+PAGE = ("index.html", "app.css", "app.js", "dialog.js", "keys.js", "picture.js", "theme.js", "icon.svg")
+"""Files of the search page."""
+SHARED = ("common.css", "explanation.js")
+"""Files that it shares with the pages of `tshsr explain` and of reports. No other file on the disk has a URL."""
 SWAGGER = {"swagger-ui-bundle.js": JAVASCRIPT, "swagger-ui.css": CSS}
 """Files of Swagger UI, from the package fastapi-offline: FastAPI itself links to a CDN (decision 8)."""
 REVALIDATE = {"cache-control": "no-cache"}
@@ -35,9 +34,25 @@ REVALIDATE = {"cache-control": "no-cache"}
 def add_page(app: FastAPI) -> None:
     """Add the routes of the search page."""
     folder = files("tshsr.server").joinpath("page")
-    for name, kind in PAGE.items():
+    contents = {name: folder.joinpath(name).read_bytes() for name in PAGE}
+    contents |= {name: static(name).encode() for name in SHARED}
+    contents["labels.js"] = labels_script().encode()
+    for name, content in contents.items():
         path = "/" if name == "index.html" else f"/{name}"
-        app.add_api_route(path, constant(folder.joinpath(name).read_bytes(), kind), include_in_schema=False)
+        app.add_api_route(path, constant(content, media_type(name)), include_in_schema=False)
+
+
+def media_type(name: str) -> str:
+    """The media type of a file of the page."""
+    return MEDIA_TYPES[PurePosixPath(name).suffix]
+
+
+def labels_script() -> str:
+    """The display names of scores and streams as a module."""
+    return "".join(
+        f"export const {name} = {json.dumps(labels, ensure_ascii=False)};\n"
+        for name, labels in (("SCORES", LABELS), ("STREAMS", STREAM_CHOICES))
+    )
 
 
 def add_docs(app: FastAPI) -> None:
@@ -55,7 +70,7 @@ def add_docs(app: FastAPI) -> None:
     )
     html = bytes(page.body)
     headers = {"content-security-policy": docs_policy(html.decode())}
-    app.add_api_route("/docs", constant(html, PAGE["index.html"], headers), include_in_schema=False)
+    app.add_api_route("/docs", constant(html, HTML, headers), include_in_schema=False)
 
 
 def docs_policy(html: str) -> str:

@@ -1,4 +1,4 @@
-"""Candidate negatives of a batch: the hardest by v·t and random ones, the only pairs scored beside the positives.
+"""Candidate negatives of a batch: the hardest by v·t and random ones; with the positives, the only scored pairs.
 
 Axes: images | captions.
 """

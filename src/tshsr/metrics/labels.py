@@ -10,6 +10,9 @@ LABELS = {
 }
 """Display names of scores, in reading order; `label` makes the others."""
 
+STREAM_CHOICES = {"word_stream": "Words look at regions", "region_stream": "Regions look at words"}
+"""Labels of the switch between streams."""
+
 
 def label(name: str) -> str:
     """Display name of a score or stream: `level_0` becomes `Level 0`."""

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from tshsr.cli import scores_folder
-from tshsr.cli.scores_folder import LARGE, place_for_scores
+from tshsr.cli import evaluate
+from tshsr.cli.evaluate import LARGE, place_for_scores
 from tshsr.errors import DataError, SettingsError
 
 
@@ -91,7 +91,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 def test_a_disk_that_is_too_small_is_told_before_anything_is_scored(
     tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch, named: bool
 ) -> None:
-    monkeypatch.setattr(scores_folder.shutil, "disk_usage", lambda _: SimpleNamespace(free=2**31))
+    monkeypatch.setattr(evaluate.shutil, "disk_usage", lambda _: SimpleNamespace(free=2**31))
     folder = tmp_path / "scores" if named else None
     with pytest.raises(SettingsError) as caught, place_for_scores(folder, 7 * 2**29):
         pytest.fail("there is no room")
