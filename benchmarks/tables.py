@@ -15,9 +15,7 @@ from tshsr.metrics.report import metrics_from_json, recall_table
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = tuple(
-    ROOT / page for page in ("README.md", "docs/results.md", "docs/performance.md", "docs/guide/search.md")
-)
+PAGES = tuple(ROOT / page for page in ("README.md", "docs/results.md", "docs/performance.md", "docs/guide/search.md"))
 """Pages with tables."""
 HEADER = "| score | image → text R@1 | R@5 | R@10 | text → image R@1 | R@5 | R@10 | rSum |"
 MAX_COMMITS = 3
