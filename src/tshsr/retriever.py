@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from huggingface_hub import ModelHubMixin, snapshot_download
+from huggingface_hub.constants import ENDPOINT
 from huggingface_hub.errors import HFValidationError
 from jaxtyping import Float
 from torch import Tensor
@@ -27,6 +28,7 @@ from tshsr.files import whole_folder
 from tshsr.models.base import ItemEncoding, Matcher, StreamTrace, join_encodings
 from tshsr.scoring.all_pairs import ENCODE_BLOCK, score_encoded
 from tshsr.scoring.options import BYTE_BUDGET
+from tshsr.system import is_reachable
 from tshsr.training.checkpoints import CONFIG, TOKENIZER, WEIGHTS, Which, load_run, save_model
 
 Images = ImageBatch | np.ndarray | Split
@@ -261,6 +263,8 @@ def _download(model_id: str, download: dict[str, Any]) -> Path:
     is_path = model_id.startswith((".", "/", "~")) or "\\" in model_id or model_id.count("/") != 1
     if is_path or Path(model_id).parent.is_dir():  # runs/frist beside runs/first is a slip, no owner on the hub
         raise CheckpointError(f"{model_id} does not exist; expected a run's folder, or owner/name on the hub.")
+    if not download.get("local_files_only") and not is_reachable(ENDPOINT):
+        download = {**download, "local_files_only": True}
     try:
         return Path(snapshot_download(model_id, allow_patterns=[CONFIG, TOKENIZER, WEIGHTS], **download))
     except (OSError, HFValidationError) as error:

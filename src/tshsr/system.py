@@ -172,6 +172,36 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def is_reachable(url: str, seconds: float = 5.0) -> bool:
+    """Whether a server answers at a URL; any answer counts, also a refusal or a certificate that is not trusted.
+
+    Libraries that download try again for half a minute where there is no network; this is known at once, or after
+    `seconds` where a name server or the server itself stays silent.
+    """
+    import ssl
+    import urllib.error
+    import urllib.request
+
+    answered: list[bool] = []
+
+    def ask() -> None:
+        try:
+            # Proxies are those of the environment, as in the libraries.
+            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds).close()  # noqa: S310
+        except urllib.error.HTTPError as error:
+            error.close()
+        except OSError as error:
+            reason = getattr(error, "reason", error)
+            answered.append(isinstance(reason, ssl.SSLError))
+            return
+        answered.append(True)
+
+    asking = threading.Thread(target=ask, daemon=True)  # a thread, because looking up a name has no time limit
+    asking.start()
+    asking.join(seconds)
+    return answered == [True]
+
+
 def package_version(name: str = "tshsr") -> str:
     """The installed version of a package; "unknown" where it is not installed."""
     try:

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.cli.test_main import NAMES
-from tests.support.command_line import refused, tshsr
+from tests.support.command_line import NAMES, refused, tshsr
 from tshsr.bench.speed import NAMES as NETWORKS
 from tshsr.bench.speed import Name as NetworkName
 from tshsr.cli import evaluate as command

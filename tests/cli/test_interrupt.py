@@ -43,12 +43,17 @@ def test_ctrl_c_while_a_drawing_process_starts_is_one_line(tmp_path: Path, monke
 
 def test_a_held_interrupt_comes_when_the_block_ends() -> None:
     reached = []
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt), interrupts_held():
+
+    def interrupt_and_go_on() -> None:
+        with interrupts_held():
             signal.raise_signal(signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
             reached.append("the end of the block")
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interrupt_and_go_on()
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
         assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
     finally:

@@ -13,6 +13,8 @@ import pytest
 from tests.support.command_line import refused, tshsr
 from tests.support.data_files import random_regions, write_precomp
 from tshsr.data.layouts import open_split
+from tshsr.errors import InputError
+from tshsr.index.collection import Index
 from tshsr.retriever import Retriever
 
 
@@ -171,6 +173,17 @@ def test_queries_that_cannot_be_asked_are_one_sentence(index: Path, tmp_path: Pa
     assert "gone.png does not exist" in refused("search", index, "--image", tmp_path / "gone.png")
     assert "does not exist; expected a run's folder" in refused("search", index, "a dog", "--run", tmp_path / "gone")
     assert "there is no index" not in tshsr("search", index, "x" * 10_000 + " dog", "-k", "1").err
+
+
+@pytest.mark.parametrize("text", ["a dog " * 10_000, "dog," * 10_000])
+def test_a_query_of_very_many_words_is_refused(index: Path, text: str) -> None:
+    sentence = "the query has 20,000 words; expected at most 1,000: describe the picture in a few sentences."
+    assert refused("search", index, text, "--device", "cpu") == f"tshsr: {sentence}"
+    opened = Index.open(index)
+    for ask in (opened.search, opened.unknown_words, lambda query: opened.explain(query, "test-00000")):
+        with pytest.raises(InputError, match=sentence):
+            ask(text)
+    assert len(opened.search("a dog " * 500, 1)) == 1
 
 
 def test_metadata_that_cannot_be_used_leaves_the_index_as_it_was(index: Path, run: Path, scenes: Path) -> None:

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.evaluation.test_run import Member, member
 from tests.support import tiny
+from tests.support.members import Member, member
 from tests.support.small_runs import small_split
 from tshsr.data.batches import ImageBatch
 from tshsr.data.dataset import Split

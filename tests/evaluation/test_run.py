@@ -1,22 +1,18 @@
 """Protocols, ensembles and evaluation of a real (untrained) network on a small split."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
-from tshsr.config.models import EncoderConfig, TshsrConfig
+from tests.support.members import member
 from tshsr.data.dataset import Split
 from tshsr.data.regions import RegionFeatures
-from tshsr.data.text import Tokenizer
 from tshsr.errors import InputError, SettingsError
 from tshsr.evaluation import run as evaluation
 from tshsr.evaluation.run import choose_protocol, evaluate, evaluate_scores
 from tshsr.metrics.ranks import metrics_by_fold, query_ranks
 from tshsr.metrics.recall import score_metrics
-from tshsr.models.base import Matcher
-from tshsr.models.build import build_matcher
 from tshsr.scoring import storage as matrices
 from tshsr.scoring.all_pairs import score_split
 from tshsr.scoring.options import ScoringOptions
@@ -153,13 +149,6 @@ def test_members_of_different_splits_are_refused():
         ensemble([{"fused": np.ones((2, 3))}, {"fused": np.ones((2, 4))}])
 
 
-@dataclass(frozen=True)
-class Member:
-    name: str
-    matcher: Matcher
-    tokenizer: Tokenizer
-
-
 @pytest.fixture
 def split(tmp_path):
     """Four images with one to three captions, not in order."""
@@ -174,13 +163,6 @@ def split(tmp_path):
         image_ids=("0", "1", "2", "3"),
         extractor="random",
     )
-
-
-def member(name, split, seed):
-    tokenizer = Tokenizer.build(split.captions, 1)
-    encoder = EncoderConfig(dim=8, feature_dim=6, vocabulary=len(tokenizer), word_dim=7)
-    torch.manual_seed(seed)
-    return Member(name, build_matcher(TshsrConfig(encoder=encoder, similarity_dim=8)), tokenizer)
 
 
 def test_a_model_is_scored_on_a_split_and_reported(split):

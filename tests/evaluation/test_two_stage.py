@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.evaluation.test_run import Member, member
+from tests.support.members import Member, member
 from tests.support.small_runs import small_split
 from tshsr.config.models import EncoderConfig, ModelConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
 from tshsr.data.dataset import Split

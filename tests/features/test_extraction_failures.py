@@ -40,21 +40,22 @@ def test_an_interrupted_job_goes_on_and_comes_to_the_same(pictures: Path, out: P
 
 def test_a_killed_job_loses_at_most_what_it_had_not_kept(pictures: Path, out: Path) -> None:
     code = f"""
-import sys, time; sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+import sys, threading; sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from pathlib import Path
 from tests.support.extractors import Means
 from tshsr.features import extraction
-class Slow(Means):
+class Stuck(Means):
     def compute(self, prepared):
-        time.sleep(0.3)
+        if len(self.seen) == 7:
+            threading.Event().wait()
         return super().compute(prepared)
 extraction.PART_PICTURES = 2
 options = extraction.ExtractionOptions(batch=1)
-extraction.extract_folder(Path({str(pictures)!r}), Path({str(out)!r}), Slow(), options=options)
+extraction.extract_folder(Path({str(pictures)!r}), Path({str(out)!r}), Stuck(), options=options)
 """
     process = subprocess.Popen([sys.executable, "-c", code])
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 600
         while not list(out.parent.glob(".store*/part-000001*")):
             assert time.monotonic() < end
             assert process.poll() is None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tests.metrics.test_comparison import compared, small
+from tests.support.populations import compared, small
 from tshsr.metrics.comparison import compare, detectable, freedom_of, mean_error, share_found
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.models.test_mathematics import SAME, plain_similarity, real, unit_rows
 from tests.support import baseline_oracles, oracles, tiny
+from tests.support.float64 import SAME, plain_similarity, real, shaken, unit_rows
 from tshsr.config.models import ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
 from tshsr.models.base import ItemEncoding
 from tshsr.models.pooling import GeneralisedPooling, MaskedBatchNorm, MeanPooling, SelfAttentionPooling
@@ -19,15 +19,6 @@ AGGREGATIONS = ("mean", "logsumexp", "max", "sum")
 
 def as_tensor(values: list) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
-
-
-def shaken(module: nn.Module) -> nn.Module:
-    """In float64 and evaluation mode, with every weight and statistic away from where it begins."""
-    module.double().eval()
-    with torch.no_grad():
-        for name, value in [*module.named_parameters(), *module.named_buffers()]:
-            value.copy_(torch.rand_like(value) + 0.5 if "variance" in name else 0.5 * torch.randn_like(value))
-    return module
 
 
 def encoded(rows: Tensor) -> ItemEncoding:

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tests.support import oracles, tiny
+from tests.support.float64 import SAME, plain_similarity, real, unit_rows
 from tshsr.config.models import ReasoningConfig
 from tshsr.errors import SettingsError
 from tshsr.models.attention import attend, attention_weights, similarities, to_unit_sums, unit
@@ -18,16 +19,6 @@ from tshsr.models.reasoning import HierarchicalReasoning
 from tshsr.models.similarity import SimilarityVector
 from tshsr.models.tshsr import TshsrStream
 from tshsr.training.losses import hinge
-
-SAME = {"rtol": 1e-9, "atol": 1e-11}  # float64 against Python floats: only the order of additions differs
-
-
-def real(*shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64)
-
-
-def unit_rows(*shape: int) -> Tensor:
-    return nn.functional.normalize(real(*shape), dim=-1)
 
 
 def level_parameters(reasoning: HierarchicalReasoning, level: int) -> dict:
@@ -73,18 +64,6 @@ def test_the_gradient_of_unit_rows_is_that_of_the_division() -> None:
 def test_a_sum_of_nothing_stays_nothing() -> None:
     weights = to_unit_sums(torch.ones(2, 3), torch.zeros(3, 3))
     torch.testing.assert_close(attend(weights, torch.zeros(3, 4)), torch.zeros(2, 4))
-
-
-def plain_similarity(
-    similarity: SimilarityVector, x: list[float], y: list[float], agreement: float = 0.0
-) -> list[float]:
-    """A similarity vector by plain loops: P once on the difference, not on each side."""
-    view = similarity.view.weight if isinstance(similarity.view, nn.Linear) else torch.eye(len(x))
-    weight, bias = similarity.projection.weight, similarity.projection.bias
-    cosine = torch.zeros(len(bias)) if similarity.cosine is None else similarity.cosine
-    if similarity.agreement is not None:
-        bias = bias + agreement * similarity.agreement
-    return oracles.similarity_vector(view.tolist(), weight.tolist(), cosine.tolist(), bias.tolist(), x, y)
 
 
 @torch.no_grad()

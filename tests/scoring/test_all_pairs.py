@@ -7,24 +7,14 @@ import pytest
 import torch
 
 from tests.support import tiny
-from tshsr.data.batches import ImageBatch, pad_sequences
+from tests.support.uneven import LENGTHS, batches, tokens
+from tshsr.data.batches import pad_sequences
 from tshsr.errors import InputError, SettingsError
 from tshsr.models.base import ItemEncoding, Scores
 from tshsr.models.tshsr import Tshsr
 from tshsr.scoring import all_pairs as scoring
 from tshsr.scoring.all_pairs import is_out_of_memory, score_all_pairs, score_encoded, similar_lengths, tile_shape
 from tshsr.scoring.options import ScoringOptions
-
-LENGTHS = (3, 9, 1, 4, 4, 12, 2, 7)
-
-
-def tokens() -> list[list[int]]:
-    generator = torch.Generator().manual_seed(0)
-    return [torch.randint(1, 20, (length,), generator=generator).tolist() for length in LENGTHS]
-
-
-def batches(sizes: tuple[int, ...]) -> list[ImageBatch]:
-    return [tiny.images(size, 5, real=[1 + (i + size) % 5 for i in range(size)], seed=size) for size in sizes]
 
 
 @pytest.mark.parametrize("budget", [2**30, 60_000, 15_000])

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.evaluation.test_run import member
 from tests.support import tiny
+from tests.support.members import member
 from tests.support.small_runs import small_split
 from tshsr.evaluation import run as evaluation
 from tshsr.evaluation.run import check_precision, evaluate

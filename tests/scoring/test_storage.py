@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.scoring.test_all_pairs import batches, tokens
 from tests.support import tiny
+from tests.support.uneven import batches, tokens
 from tshsr.errors import DataError
 from tshsr.scoring import storage
 from tshsr.scoring.all_pairs import score_all_pairs

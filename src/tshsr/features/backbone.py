@@ -21,6 +21,7 @@ from tshsr.boxes import grid_boxes, pool_boxes
 from tshsr.errors import DataError, SettingsError
 from tshsr.features.extractor import WHOLE, PictureRegions
 from tshsr.features.networks import (
+    download_options,
     fingerprint,
     load_config,
     load_network,
@@ -74,7 +75,9 @@ class Backbone:
         return len(self.maps([self.prepare(Image.new("RGB", (64, 64)))])[0].whole)
 
     def _naflex_processor(self) -> Any:
-        return transformers().AutoImageProcessor.from_pretrained(self.weights, backend="pil")
+        return transformers().AutoImageProcessor.from_pretrained(
+            self.weights, backend="pil", **download_options(self.weights)
+        )
 
     def prepare(self, picture: Image.Image) -> dict[str, np.ndarray]:
         """The network's inputs for one RGB picture."""

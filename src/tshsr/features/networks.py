@@ -15,6 +15,7 @@ from PIL import Image
 from torch import nn
 
 from tshsr.errors import DataError, SettingsError
+from tshsr.system import is_reachable
 
 Fit = Literal["stretch", "keep", "square"]
 
@@ -150,13 +151,22 @@ def resolve_weights(weights: str | Path) -> str:
     return str(path.resolve()) if path.exists() else str(weights)
 
 
+def download_options(weights: str) -> dict[str, bool]:
+    """Arguments of `from_pretrained`: no download where weights are a folder, or the hub cannot be reached."""
+    from huggingface_hub.constants import ENDPOINT
+
+    return {"local_files_only": Path(weights).exists() or not is_reachable(ENDPOINT)}
+
+
 def load_config(weights: str) -> Any:
     """A network's configuration.
 
     Raises:
         DataError: Where there is none.
     """
-    return _load(weights, lambda: transformers().AutoConfig.from_pretrained(weights, trust_remote_code=False))
+    options = download_options(weights)
+    auto = transformers().AutoConfig
+    return _load(weights, lambda: auto.from_pretrained(weights, trust_remote_code=False, **options))
 
 
 def load_network(kind: str, weights: str, *, optional: str = "nothing") -> tuple[nn.Module, bool]:
@@ -174,10 +184,8 @@ def load_network(kind: str, weights: str, *, optional: str = "nothing") -> tuple
         DataError: Where it can't be loaded, or some of its weights are missing: they would be random.
     """
     auto = getattr(transformers(), kind)
-    network, found = _load(
-        weights,
-        lambda: auto.from_pretrained(weights, dtype=torch.float32, output_loading_info=True, trust_remote_code=False),
-    )
+    options = {"dtype": torch.float32, "output_loading_info": True, **download_options(weights)}
+    network, found = _load(weights, lambda: auto.from_pretrained(weights, trust_remote_code=False, **options))
     missing = sorted(found["missing_keys"]) + sorted(str(key) for key in found["mismatched_keys"])
     needed = [key for key in missing if not key.startswith(f"{optional}.")]
     if needed:
@@ -195,13 +203,13 @@ def load_preprocessing(weights: str, *, fit: Fit = "stretch", multiple: int = 1)
     Raises:
         DataError: Where there is none, or it has no size.
     """
-    library = transformers()
+    library, options = transformers(), download_options(weights)
 
     def read() -> Mapping[str, Any]:
         try:
-            return library.AutoImageProcessor.from_pretrained(weights, backend="pil").to_dict()  # type: ignore[no-any-return]
+            return library.AutoImageProcessor.from_pretrained(weights, backend="pil", **options).to_dict()  # type: ignore[no-any-return]
         except (ImportError, ValueError):
-            return library.ImageProcessingMixin.get_image_processor_dict(weights)[0]  # type: ignore[no-any-return]
+            return library.ImageProcessingMixin.get_image_processor_dict(weights, **options)[0]  # type: ignore[no-any-return]
 
     return Preprocessing.from_processor(_load(weights, read), weights, fit=fit, multiple=multiple)
 
@@ -227,7 +235,8 @@ def load_tokenizer(weights: str) -> Any:
     Raises:
         DataError: Where there is none.
     """
-    return _load(weights, lambda: transformers().AutoTokenizer.from_pretrained(weights))
+    options, auto = download_options(weights), transformers().AutoTokenizer
+    return _load(weights, lambda: auto.from_pretrained(weights, **options))
 
 
 def _load(weights: str, load: Callable[[], Any]) -> Any:

@@ -5,6 +5,7 @@ Axes: candidates (pictures or captions) | one query.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tshsr.data.text import END, START, UNKNOWN, Tokenizer
+from tshsr.data.text import END, START, UNKNOWN, WORD, Tokenizer
 from tshsr.errors import InputError, SettingsError
 from tshsr.explain.attribution import word_maps
 from tshsr.index.ann import ROW
@@ -165,15 +166,24 @@ INTERNAL_COLUMNS = {*schema_of(PICTURES, 1).names, *schema_of(CAPTIONS, 1).names
 """Columns other than user metadata."""
 
 
+MAX_WORDS = 1000
+"""Longest query: the time of a search grows with its words, and no caption comes near."""
+
+
 def check_question(text: str, k: int) -> None:
-    """Refuse a query without words, or k below 1.
+    """Refuse a query without words or with too many, or k below 1.
 
     Raises:
-        InputError: Where the query has no word.
+        InputError: Where the query has no word, or too many.
         SettingsError: Where k is below 1.
     """
     if not any(letter.isalnum() for letter in text):
         raise InputError(f"the query has no word: {text!r}; describe what the picture shows, as in 'a dog in snow'.")
+    words = sum(1 for _ in re.finditer(WORD, text))
+    if words > MAX_WORDS:
+        raise InputError(
+            f"the query has {words:,} words; expected at most {MAX_WORDS:,}: describe the picture in a few sentences."
+        )
     if k < 1:
         raise SettingsError(f"{k} results were asked for; expected at least 1.")
 

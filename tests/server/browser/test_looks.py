@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.browser.conftest import QUERY, Page
+from tests.support.browser_page import QUERY, Page
 
 
 def test_dark_mode_follows_the_system_and_the_switch_and_is_kept(page: Page) -> None:
