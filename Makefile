@@ -1,15 +1,22 @@
 # Two commands do everything: `make demo` and `make test` set themselves up in .venv.
 PYTHON ?= python3
 VENV := .venv
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 DATA ?= ../shared/data/flickr8k
 JOBS ?= 2
 READY := $(VENV)/.ready
 
+# Child processes of the tests import tshsr anew: compiled files are kept, whatever the environment says of them.
+unexport PYTHONDONTWRITEBYTECODE
+# Workers of the tests: one a usable core; 0 runs them in one process, for a debugger.
+WORKERS ?= auto
+PYTEST := $(BIN)/python -m pytest --quiet
+PARALLEL := --numprocesses $(WORKERS) --dist worksteal
+
 # Debian's names of a browser and what drives it.
 BROWSER := chromium chromium-driver
 
-.PHONY: demo test test-browser browser browser-if-possible check quality bench clean
+.PHONY: demo test slow test-browser browser browser-if-possible check style docs release quality bench clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || (echo "tshsr needs Python >= 3.11; name one with make PYTHON=python3.12"; exit 1)
@@ -21,18 +28,25 @@ demo: $(READY)
 	$(BIN)/tshsr demo --out demo
 	@echo "(tshsr is $(BIN)/tshsr here; after . $(BIN)/activate the commands above work as they stand)"
 
-check: $(READY)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/python -m pytest --quiet tests/unit/test_import_direction.py
+# Format, lint, types and the order of imports.
+check: style
+	$(PYTEST) --noconftest tests/test_layers.py
 
-test: check $(if $(CI),browser-if-possible)
-	$(BIN)/python -m pytest --quiet
+style: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: style $(if $(CI),browser-if-possible)
+	$(PYTEST) $(PARALLEL)
+
+# The slow tests alone, with their durations; `make test` runs them too.
+slow: $(READY)
+	$(PYTEST) $(PARALLEL) -m slow --durations=0 --durations-min=0.1
 
 # The page of `tshsr serve` in a real browser. `make test` has these tests too, and skips them where there is none.
 test-browser: $(READY) browser
-	$(BIN)/python -m pytest --quiet tests/browser
+	$(PYTEST) tests/server/browser
 
 browser:
 	command -v chromedriver || (apt-get update --quiet=2 && apt-get install --yes --quiet=2 --no-install-recommends $(BROWSER))
@@ -40,10 +54,18 @@ browser:
 browser-if-possible:
 	@$(MAKE) browser >/dev/null 2>&1 || echo "no browser can be installed here; its tests are skipped"
 
+# The documentation as a site in build/docs, without a network; a warning is an error.
+docs: $(READY)
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --nitpicky --builder html docs build/docs
+
+# Wheel and sdist; the wheel is tested in clean environments, with the newest and the lowest versions of what it needs.
+release: $(READY)
+	$(BIN)/python -m tests.release.run
+
 # The race of all methods on scenes, and on Flickr8k where DATA is; finished runs are not done again.
 quality: $(READY)
-	$(BIN)/python -m benchmarks.quality --data scenes --jobs $(JOBS)
-	if [ -d $(DATA) ]; then $(BIN)/python -m benchmarks.quality --data $(DATA) --jobs $(JOBS) && $(BIN)/python -m benchmarks.quality --data $(DATA) --jobs $(JOBS) --ablation; else echo "no Flickr8k at $(DATA): name it with make quality DATA=DIR"; fi
+	$(BIN)/python -m benchmarks.race --data scenes --jobs $(JOBS)
+	if [ -d $(DATA) ]; then $(BIN)/python -m benchmarks.race --data $(DATA) --jobs $(JOBS) && $(BIN)/python -m benchmarks.race --data $(DATA) --jobs $(JOBS) --ablation; else echo "no Flickr8k at $(DATA): name it with make quality DATA=DIR"; fi
 
 # Speed, memory and training steps of this machine, into benchmarks/results.
 bench: $(READY)

@@ -1,10 +1,10 @@
-"""Peak memory of evaluating something of COCO 5K's size, into `benchmarks/results/memory.json`.
+"""Peak memory of an evaluation at the size of COCO 5K, into `benchmarks/results/memory.json`.
 
     python -m benchmarks.memory
 
 5,000 images of 36 regions and 25,000 captions of real lengths at D 1024, m 256: encodings of both sides, seven score
-matrices in files, and all their metrics, as `tshsr evaluate` does it. Only the reasoning is left out (v·t stands in
-for every score, so that it takes minutes, not hours): its temporaries stay within a byte budget, which a test measures.
+matrices in files, and all their metrics, as in `tshsr evaluate`. Only the reasoning is left out (v·t replaces every
+score, for minutes instead of hours): its temporaries stay within a byte budget, which a test measures.
 """
 
 from __future__ import annotations
@@ -30,35 +30,35 @@ from tshsr.evaluation.run import evaluate_scores
 from tshsr.files import write_text
 from tshsr.models.base import ItemEncoding, Scores
 from tshsr.models.tshsr import Tshsr
-from tshsr.scoring.all_pairs import BYTE_BUDGET, ENCODE_BLOCK, score_all_pairs
+from tshsr.scoring.all_pairs import ENCODE_BLOCK, score_all_pairs
+from tshsr.scoring.options import BYTE_BUDGET, ScoringOptions
 from tshsr.system import keep_freed_memory, provenance
 
 LOG = logging.getLogger("benchmarks.memory")
-NAMES = ("fused", "word_stream", "region_stream", "level_0", "level_1", "level_2", "pooled")
 FEATURES, VOCABULARY, REGIONS, CAPTIONS_OF_AN_IMAGE = 2048, 10_000, 36, 5
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What to measure."""
+    """Size of the evaluation."""
 
     images: int = 5000
-    """Images; each has five captions."""
+    """Images, with five captions each."""
     dim: int = 1024
     """Width of the joint space."""
 
 
 class WithoutReasoning(Tshsr):
-    """TSHSR's encodings and names of scores; v·t is every score."""
+    """TSHSR with its encodings and score names; every score is v·t."""
 
     def score_all(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
         """v·t under every name."""
         pooled = images.pooled @ captions.pooled.T
-        return dict.fromkeys(NAMES, pooled)
+        return dict.fromkeys(self.score_names, pooled)
 
 
 def main() -> None:
-    """Score, evaluate, and write how much memory it took."""
+    """Score, evaluate, and write the results file."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     keep_freed_memory()
     wanted = tyro.cli(Memory, description=__doc__)
@@ -69,7 +69,8 @@ def main() -> None:
     captions = [generator.integers(1, VOCABULARY, LENGTHS[i % len(LENGTHS)]).tolist() for i in range(count)]
     before, start = resident("VmHWM"), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        scores = score_all_pairs(network, batches(wanted.images), captions, folder=Path(folder), progress=tell)
+        options = ScoringOptions(folder=Path(folder), progress=log_progress)
+        scores = score_all_pairs(network, batches(wanted.images), captions, options)
         scored = resident("VmHWM")
         report = evaluate_scores(
             scores,
@@ -90,7 +91,7 @@ def main() -> None:
         "bytes_before": before,
         "peak_bytes_scoring": scored,
         "peak_bytes": resident("VmHWM"),
-        "bytes_of_matrices": 4 * wanted.images * count * len(NAMES),
+        "bytes_of_matrices": 4 * wanted.images * count * len(network.score_names),
         "seconds": time.perf_counter() - start,
     }
     write_text(RESULTS / "memory.json", json.dumps(values, indent=2) + "\n")
@@ -98,15 +99,15 @@ def main() -> None:
 
 
 def batches(images: int) -> Iterator[ImageBatch]:
-    """Random features, made when they are asked for."""
+    """Random features, generated lazily."""
     generator = torch.Generator().manual_seed(0)
     for start in range(0, images, ENCODE_BLOCK):
         regions = torch.randn(min(ENCODE_BLOCK, images - start), REGIONS, FEATURES, generator=generator)
         yield ImageBatch(regions, torch.ones(regions.shape[:2], dtype=torch.bool))
 
 
-def tell(done: int, total: int) -> None:
-    """Log now and then."""
+def log_progress(done: int, total: int) -> None:
+    """Log every tenth of the work."""
     if done * 10 // total > (done - ENCODE_BLOCK**2) * 10 // total:
         LOG.info("%d %%, %.2f GiB", 100 * done // total, resident("VmRSS") / 2**30)
 

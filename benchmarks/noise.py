@@ -1,10 +1,10 @@
-"""Wrong pairs: what the plain and the robust loss keep of the clean rSum when 20, 40 or 60 % of the pairs are wrong.
+"""Noisy correspondence: rSum of the plain and of the robust loss with 20, 40 or 60 % wrong training pairs.
 
     python -m benchmarks.noise --data ../flickr8k --jobs 2                 # everything
     python -m benchmarks.noise --data ../flickr8k --shares 0.4 --seeds 0   # one share of wrong pairs
 
-Both losses train the same network on the same pairs, in the same order; dev (clean) chooses the weights, test is looked
-at once. What is finished is not done again (`benchmarks/results/outcomes`), what was interrupted goes on where it was.
+Both losses train the same network on the same pairs in the same order; dev (clean) chooses the weights. Finished runs
+are kept in `benchmarks/results/outcomes`, interrupted ones resume.
 """
 
 from __future__ import annotations
@@ -19,10 +19,8 @@ from typing import Any
 
 import tyro
 
-from benchmarks.entries import OURS, changed
-from benchmarks.outcomes import Outcome, Task, kept_of
-from benchmarks.quality import MOST_SEEDS, recalls_of
-from benchmarks.settling import settle_all
+from benchmarks.race import MAX_SEEDS, OURS, recalls_of, with_settings
+from benchmarks.runs import RunResult, Task, read_results, run_all
 from benchmarks.tables import RESULTS, update_readme
 from tshsr.config.recipes import recipe
 from tshsr.config.run import RunConfig
@@ -35,44 +33,44 @@ LOG = logging.getLogger("benchmarks.noise")
 DATA = "flickr8k"
 SHARES = (0.0, 0.2, 0.4, 0.6)
 LOSSES = {"plain": "none", "robust": "mixture"}
-"""What the table calls a loss, and its `loss.robust`."""
+"""`loss.robust` by the name of the loss in the table."""
 
 
 @dataclass(frozen=True)
 class Noise:
-    """What to run."""
+    """Shares of wrong pairs, seeds and data."""
 
     data: Path
     """A folder of Flickr8k with the splits train, dev and test."""
     shares: tuple[float, ...] = SHARES
     """Shares of the training pairs that are wrong."""
     seeds: tuple[int, ...] = (0,)
-    """Seeds of each run, of weights, order and wrong pairs alike."""
+    """Seeds of each run: of weights, order and wrong pairs."""
     jobs: int = 1
-    """Runs at a time; the processors' cores are shared among them."""
+    """Parallel runs, which share the cores."""
     runs: Path = Path("runs")
-    """Where weights and score matrices are kept."""
+    """Folder of weights and score matrices."""
     tables_only: bool = False
-    """Train nothing: write the results file from what is finished."""
+    """Train nothing: write the results file from the finished runs."""
 
 
 def main() -> None:
-    """Train and evaluate what is missing, then write the results file and the table."""
+    """Train and evaluate the missing runs, then write the results file and the table."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
-        runs(tyro.cli(Noise, description=__doc__))
+        benchmark(tyro.cli(Noise, description=__doc__))
     except TshsrError as error:
         sys.exit(str(error))
 
 
-def runs(wanted: Noise) -> None:
-    """Settle what is asked for, then write what is known."""
+def benchmark(wanted: Noise) -> None:
+    """Run the wanted tasks, then write the results file and the table from all finished runs."""
     if not wanted.tables_only:
-        # Seed after seed, the shares asked for in their order; every share is set against the clean pairs.
+        # Seed by seed, the wanted shares in their order, and the plain loss on clean pairs as baseline.
         shares = dict.fromkeys((0.0, *wanted.shares))
-        each = [(share, loss, seed) for seed in wanted.seeds for share in shares for loss in LOSSES]
-        asked = [one for one in each if one[0] in wanted.shares or one[1] == "plain"]
-        settle_all([task_of(wanted, *one) for one in asked], wanted.jobs)
+        keys = [(share, loss, seed) for seed in wanted.seeds for share in shares for loss in LOSSES]
+        keys = [key for key in keys if key[0] in wanted.shares or key[1] == "plain"]
+        run_all([task_of(wanted, *key) for key in keys], wanted.jobs)
     path = RESULTS / f"noise-{DATA}.json"
     write_text(path, json.dumps(results(wanted), indent=1) + "\n")
     update_readme()
@@ -80,50 +78,50 @@ def runs(wanted: Noise) -> None:
 
 
 def config_of(share: float, loss: str, seed: int) -> RunConfig:
-    """The run of one loss on one share of wrong pairs; without either it is that of the race."""
+    """Settings of one loss on one share of wrong pairs; the plain loss on clean pairs has those of the race."""
     settings = {"training.noise": share, "loss.robust": LOSSES[loss], "training.seed": seed}
-    return changed(recipe(f"{OURS}-{DATA}"), settings)
+    return with_settings(recipe(f"{OURS}-{DATA}"), settings)
 
 
 def task_of(wanted: Noise, share: float, loss: str, seed: int) -> Task:
-    """Where its outcome is kept: that of the plain loss on clean pairs is the race's."""
+    """The task of a share, loss and seed; the plain loss on clean pairs is a task of the race."""
     name = OURS if (share, loss) == (0.0, "plain") else f"noise-{100 * share:g}-{loss}"
     return Task(name, DATA, str(wanted.data), seed, wanted.runs, config_of(share, loss, seed))
 
 
 def results(wanted: Noise) -> dict[str, Any]:
-    """A row a share and loss from everything that is kept."""
+    """One row for each share and loss, from all finished runs."""
     shares = sorted({*SHARES, *wanted.shares})
-    kept = {(share, loss): outcomes(wanted, share, loss) for share in shares for loss in LOSSES}
-    clean = {seed: rsum(outcome) for seed, outcome in kept[0.0, "plain"].items()}
-    both = [share for share in shares if set(kept[share, "plain"]) & set(kept[share, "robust"])]
+    runs = {(share, loss): results_by_seed(wanted, share, loss) for share in shares for loss in LOSSES}
+    clean = {seed: rsum(result) for seed, result in runs[0.0, "plain"].items()}
+    both = [share for share in shares if set(runs[share, "plain"]) & set(runs[share, "robust"])]
     return {
         "command": "python -m benchmarks.noise --data DIR",
         **provenance(),
-        "trained_at": sorted({each.figures["commit"] for found in kept.values() for each in found.values()}),
+        "trained_at": sorted({each.figures["commit"] for found in runs.values() for each in found.values()}),
         "recipe": f"{OURS}-{DATA}",
-        "noise": [row(*key, found, clean) for key, found in kept.items() if found],
-        "gains": [gain(share, kept[share, "plain"], kept[share, "robust"]) for share in both],
+        "noise": [row(*key, found, clean) for key, found in runs.items() if found],
+        "gains": [gain(share, runs[share, "plain"], runs[share, "robust"]) for share in both],
     }
 
 
-def outcomes(wanted: Noise, share: float, loss: str) -> dict[int, Outcome]:
-    """What is kept of a share and loss, by seed."""
-    tasks = [task_of(wanted, share, loss, seed) for seed in range(MOST_SEEDS)]
-    return {task.seed: outcome for task, outcome in kept_of(tasks)}
+def results_by_seed(wanted: Noise, share: float, loss: str) -> dict[int, RunResult]:
+    """Finished runs of a share and loss, by seed."""
+    tasks = [task_of(wanted, share, loss, seed) for seed in range(MAX_SEEDS)]
+    return {task.seed: result for task, result in read_results(tasks)}
 
 
-def rsum(outcome: Outcome) -> float:
+def rsum(result: RunResult) -> float:
     """The rSum of the fused score on test."""
-    value: float = outcome.report["scores"]["fused"]["rsum"]
+    value: float = result.report["scores"]["fused"]["rsum"]
     return value
 
 
-def row(share: float, loss: str, found: dict[int, Outcome], clean: dict[int, float]) -> dict[str, Any]:
-    """Mean figures of the fused score over the seeds, and how much of the clean rSum of the same seeds they are."""
-    sums = {seed: rsum(outcome) for seed, outcome in found.items()}
+def row(share: float, loss: str, found: dict[int, RunResult], clean: dict[int, float]) -> dict[str, Any]:
+    """Means of the fused score over the seeds; `kept`: rSum in percent of the clean rSum of the same seeds."""
+    sums = {seed: rsum(result) for seed, result in found.items()}
     both = sorted(set(sums) & set(clean))
-    recalls = [recalls_of(outcome.report["scores"]["fused"]) for outcome in found.values()]
+    recalls = [recalls_of(result.report["scores"]["fused"]) for result in found.values()]
     return {
         "share": share,
         "loss": loss,
@@ -132,13 +130,13 @@ def row(share: float, loss: str, found: dict[int, Outcome], clean: dict[int, flo
         "rsum_std": statistics.stdev(sums.values()) if len(sums) > 1 else None,
         "kept": 100 * sum(sums[seed] for seed in both) / sum(clean[seed] for seed in both) if both else None,
         "r": [statistics.mean(column) for column in zip(*recalls, strict=True)],
-        "best_epochs": [outcome.figures["best_epoch"] for outcome in found.values()],
-        "train_minutes": statistics.mean(outcome.figures["train_minutes"] for outcome in found.values()),
+        "best_epochs": [result.figures["best_epoch"] for result in found.values()],
+        "train_minutes": statistics.mean(result.figures["train_minutes"] for result in found.values()),
     }
 
 
-def gain(share: float, plain: dict[int, Outcome], robust: dict[int, Outcome]) -> dict[str, Any]:
-    """What the robust loss has more than the plain one in rSum: paired bootstrap over images and seeds."""
+def gain(share: float, plain: dict[int, RunResult], robust: dict[int, RunResult]) -> dict[str, Any]:
+    """RSum of the robust minus that of the plain loss: paired bootstrap over images and seeds."""
     both = sorted(set(plain) & set(robust))
     sides = [[side[seed].ranks for seed in both] for side in (robust, plain)]
     found = compare_rsum(*sides)

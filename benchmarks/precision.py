@@ -1,9 +1,9 @@
-"""What 16 bits do to the recalls of trained networks, into `benchmarks/results/precision-flickr8k.json`.
+"""Effect of bfloat16 scoring on the recalls of trained networks, into `benchmarks/results/precision-flickr8k.json`.
 
     python -m benchmarks.precision --data ../flickr8k --runs runs
 
-Scores all of test in float32 and in bfloat16, whatever the guard of `tshsr evaluate --dtype` would say. How fast either
-is: `benchmarks/speed.py`. The networks are those of the race (`benchmarks/quality.py`).
+Scores all of test in float32 and in bfloat16, without the guard of `tshsr evaluate --dtype`. The networks are those of
+`benchmarks/race.py`; `benchmarks/speed.py` measures the speed of both.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import tyro
 
-from benchmarks.entries import ENTRIES
+from benchmarks.race import ENTRIES
 from benchmarks.tables import RESULTS, update_readme
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import open_split
@@ -27,7 +27,8 @@ from tshsr.errors import TshsrError
 from tshsr.files import write_text
 from tshsr.metrics.recall import image_to_text_ranks, score_metrics, text_to_image_ranks
 from tshsr.retriever import Retriever
-from tshsr.scoring.rerank import score_split_at
+from tshsr.scoring.options import ScoringOptions
+from tshsr.scoring.rerank import score_split_rescored
 from tshsr.system import provenance
 
 LOG = logging.getLogger("benchmarks.precision")
@@ -37,12 +38,12 @@ MODELS = ("tshsr", "sgr", "saf", "two-stream-sgr", "scan-word")
 
 @dataclass(frozen=True)
 class Precision:
-    """What to measure."""
+    """Networks and data."""
 
     data: Path
     """A folder of Flickr8k with the split test."""
     runs: Path = Path("runs")
-    """Where the weights of the race are kept."""
+    """Folder of the weights of `benchmarks.race`."""
     models: tuple[str, ...] = MODELS
     """Rows of the race, single models; seed 0 of each."""
 
@@ -51,13 +52,13 @@ def main() -> None:
     """Measure, and write the results file and the table."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
-        runs(tyro.cli(Precision, description=__doc__))
+        benchmark(tyro.cli(Precision, description=__doc__))
     except TshsrError as error:
         sys.exit(str(error))
 
 
-def runs(wanted: Precision) -> None:
-    """Measure every network, then write what is known."""
+def benchmark(wanted: Precision) -> None:
+    """Measure every network, then write the results file and the table."""
     split = open_split(str(wanted.data), "test")
     rows = [measured(name, wanted.runs / f"{name}-{DATA}-seed0", split) for name in wanted.models]
     values = {"command": "python -m benchmarks.precision --data DIR", **provenance(), "precision": rows}
@@ -69,19 +70,21 @@ def measured(name: str, run: Path, split: Split) -> dict[str, Any]:
     """The fused scores of one run in both precisions."""
     retriever = Retriever.from_pretrained(run)
     exact, rough = (
-        np.asarray(score_split_at(retriever.matcher, retriever.tokenizer, split, dtype=dtype)["fused"])
+        np.asarray(
+            score_split_rescored(retriever.matcher, retriever.tokenizer, split, ScoringOptions(dtype=dtype))["fused"]
+        )
         for dtype in (None, torch.bfloat16)
     )
-    LOG.info("%s is scored", name)
+    LOG.info("%s: scored", name)
     return {"model": name, "title": ENTRIES[name].title, **compared(exact, rough, split.image_of_caption)}
 
 
 def compared(exact: np.ndarray, rough: np.ndarray, image_of_caption: np.ndarray) -> dict[str, Any]:
-    """Recalls of both, and what moved.
+    """Recalls in both precisions, and the queries whose result changed.
 
     Args:
         exact: Scores in float32, images x captions.
-        rough: The same in 16 bits.
+        rough: The same in bfloat16.
         image_of_caption: For each caption the row of its image.
     """
     before, after = (score_metrics(scores, image_of_caption) for scores in (exact, rough))

@@ -33,7 +33,7 @@ from tshsr.data.dataset import Split
 from tshsr.data.regions import RegionFeatures
 from tshsr.data.text import Tokenizer
 from tshsr.files import write_text
-from tshsr.index import ann as approximate
+from tshsr.index import ann
 from tshsr.index.collection import Index
 from tshsr.index.search import CANDIDATES
 from tshsr.models.build import build_matcher
@@ -41,9 +41,9 @@ from tshsr.retriever import Retriever
 from tshsr.system import keep_freed_memory, provenance
 
 LOG = logging.getLogger("benchmarks.search")
-FEWEST, MOST, BLOCK = 10, 36, 1024
+MIN_REGIONS, MAX_REGIONS, BLOCK = 10, 36, 1024
 WORDS = tuple(f"word{number}" for number in range(5000))
-WARM = 3
+WARMUP = 3
 """Queries before the clock is looked at."""
 
 
@@ -75,7 +75,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=wanted.folder) as folder:
         values: dict[str, Any] = {"command": " ".join(["python -m benchmarks.search", *sys.argv[1:]]), **provenance()}
         values |= {name: value for name, value in asdict(wanted).items() if name != "folder"}
-        values |= {"regions": [FEWEST, MOST], "threads": torch.get_num_threads(), **measure(wanted, Path(folder))}
+        values |= {
+            "regions": [MIN_REGIONS, MAX_REGIONS],
+            "threads": torch.get_num_threads(),
+            **measure(wanted, Path(folder)),
+        }
     write_text(RESULTS / "search.json", json.dumps(values, indent=2) + "\n")
     LOG.info("the same 10 best in %.1f %% of the queries", 100 * values["agreement"])
 
@@ -83,19 +87,19 @@ def main() -> None:
 def measure(wanted: Search, folder: Path) -> dict[str, Any]:
     """All figures."""
     retriever, split = untrained(wanted), random_split(wanted, folder)
-    queries = sentences(wanted.queries + WARM)
+    queries = sentences(wanted.queries + WARMUP)
     start = time.perf_counter()
-    with patch.object(approximate, "FROM", sys.maxsize):  # exact at first
+    with patch.object(ann, "MIN_ROWS", sys.maxsize):  # exact at first
         index = Index.build(folder / "index", retriever, split)
     built, size = time.perf_counter() - start, bytes_of(folder / "index")
     LOG.info("built in %.0f s, %.2f GiB", built, size / 2**30)
     index.candidates = wanted.candidates
-    exact, exact_seconds = asked(index, queries)
+    exact, exact_seconds = search_all(index, queries)
     start = time.perf_counter()
-    with patch.object(approximate, "FROM", min(approximate.FROM, len(index))):
+    with patch.object(ann, "MIN_ROWS", min(ann.MIN_ROWS, len(index))):
         index.add(split)  # nothing new: only the ANN index is made
     indexed = time.perf_counter() - start
-    found, seconds = asked(index, queries)
+    found, seconds = search_all(index, queries)
     vectors = [retriever.encode_captions(query).pooled[0] for query in queries]
     table = index._pictures.snapshot()
     first = timed([partial(table.nearest, vector, wanted.candidates, None) for vector in vectors])
@@ -104,7 +108,7 @@ def measure(wanted: Search, folder: Path) -> dict[str, Any]:
         "pictures_per_second": len(index) / built,
         "ann_seconds": indexed,
         "probes": index.about.probes["pictures"],
-        "parts": max(1, len(index) // approximate.PART),
+        "parts": max(1, len(index) // ann.ROWS_PER_PARTITION),
         "bytes": size,
         "bytes_with_ann": bytes_of(folder / "index"),
         "bytes_of_encodings": encoded_bytes(split, wanted.dim),
@@ -131,21 +135,21 @@ def untrained(wanted: Search) -> Retriever:
 
 def random_split(wanted: Search, folder: Path) -> Split:
     """Pictures without captions, their features in a file."""
-    dice = np.random.default_rng(0)
-    shape = (wanted.images, MOST, wanted.features)
+    generator = np.random.default_rng(0)
+    shape = (wanted.images, MAX_REGIONS, wanted.features)
     path = folder / "features.npy"
     features = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
     for start in range(0, wanted.images, BLOCK):
         some = features[start : start + BLOCK]
-        centres = dice.standard_normal((len(some), 1, wanted.features), np.float32)
-        some[:] = centres + dice.standard_normal(some.shape, np.float32)
+        centres = generator.standard_normal((len(some), 1, wanted.features), np.float32)
+        some[:] = centres + generator.standard_normal(some.shape, np.float32)
     features.flush()
     del features
-    mask = np.arange(MOST) < dice.integers(FEWEST, MOST + 1, (wanted.images, 1))
+    mask = np.arange(MAX_REGIONS) < generator.integers(MIN_REGIONS, MAX_REGIONS + 1, (wanted.images, 1))
     return Split(
         data="random",
         name="all",
-        regions=RegionFeatures.open(path, mask=mask, boxes=random_boxes(dice, mask)),
+        regions=RegionFeatures.open(path, mask=mask, boxes=random_boxes(generator, mask)),
         captions=(),
         image_of_caption=np.empty(0, np.int64),
         image_ids=tuple(f"picture-{number}" for number in range(wanted.images)),
@@ -153,19 +157,19 @@ def random_split(wanted: Search, folder: Path) -> Split:
     )
 
 
-def random_boxes(dice: np.random.Generator, mask: np.ndarray) -> np.ndarray:
+def random_boxes(generator: np.random.Generator, mask: np.ndarray) -> np.ndarray:
     """A box for each region."""
-    corners = dice.random((*mask.shape, 2, 2), dtype=np.float32)
+    corners = generator.random((*mask.shape, 2, 2), dtype=np.float32)
     return np.sort(corners, axis=2).reshape(*mask.shape, 4)
 
 
 def sentences(count: int) -> list[str]:
     """Sentences of 4 to 16 words."""
-    dice = np.random.default_rng(1)
-    return [" ".join(dice.choice(WORDS, dice.integers(4, 17))) for _ in range(count)]
+    generator = np.random.default_rng(1)
+    return [" ".join(generator.choice(WORDS, generator.integers(4, 17))) for _ in range(count)]
 
 
-def asked(index: Index, queries: Sequence[str]) -> tuple[list[list[str]], list[float]]:
+def search_all(index: Index, queries: Sequence[str]) -> tuple[list[list[str]], list[float]]:
     """The ids of the ten best pictures of each query, and the seconds that each took, without the first few."""
     found: list[list[str]] = []
 
@@ -173,7 +177,7 @@ def asked(index: Index, queries: Sequence[str]) -> tuple[list[list[str]], list[f
         found.append([result.id for result in index.search(query)])
 
     seconds = timed([partial(ask, query) for query in queries])
-    return found[WARM:], seconds
+    return found[WARMUP:], seconds
 
 
 def timed(questions: Sequence[Callable[[], object]]) -> list[float]:
@@ -183,7 +187,7 @@ def timed(questions: Sequence[Callable[[], object]]) -> list[float]:
         start = time.perf_counter()
         question()
         seconds.append(time.perf_counter() - start)
-    return seconds[WARM:]
+    return seconds[WARMUP:]
 
 
 def quantiles(seconds: Sequence[float]) -> dict[str, float]:
@@ -194,7 +198,7 @@ def quantiles(seconds: Sequence[float]) -> dict[str, float]:
 def encoded_bytes(split: Split, dim: int) -> int:
     """Regions in 16 bits and pooled vectors in 32, and nothing else."""
     images = len(split.regions)
-    regions = images * MOST if split.regions.mask is None else int(split.regions.mask.sum())
+    regions = images * MAX_REGIONS if split.regions.mask is None else int(split.regions.mask.sum())
     return 2 * regions * dim + 4 * images * dim
 
 

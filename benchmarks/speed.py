@@ -1,8 +1,8 @@
-"""Pairs a second at full size, ours against the plain reference, into `benchmarks/results/speed-cpu.json`.
+"""Pairs per second at full size against a plain reference, into `benchmarks/results/speed-DEVICE.json`.
 
     python -m benchmarks.speed
 
-One process: reference and ours take turns. Run it on a machine that does nothing else.
+Package and reference take turns in one process. Run it on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from tshsr.system import provenance
 
 @dataclass(frozen=True)
 class Speed:
-    """What to measure."""
+    """Size of the measurement."""
 
     captions: int = 100
     """Captions, scored with 100 images."""
     repeats: int = 5
-    """How often reference and ours take turns."""
+    """Repeats of each measurement."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
-    """Where."""
+    """Device of both."""
 
 
 def main() -> None:
-    """Measure everything, and write results and tables."""
+    """Measure, and write the results file and the tables."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     wanted = tyro.cli(Speed, description=__doc__)
     found = bench(

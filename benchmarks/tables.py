@@ -1,6 +1,6 @@
-"""The README's tables, made from the files in `benchmarks/results`: nothing in them is typed by hand.
+"""Tables of README and docs, generated from the files in `benchmarks/results`.
 
-`python -m benchmarks.tables` writes them again.
+`python -m benchmarks.tables` regenerates them.
 """
 
 from __future__ import annotations
@@ -10,35 +10,30 @@ import re
 from pathlib import Path
 from typing import Any
 
-from benchmarks.noise_tables import noise_table
-from benchmarks.race_tables import PARTS, short
+from tshsr.metrics.labels import label
+from tshsr.metrics.report import metrics_from_json, recall_table
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
-"""What has tables."""
+PAGES = tuple(ROOT / page for page in ("README.md", "docs/results.md", "docs/performance.md", "docs/guide/search.md"))
+"""Pages with tables."""
 HEADER = "| score | image → text R@1 | R@5 | R@10 | text → image R@1 | R@5 | R@10 | rSum |"
-ORDER = ("fused", "word_stream", "region_stream")
-"""These first; then the levels; the pooled score last."""
-NAMES = {
-    "fused": "**both streams, fused**",
-    "word_stream": "word stream alone",
-    "region_stream": "region stream alone",
-    "pooled": "`v·t` alone (first stage)",
-}
+MAX_COMMITS = 3
+"""Number of commits that a table lists; the results file has all."""
+RECALLS = "image → text R@1 | R@5 | R@10 | text → image R@1 | R@5 | R@10"
 
 
 def update_readme() -> None:
-    """Write every table between its markers, in the README and in docs/results.md."""
+    """Write every table between its markers, in all PAGES."""
     for page in PAGES:
         page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def with_tables(text: str) -> str:
-    """The text with the table of every results file that it has markers for.
+    """The text with every table filled in.
 
-    A table `NAME` stands between `<!-- results NAME -->` and `<!-- end -->` and comes from `results/NAME.json`; a word
-    after the name says which table of the file.
+    The table of `results/NAME.json` goes between `<!-- results NAME -->` and `<!-- end -->`; a word after the name
+    chooses one of the tables of a file with several.
     """
 
     def fill(match: re.Match[str]) -> str:
@@ -50,7 +45,7 @@ def with_tables(text: str) -> str:
 
 
 def table_of(values: dict[str, Any], part: str = "") -> str:
-    """The table of a results file, told by what is in it; of several, the part that is asked for."""
+    """The table of a results file, recognised by its keys; `part` chooses among several."""
     if "differences" in values:
         return PARTS[part](values)
     if "noise" in values:
@@ -70,8 +65,157 @@ def table_of(values: dict[str, Any], part: str = "") -> str:
     return demo_table(values)
 
 
+def race_table(values: dict[str, Any]) -> str:
+    """One row for each method: recalls, rSum over the seeds, lead of TSHSR, cost."""
+    leads = {each["b"]: each for each in values["differences"]}
+    kinds = list(dict.fromkeys(kind for row in values["rows"] for kind in row.get("binding_by_kind", {})))
+    lines = [
+        f"| method | {RECALLS} | rSum | TSHSR leads by | {binding_heads(kinds)}parameters "
+        "| multiply-adds a pair | pairs/s | trained in |",
+        "|---" * (13 + len(kinds)) + "|",
+    ]
+    for row in values["rows"]:
+        cells = [
+            row["title"],
+            *(f"{figure:.1f}" for figure in row["r"]),
+            with_spread(row),
+            lead(leads.get(row["model"])),
+            *bound(row, kinds),
+        ]
+        lines.append("| " + " | ".join([*cells, *cost_cells(row)]) + " |")
+    minutes = "Minutes are those of the clock, the median over the seeds, beside other runs."
+    leads_are = (
+        "Every row is set against all seeds of TSHSR; the interval of a row of one seed holds what seeds may do to it."
+    )
+    return "\n".join(lines) + f"\n\n{seeds_of(values)}. {minutes} {leads_are}"
+
+
+def binding_heads(kinds: list[str]) -> str:
+    """Column titles of binding accuracy, by kind of foil."""
+    return "".join(f"{kind}s bound | " for kind in kinds)
+
+
+def bound(row: dict[str, Any], kinds: list[str]) -> list[str]:
+    """Binding accuracy of a row, by kind of foil."""
+    known = row.get("binding_by_kind", {})
+    return [f"{100 * known[kind]:.1f} %" if kind in known else "" for kind in kinds]
+
+
+def ablation_table(values: dict[str, Any]) -> str:
+    """One row for each change: difference in rSum, and cost."""
+    if not values["ablation"]:
+        return "No row of it has been run yet."
+    ours = next(row for row in values["rows"] if row["model"] == values["ablation"][0]["b"])
+    kinds = list(ours.get("binding_by_kind", {}))
+    costs = "multiply-adds a pair | parameters | trained in | seeds"
+    lines = [
+        f"| change | rSum | against TSHSR | {binding_heads(kinds)}{costs} |",
+        "|---" * (7 + len(kinds)) + "|",
+        "| " + " | ".join([ours["title"], with_spread(ours), "", *bound(ours, kinds), *short_costs(ours)]) + " |",
+    ]
+    for row in values["ablation"]:
+        cells = [row["title"], with_spread(row), lead(row), *bound(row, kinds), *short_costs(row)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def score_table(values: dict[str, Any]) -> str:
+    """RSum of every score of every method (streams, levels, v·t), mean over the seeds."""
+    names = list(dict.fromkeys(name for row in values["rows"] for name in row["rsum_by_score"]))
+    lines = [
+        "| method | " + " | ".join(name.replace("_", " ") for name in names) + " |",
+        "|---" * (1 + len(names)) + "|",
+    ]
+    for row in values["rows"]:
+        known = row["rsum_by_score"]
+        lines.append(f"| {row['title']} | " + " | ".join(f"{known[n]:.1f}" if n in known else "" for n in names) + " |")
+    return "\n".join(lines)
+
+
+def short_table(values: dict[str, Any]) -> str:
+    """The README's table: rSum and cost of each method."""
+    lines = [
+        "| method | image → text R@1 | text → image R@1 | rSum | multiply-adds per pair |",
+        "|---" * 5 + "|",
+    ]
+    for row in values["rows"]:
+        recalls = (f"{row['r'][first]:.1f}" for first in (0, 3))
+        lines.append("| " + " | ".join([row["title"], *recalls, with_spread(row), cost_cells(row)[1]]) + " |")
+    return "\n".join(lines)
+
+
+def with_spread(row: dict[str, Any]) -> str:
+    """rSum, mean ± deviation over the seeds."""
+    spread = "" if row["rsum_std"] is None else f" ± {row['rsum_std']:.1f}"
+    return f"{row['rsum_mean']:.1f}{spread}"
+
+
+def lead(difference: dict[str, Any] | None) -> str:
+    """A difference with its interval."""
+    if difference is None:
+        return ""
+    return f"{difference['mean']:+.1f} [{difference['low']:+.1f}, {difference['high']:+.1f}]"
+
+
+def cost_cells(row: dict[str, Any]) -> list[str]:
+    """Parameters, multiply-adds per pair, pairs per second, minutes."""
+    macs = "" if row["macs_per_pair"] is None else thousands(row["macs_per_pair"])
+    rate = "" if row["pairs_per_s"] is None else f"{row['pairs_per_s']:,.0f}"
+    return [f"{row['parameters'] / 1e6:.2f} M", macs, rate, f"{row['train_minutes']:.1f} min"]
+
+
+def thousands(count: float) -> str:
+    """A number in thousands, from 1000 on."""
+    return f"{count:,.0f}" if count < 1e3 else f"{count / 1e3:,.0f} k"
+
+
+def short_costs(row: dict[str, Any]) -> list[str]:
+    """Multiply-adds, parameters, minutes, seeds."""
+    parameters, macs, _, minutes = cost_cells(row)
+    return [macs, parameters, minutes, str(len(row["seeds"]))]
+
+
+def short(commit: str) -> str:
+    """Abbreviated commit, with the mark of uncommitted changes."""
+    return commit[:12] + "+changed" * commit.endswith("+changed")
+
+
+def seeds_of(values: dict[str, Any]) -> str:
+    """Number of seeds, machine, versions and command."""
+    counts = sorted({len(row["seeds"]) for row in values["rows"]})
+    several = counts[-1] > 1
+    seeds = " to ".join(dict.fromkeys(str(count) for count in (counts[0], counts[-1])))
+    means = f"Means over {seeds} seeds ± their deviation" if several else "One seed"
+    commits = [short(commit) for commit in values["trained_at"]]
+    some = (
+        f"commit {', '.join(commits)}"
+        if len(commits) <= MAX_COMMITS
+        else f"{len(commits)} commits (in the results file)"
+    )
+    return (
+        f"{means}; in brackets 95 % intervals: paired bootstrap over images{' and seeds' * several}. "
+        f"{values['hardware']}; torch {values['versions']['torch']}; "
+        f"trained at {some}; `{values['command']}`"
+    )
+
+
+def noise_table(values: dict[str, Any]) -> str:
+    """One row for each share and loss: recalls, rSum, share of the clean rSum, gain of the robust loss."""
+    rows = values["noise"]
+    if not rows:
+        return "No row of it has been run yet."
+    gains = {each["share"]: each for each in values["gains"]}
+    lines = [f"| wrong pairs | loss | {RECALLS} | rSum | of the clean rSum | robust gains |", "|---" * 11 + "|"]
+    for row in rows:
+        kept = "" if row["kept"] is None else f"{row['kept']:.1f} %"
+        gained = lead(gains.get(row["share"])) if row["loss"] == "robust" else ""
+        cells = [f"{row['share']:.0%}", row["loss"], *(f"{figure:.1f}" for figure in row["r"]), with_spread(row)]
+        lines.append("| " + " | ".join([*cells, kept, gained]) + " |")
+    return "\n".join(lines) + f"\n\nRecipe `{values['recipe']}`. {seeds_of({**values, 'rows': rows})}."
+
+
 def speed_table(values: dict[str, Any]) -> str:
-    """Ours against the plain reference, a row a network and precision."""
+    """Package against plain reference, one row for each network and precision."""
     lines = [
         "| network | precision | pairs/s (slowest … fastest) | plain reference, float32 | ratio "
         "| M multiply-adds a pair, ours / plain | of the GEMM rate just after, GFLOP/s | memory, ours / plain "
@@ -101,7 +245,7 @@ def speed_table(values: dict[str, Any]) -> str:
 
 
 def precision_table(values: dict[str, Any]) -> str:
-    """What bfloat16 does to trained networks, a row each."""
+    """bfloat16 against float32, one row for each trained network."""
     lines = [
         "| network | rSum, float32 | rSum, bfloat16 | largest change of a recall | images, captions in or out of the "
         "first 1, 5, 10 | best answer the same | largest difference |",
@@ -119,7 +263,7 @@ def precision_table(values: dict[str, Any]) -> str:
 
 
 def training_table(values: dict[str, Any]) -> str:
-    """A step with candidates against one with all pairs, and the quality of both."""
+    """Training with candidates against all pairs: step time, memory and quality."""
     lines = [
         "| step of | candidates | seconds | all pairs, seconds | ratio | peak memory, candidates / all pairs |",
         "|---" * 6 + "|",
@@ -139,7 +283,7 @@ def training_table(values: dict[str, Any]) -> str:
 
 
 def rerank_table(report: dict[str, Any]) -> str:
-    """One sentence on a two-stage search."""
+    """Sentence on a two-stage search."""
     stage, fused = report["rerank"], report["scores"]["fused"]
     every = stage.get("all_pairs_seconds")
     compared_with = "" if every is None else f" where all pairs take {every:.0f} s"
@@ -156,7 +300,7 @@ def rerank_table(report: dict[str, Any]) -> str:
 
 
 def memory_table(values: dict[str, Any]) -> str:
-    """One sentence on the peak memory of a large evaluation."""
+    """Sentence on the peak memory of a large evaluation."""
     peak, matrices, budget = (
         f"{values[name] / 2**30:.1f} GiB" for name in ("peak_bytes", "bytes_of_matrices", "byte_budget")
     )
@@ -167,7 +311,7 @@ def memory_table(values: dict[str, Any]) -> str:
 
 
 def search_table(values: dict[str, Any]) -> str:
-    """One sentence on a large index."""
+    """Sentence on a large index."""
     near, all_of_it = (values["milliseconds"][kind] for kind in ("approximate", "exact"))
     size = f"{values['bytes_with_ann'] / 2**30:.2f} GiB on disk"
     return (
@@ -181,22 +325,22 @@ def search_table(values: dict[str, Any]) -> str:
 
 
 def mebibytes(count: int | None) -> str:
-    """A number of bytes, where it is known."""
+    """A number of bytes in MiB; "?" where unknown."""
     return "?" if count is None else f"{count / 2**20:,.0f} MiB"
 
 
 def made(values: dict[str, Any]) -> str:
-    """Where figures come from."""
+    """Machine, versions, commit and command."""
     torch = values["versions"]["torch"]
     return f"{values['hardware']}; torch {torch}; commit {short(values['commit'])}; `{values['command']}`"
 
 
 def demo_table(report: dict[str, Any]) -> str:
-    """The recalls of a report with the accuracy on binding foils, and where words point."""
+    """Recalls of a report, with binding and pointing accuracy."""
     figures = [f"{share:.0%} ({name.replace('_', ' ')})" for name, share in report["pointing"].items()]
     binding, kinds = report["binding"], report["binding_by_kind"]
     return (
-        f"{recall_table(report)}\n\n"
+        f"{recall_lines(report)}\n\n"
         f"Captions with swapped attributes or sides of a relation told apart: {kinds['attribute']:.0%} and "
         f"{kinds['relation']:.0%} by the fused score, {binding['pooled']:.0%} by `v·t` alone (guessing: 50%). "
         f"Words whose region is the right one: {' and '.join(figures)}. "
@@ -205,28 +349,18 @@ def demo_table(report: dict[str, Any]) -> str:
     )
 
 
-def recall_table(report: dict[str, Any]) -> str:
-    """One row a score."""
+def recall_lines(report: dict[str, Any]) -> str:
+    """Recalls, one row for each score."""
     lines = [HEADER, "|---" * 8 + "|"]
-    for name in sorted(report["scores"], key=order_of):
-        score = report["scores"][name]
-        sides = score["image_to_text"], score["text_to_image"]
-        figures = [side[key] for side in sides for key in ("r1", "r5", "r10")] + [score["rsum"]]
-        lines.append(f"| {label(name)} | " + " | ".join(f"{figure:.1f}" for figure in figures) + " |")
+    rows = recall_table({name: metrics_from_json(values) for name, values in report["scores"].items()})
+    for name, figures in rows.items():
+        title = f"**{label(name)}**" if name == "fused" else label(name)
+        lines.append(f"| {title} | " + " | ".join(f"{figure:.1f}" for figure in figures) + " |")
     return "\n".join(lines)
 
 
-def order_of(name: str) -> tuple[int, str]:
-    """Fused first, then streams, levels, v·t."""
-    if name in ORDER:
-        return ORDER.index(name), name
-    return (len(ORDER) + (name == "pooled"), name)
-
-
-def label(name: str) -> str:
-    """A score's name in words."""
-    return NAMES.get(name, f"{name.replace('_', ' ')} alone")
-
+PARTS = {"": race_table, "ablation": ablation_table, "scores": score_table, "short": short_table}
+"""Tables of a race by the word after the name in their marker."""
 
 if __name__ == "__main__":
     update_readme()

@@ -1,8 +1,8 @@
-"""What candidates save a training step, and what they cost in quality: against all pairs of a batch, in one run.
+"""Training with candidates against training with all pairs of a batch: step time, peak memory and quality.
 
     python -m benchmarks.training --flickr8k DIR
 
-Steps are timed at full size (D 1024, m 256, batch 128, random features) and at the size of the small recipes; quality
+Step times are at full size (D 1024, m 256, batch 128, random features) and at the size of the small recipes; quality
 is that of small networks on part of the scenes and of Flickr8k, three seeds each. Finished runs are kept.
 """
 
@@ -39,24 +39,24 @@ BATCH, REGIONS, VOCABULARY = 128, 36, 2000
 
 @dataclass(frozen=True)
 class Training:
-    """What to measure."""
+    """Data and sizes."""
 
     flickr8k: Path | None = None
-    """Folder of Flickr8k; without it only scenes are trained on."""
+    """Folder of Flickr8k; default: scenes alone."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of each run."""
     repeats: int = 5
-    """Steps of each kind that are timed; medians are reported."""
+    """Timed steps of each kind; medians are reported."""
     images: int = 1000
     """Training images of each run."""
     epochs: int = 4
     """Epochs of each run."""
     runs: Path = Path("runs")
-    """Where runs are kept."""
+    """Folder of the runs."""
 
 
 def main() -> None:
-    """Time steps, train, and write the results."""
+    """Time steps, train, and write the results file and the table."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     keep_freed_memory()
     settings = tyro.cli(Training, description=__doc__)
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def time_steps(name: str, features: int, repeats: int) -> dict[str, Any]:
-    """Seconds and peak memory of a step with the recipe's candidates and with all pairs, taking turns."""
+    """Seconds and peak memory of a step with the recipe's candidates and with all pairs, in turns."""
     config = recipe(name)
     torch.manual_seed(0)
     encoder = replace(config.model.encoder, feature_dim=features, vocabulary=VOCABULARY, boxes=False)
@@ -82,12 +82,12 @@ def time_steps(name: str, features: int, repeats: int) -> dict[str, Any]:
     kinds = {"candidates": config.training.candidates, "all_pairs": 0}
     seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
     peaks = dict.fromkeys(kinds, 0)
-    for number in range(repeats + 1):  # the first round warms up, and measures memory
+    for number in range(repeats + 1):  # the first round warms up and measures memory
         for kind, candidates in kinds.items():
             objective = Objective(network, config.loss, candidates)
             if not number:
                 trim()
-                CLEAR.write_text("5", encoding="ascii")  # the peak begins anew
+                CLEAR.write_text("5", encoding="ascii")  # resets VmHWM
             start = time.perf_counter()
             losses = objective(images, captions, torch.arange(BATCH), hardest=True, seed=number)
             losses["loss"].backward()
@@ -145,7 +145,7 @@ def compare(settings: Training, name: str, place: str) -> dict[str, Any]:
 
 
 def small(config: RunConfig, epochs: int) -> RunConfig:
-    """One of TSHSR's recipes at half its widths and some epochs."""
+    """A recipe of TSHSR with smaller widths and fewer epochs."""
     model = config.model
     if not isinstance(model, TshsrConfig):
         raise TypeError(f"{config.recipe} is no recipe of TSHSR")
@@ -156,7 +156,7 @@ def small(config: RunConfig, epochs: int) -> RunConfig:
 
 
 def run_folder(settings: Training, name: str, kind: str, seed: int) -> Path:
-    """Where a run is kept."""
+    """Folder of a run."""
     return settings.runs / f"{name}-{kind}-seed{seed}"
 
 

@@ -1,39 +1,55 @@
-"""Shapes stand in the signatures; this switches their checking on for the mathematics while the tests run."""
+"""What holds for every test: one thread a process, checked shapes, a fixed seed, and the shared fixtures."""
 
+import os
 from pathlib import Path
 
 import pytest
-import torch
 from jaxtyping import install_import_hook
 
-CHECKED = (
-    "tshsr.models",
-    "tshsr.explain.attribution",
-    "tshsr.explain.probes",
-    "tshsr.training.hard_captions",
-    "tshsr.training.losses",
-    "tshsr.training.negatives",
-    "tshsr.training.objective",
-)
-"""Packages and modules whose shape annotations are checked while the tests run."""
+from tests.support.shapes import CHECKED
+
+# Before torch is imported, and inherited by the processes that tests start: each worker has a core of its own, and
+# threads that wait for others spin. Tests about threads set the number that they need.
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ[variable] = "1"
+
 pytest_plugins = ["tests.support.fixtures"]
 
-install_import_hook(
-    CHECKED,
-    "beartype.beartype",
-)
+install_import_hook(CHECKED, "beartype.beartype")
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker per usable core for `-n auto` (the default counts cores that this process may not use)."""
+    from tshsr.system import usable_cores
+
+    return usable_cores()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
+    import torch
+
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _bfloat16_is_usable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests of bfloat16 measure it on every processor, also without instructions for it."""
+    monkeypatch.setattr("tshsr.scoring.precision.product_speed", lambda *_: 1.0)
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Real data beside the checkout; tests on it are skipped where it is missing."""
+    """Real data next to the checkout; tests that need it are skipped without it."""
     if not SHARED.is_dir():
         pytest.skip("the folder of shared data is not beside this checkout")
     return SHARED

@@ -1,11 +1,31 @@
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tshsr.errors import DataError
-from tshsr.files import remove_partial, replacing, replacing_folder, whole_folder, write_bytes, write_text
+from tshsr.files import (
+    exclusive_lock,
+    remove_partial,
+    replacing,
+    replacing_folder,
+    whole_folder,
+    write_bytes,
+    write_text,
+)
+
+HOLDER = """
+import sys
+from pathlib import Path
+from tshsr.files import exclusive_lock
+with exclusive_lock(Path(sys.argv[1]), "it is held already"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+"""A process that holds a lock until its input ends."""
 
 
 def no_space(*_: object) -> None:
@@ -133,3 +153,35 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) ->
     (tmp_path / "kept.partial").write_text("mine")
     remove_partial(tmp_path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["kept.partial"]
+
+
+def test_a_lock_has_one_holder_at_a_time(tmp_path: Path) -> None:
+    with exclusive_lock(tmp_path / "lock", "first"):
+        with pytest.raises(DataError, match=r"^second waits$"), exclusive_lock(tmp_path / "lock", "second waits"):
+            pass
+        with exclusive_lock(tmp_path / "other", "another lock is free"):
+            pass
+    with pytest.raises(ZeroDivisionError), exclusive_lock(tmp_path / "lock", "the block fails"):
+        _ = 1 // 0
+    with exclusive_lock(tmp_path / "lock", "it is free again"):
+        pass
+
+
+def test_a_killed_process_leaves_no_lock_behind(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / "lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(DataError, match="it is held"), exclusive_lock(tmp_path / "lock", "it is held"):
+            pass
+        holder.kill()
+        holder.wait()
+    with exclusive_lock(tmp_path / "lock", "it is free"):
+        pass
+
+
+def test_a_lock_in_a_folder_that_is_missing_makes_none(tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    with pytest.raises(DataError, match=r"Cannot write .*missing: No such file"), exclusive_lock(missing / "lock", ""):
+        pass
+    assert not missing.exists()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import CHECKED
+from tests.support.shapes import CHECKED
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 LAYERS = (

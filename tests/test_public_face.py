@@ -1,7 +1,9 @@
-"""What `import tshsr` offers."""
+"""What `import tshsr` offers, and what the reference documents."""
 
 from __future__ import annotations
 
+import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,23 @@ from pathlib import Path
 import pytest
 
 import tshsr
+from tests.support.markdown import DOCS, read
 from tests.support.small_runs import run, small_config, small_split
+
+REFERENCE = sorted((DOCS / "reference").glob("*.md"))
+NEEDS = {
+    "search": ("lancedb", "import tshsr; tshsr.Index"),
+    "features": ("transformers", "import tshsr; tshsr.open_extractor('grid', weights='.')"),
+    "serve": ("fastapi", "from tshsr.cli.main import main; raise SystemExit(main(['serve', '.']))"),
+    "eccv": ("eccv_caption", "from tshsr.metrics.coco import annotation_folder; annotation_folder()"),
+}
+"""For each extra a package of it, and a program that requires it."""
+
+
+def documented(directive: str) -> list[str]:
+    """What the reference documents by one of Sphinx's directives."""
+    text = "".join(read(page) for page in REFERENCE)
+    return re.findall(rf"^\.\. (?:{directive}):: (\S+)$", text, flags=re.MULTILINE)
 
 
 def test_every_public_name_is_there() -> None:
@@ -20,6 +38,17 @@ def test_every_public_name_is_there() -> None:
 def test_the_list_of_names_is_the_face() -> None:
     assert sorted(tshsr.__all__) == sorted([*tshsr._HOMES, "__version__", "load"])
     assert dir(tshsr) == sorted(tshsr.__all__)
+
+
+def test_the_public_names_are_the_documented_ones() -> None:
+    names = documented("autofunction|autoclass|autodata|autoexception|data")
+    assert len(names) == len(set(names))
+    assert sorted(names) == sorted(f"tshsr.{name}" for name in [*tshsr.__all__, *tshsr._EXTRAS])
+
+
+@pytest.mark.parametrize("module", documented("automodule"))
+def test_a_public_module_is_imported_and_documented(module: str) -> None:
+    assert importlib.import_module(module).__doc__
 
 
 def test_an_unknown_name_is_refused() -> None:
@@ -35,6 +64,17 @@ def test_importing_the_package_does_not_load_torch() -> None:
     code = "import sys, tshsr, tshsr.cli.main; print('torch' in sys.modules, 'numpy' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.parametrize("extra", NEEDS)
+def test_what_needs_an_extra_names_it_in_one_sentence(extra: str, tmp_path: Path) -> None:
+    package, code = NEEDS[extra]
+    hidden = f"import sys; sys.modules[{package!r}] = None\n{code}"  # as if it were not installed
+    answer = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert answer.returncode != 0
+    sentence = answer.stderr.strip().splitlines()[-1]
+    assert re.search(rf"pip install 'tshsr\[(\w+,)*{extra}(,\w+)*\]'", sentence), answer.stderr
+    assert sentence.endswith(".")
 
 
 def test_a_run_is_loaded_by_its_folder(tmp_path: Path) -> None:

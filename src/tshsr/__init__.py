@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tshsr.config.run import RunConfig as RunConfig
     from tshsr.data.check import check_data as check_data
     from tshsr.data.convert import convert as convert
+    from tshsr.data.generated import make_scenes as make_scenes
     from tshsr.data.layouts import open_split as open_split
     from tshsr.data.layouts import select_images as select_images
     from tshsr.data.layouts import splits_of as splits_of
@@ -26,13 +27,18 @@ if TYPE_CHECKING:
     from tshsr.evaluation.matrix import evaluate_matrix as evaluate_matrix
     from tshsr.evaluation.run import evaluate as evaluate
     from tshsr.explain.attribution import explain_pair as explain_pair
+    from tshsr.features.catalog import open_extractor as open_extractor
+    from tshsr.features.catalog import rebuild_extractor as rebuild_extractor
+    from tshsr.features.pictures import read_picture as read_picture
     from tshsr.index.collection import Index as Index
     from tshsr.metrics.comparison import compare_rsum as compare_rsum
     from tshsr.metrics.ranks import query_ranks as query_ranks
+    from tshsr.metrics.recall import score_metrics as score_metrics
     from tshsr.metrics.report import Report as Report
     from tshsr.metrics.report import read_report as read_report
     from tshsr.pages.explanation import render_explanations as render_explanations
     from tshsr.retriever import Retriever as Retriever
+    from tshsr.scoring.options import ScoringOptions as ScoringOptions
     from tshsr.training.fit import fit as fit
 
     __version__: str
@@ -42,6 +48,7 @@ _HOMES = {
     "Report": "tshsr.metrics.report",
     "Retriever": "tshsr.retriever",
     "RunConfig": "tshsr.config.run",
+    "ScoringOptions": "tshsr.scoring.options",
     "TshsrError": "tshsr.errors",
     "check_data": "tshsr.data.check",
     "compare_rsum": "tshsr.metrics.comparison",
@@ -50,11 +57,16 @@ _HOMES = {
     "evaluate_matrix": "tshsr.evaluation.matrix",
     "explain_pair": "tshsr.explain.attribution",
     "fit": "tshsr.training.fit",
+    "make_scenes": "tshsr.data.generated",
+    "open_extractor": "tshsr.features.catalog",
     "open_split": "tshsr.data.layouts",
     "query_ranks": "tshsr.metrics.ranks",
+    "read_picture": "tshsr.features.pictures",
     "read_report": "tshsr.metrics.report",
+    "rebuild_extractor": "tshsr.features.catalog",
     "recipe": "tshsr.config.recipes",
     "render_explanations": "tshsr.pages.explanation",
+    "score_metrics": "tshsr.metrics.recall",
     "select_images": "tshsr.data.layouts",
     "splits_of": "tshsr.data.layouts",
 }
@@ -67,6 +79,7 @@ __all__ = [  # noqa: PLE0604, RUF100, RUF022 - a test compares it with _HOMES
     "Report",
     "Retriever",
     "RunConfig",
+    "ScoringOptions",
     "TshsrError",
     "__version__",
     "check_data",
@@ -77,11 +90,16 @@ __all__ = [  # noqa: PLE0604, RUF100, RUF022 - a test compares it with _HOMES
     "explain_pair",
     "fit",
     "load",
+    "make_scenes",
+    "open_extractor",
     "open_split",
     "query_ranks",
+    "read_picture",
     "read_report",
+    "rebuild_extractor",
     "recipe",
     "render_explanations",
+    "score_metrics",
     "select_images",
     "splits_of",
 ]

@@ -21,9 +21,10 @@ from tshsr.data.layouts import open_split
 from tshsr.data.manifest import read_manifest
 from tshsr.data.truth import Truth, read_truth
 from tshsr.errors import DataError, SettingsError
-from tshsr.evaluation.run import evaluate
+from tshsr.evaluation.run import evaluate_models
 from tshsr.explain.attribution import explain_pair
-from tshsr.explain.probes import add_probes, pointing_chance
+from tshsr.explain.binding import pointing_and_binding
+from tshsr.explain.pointing_game import pointing_chance
 from tshsr.files import write_text
 from tshsr.metrics.recall import image_to_text_ranks, text_to_image_ranks
 from tshsr.metrics.report import Report
@@ -38,6 +39,7 @@ from tshsr.pages.report import (
     search_pictures,
 )
 from tshsr.retriever import Retriever
+from tshsr.scoring.options import ScoringOptions
 from tshsr.training.checks import check_training
 from tshsr.training.events import Event, Scoring
 from tshsr.training.fit import FitResult, fit
@@ -210,20 +212,19 @@ def run_demo(
     listen(Stage(f"evaluating on {len(test.regions):,} unseen images"))
     retriever = Retriever.from_pretrained(out / RUN).to(device)
     epochs = trained.config.training.epochs
-    report, scores = evaluate(
+    found = evaluate_models(
         [retriever],
         test,
         protocol="flickr",
-        device=device,
-        progress=lambda done, pairs: listen(Scoring(epochs, done, pairs)),
+        options=ScoringOptions(device=device, progress=lambda done, pairs: listen(Scoring(epochs, done, pairs))),
     )
     truth = read_truth(data, test.name)
     if truth is None:
         raise DataError(f"{data} has lost its truth of {test.name}; remove the folder, and the demo makes it again.")
-    report = add_probes(report, retriever, test, truth)
+    report = found.report(known_truth=pointing_and_binding(retriever, test, truth))
     listen(Stage("writing the report"))
     facts = describe_run(trained, retriever, sizes)
-    page = make_page(report, retriever, test, truth, scores["fused"], facts, read_log(out / RUN / LOG))
+    page = make_page(report, retriever, test, truth, found.scores["fused"], facts, read_log(out / RUN / LOG))
     write_text(out / PAGE, render_report(page))
     report.write(out / REPORT)
     index = None

@@ -1,24 +1,33 @@
-"""The package's exceptions: each carries one sentence that says what was expected, what came, and what to do."""
+"""Exceptions of the package; a message is one sentence: expected, got, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class TshsrError(Exception):
-    """The root of every error that a user can mend; the command line prints its sentence and exits with 2."""
+    """Base of all errors that a user can fix; the command line prints the message and exits with 2."""
 
 
 class DataError(TshsrError):
-    """A file or folder of data is missing, damaged or not what it claims to be."""
+    """A file or folder of data is missing, damaged or of another kind."""
 
 
 class PictureError(DataError):
-    """A picture cannot be read: broken, truncated, empty, too large, or no picture at all."""
+    """A picture cannot be decoded: damaged, truncated, empty, too large, or no picture."""
 
 
 class SettingsError(TshsrError):
-    """A setting, recipe or argument has a name or value that cannot be used."""
+    """A setting, recipe or argument has an unknown name or an invalid value."""
 
 
 class InputError(TshsrError):
-    """Tensors or scores given to a public function have a wrong shape, or hold values that are not finite."""
+    """Tensors or scores given to a public function have a wrong shape or non-finite values."""
 
 
 class CheckpointError(TshsrError):
@@ -26,8 +35,39 @@ class CheckpointError(TshsrError):
 
 
 class CollapseError(TshsrError):
-    """Training stopped because the network scores every pair alike."""
+    """Training stopped because all pairs have the same score."""
 
 
 class DivergenceError(TshsrError):
-    """Training stopped because the loss or its gradient is no longer a finite number."""
+    """Training stopped because the loss or its gradient is not finite."""
+
+
+@dataclass(frozen=True)
+class InvalidValue:
+    """A value that pydantic refuses.
+
+    Attributes:
+        place: Its path, "a.0.b"; empty for the whole document.
+        reason: What was expected.
+        value: The value itself.
+    """
+
+    place: str
+    reason: str
+    value: Any
+
+    def __str__(self) -> str:
+        """The place and the reason, as a clause of an error message."""
+        return f"{self.place}: {self.reason}" if self.place else self.reason
+
+
+def first_invalid(error: ValidationError, *, omit: Collection[str] = ()) -> InvalidValue:
+    """The first invalid value of a validation.
+
+    Args:
+        error: As pydantic raises it.
+        omit: Parts of the path that the document does not have, such as the tags of a union.
+    """
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"] if part not in omit)
+    return InvalidValue(place, str(first["msg"]), first["input"])

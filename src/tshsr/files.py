@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there: written under a temporary name, flushed to the disk, renamed."""
+"""Atomic writes of files and folders (temporary name, fsync, rename), and locks."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from filelock import FileLock, Timeout
+
 from tshsr.errors import DataError
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for writing that takes the place of `path` only when the block ends well.
+    """Open a temporary file that replaces `path` when the block succeeds.
 
-    A kill at any moment leaves the old file, or none; an error in the block also removes what was written so far.
-    A link stays, and what it points to is written. A device or pipe (/dev/stdout) is written to as it is.
+    A kill at any moment leaves the former file, or none; an error in the block removes the temporary file. A symbolic
+    link stays, and its target is replaced. A device or pipe (/dev/stdout) is written to directly.
 
     Raises:
         DataError: Where the disk is full or the folder cannot be written.
@@ -26,7 +28,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         with explained(path), path.open("wb") as file:
             yield file
         return
-    if path.is_symlink():  # not before: where /dev/stdout points to may have no name
+    if path.is_symlink():  # not before: the target of /dev/stdout may have no name
         path = Path(os.path.realpath(path))
     partial = _partial(path)
     with explained(path):
@@ -44,10 +46,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Fill a new folder that takes the place of `path` only when the block ends well.
+    """Make a temporary folder that replaces `path` when the block succeeds.
 
-    Write its files with `replacing` or `write_bytes`. Read such a folder through `whole_folder`: two renames put it in
-    its place, and a kill between them leaves the former folder beside it.
+    Write its files with `replacing` or `write_bytes`. Read such a folder through `whole_folder`: the replacement takes
+    two renames, and a kill between them leaves the former folder under another name.
 
     Yields:
         A new, empty folder beside `path`.
@@ -67,13 +69,13 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 def whole_folder(path: Path) -> Path:
-    """Where a folder written by `replacing_folder` is: at `path`, or beside it after an ill-timed kill."""
+    """The place of a folder written by `replacing_folder`: `path`, or its former name after a kill between renames."""
     former = _former(path)
     return former if former.is_dir() and not path.is_dir() else path
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text (UTF-8), whole or not at all.
+    """Write text (UTF-8) atomically.
 
     Raises:
         DataError: As `replacing` does.
@@ -82,7 +84,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write bytes, whole or not at all.
+    """Write bytes atomically.
 
     Raises:
         DataError: As `replacing` does.
@@ -92,7 +94,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def remove_partial(folder: Path) -> None:
-    """Delete what killed writers left in a folder; only for a folder that nobody else is writing to."""
+    """Delete temporary files of killed writers; only in a folder without concurrent writers."""
     for entry in folder.glob(".*.partial"):
         if entry.is_dir():
             shutil.rmtree(entry)
@@ -101,7 +103,7 @@ def remove_partial(folder: Path) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Make renames in a folder survive a power cut (POSIX; elsewhere the system does it by itself)."""
+    """Flush the renames in a folder to the disk (POSIX; elsewhere the system does so)."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -112,22 +114,49 @@ def flush_folder(folder: Path) -> None:
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn the system's refusal to write a file or folder into one sentence.
+def exclusive_lock(path: Path, message: str) -> Iterator[None]:
+    """Hold a lock while the block runs; the operating system frees the lock of a killed process.
+
+    Args:
+        path: The lock file, in a folder that exists; the file stays.
+        message: The error where another process, or another caller in this one, holds the lock.
 
     Raises:
-        DataError: Where the block fails on `path`, something in it or a folder above it; errors on other files pass.
+        DataError: With `message`, or where the lock file cannot be written.
+    """
+    lock = FileLock(path)
+    try:
+        path.parent.stat()  # filelock would make a missing folder
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise DataError(message) from None
+    except OSError as error:
+        raise _cannot_write(path.parent, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Translate errors of writing a file or folder.
+
+    Raises:
+        DataError: Where the block fails on `path`, an entry of it or a folder above it; errors on other files pass.
     """
     try:
         yield
     except OSError as error:
         place = Path(error.filename) if isinstance(error.filename, str) else path
         if place.parent not in {path.parent, path, _partial(path)} and place not in path.parents:
-            raise  # The block read something else, and failed there.
-        reason = error.strerror or str(error)
-        raise DataError(
-            f"Cannot write {path}: {reason}. Make room or name another folder, then run this again."
-        ) from error
+            raise  # the block failed on another file
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: Path, error: OSError) -> DataError:
+    reason = error.strerror or str(error)
+    return DataError(f"Cannot write {path}: {reason}. Make room or name another folder, then run this again.")
 
 
 def _partial(path: Path) -> Path:
@@ -141,7 +170,7 @@ def _former(path: Path) -> Path:
 def _put_in_place(partial: Path, path: Path) -> None:
     former = _former(path)
     if path.exists():
-        # Beside a whole folder, a former one is only what an interrupted clean-up left.
+        # Beside a complete folder, a former one is left of an interrupted clean-up.
         shutil.rmtree(former, ignore_errors=True)
         path.rename(former)
     partial.rename(path)

@@ -26,7 +26,8 @@ from tshsr.data.text import Tokenizer
 from tshsr.errors import CheckpointError, DataError, InputError
 from tshsr.files import whole_folder
 from tshsr.models.base import ItemEncoding, Matcher, StreamTrace, join_encodings
-from tshsr.scoring.all_pairs import BYTE_BUDGET, ENCODE_BLOCK, score_encoded
+from tshsr.scoring.all_pairs import ENCODE_BLOCK, score_encoded
+from tshsr.scoring.options import BYTE_BUDGET
 from tshsr.system import is_reachable
 from tshsr.training.checkpoints import CONFIG, TOKENIZER, WEIGHTS, Which, load_run, save_model
 
@@ -232,7 +233,7 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
         for start in range(0, len(batch), ENCODE_BLOCK):
             rows = slice(start, start + ENCODE_BLOCK)
             part = None if batch.boxes is None else batch.boxes[rows]
-            yield ImageBatch(batch.regions[rows], batch.mask[rows], part).to(self.device)
+            yield ImageBatch.unchecked(batch.regions[rows], batch.mask[rows], part).to(self.device)
 
 
 def as_batch(features: np.ndarray, boxes: np.ndarray | None = None) -> ImageBatch:

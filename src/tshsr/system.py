@@ -22,10 +22,10 @@ PACKAGE = Path(__file__).resolve().parent
 
 
 class Provenance(TypedDict):
-    """What a reader needs to repeat a figure.
+    """Software and hardware of a measured figure.
 
     Attributes:
-        commit: The checkout's commit; "+changed" at the end where the package differs from it; "unknown" elsewhere.
+        commit: The checkout's commit, with "+changed" where the package differs from it; "unknown" without one.
         hardware: CPU, cores, memory, and the GPU where there is one.
         versions: Of python, torch, numpy and tshsr.
         time: UTC, ISO 8601.
@@ -45,23 +45,23 @@ class Progress(Protocol):
 
 
 class Begin(Protocol):
-    """A callback that starts the progress of one stage of a job."""
+    """A callback that starts one stage of a job."""
 
-    def __call__(self, what: str, counted: str, /) -> Progress:
-        """Start a stage: what is being done ("encoding"), and the items that are counted ("pictures")."""
+    def __call__(self, activity: str, unit: str, /) -> Progress:
+        """Start a stage; its activity ("encoding") and unit ("pictures")."""
 
 
 def no_progress(_done: int, _total: int, /) -> None:
     """No-op progress callback."""
 
 
-def begin_no_progress(_what: str, _counted: str, /) -> Progress:
+def begin_no_progress(_activity: str, _unit: str, /) -> Progress:
     """No-op `Begin` callback."""
     return no_progress
 
 
 def provenance() -> Provenance:
-    """Ask git, the machine and the packages."""
+    """The provenance of a figure measured now."""
     return Provenance(
         commit=commit_of(PACKAGE),
         hardware=hardware(),
@@ -76,8 +76,8 @@ def provenance() -> Provenance:
 def commit_of(package: Path) -> str:
     """The commit of the checkout that holds this package.
 
-    A package installed inside somebody else's repository (a virtual environment in it, say) is not tracked there and
-    reads as "unknown": that repository's commit says nothing about this code.
+    "unknown" for a package that is installed inside another repository (in a virtual environment, say), which does not
+    track it.
     """
     if not git(package, "ls-files", "--", "__init__.py"):
         return "unknown"
@@ -88,21 +88,21 @@ def commit_of(package: Path) -> str:
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """What git says in a folder; empty where git is missing or refuses."""
+    """Output of git in a folder; empty where git is missing or fails."""
     program = shutil.which("git")
     if program is None:
         return ""
-    # Hooks of git export GIT_DIR and GIT_INDEX_FILE, which would turn the question to another repository.
+    # Git hooks export GIT_DIR and GIT_INDEX_FILE, which would select another repository.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     command = [program, "-C", str(folder), *arguments]
-    # A fixed program with fixed arguments: nothing a user wrote gets here.
-    answer = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)  # noqa: S603
-    return answer.stdout.strip() if answer.returncode == 0 else ""
+    # Fixed program and arguments, without user input.
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)  # noqa: S603
+    return result.stdout.strip() if result.returncode == 0 else ""
 
 
 def hardware() -> str:
     """CPU model, usable cores, memory and GPU in one line."""
-    import torch  # here, because it takes a second to load and the command line imports this module
+    import torch  # takes a second to load, and the command line imports this module
 
     parts = [cpu_model(), f"{usable_cores()} cores"]
     if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):  # Windows has no sysconf
@@ -113,7 +113,7 @@ def hardware() -> str:
 
 
 def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The CPU's name where the system tells it, else its architecture."""
+    """Name of the CPU, or its architecture where the name is unknown."""
     if cpuinfo.exists():
         for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
             name, _, value = line.partition(":")
@@ -123,7 +123,7 @@ def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def usable_cores() -> int:
-    """Cores this process may run on."""
+    """Number of cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -160,7 +160,7 @@ def interrupts_held() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """Ignore Ctrl-C in this worker process, and end it when its parent has ended, even where the parent was killed."""
+    """Ignore Ctrl-C in this worker process, and end it when its parent process ends, even by a kill."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
@@ -211,37 +211,37 @@ def package_version(name: str = "tshsr") -> str:
 
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD, MMAP_MAX = -1, -2, -3, -4
-"""Names of the settings, from glibc's malloc.h."""
+"""Parameters of mallopt, from glibc's malloc.h."""
 KEEP_BYTES = 2**31 - 1
-"""Free memory at the heap's top that is not given back: as much as the setting can say."""
+"""Trim threshold: the largest value of the parameter."""
 PAD_BYTES = 64 * 2**20
-"""How much the heap grows at once."""
+"""Growth step of the heap."""
 
 
 def keep_freed_memory() -> bool:
-    """Keep freed memory for the next allocation; does nothing where the allocator is not glibc's.
+    """Keep freed memory for later allocations, instead of returning it to the system; glibc only.
 
     Returns:
-        Whether the allocator took the settings.
+        Whether the allocator accepted the parameters.
     """
     return _set((MMAP_MAX, 0), (TRIM_THRESHOLD, KEEP_BYTES), (TOP_PAD, PAD_BYTES))
 
 
 def release_freed_memory() -> bool:
-    """Give freed memory back as a program does that never called `keep_freed_memory`, for comparisons.
+    """Undo `keep_freed_memory`, for comparisons.
 
-    glibc raises its thresholds while a program runs (mallopt(3)): the first to the largest block that was ever freed,
-    the other to twice that. These are where they end for temporaries of up to 16 MiB.
+    glibc raises its thresholds while a program runs (mallopt(3)): MMAP_THRESHOLD to the largest freed block, and
+    TRIM_THRESHOLD to twice that. These values follow from temporaries of up to 16 MiB.
 
     Returns:
-        Whether the allocator took the settings.
+        Whether the allocator accepted the parameters.
     """
-    usual = (MMAP_MAX, 65536), (MMAP_THRESHOLD, 16 * 2**20), (TRIM_THRESHOLD, 32 * 2**20), (TOP_PAD, 128 * 2**10)
-    return _set(*usual) and trim()
+    defaults = (MMAP_MAX, 65536), (MMAP_THRESHOLD, 16 * 2**20), (TRIM_THRESHOLD, 32 * 2**20), (TOP_PAD, 128 * 2**10)
+    return _set(*defaults) and trim()
 
 
 def trim() -> bool:
-    """Give back all free memory now; whether the allocator can."""
+    """Return all free memory to the system now; False where the allocator is not glibc's."""
     if not _is_glibc():
         return False
     ctypes.CDLL(None).malloc_trim(0)
@@ -249,12 +249,12 @@ def trim() -> bool:
 
 
 def _set(*settings: tuple[int, int]) -> bool:
-    """Whether the allocator is glibc's and took all settings."""
+    """Whether the allocator is glibc's and accepted all parameters."""
     if not _is_glibc():
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    taken = [mallopt(name, value) == 1 for name, value in settings]
-    return all(taken)
+    accepted = [mallopt(name, value) == 1 for name, value in settings]
+    return all(accepted)
 
 
 def _is_glibc() -> bool:

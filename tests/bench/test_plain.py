@@ -8,8 +8,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.models.test_baselines import shaken
 from tests.support import tiny
+from tests.support.float64 import shaken
 from tshsr.bench.plain import loop_over_captions
 from tshsr.bench.speed import plain_score
 from tshsr.config.models import ModelConfig, ReasoningConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig

@@ -22,7 +22,7 @@ from tshsr.bench.speed import (
 )
 from tshsr.config.models import EncoderConfig, VseConfig
 from tshsr.data.batches import CaptionBatch
-from tshsr.evaluation.compile import Shortcuts
+from tshsr.evaluation.compile import CompileOptions
 from tshsr.models.base import Matcher
 from tshsr.models.build import build_matcher
 from tshsr.scoring.all_pairs import score_encoded
@@ -69,7 +69,7 @@ def test_the_operations_of_a_row_are_those_that_are_counted_while_scoring() -> N
 
 
 def test_short_cuts_are_taken_by_ours_alone_and_named() -> None:
-    found = bench(TINY, names=("scan",), dtypes=("float32",), shortcuts=Shortcuts(tf32=True))
+    found = bench(TINY, names=("scan",), dtypes=("float32",), compile_options=CompileOptions(tf32=True))
     assert found["shortcuts"] == "tf32"
     assert found["rows"][0]["macs_per_pair"] > 0
     assert found["rows"][0]["max_difference"] < 1e-2
@@ -89,6 +89,18 @@ def test_the_plain_way_runs_with_the_usual_allocator_and_ours_with_its_own(monke
     turn = take_turns(lambda: work("plain"), lambda: work("ours"), products)
     assert done == ["release", "plain", "keep", "ours"]
     assert 0 < turn.gemm <= products.best
+
+
+def test_a_precision_with_slow_products_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tshsr.scoring.precision.product_speed", lambda dtype, _: 0.1 if dtype.itemsize == 2 else 1.0)
+    found = bench(TINY, names=("scan",))
+    assert [row["dtype"] for row in found["rows"]] == ["float32"]
+    assert list(found["gemm_gflops_by_dtype"]) == ["float32"]
+    (skipped,) = found["skipped"]
+    assert skipped["dtype"] == "bfloat16"
+    assert skipped["reason"].startswith("bfloat16 is skipped: its matrix products take 10 times as long")
+    monkeypatch.setattr(speed, "prepared", lambda *_: pytest.fail("prepared a network"))
+    assert bench(TINY, names=("scan",), dtypes=("bfloat16",))["rows"] == []
 
 
 def test_captions_have_real_lengths_shortest_first() -> None:

@@ -1,4 +1,4 @@
-"""The benchmark of wrong pairs at tiny size: every run once, a results file, and the table that is made from it."""
+"""benchmarks.noise at tiny size: every run once, the results file, and its table."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import noise, outcomes, settling, tables
-from benchmarks.entries import changed
+from benchmarks import noise, runs, tables
 from benchmarks.noise import Noise, config_of, task_of
-from tests.benchmarks.test_quality import SMALL
+from benchmarks.race import with_settings
+from tests.support import tiny
 from tests.support.data_files import random_regions, write_precomp
 from tshsr.config.recipes import recipe
 from tshsr.training.checks import check_training
@@ -35,12 +35,12 @@ ROW = {
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Tiny data; networks are tiny too, and results go elsewhere than into the checkout."""
+    """Tiny data and networks; results go to a temporary folder."""
     for number, split in enumerate(("train", "dev", "test")):
         write_precomp(tmp_path / "data", split, random_regions(8, seed=number), each=2)
-    small = {**SMALL, "training.epochs": 2}
-    monkeypatch.setattr(noise, "recipe", lambda name: changed(recipe(name), small))
-    monkeypatch.setattr(outcomes, "KEPT", tmp_path / "kept")
+    small = {**tiny.RECIPE_CHANGES, "training.epochs": 2}
+    monkeypatch.setattr(noise, "recipe", lambda name: with_settings(recipe(name), small))
+    monkeypatch.setattr(runs, "STORE", tmp_path / "kept")
     for module in (noise, tables):
         monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(noise, "update_readme", lambda: None)
@@ -53,7 +53,7 @@ def test_every_run_can_be_trained_and_the_first_is_that_of_the_race(share: float
     config = config_of(share, loss, seed=3)
     check_training(config)
     assert (config.training.noise, config.training.seed) == (share, 3)
-    race = changed(recipe("tshsr-flickr8k"), {"training.seed": 3})
+    race = with_settings(recipe("tshsr-flickr8k"), {"training.seed": 3})
     assert (config == race) == (share == 0 and loss == "plain")
     name = task_of(Noise(data=Path("x")), share, loss, 3).name
     assert (name == "tshsr-flickr8k-seed3") == (config == race)
@@ -78,12 +78,12 @@ def test_one_command_trains_both_losses_and_nothing_twice(
     text = tables.with_tables("<!-- results noise-flickr8k -->\n<!-- end -->")
     assert text.count("\n| ") == 5
 
-    monkeypatch.setattr(settling, "train", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(runs, "train", lambda *_: pytest.fail("trained again"))
     monkeypatch.setattr(sys, "argv", ["noise", *given, "--seeds", "0"])
     noise.main()
 
 
-def test_a_row_tells_what_is_kept_and_what_is_gained() -> None:
+def test_a_row_has_the_share_of_the_clean_rsum_and_the_gain() -> None:
     rows = [{**ROW, "share": 0.4, "loss": "plain", "rsum_mean": 200.0, "kept": None}, ROW]
     gains = [{"share": 0.4, "mean": 70.04, "low": 60.0, "high": 80.0, "p": 0.001}]
     lines = tables.table_of({**MADE, "recipe": "r", "noise": rows, "gains": gains}).splitlines()

@@ -45,6 +45,14 @@ def test_the_figures_of_every_network_in_every_precision_come_as_json_alone() ->
     assert said.err.splitlines() == [f"measuring {name}" for name in ("tshsr", "sgr", "saf", "scan")]
 
 
+def test_a_precision_without_instructions_is_skipped_with_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tshsr.scoring.precision.product_speed", lambda dtype, _: 0.1 if dtype.itemsize == 2 else 1.0)
+    said = tshsr("bench", *TINY, "--names", "scan", "--quiet")
+    (line,) = said.err.splitlines()
+    assert line.startswith("bfloat16 is skipped: its matrix products take 10 times as long as those of float32")
+    assert [row.split()[1] for row in said.out.splitlines() if row.startswith("scan")] == ["float32"]
+
+
 def test_the_table_shows_the_chosen_rows_and_the_file_all_values(tmp_path: Path) -> None:
     place = tmp_path / "bench.json"
     said = tshsr("bench", *TINY, "--names", "scan", "--dtypes", "float32", "--tf32", "--json", place, "--quiet")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.metrics import test_scan_logs as test_audit
 from tests.support.command_line import refused, tshsr
 from tests.support.compared import ranks
+from tests.support.scan_logs import SCAN
 from tshsr.metrics.bootstrap import FIGURES, SEVERAL, SEVERAL_RIGHT
 from tshsr.metrics.comparison import compare
 from tshsr.metrics.comparison_tables import comparison_rows, escaped, latex_table, verdict, what_was_done
@@ -134,7 +134,7 @@ def test_a_file_that_cannot_be_written_does_not_cost_the_table(rivals: Path) -> 
     said = tshsr("compare", rivals / "a0.json", rivals / "b0.json", "--json", rivals)
     assert said.code == 2
     assert "Run A scores higher than run B: rSum" in said.out
-    (rivals / "log.txt").write_text(test_audit.SCAN)
+    (rivals / "log.txt").write_text(SCAN)
     said = tshsr("audit-log", rivals / "log.txt", "--json", rivals)
     assert said.code == 2
     assert "lines with figures that can be checked are wrong." in said.out

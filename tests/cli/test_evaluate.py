@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.cli.test_main import NAMES
-from tests.support.command_line import refused, tshsr
+from tests.support.command_line import NAMES, refused, tshsr
 from tshsr.bench.speed import NAMES as NETWORKS
 from tshsr.bench.speed import Name as NetworkName
 from tshsr.cli import evaluate as command
@@ -24,7 +23,7 @@ from tshsr.cli.index import IndexCommand
 from tshsr.cli.metrics import Metrics
 from tshsr.data.store import EVERYTHING
 from tshsr.errors import DataError, InputError
-from tshsr.evaluation.run import evaluate
+from tshsr.evaluation.run import evaluate_models
 from tshsr.evaluation.score_files import KEY
 from tshsr.explain.faithfulness import PAIRS
 
@@ -80,7 +79,7 @@ def test_large_matrices_are_in_a_temporary_folder_that_disappears(
     seen: list[set[str]] = []
 
     def look(*arguments: object, **named: object) -> object:
-        result = evaluate(*arguments, **named)  # type: ignore[arg-type]
+        result = evaluate_models(*arguments, **named)  # type: ignore[arg-type]
         (folder,) = temporary.iterdir()
         seen.append({path.stem for path in folder.iterdir()})
         return result
@@ -89,7 +88,7 @@ def test_large_matrices_are_in_a_temporary_folder_that_disappears(
     monkeypatch.setattr(command, "LARGE", 2**30)
     in_memory = tshsr(*start, "--json", "-", "--save-scores", matrices[0]).json()
     monkeypatch.setattr(command, "LARGE", 0)
-    monkeypatch.setattr("tshsr.evaluation.run.evaluate", look)
+    monkeypatch.setattr("tshsr.evaluation.run.evaluate_models", look)
     in_files = tshsr(*start, "--json", "-", "--save-scores", matrices[1]).json()
     assert seen == [NAMES]
     assert not list(temporary.iterdir())
@@ -115,7 +114,7 @@ def unscored(monkeypatch: pytest.MonkeyPatch) -> None:
     def too_early(*_: object, **__: object) -> None:
         raise AssertionError("pairs were scored first")
 
-    monkeypatch.setattr("tshsr.evaluation.run.evaluate", too_early)
+    monkeypatch.setattr("tshsr.evaluation.run.evaluate_models", too_early)
 
 
 @pytest.mark.usefixtures("unscored")
@@ -137,10 +136,10 @@ def test_what_cannot_be_read_or_written_is_refused_before_anything_is_scored(sta
 def test_what_fails_after_the_scoring_leaves_the_scores(
     start: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise InputError("all judged scores are alike, so there is nothing to correlate.")
 
-    monkeypatch.setattr("tshsr.evaluation.matrix.add_details", fail)
+    monkeypatch.setattr("tshsr.evaluation.matrix.measure_details", fail)
     more = ("--save-scores", tmp_path / "fused.npy", "--scores-folder", tmp_path / "kept")
     assert "all judged scores are alike" in refused(*start, *more)
     assert np.load(tmp_path / "fused.npy").shape == (10, 50)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import tshsr as package
-from tests.support.command_line import TINY, tshsr
+from tests.support.command_line import NAMES, REPORT, TINY, tshsr
 from tests.support.data_files import random_regions, write_precomp
 from tests.support.whole_page import assert_whole
 from tshsr.cli.main import COMMANDS
@@ -23,9 +23,6 @@ from tshsr.retriever import Retriever
 
 METRICS = {"image_to_text", "text_to_image", "rsum"}
 DIRECTION = {"r1", "r5", "r10", "medr", "meanr"}
-REPORT = {"version", "data", "split", "protocol", "images", "captions", "models", "scores", "hardware", "commit"}
-REPORT |= {"rankings", "ranks", "captions_digest"}
-NAMES = {"fused", "word_stream", "region_stream", "pooled", "level_0", "level_1"}
 
 
 def test_without_a_command_the_help_is_shown() -> None:

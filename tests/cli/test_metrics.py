@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.metrics import test_scan_logs as test_audit
 from tests.support.command_line import refused, tshsr
 from tests.support.compared import OWNERS, ranks, scored
+from tests.support.scan_logs import SCAN
 from tshsr.data.layouts import open_split
 from tshsr.metrics.report import read_report
 
@@ -20,14 +20,14 @@ def names(scenes: Path) -> list[tuple[str, int]]:
 
 
 def test_a_log_is_audited(tmp_path: Path) -> None:
-    (tmp_path / "log.txt").write_text(test_audit.SCAN)
+    (tmp_path / "log.txt").write_text(SCAN)
     said = tshsr("audit-log", tmp_path / "log.txt")
     assert said.code == 0
     assert "six times the mean of the image-to-text recalls" in said.out
     assert "3 of 30 lines with figures that can be checked are wrong." in said.out
     values = tshsr("audit-log", tmp_path / "log.txt", "--json", "-").json()
     assert values["wrong"] == 3
-    (tmp_path / "log.txt").write_text("\n".join(test_audit.SCAN.splitlines()[9:]))  # the log's head is lost
+    (tmp_path / "log.txt").write_text("\n".join(SCAN.splitlines()[9:]))  # the log's head is lost
     said = tshsr("audit-log", tmp_path / "log.txt")
     assert "Image to text: cannot be checked, only 3 of 5 folds are in the log" in said.err
     assert "3 of 18 lines with figures that can be checked are wrong." in said.out

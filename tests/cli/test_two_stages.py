@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.cli.test_main import REPORT
-from tests.support.command_line import TINY, refused, tshsr
+from tests.support.command_line import REPORT, TINY, refused, tshsr
 from tests.support.data_files import random_regions, write_precomp
 from tshsr.evaluation import run as evaluation
 from tshsr.metrics.report import read_report

@@ -61,16 +61,6 @@ def test_an_objective_without_any_loss_is_refused() -> None:
         Objective(tiny.network(), LossConfig(fused=0, streams=0, levels=0, pooled=0))
 
 
-def test_a_batch_is_checked_at_the_door() -> None:
-    one = torch.ones(1, 2, dtype=torch.bool)
-    with pytest.raises(InputError, match=r"regions have shape \(2, 7\); expected 3 axes"):
-        ImageBatch(torch.zeros(2, 7), one)
-    with pytest.raises(InputError, match=r"regions\[0, 1\] \(image, region\) holds a value that is not finite"):
-        ImageBatch(torch.tensor([[[0.0, 1.0], [float("nan"), 0.0]]]), one)
-    with pytest.raises(InputError, match="row 0 of regions is all padding"):
-        ImageBatch(torch.zeros(1, 2, 7), ~one)
-
-
 def test_the_same_seed_builds_the_same_network() -> None:
     networks = []
     for _ in range(2):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.evaluation.test_matrix import OWNERS, matrix
+from tests.support.score_matrix import OWNERS, matrix
 from tshsr.data.arrays import Numbers
 from tshsr.errors import InputError
 from tshsr.evaluation.matrix import evaluate_matrix

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tshsr.data.text import captions_digest, read_captions
+from tshsr.data.text import captions_digest, numbered_caption_ids, read_captions
 from tshsr.errors import DataError
 
 
@@ -64,3 +64,8 @@ def test_a_digest_tells_texts_their_order_and_whose_they_are() -> None:
     assert digest == captions_digest([" a\r", "b", "c "], owners) == captions_digest(["\ufeffa", "b", "c"], owners)
     others = (["a", "c", "b"], owners), (["a", "b", "d"], owners), (["a", "b", "c"], np.array([0, 1, 1]))
     assert len({digest, *(captions_digest(*other) for other in others)}) == 4
+
+
+def test_captions_are_numbered_within_their_image_in_any_order() -> None:
+    assert numbered_caption_ids(["a", "b", "a", "c", "a", "b"]) == ["a#0", "b#0", "a#1", "c#0", "a#2", "b#1"]
+    assert numbered_caption_ids([]) == []

@@ -16,7 +16,7 @@ from tshsr.data.entities import find_entities, read_boxes_of, read_entities, rea
 from tshsr.data.regions import RegionFeatures
 from tshsr.data.text import Tokenizer
 from tshsr.errors import DataError
-from tshsr.explain.probes import pointing_accuracy
+from tshsr.explain.pointing_game import pointing_accuracy
 
 CAPTIONS = ["Two young guys with shaggy hair look at their hands.", "A man's T-shirt is red.", "Nobody wrote this."]
 SENTENCES = (

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tshsr.data.generated import is_left, remove_leftovers, scenes_folder
+from tshsr.data.generated import is_stale, remove_stale, scenes_folder
 from tshsr.data.store import open_store
 from tshsr.errors import DataError
 
@@ -29,15 +29,17 @@ def test_scenes_are_cached_by_their_sizes_and_seed(tmp_path: Path, monkeypatch: 
 
 
 def test_what_a_killed_generation_left_in_the_cache_is_removed_by_the_next(tmp_path: Path) -> None:
-    code = "import sys, tshsr.data.generated as s; s.run_jobs = lambda jobs, _: map(s.run_job, jobs); s.scenes_folder()"
+    code = (
+        "import tshsr.data.generated as s; s.generate_chunks = lambda c, _: map(s.generate_chunk, c); s.scenes_folder()"
+    )
     environment, cache = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}, tmp_path / "tshsr"
     with subprocess.Popen([sys.executable, "-c", code], env=environment) as process:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while not list(cache.glob(".scenes-*/.*/pictures/*.png")) and time.monotonic() < deadline:
             time.sleep(0.02)
-        assert not is_left(next(cache.glob(".scenes-*"))), "it is at work"
+        assert not is_stale(next(cache.glob(".scenes-*"))), "it is at work"
         process.send_signal(signal.SIGKILL)
-    assert is_left(next(cache.glob(".scenes-*")))
+    assert is_stale(next(cache.glob(".scenes-*")))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path))
         folder = scenes_folder(train=1, dev=0, test=0)
@@ -51,23 +53,23 @@ def test_a_folder_of_another_machine_is_left_until_nothing_in_it_has_changed_for
         f".scenes-{socket.gethostname()}-{os.getpid()}-x",
         ".scenes-x",
     ):
-        workshop, hour = tmp_path / name, time.time() - 3601
-        (workshop / "pictures").mkdir(parents=True)
-        (workshop / "pictures" / "0.png").touch()
-        for path in (workshop, workshop / "pictures"):
+        unfinished, hour = tmp_path / name, time.time() - 3601
+        (unfinished / "pictures").mkdir(parents=True)
+        (unfinished / "pictures" / "0.png").touch()
+        for path in (unfinished, unfinished / "pictures"):
             os.utime(path, (hour, hour))
-        remove_leftovers(tmp_path)
-        assert workshop.is_dir(), "a picture in it is new"
-        os.utime(workshop / "pictures" / "0.png", (hour, hour))
-        remove_leftovers(tmp_path)
-        assert not workshop.exists()
+        remove_stale(tmp_path)
+        assert unfinished.is_dir(), "a picture in it is new"
+        os.utime(unfinished / "pictures" / "0.png", (hour, hour))
+        remove_stale(tmp_path)
+        assert not unfinished.exists()
 
 
 def test_nothing_else_in_the_cache_is_removed(tmp_path: Path) -> None:
     for name in ("scenes-v1-1-0-0-0", ".cache", "mine"):
         (tmp_path / name).mkdir()
         os.utime(tmp_path / name, (0, 0))
-    remove_leftovers(tmp_path)
+    remove_stale(tmp_path)
     assert len(list(tmp_path.iterdir())) == 3
 
 
@@ -91,7 +93,7 @@ def test_two_processes_may_ask_for_the_cache_at_once(tmp_path: Path) -> None:
         subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    folders = {run.communicate(timeout=120)[0].strip() for run in runs}
+    folders = {run.communicate(timeout=600)[0].strip() for run in runs}
     assert [run.returncode for run in runs] == [0, 0]
     assert folders == {str(tmp_path / "tshsr" / "scenes-v1-20-1-1-0")}
     assert [entry.name for entry in (tmp_path / "tshsr").iterdir()] == ["scenes-v1-20-1-1-0"]

@@ -13,20 +13,21 @@ import numpy as np
 import pytest
 import torch
 
-from tests.evaluation.test_run import Member, member
 from tests.support import tiny
+from tests.support.members import Member, member
 from tests.support.small_runs import small_split
 from tshsr.data.batches import ImageBatch
 from tshsr.data.dataset import Split
-from tshsr.evaluation import compile as shortcuts
-from tshsr.evaluation.compile import Quick, Shortcuts, quickened
+from tshsr.evaluation import compile as compilation
+from tshsr.evaluation.compile import CompiledMatcher, CompileOptions, compile_members
 from tshsr.evaluation.run import evaluate
-from tshsr.metrics.report import Guard
+from tshsr.metrics.report import PrecisionCheck
 from tshsr.models.base import ItemEncoding, Matcher
-from tshsr.scoring.all_pairs import Budget, Lengths, score_block, score_encoded
+from tshsr.scoring.all_pairs import Budget, CaptionLengths, score_block, score_encoded
+from tshsr.scoring.options import ScoringOptions
 from tshsr.scoring.rerank import score_listed
 
-GUARD = Guard("float32", True, 20, 40, 0.0, 100.0, 0.0, 1.5)
+CHECK = PrecisionCheck("float32", True, 20, 40, 0.0, 100.0, 0.0, 1.5)
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -61,11 +62,11 @@ def test_tf32_is_on_while_a_tile_is_scored_and_off_again_after_an_error_too(monk
         return score_all(*sides)
 
     monkeypatch.setattr(network, "score_all", watched)
-    quick = Quick(network, Shortcuts(tf32=True))
-    quick.score_all(images, captions)
+    compiled = CompiledMatcher(network, CompileOptions(tf32=True))
+    compiled.score_all(images, captions)
     assert torch.get_float32_matmul_precision() == "highest"
     with pytest.raises(ArithmeticError):
-        quick.score_all(images, captions)
+        compiled.score_all(images, captions)
     assert seen == ["high", "high"]
     assert torch.get_float32_matmul_precision() == "highest"
 
@@ -73,10 +74,12 @@ def test_tf32_is_on_while_a_tile_is_scored_and_off_again_after_an_error_too(monk
 def test_a_quick_network_scores_as_its_own_does_and_can_be_lowered() -> None:
     network = tiny.network(torch.float32)
     images, captions = encoded(network)
-    exact, found = (score_encoded(each, images, captions) for each in (network, Quick(network, Shortcuts(tf32=True))))
+    exact, found = (
+        score_encoded(each, images, captions) for each in (network, CompiledMatcher(network, CompileOptions(tf32=True)))
+    )
     assert found.keys() == exact.keys()
     torch.testing.assert_close(found["fused"], exact["fused"])
-    low = copy.deepcopy(Quick(network, Shortcuts(tf32=True))).to(torch.bfloat16)
+    low = copy.deepcopy(CompiledMatcher(network, CompileOptions(tf32=True))).to(torch.bfloat16)
     assert next(network.parameters()).dtype == torch.float32
     assert next(low.parameters()).dtype == torch.bfloat16
     rough = score_encoded(low, images.at(torch.bfloat16), captions.at(torch.bfloat16))["fused"]
@@ -90,16 +93,16 @@ import torch
 from torch._dynamo.utils import counters
 from tests.support import tiny
 from tshsr.data.batches import ImageBatch
-from tshsr.evaluation.compile import Quick, Shortcuts
+from tshsr.evaluation.compile import CompiledMatcher, CompileOptions
 from tshsr.scoring.all_pairs import score_encoded
 network = tiny.network(torch.float32)
-quick = Quick(network, Shortcuts(compiled=True, backend="eager"))
+compiled = CompiledMatcher(network, CompileOptions(compiled=True, backend="eager"))
 with torch.inference_mode():
     for count, lengths in ((3, (4, 4)), (5, (6, 6, 6, 6)), (1, (5,)), (6, (9, 9, 9)), (4, (8, 8)), (2, (3, 3, 3))):
         batch = tiny.images(count, 5)
         images = network.encode_images(ImageBatch(batch.regions.float(), batch.mask))
         captions = network.encode_captions(tiny.captions(lengths))
-        exact, found = (score_encoded(each, images, captions) for each in (network, quick))
+        exact, found = (score_encoded(each, images, captions) for each in (network, compiled))
         assert exact.keys() == found.keys()
         for name in exact:
             torch.testing.assert_close(found[name], exact[name])
@@ -114,15 +117,15 @@ assert 1 <= counters["stats"]["unique_graphs"] <= 2, "few programs for five size
 def test_a_short_cut_is_taken_where_the_sample_says_so(
     one: Member, split: Split, monkeypatch: pytest.MonkeyPatch, used: bool
 ) -> None:
-    monkeypatch.setattr(shortcuts, "guard", lambda *_, quick: replace(GUARD, used=used))
-    (taken,), guards = quickened([one], split, Shortcuts(tf32=True), byte_budget=2**30, device=None)
-    assert guards == (replace(GUARD, dtype="tf32", used=used),)
-    assert isinstance(taken.matcher, Quick) is used
+    monkeypatch.setattr(compilation, "check_precision", lambda *_, compiled: replace(CHECK, used=used))
+    (taken,), guards = compile_members([one], split, CompileOptions(tf32=True), ScoringOptions())
+    assert guards == (replace(CHECK, dtype="tf32", used=used),)
+    assert isinstance(taken.matcher, CompiledMatcher) is used
     assert (taken.name, taken.tokenizer) == (one.name, one.tokenizer)
 
 
 def test_what_is_measured_is_the_quick_network_on_a_sample(one: Member, split: Split) -> None:
-    (taken,), (found,) = quickened([one], split, Shortcuts(tf32=True), byte_budget=2**30, device=None)
+    (taken,), (found,) = compile_members([one], split, CompileOptions(tf32=True), ScoringOptions())
     assert (found.dtype, found.images, found.captions) == ("tf32", 20, 40)
     assert found.max_difference < 1e-2
     report, scores = evaluate([taken], split)
@@ -131,7 +134,7 @@ def test_what_is_measured_is_the_quick_network_on_a_sample(one: Member, split: S
 
 
 def test_without_a_short_cut_nothing_is_measured(one: Member, split: Split) -> None:
-    assert quickened([one], split, Shortcuts(), byte_budget=2**30, device=None) == ((one,), ())
+    assert compile_members([one], split, CompileOptions(), ScoringOptions()) == ((one,), ())
 
 
 def test_where_nothing_can_be_compiled_one_sentence_says_so_and_scoring_goes_on(
@@ -142,14 +145,14 @@ def test_where_nothing_can_be_compiled_one_sentence_says_so_and_scoring_goes_on(
 
     monkeypatch.setattr(torch, "compile", lambda *_, **__: fail)
     with caplog.at_level(logging.WARNING):
-        taken = quickened([one], split, Shortcuts(compiled=True), byte_budget=2**30, device=None)
+        taken = compile_members([one], split, CompileOptions(compiled=True), ScoringOptions())
     assert taken == ((one,), ())
     assert caplog.messages == [
         "this machine can't compile the scoring (No working C++ compiler found); going on without the short cuts"
     ]
-    monkeypatch.setattr(shortcuts, "guard", lambda *_, **__: fail())
+    monkeypatch.setattr(compilation, "check_precision", lambda *_, **__: fail())
     with pytest.raises(RuntimeError, match="No working"):
-        quickened([one], split, Shortcuts(tf32=True), byte_budget=2**30, device=None)
+        compile_members([one], split, CompileOptions(tf32=True), ScoringOptions())
 
 
 def test_neither_all_pairs_nor_listed_ones_wait_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,13 +160,13 @@ def test_neither_all_pairs_nor_listed_ones_wait_for_a_gpu(monkeypatch: pytest.Mo
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)  # it knows no such device
     network = tiny.network(torch.float32)
     images, captions = encoded(network)
-    lengths = Lengths.of(captions)
-    assert lengths == Lengths([3, 3, 5, 7], holes=False)
+    lengths = CaptionLengths.of(captions)
+    assert lengths == CaptionLengths([3, 3, 5, 7], holes=False)
     with torch.inference_mode(mode=False), torch.no_grad():
         network.to("meta")
         left, right = images.to("meta"), captions.to("meta")
         with pytest.raises(NotImplementedError, match="meta"):
-            Lengths.of(right)  # once a block
+            CaptionLengths.of(right)  # once a block
         budget = Budget(4 * network.bytes_per_pair(5, 7))
         scores = score_block(network, left, right, lengths, budget)
         assert {(tuple(each.shape), each.device.type) for each in scores.values()} == {((3, 4), "meta")}
@@ -174,4 +177,4 @@ def test_neither_all_pairs_nor_listed_ones_wait_for_a_gpu(monkeypatch: pytest.Mo
 def test_lengths_find_holes() -> None:
     captions = encoded(tiny.network(torch.float32))[1]
     captions.mask[2, 1] = False
-    assert Lengths.of(captions) == Lengths([3, 3, 5, 7], holes=True)
+    assert CaptionLengths.of(captions) == CaptionLengths([3, 3, 5, 7], holes=True)

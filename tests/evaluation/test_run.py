@@ -1,24 +1,21 @@
 """Protocols, ensembles and evaluation of a real (untrained) network on a small split."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
-from tshsr.config.models import EncoderConfig, TshsrConfig
+from tests.support.members import member
 from tshsr.data.dataset import Split
 from tshsr.data.regions import RegionFeatures
-from tshsr.data.text import Tokenizer
 from tshsr.errors import InputError, SettingsError
 from tshsr.evaluation import run as evaluation
 from tshsr.evaluation.run import choose_protocol, evaluate, evaluate_scores
 from tshsr.metrics.ranks import metrics_by_fold, query_ranks
 from tshsr.metrics.recall import score_metrics
-from tshsr.models.base import Matcher
-from tshsr.models.build import build_matcher
 from tshsr.scoring import storage as matrices
 from tshsr.scoring.all_pairs import score_split
+from tshsr.scoring.options import ScoringOptions
 from tshsr.scoring.storage import ensemble
 
 
@@ -152,13 +149,6 @@ def test_members_of_different_splits_are_refused():
         ensemble([{"fused": np.ones((2, 3))}, {"fused": np.ones((2, 4))}])
 
 
-@dataclass(frozen=True)
-class Member:
-    name: str
-    matcher: Matcher
-    tokenizer: Tokenizer
-
-
 @pytest.fixture
 def split(tmp_path):
     """Four images with one to three captions, not in order."""
@@ -175,17 +165,11 @@ def split(tmp_path):
     )
 
 
-def member(name, split, seed):
-    tokenizer = Tokenizer.build(split.captions, 1)
-    encoder = EncoderConfig(dim=8, feature_dim=6, vocabulary=len(tokenizer), word_dim=7)
-    torch.manual_seed(seed)
-    return Member(name, build_matcher(TshsrConfig(encoder=encoder, similarity_dim=8)), tokenizer)
-
-
 def test_a_model_is_scored_on_a_split_and_reported(split):
     calls = []
     one = member("runs/one", split, 1)
-    report, scores = evaluate([one], split, progress=lambda done, total: calls.append((done, total)))
+    options = ScoringOptions(progress=lambda done, total: calls.append((done, total)))
+    report, scores = evaluate([one], split, options=options)
     expected = score_split(one.matcher, one.tokenizer, split)
     assert set(scores) == set(expected) >= {"fused", "pooled", "word_stream", "region_stream"}
     for name, matrix in scores.items():
@@ -208,10 +192,11 @@ def test_several_models_are_an_ensemble_and_named_as_one(split):
 
 def test_what_does_not_fit_is_refused_before_scoring(split):
     calls = []
+    options = ScoringOptions(progress=lambda *done: calls.append(done))
 
     def refused(split, protocol, sentence):
         with pytest.raises(InputError, match=sentence):
-            evaluate([member("one", split, 1)], split, protocol=protocol, progress=lambda *done: calls.append(done))
+            evaluate([member("one", split, 1)], split, protocol=protocol, options=options)
 
     refused(split, "coco-5k", "coco-5k is for 5000 images; the split has 4")
     # A store's split "all" also holds images without captions.

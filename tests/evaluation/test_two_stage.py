@@ -5,27 +5,29 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from tests.evaluation.test_run import Member, member
+from tests.support.members import Member, member
 from tests.support.small_runs import small_split
 from tshsr.config.models import EncoderConfig, ModelConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
 from tshsr.data.dataset import Split
 from tshsr.errors import InputError, SettingsError
 from tshsr.evaluation import run as evaluation
 from tshsr.evaluation import two_stage
-from tshsr.evaluation.run import score_bytes, score_names
-from tshsr.evaluation.two_stage import Chosen, TwoStageSearch, evaluate_two_stage
+from tshsr.evaluation.run import score_bytes
+from tshsr.evaluation.two_stage import TwoStageSearch, evaluate_two_stage
 from tshsr.metrics.recall import score_metrics
-from tshsr.metrics.report import Guard, Rerank, read_report
+from tshsr.metrics.report import PrecisionCheck, Report, Rerank, read_report
 from tshsr.models.build import build_matcher
 from tshsr.scoring import rerank
 from tshsr.scoring.all_pairs import score_split
-from tshsr.scoring.candidates import Depth, ceiling, lost, merged, rounds
+from tshsr.scoring.candidates import Depth, candidate_rounds, candidates_first, lost, recall_ceiling
 from tshsr.scoring.depth import choose_depth
+from tshsr.scoring.options import ScoringOptions
 from tshsr.system import Progress, no_progress
 
 
@@ -40,11 +42,16 @@ def one(split: Split) -> Member:
     return member("one", split, 1)
 
 
+def evaluated(search: TwoStageSearch, split: Split, plan: Depth | Split, **options: Any) -> tuple[Report, Any]:
+    found = evaluate_two_stage(search, split, plan, **options)
+    return found.report(), found.scores
+
+
 def test_a_report_says_how_far_the_search_went(one: Member, split: Split) -> None:
-    report, scores = evaluate_two_stage(TwoStageSearch(one), split, Depth(4, 2))
+    report, scores = evaluated(TwoStageSearch(one), split, Depth(4, 2))
     full = score_split(one.matcher, one.tokenizer, split)
-    *_, reasoned = rounds(full["fused"], full["pooled"], Depth(4, 2))
-    highest = ceiling(reasoned, split.image_of_caption)
+    *_, reasoned = candidate_rounds(full["fused"], full["pooled"], Depth(4, 2))
+    highest = recall_ceiling(reasoned, split.image_of_caption)
     assert report.rerank == Rerank(4, 2, int(reasoned.sum()), 200, *highest)
     assert set(scores) == set(report.scores) == {"fused", "pooled"}
     assert report.scores["fused"] == score_metrics(scores["fused"], split.image_of_caption)
@@ -55,7 +62,7 @@ def test_a_report_says_how_far_the_search_went(one: Member, split: Split) -> Non
 def test_the_protocol_is_the_one_that_was_asked_for(one: Member, split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "FOLD", 2)  # ten images are COCO's 5,000
     for protocol, chosen in (("auto", "coco-5k"), ("flickr", "flickr"), ("coco-5k", "coco-5k")):
-        report, _ = evaluate_two_stage(TwoStageSearch(one, protocol=protocol), split, Depth(4, 2))
+        report, _ = evaluated(TwoStageSearch(one, protocol=protocol), split, Depth(4, 2))
         assert report.protocol == chosen
 
 
@@ -74,11 +81,11 @@ def test_a_protocol_of_folds_is_refused(one: Member, split: Split, monkeypatch: 
 
 
 def test_a_comparison_says_exactly_what_was_lost(one: Member, split: Split) -> None:
-    report, _ = evaluate_two_stage(TwoStageSearch(one), split, Depth(2, 1), check=True)
+    report, _ = evaluated(TwoStageSearch(one), split, Depth(2, 1), check=True)
     full = score_split(one.matcher, one.tokenizer, split)
     owners = split.image_of_caption
-    *_, reasoned = rounds(full["fused"], full["pooled"], Depth(2, 1))
-    short = score_metrics(merged(full["fused"], full["pooled"], reasoned), owners)
+    *_, reasoned = candidate_rounds(full["fused"], full["pooled"], Depth(2, 1))
+    short = score_metrics(candidates_first(full["fused"], full["pooled"], reasoned), owners)
     expected = lost(score_metrics(full["fused"], owners), short)
     assert report.rerank is not None
     assert report.rerank.lost == {"test": expected}
@@ -99,7 +106,7 @@ def test_the_depth_is_chosen_on_another_split_and_grows_with_this_one(
         begun.append((what, counted))
         return no_progress
 
-    report, _ = evaluate_two_stage(TwoStageSearch(one), split, dev, check=True, begin=begin)
+    report, _ = evaluated(TwoStageSearch(one), split, dev, check=True, begin=begin)
     assert report.rerank is not None
     assert (report.rerank.k_images, report.rerank.k_captions) == (2 * chosen.k_images, 2 * chosen.k_captions)
     assert report.rerank.chosen_on == "dev"
@@ -111,19 +118,19 @@ def test_the_depth_is_chosen_on_another_split_and_grows_with_this_one(
 def test_matrices_of_all_pairs_go_to_the_folder(one: Member, split: Split, tmp_path: Path) -> None:
     dev, folder = small_split(tmp_path / "other", "dev"), tmp_path / "scores"
     folder.mkdir()
-    search = TwoStageSearch(one, folder=folder)
-    report, _ = evaluate_two_stage(search, split, dev, check=True)
-    in_memory, _ = evaluate_two_stage(replace(search, folder=None), split, dev, check=True)
+    search = TwoStageSearch(one, ScoringOptions(folder=folder))
+    report, _ = evaluated(search, split, dev, check=True)
+    in_memory, _ = evaluated(TwoStageSearch(one), split, dev, check=True)
     assert report.rerank is not None
     assert in_memory.rerank is not None
     assert report.rerank.lost == in_memory.rerank.lost
     names = {path.stem for path in (folder / "choosing").iterdir()}
-    assert names == {path.stem for path in (folder / "comparing").iterdir()} == score_names(one, split)
+    assert names == {path.stem for path in (folder / "comparing").iterdir()} == one.matcher.score_names
     full = score_split(one.matcher, one.tokenizer, split)["fused"]
     np.testing.assert_array_equal(np.load(folder / "comparing" / "fused.npy"), full)
 
 
-GUARD = Guard("bfloat16", True, 10, 20, 0.01, 99.0, 0.0, 1.5)
+CHECK = PrecisionCheck("bfloat16", True, 10, 20, 0.01, 99.0, 0.0, 1.5)
 
 
 @pytest.mark.parametrize("used", [True, False])
@@ -131,23 +138,25 @@ def test_a_lower_precision_is_measured_first(
     one: Member, split: Split, monkeypatch: pytest.MonkeyPatch, used: bool
 ) -> None:
     measured: list[str] = []
-    monkeypatch.setattr(rerank, "EXACT", 1)  # what is scored anew would be all of so few
+    monkeypatch.setattr(rerank, "RESCORED_PER_QUERY", 1)  # more would be all pairs of this small split
     monkeypatch.setattr(
-        two_stage, "guard", lambda retriever, sample, *_: measured.append(sample.name) or replace(GUARD, used=used)
+        two_stage,
+        "check_precision",
+        lambda retriever, sample, *_: measured.append(sample.name) or replace(CHECK, used=used),
     )
-    exact, exact_scores = evaluate_two_stage(TwoStageSearch(one), split, Depth(4, 2))
-    report, scores = evaluate_two_stage(TwoStageSearch(one, dtype=torch.bfloat16), split, Depth(4, 2))
+    exact, exact_scores = evaluated(TwoStageSearch(one), split, Depth(4, 2))
+    report, scores = evaluated(TwoStageSearch(one, ScoringOptions(dtype=torch.bfloat16)), split, Depth(4, 2))
     assert measured == ["test"]
     assert exact.precision is None
-    assert report.precision == (replace(GUARD, used=used),)
+    assert report.precision == (replace(CHECK, used=used),)
     assert np.array_equal(scores["fused"], exact_scores["fused"]) is not used
 
 
 def test_a_report_with_both_blocks_reads_back_equal(
     one: Member, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(two_stage, "guard", lambda *_: GUARD)
-    report, _ = evaluate_two_stage(TwoStageSearch(one, dtype=torch.bfloat16), split, Depth(4, 2), check=True)
+    monkeypatch.setattr(two_stage, "check_precision", lambda *_: CHECK)
+    report, _ = evaluated(TwoStageSearch(one, ScoringOptions(dtype=torch.bfloat16)), split, Depth(4, 2), check=True)
     report.write(tmp_path / "report.json")
     assert read_report(tmp_path / "report.json") == report
     values = json.loads((tmp_path / "report.json").read_text())
@@ -181,7 +190,7 @@ def test_every_method_that_compares_words_and_regions_is_searched(
 ) -> None:
     one = other(split, make, **settings)
     full = score_split(one.matcher, one.tokenizer, split)
-    report, scores = evaluate_two_stage(TwoStageSearch(one), split, Depth(20, 10))
+    report, scores = evaluated(TwoStageSearch(one), split, Depth(20, 10))
     np.testing.assert_allclose(scores["fused"], full["fused"], atol=1e-5)
     assert report.rerank is not None
     assert report.rerank.reasoned_pairs == 200
@@ -197,19 +206,19 @@ def test_images_without_captions_are_refused_before_anything_is_scored(one: Memb
     assert not begun
 
 
-def test_only_a_two_stage_search_is_compared(one: Member, split: Split) -> None:
-    search = TwoStageSearch(one)
-    report, _ = search.evaluate(split, Chosen(Depth(1, 1)))
-    with pytest.raises(SettingsError, match="the report is of no two-stage search; evaluate one first"):
-        search.compare(split, replace(report, rerank=None))
+def test_a_search_without_comparison_reports_no_loss(one: Member, split: Split) -> None:
+    report, _ = evaluated(TwoStageSearch(one), split, Depth(1, 1))
+    assert report.rerank is not None
+    assert report.rerank.lost == {}
+    assert report.rerank.all_pairs_seconds is None
 
 
 def test_the_bytes_of_all_matrices_are_known_before_they_are_scored(one: Member, split: Split) -> None:
     full = score_split(one.matcher, one.tokenizer, split)
     whole = sum(matrix.nbytes for matrix in full.values())
-    assert score_names(one, split) == set(full)
+    assert one.matcher.score_names == set(full)
     assert score_bytes([one], split) == whole
     assert score_bytes([one, one], split) == 3 * whole, "two models and their means"
     scan = other(split, ScanConfig, streams="word")
-    names = score_names(scan, split)
+    names = scan.matcher.score_names
     assert score_bytes([one, scan], split) == whole + 2 * len(names) * full["fused"].nbytes

@@ -87,12 +87,12 @@ def test_attention_maps_equal_plain_loops(stream: str) -> None:
 def test_relevance_maps_equal_plain_loops(stream: str, global_node: bool) -> None:
     trace, words, regions = random_trace(stream, global_node=global_node)
     maps = relevance_maps(stream, trace, words, regions)
-    assert trace.pooled_meetings is not None
+    assert trace.pooled_terms is not None
     for pair, word, region in torch.cartesian_prod(*map(torch.arange, maps.shape)).tolist():
         query, context = (word, region) if stream == "word_stream" else (region, word)
         added = sum(float(trace.node_contributions[pair, level, query + global_node]) for level in range(LEVELS))
         expected = added * float(trace.attention[pair, query, context])
-        expected += float(trace.pooled_meetings[pair, query, context])
+        expected += float(trace.pooled_terms[pair, query, context])
         if not (words[pair, word] and regions[pair, region]):
             expected = 0.0
         assert float(maps[pair, word, region]) == pytest.approx(expected, abs=1e-6)
@@ -118,7 +118,7 @@ def test_a_words_map_is_what_speaks_for_the_pair(stream: str) -> None:
 @pytest.mark.parametrize("stream", STREAMS)
 def test_a_word_that_nowhere_speaks_for_the_pair_shows_its_attention(stream: str) -> None:
     trace, words, regions = random_trace(stream, global_node=True)
-    trace = replace(trace, node_contributions=-trace.node_weights, pooled_meetings=None)
+    trace = replace(trace, node_contributions=-trace.node_weights, pooled_terms=None)
     maps = word_maps(stream, trace, words, regions)
     torch.testing.assert_close(maps, attention_maps(stream, trace, words, regions))
 
@@ -142,7 +142,7 @@ def test_every_real_word_has_one_distribution_over_real_regions(stream: str) -> 
 def test_a_word_that_no_counting_region_looks_at_gets_zeros_and_not_nan() -> None:
     trace, words, regions = random_trace("region_stream", global_node=True)
     alone = torch.tensor([1.0, 0, 0, 0, 0, 0]).expand(2, LEVELS, 6)
-    trace = replace(trace, node_weights=alone, node_contributions=alone, pooled_meetings=None)
+    trace = replace(trace, node_weights=alone, node_contributions=alone, pooled_terms=None)
     assert word_maps("region_stream", trace, words, regions).tolist() == torch.zeros(2, WORDS, REGIONS).tolist()
 
 

@@ -45,8 +45,8 @@ class SumMatcher(ScriptedMatcher):
         met = self.of_regions(images)[:, None, :] / captions.mask.sum(dim=1)[:, None, None] * captions.mask[..., None]
         met = met + self.of_words(captions)[..., None] / images.mask.sum(dim=1)[:, None, None] * images.mask[:, None]
         return {
-            "word_stream": replace(traces["word_stream"], pooled_meetings=self.sign * met),
-            "region_stream": replace(traces["region_stream"], pooled_meetings=self.sign * met.mT),
+            "word_stream": replace(traces["word_stream"], pooled_terms=self.sign * met),
+            "region_stream": replace(traces["region_stream"], pooled_terms=self.sign * met.mT),
         }
 
 

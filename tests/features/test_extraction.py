@@ -17,17 +17,16 @@ from tests.support.picture_files import drawn, write_pictures, write_rubbish
 from tshsr.data.layouts import open_split
 from tshsr.errors import DataError
 from tshsr.features import extraction
-from tshsr.features import place as work
 from tshsr.features.captions import PictureCaption
 from tshsr.features.catalog import open_extractor
-from tshsr.features.extraction import How, extract_folder
+from tshsr.features.extraction import ExtractionOptions, extract_folder
 from tshsr.features.extractor import PictureRegions
-from tshsr.features.place import FILES, SKIPPED, Work, only_one
+from tshsr.features.resume import FILES, SKIPPED, FinishedPicture, WorkFolder, exclusive_job
 
 
 def test_a_folder_becomes_a_store_with_sizes_boxes_and_the_way_to_its_pictures(pictures: Path, out: Path) -> None:
-    done = extract_folder(pictures, out, Means(), how=How(batch=4))
-    assert (done.pictures, done.before, done.skipped) == (10, 0, ())
+    done = extract_folder(pictures, out, Means(), options=ExtractionOptions(batch=4))
+    assert (done.pictures, done.reused, done.skipped) == (10, 0, ())
     split = everything(out)
     assert split.extractor == "means"
     assert split.image_ids[:2] == ("a/p01", "a/p03")
@@ -71,7 +70,7 @@ def test_a_finished_store_takes_in_what_is_new_or_has_changed_and_forgets_what_i
     (pictures / "p02.jpg").unlink()
     again = Means()
     done = extract_folder(pictures, out, again)
-    assert (done.pictures, done.before, sum(again.seen)) == (10, 8, 2)
+    assert (done.pictures, done.reused, sum(again.seen)) == (10, 8, 2)
     split = everything(out)
     assert {"new", "p00"} <= set(split.image_ids)
     assert "p02" not in split.image_ids
@@ -81,7 +80,7 @@ def test_a_finished_store_takes_in_what_is_new_or_has_changed_and_forgets_what_i
 
 
 def test_a_store_in_half_precision_is_half_as_large(pictures: Path, out: Path) -> None:
-    extract_folder(pictures, out, Means(), how=How(dtype="float16"))
+    extract_folder(pictures, out, Means(), options=ExtractionOptions(dtype="float16"))
     assert everything(out).regions.dtype == np.float16
 
 
@@ -99,7 +98,7 @@ def test_a_name_with_a_line_end_of_unicode_is_a_name(pictures: Path, out: Path, 
     drawn(5).save(pictures / f"odd{inside}name.png")
     extract_folder(pictures, out, Means())
     drawn(6).save(pictures / "new.png")
-    assert extract_folder(pictures, out, Means()).before == 11
+    assert extract_folder(pictures, out, Means()).reused == 11
     assert f"odd{inside}name" in everything(out).image_ids
 
 
@@ -114,7 +113,7 @@ def test_where_nothing_is_new_the_files_of_the_store_stay(pictures: Path, out: P
     before = inodes(out)
     again = Means()
     done = extract_folder(pictures, out, again)
-    assert (done.pictures, done.before, done.captions, again.seen) == (10, 10, 1, [])
+    assert (done.pictures, done.reused, done.captions, again.seen) == (10, 10, 1, [])
     assert [one.file for one in done.skipped] == ["broken.jpg"]
     assert {name: before[name] for name in before if name != SKIPPED} == {
         name: number for name, number in inodes(out).items() if name != SKIPPED
@@ -144,29 +143,32 @@ def test_a_store_is_written_again_where_anything_is_new(pictures: Path, out: Pat
 
 
 def test_two_jobs_on_one_store_do_not_meet(tmp_path: Path) -> None:
-    second = only_one(tmp_path / "work", "STORE")
-    with only_one(tmp_path / "work", "STORE"), pytest.raises(DataError, match="another tshsr features is making STORE"):
+    second = exclusive_job(tmp_path / "work", Path("STORE"))
+    with (
+        exclusive_job(tmp_path / "work", Path("STORE")),
+        pytest.raises(DataError, match="another tshsr features is making STORE"),
+    ):
         second.__enter__()
-    with only_one(tmp_path / "work", "STORE"):
+    with exclusive_job(tmp_path / "work", Path("STORE")):
         pass
 
 
 def test_parts_are_read_in_any_order(tmp_path: Path) -> None:
-    kept = Work(tmp_path / "work")
+    kept = WorkFolder(tmp_path / "work")
     for part in ("ab", "c"):
-        records = [work.Done(name, 1, 1, 5, 5, 2) for name in part]
+        records = [FinishedPicture(name, 1, 1, 5, 5, 2) for name in part]
         values = [np.full((2, 3), ord(name), np.float32) for name in part]
-        kept.keep(records, [PictureRegions(value, value[:, :2]) for value in values])
-    again = Work(tmp_path / "work")
+        kept.add(records, [PictureRegions(value, value[:, :2]) for value in values])
+    again = WorkFolder(tmp_path / "work")
     assert [chr(int(features[0, 0])) for features in again.read("cab", "features")] == ["c", "a", "b"]
 
 
 def test_of_a_part_only_the_rows_that_are_asked_for_are_read(tmp_path: Path) -> None:
-    kept = Work(tmp_path / "work")
+    kept = WorkFolder(tmp_path / "work")
     for part in ("ab", "cd"):
-        records = [work.Done(name, 1, 1, 5, 5, 500) for name in part]
+        records = [FinishedPicture(name, 1, 1, 5, 5, 500) for name in part]
         values = [np.full((500, 500), ord(name), np.float32) for name in part]
-        kept.keep(records, [PictureRegions(value, value[:, :4]) for value in values])
+        kept.add(records, [PictureRegions(value, value[:, :4]) for value in values])
     tracemalloc.start()
     try:
         found = [chr(int(features[499, 499])) for features in kept.read("acbd", "features")]
@@ -196,20 +198,20 @@ def test_captions_go_with_their_pictures_and_stay_when_the_job_is_run_again(pict
 
 def test_progress_tells_of_what_is_left_alone(pictures: Path, out: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        extract_folder(pictures, out, Means(fails_after=6), how=How(batch=2))
+        extract_folder(pictures, out, Means(fails_after=6), options=ExtractionOptions(batch=2))
     told: list[tuple[str, int, int]] = []
 
     def begin(what: str, counted: str) -> extraction.Tell:
         assert counted == "pictures"
         return lambda done, total: told.append((what, done, total))
 
-    extract_folder(pictures, out, Means(), how=How(batch=2), begin=begin)
+    extract_folder(pictures, out, Means(), options=ExtractionOptions(batch=2), begin=begin)
     assert told == [("extracting", 2, 4), ("extracting", 4, 4), ("writing", 10, 10)]
 
 
 def test_the_scenes_extractor_works_in_processes_as_in_this_one(pictures: Path, out: Path) -> None:
     extractor = open_extractor("scenes")
-    extract_folder(pictures, out, extractor, how=How(workers=1))
+    extract_folder(pictures, out, extractor, options=ExtractionOptions(workers=1))
     split = everything(out)
     with Image.open(pictures / "p00.jpg") as picture:
         (expected,) = extractor.extract([picture.convert("RGB")])

@@ -19,21 +19,20 @@ from tests.support.extractors import Means, everything, work_folders
 from tests.support.picture_files import crash, drawn, write_pictures, write_rubbish
 from tshsr.data.store import OWN
 from tshsr.errors import DataError
-from tshsr.features import extraction
-from tshsr.features import place as work
+from tshsr.features import extraction, resume
 from tshsr.features.decoding import decode_all
-from tshsr.features.extraction import How, extract_folder
+from tshsr.features.extraction import ExtractionOptions, extract_folder
 from tshsr.features.extractor import PictureRegions
-from tshsr.features.place import FILES
+from tshsr.features.resume import FILES
 
 
 def test_an_interrupted_job_goes_on_and_comes_to_the_same(pictures: Path, out: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        extract_folder(pictures, out, Means(fails_after=6), how=How(batch=2))
+        extract_folder(pictures, out, Means(fails_after=6), options=ExtractionOptions(batch=2))
     assert not out.exists()
     again = Means()
-    done = extract_folder(pictures, out, again, how=How(batch=2))
-    assert (done.pictures, done.before, sum(again.seen)) == (10, 6, 4)
+    done = extract_folder(pictures, out, again, options=ExtractionOptions(batch=2))
+    assert (done.pictures, done.reused, sum(again.seen)) == (10, 6, 4)
     extract_folder(pictures, tmp_path / "at once", Means())
     for name in ("regions.npy", "boxes.npy", "images.jsonl"):
         assert (out / name).read_bytes() == (tmp_path / "at once" / name).read_bytes()
@@ -41,20 +40,22 @@ def test_an_interrupted_job_goes_on_and_comes_to_the_same(pictures: Path, out: P
 
 def test_a_killed_job_loses_at_most_what_it_had_not_kept(pictures: Path, out: Path) -> None:
     code = f"""
-import sys, time; sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+import sys, threading; sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from pathlib import Path
 from tests.support.extractors import Means
 from tshsr.features import extraction
-class Slow(Means):
+class Stuck(Means):
     def compute(self, prepared):
-        time.sleep(0.3)
+        if len(self.seen) == 7:
+            threading.Event().wait()
         return super().compute(prepared)
 extraction.PART_PICTURES = 2
-extraction.extract_folder(Path({str(pictures)!r}), Path({str(out)!r}), Slow(), how=extraction.How(batch=1))
+options = extraction.ExtractionOptions(batch=1)
+extraction.extract_folder(Path({str(pictures)!r}), Path({str(out)!r}), Stuck(), options=options)
 """
     process = subprocess.Popen([sys.executable, "-c", code])
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 600
         while not list(out.parent.glob(".store*/part-000001*")):
             assert time.monotonic() < end
             assert process.poll() is None
@@ -65,8 +66,8 @@ extraction.extract_folder(Path({str(pictures)!r}), Path({str(out)!r}), Slow(), h
     assert not out.exists()
     again = Means()
     done = extract_folder(pictures, out, again)
-    assert 4 <= done.before < 10
-    assert sum(again.seen) == 10 - done.before
+    assert 4 <= done.reused < 10
+    assert sum(again.seen) == 10 - done.reused
     assert len(everything(out).regions) == 10
 
 
@@ -78,7 +79,7 @@ class Infinite(Means):
 
 def test_features_that_do_not_fit_the_dtype_are_told_and_not_stored(pictures: Path, out: Path) -> None:
     Image.new("RGB", (50, 50)).save(pictures / "black.png")
-    done = extract_folder(pictures, out, Infinite(), how=How(dtype="float16"))
+    done = extract_folder(pictures, out, Infinite(), options=ExtractionOptions(dtype="float16"))
     assert done.pictures == 1
     assert done.skipped[0].reason == "one of its features is not finite as float16."
 
@@ -123,17 +124,17 @@ def test_a_full_disk_is_one_sentence_and_nothing_that_was_kept_is_lost(
 
     def full(path: Path, content: bytes) -> None:
         if len(kept) == 2:
-            with work.explained(path):
+            with resume.explained(path):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         kept.append(path)
         path.write_bytes(content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(work, "write_bytes", full)
+        patch.setattr(resume, "write_bytes", full)
         with pytest.raises(DataError, match=r"No space left on device\. Make room"):
-            extract_folder(pictures, out, Means(), how=How(batch=2))
+            extract_folder(pictures, out, Means(), options=ExtractionOptions(batch=2))
     done = extract_folder(pictures, out, Means())
-    assert (done.pictures, done.before) == (10, 4)
+    assert (done.pictures, done.reused) == (10, 4)
 
 
 @pytest.mark.parametrize("last", [*OWN, "manifest.json"])
@@ -146,7 +147,7 @@ def test_a_disk_that_is_full_while_the_store_is_written_does_not_keep_the_next_r
         with pytest.raises(DataError, match="the disk is full"):
             extract_folder(pictures, out, Means())
     done = extract_folder(pictures, out, Means())
-    assert (done.pictures, done.before) == (11, 11)
+    assert (done.pictures, done.reused) == (11, 11)
     assert len(everything(out).regions) == 11
 
 
@@ -163,7 +164,7 @@ def test_a_list_of_other_files_gives_nothing(pictures: Path, out: Path, damage: 
     first, second, *others = (out / FILES).read_bytes().splitlines(keepends=True)
     (out / FILES).write_bytes(b"".join([second, first, *others] if damage == "swap" else [first[:9], second, *others]))
     done = extract_folder(pictures, out, Means())
-    assert (done.pictures, done.before) == (10, 0)
+    assert (done.pictures, done.reused) == (10, 0)
 
 
 def test_a_place_that_cannot_be_written_is_one_sentence(pictures: Path) -> None:
@@ -173,11 +174,11 @@ def test_a_place_that_cannot_be_written_is_one_sentence(pictures: Path) -> None:
 
 def test_a_damaged_part_is_done_again(pictures: Path, out: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        extract_folder(pictures, out, Means(fails_after=6), how=How(batch=2))
+        extract_folder(pictures, out, Means(fails_after=6), options=ExtractionOptions(batch=2))
     (part,) = out.parent.glob(".store*/part-*")
     part.write_bytes(part.read_bytes()[:50])
     done = extract_folder(pictures, out, Means())
-    assert (done.pictures, done.before) == (10, 0)
+    assert (done.pictures, done.reused) == (10, 0)
 
 
 def test_a_picture_that_ends_its_process_is_named_and_the_others_are_read(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.support.picture_files import drawn
 from tests.support.tiny_networks import DETECTORS, GRIDS, save
-from tshsr.boxes import pool_inside
+from tshsr.boxes import pool_boxes
 from tshsr.errors import DataError, SettingsError
 from tshsr.features.catalog import open_extractor, rebuild_extractor
 from tshsr.features.extractor import Extractor
@@ -127,9 +127,9 @@ def test_features_can_come_from_another_network_pooled_inside_the_boxes(networks
     own = opened(networks, "rt-detr", regions=7)
     (found,), (boxes,) = extractor.extract(PICTURES[:1]), own.extract(PICTURES[:1])
     np.testing.assert_array_equal(found.boxes, boxes.boxes)
-    seen = extractor.backbone.maps([extractor.backbone.prepare(PICTURES[0])])[0]
-    np.testing.assert_allclose(found.features[1:], pool_inside(seen.patches, found.boxes[1:]), atol=1e-6)
-    np.testing.assert_allclose(found.features[0], seen.whole, atol=1e-6)
+    feature_map = extractor.backbone.maps([extractor.backbone.prepare(PICTURES[0])])[0]
+    np.testing.assert_allclose(found.features[1:], pool_boxes(feature_map.patches, found.boxes[1:]), atol=1e-6)
+    np.testing.assert_allclose(found.features[0], feature_map.whole, atol=1e-6)
     assert extractor.name != own.name
 
 
@@ -146,7 +146,7 @@ def test_the_name_tells_weights_and_choices_but_not_the_place(networks: Path, tm
         rebuild_extractor(name, {"family": "grid", "weights": str(tmp_path / "copy"), "cells": 6})
 
 
-def test_a_prompt_is_part_of_the_name_of_a_detector_that_is_asked_in_words(networks: Path) -> None:
+def test_a_prompt_is_part_of_the_name_of_a_detector_with_a_text_prompt(networks: Path) -> None:
     one = opened(networks, "grounding-dino", prompt="person. animal.")
     other = opened(networks, "grounding-dino", prompt="object.")
     assert one.name != other.name
@@ -155,8 +155,8 @@ def test_a_prompt_is_part_of_the_name_of_a_detector_that_is_asked_in_words(netwo
 
 
 @pytest.mark.parametrize("kind", ["rt-detr", "owlv2"])
-def test_a_prompt_for_a_detector_that_is_not_asked_in_words_is_refused(networks: Path, kind: str) -> None:
-    with pytest.raises(SettingsError, match=r"prompt is 'dog\.', but .* is a .*, which is not asked in words; leave"):
+def test_a_prompt_for_a_detector_without_a_text_prompt_is_refused(networks: Path, kind: str) -> None:
+    with pytest.raises(SettingsError, match=r"prompt is 'dog\.', but .* is a .*, which takes no text prompt; leave"):
         opened(networks, kind, prompt="dog.")
 
 

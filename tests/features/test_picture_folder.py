@@ -29,7 +29,7 @@ def test_what_is_hidden_or_left_out_is_not_looked_at(tmp_path: Path) -> None:
     (tmp_path / ".thumbs" / "t.jpg").write_bytes(b"x")
     (tmp_path / ".DS_Store").write_bytes(b"x")
     assert len(find_pictures(tmp_path)[0]) == 2
-    assert [file.file for file in find_pictures(tmp_path, leave_out=[tmp_path / "a"])[0]] == ["p00.jpg"]
+    assert [file.file for file in find_pictures(tmp_path, exclude=[tmp_path / "a"])[0]] == ["p00.jpg"]
 
 
 def test_links_to_folders_are_not_followed(tmp_path: Path) -> None:

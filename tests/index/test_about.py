@@ -15,7 +15,7 @@ import tshsr
 from tests.support.indexed import Small, built
 from tests.support.small_runs import run, small_config, small_split
 from tshsr.errors import CheckpointError, DataError
-from tshsr.index.about import ABOUT
+from tshsr.index.about import INFO_FILE
 from tshsr.index.collection import Index
 
 
@@ -56,7 +56,7 @@ def test_what_is_no_index_is_refused(small: Small, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(DataError, match=r"holds something that is no index \(notes.txt\)"):
         built(small, tmp_path)
-    (tmp_path / ABOUT).write_text("{")
+    (tmp_path / INFO_FILE).write_text("{")
     with pytest.raises(DataError, match=r"index.json is damaged"):
         Index.open(tmp_path)
 
@@ -79,7 +79,7 @@ def test_a_run_without_lancedb_says_what_to_install() -> None:
 
 
 def test_what_the_index_remembers_is_plain_json(small: Small, index: Index) -> None:
-    values = json.loads((index.folder / ABOUT).read_text())
+    values = json.loads((index.folder / INFO_FILE).read_text())
     assert values["run"] == str(small.run.resolve())
     assert (values["extractor"], values["settings"]) == ("small", {"windows": 3})
     assert (values["dim"], values["unfinished"]) == (8, None)

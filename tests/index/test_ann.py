@@ -1,4 +1,4 @@
-"""Large tables are searched approximately, and nearly nothing is missed."""
+"""Large tables are searched annly, and nearly nothing is missed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.indexed import Small, write_small_store
 from tests.support.small_runs import small_split
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import open_split, select_images
-from tshsr.index import ann as approximate
+from tshsr.index import ann
 from tshsr.index.collection import Index
 
 
@@ -30,8 +30,8 @@ def test_a_large_table_is_searched_by_an_index_that_finds_the_same(
 ) -> None:
     exact = Index.build(tmp_path / "exact", small.retriever(), select_images(many, 400))
     assert exact.about.probes == {}
-    monkeypatch.setattr(approximate, "FROM", 300)
-    monkeypatch.setattr(approximate, "PART", 50)
+    monkeypatch.setattr(ann, "MIN_ROWS", 300)
+    monkeypatch.setattr(ann, "ROWS_PER_PARTITION", 50)
     index = Index.build(tmp_path / "index", small.retriever(), select_images(many, 400))
     assert set(index.about.probes) == {"pictures", "captions"}
     assert 1 <= index.about.probes["pictures"] <= 8
@@ -45,15 +45,15 @@ def test_a_large_table_is_searched_by_an_index_that_finds_the_same(
     assert [result.id for result in kept] == ["p7"]
     table, query = index._pictures.live, small.retriever().encode_captions("a red dog").pooled[0].numpy()
     for name in [f"p{number}" for number in range(0, 400, 8)]:
-        assert len(approximate.search(table, query, 10, probes=1, where=f"id = '{name}'")) == 1, name
-    assert len(set(approximate.search(table, query, 300, probes=1))) == 300, "a part has about 50"
+        assert len(ann.ann_search(table, query, 10, probes=1, where=f"id = '{name}'")) == 1, name
+    assert len(set(ann.ann_search(table, query, 300, probes=1))) == 300, "a part has about 50"
     probes, version = index.about.probes, index._pictures.live.version
     index.add(select_images(many, 450))
     assert index._pictures.live.version == version + 1, "50 of 450 are compared one by one: no new index"
     index.add(many)
     assert index.about.probes.keys() == probes.keys()
-    assert approximate.indices(index._pictures.live)
-    stats = index._pictures.live.index_stats(approximate.indices(index._pictures.live)[0])
+    assert ann.ann_indices(index._pictures.live)
+    stats = index._pictures.live.index_stats(ann.ann_indices(index._pictures.live)[0])
     assert stats.num_unindexed_rows == 0, "a quarter more, and it is made again"
     assert len(index.search("a red dog", k=5)) == 5
 
@@ -61,18 +61,18 @@ def test_a_large_table_is_searched_by_an_index_that_finds_the_same(
 def test_the_parts_that_a_query_looks_into_hold_nearly_all_of_the_best_rows(
     small: Small, many: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(approximate, "FROM", 300)
-    monkeypatch.setattr(approximate, "PART", 50)
+    monkeypatch.setattr(ann, "MIN_ROWS", 300)
+    monkeypatch.setattr(ann, "ROWS_PER_PARTITION", 50)
     index = Index.build(tmp_path / "index", small.retriever(), many)
     table, captions = index._pictures.live, index._captions.live
-    queries = approximate.sample_rows(captions)
-    wanted = approximate.best_rows(table, queries, 100)
+    queries = ann.sample_rows(captions)
+    wanted = ann.exact_search(table, queries, 100)
     everything = table.search().select(["pooled"]).with_row_id(True).to_arrow()
     pooled = np.stack(everything["pooled"].to_numpy())
     scores = pooled @ queries[0].numpy()
     assert scores[np.isin(everything["_rowid"].to_numpy(), wanted[0])].min() >= np.sort(scores)[-100] - 1e-6
     probes = index.about.probes["pictures"]
-    found = [approximate.search(table, query.numpy(), 100, probes) for query in queries]
+    found = [ann.ann_search(table, query.numpy(), 100, probes) for query in queries]
     shares = [len(set(a) & set(b)) / 100 for a, b in zip(found, wanted, strict=True)]
     assert np.mean(shares) >= 0.9, "ties at the edge may fall either way"
 
@@ -80,10 +80,10 @@ def test_the_parts_that_a_query_looks_into_hold_nearly_all_of_the_best_rows(
 def test_without_captions_the_parts_are_chosen_by_sentences_of_known_words(
     small: Small, many: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(approximate, "FROM", 300)
-    monkeypatch.setattr(approximate, "PART", 50)
+    monkeypatch.setattr(ann, "MIN_ROWS", 300)
+    monkeypatch.setattr(ann, "ROWS_PER_PARTITION", 50)
     index = Index.build(tmp_path / "index", small.retriever(), many, captions=False)
     assert set(index.about.probes) == {"pictures"}
-    vectors = approximate.sample_sentences(small.retriever())
-    assert vectors.shape == (approximate.SAMPLE, 8)
-    assert torch.allclose(vectors.norm(dim=1), torch.ones(approximate.SAMPLE), atol=1e-5)
+    vectors = ann.sample_sentences(small.retriever())
+    assert vectors.shape == (ann.SAMPLE_QUERIES, 8)
+    assert torch.allclose(vectors.norm(dim=1), torch.ones(ann.SAMPLE_QUERIES), atol=1e-5)

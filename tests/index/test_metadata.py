@@ -33,20 +33,20 @@ def test_csv_and_json_lines_say_the_same(tmp_path: Path) -> None:
     )
     assert table.types == lines.types == {"year": pa.int64(), "place": pa.string(), "indoors": pa.bool_()}
     assert table.rows == lines.rows
-    assert table.of("p2", None) == {"year": None, "place": "Rome", "indoors": False}
-    assert table.of("p3", None) == {}
+    assert table.lookup("p2", None) == {"year": None, "place": "Rome", "indoors": False}
+    assert table.lookup("p3", None) == {}
 
 
 def test_numbers_that_look_like_ids_are_ids(tmp_path: Path) -> None:
-    assert read(tmp_path, "facts.csv", "id,year\n0012,2001\n").of("0012", None) == {"year": 2001}
-    assert read(tmp_path, "facts.jsonl", '{"id": 12, "year": 2001}\n').of("12", None) == {"year": 2001}
+    assert read(tmp_path, "facts.csv", "id,year\n0012,2001\n").lookup("0012", None) == {"year": 2001}
+    assert read(tmp_path, "facts.jsonl", '{"id": 12, "year": 2001}\n').lookup("12", None) == {"year": 2001}
 
 
 def test_pictures_can_be_named_by_their_files(tmp_path: Path) -> None:
     facts = read(tmp_path, "facts.tsv", "file\tyear\na/one.jpg\t2001\ntwo.jpg\t2002\n")
-    assert facts.of("1", "a/one.jpg") == {"year": 2001}
-    assert facts.of("2", "b/two.jpg") == {"year": 2002}
-    assert facts.of("two.jpg", None) == {"year": 2002}
+    assert facts.lookup("1", "a/one.jpg") == {"year": 2001}
+    assert facts.lookup("2", "b/two.jpg") == {"year": 2002}
+    assert facts.lookup("two.jpg", None) == {"year": 2002}
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_new_pictures_get_their_facts_together_with_old_ones(small: Small, tmp_p
 def test_telling_facts_again_and_again_does_not_make_an_index_grow(
     small: Small, index: Index, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(database, "KEEP", timedelta(milliseconds=1))
+    monkeypatch.setattr(database, "VERSION_LIFETIME", timedelta(milliseconds=1))
     split = small.split()
 
     def tell(year: int) -> tuple[int, int]:

@@ -13,7 +13,6 @@ from tshsr.errors import DataError, InputError, SettingsError
 from tshsr.explain.attribution import explain_pair
 from tshsr.features.extractor import PictureRegions
 from tshsr.index import search as searching
-from tshsr.index.building import caption_ids
 from tshsr.index.collection import Index
 from tshsr.index.metadata import metadata_of
 from tshsr.index.snapshot import Snapshot
@@ -49,7 +48,7 @@ def test_candidates_are_those_of_the_pooled_score(small: Small, index: Index) ->
 
 
 def test_pictures_find_captions_as_the_full_matrix_does(small: Small, index: Index) -> None:
-    split, captions = small.split(), caption_ids(small.split())
+    split, captions = small.split(), small.split().caption_ids
     scores = small.retriever().score(split, split.captions)
     assert captions[:3] == ["p0#0", "p0#1", "p1#0"]
     batch = split.regions.read([4])

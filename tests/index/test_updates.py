@@ -16,10 +16,9 @@ import pytest
 from tests.support.indexed import Small, built
 from tshsr.data.dataset import Split
 from tshsr.errors import DataError
-from tshsr.index import building, collection, database
-from tshsr.index import updates as changing
+from tshsr.index import building, collection, database, updates
 from tshsr.index.collection import Index
-from tshsr.index.database import one_writer
+from tshsr.index.database import write_lock
 from tshsr.index.metadata import metadata_of
 
 
@@ -72,8 +71,8 @@ def test_deleting_takes_captions_along_and_refuses_unknown_ids(index: Index) -> 
 
 
 def test_among_many_ids_none_is_guessed(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(changing, "GUESSED", 11)
-    monkeypatch.setattr(collection, "GUESSED", 11)
+    monkeypatch.setattr(updates, "MAX_SUGGESTED_FROM", 11)
+    monkeypatch.setattr(collection, "MAX_SUGGESTED_FROM", 11)
     for ask in (lambda: index.delete(["p99"]), lambda: index.explain("a dog", "p99")):
         with pytest.raises(DataError, match=r"has no picture 'p99'\.$"):
             ask()
@@ -147,7 +146,7 @@ from tshsr.index import building, database
 from tshsr.index.collection import Index
 from pathlib import Path
 
-building.ENCODE_BLOCK, building.COMMIT = 2, 1
+building.ENCODE_BLOCK, building.COMMIT_BYTES = 2, 1
 run, store, out, counted, at = *map(Path, sys.argv[1:4]), sys.argv[4], int(sys.argv[5])
 
 def begin(what, kind):
@@ -218,7 +217,7 @@ def test_searches_go_on_while_pictures_are_added_replaced_and_deleted(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(building, "ENCODE_BLOCK", 1)
-    monkeypatch.setattr(building, "COMMIT", 1)
+    monkeypatch.setattr(building, "COMMIT_BYTES", 1)
     index = built(small, tmp_path / "index", "test")
     reader, split = Index.open(index.folder), small.split()
     seen: list[int] = []
@@ -249,7 +248,7 @@ def test_searches_go_on_while_pictures_are_added_replaced_and_deleted(
 
 
 def test_two_writers_keep_out_of_each_others_way(small: Small, index: Index) -> None:
-    with one_writer(index.folder), pytest.raises(DataError, match="is being written by another process; wait for it"):
+    with write_lock(index.folder), pytest.raises(DataError, match="is being written by another process; wait for it"):
         index.add(small.split())
     assert index.add(small.split()).kept == 12
 
@@ -257,7 +256,7 @@ def test_two_writers_keep_out_of_each_others_way(small: Small, index: Index) -> 
 def test_two_first_builds_keep_out_of_each_others_way(small: Small, tmp_path: Path) -> None:
     folder = tmp_path / "index"
     folder.mkdir()
-    with one_writer(folder), pytest.raises(DataError, match="is being written by another process; wait for it"):
+    with write_lock(folder), pytest.raises(DataError, match="is being written by another process; wait for it"):
         built(small, folder, "test")
     assert [path.name for path in folder.iterdir()] == [database.LOCK], "the second touched nothing"
     assert len(built(small, folder, "test")) == 4
@@ -282,11 +281,11 @@ def test_a_build_killed_before_its_first_row_begins_anew(small: Small, tmp_path:
 
 def test_many_small_pieces_are_put_together(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(building, "ENCODE_BLOCK", 1)
-    monkeypatch.setattr(building, "COMMIT", 1)
+    monkeypatch.setattr(building, "COMMIT_BYTES", 1)
     pieces = built(small, tmp_path / "pieces")
     before = pieces.search("a red dog", k=12)
     assert pieces._pictures.live.stats()["fragment_stats"]["num_fragments"] == 12
-    monkeypatch.setattr(database, "FRAGMENTS", 3)
+    monkeypatch.setattr(database, "MAX_FRAGMENTS", 3)
     pieces.add(small.split())
     assert pieces._pictures.live.stats()["fragment_stats"]["num_fragments"] == 1
     assert pieces.search("a red dog", k=12) == before

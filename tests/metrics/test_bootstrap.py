@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.metrics.test_comparison import small
-from tests.metrics.test_multi_positive import looped
+from tests.support.populations import small
+from tests.support.ranked import looped
 from tshsr.metrics import bootstrap as resampling
 from tshsr.metrics.bootstrap import (
     CUTOFFS,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from tests.metrics.test_comparison import population
+from tests.support.populations import population
 from tshsr.metrics.bootstrap import FIGURES
 from tshsr.metrics.comparison import compare
 from tshsr.metrics.ranks import QueryRanks

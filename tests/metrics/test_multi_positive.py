@@ -7,30 +7,11 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
+from tests.support.ranked import looped
 from tshsr.errors import InputError
 from tshsr.metrics import multi_positive as module
 from tshsr.metrics.multi_positive import Places, RankingMetrics, ranked, ranking_metrics, rankings, right_places
 from tshsr.metrics.recall import score_metrics
-
-
-def looped(scores: np.ndarray, right: dict[int, list[int]]) -> dict[str, float]:
-    """The figures by plain loops over a sorted list; wrong answers stand before right ones that score the same."""
-    kept: dict[str, list[float]] = {name: [] for name in RankingMetrics.__dataclass_fields__}
-    for query, answers in right.items():
-        row = scores[query]
-        order = sorted(range(len(row)), key=lambda answer: (-row[answer], answer in answers))
-        hits = [answer in answers for answer in order]
-        count = len(answers)
-        for k in (1, 5, 10):
-            kept[f"r{k}"].append(100.0 * any(hits[:k]))
-            kept[f"true_r{k}"].append(100.0 * sum(hits[:k]) / count)
-        for k in (5, 10):
-            kept[f"all_r{k}"].append(100.0 * (sum(hits[:k]) == count))
-        kept["mrr"].append(1 / (1 + hits.index(True)))
-        kept["r_precision"].append(100.0 * sum(hits[:count]) / count)
-        precisions = [sum(hits[: k + 1]) / (k + 1) for k in range(count) if hits[k]]
-        kept["map_at_r"].append(100.0 * sum(precisions) / count)
-    return {name: float(np.mean(values)) for name, values in kept.items()}
 
 
 def case(seed: int, images: int = 14) -> tuple[np.ndarray, np.ndarray]:

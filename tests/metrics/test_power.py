@@ -1,4 +1,4 @@
-"""Power where the error is estimated from few runs: equal to scipy's noncentral t, and true in simulations."""
+"""Power where the error is estimated from few runs: equal to the noncentral t distribution, and to simulations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tests.metrics.test_comparison import compared, small
+from tests.support.populations import compared, small
 from tshsr.metrics.comparison import compare, detectable, freedom_of, mean_error, share_found
 
 
@@ -16,7 +16,21 @@ def test_it_is_the_noncentral_t(freedom: float, difference: float) -> None:
     reach = stats.t.ppf(0.975, freedom)
     shift = difference * mean_error(freedom)
     expected = stats.nct.sf(reach, freedom, shift) + stats.nct.cdf(-reach, freedom, shift)
-    assert share_found(3 * difference, 3 * reach, 3.0, freedom) == pytest.approx(expected, abs=1e-4)
+    assert share_found(3 * difference, 3 * reach, 3.0, freedom) == pytest.approx(expected, abs=1e-8)
+
+
+def test_it_is_the_share_of_simulated_comparisons() -> None:
+    random, freedom = np.random.default_rng(5), 3.0
+    errors = np.sqrt(random.chisquare(freedom, 400_000) / freedom)
+    found = np.abs(random.standard_normal(400_000) + 2.5 * mean_error(freedom)) > 2.0 * errors
+    assert share_found(2.5, 2.0, 1.0, freedom) == pytest.approx(found.mean(), abs=0.004)
+
+
+def test_a_difference_far_beyond_the_interval_is_always_found() -> None:
+    for freedom in (1.0, 2.0, 4.0, None):
+        assert share_found(1000.0, 2.0, 1.0, freedom) == pytest.approx(1.0, abs=1e-6)
+        assert detectable(1.0, 1.0, freedom, 0.1) >= 0.0
+        assert detectable(0.01, 1.0, freedom, 0.5) == 0.0, "an interval that excludes zero in most cases anyway"
 
 
 def test_an_error_that_is_known_gives_the_normal() -> None:

@@ -9,10 +9,10 @@ import pytest
 from tshsr.cli.options import read_depth
 from tshsr.cli.tables import lost_points, precision_line, rerank_lines
 from tshsr.errors import SettingsError
-from tshsr.metrics.report import Guard, Rerank
+from tshsr.metrics.report import PrecisionCheck, Rerank
 from tshsr.scoring.candidates import Depth
 
-GUARD = Guard("bfloat16", True, 100, 500, 0.00312, 99.333, 0.2, 1.618)
+CHECK = PrecisionCheck("bfloat16", True, 100, 500, 0.00312, 99.333, 0.2, 1.618)
 RERANK = Rerank(
     k_images=100,
     k_captions=40,
@@ -24,7 +24,7 @@ RERANK = Rerank(
 
 
 def test_a_lower_precision_is_told_in_one_line() -> None:
-    assert precision_line("first", GUARD) == (
+    assert precision_line("first", CHECK) == (
         "bfloat16 (first): used. On 100 images and 500 captions it is 1.62 times as fast as float32, changes scores by "
         "up to 0.003 and recalls by up to 0.20 points; 99.3 % of the best answers stay."
     )
@@ -34,7 +34,7 @@ def test_a_lower_precision_is_told_in_one_line() -> None:
     ("speedup", "why"), [(0.8, "not used, it is no faster here"), (1.4, "not used, recalls move too far")]
 )
 def test_why_it_was_not_used_is_told(speedup: float, why: str) -> None:
-    assert f"bfloat16 (first): {why}. On" in precision_line("first", replace(GUARD, used=False, speedup=speedup))
+    assert f"bfloat16 (first): {why}. On" in precision_line("first", replace(CHECK, used=False, speedup=speedup))
 
 
 def test_a_two_stage_search_tells_its_candidates_its_ceiling_and_no_more_than_is_known() -> None:

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.models.test_matcher_properties import assert_same, score, sizes
 from tests.support import tiny
+from tests.support.scored_pairs import assert_same, score, sizes
 from tshsr.config.models import ModelConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
 from tshsr.config.run import LossConfig
 from tshsr.data.batches import CaptionBatch, ImageBatch
@@ -130,6 +130,12 @@ def test_pairs_one_by_one_score_as_all_at_once_and_as_a_list(method: str) -> Non
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_a_network_names_its_scores(method: str) -> None:
+    matcher = network(method)
+    assert matcher.score_names == score(matcher, tiny.images(), tiny.captions()).keys()
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_scores_are_the_same_with_and_without_gradients(method: str) -> None:
     matcher = network(method)
     with_gradients = matcher.score_all(matcher.encode_images(tiny.images()), matcher.encode_captions(tiny.captions()))
@@ -195,7 +201,7 @@ def test_a_trace_is_of_the_streams_that_are_scored(method: str) -> None:
         torch.testing.assert_close(trace.node_contributions.sum(-1), trace.contributions)
         added = trace.node_contributions[:, 0, int(trace.has_global_node) :]
         assert (added[~queries.mask] == 0).all()
-        assert trace.pooled_meetings is None
+        assert trace.pooled_terms is None
         assert (trace.pooled == 0).all()
 
 

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.models.test_mathematics import SAME, plain_similarity, real, unit_rows
 from tests.support import baseline_oracles, oracles, tiny
+from tests.support.float64 import SAME, plain_similarity, real, shaken, unit_rows
 from tshsr.config.models import ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
 from tshsr.models.base import ItemEncoding
 from tshsr.models.pooling import GeneralisedPooling, MaskedBatchNorm, MeanPooling, SelfAttentionPooling
-from tshsr.models.scan import Scan, aggregated, shares
-from tshsr.models.sgraf import AttentionFiltration, GraphReasoning, GraphStep, Sgraf, SimilarityStream, TwoStreamSgr
+from tshsr.models.scan import Scan, aggregate, query_shares
+from tshsr.models.sgraf import AttentionFiltration, GraphReasoning, GraphStep, Sgraf, SgrafStream, TwoStreamSgr
 from tshsr.models.vse import Vse, shortened
 
 NORMALISATIONS = ("clipped_l2norm", "l2norm", "clipped", "no_norm", "softmax")
@@ -19,15 +19,6 @@ AGGREGATIONS = ("mean", "logsumexp", "max", "sum")
 
 def as_tensor(values: list) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
-
-
-def shaken(module: nn.Module) -> nn.Module:
-    """In float64 and evaluation mode, with every weight and statistic away from where it begins."""
-    module.double().eval()
-    with torch.no_grad():
-        for name, value in [*module.named_parameters(), *module.named_buffers()]:
-            value.copy_(torch.rand_like(value) + 0.5 if "variance" in name else 0.5 * torch.randn_like(value))
-    return module
 
 
 def encoded(rows: Tensor) -> ItemEncoding:
@@ -66,9 +57,9 @@ def test_both_streams_of_scan_are_the_formula(normalisation: str, aggregation: s
 def test_the_share_of_a_query_is_how_the_score_follows_it(aggregation: str) -> None:
     cosines = torch.rand(2, 6, dtype=torch.float64, requires_grad=True)
     mask = torch.tensor([[True] * 6, [True] * 4 + [False] * 2])
-    aggregated(cosines, mask, aggregation, 5.0).sum().backward()
+    aggregate(cosines, mask, aggregation, 5.0).sum().backward()
     expected = cosines.grad / cosines.grad.sum(dim=-1, keepdim=True)
-    torch.testing.assert_close(shares(cosines.detach(), mask, aggregation, 5.0), expected, **SAME)
+    torch.testing.assert_close(query_shares(cosines.detach(), mask, aggregation, 5.0), expected, **SAME)
 
 
 def step_parameters(step: GraphStep) -> dict:
@@ -112,7 +103,7 @@ def test_graph_and_filtration_are_the_formula(make: object, nodes: int, grad: bo
 
 
 @torch.no_grad()
-def plain_stream(stream: SimilarityStream, queries: ItemEncoding, context: ItemEncoding) -> tuple[float, Tensor]:
+def plain_stream(stream: SgrafStream, queries: ItemEncoding, context: ItemEncoding) -> tuple[float, Tensor]:
     """A stream's score and attention by plain loops, from unit rows on."""
     q, c = queries.items[0].tolist(), context.items[0].tolist()
     weights = oracles.attention(q, c, stream.inverse_temperature)

@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import tiny
+from tests.support.scored_pairs import assert_same, score, sizes
 from tshsr.config.models import ReasoningConfig
 from tshsr.data.batches import CaptionBatch, ImageBatch
-from tshsr.models.base import Scores
-from tshsr.models.tshsr import Tshsr
 
 VARIANTS = {
     "default": {},
@@ -34,21 +33,6 @@ VARIANTS = {
     },
     "transformer": {"encoder": replace(tiny.ENCODER, text="transformer")},
 }
-
-sizes = st.lists(st.integers(1, 6), min_size=1, max_size=4)
-
-
-def score(network: Tshsr, images: ImageBatch, captions: CaptionBatch) -> Scores:
-    with torch.no_grad():
-        return network.score_all(network.encode_images(images), network.encode_captions(captions))
-
-
-def assert_same(left: Scores, right: Scores) -> None:
-    assert left.keys() == right.keys()
-    for name in left:
-        torch.testing.assert_close(
-            left[name], right[name], rtol=1e-9, atol=1e-11, msg=lambda text, n=name: f"{n}: {text}"
-        )
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -93,6 +77,12 @@ def test_pairs_one_by_one_score_as_all_at_once(variant: str) -> None:
     expected = {name: value[rows, columns] for name, value in every.items()}
     assert_same(expected, pairs)
     assert_same(expected, network.score_listed(images[rows], captions[columns]))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_network_names_its_scores(variant: str) -> None:
+    network = tiny.network(**VARIANTS[variant])
+    assert network.score_names == score(network, tiny.images(), tiny.captions()).keys()
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

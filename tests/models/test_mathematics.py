@@ -5,28 +5,20 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tests.support import oracles, tiny
+from tests.support.float64 import SAME, plain_similarity, real, unit_rows
 from tshsr.config.models import ReasoningConfig
 from tshsr.errors import SettingsError
 from tshsr.models.attention import attend, attention_weights, similarities, to_unit_sums, unit
 from tshsr.models.base import ItemEncoding
-from tshsr.models.encoders import AttentionPooling, box_geometry
+from tshsr.models.encoders import box_geometry
+from tshsr.models.pooling import AttentionPooling
 from tshsr.models.reasoning import HierarchicalReasoning
 from tshsr.models.similarity import SimilarityVector
-from tshsr.models.tshsr import Stream
+from tshsr.models.tshsr import TshsrStream
 from tshsr.training.losses import hinge
-
-SAME = {"rtol": 1e-9, "atol": 1e-11}  # float64 against Python floats: only the order of additions differs
-
-
-def real(*shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64)
-
-
-def unit_rows(*shape: int) -> Tensor:
-    return nn.functional.normalize(real(*shape), dim=-1)
 
 
 def level_parameters(reasoning: HierarchicalReasoning, level: int) -> dict:
@@ -74,25 +66,13 @@ def test_a_sum_of_nothing_stays_nothing() -> None:
     torch.testing.assert_close(attend(weights, torch.zeros(3, 4)), torch.zeros(2, 4))
 
 
-def plain_similarity(
-    similarity: SimilarityVector, x: list[float], y: list[float], agreement: float = 0.0
-) -> list[float]:
-    """A similarity vector by plain loops: P once on the difference, not on each side."""
-    view = similarity.view.weight if isinstance(similarity.view, nn.Linear) else torch.eye(len(x))
-    weight, bias = similarity.projection.weight, similarity.projection.bias
-    cosine = torch.zeros(len(bias)) if similarity.cosine is None else similarity.cosine
-    if similarity.agreement is not None:
-        bias = bias + agreement * similarity.agreement
-    return oracles.similarity_vector(view.tolist(), weight.tolist(), cosine.tolist(), bias.tolist(), x, y)
-
-
 @torch.no_grad()
 @pytest.mark.parametrize("comparison_dim", [6, 0])
 def test_a_similarity_vector_is_the_formula(comparison_dim: int) -> None:
     similarity = SimilarityVector(8, comparison_dim, 5).double()
     x, y = unit_rows(8), unit_rows(8)
     expected = torch.tensor(plain_similarity(similarity, x.tolist(), y.tolist()), dtype=torch.float64)
-    torch.testing.assert_close(similarity(similarity.seen(x), similarity.seen(y), x @ y), expected, **SAME)
+    torch.testing.assert_close(similarity(similarity.project(x), similarity.project(y), x @ y), expected, **SAME)
 
 
 @pytest.mark.parametrize("levels", [0, 1, 2, 3])
@@ -115,7 +95,7 @@ def test_every_switch_of_the_hierarchy_is_the_formula(levels: int, context: bool
 
 @torch.no_grad()
 def expected_stream(
-    stream: Stream, queries: ItemEncoding, context: ItemEncoding, places: list[list[float]] | None = None
+    stream: TshsrStream, queries: ItemEncoding, context: ItemEncoding, places: list[list[float]] | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Attention, the level contributions and the logit's bias, by plain loops; places: of queries with context."""
     q, c = queries.items[0].tolist(), context.items[0].tolist()
@@ -145,7 +125,7 @@ def test_a_stream_is_the_formula_from_regions_and_words_to_the_score(whole: bool
     sides = {"word_stream": (captions, images), "region_stream": (images, captions)}
     for name, (queries, context) in sides.items():
         stream = network.streams[name]
-        assert isinstance(stream, Stream)
+        assert isinstance(stream, TshsrStream)
         weights, contributions, bias = expected_stream(stream, queries, context)
         trace = network.trace(images, captions)[name]
         torch.testing.assert_close(trace.attention[0], weights, **SAME)
@@ -179,7 +159,7 @@ def test_the_place_term_is_how_well_regions_are_where_their_words_expect_them() 
     }
     for name, given in sides.items():
         stream = network.streams[name]
-        assert isinstance(stream, Stream)
+        assert isinstance(stream, TshsrStream)
         _, contributions, bias_of_stream = expected_stream(stream, *given)
         pooled = oracles.dot(images.pooled[0].tolist(), captions.pooled[0].tolist()) * float(stream.pooled_weight or 0)
         expected = torch.sigmoid(contributions.sum() + pooled + bias_of_stream)
@@ -190,7 +170,7 @@ def test_pieces_of_similarity_vectors_change_nothing(monkeypatch: pytest.MonkeyP
     network = tiny.network(encoder=replace(tiny.ENCODER, boxes=True), place_term=True)
     images, captions = network.encode_images(tiny.images(3)), network.encode_captions(tiny.captions())
     expected = network.score_all(images, captions)["fused"].detach()
-    monkeypatch.setattr("tshsr.models.similarity.PIECE", 1)
+    monkeypatch.setattr("tshsr.models.similarity.CHUNK_BYTES", 1)
     with torch.inference_mode():
         torch.testing.assert_close(network.score_all(images, captions)["fused"], expected, **SAME)
 
@@ -240,8 +220,8 @@ def test_what_each_region_with_each_word_adds_to_the_pooled_term_is_the_formula(
             for p, v in zip(a, x, strict=True)
         ]
         expected = torch.tensor(met, dtype=torch.float64)
-        torch.testing.assert_close(trace.pooled_meetings[0], expected.T if name == "word_stream" else expected, **SAME)
-        torch.testing.assert_close(trace.pooled_meetings.sum(dim=(1, 2)), trace.pooled, **SAME)
+        torch.testing.assert_close(trace.pooled_terms[0], expected.T if name == "word_stream" else expected, **SAME)
+        torch.testing.assert_close(trace.pooled_terms.sum(dim=(1, 2)), trace.pooled, **SAME)
 
 
 def test_box_geometry_is_corners_and_area() -> None:
@@ -251,14 +231,14 @@ def test_box_geometry_is_corners_and_area() -> None:
 
 @pytest.mark.parametrize("hardest", [True, False])
 @pytest.mark.parametrize("share", [1.0, 0.6, 0.0])
-@pytest.mark.parametrize("most", [math.inf, 0.3])
-def test_the_hinge_is_the_formula(hardest: bool, share: float, most: float) -> None:
+@pytest.mark.parametrize("max_cost", [math.inf, 0.3])
+def test_the_hinge_is_the_formula(hardest: bool, share: float, max_cost: float) -> None:
     image_of_caption = torch.tensor([2, 0, 0, 1, 2])  # unordered, image 3 has none, two have several
     scores = torch.rand(4, 5, dtype=torch.float64)
     scored = torch.rand(4, 5) < share
     plain = scores.tolist(), image_of_caption.tolist(), 0.2
-    expected = oracles.hinge(*plain, hardest=hardest, scored=scored.tolist(), most=most)
-    result = hinge(scores, image_of_caption, margin=0.2, hardest=hardest, scored=scored, most=most)
+    expected = oracles.hinge(*plain, hardest=hardest, scored=scored.tolist(), max_cost=max_cost)
+    result = hinge(scores, image_of_caption, margin=0.2, hardest=hardest, scored=scored, max_cost=max_cost)
     assert result.item() == pytest.approx(expected, rel=1e-12)
-    if share == 1.0 and most == math.inf:
+    if share == 1.0 and max_cost == math.inf:
         assert hinge(scores, image_of_caption, margin=0.2, hardest=hardest).item() == pytest.approx(expected, rel=1e-12)

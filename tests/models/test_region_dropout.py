@@ -9,7 +9,7 @@ from tests.support import tiny
 from tshsr.config.models import ModelConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
 from tshsr.data.batches import ImageBatch
 from tshsr.models.build import build_matcher
-from tshsr.models.encoders import thinned
+from tshsr.models.encoders import drop_items
 
 ENCODER = replace(tiny.ENCODER, region_dropout=0.4)
 METHODS: dict[str, ModelConfig] = {
@@ -52,6 +52,6 @@ def test_padding_is_never_brought_back() -> None:
     mask = torch.tensor([[True, True, True, False, False], [True, False, False, False, False]])
     for seed in range(20):
         torch.manual_seed(seed)
-        left = thinned(mask, 0.9)
+        left = drop_items(mask, 0.9)
         assert not (left & ~mask).any()
         assert left.any(dim=1).all()

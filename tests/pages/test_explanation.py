@@ -13,8 +13,9 @@ from tests.support.scripted import TracelessMatcher, image, real, retriever, scr
 from tests.support.whole_page import EVIL, Page, assert_whole
 from tshsr.errors import InputError
 from tshsr.explain.attribution import Explanation, explain_pair
-from tshsr.pages.document import json_script, label, percent, picture_symbols
-from tshsr.pages.explanation import canvas, render_explanations
+from tshsr.metrics.labels import label
+from tshsr.pages.document import EmbeddedPicture, embed_pictures, json_script, percent, render_macro
+from tshsr.pages.explanation import canvas_of, render_explanations
 
 CAPTION = "a small red square"
 
@@ -64,13 +65,22 @@ def test_the_data_holds_the_maps_of_all_levels_and_of_each() -> None:
     explanation = explained()
     data = re.search(r'<script type="application/json">(.*?)</script>', render_explanations([explanation], [None]))
     assert data is not None
-    views = json.loads(data[1])["views"]["region_stream"]
+    weights = json.loads(data[1])["region_stream"]
     stream = explanation.streams["region_stream"]
-    assert len(views) == 1 + len(stream.levels)
-    assert views[0]["rows"] == [[round(weight, 4) for weight in row] for row in stream.word_regions]
-    assert views[2]["rows"] == [[round(weight, 4) for weight in row] for row in stream.levels[1].word_regions]
-    mean = [sum(sum(level.word_regions[word]) for level in stream.levels) / 3 for word in range(4)]
-    assert views[0]["shares"] == pytest.approx(mean, abs=2e-4)
+    assert len(weights["levels"]) == len(stream.levels)
+    assert weights["word_regions"] == [[round(weight, 5) for weight in row] for row in stream.word_regions]
+    for level, expected in zip(weights["levels"], stream.levels, strict=True):
+        assert level["word_regions"] == [[round(weight, 5) for weight in row] for row in expected.word_regions]
+
+
+def test_a_word_shows_its_share_of_the_weight_averaged_over_levels() -> None:
+    explanation = explained()
+    buttons = assert_whole(render_explanations([explanation], [None])).of("button", "word")
+    levels = explanation.streams["word_stream"].levels
+    mean = [sum(sum(level.word_regions[word]) for level in levels) / 3 for word in range(4)]
+    assert [button["title"] for button in buttons] == [f"{percent(share)} of the weight" for share in mean]
+    assert [button["style"] for button in buttons] == [f"--w:{share / max(mean):.3f}" for share in mean]
+    assert [button["aria-pressed"] for button in buttons].index("true") == mean.index(max(mean))
 
 
 def test_without_a_picture_the_boxes_stand_on_an_empty_canvas() -> None:
@@ -117,7 +127,7 @@ def test_a_page_lists_what_each_word_adds_and_the_regions_that_count_most() -> N
         region_relevance=(0.0, 1.0, -2.0, 3.0, -4.0, 5.0, -6.0, 7.0),
     )
     page = assert_whole(render_explanations([explanation], [None]))
-    text = "".join(page.text)
+    text = "".join(page.text).replace("\n", "")
     first, second = text.index("What each word adds"), text.index("Regions that count most")
     assert text[first:second].removeprefix("What each word adds") == "a+0.50small-1.00red+0.25square+0.00"
     shown = "Region 7+7.00Region 6-6.00Region 5+5.00Region 4-4.00Region 3+3.00Region 2-2.00"
@@ -134,7 +144,9 @@ def test_contributions_are_bars_that_fit_their_track() -> None:
 
 
 def test_a_spotlight_is_brightest_where_the_weight_is_largest() -> None:
-    drawing = canvas("m", "p", (200, 100), ((0, 0, 0.5, 1), (0.5, 0.5, 1, 1)), (0.2, 0.8))
+    embedded = EmbeddedPicture("p", (200, 100), 200, 100, "data:,")
+    canvas = canvas_of("m", embedded, ((0, 0, 0.5, 1), (0.5, 0.5, 1, 1)), (0.2, 0.8))
+    drawing = render_macro("explanation.html.jinja", "canvas", canvas)
     holes = re.findall(
         r'class="hole" x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)" style="--w:([\d.]+)"', drawing
     )
@@ -143,11 +155,13 @@ def test_a_spotlight_is_brightest_where_the_weight_is_largest() -> None:
 
 
 def test_a_large_picture_is_made_small_and_drawings_stay_png() -> None:
-    symbols = picture_symbols({"p": Image.new("RGBA", (4000, 1000), "red")}, side=400)
+    large = embed_pictures({"p": Image.new("RGBA", (4000, 1000), "red")}, side=400)
+    symbols = render_macro("pictures.html.jinja", "symbols", large.values())
     assert 'viewBox="0 0 400 100"' in symbols
     assert "data:image/png;base64," in symbols
+    assert large["p"].size == (4000, 1000)
     noise = Image.effect_noise((300, 300), 90).convert("RGB")
-    assert "data:image/jpeg;base64," in picture_symbols({"p": noise}, side=400)
+    assert embed_pictures({"p": noise}, side=400)["p"].data.startswith("data:image/jpeg;base64,")
 
 
 def test_pictures_that_do_not_fit_the_explanations_are_refused() -> None:

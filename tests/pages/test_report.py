@@ -16,12 +16,13 @@ from tshsr.errors import InputError
 from tshsr.explain.attribution import explain_pair
 from tshsr.metrics.recall import RetrievalMetrics, ScoreMetrics, image_to_text_ranks, text_to_image_ranks
 from tshsr.metrics.report import Report
-from tshsr.pages.charts import Chart, Curve, line_chart, nice_ticks, training_charts
+from tshsr.pages.charts import Chart, Curve, nice_ticks, plot, training_charts
+from tshsr.pages.document import render_macro
 from tshsr.pages.report import (
     ReportPage,
     WordMaps,
     first_examples,
-    recall_table,
+    recall_rows,
     render_report,
     search_captions,
     search_pictures,
@@ -81,6 +82,10 @@ def page(tmp_path: Path) -> ReportPage:
     )
 
 
+def line_chart(chart: Chart) -> str:
+    return render_macro("chart.html.jinja", "figure", chart, plot(chart))
+
+
 def test_a_report_is_whole_safe_and_small(page: ReportPage) -> None:
     text = render_report(page)
     parsed = assert_whole(text)
@@ -107,8 +112,9 @@ def test_a_report_of_figures_alone_has_no_empty_parts() -> None:
 
 
 def test_the_best_of_each_column_is_bold_and_fused_comes_first() -> None:
-    table = recall_table({"level_0": metrics(40.0), "pooled": metrics(61.5, 80.0), "fused": metrics(61.46)})
-    rows = re.findall(r"<tr[^>]*><th scope=row>(.*?)</th>(.*?)</tr>", table)
+    recalls = recall_rows({"level_0": metrics(40.0), "pooled": metrics(61.5, 80.0), "fused": metrics(61.46)})
+    table = render_macro("results.html.jinja", "recall_table", recalls)
+    rows = re.findall(r'<tr[^>]*><th scope="row">(.*?)</th>(.*?)</tr>', table, re.DOTALL)
     assert [name for name, _ in rows] == ["Both streams, fused", "Pooled vectors, v·t", "Level 0"]
     bold = [re.findall(r"<b>([\d.]+)</b>", cells) for _, cells in rows]
     assert bold[0] == ["61.5", "90.0", "90.0", "61.5", "90.0", "90.0", "482.9"]

@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tshsr.scenes.generate import choose_foils, find_words, scene_and_twin
-from tshsr.scenes.grammar import SYNONYMS, Written, describe_scene, foils, write
-from tshsr.scenes.meaning import Phrase, Relation, Statement, Witness, Word, same_words
+from tshsr.scenes.generate import choose_foils, regions_of_words, scene_and_twin
+from tshsr.scenes.grammar import SYNONYMS, Caption, describe_scene, foils, write
+from tshsr.scenes.meaning import Phrase, Relation, SceneEvaluator, Statement, Word, same_words
 from tshsr.scenes.world import Background, Scene, Thing, sample_scene
 
 BACKGROUND = Background("plain", (200, 200, 200), (200, 200, 200), 0.0, 0)
@@ -58,41 +58,41 @@ GROUP = Scene((put("circle", "red", 30, 30), put("circle", "red", 100, 30), put(
     ],
 )
 def test_a_relation_holds_clearly_possibly_or_not_at_all(statement: Statement, clear: bool, possible: bool) -> None:
-    assert Witness(SCENE).holds(statement) is clear
-    assert Witness(SCENE).holds(statement, clearly=False) is possible
+    assert SceneEvaluator(SCENE).holds(statement) is clear
+    assert SceneEvaluator(SCENE).holds(statement, clearly=False) is possible
 
 
 def test_inside_is_neither_left_nor_right() -> None:
-    assert Witness(NESTED).holds(relating("red star", "inside", "blue ring"))
-    assert not Witness(NESTED).holds(relating("blue ring", "inside", "red star"), clearly=False)
-    assert not Witness(NESTED).holds(relating("red star", "right", "blue ring"))
-    assert Witness(NESTED).holds(relating("red star", "right", "blue ring"), clearly=False)
+    assert SceneEvaluator(NESTED).holds(relating("red star", "inside", "blue ring"))
+    assert not SceneEvaluator(NESTED).holds(relating("blue ring", "inside", "red star"), clearly=False)
+    assert not SceneEvaluator(NESTED).holds(relating("red star", "right", "blue ring"))
+    assert SceneEvaluator(NESTED).holds(relating("red star", "right", "blue ring"), clearly=False)
 
 
 @pytest.mark.parametrize(("count", "clear", "possible"), [(1, True, True), (2, True, True), (3, False, False)])
 def test_counts_are_exact_and_an_article_is_at_least_one(count: int, clear: bool, possible: bool) -> None:
     statement = Statement((phrase("red circle", count),), (), (0,))
-    assert Witness(GROUP).holds(statement) is clear
-    assert Witness(GROUP).holds(statement, clearly=False) is possible
+    assert SceneEvaluator(GROUP).holds(statement) is clear
+    assert SceneEvaluator(GROUP).holds(statement, clearly=False) is possible
 
 
 def test_a_group_must_not_be_larger_than_said() -> None:
     three = Scene((*GROUP.things, put("circle", "red", 140, 100)), BACKGROUND)
     statement = Statement((phrase("red circle", 2),), (), (0,))
-    assert not Witness(three).holds(statement)
-    assert Witness(three).holds(statement, clearly=False)
+    assert not SceneEvaluator(three).holds(statement)
+    assert SceneEvaluator(three).holds(statement, clearly=False)
 
 
 def test_two_phrases_name_two_things() -> None:
     statement = Statement((phrase("red star"), phrase("star")), (), (0, "and", 1))
-    assert not Witness(SCENE).holds(statement, clearly=False)
+    assert not SceneEvaluator(SCENE).holds(statement, clearly=False)
 
 
 def test_an_unclear_word_may_mean_several_things() -> None:
-    readings = list(Witness(SCENE).readings(relating("red circle", "left", "blue square")))
-    assert readings == [((0,), (1,))]
+    groundings = list(SceneEvaluator(SCENE).groundings(relating("red circle", "left", "blue square")))
+    assert groundings == [((0,), (1,))]
     either = Statement((Phrase((Word("colour", "red", "red"),)),), (), (0,))
-    assert list(Witness(SCENE).readings(either)) == [((0,),), ((2,),)]
+    assert list(SceneEvaluator(SCENE).groundings(either)) == [((0,),), ((2,),)]
 
 
 def test_writing_finds_articles_plurals_and_word_positions() -> None:
@@ -104,7 +104,7 @@ def test_writing_finds_articles_plurals_and_word_positions() -> None:
 
 
 def claims(text: str) -> list[tuple[int, list[str]]]:
-    """An independent reading of a caption: how many of which properties, phrase by phrase."""
+    """An independent grounding of a caption: how many of which properties, phrase by phrase."""
     singular = {word + "s": word for word in MEANING} | {"crosses": "cross", "rhombuses": "rhombus"}
     found: list[tuple[int, list[str]]] = []
     for word in re.sub(r"^(a picture of|an image of|we see|there is|there are)", "", text).split():
@@ -119,7 +119,7 @@ def test_captions_are_true_when_read_anew() -> None:
     for index in range(150):
         rng = np.random.default_rng([3, index])
         scene = sample_scene(rng)
-        for caption in describe_scene(rng, Witness(scene)):
+        for caption in describe_scene(rng, SceneEvaluator(scene)):
             for count, properties in claims(caption.text):
                 fitting = [thing for thing in scene.things if set(properties) <= set(thing.kind)]
                 assert len(fitting) == count or (count == 1 and fitting), (caption.text, scene)
@@ -130,8 +130,8 @@ def test_relations_of_captions_hold_in_the_picture() -> None:
     for index in range(150):
         rng = np.random.default_rng([4, index])
         scene = sample_scene(rng)
-        for caption in describe_scene(rng, Witness(scene)):
-            groups = next(Witness(scene).readings(caption.statement))
+        for caption in describe_scene(rng, SceneEvaluator(scene)):
+            groups = next(SceneEvaluator(scene).groundings(caption.statement))
             for relation in caption.statement.relations:
                 for a in groups[relation.first]:
                     for b in groups[relation.second]:
@@ -149,7 +149,7 @@ def test_captions_are_plain_words_and_mostly_name_two_coloured_shapes() -> None:
     rich = total = 0
     for index in range(100):
         rng = np.random.default_rng([5, index])
-        captions = describe_scene(rng, Witness(sample_scene(rng)))
+        captions = describe_scene(rng, SceneEvaluator(sample_scene(rng)))
         assert len({caption.text for caption in captions}) == 5
         for caption in captions:
             assert re.fullmatch(r"[a-z]+( [a-z]+)*", caption.text)
@@ -163,7 +163,7 @@ def test_one_caption_of_each_scene_names_everything() -> None:
     for index in range(50):
         rng = np.random.default_rng([6, index])
         scene = sample_scene(rng)
-        named = [sum(part.count for part in c.statement.phrases) for c in describe_scene(rng, Witness(scene))]
+        named = [sum(part.count for part in c.statement.phrases) for c in describe_scene(rng, SceneEvaluator(scene))]
         assert max(named) == len(scene.things)
 
 
@@ -172,8 +172,8 @@ def test_foils_have_the_same_words_and_are_false() -> None:
     for index in range(100):
         rng = np.random.default_rng([7, index])
         scene = sample_scene(rng)
-        for caption in describe_scene(rng, Witness(scene)):
-            for kind, text in foils(rng, Witness(scene), caption):
+        for caption in describe_scene(rng, SceneEvaluator(scene)):
+            for kind, text in foils(rng, SceneEvaluator(scene), caption):
                 kinds[kind] += 1
                 assert Counter(text.split()) == Counter(caption.text.split())
                 assert text != caption.text
@@ -182,7 +182,7 @@ def test_foils_have_the_same_words_and_are_false() -> None:
                 if kind == "relation":
                     assert caption.statement.relations
                     continue
-                # Where nothing is related, reading the foil anew must show that it claims what is not there.
+                # Where nothing is related, grounding the foil anew must show that it claims what is not there.
                 if not caption.statement.relations:
                     assert not satisfiable(claims(text), scene), (text, scene)
     assert kinds["attribute"] > 100
@@ -204,9 +204,9 @@ def test_a_swap_that_stays_true_is_no_foil() -> None:
     two = Scene((put("circle", "red", 30, 80), put("circle", "blue", 120, 80)), BACKGROUND)
     listing = Statement((phrase("red circle"), phrase("blue circle")), (), (0, "and", 1))
     rng = np.random.default_rng(0)
-    assert list(foils(rng, Witness(two), write(listing))) == []
+    assert list(foils(rng, SceneEvaluator(two), write(listing))) == []
     related = relating("red circle", "left", "blue circle")
-    found = set(foils(rng, Witness(two), write(related)))
+    found = set(foils(rng, SceneEvaluator(two), write(related)))
     swapped = "a blue circle left a red circle"
     assert found == {("attribute", swapped), ("relation", swapped)}
 
@@ -215,14 +215,16 @@ def test_a_group_and_a_single_thing_do_not_trade_places() -> None:
     statement = Statement(
         (phrase("red circle", 2), phrase("blue star")), (Relation(0, "above", 1),), ("there are", 0, "above", 1)
     )
-    assert Witness(GROUP).holds(statement)
-    assert [kind for kind, _ in foils(np.random.default_rng(0), Witness(GROUP), write(statement))] == ["attribute"]
+    assert SceneEvaluator(GROUP).holds(statement)
+    assert [kind for kind, _ in foils(np.random.default_rng(0), SceneEvaluator(GROUP), write(statement))] == [
+        "attribute"
+    ]
 
 
 def test_at_most_one_foil_of_each_kind_is_kept() -> None:
     rng, scene, _ = scene_and_twin(0, "dev", 3)
-    written = describe_scene(rng, Witness(scene))
-    kept = choose_foils(rng, Witness(scene), written)
+    written = describe_scene(rng, SceneEvaluator(scene))
+    kept = choose_foils(rng, SceneEvaluator(scene), written)
     assert Counter(kind for _, kind, _ in kept) == {"attribute": 1, "relation": 1}
     assert all(same_words(text, written[number].text) for number, _, text in kept)
 
@@ -234,9 +236,9 @@ def test_twins_are_neighbours_and_their_captions_tell_them_apart() -> None:
         rng, second, neighbour = scene_and_twin(0, "test", 10 * pair + 9)
         assert its_twin == second
         assert neighbour == first
-        captions = describe_scene(rng, Witness(second), Witness(first))
+        captions = describe_scene(rng, SceneEvaluator(second), SceneEvaluator(first))
         total += len(captions)
-        apart += sum(not Witness(first).holds(caption.statement, clearly=False) for caption in captions)
+        apart += sum(not SceneEvaluator(first).holds(caption.statement, clearly=False) for caption in captions)
     assert apart / total > 0.9
 
 
@@ -248,9 +250,9 @@ def test_other_scenes_have_no_twin(split: str, index: int) -> None:
 def test_words_are_tied_to_the_regions_of_all_things_they_may_mean() -> None:
     regions = [(4,), (7, 9), (2,)]
     red_circle = write(relating("red circle", "left", "blue square"))
-    assert find_words(Witness(SCENE), red_circle, regions) == {1: (4,), 2: (4,), 5: (7, 9), 6: (7, 9)}
-    group = Written("two red circles", Statement((phrase("red circle", 2),), (), (0,)), ((0, 0), (1, 0), (2, 0)))
-    assert find_words(Witness(GROUP), group, [(1,), (0,), (5,)]) == dict.fromkeys(range(3), (0, 1))
+    assert regions_of_words(SceneEvaluator(SCENE), red_circle, regions) == {1: (4,), 2: (4,), 5: (7, 9), 6: (7, 9)}
+    group = Caption("two red circles", Statement((phrase("red circle", 2),), (), (0,)), ((0, 0), (1, 0), (2, 0)))
+    assert regions_of_words(SceneEvaluator(GROUP), group, [(1,), (0,), (5,)]) == dict.fromkeys(range(3), (0, 1))
 
 
 def test_exchanging_what_is_not_said_gives_nothing() -> None:

@@ -13,7 +13,7 @@ from tshsr.features.scenes import region_boxes
 from tshsr.scenes.descriptor import EXTRACTOR, FEATURES, describe
 from tshsr.scenes.drawing import draw_scene
 from tshsr.scenes.generate import MATCH, REGIONS, scene_and_twin
-from tshsr.scenes.proposals import pieces, propose_boxes
+from tshsr.scenes.proposals import component_boxes, propose_boxes
 from tshsr.scenes.world import SIDE, tight_box
 
 
@@ -64,29 +64,30 @@ def test_an_empty_picture_has_no_things() -> None:
     assert propose_boxes(Image.new("RGB", (1, 1)), 9).shape == (0, 4)
 
 
-def flood(mask: np.ndarray) -> set[tuple[int, int, int, int]]:
-    """Boxes of connected pieces, pixel by pixel."""
-    left, boxes = {tuple(place) for place in np.argwhere(mask).tolist()}, set()
+def flood(mask: np.ndarray) -> list[tuple[int, int, int, int]]:
+    """Boxes of 8-connected components, pixel by pixel, in the order of their first pixels."""
+    left, boxes = {tuple(place): None for place in np.argwhere(mask).tolist()}, []
     while left:
-        todo, piece = [left.pop()], []
+        todo, component = [next(iter(left))], []
+        del left[todo[0]]
         while todo:
             y, x = todo.pop()
-            piece.append((y, x))
-            near = {(y + j, x + i) for j in (-1, 0, 1) for i in (-1, 0, 1)} & left
-            left -= near
+            component.append((y, x))
+            near = [(y + j, x + i) for j in (-1, 0, 1) for i in (-1, 0, 1) if (y + j, x + i) in left]
+            for place in near:
+                del left[place]
             todo += near
-        rows, columns = zip(*piece, strict=True)
-        boxes.add((min(columns), min(rows), max(columns) + 1, max(rows) + 1))
+        rows, columns = zip(*component, strict=True)
+        boxes.append((min(columns), min(rows), max(columns) + 1, max(rows) + 1))
     return boxes
 
 
 @pytest.mark.parametrize("share", [0.1, 0.35, 0.5, 0.9])
-def test_pieces_are_those_of_a_plain_flood(share: float) -> None:
+def test_components_are_those_of_a_flood_fill(share: float) -> None:
     rng = np.random.default_rng(0)
     for _ in range(20):
         mask = rng.random((rng.integers(1, 12), rng.integers(1, 12))) < share
-        found = [tuple(int(side) for side in box) for box in pieces(mask)]
-        assert set(found) == flood(mask)
+        assert [tuple(int(side) for side in box) for box in component_boxes(mask)] == flood(mask)
 
 
 def test_a_picture_has_as_many_regions_as_a_scene_and_the_whole_is_the_first() -> None:

@@ -14,7 +14,7 @@ from tshsr.scenes.world import (
     MOST_OVERLAP,
     SHAPES,
     SIDE,
-    SWAPS,
+    SWAPPED_FIELDS,
     TEXTURES,
     Background,
     Scene,
@@ -117,12 +117,12 @@ def test_twins_differ_in_one_property_of_two_things() -> None:
                 for field in fields(Thing)
                 if getattr(own, field.name) != getattr(other, field.name)
             }
-            matching = [name for name, parts in SWAPS.items() if names <= set(parts)]
+            matching = [name for name, parts in SWAPPED_FIELDS.items() if names <= set(parts)]
             assert len(matching) == 1
             seen.add(matching[0])
             first, second = changed
             assert swap(twin, first, second, matching[0]) == scene
-    assert seen == set(SWAPS)
+    assert seen == set(SWAPPED_FIELDS)
 
 
 def test_nothing_that_is_held_or_one_of_a_group_is_swapped() -> None:

@@ -7,29 +7,20 @@ import pytest
 import torch
 
 from tests.support import tiny
-from tshsr.data.batches import ImageBatch, pad_sequences
+from tests.support.uneven import LENGTHS, batches, tokens
+from tshsr.data.batches import pad_sequences
 from tshsr.errors import InputError, SettingsError
 from tshsr.models.base import ItemEncoding, Scores
 from tshsr.models.tshsr import Tshsr
 from tshsr.scoring import all_pairs as scoring
-from tshsr.scoring.all_pairs import alike, is_out_of_memory, score_all_pairs, score_encoded, tile_shape
-
-LENGTHS = (3, 9, 1, 4, 4, 12, 2, 7)
-
-
-def tokens() -> list[list[int]]:
-    generator = torch.Generator().manual_seed(0)
-    return [torch.randint(1, 20, (length,), generator=generator).tolist() for length in LENGTHS]
-
-
-def batches(sizes: tuple[int, ...]) -> list[ImageBatch]:
-    return [tiny.images(size, 5, real=[1 + (i + size) % 5 for i in range(size)], seed=size) for size in sizes]
+from tshsr.scoring.all_pairs import is_out_of_memory, score_all_pairs, score_encoded, similar_lengths, tile_shape
+from tshsr.scoring.options import ScoringOptions
 
 
 @pytest.mark.parametrize("budget", [2**30, 60_000, 15_000])
 def test_the_result_does_not_depend_on_the_tile(budget: int) -> None:
     network = tiny.network()
-    result = score_all_pairs(network, iter(batches((3, 4))), tokens(), byte_budget=budget)
+    result = score_all_pairs(network, iter(batches((3, 4))), tokens(), ScoringOptions(byte_budget=budget))
     with torch.no_grad():
         for first, images in zip((0, 3), batches((3, 4)), strict=True):
             for column, row in enumerate(tokens()):
@@ -51,16 +42,17 @@ def test_more_captions_than_one_encoding_block(monkeypatch: pytest.MonkeyPatch) 
 
 def test_progress_counts_every_pair_once() -> None:
     seen: list[tuple[int, int]] = []
-    score_all_pairs(tiny.network(), iter(batches((3, 4))), tokens(), progress=lambda *pair: seen.append(pair))
+    options = ScoringOptions(progress=lambda *pair: seen.append(pair))
+    score_all_pairs(tiny.network(), iter(batches((3, 4))), tokens(), options)
     assert seen[-1] == (7 * len(LENGTHS), 7 * len(LENGTHS))
 
 
-def test_the_mode_of_the_network_is_put_back_even_after_an_error() -> None:
+def test_the_mode_of_the_network_is_restored_even_after_an_error() -> None:
     network = tiny.network().train()
     score_all_pairs(network, iter(batches((2,))), tokens())
     assert network.training
     with pytest.raises(SettingsError, match="the byte budget is 10; scoring one pair takes about"):
-        score_all_pairs(network, iter(batches((2,))), tokens(), byte_budget=10)
+        score_all_pairs(network, iter(batches((2,))), tokens(), ScoringOptions(byte_budget=10))
     assert network.training
 
 
@@ -86,7 +78,7 @@ def torch_on_a_cpu() -> Exception:
 
 
 def running_out_above(pairs: int, network: Tshsr, error: Callable[[], Exception], seen: list[int]) -> Tshsr:
-    """The network on a machine with memory for so many pairs at once."""
+    """The network on a machine with memory for `pairs` pairs at once."""
     enough = network.score_all
 
     def score_all(images: ItemEncoding, captions: ItemEncoding) -> Scores:
@@ -125,7 +117,7 @@ def test_a_tile_that_did_not_fit_is_tried_only_once() -> None:
     assert sum(each > 4 for each in seen) < 256 // 4, "halves of a half that did not fit are tried, whole tiles never"
 
 
-def test_a_budget_that_ran_out_holds_for_the_tiles_that_follow() -> None:
+def test_a_lowered_budget_holds_for_all_further_tiles() -> None:
     seen: list[int] = []
     network = running_out_above(8, tiny.network(), torch_on_a_gpu, seen)
     images = network.encode_images(tiny.images(4, 5))
@@ -135,7 +127,7 @@ def test_a_budget_that_ran_out_holds_for_the_tiles_that_follow() -> None:
     assert max(seen[3:]) <= 8
 
 
-def test_other_errors_and_a_pair_that_does_not_fit_are_told() -> None:
+def test_other_errors_and_a_pair_that_does_not_fit_are_raised() -> None:
     network = running_out_above(0, tiny.network(), torch_on_a_cpu, [])
     with pytest.raises(RuntimeError, match="can't allocate memory"):
         score_all_pairs(network, iter(batches((3,))), tokens())
@@ -144,17 +136,17 @@ def test_other_errors_and_a_pair_that_does_not_fit_are_told() -> None:
         score_all_pairs(network, iter(batches((3,))), tokens())
 
 
-def test_what_torch_says_on_a_cpu_without_memory_is_understood() -> None:
+def test_a_failed_allocation_on_a_cpu_is_recognised() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**50)
     assert is_out_of_memory(caught.value)
 
 
 @pytest.mark.parametrize("lengths", [sorted([8] * 30 + [9] * 40 + [12] * 25 + [35]), list(range(1, 60)), [7] * 20, [3]])
-def test_captions_of_a_tile_are_alike(lengths: list[int]) -> None:
+def test_captions_of_a_tile_have_similar_lengths(lengths: list[int]) -> None:
     left = 0
     while left < len(lengths):
-        count = alike(lengths[left:])
+        count = similar_lengths(lengths[left:])
         assert count >= 1
         tile = lengths[left : left + count]
         assert max(tile) * count <= scoring.PADDING * sum(tile)

@@ -13,7 +13,15 @@ from tests.support.ranked import noisy
 from tshsr.errors import SettingsError
 from tshsr.metrics.recall import score_metrics
 from tshsr.scoring import candidates as module
-from tshsr.scoring.candidates import FIRST, Depth, Shares, candidates, ceiling, merged, rounds
+from tshsr.scoring.candidates import (
+    FIRST,
+    Depth,
+    Shares,
+    candidate_rounds,
+    candidates,
+    candidates_first,
+    recall_ceiling,
+)
 
 
 def test_candidates_are_the_best_of_their_image_or_of_their_caption() -> None:
@@ -35,7 +43,7 @@ def test_candidates_do_not_depend_on_the_block(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(("k_images", "k_captions", "told"), [(0, 3, 0), (3, -2, -2)])
-def test_less_than_one_candidate_is_refused(k_images: int, k_captions: int, told: int) -> None:
+def test_less_than_one_candidate_is_refused(k_images: int, k_captions: int, reported: int) -> None:
     with pytest.raises(SettingsError, match=f"{told} candidates were asked for; expected at least 1, or auto."):
         Depth(k_images, k_captions)
 
@@ -48,10 +56,10 @@ def test_a_depth_grows_with_what_is_ranked_and_never_shrinks() -> None:
     assert depth.scaled((1000, 5000), (100, 500)) == depth
 
 
-def test_what_was_not_reasoned_about_stays_below_in_the_order_of_the_first_stage() -> None:
+def test_other_pairs_rank_below_the_candidates_by_the_first_stage() -> None:
     fused, pooled, _ = noisy(12, 5, noise=2)
     reasoned = candidates(pooled, Depth(6, 2))
-    scores = merged(fused, pooled, reasoned)
+    scores = candidates_first(fused, pooled, reasoned)
     assert scores.dtype == np.float32
     np.testing.assert_array_equal(scores[reasoned], fused[reasoned])
     for lines, marks, first in ((scores, reasoned, pooled), (scores.T, reasoned.T, pooled.T)):
@@ -60,26 +68,26 @@ def test_what_was_not_reasoned_about_stays_below_in_the_order_of_the_first_stage
             np.testing.assert_array_equal(np.argsort(line[~mark]), np.argsort(order[~mark]))
 
 
-def test_the_ceiling_counts_queries_with_a_right_answer_among_their_candidates() -> None:
+def test_the_ceiling_counts_queries_with_a_relevant_candidate() -> None:
     owners = np.array([0, 0, 1, 2, 2])
     reasoned = np.zeros((3, 5), dtype=bool)
     reasoned[0, [1, 2]] = True  # a caption of image 0, and one of image 1
     reasoned[1, [0]] = True  # a wrong one
     reasoned[2, [3, 4]] = True  # both right
-    assert ceiling(reasoned, owners) == (pytest.approx(200 / 3), 60.0)
+    assert recall_ceiling(reasoned, owners) == (pytest.approx(200 / 3), 60.0)
 
 
 def test_no_recall_exceeds_the_ceiling() -> None:
     fused, pooled, owners = noisy(60, 2, noise=4)
     reasoned = candidates(pooled, Depth(10, 10))
-    metrics = score_metrics(merged(fused, pooled, reasoned), owners)
-    of_images, of_captions = ceiling(reasoned, owners)
+    metrics = score_metrics(candidates_first(fused, pooled, reasoned), owners)
+    of_images, of_captions = recall_ceiling(reasoned, owners)
     assert metrics.image_to_text.r10 <= of_images < 100
     assert metrics.text_to_image.r10 <= of_captions < 100
 
 
 def plain_shares(fused: np.ndarray, pooled: np.ndarray, few: int) -> list[float]:
-    """By counting: for each row the part of the rows whose best score among their few best by v·t is higher."""
+    """By counting: for each row the fraction of rows with a higher best score among their `few` best by v·t."""
     best = []
     for scores, first in zip(fused.tolist(), pooled.tolist(), strict=True):
         order = sorted(range(len(first)), key=lambda place: -first[place])
@@ -111,26 +119,26 @@ def test_both_rounds_are_what_counting_query_by_query_gives(
 ) -> None:
     fused, pooled, _ = noisy(images, each, noise=noise, seed=seed)
     depth = Depth(*k)
-    half, wanted = rounds(fused, pooled, depth)
+    half, wanted = candidate_rounds(fused, pooled, depth)
     np.testing.assert_array_equal(wanted, plain_rounds(fused, pooled, depth))
     assert wanted[half].all(), "what was reasoned about once stays"
 
 
 def test_the_first_round_needs_no_scores() -> None:
     fused, pooled, _ = noisy(30, 2, noise=1)
-    begun = rounds(np.full_like(fused, np.nan), pooled, Depth(8, 6))
+    begun = candidate_rounds(np.full_like(fused, np.nan), pooled, Depth(8, 6))
     np.testing.assert_array_equal(next(begun), candidates(pooled, Depth(4, 3)))
 
 
-def test_the_second_round_reads_no_score_that_the_first_did_not_ask_for() -> None:
+def test_the_second_round_reads_only_scores_of_the_first_round() -> None:
     fused, pooled, _ = noisy(30, 2, noise=1)
     for depth in (Depth(1, 1), Depth(8, 6), Depth(40, 25)):
-        half, wanted = rounds(fused, pooled, depth)
-        *_, again = rounds(np.where(half, fused, np.float32(-np.inf)), pooled, depth)
+        half, wanted = candidate_rounds(fused, pooled, depth)
+        *_, again = candidate_rounds(np.where(half, fused, np.float32(-np.inf)), pooled, depth)
         np.testing.assert_array_equal(again, wanted)
 
 
-def test_a_query_whose_first_candidates_score_poorly_gets_three_times_as_many() -> None:
+def test_a_query_with_low_scores_gets_three_times_as_many_candidates() -> None:
     pooled = np.arange(300, 0, -1, dtype=np.float32) - np.arange(100, dtype=np.float32)[:, None] / 1000
     fused = np.repeat(np.linspace(1, 0, 100, dtype=np.float32), 300).reshape(100, 300)
     shares = Shares.by_best(fused, pooled)
@@ -143,16 +151,16 @@ def test_a_query_whose_first_candidates_score_poorly_gets_three_times_as_many() 
     assert counts.mean() == pytest.approx(60.5, abs=0.5), "K on average, rounded up"
 
 
-def test_a_depth_of_all_there_is_takes_all() -> None:
+def test_a_depth_of_all_items_takes_all_pairs() -> None:
     fused, pooled, _ = noisy(12, 2, noise=1)
     for depth in (Depth(24, 1), Depth(1, 12), Depth(999, 999)):
-        *_, wanted = rounds(fused, pooled, depth)
+        *_, wanted = candidate_rounds(fused, pooled, depth)
         assert wanted.all()
 
 
 def test_shares_do_not_depend_on_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
     fused, pooled, _ = noisy(20, 3, noise=1)
-    *_, whole = rounds(fused, pooled, Depth(9, 6))
+    *_, whole = candidate_rounds(fused, pooled, Depth(9, 6))
     monkeypatch.setattr(module, "BLOCK", 100)
-    *_, again = rounds(fused, pooled, Depth(9, 6))
+    *_, again = candidate_rounds(fused, pooled, Depth(9, 6))
     np.testing.assert_array_equal(again, whole)

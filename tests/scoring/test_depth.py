@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from tests.support.ranked import noisy
 from tshsr.metrics.recall import score_metrics
 from tshsr.scoring import depth as module
-from tshsr.scoring.candidates import Depth, Shares, lost, merged, rounds
-from tshsr.scoring.depth import BUDGET, CHOICES, best_place, choose_depth
+from tshsr.scoring.candidates import Depth, Shares, candidate_rounds, candidates_first, lost
+from tshsr.scoring.depth import BUDGET, CHOICES, best_choice, choose_depth
 
 
 def reasoned_about(fused: np.ndarray, pooled: np.ndarray, k_images: int, k_captions: int) -> np.ndarray:
-    """The pairs of a search to that depth."""
-    *_, wanted = rounds(fused, pooled, Depth(k_images, k_captions))
+    """The candidate pairs of a search with that depth."""
+    *_, wanted = candidate_rounds(fused, pooled, Depth(k_images, k_captions))
     return wanted
 
 
@@ -27,7 +27,7 @@ def moved_by(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pairs, and queries that miss and that gain, for every pair of choices."""
     size = len(choices) + 1
-    of_images, of_captions = (module.places(pooled, axis, choices, shares) for axis in (1, 0))
+    of_images, of_captions = (module.choice_index(pooled, axis, choices, shares) for axis in (1, 0))
     place = size * of_images.astype(np.uint16) + of_captions
     pairs = module.within(np.bincount(place.ravel(), minlength=size**2).reshape(1, size, size))[0]
     return pairs, *module.moved_by_depth(fused, place, owners, size)
@@ -36,12 +36,12 @@ def moved_by(
 def by_trying_all(
     fused: np.ndarray, pooled: np.ndarray, owners: np.ndarray, choices: tuple[int, ...]
 ) -> dict[tuple[int, int], tuple[int, tuple[float, ...]]]:
-    """Pairs and points lost of every depth, each searched by itself."""
+    """Pairs and points lost for every depth, each in a search of its own."""
     full = score_metrics(fused, owners)
     found = {}
     for k_images, k_captions in itertools.product(choices, choices):
         reasoned = reasoned_about(fused, pooled, k_images, k_captions)
-        points = lost(full, score_metrics(merged(fused, pooled, reasoned), owners))
+        points = lost(full, score_metrics(candidates_first(fused, pooled, reasoned), owners))
         found[k_images, k_captions] = int(reasoned.sum()), points
     return found
 
@@ -60,10 +60,10 @@ def test_every_depth_is_measured_as_if_it_were_searched(images: int, each: int, 
 
 
 def test_queries_that_miss_and_that_gain_are_counted_apart() -> None:
-    """Image 0 loses its caption, which is no candidate; what stood before caption 1 of image 1 is none either."""
+    """The caption of image 0 is no candidate; nor is the item ahead of caption 1 of image 1."""
     pooled = np.array([[0.1, 0.2, 0.9], [0.8, 0.9, 0.3], [0.7, 0.3, 0.8]], np.float32)
     fused = np.array([[0.9, 0.8, 0.1], [0.1, 0.5, 0.2], [0.2, 0.1, 0.9]], np.float32)
-    _, missed, gained = moved_by(fused, pooled, np.arange(3), (1,), Shares.alike(pooled.shape, 1))
+    _, missed, gained = moved_by(fused, pooled, np.arange(3), (1,), Shares.equal(pooled.shape, 1))
     assert missed[:, 0, 0].tolist() == [1, 1, 1, 1, 1, 1], "image 0 and its caption, at every rank"
     assert gained[:, 0, 0].tolist() == [0, 0, 0, 1, 0, 0], "caption 1, before which image 0 stood"
 
@@ -75,11 +75,11 @@ def test_choosing_does_not_depend_on_the_block(monkeypatch: pytest.MonkeyPatch) 
     assert choose_depth(*given_scores, tolerance=4.0) == whole
 
 
-def test_the_chosen_depth_loses_what_it_says() -> None:
+def test_the_chosen_depth_loses_the_reported_points() -> None:
     fused, pooled, owners = noisy(200, 3, noise=0.5)
     depth, points = choose_depth(fused, pooled, owners, tolerance=1.0)
-    *_, reasoned = rounds(fused, pooled, depth)
-    expected = lost(score_metrics(fused, owners), score_metrics(merged(fused, pooled, reasoned), owners))
+    *_, reasoned = candidate_rounds(fused, pooled, depth)
+    expected = lost(score_metrics(fused, owners), score_metrics(candidates_first(fused, pooled, reasoned), owners))
     np.testing.assert_allclose(points, expected, atol=1e-9)
     assert max(points) <= 1.0
     assert reasoned.sum() < fused.size / 4
@@ -91,12 +91,12 @@ def test_a_choice_within_the_tolerance_by_one_caption_is_passed_over_where_a_mar
     assert (depth, points) == (Depth(CHOICES[0], CHOICES[2]), (0.0,) * 6)
     assert reasoned_about(fused, pooled, depth.k_images, depth.k_captions).sum() <= BUDGET * fused.size
     fewer = reasoned_about(fused, pooled, CHOICES[0], CHOICES[1])
-    worst = max(lost(score_metrics(fused, owners), score_metrics(merged(fused, pooled, fewer), owners)))
+    worst = max(lost(score_metrics(fused, owners), score_metrics(candidates_first(fused, pooled, fewer), owners)))
     assert worst == pytest.approx(100 / len(owners)), "one caption of 1200: 0.08 points of 0.1"
 
 
 def test_a_constructed_case_takes_the_candidates_that_it_needs() -> None:
-    """Twelve wrong captions, and as many wrong images, stand before the right one by v·t; the network knows better."""
+    """By v·t twelve wrong captions, and twelve wrong images, rank ahead of the right one; by the network none does."""
     count = 60
     offset = (np.arange(count)[None, :] - np.arange(count)[:, None]) % count
     pooled = np.random.default_rng(0).random((count, count)).astype(np.float32) / 2
@@ -109,7 +109,7 @@ def test_a_constructed_case_takes_the_candidates_that_it_needs() -> None:
     assert choose_depth(fused, pooled, owners, choices=(20, 22)) == (Depth(60, 60), (0.0,) * 6)
 
 
-def test_where_the_first_stage_says_nothing_all_pairs_are_taken() -> None:
+def test_with_a_random_first_stage_all_pairs_are_taken() -> None:
     fused, pooled, owners = noisy(300, 1, noise=0)
     dice = np.random.default_rng(5)
     assert choose_depth(fused, -pooled, owners, choices=(10, 20)) == (Depth(300, 300), (0.0,) * 6)
@@ -130,29 +130,29 @@ PAIRS = np.array([[100, 150, 300], [104, 155, 305], [150, 200, 350]])
 
 def test_the_fewest_pairs_with_a_margin_are_taken_where_the_budget_holds_them() -> None:
     risk = np.array([[[0.2, 0.08, 0.0], [0.15, 0.0, 0.0], [0.1, 0.0, 0.0]], np.zeros((3, 3))])
-    assert best_place(PAIRS, np.zeros((3, 3)), risk, 0.1, budget=200) == (0, 1), "150 pairs, as (2, 0), and less risk"
-    assert best_place(PAIRS, np.zeros((3, 3)), risk - 0.05, 0.1, budget=200) == (1, 0), "104 pairs do"
+    assert best_choice(PAIRS, np.zeros((3, 3)), risk, 0.1, budget=200) == (0, 1), "150 pairs, as (2, 0), and less risk"
+    assert best_choice(PAIRS, np.zeros((3, 3)), risk - 0.05, 0.1, budget=200) == (1, 0), "104 pairs do"
 
 
-def test_where_no_margin_is_to_be_had_the_least_risk_within_the_budget_is_taken() -> None:
+def test_without_a_margin_the_least_risk_within_the_budget_is_taken() -> None:
     loss = np.array([[0.3, 0.1, 0.0], [0.2, 0.1, 0.0], [0.2, 0.2, 0.0]])
     risk = np.array([[[0.4, 0.3, 0.0], [0.4, 0.2, 0.0], [0.1, 0.1, 0.0]], np.zeros((3, 3))]) + 0.15
-    assert best_place(PAIRS, loss, risk, 0.1, budget=200) == (1, 1), "(2, 1) has less risk, but loses too much here"
+    assert best_choice(PAIRS, loss, risk, 0.1, budget=200) == (1, 1), "(2, 1) has less risk, but loses too much here"
 
 
-def test_a_risk_that_no_choice_avoids_excuses_no_other_one() -> None:
+def test_a_risk_that_no_choice_avoids_does_not_hide_others() -> None:
     risk = np.array([np.full((3, 3), 0.3), [[0.2, 0.1, 0.0], [0.2, 0.05, 0.0], [0.2, 0.1, 0.0]]])
-    assert best_place(PAIRS, np.zeros((3, 3)), risk, 0.1, budget=200) == (1, 1), "of one worst risk everywhere"
+    assert best_choice(PAIRS, np.zeros((3, 3)), risk, 0.1, budget=200) == (1, 1), "of one worst risk everywhere"
 
 
 def test_beyond_the_budget_the_fewest_pairs_that_lose_little_are_taken() -> None:
     loss = np.array([[0.3, 0.1, 0.0], [0.2, 0.1, 0.0], [0.2, 0.0, 0.0]])
-    assert best_place(PAIRS, loss, loss[None] + 1, 0.1, budget=90) == (0, 1)
-    assert best_place(PAIRS, loss + 0.2, loss[None] + 1, 0.1, budget=90) is None
+    assert best_choice(PAIRS, loss, loss[None] + 1, 0.1, budget=90) == (0, 1)
+    assert best_choice(PAIRS, loss + 0.2, loss[None] + 1, 0.1, budget=90) is None
 
 
-def test_beyond_the_budget_a_depth_that_is_only_lucky_is_passed_over() -> None:
+def test_beyond_the_budget_a_depth_within_the_tolerance_by_chance_is_passed_over() -> None:
     loss = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.3, 0.0, 0.0]])
-    assert best_place(PAIRS, loss, loss[None] + 1, 0.1, budget=90) == (0, 1), (
+    assert best_choice(PAIRS, loss, loss[None] + 1, 0.1, budget=90) == (0, 1), (
         "a deeper choice for images alone loses 0.3"
     )

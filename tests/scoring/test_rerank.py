@@ -1,22 +1,25 @@
-"""The second stage: the candidates are reasoned about, each once, and nothing else is."""
+"""The second stage: the network scores each candidate once, and no other pair."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from tests.evaluation.test_run import Member, member
+from tests.support.members import Member, member
 from tests.support.small_runs import small_split
+from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.data.dataset import Split
 from tshsr.models.base import ItemEncoding, Scores
 from tshsr.scoring import all_pairs as scoring
 from tshsr.scoring import rerank
 from tshsr.scoring.all_pairs import score_split
-from tshsr.scoring.candidates import Depth, candidates, rounds
-from tshsr.scoring.rerank import TwoStage, score_split_at, score_two_stage
+from tshsr.scoring.candidates import Depth, candidate_rounds, candidates
+from tshsr.scoring.options import ScoringOptions
+from tshsr.scoring.rerank import TwoStageScores, score_split_rescored, score_two_stage
 
 
 @pytest.fixture
@@ -30,32 +33,32 @@ def one(split: Split) -> Member:
     return member("one", split, 1)
 
 
-def searched(one: Member, split: Split, k_images: int, k_captions: int, **more: object) -> TwoStage:
-    return score_two_stage(one.matcher, one.tokenizer, split, depth=Depth(k_images, k_captions), **more)
+def searched(one: Member, split: Split, k_images: int, k_captions: int, **options: Any) -> TwoStageScores:
+    return score_two_stage(one.matcher, one.tokenizer, split, Depth(k_images, k_captions), ScoringOptions(**options))
 
 
 def watched(one: Member, monkeypatch: pytest.MonkeyPatch, most: int = 10**9) -> list[int]:
-    """How many pairs the network is asked about, each time; above `most` its memory runs out."""
+    """Numbers of pairs of each call of `score_pairs`; above `most` pairs memory runs out."""
     seen: list[int] = []
     score_pairs = one.matcher.score_pairs
 
-    def ask(images: ItemEncoding, captions: ItemEncoding) -> Scores:
+    def counting(images: ItemEncoding, captions: ItemEncoding) -> Scores:
         seen.append(len(images))
         if seen[-1] > most:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return score_pairs(images, captions)
 
-    monkeypatch.setattr(one.matcher, "score_pairs", ask)
+    monkeypatch.setattr(one.matcher, "score_pairs", counting)
     return seen
 
 
-def test_the_candidates_and_no_other_pairs_are_reasoned_about(
+def test_the_network_scores_the_candidates_and_no_other_pairs(
     one: Member, split: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = score_split(one.matcher, one.tokenizer, split)
     seen = watched(one, monkeypatch)
     found = searched(one, split, 4, 2)
-    half, wanted = rounds(full["fused"], full["pooled"], Depth(4, 2))
+    half, wanted = candidate_rounds(full["fused"], full["pooled"], Depth(4, 2))
     np.testing.assert_array_equal(half, candidates(full["pooled"], Depth(2, 1)))
     np.testing.assert_array_equal(found.reasoned, wanted)
     assert (wanted & half == half).all()
@@ -86,7 +89,7 @@ def test_the_result_does_not_depend_on_blocks_and_budget(
     one: Member, split: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = searched(one, split, 4, 2)
-    monkeypatch.setattr(rerank, "ENCODE_BLOCK", 3)
+    monkeypatch.setattr(scoring, "ENCODE_BLOCK", 3)
     encoded: list[int] = []
     encode = one.matcher.encode_captions
     monkeypatch.setattr(one.matcher, "encode_captions", lambda batch: encoded.append(len(batch)) or encode(batch))
@@ -126,20 +129,20 @@ def test_a_budget_bounds_the_pairs_that_are_scored_at_once(
     assert len(seen) > 2
 
 
-def test_progress_counts_the_reasoned_pairs(one: Member, split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rerank, "ENCODE_BLOCK", 4)
-    told: list[tuple[int, int]] = []
-    found = searched(one, split, 4, 2, progress=lambda *done: told.append(done))
+def test_progress_counts_the_candidates(one: Member, split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "ENCODE_BLOCK", 4)
+    calls: list[tuple[int, int]] = []
+    found = searched(one, split, 4, 2, progress=lambda *done: calls.append(done))
     total = int(found.reasoned.sum())
-    assert told[-1] == (total, total)
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
-    assert len(told) == 10, "five blocks in each round"
+    assert calls[-1] == (total, total)
+    assert [done for done, _ in calls] == sorted(done for done, _ in calls)
+    assert len(calls) == 10, "five blocks in each round"
 
 
 def test_a_lower_precision_is_used_for_the_second_stage_alone(
     one: Member, split: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rerank, "EXACT", 1)  # the best of so few would be all
+    monkeypatch.setattr(rerank, "RESCORED_PER_QUERY", 1)  # more would be all pairs of this small split
     exact, rough = searched(one, split, 4, 2), searched(one, split, 4, 2, dtype=torch.bfloat16)
     np.testing.assert_array_equal(rough.scores["pooled"], exact.scores["pooled"])
     np.testing.assert_array_equal(rough.reasoned, exact.reasoned)
@@ -148,36 +151,61 @@ def test_a_lower_precision_is_used_for_the_second_stage_alone(
     assert next(one.matcher.parameters()).dtype == torch.float32
 
 
-def test_the_mode_of_the_network_is_put_back(one: Member, split: Split) -> None:
+def test_the_mode_of_the_network_is_restored(one: Member, split: Split) -> None:
     one.matcher.train()
     searched(one, split, 1, 1)
     assert one.matcher.training
 
 
 @pytest.mark.parametrize("in_files", [False, True])
-def test_what_16_bits_rank_first_is_scored_exactly(
+def test_the_best_results_of_bfloat16_are_rescored_in_float32(
     one: Member, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_files: bool
 ) -> None:
-    monkeypatch.setattr(rerank, "EXACT", 2)
+    monkeypatch.setattr(rerank, "RESCORED_PER_QUERY", 2)
     folder = tmp_path if in_files else None
     exact = score_split(one.matcher, one.tokenizer, split)["fused"]
-    rough = score_split(one.matcher, one.tokenizer, split, dtype=torch.bfloat16)
-    found = score_split_at(one.matcher, one.tokenizer, split, dtype=torch.bfloat16, folder=folder)
+    rough = score_split(one.matcher, one.tokenizer, split, ScoringOptions(dtype=torch.bfloat16))
+    options = ScoringOptions(dtype=torch.bfloat16, folder=folder)
+    found = score_split_rescored(one.matcher, one.tokenizer, split, options)
     first = candidates(rough["fused"], Depth(2, 2))
     assert 0 < first.sum() < first.size
     np.testing.assert_allclose(found["fused"][first], exact[first], atol=1e-6)
     assert np.abs(rough["fused"] - exact)[first].max() > 1e-4, "else this would show nothing"
     np.testing.assert_array_equal(found["fused"][~first], rough["fused"][~first])
     np.testing.assert_array_equal(found["word_stream"], rough["word_stream"])
-    same = score_split_at(one.matcher, one.tokenizer, split)["fused"]
+    same = score_split_rescored(one.matcher, one.tokenizer, split)["fused"]
     np.testing.assert_array_equal(same, exact)
 
 
-def test_two_stages_in_16_bits_end_exactly_too(one: Member, split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rerank, "EXACT", 2)
+@pytest.mark.parametrize("block", [256, 3])
+def test_bfloat16_with_rescoring_reads_and_encodes_each_item_once(
+    one: Member, split: Split, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr(scoring, "ENCODE_BLOCK", block)
+    monkeypatch.setattr(rerank, "RESCORED_PER_QUERY", 2)
+    encoded: dict[str, int] = {"images": 0, "captions": 0}
+    for side in encoded:
+        encode = getattr(one.matcher, f"encode_{side}")
+
+        def counting(batch: ImageBatch | CaptionBatch, side: str = side, encode: Any = encode) -> ItemEncoding:
+            encoded[side] += len(batch)
+            return encode(batch)
+
+        monkeypatch.setattr(one.matcher, f"encode_{side}", counting)
+    found = score_split_rescored(one.matcher, one.tokenizer, split, ScoringOptions(dtype=torch.bfloat16))
+    assert encoded == {"images": 10, "captions": 20}
+    monkeypatch.setattr(scoring, "ENCODE_BLOCK", 256)
+    whole = score_split_rescored(one.matcher, one.tokenizer, split, ScoringOptions(dtype=torch.bfloat16))
+    np.testing.assert_allclose(found["fused"], whole["fused"], atol=0.02)
+
+
+def test_two_stages_in_bfloat16_rescore_their_best_results(
+    one: Member, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rerank, "RESCORED_PER_QUERY", 2)
     exact = score_split(one.matcher, one.tokenizer, split)["fused"]
     found = searched(one, split, 10, 6, dtype=torch.bfloat16).scores["fused"]
-    monkeypatch.setattr(rerank.Reasoning, "about_the_best", lambda *_, **__: None)
+    monkeypatch.setattr(rerank.PairScorer, "rescore_best", lambda *_, **__: None)
     rough = searched(one, split, 10, 6, dtype=torch.bfloat16)
     best = candidates(rough.scores["fused"], Depth(2, 2)) & rough.reasoned
     others = rough.reasoned & ~best

@@ -14,6 +14,7 @@ from tshsr.config.models import EncoderConfig, TshsrConfig
 from tshsr.data.batches import ImageBatch
 from tshsr.models.tshsr import Tshsr
 from tshsr.scoring import all_pairs as scoring
+from tshsr.scoring.options import ScoringOptions
 
 def peak():  # of this process alone: getrusage's figure begins with that of the process which started it
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
@@ -23,9 +24,9 @@ scoring.CACHE_TILE = 2**40  # the budget alone decides
 network = Tshsr(TshsrConfig(encoder=EncoderConfig(dim=1024, feature_dim=64, vocabulary=50)))
 images = [ImageBatch(torch.randn(24, 36, 64), torch.ones(24, 36, dtype=torch.bool))]
 captions = [[1 + i % 40] * 12 for i in range(24)]
-scoring.score_all_pairs(network, iter(images), captions, byte_budget=network.bytes_per_pair(36, 12))
+scoring.score_all_pairs(network, iter(images), captions, ScoringOptions(byte_budget=network.bytes_per_pair(36, 12)))
 before = peak()
-scoring.score_all_pairs(network, iter(images), captions, byte_budget=int(sys.argv[1]))
+scoring.score_all_pairs(network, iter(images), captions, ScoringOptions(byte_budget=int(sys.argv[1])))
 print(json.dumps(peak() - before))
 """
 

@@ -1,4 +1,4 @@
-"""Score matrices in files are those in memory; a disk that is full is told in one sentence."""
+"""Score matrices in files equal those in memory; a full disk is reported in one sentence."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.scoring.test_all_pairs import batches, tokens
 from tests.support import tiny
+from tests.support.uneven import batches, tokens
 from tshsr.errors import DataError
-from tshsr.scoring import storage as matrices
+from tshsr.scoring import storage
 from tshsr.scoring.all_pairs import score_all_pairs
+from tshsr.scoring.options import ScoringOptions
 from tshsr.scoring.storage import MatricesInFiles, MatricesInMemory, ensemble
 
 FULL = Path("/dev/full")
@@ -48,14 +49,14 @@ def test_a_matrix_in_a_file_is_an_ordinary_npy_with_a_caption_in_one_piece(tmp_p
 def test_scoring_into_files_is_scoring_in_memory(tmp_path: Path) -> None:
     network = tiny.network()
     memory = score_all_pairs(network, iter(batches((3, 4))), tokens())
-    files = score_all_pairs(network, iter(batches((3, 4))), tokens(), folder=tmp_path)
+    files = score_all_pairs(network, iter(batches((3, 4))), tokens(), ScoringOptions(folder=tmp_path))
     assert set(files) == set(memory) == {path.stem for path in tmp_path.iterdir()}
     for name, matrix in files.items():
         np.testing.assert_array_equal(matrix, memory[name])
 
 
 def test_the_mean_of_matrices_in_files_is_that_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(matrices, "BLOCK", 8)  # two captions a block
+    monkeypatch.setattr(storage, "BLOCK", 8)  # two captions a block
     folders = [tmp_path / name for name in ("one", "two", "mean")]
     for folder in folders:
         folder.mkdir()
@@ -93,7 +94,7 @@ def test_an_infinite_score_stays_one_in_the_mean() -> None:
 
 
 @NO_FULL_DISK
-def test_a_full_disk_is_told_when_a_file_begins(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_at_the_begin_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "fused.npy").symlink_to(FULL)
     with pytest.raises(DataError) as caught:
         filled(MatricesInFiles((4, 9), tmp_path))
@@ -103,7 +104,7 @@ def test_a_full_disk_is_told_when_a_file_begins(tmp_path: Path) -> None:
     )
 
 
-def test_a_disk_that_fills_up_later_is_told_with_how_much_a_score_takes(
+def test_a_disk_that_fills_up_later_is_reported_with_the_size_of_a_matrix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = MatricesInFiles((1000, 5000), tmp_path)
@@ -121,6 +122,6 @@ def test_a_disk_that_fills_up_later_is_told_with_how_much_a_score_takes(
         MatricesInFiles((1000, 5000), tmp_path, np.float64).write("fused", np.array([0]), np.ones((1000, 1)))
 
 
-def test_a_folder_that_is_gone_is_told(tmp_path: Path) -> None:
+def test_a_missing_folder_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cannot be written \(No such file or directory\)"):
         filled(MatricesInFiles((4, 9), tmp_path / "gone"))

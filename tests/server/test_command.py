@@ -33,7 +33,7 @@ def served(index: Path) -> Iterator[Served]:
 
 
 def get(served: Served, path: str, **query: Any) -> Any:
-    with urllib.request.urlopen(f"{served.address}{path}?{urlencode(query)}", timeout=30) as answer:
+    with urllib.request.urlopen(f"{served.address}{path}?{urlencode(query)}", timeout=300) as answer:
         return json.load(answer)
 
 
@@ -47,7 +47,7 @@ def post(served: Served, path: str, content: bytes, **fields: str) -> Any:
     request = urllib.request.Request(
         served.address + path, body, {"Content-Type": f"multipart/form-data; boundary={edge}"}
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=300) as answer:
         return json.load(answer)
 
 
@@ -104,7 +104,7 @@ def test_ctrl_c_stops_it_with_one_line(index: Path) -> None:
         assert running.address.startswith("http://127.0.0.1:")
         assert get(running, "healthz")["status"] == "ok"
         running.process.send_signal(signal.SIGINT)
-        _, said = running.process.communicate(timeout=30)
+        _, said = running.process.communicate(timeout=300)
         assert running.process.returncode == 0
         assert said.splitlines() == ["Stopped."]
 
@@ -113,7 +113,7 @@ def test_a_server_open_to_every_network_warns(index: Path) -> None:
     with serving(index, "--host", "0.0.0.0") as running:
         assert running.address.startswith("http://127.0.0.1:"), "an address for a browser"
         running.process.send_signal(signal.SIGINT)
-        _, said = running.process.communicate(timeout=30)
+        _, said = running.process.communicate(timeout=300)
         assert "Anybody who can reach this machine at 0.0.0.0 can search these pictures" in said
 
 

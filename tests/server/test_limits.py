@@ -19,10 +19,13 @@ from tests.support.fake_index import make_index
 from tshsr.server.guard import Guard, Limits, Worker, is_loopback, size
 from tshsr.server.server import create_app
 
+PATIENCE = 600.0
+"""Seconds for what comes at once on a quiet machine."""
+
 
 @pytest.fixture
 def worker() -> Iterator[Worker]:
-    made = Worker("test", threads=1, waiting=1, seconds=5)
+    made = Worker("test", threads=1, waiting=1, seconds=PATIENCE)
     yield made
     made.close()
 
@@ -31,10 +34,10 @@ def test_more_questions_than_may_wait_are_refused_and_the_others_answered(worker
     go = threading.Event()
 
     async def ask() -> list[Any]:
-        first = asyncio.create_task(worker.run(lambda: go.wait(5) and "first"))
+        first = asyncio.create_task(worker.run(lambda: go.wait(PATIENCE) and "first"))
         second = asyncio.create_task(worker.run(lambda: "second"))
-        await asyncio.sleep(0.05)
-        assert worker.busy
+        while not worker.busy:
+            await asyncio.sleep(0.01)
         with pytest.raises(HTTPException, match="the server is busy, 1 questions are waiting already") as refused:
             await worker.run(lambda: "third")
         assert refused.value.status_code == 503
@@ -52,7 +55,7 @@ def test_a_late_question_is_given_up_and_one_that_waited_is_never_begun() -> Non
     go, begun = threading.Event(), []
 
     async def ask() -> None:
-        late = [worker.run(lambda: go.wait(5)), worker.run(lambda: begun.append("waited"))]
+        late = [worker.run(lambda: go.wait(PATIENCE)), worker.run(lambda: begun.append("waited"))]
         for answer in await asyncio.gather(*late, return_exceptions=True):
             assert isinstance(answer, HTTPException)
             assert answer.status_code == 503
@@ -99,7 +102,7 @@ def test_the_network_answers_one_question_at_a_time(tmp_path: Path) -> None:
 
 def test_health_is_told_while_the_network_is_at_work(tmp_path: Path) -> None:
     index, go = make_index(tmp_path), threading.Event()
-    index.search = lambda *question, **how: go.wait(5) and []  # type: ignore[method-assign]
+    index.search = lambda *question, **how: go.wait(PATIENCE) and []  # type: ignore[method-assign]
     with TestClient(create_app(index, Limits(waiting=0)), base_url="http://127.0.0.1") as client:
         thread = threading.Thread(target=client.get, args=("/api/search?q=red",))
         thread.start()
@@ -125,7 +128,11 @@ async def swallow(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def asked(
-    headers: dict[str, str], body: AsyncIterator[bytes] | None = None, *, local: bool = True
+    headers: dict[str, str],
+    body: AsyncIterator[bytes] | None = None,
+    *,
+    local: bool = True,
+    seconds: float = PATIENCE,
 ) -> tuple[int, str, int]:
     """Status and text of an answer, and how many parts of the body were read."""
     parts, sent = [0], []
@@ -144,7 +151,7 @@ def asked(
         "path": "/",
         "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
     }
-    guard = Guard(swallow, Limits(upload_bytes=1000, seconds=0.2), local=local)
+    guard = Guard(swallow, Limits(upload_bytes=1000, seconds=seconds), local=local)
     asyncio.run(guard(scope, receive, send))
     return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:]).decode(), parts[0]
 
@@ -170,7 +177,7 @@ def test_a_body_of_untold_length_is_read_only_up_to_the_limit() -> None:
 
 
 def test_a_body_that_trickles_in_is_given_up() -> None:
-    status, text, _ = asked({"host": "localhost"}, chunks(10, pause=0.05))
+    status, text, _ = asked({"host": "localhost"}, chunks(10, pause=0.05), seconds=0.2)
     assert status == 408
     assert text == '{"error":"the request took longer than 0.2 s to arrive."}'
 

@@ -1,7 +1,9 @@
-"""What the server sends to browsers besides answers: the page, strict headers, the interface's description."""
+"""What the server sends to browsers besides answers: the page, strict headers, the API reference."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from pathlib import Path
 
@@ -10,8 +12,9 @@ from fastapi.testclient import TestClient
 
 from tests.support.fake_index import make_index
 from tshsr.server.guard import Limits
-from tshsr.server.server import PAGE, create_app
+from tshsr.server.server import create_app
 from tshsr.server.service import Service
+from tshsr.server.site import PAGE, SHARED, media_type
 
 
 @pytest.fixture
@@ -20,10 +23,12 @@ def client(tmp_path: Path) -> TestClient:
 
 
 def test_the_page_brings_everything_along_and_nothing_runs_inline(client: TestClient) -> None:
-    for name, kind in PAGE.items():
+    for name in (*PAGE, *SHARED, "labels.js"):
         answer = client.get("/" if name == "index.html" else f"/{name}")
         assert answer.status_code == 200
-        assert answer.headers["content-type"] == kind
+        assert answer.headers["content-type"] == media_type(name)
+        for imported in re.findall(r'^import .* from "(/[^"]*)"', answer.text, re.MULTILINE):
+            assert client.get(imported).status_code == 200, imported
         addresses = set(re.findall(r"https?://[^\s\"'`)]+", answer.text)) - {"http://www.w3.org/2000/svg"}
         assert not addresses, name
     page = client.get("/").text
@@ -67,10 +72,26 @@ def test_the_interface_is_described_for_programs_and_for_people(client: TestClie
     schema = client.get("/openapi.json").json()
     assert {"/api/search", "/api/score", "/api/explain", "/healthz"} <= set(schema["paths"])
     assert "HTTPValidationError" not in schema["components"]["schemas"], "refusals have one form"
-    page = client.get("/docs").text
-    for path, methods in schema["paths"].items():
-        for method in methods:
-            assert f"<code>{method.upper()} {path}</code></h2>" in page
-    assert "<script>" not in page
-    assert "Words of the query that the network never learned." in page
-    assert re.search(r"<code>picture</code></th><td>file, required</td>", page)
+    described = [route[method] for route in schema["paths"].values() for method in route]
+    assert all(route["summary"] and route["description"] for route in described)
+    answers = schema["components"]["schemas"]["PictureAnswers"]["properties"]
+    assert answers["unknown"]["description"] == "Words of the query that the network never learned."
+    forms = [form["properties"]["picture"] for name, form in schema["components"]["schemas"].items() if "Body" in name]
+    assert len(forms) == 3
+    assert all(picture["contentMediaType"] == "application/octet-stream" for picture in forms)
+
+
+def test_the_api_reference_loads_nothing_from_elsewhere_and_runs_one_script_of_a_known_hash(client: TestClient) -> None:
+    answer = client.get("/docs")
+    loaded = re.findall(r'(?:src|href)="([^"]*)"', answer.text)
+    assert loaded == ["/docs/swagger-ui.css", "/icon.svg", "/docs/swagger-ui-bundle.js"]
+    for reference in loaded:
+        assert client.get(reference).status_code == 200, reference
+    (script,) = re.findall(r"<script>(.*?)</script>", answer.text, re.DOTALL)
+    assert "url: '/openapi.json'" in script
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = answer.headers["content-security-policy"].split("; ")
+    assert f"script-src 'self' 'sha256-{digest}'" in policy
+    assert "img-src 'self' data: blob:" in policy
+    others = client.get("/").headers["content-security-policy"].split("; ")
+    assert {rule.split()[0] for rule in set(policy) ^ set(others)} == {"script-src", "img-src"}

@@ -51,3 +51,10 @@ def refused(*arguments: str | Path) -> str:
     assert not any(line.startswith("tshsr: ") for line in lines[:-1]), said.err
     assert "Traceback" not in said.err
     return lines[-1]
+
+
+REPORT = {"version", "data", "split", "protocol", "images", "captions", "models", "scores", "hardware", "commit"}
+REPORT |= {"rankings", "ranks", "captions_digest"}
+"""Keys of every report."""
+NAMES = {"fused", "word_stream", "region_stream", "pooled", "level_0", "level_1"}
+"""Scores of a TSHSR with two levels."""

@@ -1,52 +1,64 @@
-"""Fixtures that several packages of tests share: a small run, an index, pictures, generated scenes, runs to compare."""
+"""Fixtures that several packages of tests share: a small run, an index, pictures, generated scenes, runs to compare.
+
+Imports stand inside the fixtures: the process that hands tests to the workers loads this module and needs no torch.
+"""
+
+from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 
-from tests.support.command_line import TINY, tshsr
-from tests.support.compared import matrix, scored
-from tests.support.indexed import Small, built, make_small
-from tests.support.picture_files import write_pictures
-from tshsr.data.generated import make_scenes
-from tshsr.index.collection import Index
+if TYPE_CHECKING:
+    from tests.support.indexed import Small
+    from tshsr.index.collection import Index
 
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
-    """A trained network and a store of 12 pictures; nobody changes them."""
+    """A trained network and a store of 12 pictures; tests do not change them."""
+    from tests.support.indexed import make_small
+
     return make_small(tmp_path_factory.mktemp("small"))
 
 
 @pytest.fixture
 def index(small: Small, tmp_path: Path) -> Index:
     """An index of all of the store."""
+    from tests.support.indexed import built
+
     return built(small, tmp_path / "index")
 
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """Ten pictures in two folders."""
+    from tests.support.picture_files import write_pictures
+
     write_pictures(tmp_path / "pictures", 10)
     return tmp_path / "pictures"
 
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
-    """Where their store goes."""
+    """Folder for the store of their features."""
     return tmp_path / "store"
 
 
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Generated scenes: 16 to train on, 6 dev, 10 test."""
+    from tshsr.data.generated import make_scenes
+
     return make_scenes(tmp_path_factory.mktemp("data") / "scenes", train=16, dev=6, test=10, processes=1)
 
 
 @pytest.fixture(scope="session")
 def run(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on them, trained by the command."""
+    from tests.support.command_line import TINY, tshsr
+
     out = tmp_path_factory.mktemp("runs") / "small"
     said = tshsr("train", "tshsr-scenes", "--data", scenes, "--out", out, *TINY)
     assert said.code == 0, said.err
@@ -56,6 +68,11 @@ def run(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def rivals(tmp_path: Path) -> Path:
     """Two runs of a better and two of a worse method, as matrices and as reports."""
+    import numpy as np
+
+    from tests.support.command_line import tshsr
+    from tests.support.compared import matrix, scored
+
     (tmp_path / "captions.txt").write_text("a caption\n" * 200)
     for name, seed, skill in (("a0", 0, 2.6), ("a1", 1, 2.6), ("b0", 2, 2.0), ("b1", 3, 2.0)):
         np.save(tmp_path / f"{name}.npy", matrix(seed, skill))
@@ -66,5 +83,5 @@ def rivals(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(scenes: Path, run: Path) -> tuple[str | Path, ...]:
-    """How an evaluation of the run begins on the command line."""
+    """The first arguments of an evaluation of the run."""
     return ("evaluate", run, "--data", scenes, "--device", "cpu")

@@ -119,11 +119,11 @@ def hinge(
     *,
     hardest: bool,
     scored: list[list[bool]],
-    most: float = math.inf,
+    max_cost: float = math.inf,
 ) -> float:
     """Bidirectional hinge, averaged over captions; unscored pairs and the image's own captions are no negatives.
 
-    A cost above `most` is left out.
+    A cost above `max_cost` is left out.
     """
     total = 0.0
     for caption, image in enumerate(image_of_caption):
@@ -141,44 +141,44 @@ def hinge(
         for costs in (images, captions):
             if costs:
                 cost = max(costs) if hardest else sum(costs) / len(costs)
-                total += cost if cost <= most else 0.0
+                total += cost if cost <= max_cost else 0.0
     return total / len(image_of_caption)
 
 
-def standings(images: Matrix, captions: Matrix, image_of_caption: list[int]) -> list[float]:
-    """Mean of how many deviations a caption is above random ones beside its image and beside its siblings."""
+def match_zscores(images: Matrix, captions: Matrix, image_of_caption: list[int]) -> list[float]:
+    """Mean of the z-scores of each pair among random ones, by the image and by the sibling captions."""
 
-    def above(value: float, others: list[float]) -> float:
+    def zscore(value: float, others: list[float]) -> float:
         mean = sum(others) / len(others)
         deviation = math.sqrt(sum((other - mean) ** 2 for other in others) / len(others))
         return (value - mean) / deviation if deviation > 1e-3 else 0.0
 
-    def beside(own: Vector, everybody: Matrix, caption: int) -> float:
-        image, positive = image_of_caption[caption], dot(own, captions[caption])
-        rivals = [dot(other, captions[caption]) for i, other in enumerate(everybody) if i != image]
-        strangers = [dot(own, other) for c, other in enumerate(captions) if image_of_caption[c] != image]
-        return (above(positive, rivals) + above(positive, strangers)) / 2
+    def symmetric(target: Vector, targets: Matrix, caption: int) -> float:
+        image, positive = image_of_caption[caption], dot(target, captions[caption])
+        by_image = [dot(other, captions[caption]) for i, other in enumerate(targets) if i != image]
+        by_caption = [dot(target, other) for c, other in enumerate(captions) if image_of_caption[c] != image]
+        return (zscore(positive, by_image) + zscore(positive, by_caption)) / 2
 
-    seen = [beside(images[image], images, caption) for caption, image in enumerate(image_of_caption)]
+    own = [symmetric(images[image], images, caption) for caption, image in enumerate(image_of_caption)]
 
-    def together(image: int, without: int | None = None) -> Vector:
-        some = [c for c, owner in enumerate(image_of_caption) if owner == image and c != without]
-        total = [sum(max(seen[c], 0.0) * captions[c][k] for c in some) for k in range(len(captions[0]))]
+    def prototype(image: int, without: int | None = None) -> Vector:
+        members = [c for c, owner in enumerate(image_of_caption) if owner == image and c != without]
+        total = [sum(max(own[c], 0.0) * captions[c][k] for c in members) for k in range(len(captions[0]))]
         return unit(total) if any(total) else total
 
-    prototypes = [together(image) for image in range(len(images))]
+    prototypes = [prototype(image) for image in range(len(images))]
     found = []
     for caption, image in enumerate(image_of_caption):
-        siblings = together(image, without=caption)
-        heard = beside(siblings, prototypes, caption) if any(siblings) else seen[caption]
-        found.append((seen[caption] + heard) / 2)
+        siblings = prototype(image, without=caption)
+        by_siblings = symmetric(siblings, prototypes, caption) if any(siblings) else own[caption]
+        found.append((own[caption] + by_siblings) / 2)
     return found
 
 
 def responsibilities(
     value: float, means: Sequence[float], deviations: Sequence[float], shares: Sequence[float]
 ) -> list[float]:
-    """How much of a value belongs to each normal distribution of a mixture: Bayes' rule."""
+    """Posterior probability of each normal distribution of a mixture, by Bayes' rule."""
     likelihoods = [
         share * math.exp(-((value - mean) ** 2) / (2 * deviation**2)) / (deviation * math.sqrt(2 * math.pi))
         for mean, deviation, share in zip(means, deviations, shares, strict=True)

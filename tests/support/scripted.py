@@ -32,6 +32,10 @@ class ScriptedMatcher(Matcher):
         self.traced: list[int] = []
         self.place = nn.Parameter(torch.zeros(()))  # a retriever asks a network's weights where it is
 
+    @property
+    def score_names(self) -> frozenset[str]:
+        return frozenset({"fused", "pooled"})
+
     def encode_images(self, batch: ImageBatch) -> ItemEncoding:
         self.encoded.append(len(batch))
         return ItemEncoding(batch.regions, batch.mask, batch.regions.mean(dim=1), batch.regions @ batch.regions.mT)

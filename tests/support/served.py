@@ -68,4 +68,4 @@ def serving(index: Path, *more: str) -> Iterator[Served]:
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
-                process.wait(30)
+                process.wait(300)

@@ -10,6 +10,17 @@ from tshsr.models.tshsr import Tshsr
 
 ENCODER = EncoderConfig(dim=12, feature_dim=7, vocabulary=20, word_dim=8, transformer_heads=2)
 
+RECIPE_CHANGES = {
+    "model.encoder.dim": 8,
+    "model.encoder.word_dim": 6,
+    "training.epochs": 1,
+    "training.batch": 8,
+    "training.minimum_count": 1,
+    "training.evaluate_every": 1,
+    "optimiser.warmup_steps": 1,
+}
+"""Settings by dotted name that make a recipe tiny."""
+
 
 def config(**changes: object) -> TshsrConfig:
     """A tiny network's settings; keywords replace fields of TshsrConfig."""

@@ -8,7 +8,7 @@ from tests.support.small_runs import small_config, small_split, with_loss, with_
 from tshsr.config.models import ReasoningConfig, SgrafConfig, VseConfig
 from tshsr.data.text import Tokenizer
 from tshsr.errors import CheckpointError, DataError, SettingsError
-from tshsr.training.checks import check_same, check_training, complete, fingerprint, make_tokenizer
+from tshsr.training.checks import captions_checksum, check_same, check_training, complete, make_tokenizer
 from tshsr.training.fit import fit
 
 
@@ -146,14 +146,14 @@ def test_epochs_may_be_raised_but_not_lowered_nor_under_the_cosine(tmp_path: Pat
         check_same(tmp_path, two, three)
 
 
-def test_the_fingerprint_sees_captions_and_whose_they_are(tmp_path: Path) -> None:
+def test_the_checksum_covers_captions_and_their_images(tmp_path: Path) -> None:
     train = small_split(tmp_path, "train")
     moved = train.image_of_caption.copy()
     moved[[0, 19]] = moved[[19, 0]]
     prints = {
-        fingerprint(train),
-        fingerprint(replace(train, captions=("another", *train.captions[1:]))),
-        fingerprint(replace(train, image_of_caption=moved)),
+        captions_checksum(train),
+        captions_checksum(replace(train, captions=("another", *train.captions[1:]))),
+        captions_checksum(replace(train, image_of_caption=moved)),
     }
     assert len(prints) == 3
-    assert fingerprint(train) == fingerprint(small_split(tmp_path / "again", "train"))
+    assert captions_checksum(train) == captions_checksum(small_split(tmp_path / "again", "train"))

@@ -65,18 +65,18 @@ def test_captions_without_a_swap_give_none() -> None:
 
 
 @pytest.mark.parametrize("candidates", [0, 2])
-@pytest.mark.parametrize("trusted", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
 @torch.no_grad()
-def test_the_loss_sets_each_caption_above_itself_with_words_swapped(candidates: int, trusted: bool) -> None:
+def test_the_loss_sets_each_caption_above_itself_with_words_swapped(candidates: int, weighted: bool) -> None:
     network = tiny.network()
     images, captions, owners = tiny.images(3), tiny.captions((4, 3, 6, 2)), torch.tensor([0, 1, 2, 2])
     false = pad_sequences([list(reversed(captions.tokens[row, :3].tolist())) for row in (1, 2)])
-    trust = torch.tensor([1.0, 0.5, 0.25, 1.0]) if trusted else None
+    weights = torch.tensor([1.0, 0.5, 0.25, 1.0]) if weighted else None
     config = LossConfig(streams=0.5, levels=0.25, pooled=3.0, swapped=2.0)
     objective = Objective(network, config, candidates)
     given = (images, captions, owners)
-    plain = objective(*given, hardest=True, seed=3, trust=trust)
-    added = objective(*given, hardest=True, seed=3, trust=trust, swapped=Swapped(torch.tensor([1, 2]), false))
+    plain = objective(*given, hardest=True, seed=3, weights=weights)
+    added = objective(*given, hardest=True, seed=3, weights=weights, swapped=Swapped(torch.tensor([1, 2]), false))
     encoded = network.encode_images(images)
     true, wrong = (
         network.score_pairs(encoded[torch.tensor([1, 2])], network.encode_captions(each))
@@ -87,7 +87,7 @@ def test_the_loss_sets_each_caption_above_itself_with_words_swapped(candidates: 
         weight = {"fused": 1.0, "pooled": 0.0}.get(name, 0.5 if name.endswith("_stream") else 0.25)
         for row in range(2):
             cost = max(0.0, 0.2 - float(score[row]) + float(wrong[name][row]))
-            share = 1 / 4 if trust is None else float(trust[row + 1] / trust.sum())
+            share = 1 / 4 if weights is None else float(weights[row + 1] / weights.sum())
             expected += weight * cost * share
     assert float(added["swapped"]) == pytest.approx(expected, rel=1e-4)
     assert float(added["loss"] - plain["loss"]) == pytest.approx(2 * expected, rel=1e-3)

@@ -17,8 +17,8 @@ from tshsr.cli.train import read_arguments
 from tshsr.config.run import LossConfig, RunConfig, TrainingConfig, read_config, write_config
 from tshsr.data.dataset import Split
 from tshsr.errors import CheckpointError, DataError, SettingsError
-from tshsr.training.checks import check_training, fingerprint
-from tshsr.training.noisy_pairs import shuffled, with_noise
+from tshsr.training.checks import captions_checksum, check_training
+from tshsr.training.noisy_pairs import permute_images, with_noise
 
 OWNERS = np.repeat(np.arange(400), 5)
 """2,000 captions of 400 images."""
@@ -31,7 +31,7 @@ def train(tmp_path: Path) -> Split:
 
 @given(share=st.floats(0, 1), seed=st.integers(0, 2**32))
 def test_the_images_of_a_share_are_shuffled_and_the_others_stay(share: float, seed: int) -> None:
-    noisy = shuffled(OWNERS, share, seed)
+    noisy = permute_images(OWNERS, share, seed)
     wrong = int((noisy != OWNERS).sum())
     assert wrong <= int(share * 2000)
     assert wrong >= int(share * 2000) - 40  # 1 + 4 * share of them get their own image back on average
@@ -39,15 +39,15 @@ def test_the_images_of_a_share_are_shuffled_and_the_others_stay(share: float, se
 
 
 def test_the_permutation_is_no_derangement() -> None:
-    back = [400 - int((shuffled(OWNERS, 0.2, seed) != OWNERS).sum()) for seed in range(200)]
+    back = [400 - int((permute_images(OWNERS, 0.2, seed) != OWNERS).sum()) for seed in range(200)]
     assert np.mean(back) == pytest.approx(1 + 4 * 0.2, abs=0.5)
     assert min(back) == 0
 
 
 def test_the_noise_follows_from_the_seed_and_is_not_the_order_of_an_epoch() -> None:
-    noisy = shuffled(OWNERS, 0.4, 7)
-    assert np.array_equal(noisy, shuffled(OWNERS, 0.4, 7))
-    assert not np.array_equal(noisy, shuffled(OWNERS, 0.4, 8))
+    noisy = permute_images(OWNERS, 0.4, 7)
+    assert np.array_equal(noisy, permute_images(OWNERS, 0.4, 7))
+    assert not np.array_equal(noisy, permute_images(OWNERS, 0.4, 8))
     for words in ([7], [7, 0], [7, 0, 0, 0]):
         first = np.random.default_rng(words).permutation(2000)[:800]
         assert set(np.flatnonzero(noisy != OWNERS).tolist()) - set(first.tolist())
@@ -63,7 +63,7 @@ def test_only_whose_the_captions_are_changes(train: Split) -> None:
     assert not np.array_equal(noisy.image_of_caption, before)
     assert replace(noisy, image_of_caption=before).captions == train.captions
     assert np.array_equal(train.image_of_caption, before), "the caller's split is his own"
-    assert fingerprint(noisy) != fingerprint(train)
+    assert captions_checksum(noisy) != captions_checksum(train)
 
 
 def test_noise_changes_training_and_leaves_dev_clean(train: Split, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The mixture that tells right pairs from wrong ones, and the training that weighs captions by it."""
+"""Match z-scores, the mixture over them, and the losses weighted by it."""
 
 import math
 
@@ -11,16 +11,23 @@ from tests.support import oracles, tiny
 from tshsr.config.run import LossConfig
 from tshsr.training import objective as objective_module
 from tshsr.training.losses import hinge
-from tshsr.training.noisy_pairs import Mixture, fit_mixture, groups, responsibilities, standing, trust_of
+from tshsr.training.noisy_pairs import (
+    Mixture,
+    clean_probabilities,
+    fit_mixture,
+    image_groups,
+    match_zscore,
+    responsibilities,
+)
 from tshsr.training.objective import Objective
 
-OWNERS = torch.tensor([2, 0, 0, 1, 2, 3])
+IMAGE_OF_CAPTION = torch.tensor([2, 0, 0, 1, 2, 3])
 
 
 def drawn(wrong: int, right: int, seed: int = 0) -> np.ndarray:
-    """Standings of so many wrong and right pairs."""
-    dice = np.random.default_rng(seed)
-    return np.concatenate([dice.normal(0.3, 1.0, wrong), dice.normal(2.5, 0.7, right)])
+    """Random z-scores of wrong pairs, then of right pairs."""
+    generator = np.random.default_rng(seed)
+    return np.concatenate([generator.normal(0.3, 1.0, wrong), generator.normal(2.5, 0.7, right)])
 
 
 def unit(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -29,63 +36,63 @@ def unit(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_standing_is_the_formula(seed: int) -> None:
+def test_a_match_zscore_is_the_formula(seed: int) -> None:
     images, captions = unit(4, 3, seed=seed), unit(6, 3, seed=100 + seed)
-    expected = oracles.standings(images.tolist(), captions.tolist(), OWNERS.tolist())
-    assert standing(images, captions, OWNERS).tolist() == pytest.approx(expected, rel=1e-9)
+    expected = oracles.match_zscores(images.tolist(), captions.tolist(), IMAGE_OF_CAPTION.tolist())
+    assert match_zscore(images, captions, IMAGE_OF_CAPTION).tolist() == pytest.approx(expected, rel=1e-9)
 
 
-def test_random_pairs_stand_at_nought_and_right_ones_above() -> None:
-    owners = torch.arange(100).repeat_interleave(5)
+def test_random_pairs_have_mean_zscore_zero_and_right_ones_above() -> None:
+    image_of_caption = torch.arange(100).repeat_interleave(5)
     images, noise = unit(100, 30), unit(500, 30, seed=1)
-    assert abs(float(standing(images, noise, owners).mean())) < 0.1
-    right = normalize(images[owners] + noise, dim=-1)
-    assert float(standing(images, right, owners).min()) > 2
+    assert abs(float(match_zscore(images, noise, image_of_caption).mean())) < 0.1
+    right = normalize(images[image_of_caption] + noise, dim=-1)
+    assert float(match_zscore(images, right, image_of_caption).min()) > 2
     mixed = torch.where(torch.arange(500)[:, None] % 5 < 2, noise, right)  # two of five captions are wrong
-    stand = standing(images, mixed, owners).reshape(100, 5)
-    assert abs(float(stand[:, :2].mean())) < 0.2
-    assert float(stand[:, 2:].mean()) > 3
+    zscores = match_zscore(images, mixed, image_of_caption).reshape(100, 5)
+    assert abs(float(zscores[:, :2].mean())) < 0.2
+    assert float(zscores[:, 2:].mean()) > 3
 
 
-def test_the_siblings_tell_what_the_image_does_not() -> None:
-    owners = torch.arange(100).repeat_interleave(5)
+def test_sibling_captions_separate_pairs_that_the_image_does_not() -> None:
+    image_of_caption = torch.arange(100).repeat_interleave(5)
     topics = unit(100, 30, seed=2)
-    captions = normalize(topics[owners] + unit(500, 30, seed=3), dim=-1)
+    captions = normalize(topics[image_of_caption] + unit(500, 30, seed=3), dim=-1)
     images = normalize(topics + 2 * unit(100, 30, seed=4), dim=-1)  # a poor view of the picture
     wrong = torch.arange(500) % 5 < 2
     captions = torch.where(wrong[:, None], unit(500, 30, seed=5), captions)
     apart = {}
-    for name, who in (("both", owners), ("image", torch.arange(500))):
-        stand = standing(images[owners] if name == "image" else images, captions, who)
-        apart[name] = float((stand[~wrong].mean() - stand[wrong].mean()) / stand.std())
+    for name, who in (("both", image_of_caption), ("image", torch.arange(500))):
+        zscores = match_zscore(images[image_of_caption] if name == "image" else images, captions, who)
+        apart[name] = float((zscores[~wrong].mean() - zscores[wrong].mean()) / zscores.std())
     assert apart["both"] > apart["image"] + 0.2
 
 
-def test_a_single_caption_is_judged_by_its_image_alone() -> None:
+def test_a_single_caption_has_the_zscore_by_its_image() -> None:
     images, captions = unit(5, 4), unit(5, 4, seed=1)
     scores = images @ captions.T
-    stand = standing(images, captions, torch.arange(5))
+    zscores = match_zscore(images, captions, torch.arange(5))
     first = [scores[0, 0], scores[1:, 0], scores[0, 1:]]
     expected = sum((first[0] - side.mean()) / side.std(correction=0) for side in first[1:]) / 2
-    assert stand[0] == pytest.approx(expected.item())
+    assert zscores[0] == pytest.approx(expected.item())
 
 
-def test_without_anything_to_compare_with_a_standing_is_nought() -> None:
-    assert standing(unit(1, 3), unit(3, 3), torch.zeros(3, dtype=torch.int64)).tolist() == [0, 0, 0]
+def test_without_negatives_a_match_zscore_is_zero() -> None:
+    assert match_zscore(unit(1, 3), unit(3, 3), torch.zeros(3, dtype=torch.int64)).tolist() == [0, 0, 0]
     same = torch.ones(4, 2) / math.sqrt(2)
-    assert standing(same, same, torch.arange(4)).tolist() == [0, 0, 0, 0], "a network that has collapsed"
+    assert match_zscore(same, same, torch.arange(4)).tolist() == [0, 0, 0, 0], "a network that has collapsed"
 
 
 def test_groups_hold_whole_images_and_every_caption_once() -> None:
-    owners = np.array([3, 0, 3, 5, 1, 0, 5, 8, 3])
-    found = list(groups(owners, 3, seed=[0, 1]))
+    image_of_caption = np.array([3, 0, 3, 5, 1, 0, 5, 8, 3])
+    found = list(image_groups(image_of_caption, 3, seed=[0, 1]))
     assert sorted(np.concatenate(found).tolist()) == list(range(9))
     for group in found:
-        assert np.isin(owners, owners[group]).sum() == len(group)
+        assert np.isin(image_of_caption, image_of_caption[group]).sum() == len(group)
     assert len(found) == 3
-    again, other = (list(groups(owners, 3, seed=[0, epoch])) for epoch in (1, 2))
+    again, other = (list(image_groups(image_of_caption, 3, seed=[0, epoch])) for epoch in (1, 2))
     assert [part.tolist() for part in again] == [part.tolist() for part in found] != [part.tolist() for part in other]
-    assert len(list(groups(owners, 20, seed=[0]))) == 5, "none of them is empty"
+    assert len(list(image_groups(image_of_caption, 20, seed=[0]))) == 5, "no empty group"
 
 
 def test_responsibilities_are_those_of_the_plain_formula() -> None:
@@ -116,104 +123,106 @@ def test_the_fit_finds_both_kinds_of_pairs(share: float) -> None:
     assert mixture.shares[0] == pytest.approx(share, abs=0.05)
 
 
-def test_clean_data_are_believed() -> None:
+def test_clean_data_keep_their_weight() -> None:
     mixture = fit_mixture(drawn(0, 20_000))
     assert mixture is not None
-    assert mixture.means[0] <= mixture.means[1] / 2, "the hold: wrong pairs stand far below right ones"
-    assert mixture.right(drawn(0, 20_000, seed=1)).mean() > 0.95
+    assert mixture.means[0] <= mixture.means[1] / 2, "the bound on the mean of wrong pairs"
+    assert mixture.clean_probability(drawn(0, 20_000, seed=1)).mean() > 0.95
 
 
-def test_trust_rises_with_the_standing_everywhere() -> None:
+def test_the_clean_probability_never_falls_with_the_zscore() -> None:
     for deviations in ((2.0, 0.5), (0.5, 2.0), (1.0, 1.0)):
         mixture, values = Mixture((0.5, 2.0), deviations, (0.4, 0.6)), np.linspace(-10, 10, 401)
-        right = mixture.right(values)
+        right = mixture.clean_probability(values)
         assert (np.diff(right) >= 0).all()
         assert right[0] < 0.3 < 0.8 < right[-1]
         inside = (values >= 0.5) & (values <= 2.0)
         assert right[inside].tolist() == responsibilities(values[inside], mixture)[1].tolist()
 
 
-def test_a_network_that_ranks_no_pair_above_a_random_one_tells_nothing() -> None:
+def test_an_untrained_network_leaves_all_weights_one() -> None:
     assert fit_mixture(np.full(50, -0.3)) is None
-    assert trust_of(torch.zeros(50)).tolist() == [1.0] * 50
+    assert clean_probabilities(torch.zeros(50)).tolist() == [1.0] * 50
 
 
-def test_pairs_that_all_stand_alike_give_finite_weights() -> None:
-    assert trust_of(torch.full((50,), 1.5)).isfinite().all()
+def test_equal_zscores_give_finite_weights() -> None:
+    assert clean_probabilities(torch.full((50,), 1.5)).isfinite().all()
 
 
 def test_the_weighted_hinge_is_the_mean_by_weights() -> None:
-    scores, trust = torch.rand(4, 6, dtype=torch.float64), torch.tensor([0.9, 0.5, 1.0, 0.0, 0.2, 1.0])
+    scores, weights = torch.rand(4, 6, dtype=torch.float64), torch.tensor([0.9, 0.5, 1.0, 0.0, 0.2, 1.0])
     alone = [
-        hinge(scores, OWNERS, margin=0.2, hardest=True, weights=weight.double()).item()
+        hinge(scores, IMAGE_OF_CAPTION, margin=0.2, hardest=True, weights=weight.double()).item()
         for weight in torch.eye(6, dtype=torch.float64)
     ]
-    expected = sum(w * each for w, each in zip(trust.tolist(), alone, strict=True)) / float(trust.sum())
-    assert hinge(scores, OWNERS, margin=0.2, hardest=True, weights=trust).item() == pytest.approx(expected)
-    plain = hinge(scores, OWNERS, margin=0.2, hardest=True)
-    torch.testing.assert_close(hinge(scores, OWNERS, margin=0.2, hardest=True, weights=torch.ones(6)), plain)
+    expected = sum(w * each for w, each in zip(weights.tolist(), alone, strict=True)) / float(weights.sum())
+    assert hinge(scores, IMAGE_OF_CAPTION, margin=0.2, hardest=True, weights=weights).item() == pytest.approx(expected)
+    plain = hinge(scores, IMAGE_OF_CAPTION, margin=0.2, hardest=True)
+    torch.testing.assert_close(hinge(scores, IMAGE_OF_CAPTION, margin=0.2, hardest=True, weights=torch.ones(6)), plain)
 
 
-def test_a_batch_that_is_doubted_as_a_whole_counts_little() -> None:
+def test_a_batch_of_low_weights_has_a_low_loss() -> None:
     scores, few = torch.rand(4, 6), torch.full((6,), 0.01)
-    whole = hinge(scores, OWNERS, margin=0.2, hardest=False)
-    assert hinge(scores, OWNERS, margin=0.2, hardest=False, weights=few) == pytest.approx(0.06 * whole.item())
+    whole = hinge(scores, IMAGE_OF_CAPTION, margin=0.2, hardest=False)
+    assert hinge(scores, IMAGE_OF_CAPTION, margin=0.2, hardest=False, weights=few) == pytest.approx(0.06 * whole.item())
 
 
 @pytest.mark.parametrize("hardest", [True, False])
-def test_a_pair_of_weight_nought_has_no_gradient(hardest: bool) -> None:
+def test_a_pair_of_weight_zero_has_no_gradient(hardest: bool) -> None:
     scores = torch.rand(4, 6, requires_grad=True)
-    trust = torch.tensor([1.0, 1.0, 1.0, 0.0, 1.0, 1.0])
-    hinge(scores, OWNERS, margin=0.5, hardest=hardest, weights=trust).backward()
+    weights = torch.tensor([1.0, 1.0, 1.0, 0.0, 1.0, 1.0])
+    hinge(scores, IMAGE_OF_CAPTION, margin=0.5, hardest=hardest, weights=weights).backward()
     assert scores.grad is not None
     assert scores.grad[1, 3] == 0, "image 1 has caption 3 alone"
-    assert scores.grad[OWNERS, torch.arange(6)].count_nonzero() == 5
+    assert scores.grad[IMAGE_OF_CAPTION, torch.arange(6)].count_nonzero() == 5
     assert scores.grad[:, 3].any(), "it is still a negative of others"
 
 
-def test_a_pair_below_a_negative_by_more_than_is_credible_teaches_nothing() -> None:
-    scores = torch.tensor([[0.5, 0.9], [0.1, 0.45]], requires_grad=True)  # caption 1 stands higher beside image 0
-    hinge(scores, torch.tensor([0, 1]), margin=0.2, hardest=True, most=0.3).backward()
+def test_a_cost_above_the_bound_has_no_gradient() -> None:
+    scores = torch.tensor([[0.5, 0.9], [0.1, 0.45]], requires_grad=True)  # caption 1 scores higher with image 0
+    hinge(scores, torch.tensor([0, 1]), margin=0.2, hardest=True, max_cost=0.3).backward()
     assert scores.grad is not None
-    # Caption 0 costs 0 beside image 1 and 0.6 beside caption 1; caption 1 costs 0.65 and 0: all that costs is too much.
+    # Caption 0 costs 0 against image 1 and 0.6 against caption 1; caption 1 costs 0.65 and 0: above the bound, or 0.
     assert scores.grad.count_nonzero() == 0
     scores.grad = None
-    hinge(scores, torch.tensor([0, 1]), margin=0.2, hardest=True, most=0.62).backward()
+    hinge(scores, torch.tensor([0, 1]), margin=0.2, hardest=True, max_cost=0.62).backward()
     assert scores.grad.tolist() == [[-0.5, 0.5], [0.0, 0.0]]
 
 
-def test_the_more_is_doubted_the_less_is_credible() -> None:
-    gaps = [objective_module.credible_gap(torch.tensor(trust)).item() for trust in ([1.0, 1.0], [0.9, 0.7], [0.2, 0.0])]
+def test_the_bound_falls_with_the_mean_weight() -> None:
+    gaps = [objective_module.max_gap(torch.tensor(weights)).item() for weights in ([1.0, 1.0], [0.9, 0.7], [0.2, 0.0])]
     assert gaps[1:] == [pytest.approx(0.04 / 0.2), pytest.approx(0.04 / 0.9)]
-    assert gaps[0] > 1000, "all are believed, whatever they cost"
+    assert gaps[0] > 1000, "no bound where all weights are 1"
 
 
 @pytest.mark.parametrize("candidates", [0, 2])
 @pytest.mark.parametrize("hardest", [True, False])
 def test_the_objective_weighs_every_hinge(candidates: int, hardest: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    network, owners = tiny.network(), torch.tensor([0, 1, 2, 2])
+    network, image_of_caption = tiny.network(), torch.tensor([0, 1, 2, 2])
     objective = Objective(network, LossConfig(), candidates)
-    batch = (tiny.images(3), tiny.captions((4, 1, 6, 2)), owners)
+    batch = (tiny.images(3), tiny.captions((4, 1, 6, 2)), image_of_caption)
     plain = objective(*batch, hardest=hardest, seed=3)
-    monkeypatch.setattr(objective_module, "CREDIBLE_GAP", 2.0)  # no two scores differ by more
-    believed = objective(*batch, hardest=hardest, seed=3, trust=torch.ones(4))
+    monkeypatch.setattr(objective_module, "MAX_GAP", 2.0)  # no two scores differ by more
+    trusted = objective(*batch, hardest=hardest, seed=3, weights=torch.ones(4))
     assert "trust" not in plain
-    assert float(believed.pop("trust")) == 1.0
+    assert float(trusted.pop("trust")) == 1.0
     for name, value in plain.items():
-        torch.testing.assert_close(believed[name], value)
-    monkeypatch.setattr(objective_module, "CREDIBLE_GAP", -0.2)  # whoever costs anything is doubted, the hardest alone
-    doubted = objective(*batch, hardest=hardest, seed=3, trust=torch.ones(4))
-    assert (doubted["loss"].item() == 0) is hardest
-    doubted = objective(*batch, hardest=hardest, seed=3, trust=torch.zeros(4))
-    assert [doubted[name].item() for name in ("loss", "fused", "pooled")] == [0.0, 0.0, 0.0]
+        torch.testing.assert_close(trusted[name], value)
+    monkeypatch.setattr(
+        objective_module, "MAX_GAP", -0.2
+    )  # every cost above 0 is above the bound, which applies to hardest negatives alone
+    rejected = objective(*batch, hardest=hardest, seed=3, weights=torch.ones(4))
+    assert (rejected["loss"].item() == 0) is hardest
+    rejected = objective(*batch, hardest=hardest, seed=3, weights=torch.zeros(4))
+    assert [rejected[name].item() for name in ("loss", "fused", "pooled")] == [0.0, 0.0, 0.0]
 
 
 def test_a_weight_is_the_probability_that_the_pair_is_right() -> None:
     mixture = Mixture((0.0, 2.0), (1.0, 1.0), (0.5, 0.5))
-    assert mixture.right(np.array([1.0, 0.0])) == pytest.approx([0.5, 1 / (1 + math.exp(2))])
+    assert mixture.clean_probability(np.array([1.0, 0.0])) == pytest.approx([0.5, 1 / (1 + math.exp(2))])
     values = drawn(400, 600)
     fitted = fit_mixture(values)
     assert fitted is not None
-    right = fitted.right(values)
-    assert trust_of(torch.from_numpy(values)).numpy() == pytest.approx(right, abs=1e-6)
+    right = fitted.clean_probability(values)
+    assert clean_probabilities(torch.from_numpy(values)).numpy() == pytest.approx(right, abs=1e-6)
     assert 0 < (right <= 0.5).mean() < 1

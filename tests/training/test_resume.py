@@ -14,17 +14,14 @@ from typing import Any
 
 import pytest
 
-from tests.support.small_runs import small_config, small_split
-from tshsr.config.run import RunConfig
 from tshsr.training.checkpoints import load_run, load_tensors
-from tshsr.training.fit import fit
 
 ROOT = Path(__file__).resolve().parents[2]
 
 CHILD = """
 import os, signal, sys
 from pathlib import Path
-from tests.training.test_resume import config, train
+from tests.support.resumed import config, train
 
 folder, operations = Path(sys.argv[1]), int(sys.argv[2])
 done = 0
@@ -45,17 +42,6 @@ print("finished", flush=True)
 """
 
 needs_sigkill = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
-
-
-def config() -> RunConfig:
-    return small_config(epochs=4, candidates=2)
-
-
-def train(config: RunConfig, folder: Path, **more: Any) -> None:
-    """Start or resume the run under `folder`, on its data beside it."""
-    data = folder / f"data-{os.getpid()}"
-    splits = {"train": small_split(data, "train"), "dev": small_split(data, "dev", images=6)}
-    fit(config, **splits, out=folder / "run", resume=True, device="cpu", **more)
 
 
 def start(folder: Path, operations: int = 0) -> subprocess.Popen[str]:
@@ -80,7 +66,7 @@ def end_of(out: Path) -> dict[str, Any]:
 def untouched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("untouched")
     process = start(folder)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=600)
     assert (process.returncode, output.split()[-1]) == (0, "finished")
     return end_of(folder / "run")
 
@@ -93,7 +79,7 @@ def test_a_run_killed_at_any_operation_on_its_files_ends_as_an_untouched_one(
     kills = 0
     for operations in (dice.randint(1, 40), dice.randint(20, 90), 0):
         process = start(tmp_path, operations)
-        process.communicate(timeout=120)
+        process.communicate(timeout=600)
         kills += process.returncode == -signal.SIGKILL
     assert kills == 2
     assert end_of(tmp_path / "run") == untouched
@@ -108,16 +94,17 @@ def test_a_run_killed_at_any_time_ends_as_an_untouched_one(untouched: dict[str, 
         process.stdout.readline()  # training runs
         time.sleep(dice.uniform(0, 0.4))
         process.kill()
-        process.communicate(timeout=60)
+        process.communicate(timeout=600)
     process = start(tmp_path)
-    process.communicate(timeout=120)
+    process.communicate(timeout=600)
     assert process.returncode == 0
     assert end_of(tmp_path / "run") == untouched
 
 
 def test_two_processes_share_each_batch(tmp_path: Path) -> None:
     child = (
-        "import os, sys; from pathlib import Path; from tests.training.test_resume import *; "
+        "import os, sys; from pathlib import Path; from tests.support.resumed import train; "
+        "from tests.support.small_runs import small_config; "
         "events = []; train(small_config(epochs=2, batch=10), Path(sys.argv[1]), listen=events.append); "
         "Path(sys.argv[1], 'events' + os.environ['RANK']).write_text(str(len(events)))"
     )
@@ -130,7 +117,7 @@ def test_two_processes_share_each_batch(tmp_path: Path) -> None:
         text=True,
     )
     try:
-        errors = process.communicate(timeout=120)[1]
+        errors = process.communicate(timeout=600)[1]
     finally:
         process.terminate()  # which ends its workers too; a kill would leave them behind
     assert process.returncode == 0, errors

@@ -1,4 +1,4 @@
-"""Training with the robust loss: what is believed, what is kept, which settings are refused."""
+"""Training with the robust loss: pair weights, files of the run, refused settings."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from tshsr.config.run import RunConfig
 from tshsr.data.dataset import Split
 from tshsr.errors import CheckpointError, SettingsError
 from tshsr.training.checks import check_training
-from tshsr.training.noisy_pairs import trust_of, with_noise
+from tshsr.training.noisy_pairs import clean_probabilities, with_noise
 
 
 @pytest.fixture(scope="module")
@@ -37,20 +37,18 @@ def robust_config(**training: object) -> RunConfig:
     return with_loss(small_config(**training), robust="mixture", warmup_epochs=1.0)
 
 
-def test_training_believes_right_pairs_more_than_wrong_ones(data: tuple[Split, Split], tmp_path: Path) -> None:
+def test_right_pairs_get_higher_weights_than_wrong_ones(data: tuple[Split, Split], tmp_path: Path) -> None:
     config = robust_config(epochs=6, noise=0.4, batch=16, save_every_steps=0, evaluate_every=6)
     config = with_optimiser(with_loss(config, warmup_epochs=3.0), learning_rate=0.03)
     run(config, data, tmp_path / "run")
-    standings = load_file(tmp_path / "run" / "last" / "standings.safetensors")["standings"]
+    zscores = load_file(tmp_path / "run" / "last" / "standings.safetensors")["standings"]
     right = with_noise(data[0], config.training).image_of_caption == data[0].image_of_caption
-    trust = trust_of(standings).numpy()
-    # A third of the wrong pairs share the colour or the thing; how far the rest is told apart depends on rounding.
-    assert trust[right].mean() > trust[~right].mean() + 0.3
+    weight = clean_probabilities(zscores).numpy()
+    # A third of the wrong pairs share the colour or the thing; the separation of the rest depends on rounding.
+    assert weight[right].mean() > weight[~right].mean() + 0.3
 
 
-def test_the_log_tells_how_much_is_believed_from_the_end_of_the_warm_up_on(
-    data: tuple[Split, Split], tmp_path: Path
-) -> None:
+def test_the_log_has_the_mean_pair_weight(data: tuple[Split, Split], tmp_path: Path) -> None:
     run(robust_config(epochs=2, noise=0.4, batch=64), data, tmp_path / "run")
     steps = [line for line in log(tmp_path / "run") if line["kind"] == "steps"]
     assert [line["trust"] == 1.0 for line in steps] == [True, False]
@@ -67,20 +65,18 @@ def test_a_resumed_robust_run_ends_with_the_weights_of_an_uninterrupted_one(
         run(config, data, tmp_path / "killed", listen=stop_at(step))
     run(config, data, tmp_path / "killed", resume=True)
     assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
-    standings = [tmp_path / name / "last" / "standings.safetensors" for name in ("killed", "whole")]
-    assert standings[0].read_bytes() == standings[1].read_bytes()
+    files = [tmp_path / name / "last" / "standings.safetensors" for name in ("killed", "whole")]
+    assert files[0].read_bytes() == files[1].read_bytes()
     same = [{**line, "seconds": 0} for line in log(tmp_path / "whole")]
     assert [{**line, "seconds": 0} for line in log(tmp_path / "killed")] == same
 
 
-def test_a_plain_run_keeps_no_standings_and_noise_changes_nothing_else(
-    data: tuple[Split, Split], tmp_path: Path
-) -> None:
+def test_a_run_without_robust_loss_saves_no_zscores(data: tuple[Split, Split], tmp_path: Path) -> None:
     run(small_config(epochs=1, batch=64), data, tmp_path / "run")
     assert not (tmp_path / "run" / "last" / "standings.safetensors").exists()
 
 
-def test_standings_of_other_captions_are_refused(data: tuple[Split, Split], tmp_path: Path) -> None:
+def test_zscores_of_other_captions_are_refused(data: tuple[Split, Split], tmp_path: Path) -> None:
     config = robust_config(epochs=2, batch=64)
     with pytest.raises(StopError):
         run(config, data, tmp_path / "run", listen=stop_at(6))

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from tshsr.config.run import LossConfig, OptimiserConfig
-from tshsr.training.trainer import hardest_counts, learning_rate
+from tshsr.training.trainer import learning_rate, uses_hardest
 
 
 def rates(config: OptimiserConfig, steps: list[int], *, steps_per_epoch: int = 10, epochs: int = 4) -> list[float]:
@@ -42,5 +42,5 @@ def test_the_warm_up_multiplies_the_schedule() -> None:
 
 def test_hardest_negatives_count_after_the_warm_up_epochs() -> None:
     config = LossConfig(warmup_epochs=1.5)
-    assert [hardest_counts(config, step, steps_per_epoch=10) for step in (0, 14, 15, 99)] == [False, False, True, True]
-    assert hardest_counts(LossConfig(warmup_epochs=0), 0, steps_per_epoch=10)
+    assert [uses_hardest(config, step, steps_per_epoch=10) for step in (0, 14, 15, 99)] == [False, False, True, True]
+    assert uses_hardest(LossConfig(warmup_epochs=0), 0, steps_per_epoch=10)

@@ -21,10 +21,10 @@ from torch import Tensor
 from tshsr.models.base import ItemEncoding
 from tshsr.models.pooling import EPSILON
 from tshsr.models.reasoning import CoExploitation, ContextExtraction, ReadOut
-from tshsr.models.scan import CrossAttention, Scan, aggregated
-from tshsr.models.sgraf import AttentionFiltration, GraphReasoning, GraphStep, Sgraf, SimilarityStream, TwoStreamSgr
+from tshsr.models.scan import CrossAttention, Scan, aggregate
+from tshsr.models.sgraf import AttentionFiltration, GraphReasoning, GraphStep, Sgraf, SgrafStream, TwoStreamSgr
 from tshsr.models.similarity import SimilarityVector
-from tshsr.models.tshsr import Stream, Tshsr
+from tshsr.models.tshsr import Tshsr, TshsrStream
 
 CaptionRow = Float[Tensor, "words dim"]
 PlainScore = Callable[[ItemEncoding, CaptionRow, Float[Tensor, " dim"]], Float[Tensor, " images"]]
@@ -81,7 +81,7 @@ def tshsr(network: Tshsr) -> PlainScore:
         whole = images.pooled @ pooled
         parts = []
         for name, stream in network.streams.items():
-            if not isinstance(stream, Stream):
+            if not isinstance(stream, TshsrStream):
                 raise TypeError(f"{name} is no stream")
             sides = (caption, images.items) if name == "word_stream" else (images.items, caption)
             parts.append(torch.sigmoid(stream_logit(stream, *sides) + stream.pooled_contribution(whole) + stream.bias))
@@ -91,7 +91,7 @@ def tshsr(network: Tshsr) -> PlainScore:
 
 
 def stream_logit(
-    stream: Stream, queries: Float[Tensor, "images queries dim"], context: Float[Tensor, "images context dim"]
+    stream: TshsrStream, queries: Float[Tensor, "images queries dim"], context: Float[Tensor, "images context dim"]
 ) -> Float[Tensor, " images"]:
     """The sum of the levels' contributions."""
     found = attended(queries, context, stream.inverse_temperature)
@@ -134,14 +134,14 @@ def sgraf(network: Sgraf | TwoStreamSgr) -> PlainScore:
         parts = []
         for name, stream in network.streams.items():
             sides = (caption, images.items) if name == "word_stream" else (images.items, caption)
-            parts.append(similarity_score(cast(SimilarityStream, stream), *sides, images.pooled, whole))
+            parts.append(similarity_score(cast(SgrafStream, stream), *sides, images.pooled, whole))
         return torch.stack(parts).mean(dim=0)
 
     return score
 
 
 def similarity_score(
-    stream: SimilarityStream,
+    stream: SgrafStream,
     queries: Float[Tensor, "images queries dim"],
     context: Float[Tensor, "images context dim"],
     v: Float[Tensor, "images dim"],
@@ -185,6 +185,6 @@ def scan(network: Scan) -> PlainScore:
         caption = words.unsqueeze(0).repeat(len(images), 1, 1)
         cosines = F.cosine_similarity(caption, attended(caption, images.items, stream.inverse_temperature), dim=-1)
         everything = torch.ones_like(cosines, dtype=torch.bool)
-        return aggregated(cosines, everything, stream.aggregation, stream.factor)
+        return aggregate(cosines, everything, stream.aggregation, stream.factor)
 
     return score

@@ -16,14 +16,15 @@ from tshsr.bench import plain
 from tshsr.bench.machine import Products, peak_of, seconds_of
 from tshsr.config.models import EncoderConfig, ModelConfig, ScanConfig, SgrafConfig, TshsrConfig, TwoStreamSgrConfig
 from tshsr.data.batches import CaptionBatch, ImageBatch, pad_sequences
-from tshsr.evaluation.compile import NONE, Quick, Shortcuts
+from tshsr.evaluation.compile import NOT_COMPILED, CompiledMatcher, CompileOptions
 from tshsr.models.base import ItemEncoding, Matcher
 from tshsr.models.build import build_matcher
 from tshsr.models.scan import Scan
 from tshsr.models.sgraf import Sgraf, TwoStreamSgr
 from tshsr.models.tshsr import Tshsr
-from tshsr.scoring.all_pairs import BYTE_BUDGET, score_encoded
-from tshsr.scoring.precision import lowered
+from tshsr.scoring.all_pairs import score_encoded
+from tshsr.scoring.options import BYTE_BUDGET
+from tshsr.scoring.precision import cast_matcher, skip_reason
 from tshsr.system import keep_freed_memory, release_freed_memory
 
 IN_PLACE = {torch.ops.aten.addmm_: lambda _, left, right, **__: 2 * left[0] * left[1] * right[1]}
@@ -144,7 +145,7 @@ class Contest:
         images: Images.
         captions: Captions, shortest first.
         byte_budget: Bound on our temporaries.
-        shortcuts: What else ours may do.
+        compile_options: What else ours may do.
     """
 
     name: str
@@ -152,7 +153,7 @@ class Contest:
     images: ItemEncoding
     captions: ItemEncoding
     byte_budget: int
-    shortcuts: Shortcuts = NONE
+    compile_options: CompileOptions = NOT_COMPILED
 
     def plainly(self) -> Callable[[], Tensor]:
         """The published way."""
@@ -160,9 +161,9 @@ class Contest:
 
     def ours(self, dtype: torch.dtype) -> Callable[[], Tensor]:
         """Ours, in a precision."""
-        network, images, captions = lowered(self.network, dtype), self.images.at(dtype), self.captions.at(dtype)
-        if str(self.shortcuts):
-            network = Quick(network, self.shortcuts)
+        network, images, captions = cast_matcher(self.network, dtype), self.images.at(dtype), self.captions.at(dtype)
+        if str(self.compile_options):
+            network = CompiledMatcher(network, self.compile_options)
         return lambda: score_encoded(network, images, captions, byte_budget=self.byte_budget)["fused"]
 
 
@@ -188,7 +189,7 @@ def bench(
     dtypes: Sequence[str] = ("float32", "bfloat16"),
     device: str = "cpu",
     byte_budget: int = BYTE_BUDGET,
-    shortcuts: Shortcuts = NONE,
+    compile_options: CompileOptions = NOT_COMPILED,
     tell: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Time every network.
@@ -199,26 +200,30 @@ def bench(
         dtypes: Which precisions of ours.
         device: Where.
         byte_budget: Bound on our temporaries.
-        shortcuts: What else ours may do; compilation falls into the turns that are not timed.
+        compile_options: What else ours may do; compilation falls into the turns that are not timed.
         tell: Told before each network.
 
     Returns:
-        `gemm_gflops` (float32) and `gemm_gflops_by_dtype`, the best that was seen, `threads`, `shortcuts`, `workload`
+        `gemm_gflops` (float32) and `gemm_gflops_by_dtype`, the best that was seen, `threads`, `compile_options`, `workload`
         and `rows`.
     """
     place = torch.device(device)
+    reasons = {name: skip_reason(DTYPES[name], place) for name in dtypes}
+    skipped = {name: reason for name, reason in reasons.items() if reason is not None}
+    dtypes = [name for name in dtypes if name not in skipped]
     products = {name: Products(place, DTYPES[name]) for name in dict.fromkeys(("float32", *dtypes))}
     rows: list[Row] = []
-    for name in names:
+    for name in names if dtypes else ():
         tell(name)
-        contest = replace(prepared(name, work, place, byte_budget), shortcuts=shortcuts)
+        contest = replace(prepared(name, work, place, byte_budget), compile_options=compile_options)
         rows += rows_of(contest, products, dtypes, work.repeats)
     return {
         "gemm_gflops": products["float32"].best / 1e9,
         "gemm_gflops_by_dtype": {name: each.best / 1e9 for name, each in products.items()},
         "threads": torch.get_num_threads(),
-        "shortcuts": str(shortcuts),
+        "shortcuts": str(compile_options),
         "workload": asdict(work),
+        "skipped": [{"dtype": name, "reason": reason} for name, reason in skipped.items()],
         "rows": [asdict(row) for row in rows],
     }
 
@@ -230,7 +235,7 @@ def rows_of(contest: Contest, products: Mapping[str, Products], dtypes: Sequence
     release_freed_memory()
     expected, plain_peak = plainly(), peak_of(plainly, device)
     pairs = expected.numel()
-    counted = replace(contest, shortcuts=NONE).ours(expected.dtype)  # a compiled program is not counted
+    counted = replace(contest, compile_options=NOT_COMPILED).ours(expected.dtype)  # a compiled program is not counted
     macs, plain_macs = (multiply_adds_of(work) / pairs for work in (counted, plainly))
     rows = []
     for dtype in dtypes:

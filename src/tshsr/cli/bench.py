@@ -66,7 +66,7 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     """Measure, and show."""
     wanted = parse(Bench, "tshsr bench", arguments)
     from tshsr.bench.speed import Workload, bench
-    from tshsr.evaluation.compile import Shortcuts
+    from tshsr.evaluation.compile import CompileOptions
 
     device = choose_device(wanted.device)
     work = Workload(wanted.images, wanted.captions, wanted.regions, wanted.dim, wanted.width, wanted.repeats)
@@ -80,8 +80,12 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
         if not wanted.quiet:
             screen.note(f"measuring {name}")
 
-    shortcuts = Shortcuts(tf32=wanted.tf32, compiled=wanted.compile)
-    found = bench(work, names=wanted.names, dtypes=wanted.dtypes, device=device, shortcuts=shortcuts, tell=progress)
+    compile_options = CompileOptions(tf32=wanted.tf32, compiled=wanted.compile)
+    found = bench(
+        work, names=wanted.names, dtypes=wanted.dtypes, device=device, compile_options=compile_options, tell=progress
+    )
+    for each in found["skipped"]:
+        screen.note(each["reason"])
     if wanted.json is not None:
         screen.json(json.dumps({**provenance(), **found}, indent=2), wanted.json)
     if wanted.json != "-":

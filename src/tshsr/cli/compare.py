@@ -206,12 +206,12 @@ def rank(path: Path, wanted: Compare) -> Run:
             f"{path} is a matrix of scores, which needs its captions: tshsr compare A.npy B.npy --captions FILE "
             "(or a folder of data)."
         )
-    from tshsr.evaluation.ground_truth import correspondence
+    from tshsr.evaluation.ground_truth import read_ground_truth
     from tshsr.evaluation.run import choose_protocol, folds_of
     from tshsr.evaluation.score_files import read_scores
 
     scores = read_scores(path, key=wanted.key)
-    truth = correspondence(wanted.captions, wanted.split, *scores.shape)
+    truth = read_ground_truth(wanted.captions, wanted.split, *scores.shape)
     folds = folds_of(choose_protocol(wanted.protocol, len(scores)), len(scores))
     ranks = query_ranks(scores, truth.image_of_caption, folds=folds)
     return Run(path, ranks, f"{truth.data}, split {truth.split}", None, truth.digest)

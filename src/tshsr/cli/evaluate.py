@@ -168,50 +168,46 @@ def from_runs(wanted: Evaluate, screen: Screen) -> Report:
     from tshsr.data.layouts import find_data, open_split
     from tshsr.data.truth import read_truth
     from tshsr.evaluation import matrix, run, two_stage
-    from tshsr.evaluation.compile import Shortcuts, quickened
-    from tshsr.evaluation.ground_truth import of_split
+    from tshsr.evaluation.compile import CompileOptions, compile_members
+    from tshsr.evaluation.ground_truth import split_ground_truth
     from tshsr.evaluation.score_files import save_scores
-    from tshsr.explain.probes import add_probes
+    from tshsr.explain.binding import pointing_and_binding
+    from tshsr.scoring.options import ScoringOptions
 
     matrix.check_once(wanted.runs)
-    budget, device, dtype = read_bytes(wanted.bytes), choose_device(wanted.device), precision(wanted.dtype)
+    device = choose_device(wanted.device)
+    options = ScoringOptions(byte_budget=read_bytes(wanted.bytes), device=device, dtype=precision(wanted.dtype))
     split = open_split(wanted.data, wanted.split)
     extras, refusal = extras_of(wanted.coco_ids, wanted.pmrp, wanted.judgements), None
-    annotation = matrix.read_extras(extras, of_split(split))
+    annotation = matrix.read_extras(extras, split_ground_truth(split))
     truth = read_truth(find_data(wanted.data), split.name) if len(wanted.runs) == 1 else None
     plan = None if wanted.rerank is None else read_depth(wanted.rerank) or open_dev(wanted.data)
     retrievers = [load_retriever(name, device) for name in wanted.runs]
     for retriever in retrievers:
         retriever.check_extractor(split.extractor)
     exhaustive = exhaustively_scored(plan, split, check=wanted.rerank_check)
-    size = sum(run.score_bytes(retrievers, each, device) for each in exhaustive)
-    shortcuts = Shortcuts(tf32=wanted.dtype == "tf32", compiled=wanted.compile)
-    members, guards = quickened(retrievers, split, shortcuts, byte_budget=budget, device=device)
+    size = sum(run.score_bytes(retrievers, each) for each in exhaustive)
+    compile_options = CompileOptions(tf32=wanted.dtype == "tf32", compiled=wanted.compile)
+    members, guards = compile_members(retrievers, split, compile_options, options)
     with place_for_scores(wanted.scores_folder, size) as folder, screen.progress(quiet=wanted.quiet) as begin:
+        options = replace(options, folder=folder)
         if plan is None:
-            report, scores = run.evaluate(
-                members,
-                split,
-                protocol=wanted.protocol,
-                byte_budget=budget,
-                device=device,
-                dtype=dtype,
-                folder=folder,
-                progress=begin("scoring", "pairs"),
-            )
+            options = replace(options, progress=begin("scoring", "pairs"))
+            found = run.evaluate_models(members, split, protocol=wanted.protocol, options=options)
         else:
-            search = two_stage.TwoStageSearch(members[0], budget, device, dtype, folder, wanted.protocol)
-            report, scores = two_stage.evaluate_two_stage(search, split, plan, check=wanted.rerank_check, begin=begin)
-        report = replace(report, precision=(*guards, *(report.precision or ())) or None)
+            search = two_stage.TwoStageSearch(members[0], options, wanted.protocol)
+            found = two_stage.evaluate_two_stage(search, split, plan, check=wanted.rerank_check, begin=begin)
         if wanted.save_scores is not None:
-            save_scores(wanted.save_scores, scores["fused"])
+            save_scores(wanted.save_scores, found.scores["fused"])
         try:
-            report = matrix.add_details(report, scores["fused"], of_split(split), annotation)
+            folds = run.folds_of(found.protocol, len(split.regions))
+            details = matrix.measure_details(found.scores["fused"], split_ground_truth(split), annotation, folds=folds)
         except TshsrError as error:
             refusal = error
     if refusal is not None:
         raise refusal
-    return report if truth is None else add_probes(report, retrievers[0], split, truth)
+    known = None if truth is None else pointing_and_binding(retrievers[0], split, truth)
+    return replace(found, precision=(*guards, *found.precision)).report(details=details, known_truth=known)
 
 
 def precision(name: str) -> torch.dtype | None:

@@ -15,7 +15,7 @@ from tshsr.errors import SettingsError
 from tshsr.system import usable_cores
 
 if TYPE_CHECKING:
-    from tshsr.features.extraction import Extracted
+    from tshsr.features.extraction import ExtractionResult
     from tshsr.features.extractor import Extractor
 
 EXAMPLE = "tshsr features PICTURES --extractor scenes --out STORE"
@@ -69,12 +69,12 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
             raise SettingsError(f"--{name} is {value}; expected at least 1.")
     extractor = chosen_extractor(wanted)
     from tshsr.features.captions import read_picture_captions
-    from tshsr.features.extraction import How, extract_folder
+    from tshsr.features.extraction import ExtractionOptions, extract_folder
 
     captions = None if wanted.captions is None else partial(read_picture_captions, Path(wanted.captions))
-    how = How(workers, wanted.batch, wanted.dtype)
+    options = ExtractionOptions(workers, wanted.batch, wanted.dtype)
     with screen.progress(quiet=wanted.quiet) as begin:
-        done = extract_folder(wanted.pictures, wanted.out, extractor, how=how, captions=captions, begin=begin)
+        done = extract_folder(wanted.pictures, wanted.out, extractor, options=options, captions=captions, begin=begin)
     show(screen, wanted.out, extractor, done)
 
 
@@ -107,13 +107,13 @@ def nearest(name: str) -> str:
     return f"; did you mean {near[0]}?" if near else "."
 
 
-def show(screen: Screen, out: Path, extractor: Extractor, done: Extracted) -> None:
+def show(screen: Screen, out: Path, extractor: Extractor, done: ExtractionResult) -> None:
     """The result on the screen."""
-    from tshsr.features.place import SKIPPED
+    from tshsr.features.resume import SKIPPED
 
-    before = f", {done.before:,} of them from before" if done.before else ""
+    reused = f", {done.reused:,} of them from before" if done.reused else ""
     captions = f", {done.captions:,} captions" if done.captions else ""
-    screen.say(f"{out}: {done.pictures:,} pictures{before}, features of {extractor.name}{captions}.")
+    screen.say(f"{out}: {done.pictures:,} pictures{reused}, features of {extractor.name}{captions}.")
     if done.skipped:
         files = "file" if len(done.skipped) == 1 else "files"
         screen.say(f"{len(done.skipped):,} {files} skipped, listed in {out / SKIPPED}:")

@@ -133,10 +133,10 @@ def metadata_by_split(file: Path | None, splits: Sequence[Split]) -> list[Metada
     if file is None:
         return [None] * len(splits)
     from tshsr.index.metadata import read_metadata
-    from tshsr.index.updates import facts_of
+    from tshsr.index.updates import metadata_of_splits
 
     metadata = read_metadata(file)
-    known = facts_of(splits, metadata)
+    known = metadata_of_splits(splits, metadata)
     parts = [{name: known[name] for name in split.image_ids if name in known} for split in splits]
     return [replace(metadata, key="id", rows=part) if part else None for part in parts]
 

@@ -17,7 +17,13 @@ from tshsr.cli.screen import Screen
 from tshsr.errors import SettingsError
 
 EXAMPLE = "tshsr serve demo/index"
-NEEDED = {"fastapi": "fastapi", "uvicorn": "uvicorn", "python_multipart": "python-multipart", "lancedb": "lancedb"}
+NEEDED = {
+    "fastapi": "fastapi",
+    "fastapi_offline": "fastapi-offline",
+    "uvicorn": "uvicorn",
+    "python_multipart": "python-multipart",
+    "lancedb": "lancedb",
+}
 """Modules of the extras, and their names on the package index."""
 EXPOSED = (
     "Anybody who can reach this machine at {host} can search these pictures and see them: there is no password and no "

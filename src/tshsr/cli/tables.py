@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from tshsr.cli.screen import Screen, duration
 from tshsr.explain.curves import LEAST_PAIRS
 from tshsr.metrics.human import LEAST_IMAGES, Agreement, Correlation
+from tshsr.metrics.labels import reading_order
 from tshsr.metrics.multi_positive import RankingMetrics, Rankings
 from tshsr.metrics.recall import ScoreMetrics
-from tshsr.metrics.report import HEADER, AreaDifference, ExplanationFigures, Guard, Report, Rerank
-from tshsr.pages.document import reading_order
+from tshsr.metrics.report import HEADER, AreaDifference, ExplanationFigures, PrecisionCheck, Report, Rerank
 
 ANNOTATIONS = {"eccv": "ECCV Caption", "cxc": "CxC", "pmrp": "PMRP"}
 NAMES = {"leave_one_out": "leave one out", "pooled": "v·t"}
@@ -23,7 +23,7 @@ def show_report(screen: Screen, report: Report) -> None:
     what = f"{report.data}, split {report.split}: {report.images:,} images, {report.captions:,} captions"
     screen.say(f"{what}; protocol {report.protocol}; {members(report)}; {duration(report.seconds)}")
     header = [name.replace(" text", "\ntext").replace(" image", "\nimage").replace(" R@", "\nR@") for name in HEADER]
-    screen.table(header, sorted(report.table(), key=lambda row: reading_order(row[0])))
+    screen.table(header, report.table())
     if "fused" in report.scores:
         screen.say(f"fused, {rank_figures(report.scores['fused'])}")
     for name, rankings in (report.rankings or {}).items():
@@ -105,7 +105,7 @@ def members(report: Report) -> str:
     return f"ensemble of {len(report.models)} models ({names})" if len(report.models) > 1 else f"model {names}"
 
 
-def precision_line(model: str, guard: Guard) -> str:
+def precision_line(model: str, guard: PrecisionCheck) -> str:
     """Effect of a lower precision on a sample, and whether it was used."""
     if guard.used:
         verdict = "used"

@@ -1,1 +1,1 @@
-"""Settings: every field of a run as frozen dataclasses, and the recipes that fill them in."""
+"""Settings of a run as frozen dataclasses, and recipes."""

@@ -1,4 +1,4 @@
-"""Settings of the methods, one frozen dataclass each, told apart by `kind`; `config.py` makes them part of a run."""
+"""Settings of the methods, one frozen dataclass each, discriminated by `kind`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ STRICT = ConfigDict(extra="forbid")
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """How regions and words come into the joint space (model.md section 1)."""
+    """Encoders of regions and words into the joint space (docs/model.md, section 1)."""
 
     __pydantic_config__ = STRICT
 
@@ -23,7 +23,7 @@ class EncoderConfig:
     vocabulary: int = 0
     """Number of tokens; 0 takes it from the tokenizer."""
     boxes: bool = False
-    """Append x1, y1, x2, y2 and area of each region (fractions of the picture) to its features."""
+    """Append x1, y1, x2, y2 and area of each region, as fractions of the picture, to its features."""
     text: Literal["gru", "transformer"] = "gru"
     """Word encoder: a one-layer bidirectional GRU, or a transformer trained from scratch."""
     word_dim: int = 300
@@ -35,19 +35,19 @@ class EncoderConfig:
     dropout: float = 0.0
     """Dropout on region features and word embeddings while training."""
     word_dropout: float = 0.0
-    """Dropout on word embeddings where it is to be above `dropout`."""
+    """Dropout on word embeddings, where larger than `dropout`."""
     region_dropout: float = 0.0
-    """Share of an image's regions that are left out at random while training."""
+    """Fraction of an image's regions that training drops at random."""
 
 
 @dataclass(frozen=True)
 class ReasoningConfig:
-    """Hierarchical similarity reasoning (model.md section 4); every switch is a row of the ablation table."""
+    """Hierarchical similarity reasoning (docs/model.md, section 4); every switch is a row of the ablation table."""
 
     __pydantic_config__ = STRICT
 
     levels: int = 2
-    """Number of reasoning levels K; 0 reads out the similarity vectors alone."""
+    """Number of reasoning levels K; 0: read-out of the similarity vectors alone."""
     seeds: tuple[int, ...] = (8, 3)
     """Learned context seeds of each level; the first `levels` are used."""
     context: bool = True
@@ -65,30 +65,30 @@ class TshsrConfig:
     __pydantic_config__ = STRICT
 
     kind: Literal["tshsr"] = "tshsr"
-    """Which method this is."""
+    """The method."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """Region and word encoders."""
     similarity_dim: int = 256
     """Width of a similarity vector (m)."""
     comparison_dim: int = 256
-    """Width of the space in which a query and what it attends to are compared (k); 0: the joint space, as in SGRAF."""
+    """Width of the space of comparison of a query and its attended vector (k); 0: the joint space, as in SGRAF."""
     streams: Literal["both", "word", "region"] = "both"
-    """Word stream: words look at regions. Region stream: regions look at words."""
+    """Word stream: words attend to regions. Region stream: regions attend to words."""
     word_inverse_temperature: float = 9.0
     """Sharpness (lambda) of the attention of words over regions."""
     region_inverse_temperature: float = 4.0
     """Sharpness (lambda) of the attention of regions over words."""
     place_term: bool = False
-    """Let each word expect its region at some place, and similarity vectors tell how well that fits; needs
+    """Add to similarity vectors the fit of each region's box with a place predicted from the word; requires
     `encoder.boxes`."""
     global_node: bool = False
     """Add the similarity vector of the pooled picture and the pooled caption as a node of its own."""
     pooled_term: bool = True
-    """Add v·t, with a learned weight, to each stream's logit: the reasoning then learns what v·t leaves undecided."""
+    """Add v·t, with a learned weight, to each stream's logit, so that the reasoning learns its residual."""
     reasoning: ReasoningConfig = field(default_factory=ReasoningConfig)
     """Hierarchical reasoning, the same settings in both streams (weights are not shared)."""
     fusion: Literal["mean", "learned"] = "mean"
-    """How the two stream scores become one."""
+    """Fusion of the two stream scores."""
 
 
 @dataclass(frozen=True)
@@ -98,40 +98,40 @@ class VseConfig:
     __pydantic_config__ = STRICT
 
     kind: Literal["vse"] = "vse"
-    """Which method this is."""
+    """The method."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """Region and word encoders."""
     pooling: Literal["mean", "attention", "gpo"] = "gpo"
-    """How regions or words become one vector; gpo is the generalised pooling operator of VSE-infinity."""
+    """Pooling of regions and of words; gpo is the generalised pooling operator of VSE-infinity."""
     perceptron: bool = True
     """Add a two-layer perceptron of a region's features to their linear projection, as VSE-infinity does."""
     size_augmentation: float = 0.2
-    """Share of regions and words that are left out at random while training."""
+    """Fraction of regions and words that training drops at random."""
 
 
 @dataclass(frozen=True)
 class ScanConfig:
-    """Stacked cross attention (SCAN, Lee et al. 2018): cosines of queries and what they attend to, aggregated."""
+    """Stacked cross attention (SCAN, Lee et al. 2018): cosines of queries and their attended vectors, aggregated."""
 
     __pydantic_config__ = STRICT
 
     kind: Literal["scan"] = "scan"
-    """Which method this is."""
+    """The method."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """Region and word encoders."""
     streams: Literal["both", "word", "region"] = "word"
-    """Word stream: words look at regions (t-i). Region stream: regions look at words (i-t). Both: their mean."""
+    """Word stream: words attend to regions (t-i). Region stream: regions attend to words (i-t). Both: their mean."""
     normalisation: Literal["clipped_l2norm", "l2norm", "clipped", "no_norm", "softmax"] = "clipped_l2norm"
-    """What is done to q·c before the softmax over the context: clipped is a leaky ReLU of slope 0.1; the norm and the
+    """Normalisation of q·c before the softmax over the context: clipped is a leaky ReLU of slope 0.1; the norm and the
     softmax run over the queries."""
     aggregation: Literal["mean", "logsumexp", "max", "sum"] = "mean"
-    """How the cosines of a stream's queries become one score."""
+    """Aggregation of the cosines of a stream's queries."""
     word_inverse_temperature: float = 9.0
     """Sharpness (lambda) of the attention of words over regions."""
     region_inverse_temperature: float = 4.0
     """Sharpness (lambda) of the attention of regions over words."""
     word_logsumexp_factor: float = 6.0
-    """Sharpness of logsumexp over words: towards 0 the mean counts, for a large value the maximum."""
+    """Sharpness of logsumexp over words: the mean towards 0, the maximum for large values."""
     region_logsumexp_factor: float = 5.0
     """Sharpness of logsumexp over regions."""
 
@@ -143,23 +143,22 @@ class SgrafConfig:
     __pydantic_config__ = STRICT
 
     kind: Literal["sgraf"] = "sgraf"
-    """Which method this is."""
+    """The method."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """Region and word encoders."""
     similarity_dim: int = 256
     """Width of a similarity vector (m)."""
     comparison_dim: int = 0
-    """As in TshsrConfig: width of the space in which a query and what it attends to are compared (k); 0: the joint
-    space, as the authors do."""
+    """As in TshsrConfig: width of the space of comparison (k); 0: the joint space, as in the authors' code."""
     reasoning: Literal["sgr", "saf"] = "sgr"
-    """sgr: steps of a graph over all nodes, of which the global one is read out. saf: attention filtration."""
+    """sgr: graph steps over all nodes, with the global node read out. saf: attention filtration."""
     steps: int = 3
     """Steps of the graph (sgr)."""
     inverse_temperature: float = 9.0
     """Sharpness (lambda) of the attention of words over regions."""
     region_slots: int = 0
-    """Regions with a batch normalisation of their own each in the global pooling (36 in the authors' code): it takes no
-    more regions, and their order matters. 0: one for all regions; any number in any order."""
+    """Regions with a batch normalisation of their own in the global pooling (36 in the authors' code), which limits
+    their number and makes their order matter. 0: one for all regions, in any number and order."""
     pooling_dropout: float = 0.4
     """Dropout inside the global poolings while training."""
 
@@ -171,7 +170,7 @@ class TwoStreamSgrConfig:
     __pydantic_config__ = STRICT
 
     kind: Literal["two_stream_sgr"] = "two_stream_sgr"
-    """Which method this is."""
+    """The method."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """Region and word encoders."""
     similarity_dim: int = 256
@@ -185,7 +184,7 @@ class TwoStreamSgrConfig:
     region_inverse_temperature: float = 4.0
     """Sharpness (lambda) of the attention of regions over words."""
     region_slots: int = 0
-    """As in SgrafConfig: regions with a batch normalisation of their own each in the global pooling; 0: one for all."""
+    """As in SgrafConfig: regions with a batch normalisation of their own in the global pooling; 0: one for all."""
     pooling_dropout: float = 0.4
     """Dropout inside the global poolings while training."""
 
@@ -193,7 +192,7 @@ class TwoStreamSgrConfig:
 ModelConfig = Annotated[
     TshsrConfig | VseConfig | ScanConfig | SgrafConfig | TwoStreamSgrConfig, Field(discriminator="kind")
 ]
-"""The union of the methods' settings, told apart by `kind`."""
+"""The union of the methods' settings, discriminated by `kind`."""
 
 KINDS = tuple(config.kind for config in (TshsrConfig, VseConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig))
-"""The kinds of networks."""
+"""Values of `kind`."""

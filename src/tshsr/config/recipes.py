@@ -1,4 +1,4 @@
-"""Recipes of TSHSR."""
+"""Recipes of TSHSR and of the baselines, at full size and at small budgets."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def tshsr_flickr8k() -> RunConfig:
     return RunConfig(
         recipe="tshsr-flickr8k",
         model=TshsrConfig(encoder=EncoderConfig(dim=128, dropout=0.2), similarity_dim=32, comparison_dim=64),
-        # Streams and levels that each must match by themselves take from v·t what they do not give back (docs/log.md).
+        # Large losses on streams and levels cost v·t more than they gain elsewhere (docs/log.md).
         loss=LossConfig(streams=0.3, levels=0.3, pooled=2.0, warmup_epochs=1),
         optimiser=OptimiserConfig(learning_rate=1.5e-3, schedule="cosine", warmup_steps=100),
         training=TrainingConfig(epochs=6, batch=128, candidates=6, evaluate_every=2, dev_images=200),
@@ -64,7 +64,7 @@ def tshsr_scenes() -> RunConfig:
             region_inverse_temperature=9.0,
             place_term=True,
         ),
-        # Captions of scenes say what belongs to what, and other pictures seldom ask; v·t must not drown in it
+        # `swapped` trains the binding of words to things, on which scenes depend; `pooled` balances it for v·t
         # (docs/log.md).
         loss=LossConfig(pooled=3.0, swapped=3.0, warmup_epochs=1),
         optimiser=OptimiserConfig(learning_rate=2e-3, schedule="cosine", warmup_steps=50),
@@ -73,13 +73,13 @@ def tshsr_scenes() -> RunConfig:
 
 
 ON_THE_SCORE = LossConfig(streams=0.0, levels=0.0, pooled=0.0, warmup_epochs=0.0)
-"""One hinge, on the score that ranks, with the hardest negative from the first step on."""
+"""One hinge, on the ranking score, with the hardest negative from the first step."""
 ON_EACH_STREAM = replace(ON_THE_SCORE, streams=1.0)
-"""... and one on each stream's score."""
+"""ON_THE_SCORE, and a hinge on each stream's score."""
 SGRAF_ENCODER = EncoderConfig(word_dropout=0.4)
-"""SGRAF and RCAR drop 40 % of the numbers of word embeddings."""
+"""With the word dropout of SGRAF and RCAR."""
 BUTD_REGIONS = 36
-"""Regions of a picture in the usual bottom-up-attention features."""
+"""Regions a picture in the usual bottom-up-attention features."""
 SMALL_WIDTH = 32
 """Width of similarity vectors in TSHSR's recipes for Flickr8k and scenes."""
 
@@ -97,7 +97,7 @@ def vse_coco() -> RunConfig:
 def vse_flickr8k() -> RunConfig:
     """VSE-infinity at the budget of tshsr-flickr8k."""
     base = tshsr_flickr8k()
-    # Made for 25 epochs, size augmentation costs 86 points of rSum in six (docs/log.md).
+    # Size augmentation, tuned for 25 epochs, costs 86 points of rSum in six (docs/log.md).
     return all_pairs(
         at_the_budget_of(base, "vse-flickr8k", VseConfig(encoder=base.model.encoder, size_augmentation=0.0))
     )
@@ -106,7 +106,7 @@ def vse_flickr8k() -> RunConfig:
 def vse_scenes() -> RunConfig:
     """VSE-infinity at the budget of tshsr-scenes."""
     base = tshsr_scenes()
-    # A scene's caption says each thing once: with a word or region left out it is another scene's.
+    # A scene's caption mentions each thing once: size augmentation would change its meaning.
     return all_pairs(at_the_budget_of(base, "vse-scenes", VseConfig(encoder=base.model.encoder, size_augmentation=0.0)))
 
 
@@ -226,7 +226,7 @@ BASELINES = (
     two_stream_sgr_flickr8k,
     two_stream_sgr_scenes,
 )
-"""Every recipe of this file."""
+"""Recipes of the baselines."""
 
 
 def as_published(
@@ -238,7 +238,7 @@ def as_published(
     learning_rate: float = 2e-4,
     dev_images: int = 0,
 ) -> RunConfig:
-    """A full-size run in the way of this family."""
+    """A run with the published schedule of SCAN, SGRAF and RCAR."""
     return RunConfig(
         recipe=name,
         model=model,
@@ -249,7 +249,7 @@ def as_published(
 
 
 def vse_as_published(name: str, *, dev_images: int) -> RunConfig:
-    """VSE-infinity as its authors train it on regions: AdamW, one epoch on all negatives first."""
+    """VSE-infinity on regions as published: AdamW, and a first epoch on all negatives."""
     config = as_published(name, VseConfig(), epochs=25, decay_epoch=15, learning_rate=5e-4, dev_images=dev_images)
     return replace(
         config,
@@ -279,7 +279,7 @@ def small_sgr(encoder: EncoderConfig) -> SgrafConfig:
 
 
 def at_the_budget_of(base: RunConfig, name: str, model: ModelConfig) -> RunConfig:
-    """Another method with everything else of a run; v·t is trained too, because it chooses the candidates."""
+    """Another method with the other settings of a run; v·t is trained too, as it selects the candidates."""
     return replace(base, recipe=name, model=model, loss=replace(base.loss, streams=0.0, levels=0.0, pooled=1.0))
 
 
@@ -289,7 +289,7 @@ def with_stream_losses(config: RunConfig) -> RunConfig:
 
 
 def all_pairs(config: RunConfig) -> RunConfig:
-    """Without candidates, and with the one hinge there is: all pairs of v·t cost less than choosing among them."""
+    """All pairs and one hinge: for v·t, all pairs cost less than mining candidates."""
     return replace(config, loss=replace(config.loss, pooled=0.0), training=replace(config.training, candidates=0))
 
 
@@ -304,7 +304,7 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
 
 
 def recipe(name: str) -> RunConfig:
-    """The run that a recipe's name stands for.
+    """The settings of a recipe.
 
     Raises:
         SettingsError: For an unknown name, with the nearest known one.

@@ -1,6 +1,6 @@
-"""Every setting of a run, as frozen dataclasses; their docstrings are the command line's help.
+"""Settings of a run as frozen dataclasses, whose docstrings are the command line's help.
 
-Settings are saved as JSON beside the weights, never pickled, and read back strictly: an unknown name is an error.
+They are saved as JSON beside the weights and read strictly: an unknown name is an error.
 """
 
 from __future__ import annotations
@@ -12,44 +12,34 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from tshsr.config.models import KINDS
-from tshsr.config.models import STRICT as STRICT
-from tshsr.config.models import EncoderConfig as EncoderConfig
-from tshsr.config.models import ModelConfig as ModelConfig
-from tshsr.config.models import ReasoningConfig as ReasoningConfig
-from tshsr.config.models import ScanConfig as ScanConfig
-from tshsr.config.models import SgrafConfig as SgrafConfig
-from tshsr.config.models import TshsrConfig as TshsrConfig
-from tshsr.config.models import TwoStreamSgrConfig as TwoStreamSgrConfig
-from tshsr.config.models import VseConfig as VseConfig
-from tshsr.errors import SettingsError
+from tshsr.config.models import KINDS, STRICT, ModelConfig, TshsrConfig
+from tshsr.errors import SettingsError, first_invalid
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of the summed hinge losses (model.md section 5)."""
+    """Weights of the summed hinge losses (docs/model.md, section 5)."""
 
     __pydantic_config__ = STRICT
 
     margin: float = 0.2
-    """How far a positive pair must score above a negative one."""
+    """Margin of the hinge, in units of the score."""
     fused: float = 1.0
     """Weight of the hinge on the fused score."""
     streams: float = 1.0
     """Weight of the hinge on each stream's score."""
     levels: float = 1.0
-    """Weight of the hinge on each level's score (deep supervision): every level learns to match by itself."""
+    """Weight of the hinge on each level's score (deep supervision)."""
     pooled: float = 1.0
     """Weight of the hinge on v·t."""
     swapped: float = 0.0
-    """Weight of the hinge that sets each caption above itself with two words swapped, so that words are bound together;
-    0: without."""
+    """Weight of the hinge between each caption and a copy with two words swapped, for the binding of words; 0: none."""
     warmup_epochs: float = 2.0
-    """Epochs on the mean over negatives before the hardest negative counts alone."""
+    """Epochs with the mean over all negatives, before the hardest negative alone."""
     robust: Literal["none", "mixture"] = "none"
-    """For data with wrong pairs: after the warm-up, mixture weighs each caption by the probability that its pair is
-    right, from a mixture of two normal distributions over how v·t ranks the pairs, fitted anew each epoch; and a pair
-    whose hardest negative is far above it teaches nothing."""
+    """For noisy correspondence: after the warm-up, mixture weighs each caption by the probability that its pair is
+    clean, from a two-component normal mixture over z-scores of v·t, fitted each epoch; and a pair whose hardest
+    negative scores far above it is left out."""
 
 
 @dataclass(frozen=True)
@@ -61,36 +51,36 @@ class OptimiserConfig:
     name: Literal["adam", "adamw"] = "adam"
     """Adam, or AdamW with decoupled weight decay."""
     learning_rate: float = 2e-4
-    """Rate at the start."""
+    """Initial learning rate."""
     weight_decay: float = 0.0
-    """Decay of the weights (AdamW)."""
+    """Weight decay of AdamW."""
     schedule: Literal["step", "cosine", "constant"] = "step"
-    """Step multiplies the rate by `decay` at `decay_epoch`; cosine falls to zero over all epochs."""
+    """step: the learning rate times `decay` at `decay_epoch`; cosine: to zero over all epochs."""
     decay: float = 0.1
     """Factor of the step schedule."""
     decay_epoch: float = 30
     """Epoch of the step."""
     warmup_steps: int = 0
-    """Steps over which the rate rises linearly from zero."""
+    """Steps of a linear rise of the learning rate from zero."""
     clip: float = 2.0
-    """Largest norm of the gradient."""
+    """Largest norm of the gradient, by clipping."""
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How long, how much at once, and what is kept."""
+    """Length, batches, evaluation and checkpoints of a training run."""
 
     __pydantic_config__ = STRICT
 
     epochs: int = 40
     """Passes over the training captions."""
     batch: int = 128
-    """Captions a batch (each with its image). Of N processes under torchrun each gets an Nth, and finds its negatives
-    there: a batch of 128 a process is one of 128 N here."""
+    """Captions a batch, each with its image. Of N processes under torchrun each takes an Nth, with negatives from that
+    part alone: 128 captions a process are a batch of 128 N."""
     accumulate: int = 1
-    """Batches whose gradients are added up before a step."""
+    """Batches a step, whose gradients are added."""
     candidates: int = 0
-    """Negatives scored per image and per caption: random in the warm-up, then half mined by v·t, half random; 0 scores
+    """Negatives scored for each image and each caption: random in the warm-up, then half mined by v·t, half random; 0:
     all pairs of a batch."""
     precision: Literal["no", "bf16", "fp16"] = "no"
     """Mixed precision of the forward pass."""
@@ -99,29 +89,29 @@ class TrainingConfig:
     evaluate_every: int = 1
     """Epochs between evaluations on dev."""
     dev_images: int = 0
-    """Evaluate on the first so many dev images; 0 takes them all."""
+    """Number of dev images for evaluations, from the first; 0: all."""
     save_every_steps: int = 500
-    """Steps between saves of the resumable state, besides the one at each epoch's end; 0 saves at epochs only."""
+    """Steps between saves of the resumable state, besides that at each epoch's end; 0: at epochs only."""
     minimum_count: int = 4
-    """Words seen less often in the training captions are unknown."""
+    """Smallest count in the training captions of a word in the vocabulary; rarer ones are unknown."""
     vocabulary: str = ""
     """A vocabulary of the field (word2idx JSON) or a tokenizer.json; empty builds one from the training captions."""
     noise: float = 0.0
-    """Share of the training captions whose images are shuffled among them (noisy correspondence, to test what a loss
-    stands); dev and test stay clean."""
+    """Fraction of the training captions whose images are shuffled among them (synthetic noisy correspondence); dev and
+    test stay clean."""
     noise_index: str = ""
-    """A published .npy file of such noise instead: the number of the image that each training caption (or image)
-    gets."""
+    """A published .npy file of such noise instead: for each training caption (or image) the number of its assigned
+    image."""
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One complete run: what a recipe returns and what `config.json` holds."""
+    """All settings of a run: the result of a recipe and the content of `config.json`."""
 
     __pydantic_config__ = STRICT
 
     recipe: str = ""
-    """Name of the recipe this run came from."""
+    """Name of the recipe."""
     model: ModelConfig = field(default_factory=TshsrConfig)
     """The network."""
     loss: LossConfig = field(default_factory=LossConfig)
@@ -129,9 +119,9 @@ class RunConfig:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     """Optimiser and schedule."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    """Length, batches, seeds."""
+    """Length, batches, evaluation, seed."""
     extractor: str = ""
-    """Who made the region features; filled in from the training data, checked wherever the model is used."""
+    """Id of the extractor of the region features; taken from the training data, checked wherever the model is used."""
 
 
 def write_config(config: RunConfig) -> str:
@@ -159,6 +149,5 @@ def read_config(path: Path) -> RunConfig:
             kind = first["input"].get("kind", "missing")
             expected = ", ".join(KINDS)
             raise SettingsError(f"{path}: setting 'model.kind' is {kind!r}; expected one of {expected}.") from None
-        # Pydantic names the kind as a part of the place; the file has no such part.
-        place = ".".join(str(part) for part in first["loc"] if part not in KINDS)
-        raise SettingsError(f"{path}: setting {place!r}: {first['msg']}; got {first['input']!r}.") from None
+        invalid = first_invalid(error, omit=KINDS)  # pydantic puts the tag of the union into the path
+        raise SettingsError(f"{path}: setting {invalid.place!r}: {invalid.reason}; got {invalid.value!r}.") from None

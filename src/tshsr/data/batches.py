@@ -1,4 +1,7 @@
-"""Padded tensors with masks: the only door into a network.
+"""Padded tensors with masks: what every network takes.
+
+Public constructors check their values once, which synchronises a device; tensors made from a checked batch go through
+`unchecked`.
 
 Axes: images | captions | regions | words | features (what the extractor gave). Masks: True is real, False is padding.
 """
@@ -6,6 +9,7 @@ Axes: images | captions | regions | words | features (what the extractor gave). 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,6 +21,7 @@ FRACTIONS = (
     "expected x1 <= x2 and y1 <= y2, all from 0 to 1: fractions of the picture (divide pixels by its width and height)."
 )
 """What boxes must be."""
+Batch = TypeVar("Batch")
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,11 @@ class ImageBatch:
             corners = [round(number, 4) for number in self.boxes[wrong].tolist()]
             raise InputError(f"boxes[{wrong[0]}, {wrong[1]}] (image, region) is {corners}; {FRACTIONS}")
 
+    @classmethod
+    def unchecked(cls, regions: Tensor, mask: Tensor, boxes: Tensor | None = None) -> ImageBatch:
+        """A batch from tensors that were checked before: no value is read, no device synchronises."""
+        return _unchecked(cls, regions=regions, mask=mask, boxes=boxes)
+
     def __len__(self) -> int:
         """Number of images."""
         return len(self.regions)
@@ -58,7 +68,7 @@ class ImageBatch:
     def to(self, device: torch.device | str) -> ImageBatch:
         """The same batch on another device."""
         boxes = None if self.boxes is None else self.boxes.to(device)
-        return ImageBatch(self.regions.to(device), self.mask.to(device), boxes)
+        return ImageBatch.unchecked(self.regions.to(device), self.mask.to(device), boxes)
 
 
 @dataclass(frozen=True)
@@ -76,13 +86,25 @@ class CaptionBatch:
     def __post_init__(self) -> None:
         check_door("tokens", self.tokens, self.mask, axes=2)
 
+    @classmethod
+    def unchecked(cls, tokens: Tensor, mask: Tensor) -> CaptionBatch:
+        """As `ImageBatch.unchecked`."""
+        return _unchecked(cls, tokens=tokens, mask=mask)
+
     def __len__(self) -> int:
         """Number of captions."""
         return len(self.tokens)
 
     def to(self, device: torch.device | str) -> CaptionBatch:
         """The same batch on another device."""
-        return CaptionBatch(self.tokens.to(device), self.mask.to(device))
+        return CaptionBatch.unchecked(self.tokens.to(device), self.mask.to(device))
+
+
+def _unchecked(kind: type[Batch], **fields: Tensor | None) -> Batch:
+    batch = object.__new__(kind)
+    for name, value in fields.items():
+        object.__setattr__(batch, name, value)
+    return batch
 
 
 def first_not_finite(values: Tensor) -> list[int] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from tshsr.data.layouts import Layout, find_data, layout_of, open_split, splits_
 from tshsr.data.manifest import read_manifest, sha256_of
 from tshsr.data.store import EVERYTHING
 from tshsr.errors import DataError
-from tshsr.system import Progress
+from tshsr.system import Progress, no_progress
 
 BLOCK = 64
 
@@ -86,7 +85,7 @@ def _split_info(split: Split) -> SplitInfo:
 
 
 def check_data(
-    data: str | Path, progress: Progress | None = None, *, hashing: Progress | None = None
+    data: str | Path, progress: Progress = no_progress, *, hashing: Progress = no_progress
 ) -> tuple[list[str], DataInfo | None]:
     """Read all of a data set and collect what is wrong with it.
 
@@ -127,22 +126,17 @@ def check_data(
     return problems, None if everything is None else _info(path, splits, everything)
 
 
-def _wrong_hashes(folder: Path, progress: Progress | None) -> list[str]:
+def _wrong_hashes(folder: Path, progress: Progress) -> list[str]:
     files = read_manifest(folder).files.values()
     total, before, problems = sum(file.bytes for file in files), 0, []
     for file in files:
-        tell = None if progress is None else partial(_tell_after, progress, before, total)
-        if sha256_of(folder / file.name, tell) != file.sha256:
+        if sha256_of(folder / file.name, progress, before=before, total=total) != file.sha256:
             problems.append(
                 f"{folder / file.name} has changed since the store was written: its hash differs. "
                 "Copy or write it again."
             )
         before += file.bytes
     return problems
-
-
-def _tell_after(progress: Progress, before: int, total: int, done: int) -> None:
-    progress(before + done, total)
 
 
 def _caption_problems(split: Split) -> list[str]:
@@ -160,7 +154,7 @@ def _caption_problems(split: Split) -> list[str]:
     return problems
 
 
-def _all_feature_problems(splits: list[Split], progress: Progress | None) -> list[str]:
+def _all_feature_problems(splits: list[Split], progress: Progress) -> list[str]:
     total, done, problems = sum(len(split.regions) for split in splits), 0, []
     for split in splits:
         problems += _feature_problems(split, progress, done, total)
@@ -168,7 +162,7 @@ def _all_feature_problems(splits: list[Split], progress: Progress | None) -> lis
     return problems
 
 
-def _feature_problems(split: Split, progress: Progress | None, done: int, total: int) -> list[str]:
+def _feature_problems(split: Split, progress: Progress, done: int, total: int) -> list[str]:
     """Read every image; a bad one hides at most the others of its block."""
     problems = []
     for start in range(0, len(split.regions), BLOCK):
@@ -177,8 +171,7 @@ def _feature_problems(split: Split, progress: Progress | None, done: int, total:
             split.regions.read(np.arange(start, stop))
         except DataError as error:
             problems.append(str(error))
-        if progress is not None:
-            progress(done + stop, total)
+        progress(done + stop, total)
     return problems
 
 

@@ -15,8 +15,9 @@ from tshsr.data.dataset import Split
 from tshsr.data.layouts import find_data, layout_of, open_split, splits_of
 from tshsr.data.manifest import MANIFEST
 from tshsr.data.store import PICTURES, StoreCaption, StoreImage, refuse_foreign, write_store
+from tshsr.data.text import numbered_caption_ids
 from tshsr.errors import DataError
-from tshsr.system import Progress
+from tshsr.system import Progress, no_progress
 
 LOG = logging.getLogger(__name__)
 BLOCK = 64
@@ -28,8 +29,8 @@ def convert(
     *,
     extractor: str = "",
     pictures: str | Path | None = None,
-    progress: Progress | None = None,
-    opening: Progress | None = None,
+    progress: Progress = no_progress,
+    opening: Progress = no_progress,
 ) -> Path:
     """Write all splits of a data set as one feature store; numbers, order and dtype stay as they are.
 
@@ -108,13 +109,13 @@ def _check_widths(path: Path, splits: list[Split]) -> None:
         raise DataError(f"{path}: the splits have features of different widths ({listed}); expected one extractor.")
 
 
-def _all_images(splits: list[Split], ids: dict[str, list[str]], opening: Progress | None) -> Iterator[StoreImage]:
+def _all_images(splits: list[Split], ids: dict[str, list[str]], opening: Progress) -> Iterator[StoreImage]:
     total, done = sum(len(split.regions) for split in splits), 0
     for split in splits:
         for image in _images(split, ids[split.name]):
             yield image
             done += 1
-            if opening is not None and split.pictures is not None and (done % BLOCK == 0 or done == total):
+            if split.pictures is not None and (done % BLOCK == 0 or done == total):
                 opening(done, total)
 
 
@@ -138,13 +139,12 @@ def _size(picture: Path) -> tuple[int, int]:
 
 
 def _captions(split: Split, names: list[str]) -> Iterator[StoreCaption]:
-    counts = np.zeros(len(names), np.int64)
-    for text, image in zip(split.captions, split.image_of_caption.tolist(), strict=True):
-        yield StoreCaption(f"{names[image]}#{counts[image]}", names[image], text, split.name)
-        counts[image] += 1
+    images = [names[image] for image in split.image_of_caption.tolist()]
+    for caption_id, image, text in zip(numbered_caption_ids(images), images, split.captions, strict=True):
+        yield StoreCaption(caption_id, image, text, split.name)
 
 
-def _blocks(splits: list[Split], progress: Progress | None) -> Iterator[np.ndarray]:
+def _blocks(splits: list[Split], progress: Progress) -> Iterator[np.ndarray]:
     dtype = np.result_type(*{split.regions.dtype for split in splits})
     longest = max(split.regions.regions for split in splits)
     total, done = sum(len(split.regions) for split in splits), 0
@@ -153,8 +153,7 @@ def _blocks(splits: list[Split], progress: Progress | None) -> Iterator[np.ndarr
             block = split.regions.read_array(np.arange(start, min(start + BLOCK, len(split.regions))))
             yield _padded(block, longest).astype(dtype, copy=False)
             done += len(block)
-            if progress is not None:
-                progress(done, total)
+            progress(done, total)
 
 
 def _padded(array: np.ndarray, regions: int) -> np.ndarray:

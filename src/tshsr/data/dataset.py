@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tshsr.data.regions import RegionFeatures
-from tshsr.data.text import captions_digest
+from tshsr.data.text import captions_digest, numbered_caption_ids
 from tshsr.errors import DataError
 
 
@@ -57,6 +57,11 @@ class Split:
         for name, values in (("image ids", self.image_ids), ("picture files", self.files)):
             if values is not None and len(values) != images:
                 raise DataError(f"{where}: {len(values)} {name} for {images} images; expected one each.")
+
+    @property
+    def caption_ids(self) -> list[str]:
+        """An id of each caption, IMAGE#K."""
+        return numbered_caption_ids(self.image_ids[image] for image in self.image_of_caption.tolist())
 
     @property
     def captions_digest(self) -> str:

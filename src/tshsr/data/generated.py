@@ -1,7 +1,7 @@
-"""The built-in data: generated pictures of coloured shapes, with captions that are known to be true.
+"""The built-in data: a feature store of generated scenes, and its cache.
 
-`world` samples what is in a scene, `drawing` paints it, `meaning` and `grammar` caption it, `regions` and `descriptor`
-stand in for a detector, `generate` makes one scene of all that. This module makes a feature store of many.
+In `tshsr.scenes`, `world` samples a scene, `drawing` paints it, `meaning` and `grammar` caption it, `descriptor`
+replaces a detector's features, and `generate` combines these.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ from tshsr.data.truth import Foil, Truth, write_truth
 from tshsr.errors import DataError, SettingsError
 from tshsr.files import replacing_folder
 from tshsr.scenes.descriptor import CONTEXT, CROP, EXTRACTOR
-from tshsr.scenes.generate import Job, MadeScene, run_job
+from tshsr.scenes.generate import Chunk, GeneratedScene, generate_chunk
 from tshsr.scenes.world import SIDE
-from tshsr.system import Progress, end_with_parent, interrupts_held, usable_cores
+from tshsr.system import Progress, end_with_parent, interrupts_held, no_progress, usable_cores
 
-CHUNK = 50
-"""Scenes a job."""
-WORKSHOP = ".scenes-"
-"""How the names of unfinished folders in the cache begin; host and process follow."""
-STILL = 3600.0
-"""Seconds without a change after which an unfinished folder is nobody's."""
+CHUNK_SCENES = 50
+"""Scenes a chunk."""
+UNFINISHED = ".scenes-"
+"""Prefix of unfinished folders in the cache; host and process follow."""
+STALE_SECONDS = 3600.0
+"""Age of the last change from which an unfinished folder is abandoned."""
 LOG = logging.getLogger(__name__)
 
 
 def make_scenes(
-    folder: Path,
+    folder: str | Path,
     *,
     train: int = 3000,
     dev: int = 500,
     test: int = 500,
     seed: int = 0,
     processes: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Path:
     """Generate scenes as a feature store with the splits train, dev and test.
 
-    The same sizes and seed give the same bytes, whatever the number of processes. The folder appears when everything
-    is in it.
+    The same sizes and seed give the same bytes, whatever the number of processes. The folder appears when it is
+    complete.
 
     Args:
         folder: Must be missing or empty.
@@ -58,7 +58,7 @@ def make_scenes(
         dev: Number of dev scenes.
         test: Number of test scenes; a fifth of them form pairs of twins that differ in one swapped property.
         seed: Other seeds give other scenes.
-        processes: How many draw; None takes one for each processor core.
+        processes: Number of drawing processes; None for one a usable core.
         progress: Called after every few scenes.
 
     Returns:
@@ -68,6 +68,7 @@ def make_scenes(
         SettingsError: Where a number is out of range.
         DataError: Where the folder is not empty or cannot be written.
     """
+    folder = Path(folder)
     sizes = {"train": train, "dev": dev, "test": test}
     check_settings(sizes, seed, processes)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -75,27 +76,26 @@ def make_scenes(
     with replacing_folder(folder) as partial:
         pictures = partial / "pictures"
         pictures.mkdir()
-        jobs = [
-            Job(seed, split, start, min(start + CHUNK, size), pictures)
+        chunks = [
+            Chunk(seed, split, start, min(start + CHUNK_SCENES, size), pictures)
             for split, size in sizes.items()
-            for start in range(0, size, CHUNK)
+            for start in range(0, size, CHUNK_SCENES)
         ]
-        made: list[MadeScene] = []
-        for scenes in run_jobs(jobs, processes or usable_cores()):
+        made: list[GeneratedScene] = []
+        for scenes in generate_chunks(chunks, processes or usable_cores()):
             made += scenes
-            if progress is not None:
-                progress(len(made), sum(sizes.values()))
+            progress(len(made), sum(sizes.values()))
         write_scenes(partial, made)
     return folder
 
 
 def scenes_folder(
-    *, train: int = 3000, dev: int = 500, test: int = 500, seed: int = 0, progress: Progress | None = None
+    *, train: int = 3000, dev: int = 500, test: int = 500, seed: int = 0, progress: Progress = no_progress
 ) -> Path:
-    """Where the generated scenes are cached; generates them when they are not there yet, telling the progress.
+    """The cached generated scenes; generates them where they are missing.
 
-    The place is $XDG_CACHE_HOME (or ~/.cache) `/tshsr/scenes-v1-SIZES-SEED`. When two processes come at once, both
-    generate, and the first one to finish wins.
+    The folder is $XDG_CACHE_HOME (or ~/.cache) `/tshsr/scenes-v1-SIZES-SEED`. Of two processes at once both generate,
+    and the first one to finish wins.
 
     Raises:
         SettingsError: Where a number is out of range.
@@ -108,11 +108,12 @@ def scenes_folder(
     LOG.info("drawing %d scenes into %s", train + dev + test, folder)
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(cache)
-        prefix = f"{WORKSHOP}{socket.gethostname()}-{os.getpid()}-"
-        with tempfile.TemporaryDirectory(dir=cache, prefix=prefix) as workshop:
-            place = Path(workshop) / folder.name
-            made = make_scenes(place, train=train, dev=dev, test=test, seed=seed, progress=progress)
+        remove_stale(cache)
+        prefix = f"{UNFINISHED}{socket.gethostname()}-{os.getpid()}-"
+        with tempfile.TemporaryDirectory(dir=cache, prefix=prefix) as unfinished:
+            made = make_scenes(
+                Path(unfinished) / folder.name, train=train, dev=dev, test=test, seed=seed, progress=progress
+            )
             if not folder.is_dir():
                 made.rename(folder)
     except OSError as error:
@@ -123,21 +124,21 @@ def scenes_folder(
     return folder
 
 
-def remove_leftovers(cache: Path) -> None:
-    """Delete what killed generations left in the cache."""
-    for workshop in cache.glob(f"{WORKSHOP}*"):
-        if is_left(workshop):
-            LOG.info("removing %s, which a generation that was killed left", workshop)
-            shutil.rmtree(workshop, ignore_errors=True)
+def remove_stale(cache: Path) -> None:
+    """Delete unfinished folders of killed processes from the cache."""
+    for unfinished in cache.glob(f"{UNFINISHED}*"):
+        if is_stale(unfinished):
+            LOG.info("removing %s, which a generation that was killed left", unfinished)
+            shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def is_left(workshop: Path) -> bool:
-    """Whether nobody works in a folder any more: its process has ended, or nothing in it has changed for an hour.
+def is_stale(unfinished: Path) -> bool:
+    """Whether an unfinished folder is abandoned: its process has ended, or nothing in it has changed for an hour.
 
-    Other machines that share the cache have processes that can't be seen from here; their folders are given the hour.
+    Processes of other machines that share the cache are not visible from here; for their folders the hour counts.
     """
-    host, _, process = workshop.name.removeprefix(WORKSHOP).rpartition("-")[0].rpartition("-")
-    if host == socket.gethostname() and os.name == "posix":  # elsewhere the question would stop the process
+    host, _, process = unfinished.name.removeprefix(UNFINISHED).rpartition("-")[0].rpartition("-")
+    if host == socket.gethostname() and os.name == "posix":  # on Windows, os.kill would end the process
         try:
             os.kill(int(process), 0)
         except ProcessLookupError:
@@ -145,14 +146,14 @@ def is_left(workshop: Path) -> bool:
         except (PermissionError, ValueError):  # another user's, or a name that is not ours
             pass
     try:
-        changed = max(path.stat().st_mtime for path in (workshop, *workshop.rglob("*")))
-    except FileNotFoundError:  # it is moving
+        changed = max(path.stat().st_mtime for path in (unfinished, *unfinished.rglob("*")))
+    except FileNotFoundError:  # it is being renamed
         return False
-    return time.time() - changed > STILL
+    return time.time() - changed > STALE_SECONDS
 
 
 def check_settings(sizes: dict[str, int], seed: int, processes: int | None) -> None:
-    """Refuse numbers that make no data.
+    """Refuse numbers out of range.
 
     Raises:
         SettingsError: Names the number.
@@ -168,9 +169,9 @@ def check_settings(sizes: dict[str, int], seed: int, processes: int | None) -> N
         raise SettingsError(f"processes is {processes}; expected at least 1.")
 
 
-def run_jobs(jobs: list[Job], processes: int) -> Iterator[list[MadeScene]]:
-    """Run jobs in some processes; the results come in the order of the jobs."""
-    processes = min(processes, len(jobs))
+def generate_chunks(chunks: list[Chunk], processes: int) -> Iterator[list[GeneratedScene]]:
+    """Generate chunks in this many processes; the results come in the order of the chunks."""
+    processes = min(processes, len(chunks))
     done = 0
     if processes > 1:
         # Spawned, not forked: a fork would copy the locks of torch's threads.
@@ -178,24 +179,21 @@ def run_jobs(jobs: list[Job], processes: int) -> Iterator[list[MadeScene]]:
         with ProcessPoolExecutor(processes, mp_context=context, initializer=end_with_parent) as pool:
             try:
                 with interrupts_held():
-                    results = pool.map(run_job, jobs)
+                    results = pool.map(generate_chunk, chunks)
                 for scenes in results:
                     yield scenes
                     done += 1
             except BrokenProcessPool:
                 LOG.warning("the drawing processes ended early; going on in this one, which takes longer")
             finally:
-                pool.shutdown(cancel_futures=True)  # after Ctrl-C, the jobs under way are the last
-    yield from map(run_job, jobs[done:])
+                pool.shutdown(cancel_futures=True)  # after Ctrl-C, the chunks under way are the last
+    yield from map(generate_chunk, chunks[done:])
 
 
-def write_scenes(folder: Path, made: list[MadeScene]) -> None:
-    """Write the store and the truth of its splits."""
-    from tshsr.data.store import (
-        StoreCaption,
-        StoreImage,
-        write_store,
-    )  # needs torch, which drawing processes do without
+def write_scenes(folder: Path, made: list[GeneratedScene]) -> None:
+    """Write the store, and the truth of each split."""
+    # Imports torch, which the drawing processes do not need.
+    from tshsr.data.store import StoreCaption, StoreImage, write_store
 
     splits = [scene.name.split("-")[0] for scene in made]
     write_store(
@@ -215,7 +213,7 @@ def write_scenes(folder: Path, made: list[MadeScene]) -> None:
         write_truth(folder, split, gather_truth(scene for scene, own in zip(made, splits, strict=True) if own == split))
 
 
-def gather_truth(scenes: Iterable[MadeScene]) -> Truth:
+def gather_truth(scenes: Iterable[GeneratedScene]) -> Truth:
     """The truth of one split's scenes."""
     regions_of_word: list[dict[int, tuple[int, ...]]] = []
     foils: list[Foil] = []

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from tshsr.errors import DataError
+from tshsr.errors import DataError, first_invalid
+from tshsr.system import Progress
 
 VERSION = 1
 MANIFEST = "manifest.json"
@@ -69,7 +70,7 @@ def read_manifest(folder: Path) -> Manifest:
     except OSError as error:
         raise DataError(f"{folder} is no feature store: cannot read {MANIFEST} ({error.strerror}).") from None
     except ValidationError as error:
-        raise DataError(f"{path} is damaged: {describe(error)}. Write the store again.") from None
+        raise DataError(f"{path} is damaged: {first_invalid(error)}. Write the store again.") from None
     if manifest.version != VERSION:
         raise DataError(f"{path} has version {manifest.version}; this tshsr reads {VERSION}. Update tshsr.")
     for role in ("regions", "images", "captions"):
@@ -104,26 +105,25 @@ def read_records(path: Path, kind: type[Record], count: int) -> Iterator[Record]
             try:
                 record = adapter.validate_json(line)
             except ValidationError as error:
-                raise DataError(f"{path}:{number}: {describe(error)}. Write the store again.") from None
+                raise DataError(f"{path}:{number}: {first_invalid(error)}. Write the store again.") from None
             yield record
     if number != count:
         raise DataError(f"{path} has {number} lines; {MANIFEST} expects {count}. Write the store again.")
 
 
-def describe(error: ValidationError) -> str:
-    """The first thing that pydantic found wrong, in one clause."""
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    return f"{place}: {first['msg']}" if place else str(first["msg"])
+def sha256_of(path: Path, progress: Progress, *, before: int, total: int) -> str:
+    """The hash of a file, read in blocks.
 
-
-def sha256_of(path: Path, tell: Callable[[int], None] | None = None) -> str:
-    """Hash a file in pieces, telling after each one how many bytes are done."""
-    digest, done = hashlib.sha256(), 0
+    Args:
+        path: The file.
+        progress: Called after each block, in bytes.
+        before: Bytes of the files hashed earlier.
+        total: Bytes of all files.
+    """
+    digest, done = hashlib.sha256(), before
     with path.open("rb") as file:
         while piece := file.read(HASHED_AT_ONCE):
             digest.update(piece)
             done += len(piece)
-            if tell is not None:
-                tell(done)
+            progress(done, total)
     return digest.hexdigest()

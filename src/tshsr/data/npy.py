@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import tokenize
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -14,6 +16,48 @@ from tshsr.errors import DataError
 
 KINDS = {"f": "float16, float32 or float64", "b": "bool", "iu": "whole numbers"}
 """What is expected of an array with numbers of these kinds, in words."""
+
+
+READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+"""Header readers by format version; only structured types need another version."""
+
+
+class NpyHeader(NamedTuple):
+    """What a .npy header says of its array."""
+
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype
+
+
+class UnknownVersionError(ValueError):
+    """A .npy header of another format version than 1.0 and 2.0."""
+
+
+def read_npy_header(file: BinaryIO) -> NpyHeader:
+    """Read a header; the file is then at the first number.
+
+    Raises:
+        ValueError: Where it is damaged.
+        UnknownVersionError: Where its format version is neither 1.0 nor 2.0.
+    """
+    version = np.lib.format.read_magic(file)
+    if version not in READERS:
+        raise UnknownVersionError(version)
+    try:
+        # numpy warns of Python 2's headers and of former names of types, which are read all the same.
+        with warnings.catch_warnings(action="ignore"):
+            return NpyHeader(*READERS[version](file))
+    except (TypeError, SyntaxError, tokenize.TokenError) as error:
+        raise ValueError(str(error)) from None
+
+
+def npy_header(shape: tuple[int, ...], dtype: np.dtype, *, fortran: bool = False) -> bytes:
+    """A header of format version 1.0."""
+    header = io.BytesIO()
+    description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": fortran, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, description)
+    return header.getvalue()
 
 
 @dataclass(frozen=True)
@@ -158,18 +202,15 @@ class NpyFolder:
         return str(self.files[row].path)
 
 
-def _read_header(path: Path, file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+def _read_header(path: Path, file: BinaryIO) -> NpyHeader:
     try:
-        version = np.lib.format.read_magic(file)
-        if version not in readers:
-            raise DataError(
-                f"{path} is a .npy file of version {version}; expected 1.0 or 2.0: save it again with numpy."
-            )
-        shape, fortran, dtype = readers[version](file)
-    except (ValueError, TypeError, SyntaxError, tokenize.TokenError):
+        return read_npy_header(file)
+    except UnknownVersionError as error:
+        raise DataError(
+            f"{path} is a .npy file of version {error}; expected 1.0 or 2.0: save it again with numpy."
+        ) from None
+    except ValueError:
         raise DataError(f"{path} is no .npy file, or its header is damaged; copy or download it again.") from None
-    return shape, fortran, dtype
 
 
 def _check_header(path: Path, shape: tuple[int, ...], dtype: np.dtype, *, fortran: bool, axes: int, kinds: str) -> None:

@@ -96,7 +96,7 @@ class RegionFeatures:
         native = np.ascontiguousarray(regions[:, :longest], regions.dtype.newbyteorder("="))
         values = torch.from_numpy(native).float()  # a float64 too large for float32 becomes infinite, and is refused
         self._check_finite(values, numbers)
-        return ImageBatch(values, torch.from_numpy(mask[:, :longest].copy()), boxes)
+        return ImageBatch.unchecked(values, torch.from_numpy(mask[:, :longest].copy()), boxes)
 
     def read_array(self, images: Sequence[int] | np.ndarray) -> np.ndarray:
         """Images x regions x features in the stored dtype, with all padding (zero); numbers are not checked."""

@@ -7,7 +7,6 @@ kill at any moment leaves the old store or the new one.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -19,7 +18,7 @@ import numpy as np
 
 from tshsr.data.dataset import Split
 from tshsr.data.manifest import MANIFEST, VERSION, Manifest, StoreFile, read_manifest, read_records
-from tshsr.data.npy import NpyFile
+from tshsr.data.npy import NpyFile, npy_header
 from tshsr.data.regions import RegionFeatures, check_boxes, check_mask
 from tshsr.errors import DataError
 from tshsr.files import replacing
@@ -216,19 +215,12 @@ def _lines(records: Sequence[StoreImage] | Sequence[StoreCaption]) -> Iterator[b
         yield (json.dumps(asdict(record), ensure_ascii=False) + "\n").encode()
 
 
-def _header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
-    header = io.BytesIO()
-    description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(header, description)
-    return header.getvalue()
-
-
 def _bytes(array: np.ndarray) -> memoryview:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _array_chunks(array: np.ndarray) -> Iterator[bytes | memoryview]:
-    yield _header(array.shape, array.dtype)
+    yield npy_header(array.shape, array.dtype)
     yield _bytes(array)
 
 
@@ -250,7 +242,7 @@ def _sliced(array: np.ndarray) -> Iterator[np.ndarray]:
 def _region_chunks(
     folder: Path, blocks: Iterator[np.ndarray], shape: tuple[int, ...], dtype: np.dtype, mask: np.ndarray | None
 ) -> Iterator[bytes | memoryview]:
-    yield _header(shape, dtype)
+    yield npy_header(shape, dtype)
     written = 0
     for block in blocks:
         stop = written + len(block)

@@ -244,6 +244,20 @@ def read_captions(path: Path) -> tuple[str, ...]:
     return captions
 
 
+def numbered_caption_ids(image_ids: Iterable[str]) -> list[str]:
+    """An id IMAGE#K for each caption: the k-th caption of its image (0-based), as in Flickr30K.
+
+    Args:
+        image_ids: For each caption the id of its image.
+    """
+    counts: Counter[str] = Counter()
+    ids = []
+    for image in image_ids:
+        ids.append(f"{image}#{counts[image]}")
+        counts[image] += 1
+    return ids
+
+
 def captions_digest(captions: Sequence[str], image_of_caption: np.ndarray) -> str:
     """SHA-256 of captions and of the image that each belongs to, in their order: it tells data of one name apart.
 

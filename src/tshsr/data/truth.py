@@ -13,8 +13,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from tshsr.data.manifest import describe
-from tshsr.errors import DataError
+from tshsr.errors import DataError, first_invalid
 from tshsr.files import replacing
 from tshsr.scenes.meaning import FoilKind
 
@@ -125,4 +124,4 @@ def _parse(path: Path, lines: list[bytes], kind: type[Line], first: int) -> Iter
         try:
             yield adapter.validate_json(line)
         except ValidationError as error:
-            raise DataError(f"{path}:{number}: {describe(error)}. Generate the data again.") from None
+            raise DataError(f"{path}:{number}: {first_invalid(error)}. Generate the data again.") from None

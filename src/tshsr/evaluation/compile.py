@@ -15,16 +15,17 @@ import torch
 from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.data.dataset import Split
 from tshsr.data.text import Tokenizer
-from tshsr.evaluation.run import Scorer, guard
-from tshsr.metrics.report import Guard
+from tshsr.evaluation.run import Scorer, check_precision
+from tshsr.metrics.report import PrecisionCheck
 from tshsr.models.base import ItemEncoding, Matcher, Scores
 from tshsr.scoring.all_pairs import is_out_of_memory
+from tshsr.scoring.options import ScoringOptions
 
 LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Shortcuts:
+class CompileOptions:
     """Which short cuts to try.
 
     Attributes:
@@ -42,7 +43,7 @@ class Shortcuts:
         return " ".join(name for name in ("tf32", "compiled") if getattr(self, name))
 
 
-NONE = Shortcuts()
+NOT_COMPILED = CompileOptions()
 """No short cut."""
 
 
@@ -55,24 +56,29 @@ class Member:
     tokenizer: Tokenizer
 
 
-class Quick(Matcher):
+class CompiledMatcher(Matcher):
     """A network whose scoring takes short cuts; encoding, weights and their precision are its own.
 
     Args:
         network: The network.
-        shortcuts: Which.
+        compile_options: Which.
     """
 
-    def __init__(self, network: Matcher, shortcuts: Shortcuts) -> None:
+    def __init__(self, network: Matcher, compile_options: CompileOptions) -> None:
         super().__init__()
-        self.network, self.shortcuts = network, shortcuts
+        self.network, self.compile_options = network, compile_options
         self.run: Callable[[Matcher, ItemEncoding, ItemEncoding, bool], Scores] = score
-        if shortcuts.compiled:
-            on_gpu = next(network.parameters()).device.type == "cuda" and shortcuts.backend == "inductor"
+        if compile_options.compiled:
+            on_gpu = next(network.parameters()).device.type == "cuda" and compile_options.backend == "inductor"
             # Captions differ in length and tiles in size: one program for all, not one for each.
             self.run = torch.compile(
-                score, dynamic=True, backend=shortcuts.backend, mode="reduce-overhead" if on_gpu else None
+                score, dynamic=True, backend=compile_options.backend, mode="reduce-overhead" if on_gpu else None
             )
+
+    @property
+    def score_names(self) -> frozenset[str]:
+        """The network's."""
+        return self.network.score_names
 
     def encode_images(self, batch: ImageBatch) -> ItemEncoding:
         """The network's."""
@@ -97,7 +103,7 @@ class Quick(Matcher):
     def _score(self, images: ItemEncoding, captions: ItemEncoding, *, all_pairs: bool) -> Scores:
         # A single row is a case of its own for a compiler, and not worth a program.
         run = self.run if min(len(images), len(captions)) > 1 else score
-        with rough_products() if self.shortcuts.tf32 else nullcontext():
+        with tf32_products() if self.compile_options.tf32 else nullcontext():
             return run(self.network, images, captions, all_pairs)
 
 
@@ -107,7 +113,7 @@ def score(network: Matcher, images: ItemEncoding, captions: ItemEncoding, all_pa
 
 
 @contextmanager
-def rough_products() -> Iterator[None]:
+def tf32_products() -> Iterator[None]:
     """Products of float32 matrices in TF32 for the length of a block."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")
@@ -117,28 +123,27 @@ def rough_products() -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def quickened(
-    retrievers: Sequence[Scorer], split: Split, shortcuts: Shortcuts, *, byte_budget: int, device: str | None
-) -> tuple[tuple[Scorer, ...], tuple[Guard, ...]]:
+def compile_members(
+    retrievers: Sequence[Scorer], split: Split, compile_options: CompileOptions, options: ScoringOptions
+) -> tuple[tuple[Scorer, ...], tuple[PrecisionCheck, ...]]:
     """Each model with the short cuts where they are faster on a sample and as good, and what was measured.
 
     Where this machine can't compile, the models come back as they are, and the log says why.
     """
-    if not str(shortcuts):
+    if not str(compile_options):
         return tuple(retrievers), ()
     members: list[Scorer] = []
-    guards: list[Guard] = []
+    guards: list[PrecisionCheck] = []
     for retriever in retrievers:
-        quick = Quick(retriever.matcher, shortcuts)
+        compiled = CompiledMatcher(retriever.matcher, compile_options)
         try:
-            own = next(quick.parameters()).dtype
-            found = replace(guard(retriever, split, own, byte_budget, device, quick=quick), dtype=str(shortcuts))
+            found = check_precision(retriever, split, replace(options, dtype=None), compiled=compiled)
         except RuntimeError as error:
-            if not shortcuts.compiled or is_out_of_memory(error):
+            if not compile_options.compiled or is_out_of_memory(error):
                 raise
             reason = str(error).strip().splitlines()[0]
             LOG.warning("this machine can't compile the scoring (%s); going on without the short cuts", reason)
             return tuple(retrievers), ()
-        guards.append(found)
-        members.append(Member(retriever.name, quick, retriever.tokenizer) if found.used else retriever)
+        guards.append(replace(found, dtype=str(compile_options)))
+        members.append(Member(retriever.name, compiled, retriever.tokenizer) if found.used else retriever)
     return tuple(members), tuple(guards)

@@ -1,4 +1,4 @@
-"""Whose caption is which, and how images and captions are called: what a matrix of scores alone does not say."""
+"""Whose caption is which, and how images and captions are name_rows_and_columns: what a matrix of scores alone does not say."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import numpy as np
 from tshsr.data.arrays import Numbers, as_rows
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import SCENES, open_split
-from tshsr.data.text import captions_digest
+from tshsr.data.text import captions_digest, numbered_caption_ids
 from tshsr.errors import DataError
 from tshsr.evaluation.score_files import read_entries, read_image_of_caption
 
 
 @dataclass(frozen=True)
-class Correspondence:
-    """Whose caption is which, and how images and captions are called.
+class GroundTruth:
+    """Whose caption is which, and how images and captions are name_rows_and_columns.
 
     Attributes:
         data: Name of the data set.
@@ -38,7 +38,7 @@ class Correspondence:
     digest: str | None = None
 
 
-def correspondence(captions: Numbers | str | Path, split: str, images: int, columns: int) -> Correspondence:
+def read_ground_truth(captions: Numbers | str | Path, split: str, images: int, columns: int) -> GroundTruth:
     """Whose caption is which: from an array, a file, a folder of data or the word scenes.
 
     Args:
@@ -53,10 +53,10 @@ def correspondence(captions: Numbers | str | Path, split: str, images: int, colu
     """
     if not isinstance(captions, str | Path):
         rows = as_rows(captions)
-        return Correspondence("scores", split, rows, *called(rows, images))
+        return GroundTruth("scores", split, rows, *name_rows_and_columns(rows, images))
     path = Path(captions)
     if str(captions) == SCENES or path.is_dir():
-        whose = of_split(open_split(str(captions), split))
+        whose = split_ground_truth(open_split(str(captions), split))
         if (len(whose.images), len(whose.image_of_caption)) != (images, columns):
             raise DataError(
                 f"the scores are of {images} images and {columns} captions; {whose.data}, split {whose.split} has "
@@ -76,7 +76,7 @@ def correspondence(captions: Numbers | str | Path, split: str, images: int, colu
             check_ids(path, ids)
     known = all(isinstance(text, str) for text in texts)
     digest = captions_digest(texts, owner) if known else None
-    return Correspondence(path.name, split, owner, *called(owner, images, names, ids), digest)
+    return GroundTruth(path.name, split, owner, *name_rows_and_columns(owner, images, names, ids), digest)
 
 
 def check_ids(path: Path, ids: Sequence[str]) -> None:
@@ -93,27 +93,26 @@ def check_ids(path: Path, ids: Sequence[str]) -> None:
         )
 
 
-def of_split(split: Split) -> Correspondence:
+def split_ground_truth(split: Split) -> GroundTruth:
     """The captions of a split of data."""
     owner = split.image_of_caption
-    named = called(owner, len(split.regions), split.image_ids)
-    return Correspondence(split.data, split.name, owner, *named, split.captions_digest)
+    named = name_rows_and_columns(owner, len(split.regions), split.image_ids)
+    return GroundTruth(split.data, split.name, owner, *named, split.captions_digest)
 
 
-def called(
+def name_rows_and_columns(
     image_of_caption: np.ndarray, images: int, names: Sequence[str] | None = None, ids: Sequence[str] | None = None
 ) -> tuple[dict[str, int], dict[str, int]]:
     """The row of each image's name, and the column of each caption's.
 
-    An image without a name is called by its row; a caption by its id or else its column, and as IMAGE#NUMBER too: the
-    so-manieth caption of that image, from 0.
+    An image without a name is name_rows_and_columns by its row; a caption by its id or else its column, and by IMAGE#K too.
     """
     rows = {name: row for row, name in enumerate(names or map(str, range(images)))}
     columns = {name: column for column, name in enumerate(ids or map(str, range(len(image_of_caption))))}
-    of_row = list(rows)
-    seen = [0] * images
-    for column, row in enumerate(image_of_caption.tolist()):
-        if 0 <= row < len(of_row):
-            columns.setdefault(f"{of_row[row]}#{seen[row]}", column)
-            seen[row] += 1
+    of_row = dict(enumerate(rows))
+    known = [column for column, row in enumerate(image_of_caption.tolist()) if row in of_row]
+    for column, name in zip(
+        known, numbered_caption_ids(of_row[row] for row in image_of_caption[known].tolist()), strict=True
+    ):
+        columns.setdefault(name, column)
     return rows, columns

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -15,13 +15,13 @@ import numpy as np
 
 from tshsr.data.arrays import Numbers, as_array, as_matrix
 from tshsr.errors import InputError
-from tshsr.evaluation.ground_truth import Correspondence, correspondence
-from tshsr.evaluation.run import evaluate_scores, folds_of
+from tshsr.evaluation.ground_truth import GroundTruth, read_ground_truth
+from tshsr.evaluation.run import Evaluation, choose_protocol, rank_queries
 from tshsr.evaluation.score_files import KEY, read_scores
 from tshsr.metrics import coco as denser
 from tshsr.metrics.human import Judgements, agreement, check_judgements, read_judgements
 from tshsr.metrics.multi_positive import rankings
-from tshsr.metrics.report import ProtocolName, Report
+from tshsr.metrics.report import Details, ProtocolName, Report
 from tshsr.scoring.storage import common_shape, ensemble
 
 FUSED = "fused"
@@ -90,22 +90,24 @@ def evaluate_matrix(
     """
     start = time.perf_counter()
     names, matrix = read_matrices(scores, key)
-    whose = correspondence(captions, split, *matrix.shape)
+    whose = read_ground_truth(captions, split, *matrix.shape)
     annotation = read_extras(extras or Extras(), whose)
-    report = evaluate_scores(
-        {FUSED: matrix},
-        whose.image_of_caption,
-        protocol=protocol,
+    chosen = choose_protocol(protocol, len(matrix))
+    ranks = rank_queries({FUSED: matrix}, whose.image_of_caption, chosen)
+    details = measure_details(matrix, whose, annotation, folds=ranks[FUSED].folds)
+    return Evaluation(
+        scores={FUSED: matrix},
+        ranks=ranks,
+        protocol=chosen,
         data=whose.data,
         split=whose.split,
-        models=names,
-        seconds=0.0,
-    )
-    report = add_details(report, matrix, whose, annotation)
-    return replace(report, seconds=time.perf_counter() - start, captions_digest=whose.digest)
+        models=tuple(names),
+        seconds=time.perf_counter() - start,
+        captions_digest=whose.digest,
+    ).report(details=details)
 
 
-def read_extras(extras: Extras, whose: Correspondence) -> Annotation:
+def read_extras(extras: Extras, whose: GroundTruth) -> Annotation:
     """Read further annotation and check all of it, which is done before hours of scoring and not after.
 
     Args:
@@ -143,14 +145,14 @@ def check_annotated(caption_ids: np.ndarray, image_of_caption: np.ndarray, plaus
             denser.right_pairs(plausible / f"pm_{side}.json", *of_side)
 
 
-def add_details(report: Report, scores: np.ndarray, whose: Correspondence, annotation: Annotation) -> Report:
-    """A report with what several right answers allow, and the figures by further annotation.
+def measure_details(scores: np.ndarray, whose: GroundTruth, annotation: Annotation, *, folds: int) -> Details:
+    """Figures that consider several right answers per query, and figures by further annotation.
 
     Args:
-        report: Of the same scores.
         scores: The fused scores, images x captions.
         whose: Their captions.
         annotation: See `read_extras`.
+        folds: Folds of the protocol.
 
     Raises:
         DataError: Where a file of the annotation is damaged.
@@ -159,9 +161,8 @@ def add_details(report: Report, scores: np.ndarray, whose: Correspondence, annot
     owner, ids, annotations = whose.image_of_caption, annotation.caption_ids, None
     if ids is not None:
         annotations = denser.annotated_rankings(scores, owner, ids, plausible=annotation.plausible)
-    return replace(
-        report,
-        rankings={FUSED: rankings(scores, owner, folds=folds_of(report.protocol, report.images))},
+    return Details(
+        rankings={FUSED: rankings(scores, owner, folds=folds)},
         annotations=annotations,
         judgements=None if annotation.judgements is None else agreement(scores, annotation.judgements),
     )

@@ -1,10 +1,13 @@
-"""From models and a split, or from score matrices alone, to a report: protocols and ensembles (docs/metrics.md)."""
+"""From models and a split, or from score matrices alone, to a report: protocols and ensembles (docs/metrics.md).
+
+An `Evaluation` holds scores and ranks; its `report` is the only place where a `Report` is made.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -15,15 +18,16 @@ from tshsr.data.batches import pad_sequences
 from tshsr.data.dataset import Split
 from tshsr.data.text import Tokenizer
 from tshsr.errors import InputError, SettingsError
-from tshsr.metrics.ranks import metrics_by_fold, query_ranks
+from tshsr.metrics.ranks import QueryRanks, metrics_by_fold, query_ranks
 from tshsr.metrics.recall import check_captioned, mean_metrics
-from tshsr.metrics.report import Guard, ProtocolName, Report
+from tshsr.metrics.report import Details, PointingAndBinding, PrecisionCheck, ProtocolName, Report, Rerank
 from tshsr.models.base import Matcher
-from tshsr.scoring.all_pairs import BYTE_BUDGET, by_length, ready, score_encoded
-from tshsr.scoring.precision import lowered, measure
-from tshsr.scoring.rerank import score_split_at
+from tshsr.scoring.all_pairs import by_length, evaluation_mode, score_encoded
+from tshsr.scoring.options import DEFAULT_OPTIONS, ScoringOptions
+from tshsr.scoring.precision import cast_matcher, compare_precisions, usable_dtype
+from tshsr.scoring.rerank import score_split_rescored
 from tshsr.scoring.storage import common_shape, ensemble
-from tshsr.system import Progress, provenance
+from tshsr.system import provenance
 
 FOLD = 1000
 """Images of a COCO 1K fold."""
@@ -47,31 +51,90 @@ class Scorer(Protocol):
         """The network's tokenizer."""
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores and ranks on one split.
+
+    Attributes:
+        scores: By score name the matrices, images x captions.
+        ranks: By score name the ranks of all queries.
+        protocol: Protocol of the ranks.
+        data: Name of the data set.
+        split: Name of the split.
+        models: Names of the models; more than one is an ensemble.
+        seconds: Duration of encoding and scoring.
+        captions_digest: As in `Report`.
+        precision: Measurements of lower precisions.
+        rerank: The two-stage search of the scores.
+    """
+
+    scores: Mapping[str, np.ndarray]
+    ranks: Mapping[str, QueryRanks]
+    protocol: ProtocolName
+    data: str
+    split: str
+    models: tuple[str, ...]
+    seconds: float
+    captions_digest: str | None = None
+    precision: tuple[PrecisionCheck, ...] = ()
+    rerank: Rerank | None = None
+
+    def report(self, *, details: Details | None = None, known_truth: PointingAndBinding | None = None) -> Report:
+        """The report: recalls from the ranks, origin, and the parts that were measured."""
+        metrics = {name: metrics_by_fold(each) for name, each in self.ranks.items()}
+        some_ranks, origin = next(iter(self.ranks.values())), provenance()
+        return Report(
+            data=self.data,
+            split=self.split,
+            protocol=self.protocol,
+            images=len(some_ranks.image_to_text),
+            captions=len(some_ranks.text_to_image),
+            models=self.models,
+            scores={name: mean_metrics(each) for name, each in metrics.items()},
+            hardware=origin["hardware"],
+            commit=origin["commit"],
+            seconds=self.seconds,
+            folds=metrics if self.protocol == "coco-1k" else None,
+            precision=self.precision or None,
+            rerank=self.rerank,
+            **vars(details or Details()),
+            **vars(known_truth or PointingAndBinding()),
+            ranks=self.ranks,
+            captions_digest=self.captions_digest,
+        )
+
+
 def evaluate(
     retrievers: Sequence[Scorer],
     split: Split,
     *,
     protocol: ProtocolName | Literal["auto"] = "auto",
-    byte_budget: int = BYTE_BUDGET,
-    device: str | None = None,
-    dtype: torch.dtype | None = None,
-    folder: Path | None = None,
-    progress: Progress | None = None,
+    options: ScoringOptions = DEFAULT_OPTIONS,
 ) -> tuple[Report, Mapping[str, np.ndarray]]:
-    """Score every image of a split with every caption, and report.
+    """Score every image of a split with every caption; arguments and errors as of `evaluate_models`.
+
+    Returns:
+        The report, and by score name the (mean) matrices, images x captions.
+    """
+    found = evaluate_models(retrievers, split, protocol=protocol, options=options)
+    return found.report(), found.scores
+
+
+def evaluate_models(
+    retrievers: Sequence[Scorer],
+    split: Split,
+    *,
+    protocol: ProtocolName | Literal["auto"] = "auto",
+    options: ScoringOptions = DEFAULT_OPTIONS,
+) -> Evaluation:
+    """Score every image of a split with every caption, and rank the queries.
 
     Args:
         retrievers: One model, or several whose scores are averaged.
         split: What to evaluate on.
         protocol: See `choose_protocol`.
-        byte_budget: Bytes of temporaries; without a folder the matrices come on top (4 bytes a pair, score and model).
-        device: Where to compute; None: where each network is.
-        dtype: Precision of scoring (`rerank.score_split_at`): a lower one is first measured, and used where faster.
-        folder: An existing folder for the score matrices, where they are too large for memory.
-        progress: Called with (pairs done, pairs in all), for each model from 0 on.
-
-    Returns:
-        The report, and by score name the (mean) matrices, images x captions.
+        options: A lower precision is measured on a sample first, and used where it is faster and as good.
+            Progress starts at 0 for each model.
 
     Raises:
         SettingsError: Where there is no model.
@@ -81,32 +144,36 @@ def evaluate(
         raise SettingsError("there is no model to evaluate; name at least one run.")
     chosen = choose_protocol(protocol, len(split.regions))  # refused before hours of scoring, not after
     check_captioned(len(split.regions), split.image_of_caption)
+    options = usable_options(retrievers[0].matcher, options)
     start = time.perf_counter()
-    guards = [guard(each, split, dtype, byte_budget, device) for each in retrievers] if dtype is not None else []
-    members = [
-        score_split_at(
-            retriever.matcher,
-            retriever.tokenizer,
-            split,
-            byte_budget=byte_budget,
-            device=device,
-            dtype=dtype if guards and guards[number].used else None,
-            folder=own_folder(folder, number, len(retrievers)),
-            progress=progress,
+    guards = [check_precision(each, split, options) for each in retrievers] if options.dtype is not None else []
+    members = []
+    for number, retriever in enumerate(retrievers):
+        own = replace(
+            options,
+            dtype=options.dtype if guards and guards[number].used else None,
+            folder=own_folder(options.folder, number, len(retrievers)),
         )
-        for number, retriever in enumerate(retrievers)
-    ]
-    scores = ensemble(members, folder)
-    report = evaluate_scores(
-        scores,
-        split.image_of_caption,
+        members.append(score_split_rescored(retriever.matcher, retriever.tokenizer, split, own))
+    scores = ensemble(members, options.folder)
+    seconds = time.perf_counter() - start
+    return Evaluation(
+        scores=scores,
+        ranks=rank_queries(scores, split.image_of_caption, chosen),
         protocol=chosen,
         data=split.data,
         split=split.name,
-        models=[retriever.name for retriever in retrievers],
-        seconds=time.perf_counter() - start,
+        models=tuple(retriever.name for retriever in retrievers),
+        seconds=seconds,
+        captions_digest=split.captions_digest,
+        precision=tuple(guards),
     )
-    return replace(report, precision=tuple(guards) or None, captions_digest=split.captions_digest), scores
+
+
+def usable_options(matcher: Matcher, options: ScoringOptions) -> ScoringOptions:
+    """The options, without a precision whose matrix products are too slow on the device (logged)."""
+    device = next(matcher.parameters()).device if options.device is None else torch.device(options.device)
+    return replace(options, dtype=usable_dtype(options.dtype, device))
 
 
 def own_folder(folder: Path | None, number: int, members: int) -> Path | None:
@@ -119,55 +186,39 @@ def own_folder(folder: Path | None, number: int, members: int) -> Path | None:
 
 
 @torch.inference_mode()
-def guard(
-    retriever: Scorer,
-    split: Split,
-    dtype: torch.dtype,
-    byte_budget: int,
-    device: str | None,
-    *,
-    quick: Matcher | None = None,
-) -> Guard:
+def check_precision(
+    retriever: Scorer, split: Split, options: ScoringOptions, *, compiled: Matcher | None = None
+) -> PrecisionCheck:
     """What a precision does to the first images of a split and their captions: about one pair in a hundred.
 
     Args:
         retriever: The model.
         split: Where the sample is from.
-        dtype: The precision.
-        byte_budget: Bound on the temporaries of scoring, in bytes.
-        device: Where to compute; None: where the network is.
-        quick: Measure this network, which takes the same encodings, in place of the model's own in that precision.
+        options: Precision, memory and device of scoring.
+        compiled: Measure this network, which takes the same encodings, in place of the model's own in that precision.
     """
     few = min(len(split.regions), max(LEAST, min(SAMPLE, len(split.regions) // 10)))
     (captions,) = np.nonzero(split.image_of_caption < few)
     tokens = retriever.tokenizer.encode([split.captions[i] for i in captions])
     order = by_length(tokens)
-    with ready(retriever.matcher, device) as place:
+    dtype = options.dtype or next(retriever.matcher.parameters()).dtype
+    with evaluation_mode(retriever.matcher, options.device) as place:
         images = retriever.matcher.encode_images(split.regions.read(np.arange(few)).to(place))
         texts = retriever.matcher.encode_captions(pad_sequences([tokens[i] for i in order]).to(place))
-        low, left, right = quick or lowered(retriever.matcher, dtype), images.at(dtype), texts.at(dtype)
-        return measure(
-            lambda: score_encoded(retriever.matcher, images, texts, byte_budget=byte_budget),
-            lambda: score_encoded(low, left, right, byte_budget=byte_budget),
+        low, left, right = compiled or cast_matcher(retriever.matcher, dtype), images.at(dtype), texts.at(dtype)
+        return compare_precisions(
+            lambda: score_encoded(retriever.matcher, images, texts, byte_budget=options.byte_budget),
+            lambda: score_encoded(low, left, right, byte_budget=options.byte_budget),
             split.image_of_caption[captions[order]],
             dtype,
         )
 
 
-def score_bytes(retrievers: Sequence[Scorer], split: Split, device: str | None = None) -> int:
+def score_bytes(retrievers: Sequence[Scorer], split: Split) -> int:
     """Bytes of the score matrices of an evaluation: 4 a pair, score and model, and those of the means of several."""
-    names = [score_names(retriever, split, device) for retriever in retrievers]
-    means = set.intersection(*names) if len(names) > 1 else set()
+    names = [retriever.matcher.score_names for retriever in retrievers]
+    means = frozenset.intersection(*names) if len(names) > 1 else set()
     return 4 * len(split.regions) * len(split.captions) * (sum(map(len, names)) + len(means))
-
-
-@torch.inference_mode()
-def score_names(retriever: Scorer, split: Split, device: str | None = None) -> set[str]:
-    """The names of a network's scores, asked for by scoring one pair."""
-    with ready(retriever.matcher, device) as place:
-        image = retriever.matcher.encode_images(split.regions.read([0]).to(place))
-        tokens = pad_sequences(retriever.tokenizer.encode(split.captions[:1])).to(place)
-        return set(score_encoded(retriever.matcher, image, retriever.matcher.encode_captions(tokens)))
 
 
 def evaluate_scores(
@@ -195,26 +246,21 @@ def evaluate_scores(
         InputError: Where there is no matrix, shapes differ, the protocol does not fit, a score is not finite, or an
             image has no caption.
     """
-    images, captions = common_shape([scores])
-    chosen = choose_protocol(protocol, images)
-    folds = folds_of(chosen, images)
-    ranks = {name: query_ranks(matrix, image_of_caption, folds=folds) for name, matrix in scores.items()}
-    metrics = {name: metrics_by_fold(each) for name, each in ranks.items()}
-    origin = provenance()
-    return Report(
-        data=data,
-        split=split,
-        protocol=chosen,
-        images=images,
-        captions=captions,
-        models=tuple(models),
-        scores={name: mean_metrics(each) for name, each in metrics.items()},
-        hardware=origin["hardware"],
-        commit=origin["commit"],
-        seconds=seconds,
-        folds=metrics if chosen == "coco-1k" else None,
-        ranks=ranks,
-    )
+    chosen = choose_protocol(protocol, common_shape([scores])[0])
+    ranks = rank_queries(scores, image_of_caption, chosen)
+    return Evaluation(scores, ranks, chosen, data, split, tuple(models), seconds).report()
+
+
+def rank_queries(
+    scores: Mapping[str, np.ndarray], image_of_caption: np.ndarray, protocol: ProtocolName
+) -> dict[str, QueryRanks]:
+    """The rank of every query by every score.
+
+    Raises:
+        InputError: Where there is no matrix, shapes differ, a score is not finite, or an image has no caption.
+    """
+    folds = folds_of(protocol, common_shape([scores])[0])
+    return {name: query_ranks(matrix, image_of_caption, folds=folds) for name, matrix in scores.items()}
 
 
 def folds_of(protocol: ProtocolName, images: int) -> int:

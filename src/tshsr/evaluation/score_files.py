@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from tshsr.data.arrays import tensor_to_array
+from tshsr.data.npy import UnknownVersionError, npy_header, read_npy_header
 from tshsr.errors import DataError, SettingsError
 from tshsr.files import replacing
 from tshsr.metrics.recall import BLOCK
@@ -24,7 +25,6 @@ KEY = "scores"
 """Name of the matrix in a file of several arrays."""
 LENGTHS = 26
 """Where an archive's local header tells the lengths of a member's name and extra field (APPNOTE 4.3.7)."""
-HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def save_scores(path: Path, scores: np.ndarray) -> None:
@@ -37,8 +37,7 @@ def save_scores(path: Path, scores: np.ndarray) -> None:
     check_scores_name(path)
     with replacing(path) as handle:
         dtype = np.result_type(np.float32, scores.dtype).newbyteorder("<")
-        header = {"descr": dtype.str, "fortran_order": False, "shape": scores.shape}
-        np.lib.format.write_array_header_1_0(handle, header)
+        handle.write(npy_header(scores.shape, dtype))
         rows = max(1, BLOCK // scores.shape[1])
         for start in range(0, len(scores), rows):  # what is mapped from a file is never in memory as a whole
             handle.write(np.ascontiguousarray(scores[start : start + rows], dtype).data)
@@ -120,10 +119,10 @@ def map_member(path: Path, member: str) -> np.ndarray | None:
         file.seek(found.header_offset + LENGTHS)
         file.seek(sum(struct.unpack("<HH", file.read(4))), 1)  # the member's name and extra field
         start = file.tell()
-        version = np.lib.format.read_magic(file)
-        if version not in HEADERS:
+        try:
+            shape, fortran, dtype = read_npy_header(file)
+        except UnknownVersionError:
             return None
-        shape, fortran, dtype = HEADERS[version](file)
         if dtype.hasobject or file.tell() - start + dtype.itemsize * math.prod(shape) != found.file_size:
             return None
         order: Literal["F", "C"] = "F" if fortran else "C"

@@ -5,26 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 
 from tshsr.data.dataset import Split
 from tshsr.errors import SettingsError
-from tshsr.evaluation.run import Scorer, choose_protocol, evaluate_scores, guard, score_names
-from tshsr.metrics.recall import check_captioned, score_metrics
-from tshsr.metrics.report import ProtocolName, Report, Rerank
-from tshsr.scoring.all_pairs import BYTE_BUDGET
-from tshsr.scoring.candidates import Depth, ceiling, lost
+from tshsr.evaluation.run import Evaluation, Scorer, check_precision, choose_protocol, rank_queries, usable_options
+from tshsr.metrics.ranks import QueryRanks, metrics_by_fold
+from tshsr.metrics.recall import check_captioned, mean_metrics, score_metrics
+from tshsr.metrics.report import PrecisionCheck, ProtocolName, Rerank
+from tshsr.scoring.candidates import Depth, lost, recall_ceiling
 from tshsr.scoring.depth import choose_depth
-from tshsr.scoring.rerank import score_split_at, score_two_stage
-from tshsr.system import Begin, Progress, no_progress
+from tshsr.scoring.options import DEFAULT_OPTIONS, ScoringOptions
+from tshsr.scoring.rerank import TwoStageScores, score_split_rescored, score_two_stage
+from tshsr.system import Begin, Progress, begin_no_progress, no_progress
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ChosenDepth:
     """Both K, and where they were chosen.
 
     Attributes:
@@ -44,18 +43,12 @@ class TwoStageSearch:
 
     Attributes:
         retriever: The model.
-        byte_budget: Bound on the temporaries of scoring, in bytes.
-        device: Where to compute; None: where the network is.
-        dtype: Precision of reasoning; None: the network's.
-        folder: An existing folder for the matrices of all pairs, where they are too large for memory.
+        options: How pairs are scored; the folder is for matrices of all pairs. Its progress is not called.
         protocol: See `choose_protocol`; none that cuts the images into folds.
     """
 
     retriever: Scorer
-    byte_budget: int = BYTE_BUDGET
-    device: str | None = None
-    dtype: torch.dtype | None = None
-    folder: Path | None = None
+    options: ScoringOptions = DEFAULT_OPTIONS
     protocol: ProtocolName | Literal["auto"] = "auto"
 
     def check(self, split: Split) -> None:
@@ -71,14 +64,14 @@ class TwoStageSearch:
                 "protocol."
             )
         check_captioned(len(split.regions), split.image_of_caption)
-        names = score_names(self.retriever, split, self.device)
+        names = self.retriever.matcher.score_names
         if "pooled" not in names or names <= {"fused", "pooled"}:
             raise SettingsError(
                 f"{self.retriever.name} has no first stage beside its score ({', '.join(sorted(names))}): a two-stage "
                 "search needs v·t and a network that reasons. Evaluate it without --rerank."
             )
 
-    def choose(self, known: Split, wanted: Split, *, progress: Progress | None = None) -> Chosen:
+    def choose(self, known: Split, wanted: Split, *, progress: Progress = no_progress) -> ChosenDepth:
         """Score all pairs of a split, choose both K on it, and fit them to the size of another.
 
         Args:
@@ -93,123 +86,104 @@ class TwoStageSearch:
         scores = self._score_all(known, "choosing", progress)
         depth, points = choose_depth(scores["fused"], scores["pooled"], known.image_of_caption)
         sizes = [(len(split.regions), len(split.captions)) for split in (known, wanted)]
-        return Chosen(depth.scaled(*sizes), known.name, points)
+        return ChosenDepth(depth.scaled(*sizes), known.name, points)
 
-    def evaluate(
-        self, split: Split, chosen: Chosen, *, progress: Progress | None = None
-    ) -> tuple[Report, Mapping[str, np.ndarray]]:
-        """Search a split with every image and every caption, and report.
+    def search(self, split: Split, depth: Depth, *, progress: Progress = no_progress) -> TwoStageScores:
+        """Search a split with every image and every caption."""
+        options = replace(self.options, progress=progress)
+        return score_two_stage(self.retriever.matcher, self.retriever.tokenizer, split, depth, options)
 
-        Args:
-            split: What to evaluate on.
-            chosen: Candidates of a query.
-            progress: Called with (pairs done, pairs to reason about).
+    def lost(
+        self, split: Split, found: QueryRanks, *, progress: Progress = no_progress
+    ) -> tuple[tuple[float, ...], float]:
+        """What the search lost on a split, whose pairs are all scored for that.
 
         Returns:
-            The report, and `fused` and `pooled`, images x captions.
-
-        Raises:
-            InputError: Where a score is not finite, or an image has no caption.
+            Points as `candidates.lost` orders them, and the seconds of scoring all pairs.
         """
-        start = time.perf_counter()
-        found = score_two_stage(
-            self.retriever.matcher,
-            self.retriever.tokenizer,
-            split,
-            depth=chosen.depth,
-            byte_budget=self.byte_budget,
-            device=self.device,
-            dtype=self.dtype,
-            progress=progress,
-        )
-        report = evaluate_scores(
-            found.scores,
-            split.image_of_caption,
-            protocol=self.protocol,
-            data=split.data,
-            split=split.name,
-            models=[self.retriever.name],
-            seconds=time.perf_counter() - start,
-        )
-        highest = ceiling(found.reasoned, split.image_of_caption)
-        stage = Rerank(
-            k_images=chosen.depth.k_images,
-            k_captions=chosen.depth.k_captions,
-            reasoned_pairs=int(found.reasoned.sum()),
-            all_pairs=found.reasoned.size,
-            ceiling_image_to_text=highest[0],
-            ceiling_text_to_image=highest[1],
-            chosen_on=chosen.split,
-            lost={} if chosen.split is None else {chosen.split: chosen.lost},
-        )
-        return replace(report, rerank=stage, captions_digest=split.captions_digest), found.scores
-
-    def compare(self, split: Split, report: Report, *, progress: Progress | None = None) -> Report:
-        """The report with what the search lost on the same split, all of whose pairs are scored for that.
-
-        Raises:
-            SettingsError: Where the report is of no two-stage search.
-        """
-        if report.rerank is None:
-            raise SettingsError("the report is of no two-stage search; evaluate one first.")
         start = time.perf_counter()
         full = score_metrics(self._score_all(split, "comparing", progress)["fused"], split.image_of_caption)
-        points = {**report.rerank.lost, split.name: lost(full, report.scores["fused"])}
-        seconds = time.perf_counter() - start
-        return replace(report, rerank=replace(report.rerank, lost=points, all_pairs_seconds=seconds))
+        points = lost(full, mean_metrics(metrics_by_fold(found)))
+        return points, time.perf_counter() - start
 
-    def _score_all(self, split: Split, purpose: str, progress: Progress | None) -> Mapping[str, np.ndarray]:
+    def _score_all(self, split: Split, purpose: str, progress: Progress) -> Mapping[str, np.ndarray]:
         """All scores of all pairs, in a folder of their own where there is one."""
-        place = None if self.folder is None else self.folder / purpose
-        if place is not None:
-            place.mkdir(exist_ok=True)
-        return score_split_at(
-            self.retriever.matcher,
-            self.retriever.tokenizer,
-            split,
-            byte_budget=self.byte_budget,
-            device=self.device,
-            dtype=self.dtype,
-            folder=place,
-            progress=progress,
-        )
+        folder = None if self.options.folder is None else self.options.folder / purpose
+        if folder is not None:
+            folder.mkdir(exist_ok=True)
+        options = replace(self.options, folder=folder, progress=progress)
+        return score_split_rescored(self.retriever.matcher, self.retriever.tokenizer, split, options)
 
 
 def evaluate_two_stage(
-    search: TwoStageSearch,
-    split: Split,
-    plan: Depth | Split,
-    *,
-    check: bool = False,
-    begin: Begin = lambda *_: no_progress,
-) -> tuple[Report, Mapping[str, np.ndarray]]:
-    """Search a split, and report.
+    search: TwoStageSearch, split: Split, plan: Depth | Split, *, check: bool = False, begin: Begin = begin_no_progress
+) -> Evaluation:
+    """Search a split, and rank the queries.
 
     Args:
-        search: How. A lower precision is first measured on a sample, and used where it is faster and as good.
-        split: What to evaluate on.
-        plan: How many candidates, or the split (dev) to choose that on: see `candidates.choose_depth`.
-        check: Whether to score all pairs too, and tell what was lost.
-        begin: Told of each part of the work.
-
-    Returns:
-        The report, and `fused` and `pooled`, images x captions.
+        search: The search. A lower precision is measured on a sample first, and used where it is faster and as good.
+        split: Images and captions.
+        plan: Candidates per query, or the split (dev) to choose their number on: see `depth.choose_depth`.
+        check: Whether to score all pairs too, and report what was lost.
+        begin: Called at the begin of each stage.
 
     Raises:
         SettingsError: Where the network has no first stage of its own.
         InputError: Where a score is not finite, or an image has no caption.
     """
     search.check(split)
-    known = plan if isinstance(plan, Split) else None
-    measured = None
-    if search.dtype is not None:
-        measured = guard(search.retriever, known or split, search.dtype, search.byte_budget, search.device)
-        search = replace(search, dtype=search.dtype if measured.used else None)
+    search = replace(search, options=usable_options(search.retriever.matcher, search.options))
+    checks: tuple[PrecisionCheck, ...] = ()
+    if search.options.dtype is not None:
+        sample = plan if isinstance(plan, Split) else split
+        checks = (check_precision(search.retriever, sample, search.options),)
+        if not checks[0].used:
+            search = replace(search, options=replace(search.options, dtype=None))
     if isinstance(plan, Split):
         chosen = search.choose(plan, split, progress=begin(f"choosing K on {plan.name}", "pairs"))
     else:
-        chosen = Chosen(plan)
-    report, scores = search.evaluate(split, chosen, progress=begin("reasoning", "pairs"))
+        chosen = ChosenDepth(plan)
+    start = time.perf_counter()
+    found = search.search(split, chosen.depth, progress=begin("reasoning", "pairs"))
+    seconds = time.perf_counter() - start
+    protocol = choose_protocol(search.protocol, len(split.regions))
+    ranks = rank_queries(found.scores, split.image_of_caption, protocol)
+    points = {} if chosen.split is None else {chosen.split: chosen.lost}
+    all_pairs_seconds = None
     if check:
-        report = search.compare(split, report, progress=begin("comparing with all", "pairs"))
-    return replace(report, precision=None if measured is None else (measured,)), scores
+        progress = begin("comparing with all", "pairs")
+        points[split.name], all_pairs_seconds = search.lost(split, ranks["fused"], progress=progress)
+    return Evaluation(
+        scores=found.scores,
+        ranks=ranks,
+        protocol=protocol,
+        data=split.data,
+        split=split.name,
+        models=(search.retriever.name,),
+        seconds=seconds,
+        captions_digest=split.captions_digest,
+        precision=checks,
+        rerank=rerank_block(found.reasoned, split, chosen, points, all_pairs_seconds),
+    )
+
+
+def rerank_block(
+    reasoned: np.ndarray,
+    split: Split,
+    chosen: ChosenDepth,
+    points: Mapping[str, tuple[float, ...]],
+    all_pairs_seconds: float | None,
+) -> Rerank:
+    """What the report says of the search."""
+    highest = recall_ceiling(reasoned, split.image_of_caption)
+    return Rerank(
+        k_images=chosen.depth.k_images,
+        k_captions=chosen.depth.k_captions,
+        reasoned_pairs=int(reasoned.sum()),
+        all_pairs=reasoned.size,
+        ceiling_image_to_text=highest[0],
+        ceiling_text_to_image=highest[1],
+        chosen_on=chosen.split,
+        lost=points,
+        all_pairs_seconds=all_pairs_seconds,
+    )

@@ -1,1 +1,1 @@
-"""Which word met which region, and whether explanations hold: attribution, deletion curves, probes."""
+"""Word-region attribution, and tests of it: deletion curves, pointing game, binding, faithfulness."""

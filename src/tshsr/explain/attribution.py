@@ -1,4 +1,4 @@
-"""Which word met which region, per stream and per level, as data; `render` draws it.
+"""Attribution of a pair's score to words and regions, per stream and per level; `pages.explanation` draws it.
 
 Axes: pairs (leading) | levels | words | regions | nodes (the global node, where there
 is one, then the stream's queries).
@@ -21,17 +21,17 @@ from tshsr.models.base import ItemEncoding, StreamTrace
 from tshsr.retriever import Retriever
 
 Rows = tuple[tuple[float, ...], ...]
-"""A matrix as nested tuples, one row a word, one column a region."""
+"""A matrix as nested tuples: one row per word, one column per region."""
 
 
 @dataclass(frozen=True)
 class LevelExplanation:
-    """What one level of the hierarchy read out of a pair.
+    """Read-out of one level of the hierarchy.
 
     Attributes:
-        contribution: What the level adds to the stream's logit.
-        global_weight: Share of the global node (whole picture against whole caption); None where there is none.
-        node_weights: Share of each word (word stream) or region (region stream); with `global_weight` they sum to 1.
+        contribution: Term of the level in the stream's logit.
+        global_weight: Weight of the global node; None without one.
+        node_weights: Weight of each word (word stream) or region (region stream); with `global_weight` they sum to 1.
         word_regions: Node weight times attention, words x regions; sums to the sum of `node_weights`.
     """
 
@@ -43,17 +43,17 @@ class LevelExplanation:
 
 @dataclass(frozen=True)
 class StreamExplanation:
-    """What one stream did with a pair.
+    """Explanation of the score of one stream.
 
     Attributes:
-        score: The stream's score, sigmoid(sum of contributions + pooled + bias).
-        pooled: What v·t, the similarity of the whole picture and the whole caption, adds to the logit.
-        bias: The constant of the logit.
-        word_regions: For each word one distribution over regions (see `word_maps`).
-        levels: One entry a level, finest first.
-        relevance: What the meeting of each word with each region adds to the logit (see `relevance_maps`); may be
-            negative. With `whole` and `bias` it sums to the logit.
-        whole: What the global node adds to the logit, over all levels; 0 where there is none.
+        score: sigmoid(sum of contributions + pooled + bias).
+        pooled: Term of v·t in the logit.
+        bias: Constant of the logit.
+        word_regions: For each word a distribution over regions (see `word_maps`).
+        levels: Finest first.
+        relevance: Term of each word and region in the logit (see `relevance_maps`); may be negative. With `whole` and
+            `bias` it sums to the logit.
+        whole: Term of the global node in the logit, over all levels; 0 without one.
     """
 
     score: float
@@ -67,17 +67,17 @@ class StreamExplanation:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why a caption got its score for a picture.
+    """Explanation of the score of a caption and an image.
 
     Attributes:
-        caption: The caption as it was given.
-        words: The words that the network read.
+        caption: The original text.
+        words: Words as tokenised.
         regions: Number of regions.
-        boxes: x1, y1, x2, y2 of each region as fractions of the picture; None where the store has none.
+        boxes: x1, y1, x2, y2 of each region as fractions of the image; None without boxes.
         scores: Every score of the pair, by name.
-        streams: By name, `word_stream` and `region_stream`; empty for a method that cannot be traced.
-        word_relevance: What each word adds to the logit, over all regions; the mean of the streams.
-        region_relevance: What each region adds to the logit, over all words; the mean of the streams.
+        streams: By name, `word_stream` and `region_stream`; empty for a method without traces.
+        word_relevance: Term of each word in the logit, over all regions; mean of the streams.
+        region_relevance: Term of each region in the logit, over all words; mean of the streams.
     """
 
     caption: str
@@ -90,7 +90,7 @@ class Explanation:
     region_relevance: tuple[float, ...]
 
     def to_json(self) -> str:
-        """The explanation as JSON text; the names are those of the attributes."""
+        """JSON text with the names of the attributes."""
         return json.dumps(asdict(self), ensure_ascii=False)
 
 
@@ -100,18 +100,18 @@ def relevance_maps(
     word_mask: Bool[Tensor, "*pairs words"],
     region_mask: Bool[Tensor, "*pairs regions"],
 ) -> Float[Tensor, "*pairs words regions"]:
-    """What the meeting of each word with each region adds to a stream's logit, below zero where it speaks against it.
+    """Term of each word and region in a stream's logit; negative where it lowers the score.
 
         word stream:    map_wr = sum_l n_lw a_wr + p_wr         region stream:    map_wr = sum_l n_lr a_rw + p_rw
 
-    n_l is what each node adds in level l, split here among what the node looked at; p is what the pair of items adds to
-    the term of v·t. Nothing is lost: sum_wr map_wr + what the global node adds + bias = the logit.
+    n_l: terms of the nodes in level l (`node_contributions`), distributed by the attention a; p: term of the pair of
+    items in that of v·t. Complete: sum_wr map_wr + term of the global node + bias = logit.
     """
     real = word_mask[..., :, None] & region_mask[..., None, :]
     added = trace.node_contributions[..., int(trace.has_global_node) :].sum(dim=-2)
     by_query = added[..., :, None] * trace.attention
-    if trace.pooled_meetings is not None:
-        by_query = by_query + trace.pooled_meetings
+    if trace.pooled_terms is not None:
+        by_query = by_query + trace.pooled_terms
     return (by_query if stream == "word_stream" else by_query.transpose(-1, -2)) * real
 
 
@@ -121,16 +121,16 @@ def word_maps(
     word_mask: Bool[Tensor, "*pairs words"],
     region_mask: Bool[Tensor, "*pairs regions"],
 ) -> Float[Tensor, "*pairs words regions"]:
-    """Where each word met the picture: for each word one distribution over regions.
+    """For each word a distribution over regions, by positive relevance.
 
         map_wr = max( relevance_wr, 0 ) / sum_r' max( relevance_wr', 0 )            see `relevance_maps`
 
-    A word that nowhere speaks for the pair has its `attention_maps`. Rows of padding are zero.
+    A word without positive relevance has its `attention_maps`. Rows of padding are zero.
     """
     relevance = relevance_maps(stream, trace, word_mask, region_mask).clamp_min(0)
-    whole = relevance.sum(dim=-1, keepdim=True)
-    shares = relevance / whole.clamp_min(torch.finfo(relevance.dtype).tiny)
-    return torch.where(whole > 0, shares, attention_maps(stream, trace, word_mask, region_mask))
+    total = relevance.sum(dim=-1, keepdim=True)
+    shares = relevance / total.clamp_min(torch.finfo(relevance.dtype).tiny)
+    return torch.where(total > 0, shares, attention_maps(stream, trace, word_mask, region_mask))
 
 
 def attention_maps(
@@ -139,19 +139,19 @@ def attention_maps(
     word_mask: Bool[Tensor, "*pairs words"],
     region_mask: Bool[Tensor, "*pairs regions"],
 ) -> Float[Tensor, "*pairs words regions"]:
-    """Where each word looked, or was looked at, by attention alone: for each word one distribution over regions.
+    """For each word a distribution over regions, by attention alone.
 
-        word stream:    map_wr = a_wr                               the word looks at regions
-        region stream:  map_wr = b_r a_rw / sum_r' b_r' a_r'w       regions look at the word
+        word stream:    map_wr = a_wr
+        region stream:  map_wr = b_r a_rw / sum_r' b_r' a_r'w
 
-    a is the stream's attention; b_r is the node weight of region r, averaged over levels: a region whose similarity
-    the read-outs ignore has no say. Rows of padding, and of words that no counting region looks at, are zero.
+    a: attention of the stream; b_r: node weight of region r, averaged over levels. Rows of padding, and of words
+    without attention from any region, are zero.
     """
     real = word_mask[..., :, None] & region_mask[..., None, :]
     if stream == "word_stream":
         return trace.attention * real
-    looked_at = _query_weights(trace).mean(dim=-2)[..., None, :] * trace.attention.transpose(-1, -2) * real
-    return looked_at / looked_at.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(looked_at.dtype).tiny)
+    weighted = _query_weights(trace).mean(dim=-2)[..., None, :] * trace.attention.transpose(-1, -2) * real
+    return weighted / weighted.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(weighted.dtype).tiny)
 
 
 def level_maps(
@@ -160,11 +160,11 @@ def level_maps(
     word_mask: Bool[Tensor, "*pairs words"],
     region_mask: Bool[Tensor, "*pairs regions"],
 ) -> Float[Tensor, "*pairs levels words regions"]:
-    """How much each meeting of a word and a region counts in each level's read-out.
+    """Weight of each word and region in the read-out of each level.
 
         word stream:    map_lwr = b_lw a_wr           region stream:    map_lwr = b_lr a_rw
 
-    b_l is the level's node weights; a map sums to 1 minus the weight of the global node.
+    b_l: node weights of level l; a map sums to 1 minus the weight of the global node.
     """
     real = (word_mask[..., :, None] & region_mask[..., None, :])[..., None, :, :]
     by_query = _query_weights(trace)[..., :, None] * trace.attention[..., None, :, :]
@@ -176,7 +176,7 @@ def mean_relevance(
     word_mask: Bool[Tensor, "*pairs words"],
     region_mask: Bool[Tensor, "*pairs regions"],
 ) -> Float[Tensor, "*pairs words regions"]:
-    """The mean of the streams' `relevance_maps`: one map for the pair."""
+    """Mean of the `relevance_maps` of the streams."""
     maps = [relevance_maps(name, trace, word_mask, region_mask) for name, trace in traces.items()]
     return torch.stack(maps).mean(dim=0)
 
@@ -186,11 +186,11 @@ def _query_weights(trace: StreamTrace) -> Float[Tensor, "*pairs levels queries"]
 
 
 def explain_pair(retriever: Retriever, images: ImageBatch, caption: str) -> Explanation:
-    """Explain the score of one picture and one caption.
+    """Explain the score of one image and one caption.
 
     Args:
         retriever: The network and its tokenizer.
-        images: A batch of exactly one image, with boxes where they are known.
+        images: A batch of exactly one image, with boxes where known.
         caption: The caption.
 
     Raises:
@@ -205,12 +205,12 @@ def explain_pair(retriever: Retriever, images: ImageBatch, caption: str) -> Expl
 def explain_encoded(
     retriever: Retriever, image: ItemEncoding, boxes: Float[Tensor, "1 regions 4"] | None, caption: str
 ) -> Explanation:
-    """Explain the score of one encoded picture and one caption.
+    """Explain the score of one encoded image and one caption.
 
     Args:
         retriever: The network and its tokenizer.
-        image: The picture.
-        boxes: x1, y1, x2, y2 of each region as fractions of the picture, where they are known.
+        image: The image.
+        boxes: x1, y1, x2, y2 of each region as fractions of the image, where known.
         caption: The caption.
 
     Raises:

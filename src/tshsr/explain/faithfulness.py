@@ -1,4 +1,4 @@
-"""A score for explanations: do the pictures and captions lose what the explanation says they live by?
+"""Faithfulness of explanations: does the score fall when the items that they rank highest are removed?
 
 Axes: pairs (an image with one of its captions) | regions | words | items (regions or words). docs/metrics.md defines
 every figure.
@@ -18,39 +18,39 @@ from tshsr.data.dataset import Split
 from tshsr.data.truth import Truth
 from tshsr.errors import SettingsError
 from tshsr.explain.attribution import attention_maps, mean_relevance
-from tshsr.explain.curves import area, compare_areas, kept, places
+from tshsr.explain.curves import area, compare_areas, ranks_of, remaining_masks
 from tshsr.explain.perturbation import Pairs
-from tshsr.explain.probes import pointing_accuracy, pointing_chance
+from tshsr.explain.pointing_game import pointing_accuracy, pointing_chance
 from tshsr.metrics.report import Curve, ExplanationFigures, Faithfulness
 from tshsr.models.base import StreamTrace
 from tshsr.retriever import Retriever
-from tshsr.system import Progress
+from tshsr.system import Progress, no_progress
 
 SCORE = "fused"
 PAIRS = 500
 CHUNK = 50
 """Pairs that are rescored together."""
 RANDOM_ORDERS = 3
-"""The area of the random ranking is the mean over so many orders."""
+"""Number of orders in the mean area of the random ranking."""
 RELEVANCE, ATTENTION, LEFT_OUT, RANDOM = RANKINGS = ("relevance", "attention", "leave_one_out", "random")
-"""The explanation under test, and what it is compared with."""
+"""The explanation under test, then its baselines."""
 SIDES, CURVES = ("regions", "words"), ("deletion", "insertion")
 
 Score = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 """Scores of variants of pairs; see `Pairs.with_regions`."""
 Values = list[np.ndarray]
-"""For each pair one number an item: the higher, the more the pair is said to live by it."""
+"""For each pair the relevance of each item."""
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What some pairs gave; every array has one row a pair.
+    """Measurements of a chunk of pairs; every array has one row per pair.
 
     Attributes:
-        full: Scores of the whole pairs.
+        full: Scores of the complete pairs.
         areas: By side (regions, words), curve (deletion, insertion) and ranking.
-        levels: By stream, what `level_shares` gives.
-        agreement: What both streams' maps have in common, and what they have by chance; nothing without two streams.
+        levels: `level_shares` by stream.
+        agreement: See `agreement`; None without two streams.
     """
 
     full: np.ndarray
@@ -66,17 +66,17 @@ def measure_explanations(
     pairs: int = PAIRS,
     truth: Truth | None = None,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> ExplanationFigures:
-    """Score the explanations of a network: faithfulness, agreement, shares of levels, and pointing.
+    """Measure the explanations of a network: faithfulness, agreement, shares of levels, and pointing.
 
     Args:
         retriever: The network and its tokenizer.
         split: Images and captions.
-        pairs: How many pairs; of every image one caption at most, so that pairs are independent.
-        truth: The true regions of words, where they are known.
-        seed: Of the choice of pairs, the random orders and the resampling.
-        progress: Told how many pairs are done.
+        pairs: Number of pairs; at most one caption per image, so that pairs are independent.
+        truth: The true regions of words, where known.
+        seed: Seed of the choice of pairs, the random orders and the resampling.
+        progress: Called with (pairs done, pairs in total).
 
     Raises:
         SettingsError: Where no pair is asked for.
@@ -89,14 +89,13 @@ def measure_explanations(
     parts = []
     for first in range(0, len(captions), CHUNK):
         parts.append(measure(Pairs.read(retriever, split, captions[first : first + CHUNK], score=SCORE), generator))
-        if progress is not None:
-            progress(min(first + CHUNK, len(captions)), len(captions))
-    pointing = {} if truth is None else pointed(retriever, split, truth, captions)
-    return replace(summarised(parts, seed), **pointing, seconds=time.perf_counter() - start)
+        progress(min(first + CHUNK, len(captions)), len(captions))
+    pointing = {} if truth is None else pointing_figures(retriever, split, truth, captions)
+    return replace(summarise(parts, seed), **pointing, seconds=time.perf_counter() - start)
 
 
 def choose_pairs(split: Split, pairs: int, seed: int) -> np.ndarray:
-    """Captions of different images, chosen at random; all images where there are fewer.
+    """Random captions of `pairs` different images, or of all images where there are fewer.
 
     Raises:
         SettingsError: Where no pair is asked for.
@@ -109,7 +108,7 @@ def choose_pairs(split: Split, pairs: int, seed: int) -> np.ndarray:
 
 
 def measure(pairs: Pairs, generator: np.random.Generator) -> Measured:
-    """Trace the pairs, rank their items, and take them away."""
+    """Trace the pairs, rank their items, and rescore the pairs with items removed."""
     traces = pairs.retriever.trace(pairs.images, pairs.texts)
     rankings = traced_rankings(pairs, traces)
     areas: dict[tuple[str, str, str], np.ndarray] = {}
@@ -129,10 +128,9 @@ def measure(pairs: Pairs, generator: np.random.Generator) -> Measured:
 
 
 def traced_rankings(pairs: Pairs, traces: Mapping[str, StreamTrace]) -> dict[str, dict[str, Values]]:
-    """By side and ranking: the relevance of the explanation, and plain attention summed over those who look.
+    """By side and ranking: the relevance of the explanation, and attention summed over the queries.
 
-    A stream's attention says something of what is looked at alone: the word stream's of regions, the region stream's of
-    words. A network of one stream has one of the two.
+    Attention ranks the context items of a stream alone: regions in the word stream, words in the region stream.
     """
     if not traces:
         return {}
@@ -141,24 +139,24 @@ def traced_rankings(pairs: Pairs, traces: Mapping[str, StreamTrace]) -> dict[str
         "regions": {RELEVANCE: of_items(relevance.sum(dim=1), pairs.regions_of)},
         "words": {RELEVANCE: of_items(relevance.sum(dim=2), pairs.words_of)},
     }
-    looked_at = {
+    context_of = {
         "word_stream": ("regions", pairs.texts.mask, pairs.regions_of),
         "region_stream": ("words", pairs.images.mask, pairs.words_of),
     }
     for name, trace in traces.items():
-        side, queries, items = looked_at[name]
+        side, queries, items = context_of[name]
         found[side][ATTENTION] = of_items((trace.attention * queries[..., None]).sum(dim=1), items)
     return found
 
 
 def of_items(values: torch.Tensor, items: Callable[[int], np.ndarray]) -> Values:
-    """The real items' numbers of each pair."""
+    """The values of the real items of each pair."""
     rows = values.double().cpu().numpy()
     return [row[items(pair)] for pair, row in enumerate(rows)]
 
 
 def leave_one_out(score: Score, sizes: Sequence[int]) -> tuple[np.ndarray, Values]:
-    """The score of each whole pair, and how far it falls where one item is gone; 0 for an only item, which stays."""
+    """Full score of each pair, and its decrease without each item; 0 for a single item, which stays."""
     left = []
     for size in sizes:
         single = ~np.eye(size, dtype=np.bool_) if size > 1 else np.ones((1, 1), np.bool_)
@@ -168,9 +166,9 @@ def leave_one_out(score: Score, sizes: Sequence[int]) -> tuple[np.ndarray, Value
 
 
 def areas_of(score: Score, rankings: Sequence[Values], generator: np.random.Generator) -> np.ndarray:
-    """The areas under both curves of some rankings: pairs x rankings x (deletion, insertion)."""
+    """Areas under both curves: pairs x rankings x (deletion, insertion)."""
     left = [
-        np.concatenate([mask for values in of_pair for mask in kept(places(values, generator))])
+        np.concatenate([mask for values in of_pair for mask in remaining_masks(ranks_of(values, generator))])
         for of_pair in zip(*rankings, strict=True)
     ]
     found = []
@@ -181,20 +179,20 @@ def areas_of(score: Score, rankings: Sequence[Values], generator: np.random.Gene
 
 
 def level_shares(trace: StreamTrace) -> dict[str, np.ndarray]:
-    """|what a level adds| over the sum of all, by level, and by `pooled` for v·t where it adds something."""
+    """|contribution| of each level, and of v·t as `pooled`, divided by their sum."""
     parts = {f"level_{level}": row for level, row in enumerate(trace.contributions.abs().unbind(dim=-1))}
-    if trace.pooled_meetings is not None:
+    if trace.pooled_terms is not None:
         parts["pooled"] = trace.pooled.abs()
     whole = torch.stack(list(parts.values())).sum(dim=0).clamp_min(torch.finfo(trace.pooled.dtype).tiny)
     return {name: (part / whole).double().cpu().numpy() for name, part in parts.items()}
 
 
 def agreement(pairs: Pairs, traces: Mapping[str, StreamTrace], generator: np.random.Generator) -> np.ndarray | None:
-    """What the two streams' maps of a word have in common, and where the regions of one are shuffled: pairs x 2.
+    """Overlap of the maps of both streams, and by chance (regions of one map shuffled): pairs x 2.
 
     agreement = mean_w sum_r min( a_wr, b_wr ),   a, b: `explain.attention_maps`, distributions over regions
 
-    Attention is what the streams do apart; the term of v·t in their `word_maps` is common to both.
+    Of attention alone, as the term of v·t in `word_maps` is common to both streams.
     """
     if len(traces) < len(SIDES):
         return None
@@ -211,28 +209,28 @@ def agreement(pairs: Pairs, traces: Mapping[str, StreamTrace], generator: np.ran
     return np.array(found)
 
 
-def pointed(retriever: Retriever, split: Split, truth: Truth, captions: np.ndarray) -> dict[str, Any]:
-    """Pointing accuracy of the words of some captions, by name of its field; nothing where none can be had.
+def pointing_figures(retriever: Retriever, split: Split, truth: Truth, captions: np.ndarray) -> dict[str, Any]:
+    """Pointing figures of the chosen captions, by name of the report's field; empty without truth or traces.
 
     Raises:
         DataError: Where the truth does not fit the split.
     """
     chosen = set(captions.tolist())
     words = tuple(of if number in chosen else {} for number, of in enumerate(truth.regions_of_word))
-    some = replace(truth, regions_of_word=words)
-    accuracy = pointing_accuracy(retriever, split, some) if any(words) else {}
+    truth = replace(truth, regions_of_word=words)
+    accuracy = pointing_accuracy(retriever, split, truth) if any(words) else {}
     if not accuracy:
         return {}
     return {
         "pointing": accuracy,
-        "pointing_by_attention": pointing_accuracy(retriever, split, some, attention=True),
-        "pointing_by_chance": pointing_chance(split, some),
+        "pointing_by_attention": pointing_accuracy(retriever, split, truth, attention=True),
+        "pointing_by_chance": pointing_chance(split, truth),
         "pointing_words": sum(map(len, words)),
     }
 
 
-def summarised(parts: Sequence[Measured], seed: int) -> ExplanationFigures:
-    """The figures of all pairs, without pointing."""
+def summarise(parts: Sequence[Measured], seed: int) -> ExplanationFigures:
+    """Summarise all pairs, without pointing."""
     full = np.concatenate([part.full for part in parts])
 
     def curve_of(side: str, curve: str) -> Curve:

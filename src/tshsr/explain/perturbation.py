@@ -1,9 +1,8 @@
-"""Scores of pairs of which something was taken away: regions from the picture, words from the text.
+"""Scores of pairs with regions or words removed.
 
-What is left is encoded anew, so that nothing remembers what is gone: neither pooled vectors nor a recurrent encoder's
-states.
+The rest is encoded again, so that removed items leave no trace in pooled vectors or recurrent states.
 
-Axes: pairs | variants (of a pair) | regions | words (those that can go: not the tokens at the ends of a caption).
+Axes: pairs | variants (of a pair) | regions | words (the removable ones: without start and end tokens).
 """
 
 from __future__ import annotations
@@ -21,24 +20,24 @@ from tshsr.models.base import ItemEncoding
 from tshsr.retriever import Retriever
 
 ROWS = 512
-"""Variants that are encoded and scored at once."""
+"""Variants that are encoded and scored together."""
 
 Variant = tuple[int, np.ndarray]
-"""A pair, and which of its items are left."""
+"""Number of a pair, and the mask of its remaining items."""
 
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Pictures with one caption each, as they are and encoded.
+    """Images with one caption each, raw and encoded.
 
     Attributes:
         retriever: The network and its tokenizer.
-        batch: The pictures.
-        tokens: Numbers of each caption's tokens.
-        ends: 1 where the tokenizer puts a token before and behind every caption, which stay; else 0.
-        images: The pictures, encoded.
-        texts: The captions, encoded.
-        score: Which score counts.
+        batch: The raw images.
+        tokens: Token numbers of each caption.
+        ends: 1 where captions have start and end tokens, which are never removed; else 0.
+        images: The encoded images.
+        texts: The encoded captions.
+        score: Name of the score.
     """
 
     retriever: Retriever
@@ -51,7 +50,7 @@ class Pairs:
 
     @classmethod
     def read(cls, retriever: Retriever, split: Split, captions: np.ndarray, *, score: str) -> Pairs:
-        """Some captions of a split, each with its image."""
+        """Read captions of a split, each with its image."""
         texts = [split.captions[int(caption)] for caption in captions]
         retriever.check_extractor(split.extractor)
         batch = split.regions.read(split.image_of_caption[captions]).to(retriever.device)
@@ -65,38 +64,38 @@ class Pairs:
         return len(self.tokens)
 
     def regions_of(self, pair: int) -> np.ndarray:
-        """The rows of a picture's regions, without padding."""
+        """Indices of the real regions of an image."""
         return np.flatnonzero(self.batch.mask[pair].cpu().numpy())
 
     def words_of(self, pair: int) -> np.ndarray:
-        """The places of the tokens that can go."""
+        """Indices of the removable tokens of a caption."""
         return np.arange(self.ends, len(self.tokens[pair]) - self.ends)
 
     def with_regions(self, left: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Scores where only some regions are left.
+        """Scores with the regions of each mask only.
 
         Args:
-            left: For each pair a mask of variants x regions (as `regions_of` lists them); none of them is empty.
+            left: For each pair a mask of variants x regions (in the order of `regions_of`), no row empty.
 
         Returns:
-            For each pair one score a variant.
+            For each pair one score per variant.
         """
-        return scored(left, self._score_pictures)
+        return score_variants(left, self._score_images)
 
     def with_words(self, left: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Scores where only some words are left.
+        """Scores with the words of each mask only.
 
         Args:
-            left: For each pair a mask of variants x words (as `words_of` lists them); none of them is empty.
+            left: For each pair a mask of variants x words (in the order of `words_of`), no row empty.
 
         Returns:
-            For each pair one score a variant.
+            For each pair one score per variant.
         """
-        return scored(left, self._score_texts)
+        return score_variants(left, self._score_texts)
 
     @torch.inference_mode()
-    def _score_pictures(self, variants: Sequence[Variant]) -> np.ndarray:
-        """Scores of pictures with some of their regions."""
+    def _score_images(self, variants: Sequence[Variant]) -> np.ndarray:
+        """Scores of images with the regions of each variant."""
         rows = [self.regions_of(pair)[mask] for pair, mask in variants]
         longest = max(map(len, rows))
         places = torch.tensor(np.stack([np.pad(row, (0, longest - len(row))) for row in rows]))
@@ -104,14 +103,14 @@ class Pairs:
         places, mask = places.to(self.batch.mask.device), mask.to(self.batch.mask.device)
         pairs = torch.tensor([pair for pair, _ in variants], device=mask.device)
         boxes = None if self.batch.boxes is None else self.batch.boxes[pairs[:, None], places]
-        pictures = ImageBatch(self.batch.regions[pairs[:, None], places] * mask[..., None], mask, boxes)
+        pictures = ImageBatch.unchecked(self.batch.regions[pairs[:, None], places] * mask[..., None], mask, boxes)
         matcher = self.retriever.matcher
         scores = matcher.score_listed(matcher.encode_images(pictures), self.texts[pairs])
         return scores[self.score].double().cpu().numpy()
 
     @torch.inference_mode()
     def _score_texts(self, variants: Sequence[Variant]) -> np.ndarray:
-        """Scores of captions with some of their words."""
+        """Scores of captions with the words of each variant."""
         rows = []
         for pair, mask in variants:
             tokens, end = self.tokens[pair], len(self.tokens[pair]) - self.ends
@@ -123,8 +122,8 @@ class Pairs:
         return matcher.score_listed(self.images[pairs], texts)[self.score].double().cpu().numpy()
 
 
-def scored(left: Sequence[np.ndarray], score: Callable[[Sequence[Variant]], np.ndarray]) -> list[np.ndarray]:
-    """Score the variants of all pairs, equal ones once, those of like length together: they need little padding."""
+def score_variants(left: Sequence[np.ndarray], score: Callable[[Sequence[Variant]], np.ndarray]) -> list[np.ndarray]:
+    """Score the variants of all pairs: duplicates once, variants of similar length together (less padding)."""
     different = [np.unique(masks, axis=0, return_inverse=True) for masks in left]
     variants = [(pair, mask) for pair, (masks, _) in enumerate(different) for mask in masks]
     order = np.argsort([mask.sum() for _, mask in variants], kind="stable")

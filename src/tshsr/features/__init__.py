@@ -1,1 +1,1 @@
-"""Picture files in, region features out: extractors, and the job that makes a feature store of a folder."""
+"""Pictures -> region features: extractors, and the extraction of a folder into a feature store."""

@@ -1,7 +1,7 @@
-"""A vision network of `transformers` as pictures -> a map of features over the picture, and one vector of the whole.
+"""A vision network of `transformers`: pictures -> a feature map and a pooled vector.
 
-CLIP, SigLIP, SigLIP 2, DINOv2, DINOv3, ViT, Swin, ConvNeXt and their like: whatever `AutoModel` loads that gives one
-vector for each patch. Axes of maps: y | x | features.
+CLIP, SigLIP, SigLIP 2, DINOv2, DINOv3, ViT, Swin, ConvNeXt and their like: networks that `AutoModel` loads and that
+give one vector a patch. Axes of maps: y | x | features.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from tshsr.boxes import cell_boxes, pool_inside
+from tshsr.boxes import grid_boxes, pool_boxes
 from tshsr.errors import DataError, SettingsError
 from tshsr.features.extractor import WHOLE, PictureRegions
 from tshsr.features.networks import (
     download_options,
     fingerprint,
     load_config,
-    load_frame,
     load_network,
-    place_of,
+    load_preprocessing,
+    resolve_weights,
     transformers,
 )
 
 NAFLEX = "siglip2"
-"""The kind of network that takes patches in the place of pictures, and so keeps their shape."""
+"""Kind of network whose input is patches, which keep the picture's aspect ratio."""
 
 EXPECTED = "expected a vision network such as CLIP, SigLIP or DINOv2 (object detectors go with --extractor detector)."
 POOLER = "pooler"
@@ -40,11 +40,11 @@ CLIP_KINDS = ("clip", "clip_vision_model", "metaclip_2")
 
 @dataclass(frozen=True, eq=False)
 class FeatureMap:
-    """What a network sees in a picture.
+    """Features of a picture.
 
     Attributes:
-        patches: float32, y x x x features; the whole of it covers the whole picture.
-        whole: float32, features.
+        patches: float32, y x x x features, over the whole picture.
+        whole: float32, features: the network's pooled output, or the mean of the patches.
     """
 
     patches: np.ndarray
@@ -52,46 +52,46 @@ class FeatureMap:
 
 
 class Backbone:
-    """A network with its weights; stretches every picture to its input, so that nothing is cut off."""
+    """A network with its weights; pictures are stretched to its input instead of cropped."""
 
     def __init__(self, weights: str, device: str) -> None:
-        self.weights, self.device = place_of(weights), device
+        self.weights, self.device = resolve_weights(weights), device
         self.kind = str(load_config(self.weights).model_type)
-        # A classifier's weights have no pooler: its own would be random, and the mean of the patches stands for it.
-        loaded, self.pools = load_network("AutoModel", self.weights, dispensable=POOLER)
+        # A classifier's weights have no pooler, which would be random here: the mean of the patches replaces it.
+        loaded, self.pools = load_network("AutoModel", self.weights, optional=POOLER)
         self.network: nn.Module = getattr(loaded, "vision_model", loaded).to(device)
-        self.processor: Any = self._patching() if self.kind == NAFLEX else None
-        self.frame = None if self.kind == NAFLEX else load_frame(self.weights)
+        self.processor: Any = self._naflex_processor() if self.kind == NAFLEX else None
+        self.preprocessing = None if self.kind == NAFLEX else load_preprocessing(self.weights)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the weights and of how pictures are laid before them."""
-        frame = {} if self.frame is None else self.frame.values()
-        return fingerprint(self.network, frame, without="nothing" if self.pools else POOLER)
+        """Of the weights and the preprocessing."""
+        settings = {} if self.preprocessing is None else self.preprocessing.values()
+        return fingerprint(self.network, settings, exclude="nothing" if self.pools else POOLER)
 
     @cached_property
     def feature_dim(self) -> int:
-        """Width of the features, found by looking at an empty picture."""
+        """Width of the features, from a run on an empty picture."""
         return len(self.maps([self.prepare(Image.new("RGB", (64, 64)))])[0].whole)
 
-    def _patching(self) -> Any:
+    def _naflex_processor(self) -> Any:
         return transformers().AutoImageProcessor.from_pretrained(
             self.weights, backend="pil", **download_options(self.weights)
         )
 
     def prepare(self, picture: Image.Image) -> dict[str, np.ndarray]:
         """The network's inputs for one RGB picture."""
-        if self.frame is not None:
-            return {"pixel_values": self.frame.lay(picture)}
+        if self.preprocessing is not None:
+            return {"pixel_values": self.preprocessing.apply(picture)}
         given = self.processor(images=picture, return_tensors="np")
         return {name: np.asarray(values[0]) for name, values in given.items()}
 
     @torch.inference_mode()
     def maps(self, prepared: Sequence[dict[str, np.ndarray]]) -> list[FeatureMap]:
-        """The maps of prepared pictures.
+        """Feature maps of prepared pictures.
 
         Raises:
-            DataError: Where the network gives no vector for each patch.
+            DataError: Where the network does not give one vector a patch.
         """
         inputs = {name: torch.from_numpy(np.stack([one[name] for one in prepared])) for name in prepared[0]}
         given = self.network(**{name: values.to(self.device) for name, values in inputs.items()})
@@ -99,14 +99,14 @@ class Backbone:
         if found is None or found.ndim not in (3, 4):
             raise DataError(f"{self.weights}: a {type(self.network).__name__} gives no features of patches; {EXPECTED}")
         if self.kind in CLIP_KINDS and isinstance(norm := getattr(self.network, "post_layernorm", None), nn.Module):
-            found = norm(found)  # CLIP itself does so with the class token alone
+            found = norm(found)  # CLIP normalises its class token alone
         maps = self._unfold(found, inputs)
         pooled = getattr(given, "pooler_output", None) if self.pools else None
         wholes = [one.mean(dim=(0, 1)) for one in maps] if pooled is None else list(pooled.flatten(1))
         return [FeatureMap(one.cpu().numpy(), whole.cpu().numpy()) for one, whole in zip(maps, wholes, strict=True)]
 
     def _unfold(self, found: Tensor, inputs: dict[str, Tensor]) -> list[Tensor]:
-        """Patches back in their places: for each picture y x x x features.
+        """Patch vectors as grids: for each picture y x x x features.
 
         Raises:
             DataError: Where their number fits no grid.
@@ -126,7 +126,7 @@ class Backbone:
             y, x = height // patch, width // patch
             if 0 <= tokens - y * x <= 64:
                 return y, x
-        side = math.isqrt(tokens)  # networks such as Swin join patches on the way
+        side = math.isqrt(tokens)  # networks such as Swin merge patches
         if side * side == tokens and height == width:
             return side, side
         raise DataError(
@@ -136,12 +136,12 @@ class Backbone:
 
 
 class GridExtractor:
-    """cells x cells regions in reading order, after the whole picture.
+    """The whole picture, then cells x cells regions in reading order.
 
     Args:
         weights: A folder, or a name on the Hugging Face hub.
-        cells: Rows, and columns, of regions.
-        device: Where the network computes.
+        cells: Rows, and columns, of the grid.
+        device: The network's.
 
     Raises:
         SettingsError: Where `cells` is out of range, or transformers is not installed.
@@ -155,12 +155,12 @@ class GridExtractor:
             raise SettingsError(f"cells is {cells}; expected 1 to 64 rows and columns of regions.")
         self.cells = cells
         self.backbone = Backbone(weights, device)
-        self.feature_dim = self.backbone.feature_dim  # looked at now, so that an unfit network is refused at once
-        self.boxes = np.concatenate([np.array([WHOLE], np.float32), cell_boxes(cells)])
+        self.feature_dim = self.backbone.feature_dim  # run now, so that an unsuitable network is refused at once
+        self.boxes = np.concatenate([np.array([WHOLE], np.float32), grid_boxes(cells)])
 
     @cached_property
     def name(self) -> str:
-        """The network, the cells, and the weights' fingerprint."""
+        """The network, the grid, and the fingerprint."""
         return f"grid-{self.backbone.kind}-{self.cells}x{self.cells}-{self.backbone.fingerprint}"
 
     @property
@@ -170,7 +170,7 @@ class GridExtractor:
 
     @property
     def regions(self) -> int:
-        """The most regions that a picture gets."""
+        """Largest number of regions of a picture."""
         return len(self.boxes)
 
     def prepare(self, picture: Image.Image) -> dict[str, np.ndarray]:
@@ -180,7 +180,7 @@ class GridExtractor:
     def compute(self, prepared: Sequence[dict[str, np.ndarray]]) -> list[PictureRegions]:
         """The regions of prepared pictures."""
         return [
-            PictureRegions(np.concatenate([found.whole[None], pool_inside(found.patches, self.boxes[1:])]), self.boxes)
+            PictureRegions(np.concatenate([found.whole[None], pool_boxes(found.patches, self.boxes[1:])]), self.boxes)
             for found in self.backbone.maps(prepared)
         ]
 

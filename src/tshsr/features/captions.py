@@ -1,4 +1,4 @@
-"""Captions for one's own pictures: lines of a text file, or Karpathy's JSON, matched with the files of a folder."""
+"""Captions of a folder of pictures: lines of a text file, or Karpathy's JSON."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ def read_picture_captions(path: Path, files: Sequence[PictureFile]) -> list[Pict
     """The captions of a folder's pictures; those of files that are not in the folder are left out.
 
     Args:
-        path: Karpathy's JSON; or a text file with a line a caption: picture, tab, caption, and where it is wished tab
-            and train, dev or test, which then holds for all captions of the picture. Without, one picture in ten is for
-            dev and one for test, by their names.
+        path: Karpathy's JSON; or a text file with a line a caption: picture, tab, caption, and optionally tab and
+            train, dev or test, for all captions of the picture. The default is one picture in ten for dev and one for
+            test, by a hash of the name.
         files: Of the folder. A picture is named by its path in it, or by its file's name where that is unique.
 
     Raises:
-        DataError: Where the file can't be read, a line is not so, a picture is in two splits, or none is in the folder.
+        DataError: Where the file or a line can't be read, a picture is in two splits, or no picture is in the folder.
     """
-    told = _of_json(path) if path.suffix == ".json" else _of_lines(path)
+    captions = _of_json(path) if path.suffix == ".json" else _of_lines(path)
     by_name: dict[str, str | None] = {}
     for one in files:
         name = PurePosixPath(one.file).name
         by_name[name] = None if name in by_name else one.file
     by_name |= {one.file: one.file for one in files}
-    found = [(file, caption) for caption in told if (file := by_name.get(caption.file)) is not None]
+    found = [(file, caption) for caption in captions if (file := by_name.get(caption.file)) is not None]
     if not found:
         raise DataError(
-            f"{path}: none of its {len(told)} captions names a picture of the folder; the first names "
-            f"{told[0].file!r}, the folder has {files[0].file!r}."
+            f"{path}: none of its {len(captions)} captions names a picture of the folder; the first names "
+            f"{captions[0].file!r}, the folder has {files[0].file!r}."
         )
     named: dict[str, str] = {}
     for file, caption in found:
@@ -59,9 +59,9 @@ def read_picture_captions(path: Path, files: Sequence[PictureFile]) -> list[Pict
 
 
 def split_of(file: str) -> str:
-    """train, dev or test by a picture's name alone, so that it stays where it is when others come."""
-    place = int(hashlib.sha256(file.encode()).hexdigest(), 16) % 10
-    return {0: "dev", 1: "test"}.get(place, "train")
+    """train, dev or test by a hash of the picture's name, so that new pictures move none to another split."""
+    tenth = int(hashlib.sha256(file.encode()).hexdigest(), 16) % 10
+    return {0: "dev", 1: "test"}.get(tenth, "train")
 
 
 def _of_json(path: Path) -> list[PictureCaption]:

@@ -1,4 +1,4 @@
-"""Pictures -> regions: extractors without and with networks, and the job that makes a feature store of a folder."""
+"""Extractors by name: the families, and short names for common weights."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tshsr.features.extractor import Extractor
 from tshsr.scenes.descriptor import EXTRACTOR
 
 FAMILIES = ("scenes", "grid", "detector")
-"""What `open_extractor` knows by itself; the last two need weights."""
+"""Families of extractors; the last two need weights."""
 CHOICES: dict[str, tuple[str, ...]] = {
     "scenes": (),
     "grid": ("cells",),
     "detector": ("regions", "overlap", "prompt", "features_from"),
 }
-"""For each family what can be chosen."""
+"""The options of each family."""
 WEIGHTS = {
     "clip": ("grid", "openai/clip-vit-base-patch16"),
     "siglip2": ("grid", "google/siglip2-base-patch16-224"),
@@ -27,7 +27,7 @@ WEIGHTS = {
     "owlv2": ("detector", "google/owlv2-base-patch16-ensemble"),
     "grounding-dino": ("detector", "IDEA-Research/grounding-dino-base"),
 }
-"""Short names: a family, and the weights on the hub that are taken where none are named."""
+"""Short names: a family, and its default weights on the hub."""
 
 
 def open_extractor(name: str, *, weights: str | Path | None = None, device: str = "cpu", **choices: Any) -> Extractor:
@@ -36,35 +36,35 @@ def open_extractor(name: str, *, weights: str | Path | None = None, device: str 
     Args:
         name: A family (scenes, grid, detector) or a short name of `WEIGHTS`.
         weights: A folder or a name on the Hugging Face hub; families with networks need it.
-        device: Where a network computes.
-        **choices: Of the family: cells for grid; regions, overlap, prompt, features_from for detector.
+        device: Of the network.
+        **choices: Options of the family: cells for grid; regions, overlap, prompt, features_from for detector.
 
     Raises:
-        SettingsError: Where there is no such extractor, it lacks weights, or it has no such choice.
+        SettingsError: Where there is no such extractor, it lacks weights, or it has no such option.
         DataError: Where the weights can't be used.
     """
-    family, usual = WEIGHTS.get(name, (name, None))
-    place = usual if weights is None else str(weights)
+    family, default = WEIGHTS.get(name, (name, None))
+    source = default if weights is None else str(weights)
     if family not in FAMILIES:
         raise SettingsError(f"there is no extractor {name!r}; expected one of {', '.join((*FAMILIES, *WEIGHTS))}.")
     unknown = [choice for choice in choices if choice not in CHOICES[family]]
     if unknown or (family == "scenes" and weights is not None):
         own = ", ".join(CHOICES[family]) or "no choices and no weights"
         raise SettingsError(f"the extractor {name} has no {(*unknown, 'weights')[0]}; it has {own}.")
-    if family != "scenes" and place is None:
+    if family != "scenes" and source is None:
         raise SettingsError(
             f"the extractor {name} needs weights: a folder of a network for transformers, or its name on the hub."
         )
-    # Imported only now: torch takes seconds to load, and processes that draw or decode do without.
+    # Imported here: torch takes seconds to load, which drawing and decoding processes do not need.
     match family:
         case "grid":
             from tshsr.features.backbone import GridExtractor
 
-            return GridExtractor(str(place), device=device, **choices)
+            return GridExtractor(str(source), device=device, **choices)
         case "detector":
             from tshsr.features.detector import DetectorExtractor
 
-            return DetectorExtractor(str(place), device=device, **choices)
+            return DetectorExtractor(str(source), device=device, **choices)
         case _:
             from tshsr.features.scenes import ScenesExtractor
 
@@ -77,10 +77,10 @@ def rebuild_extractor(name: str, settings: Mapping[str, Any], *, device: str = "
     Args:
         name: `Manifest.extractor`.
         settings: `Manifest.settings`.
-        device: Where a network computes.
+        device: Of the network.
 
     Raises:
-        DataError: Where another tool made the features, or the weights are gone or have changed.
+        DataError: Where another tool made the features, or the weights are missing or have changed.
         SettingsError: Where transformers is not installed.
     """
     if name == EXTRACTOR:

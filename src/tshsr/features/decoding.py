@@ -1,4 +1,4 @@
-"""Many files at once through `prepare`: in threads or processes, in order, never more than a few ahead."""
+"""Decode and prepare pictures in threads or processes: in order, with bounded prefetching."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from tshsr.features.pictures import MAX_PIXELS, read_picture
 from tshsr.system import end_with_parent, interrupts_held
 
 Prepare = Callable[[Image.Image], Any]
-AHEAD = 4
-"""Files a worker that are read before they are asked for."""
+PREFETCH = 4
+"""Files read in advance, per worker."""
 
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """A file that was read.
+    """A decoded file.
 
     Attributes:
         width: Of the upright picture, in pixels; 0 where there is none.
         height: Of the upright picture, in pixels; 0 where there is none.
-        prepared: What `prepare` made of it.
-        problem: Why there is none; empty where there is one.
+        prepared: The result of `prepare`.
+        problem: Why there is no picture; empty where there is one.
     """
 
     width: int = 0
@@ -54,37 +54,37 @@ def decode(path: Path, prepare: Prepare, max_pixels: int = MAX_PIXELS) -> Decode
 def decode_all(
     paths: Iterable[Path], prepare: Prepare, *, workers: int, processes: bool
 ) -> Generator[Decoded, None, None]:
-    """Read and prepare files; the answers come in the order of the files.
+    """Decode and prepare files; the results come in the order of the files.
 
-    In processes, a file that kills its process (a decoder that crashes, a picture that fills the memory) is named as
-    the others are, and a process that dies takes no other file with it. In threads such a file ends the whole job.
+    In processes, a file that kills its process (a crashing decoder, a picture too large for the memory) is reported
+    like other unreadable files, and no other file is lost. In threads such a file ends the whole job.
 
     Args:
         paths: The files.
-        prepare: What is done with each picture; for processes it must be picklable.
-        workers: How many at a time.
-        processes: Whether in processes; else in threads.
+        prepare: Called with each picture; picklable where `processes`.
+        workers: Number of threads or processes.
+        processes: Processes instead of threads.
     """
     waiting: deque[tuple[Path, Future[Decoded]]] = deque()
     with _Pool(workers, processes=processes) as pool:
         left = iter(paths)
         while True:
-            while len(waiting) < AHEAD * workers and (path := next(left, None)) is not None:
+            while len(waiting) < PREFETCH * workers and (path := next(left, None)) is not None:
                 waiting.append((path, pool.submit(path, prepare)))
             if not waiting:
                 return
-            path, answer = waiting.popleft()
+            path, result = waiting.popleft()
             try:
-                yield answer.result()
+                yield result.result()
             except BrokenProcessPool:
-                yield _alone(path, prepare)
+                yield _decode_isolated(path, prepare)
                 pool.renew()
                 again = [one for one, _ in waiting]
                 waiting = deque((one, pool.submit(one, prepare)) for one in again)
 
 
-def _alone(path: Path, prepare: Prepare) -> Decoded:
-    """Read and prepare one file in a process of its own, whose end is noticed."""
+def _decode_isolated(path: Path, prepare: Prepare) -> Decoded:
+    """Decode one file in a process of its own, and report where it dies."""
     with _Pool(1, processes=True) as pool:
         try:
             return pool.submit(path, prepare).result()
@@ -93,7 +93,7 @@ def _alone(path: Path, prepare: Prepare) -> Decoded:
 
 
 class _Pool:
-    """An executor that can be put in place of a broken one; its end does not wait for what nobody wants any more."""
+    """A replaceable executor that cancels pending work when it ends."""
 
     def __init__(self, workers: int, *, processes: bool) -> None:
         self.workers, self.processes = workers, processes
@@ -104,20 +104,20 @@ class _Pool:
             return ThreadPoolExecutor(self.workers)
         # Spawned, not forked: a fork would copy the locks of torch's threads.
         context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(self.workers, mp_context=context, initializer=become_worker)
+        return ProcessPoolExecutor(self.workers, mp_context=context, initializer=initialise_worker)
 
     def submit(self, path: Path, prepare: Prepare) -> Future[Decoded]:
-        """Begin with one file."""
+        """Queue one file."""
         try:
             with interrupts_held():  # the executor starts its processes on demand
                 return self.executor.submit(decode, path, prepare)
-        except BrokenProcessPool:  # it broke while files were handed in; whoever did it is found when it is asked for
+        except BrokenProcessPool:  # it broke earlier; the file at fault is found when its result is read
             broken: Future[Decoded] = Future()
             broken.set_exception(BrokenProcessPool())
             return broken
 
     def renew(self) -> None:
-        """A new executor in place of a broken one."""
+        """Replace a broken executor."""
         self.executor.shutdown(wait=False, cancel_futures=True)
         self.executor = self._start()
 
@@ -128,7 +128,7 @@ class _Pool:
         self.executor.shutdown(wait=True, cancel_futures=True)
 
 
-def become_worker() -> None:
-    """Set up a process that reads pictures: no warnings of Pillow, no Ctrl-C, and it ends with its parent."""
+def initialise_worker() -> None:
+    """Set up a decoding process: no warnings of Pillow, no Ctrl-C, and an end with the parent."""
     warnings.filterwarnings("ignore", module="PIL")
     end_with_parent()

@@ -1,7 +1,7 @@
-"""Detector extractors: the boxes of an object detector, with its own queries or another network's map as features.
+"""Detector extractors: boxes of an object detector, with its query states or another network's map as features.
 
-RT-DETR, DETR, D-FINE, YOLOS and their like (`AutoModelForObjectDetection`), OWLv2 (by its objectness, without words)
-and Grounding DINO (with words). Axes of arrays: queries | features, boxes x1, y1, x2, y2 in fractions.
+RT-DETR, DETR, D-FINE, YOLOS and their like (`AutoModelForObjectDetection`), OWLv2 (class-agnostic, by its objectness)
+and Grounding DINO (with a text prompt). Axes of arrays: queries | features; boxes x1, y1, x2, y2 as fractions.
 """
 
 from __future__ import annotations
@@ -17,35 +17,33 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tshsr.boxes import best_distinct, corners, pool_inside
+from tshsr.boxes import centre_to_corners, non_maximum_suppression, pool_boxes
 from tshsr.errors import DataError, SettingsError
 from tshsr.features.backbone import Backbone
 from tshsr.features.extractor import WHOLE, PictureRegions
 from tshsr.features.networks import (
     Fit,
-    download_options,
-    explained,
     fingerprint,
     load_config,
-    load_frame,
     load_network,
-    place_of,
-    transformers,
+    load_preprocessing,
+    load_tokenizer,
+    resolve_weights,
 )
 
 PROMPT = "person. animal. vehicle. furniture. food. plant. building. sign. toy. clothing. object."
-"""What detectors that are asked in words look for: phrases, each with a full stop."""
+"""Default text prompt: phrases, each with a full stop."""
 OWLV2 = "owlv2"
-ASKED = ("grounding-dino", "mm-grounding-dino")
-"""Kinds that are asked in words, with a word of the prompt in the place of a class."""
+PROMPTED = ("grounding-dino", "mm-grounding-dino")
+"""Kinds of detectors with a text prompt, whose logits are over its tokens instead of classes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """What a detector found in one picture: a row for each query, in no order.
+    """Detections of one picture, one a query, unordered.
 
     Attributes:
-        boxes: float32, queries x 4, fractions of the network's input.
+        boxes: float32, queries x 4, as fractions of the network's input.
         scores: float32, queries; above 0.
         features: float32, queries x features.
     """
@@ -60,83 +58,83 @@ class Detector:
 
     Args:
         weights: A folder, or a name on the hub.
-        prompt: For those that are asked in words; `PROMPT` without it.
-        device: Where it computes.
+        prompt: Text prompt of detectors that take one; None for `PROMPT`.
+        device: The network's.
 
     Raises:
-        SettingsError: Where transformers is not installed, or a prompt is given to one that is not asked in words.
+        SettingsError: Where transformers is not installed, or the detector takes no prompt.
         DataError: Where the weights can't be used, or are no detector's.
     """
 
     def __init__(self, weights: str, prompt: str | None, device: str) -> None:
-        self.weights, self.prompt, self.device = place_of(weights), PROMPT if prompt is None else prompt, device
+        self.weights, self.prompt, self.device = resolve_weights(weights), PROMPT if prompt is None else prompt, device
         config = load_config(self.weights)
         self.kind = str(config.model_type)
-        self.asked = self.kind in ASKED
-        if prompt is not None and not self.asked:
+        self.prompted = self.kind in PROMPTED
+        if prompt is not None and not self.prompted:
             raise SettingsError(
-                f"prompt is {prompt!r}, but {self.weights} is a {self.kind}, which is not asked in words; leave the "
-                f"prompt out, or take one of {', '.join(ASKED)}."
+                f"prompt is {prompt!r}, but {self.weights} is a {self.kind}, which takes no text prompt; leave the "
+                f"prompt out, or take one of {', '.join(PROMPTED)}."
             )
         patch = getattr(config, "patch_size", None)
         fit: Fit = "square" if self.kind == OWLV2 else "stretch"
-        self.frame = load_frame(self.weights, fit=fit, multiple=patch if isinstance(patch, int) else 1)
-        auto = (
-            "AutoModelForZeroShotObjectDetection" if self.asked or self.kind == OWLV2 else "AutoModelForObjectDetection"
-        )
+        self.preprocessing = load_preprocessing(self.weights, fit=fit, multiple=patch if isinstance(patch, int) else 1)
+        zero_shot = self.prompted or self.kind == OWLV2
+        auto = "AutoModelForZeroShotObjectDetection" if zero_shot else "AutoModelForObjectDetection"
         network, _ = load_network(auto, self.weights)
         self.network = network.to(device)
-        self.question = self._question() if self.asked else {}
+        self.prompt_tokens = self._tokenize_prompt() if self.prompted else {}
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the weights, the prompt, and how pictures are laid before the network."""
-        settings = {**self.frame.values(), **({"prompt": self.prompt} if self.asked else {})}
+        """Of the weights, the preprocessing and the prompt."""
+        settings = {**self.preprocessing.values(), **({"prompt": self.prompt} if self.prompted else {})}
         return fingerprint(self.network, settings)
 
-    def _question(self) -> dict[str, Tensor]:
-        """The prompt in the network's words."""
-        options, auto = download_options(self.weights), transformers().AutoTokenizer
-        tokenizer = explained(self.weights, lambda: auto.from_pretrained(self.weights, **options))
+    def _tokenize_prompt(self) -> dict[str, Tensor]:
+        tokenizer = load_tokenizer(self.weights)
         return {name: values.to(self.device) for name, values in tokenizer(self.prompt, return_tensors="pt").items()}
 
     @torch.inference_mode()
     def detect(self, pixels: Sequence[np.ndarray]) -> list[Detections]:
-        """What it finds in pictures of one shape (each 3 x height x width).
+        """Detections in preprocessed pictures of one shape.
+
+        Args:
+            pixels: Each 3 x height x width.
 
         Raises:
             DataError: Where the network gives no features of its queries.
         """
         inputs = torch.from_numpy(np.stack(pixels)).to(self.device)
-        boxes, scores, features = self._look_for_anything(inputs) if self.kind == OWLV2 else self._look(inputs)
+        boxes, scores, features = self._objectness(inputs) if self.kind == OWLV2 else self._queries(inputs)
         if features is None or features.shape[:2] != boxes.shape[:2]:
             raise DataError(f"{self.weights}: a {type(self.network).__name__} gives no features of its queries.")
         return [
-            Detections(corners(box), score.clip(1e-6), feature)
+            Detections(centre_to_corners(box), score.clip(1e-6), feature)
             for box, score, feature in zip(
                 *(each.float().cpu().numpy() for each in (boxes, scores, features)), strict=True
             )
         ]
 
-    def _look(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Boxes (centred), scores and last hidden states of the queries."""
-        question = {name: values.expand(len(inputs), -1) for name, values in self.question.items()}
-        found: Any = self.network(pixel_values=inputs, **question)
+    def _queries(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Boxes (by centre and size), scores and last hidden states of the queries."""
+        prompt = {name: values.expand(len(inputs), -1) for name, values in self.prompt_tokens.items()}
+        found: Any = self.network(pixel_values=inputs, **prompt)
         queries = found.logits.shape[1]
         hidden = getattr(found, "last_hidden_state", None)
-        if hidden is not None and hidden.ndim == 3:  # those of YOLOS come after its patches
+        if hidden is not None and hidden.ndim == 3:  # YOLOS puts its query tokens after the patches
             hidden = hidden[:, hidden.shape[1] - queries :]
         return found.pred_boxes, self._scores(found.logits), hidden
 
     def _scores(self, logits: Tensor) -> Tensor:
-        """Of each query, how sure it is of its best class."""
+        """Each query's probability of its best class."""
         config: Any = self.network.config
-        if not self.asked and logits.shape[-1] == config.num_labels + 1:  # the last class is "nothing"
+        if not self.prompted and logits.shape[-1] == config.num_labels + 1:  # the last class is "nothing"
             return logits.softmax(dim=-1)[..., :-1].amax(dim=-1)
         return logits.sigmoid().amax(dim=-1)
 
-    def _look_for_anything(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """OWLv2's boxes (centred), its objectness, and the embeddings that it compares with words."""
+    def _objectness(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """OWLv2's boxes (by centre and size), objectness, and embeddings in the joint space with text."""
         network: Any = self.network
         found, _ = network.image_embedder(inputs)
         patches = found.flatten(1, 2)
@@ -146,12 +144,12 @@ class Detector:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """One picture as the networks take it.
+    """One preprocessed picture.
 
     Attributes:
         pixels: The detector's input: float32, 3 x height x width.
-        size: Width and height of the picture.
-        backbone: The other network's inputs, where there is one.
+        size: Width and height of the picture, in pixels.
+        backbone: The backbone's inputs, where there is one.
     """
 
     pixels: np.ndarray
@@ -160,20 +158,19 @@ class Prepared:
 
 
 class DetectorExtractor:
-    """The whole picture, and the best boxes that differ, whatever their class.
+    """The whole picture, and a detector's boxes after class-agnostic non-maximum suppression.
 
     Args:
         weights: Of the detector: a folder, or a name on the Hugging Face hub.
-        regions: The most boxes that are kept; the whole picture comes to them.
-        overlap: A box is left out where its intersection over union with a better one is larger.
-        prompt: What a detector that is asked in words looks for; its usual phrases without it.
-        features_from: Weights of a vision network, whose map is pooled inside the boxes; the detector's own queries
-            without it.
-        device: Where the networks compute.
+        regions: Largest number of boxes, besides that of the whole picture.
+        overlap: Intersection over union above which the weaker of two boxes is dropped.
+        prompt: Text prompt of a detector that takes one; None for `PROMPT`.
+        features_from: Weights of a vision network, whose map is pooled inside the boxes; None for the detector's own
+            query states.
+        device: The networks'.
 
     Raises:
-        SettingsError: Where a number is out of range, a prompt is given to a detector that is not asked in words, or
-            transformers is not installed.
+        SettingsError: Where a number is out of range, the detector takes no prompt, or transformers is not installed.
         DataError: Where the weights can't be used.
     """
 
@@ -196,12 +193,12 @@ class DetectorExtractor:
         self.boxes, self.overlap = regions, overlap
         self.detector = Detector(weights, prompt, device)
         self.backbone = None if features_from is None else Backbone(features_from, device)
-        # Looked at now, so that an unfit network is refused at once.
+        # Run once now, so that an unsuitable network is refused at once.
         self.feature_dim = self.extract([Image.new("RGB", (64, 64))])[0].features.shape[1]
 
     @cached_property
     def name(self) -> str:
-        """The networks, the number of regions, and the fingerprints of all that features depend on."""
+        """The networks, the number of regions, the overlap, and the fingerprints."""
         other = "" if self.backbone is None else f"-{self.backbone.kind}-{self.backbone.fingerprint}"
         return f"detector-{self.detector.kind}-{self.boxes}-{self.overlap:g}-{self.detector.fingerprint}{other}"
 
@@ -209,27 +206,27 @@ class DetectorExtractor:
     def settings(self) -> dict[str, Any]:
         """JSON values, enough to build the extractor again."""
         own = {"family": "detector", "weights": self.detector.weights, "regions": self.boxes, "overlap": self.overlap}
-        if self.detector.asked:
+        if self.detector.prompted:
             own["prompt"] = self.detector.prompt
         return own if self.backbone is None else {**own, "features_from": self.backbone.weights}
 
     @property
     def regions(self) -> int:
-        """The most regions that a picture gets."""
+        """Largest number of regions of a picture."""
         return self.boxes + 1
 
     def prepare(self, picture: Image.Image) -> Prepared:
         """The networks' inputs for one RGB picture."""
         other = None if self.backbone is None else self.backbone.prepare(picture)
-        return Prepared(self.detector.frame.lay(picture), picture.size, other)
+        return Prepared(self.detector.preprocessing.apply(picture), picture.size, other)
 
     def compute(self, prepared: Sequence[Prepared]) -> list[PictureRegions]:
-        """The regions of prepared pictures; those of one shape go through the detector together, without padding."""
-        alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        """The regions of prepared pictures; the detector takes those of one shape together, without padding."""
+        by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for number, one in enumerate(prepared):
-            alike[one.pixels.shape].append(number)
+            by_shape[one.pixels.shape].append(number)
         found: dict[int, PictureRegions] = {}
-        for numbers in alike.values():
+        for numbers in by_shape.values():
             found |= zip(numbers, self._detect([prepared[number] for number in numbers]), strict=True)
         return [found[number] for number in range(len(prepared))]
 
@@ -240,14 +237,14 @@ class DetectorExtractor:
     def _detect(self, prepared: Sequence[Prepared]) -> list[PictureRegions]:
         regions = []
         for one, found in zip(prepared, self.detector.detect([one.pixels for one in prepared]), strict=True):
-            boxes = self.detector.frame.onto_picture(found.boxes, one.size)
-            kept = best_distinct(boxes, found.scores, overlap=self.overlap, most=self.boxes)
+            boxes = self.detector.preprocessing.boxes_on_picture(found.boxes, one.size)
+            kept = non_maximum_suppression(boxes, found.scores, overlap=self.overlap, most=self.boxes)
             boxes = np.concatenate([np.array([WHOLE], np.float32), boxes[kept]])
             if self.backbone is None:
                 weights = found.scores / found.scores.sum()
                 features = np.concatenate([(weights @ found.features)[None], found.features[kept]])
             else:
-                seen = self.backbone.maps([one.backbone or {}])[0]
-                features = np.concatenate([seen.whole[None], pool_inside(seen.patches, boxes[1:])])
+                feature_map = self.backbone.maps([one.backbone or {}])[0]
+                features = np.concatenate([feature_map.whole[None], pool_boxes(feature_map.patches, boxes[1:])])
             regions.append(PictureRegions(features.astype(np.float32), boxes))
         return regions

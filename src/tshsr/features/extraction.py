@@ -1,4 +1,4 @@
-"""The job: a folder of pictures -> a feature store, whatever else lies in the folder and however often it is killed."""
+"""A folder of pictures -> a feature store: unreadable files are skipped, and interrupted jobs resume."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from typing import Literal
 import numpy as np
 
 from tshsr.data.store import StoreCaption, StoreImage, write_store
+from tshsr.data.text import numbered_caption_ids
 from tshsr.errors import DataError
 from tshsr.features.captions import PictureCaption
 from tshsr.features.decoding import Decoded, decode_all
 from tshsr.features.extractor import Extractor, PictureRegions
-from tshsr.features.pictures import PictureFile, Skipped, find_pictures
-from tshsr.features.place import (
-    Done,
-    Work,
-    captions_before,
-    check_place,
-    only_one,
-    read_stored,
-    take_over,
-    write_files,
+from tshsr.features.pictures import PictureFile, SkippedFile, find_pictures
+from tshsr.features.resume import (
+    FinishedPicture,
+    WorkFolder,
+    check_destination,
+    copy_existing,
+    exclusive_job,
+    existing_captions,
+    read_existing,
+    write_file_list,
     write_skipped,
 )
 from tshsr.files import remove_partial
@@ -34,17 +35,17 @@ from tshsr.system import Begin, Progress, begin_no_progress
 
 Dtype = Literal["float32", "float16"]
 PART_PICTURES, PART_SECONDS = 256, 20.0
-"""How much is kept at a time: so many pictures, or what came in so many seconds; a kill costs no more than that."""
+"""Pictures, or seconds of work, between two writes to the work folder: the most that a kill can lose."""
 BLOCK = 64
 
 
 @dataclass(frozen=True)
-class How:
-    """How a job goes about it; no picture's features depend on it, but for their dtype.
+class ExtractionOptions:
+    """Speed and precision of an extraction; features depend on `dtype` alone.
 
     Attributes:
-        workers: Pictures that are decoded at a time.
-        batch: Pictures that a network is given at a time.
+        workers: Pictures decoded at a time.
+        batch: Pictures per call of a network.
         dtype: Of the features in the store.
     """
 
@@ -54,19 +55,19 @@ class How:
 
 
 @dataclass(frozen=True)
-class Extracted:
-    """What a job came to.
+class ExtractionResult:
+    """A finished extraction.
 
     Attributes:
-        pictures: In the store.
-        before: Of them, done before this job, which only went on.
-        skipped: What is not in the store.
-        captions: In the store.
+        pictures: Their number in the store.
+        reused: How many of them earlier jobs had finished.
+        skipped: Files that are not in the store.
+        captions: Their number in the store.
     """
 
     pictures: int
-    before: int
-    skipped: tuple[Skipped, ...]
+    reused: int
+    skipped: tuple[SkippedFile, ...]
     captions: int = 0
 
 
@@ -75,93 +76,98 @@ def extract_folder(
     out: Path,
     extractor: Extractor,
     *,
-    how: How = How(),
+    options: ExtractionOptions = ExtractionOptions(),
     captions: Callable[[Sequence[PictureFile]], Sequence[PictureCaption]] | None = None,
     begin: Begin = begin_no_progress,
-) -> Extracted:
-    """Make a feature store of a folder of pictures.
+) -> ExtractionResult:
+    """Make a feature store of a folder of pictures, or update one.
 
-    What is done is kept in a hidden folder beside `out`; a job that was killed goes on from there when it is run
-    again, and one whose store is finished does only what is new or has changed; where nothing is, the store's files
-    stay as they are. The store appears at once.
+    Finished pictures are kept in a hidden work folder beside `out`, from which an interrupted job resumes. An update
+    extracts new and changed files only; where there are none, the store's files stay as they are. The store appears
+    at once.
 
     Args:
-        pictures: The folder; folders in it count too.
+        pictures: The folder, with its subfolders.
         out: The store.
-        extractor: Who makes the regions.
-        how: Workers, batches and dtype.
-        captions: Given the folder's files, the captions of some of them; without it those of an earlier store stay.
-        begin: Told how far the job is.
+        extractor: The source of the regions.
+        options: Workers, batches and dtype.
+        captions: From the folder's files to the captions of some of them; None keeps those of an existing store.
+        begin: Starts the progress of each stage.
 
     Raises:
         DataError: Where no file is a picture, `out` is something else, or the disk is full or cannot be written.
     """
-    check_place(pictures, out, extractor.name)
-    folder = out.resolve().parent / f".{out.resolve().name}.{extractor.name}.{how.dtype}.work"
-    files, skipped = find_pictures(pictures, leave_out=[out])
-    told = captions_before(out) if captions is None else captions(files)
-    with only_one(folder, str(out)), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="PIL")  # of what is odd in a file that can be read all the same
-        work = Work(folder)
-        stored = read_stored(out, extractor.name, how.dtype)
-        left = [file for file in files if not work.has(file) and not stored.has(file)]
-        skipped += _extract(pictures, left, extractor, work, how, begin("extracting", "pictures"))
-        there = [file for file in files if work.has(file) or stored.has(file)]
-        if not there:
+    check_destination(pictures, out, extractor.name)
+    folder = out.resolve().parent / f".{out.resolve().name}.{extractor.name}.{options.dtype}.work"
+    files, skipped = find_pictures(pictures, exclude=[out])
+    given = existing_captions(out) if captions is None else captions(files)
+    with exclusive_job(folder, out), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")  # oddities of files that are readable all the same
+        work = WorkFolder(folder)
+        existing = read_existing(out, extractor.name, options.dtype)
+        missing = [file for file in files if not work.has(file) and not existing.has(file)]
+        skipped += _extract(pictures, missing, extractor, work, options, begin("extracting", "pictures"))
+        finished = [file for file in files if work.has(file) or existing.has(file)]
+        if not finished:
             work.remove()
             raise DataError(f"{pictures}: none of its {len(files)} files is a picture; the first: {skipped[0].reason}")
-        own = _captions(there, told)
+        own = _captions(finished, given)
         settings = {**extractor.settings, "pictures": str(pictures.resolve())}
         remove_partial(out)
-        if captions is not None or work.kept or not stored.is_of(there, settings):
-            take_over(stored, work, there)
-            _write(out, extractor.name, settings, there, own, work, begin("writing", "pictures"))
-            write_files(out, work, there)
+        if captions is not None or work.pictures or not existing.is_current(finished, settings):
+            copy_existing(existing, work, finished)
+            _write(out, extractor.name, settings, finished, own, work, begin("writing", "pictures"))
+            write_file_list(out, work, finished)
         skipped.sort(key=lambda one: one.file)
         write_skipped(out, skipped)
         work.remove()
-    return Extracted(len(there), len(files) - len(left), tuple(skipped), len(own))
+    return ExtractionResult(len(finished), len(files) - len(missing), tuple(skipped), len(own))
 
 
 def _extract(
-    folder: Path, files: Sequence[PictureFile], extractor: Extractor, work: Work, how: How, tell: Progress
-) -> list[Skipped]:
-    """Do the files that are left; what can't be read is told, not raised."""
-    skipped: list[Skipped] = []
+    folder: Path,
+    files: Sequence[PictureFile],
+    extractor: Extractor,
+    work: WorkFolder,
+    options: ExtractionOptions,
+    progress: Progress,
+) -> list[SkippedFile]:
+    """Extract files into the work folder; returns the unreadable ones."""
+    skipped: list[SkippedFile] = []
     pending: list[tuple[PictureFile, Decoded]] = []
-    finished: list[tuple[Done, PictureRegions]] = []
-    kept_at = time.monotonic()
+    finished: list[tuple[FinishedPicture, PictureRegions]] = []
+    written_at = time.monotonic()
     paths = (folder / file.file for file in files)
-    decoding = decode_all(paths, extractor.prepare, workers=how.workers, processes=extractor.in_processes)
+    decoding = decode_all(paths, extractor.prepare, workers=options.workers, processes=extractor.in_processes)
     with closing(decoding):
         try:
             for number, (file, decoded) in enumerate(zip(files, decoding, strict=True), start=1):
                 if decoded.problem:
-                    skipped.append(Skipped(file.file, decoded.problem))
+                    skipped.append(SkippedFile(file.file, decoded.problem))
                 else:
                     pending.append((file, decoded))
-                if len(pending) == how.batch or number == len(files):
-                    finished += _compute(extractor, pending, how.dtype, skipped)
+                if len(pending) == options.batch or number == len(files):
+                    finished += _compute(extractor, pending, options.dtype, skipped)
                     pending = []
-                    tell(number, len(files))
-                if len(finished) >= PART_PICTURES or (finished and time.monotonic() - kept_at > PART_SECONDS):
-                    keeping, finished = finished, []
-                    _keep(work, keeping)
-                    kept_at = time.monotonic()
+                    progress(number, len(files))
+                if len(finished) >= PART_PICTURES or (finished and time.monotonic() - written_at > PART_SECONDS):
+                    part, finished = finished, []
+                    _add(work, part)
+                    written_at = time.monotonic()
         finally:
             if finished:  # also after Ctrl-C
-                _keep(work, finished)
+                _add(work, finished)
     return skipped
 
 
-def _keep(work: Work, finished: Sequence[tuple[Done, PictureRegions]]) -> None:
-    work.keep([done for done, _ in finished], [regions for _, regions in finished])
+def _add(work: WorkFolder, finished: Sequence[tuple[FinishedPicture, PictureRegions]]) -> None:
+    work.add([picture for picture, _ in finished], [regions for _, regions in finished])
 
 
 def _compute(
-    extractor: Extractor, pending: Sequence[tuple[PictureFile, Decoded]], dtype: Dtype, skipped: list[Skipped]
-) -> list[tuple[Done, PictureRegions]]:
-    """Regions of decoded pictures; where the network fails on them, one by one, so that the others are kept."""
+    extractor: Extractor, pending: Sequence[tuple[PictureFile, Decoded]], dtype: Dtype, skipped: list[SkippedFile]
+) -> list[tuple[FinishedPicture, PictureRegions]]:
+    """Regions of decoded pictures; a failing batch is repeated picture by picture, to skip only the failing ones."""
     if not pending:
         return []
     try:
@@ -169,32 +175,31 @@ def _compute(
     except (RuntimeError, ValueError) as error:
         if len(pending) > 1:
             return [one for single in pending for one in _compute(extractor, [single], dtype, skipped)]
-        what = " ".join(str(error).split())
-        skipped.append(Skipped(pending[0][0].file, f"the network can't take it: {what[:300]}"))
+        reason = " ".join(str(error).split())
+        skipped.append(SkippedFile(pending[0][0].file, f"the network can't take it: {reason[:300]}"))
         return []
     finished = []
     for (file, decoded), regions in zip(pending, found, strict=True):
         with np.errstate(over="ignore"):
             features = regions.features.astype(dtype)
         if not np.isfinite(features).all():
-            skipped.append(Skipped(file.file, f"one of its features is not finite as {dtype}."))
+            skipped.append(SkippedFile(file.file, f"one of its features is not finite as {dtype}."))
             continue
         size = (decoded.width, decoded.height, len(features))
-        finished.append((Done(file.file, file.bytes, file.changed, *size), PictureRegions(features, regions.boxes)))
+        picture = FinishedPicture(file.file, file.bytes, file.changed, *size)
+        finished.append((picture, PictureRegions(features, regions.boxes)))
     return finished
 
 
-def _captions(files: Sequence[PictureFile], told: Sequence[PictureCaption]) -> list[StoreCaption]:
-    """Captions of the pictures that are there, numbered within each."""
+def _captions(files: Sequence[PictureFile], captions: Sequence[PictureCaption]) -> list[StoreCaption]:
+    """The captions of these files, with ids."""
     ids = {file.file: file.id for file in files}
-    counts = dict.fromkeys(ids, 0)
-    captions = []
-    for caption in told:
-        if caption.file in ids:
-            own = f"{ids[caption.file]}#{counts[caption.file]}"
-            captions.append(StoreCaption(own, ids[caption.file], caption.text, caption.split))
-            counts[caption.file] += 1
-    return captions
+    kept = [caption for caption in captions if caption.file in ids]
+    images = [ids[caption.file] for caption in kept]
+    return [
+        StoreCaption(own, image, caption.text, caption.split)
+        for own, image, caption in zip(numbered_caption_ids(images), images, kept, strict=True)
+    ]
 
 
 def _write(
@@ -203,32 +208,36 @@ def _write(
     settings: dict[str, object],
     files: Sequence[PictureFile],
     captions: Sequence[StoreCaption],
-    work: Work,
-    tell: Progress,
+    work: WorkFolder,
+    progress: Progress,
 ) -> None:
-    """Put the store together from what was kept."""
+    """Write the store from the work folder."""
     names = [file.file for file in files]
-    done = [work.kept[name].done for name in names]
-    most = max(one.regions for one in done)
-    mask = np.arange(most) < np.array([one.regions for one in done])[:, None]
+    pictures = [work.pictures[name].picture for name in names]
+    most = max(picture.regions for picture in pictures)
+    mask = np.arange(most) < np.array([picture.regions for picture in pictures])[:, None]
     boxes = np.zeros((*mask.shape, 4), np.float32)
     for row, own in zip(boxes, work.read(names, "boxes"), strict=True):
         row[: len(own)] = own
+    images = [
+        StoreImage(file.id, file.file, picture.width, picture.height)
+        for file, picture in zip(files, pictures, strict=True)
+    ]
     write_store(
         out,
         extractor=name,
         settings=settings,
-        images=[StoreImage(file.id, file.file, one.width, one.height) for file, one in zip(files, done, strict=True)],
+        images=images,
         captions=captions,
-        regions=_blocks(work.read(names, "features"), len(names), most, tell),
+        regions=_blocks(work.read(names, "features"), len(names), most, progress),
         boxes=boxes,
         mask=None if mask.all() else mask,
     )
 
 
-def _blocks(features: Iterator[np.ndarray], images: int, most: int, tell: Progress) -> Iterator[np.ndarray]:
-    """Features of many pictures, padded to the most regions."""
+def _blocks(features: Iterator[np.ndarray], images: int, regions: int, progress: Progress) -> Iterator[np.ndarray]:
+    """Features of a block of pictures, padded to this number of regions."""
     for start in range(0, images, BLOCK):
         own = [next(features) for _ in range(min(BLOCK, images - start))]
-        yield np.stack([np.pad(one, ((0, most - len(one)), (0, 0))) for one in own])
-        tell(start + len(own), images)
+        yield np.stack([np.pad(one, ((0, regions - len(one)), (0, 0))) for one in own])
+        progress(start + len(own), images)

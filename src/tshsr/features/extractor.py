@@ -1,4 +1,4 @@
-"""What every extractor gives: for each picture regions with their boxes."""
+"""The protocol of extractors: pictures -> regions with boxes."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class PictureRegions:
 class Extractor(Protocol):
     """Pictures -> regions, in two steps.
 
-    `prepare` is done for one picture at a time, in threads or processes, `compute` for many at once. What a picture
-    gets does not depend on those beside it.
+    `prepare` takes one picture, in threads or processes; `compute` takes a batch. A picture's regions do not depend on
+    the rest of its batch.
     """
 
     @property
     def name(self) -> str:
-        """The id in a store's manifest, which a model remembers and checks; other features have another one."""
+        """The id in a store's manifest, unique to these features; a model refuses features of another one."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -47,14 +47,14 @@ class Extractor(Protocol):
 
     @property
     def regions(self) -> int:
-        """The most regions that a picture gets."""
+        """Largest number of regions of a picture."""
 
     @property
     def in_processes(self) -> bool:
-        """Whether `prepare` is Python work, which only processes do side by side; else threads serve."""
+        """Whether `prepare` holds the interpreter's lock and needs processes; threads otherwise."""
 
     def prepare(self, picture: Image.Image) -> Any:
-        """What `compute` needs of an RGB picture; small, so that it can be handed on."""
+        """The input of `compute` for an RGB picture; small, as it may pass between processes."""
 
     def compute(self, prepared: Sequence[Any]) -> list[PictureRegions]:
         """The regions of prepared pictures, in their order."""

@@ -1,10 +1,10 @@
-"""Networks of `transformers`: loaded from a folder or the hub, with what can go wrong said in one sentence."""
+"""Networks of `transformers` from a folder or the hub, and the preprocessing of their pictures."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,19 +21,19 @@ Fit = Literal["stretch", "keep", "square"]
 
 
 @dataclass(frozen=True)
-class Frame:
-    """A network's input.
+class Preprocessing:
+    """From a picture to a network's input. Its fields and values enter the fingerprints of extractors.
 
     Attributes:
-        fit: stretch: every picture to height x width; keep: its shape kept, shorter side to `height` unless the longer
-            one would pass `width`; square: padded to a square at the right or the bottom, then stretched.
+        fit: stretch: every picture to height x width; keep: aspect ratio kept, shorter side to `height` unless the
+            longer one would pass `width`; square: padded to a square at the right or the bottom, then stretched.
         height: Pixels.
         width: Pixels.
         resample: Pillow's number of the filter.
-        scale: What a pixel of 0 to 255 is multiplied with.
-        mean: Then subtracted, one number a channel; empty where nothing is.
-        deviation: Then divided by.
-        multiple: Of so many pixels are both sides where the shape is kept: a network of patches drops what is over.
+        scale: Factor of a pixel of 0 to 255.
+        mean: Subtracted after scaling, one number a channel; empty for none.
+        deviation: Divisor after that, one number a channel; empty for none.
+        multiple: With `keep`, both sides are multiples of it, in pixels: a patch embedding drops the remainder.
     """
 
     fit: Fit
@@ -46,17 +46,19 @@ class Frame:
     multiple: int = 1
 
     @classmethod
-    def of(cls, processor: Mapping[str, Any], where: str, *, fit: Fit = "stretch", multiple: int = 1) -> Frame:
-        """The frame of an image processor's settings; a cut from the middle becomes a stretch to the cut's size.
+    def from_processor(
+        cls, processor: Mapping[str, Any], where: str, *, fit: Fit = "stretch", multiple: int = 1
+    ) -> Preprocessing:
+        """From an image processor's settings; a centre crop becomes a stretch to the crop's size.
 
         Args:
             processor: size, crop_size, do_center_crop, resample, do_normalize, image_mean, ...
-            where: How a message names them.
-            fit: For processors that name height and width.
-            multiple: For processors that name edges.
+            where: The source of the settings, for messages.
+            fit: For processors with height and width.
+            multiple: For processors with edges.
 
         Raises:
-            DataError: Where they tell no size.
+            DataError: Where they have no size.
         """
         size = _size(processor.get("size"))
         if processor.get("do_center_crop") and processor.get("crop_size"):
@@ -86,7 +88,7 @@ class Frame:
         return asdict(self)
 
     def size_for(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height of the input for a picture of this width and height."""
+        """Width and height of the input for a picture of this width and height, in pixels."""
         if self.fit != "keep":
             return self.width, self.height
         scale = min(self.height / min(width, height), self.width / max(width, height))
@@ -94,12 +96,12 @@ class Frame:
         across, down = (max(side - side % self.multiple, self.multiple) for side in sides)
         return across, down
 
-    def lay(self, picture: Image.Image) -> np.ndarray:
-        """An RGB picture as the network takes it: float32, 3 x height x width."""
+    def apply(self, picture: Image.Image) -> np.ndarray:
+        """The network's input for an RGB picture: float32, 3 x height x width."""
         size = self.size_for(*picture.size)
         if self.fit == "square":
-            # A panorama's square would take gigabytes. What is left has at least twice the input's pixels a side, from
-            # which the filter's result is close to that from all of them (Pillow's `reducing_gap`).
+            # A panorama's square would take gigabytes. Twice the input's pixels a side remain, enough for the filter to
+            # give nearly the same result (Pillow's `reducing_gap`).
             factor = max(picture.size) // (2 * max(self.height, self.width))
             picture = picture.reduce(factor) if factor > 1 else picture
             side = max(picture.size)
@@ -110,7 +112,7 @@ class Frame:
         mean, deviation = (np.array(one, np.float32) for one in (self.mean or (0.0,), self.deviation or (1.0,)))
         return np.ascontiguousarray(np.moveaxis((pixels - mean) / deviation, 2, 0), dtype=np.float32)
 
-    def onto_picture(self, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    def boxes_on_picture(self, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """Boxes as fractions of the input -> fractions of a picture of this width and height, clipped to it."""
         if self.fit == "square":
             boxes = boxes * (max(size) / np.array([*size, *size], np.float32))
@@ -118,7 +120,7 @@ class Frame:
 
 
 def _size(given: Any) -> dict[str, int]:
-    """A size in any of the ways that processors write it, without what is not set."""
+    """A processor's size, a number or a mapping, without unset entries."""
     if isinstance(given, int):
         return {"height": given, "width": given}
     return {name: int(value) for name, value in dict(given or {}).items() if value is not None}
@@ -128,7 +130,7 @@ INSTALL = "pip install 'tshsr[features]'"
 
 
 def transformers() -> Any:
-    """The library, kept from writing on the screen.
+    """The library, with its log messages and progress bars switched off.
 
     Raises:
         SettingsError: Where it is not installed.
@@ -143,8 +145,8 @@ def transformers() -> Any:
     return library
 
 
-def place_of(weights: str | Path) -> str:
-    """A folder as its whole path, so that a store can name it; or the name on the hub."""
+def resolve_weights(weights: str | Path) -> str:
+    """The absolute path of a folder, for a store's manifest; or the name on the hub."""
     path = Path(weights)
     return str(path.resolve()) if path.exists() else str(weights)
 
@@ -164,28 +166,28 @@ def load_config(weights: str) -> Any:
     """
     options = download_options(weights)
     auto = transformers().AutoConfig
-    return explained(weights, lambda: auto.from_pretrained(weights, trust_remote_code=False, **options))
+    return _load(weights, lambda: auto.from_pretrained(weights, trust_remote_code=False, **options))
 
 
-def load_network(kind: str, weights: str, *, dispensable: str = "nothing") -> tuple[nn.Module, bool]:
-    """A network with its weights in float32, for use only.
+def load_network(kind: str, weights: str, *, optional: str = "nothing") -> tuple[nn.Module, bool]:
+    """A network with its weights in float32, in evaluation mode.
 
     Args:
-        kind: Which of the Auto classes makes it.
+        kind: Name of its Auto class.
         weights: A folder, or a name on the hub.
-        dispensable: The part of the network that may lack its weights.
+        optional: The submodule whose weights may be missing.
 
     Returns:
-        The network, and whether all of it is there.
+        The network, and whether all its weights were there.
 
     Raises:
         DataError: Where it can't be loaded, or some of its weights are missing: they would be random.
     """
     auto = getattr(transformers(), kind)
     options = {"dtype": torch.float32, "output_loading_info": True, **download_options(weights)}
-    network, found = explained(weights, lambda: auto.from_pretrained(weights, trust_remote_code=False, **options))
+    network, found = _load(weights, lambda: auto.from_pretrained(weights, trust_remote_code=False, **options))
     missing = sorted(found["missing_keys"]) + sorted(str(key) for key in found["mismatched_keys"])
-    needed = [key for key in missing if not key.startswith(f"{dispensable}.")]
+    needed = [key for key in missing if not key.startswith(f"{optional}.")]
     if needed:
         raise DataError(
             f"{weights} lacks {len(needed)} weights of a {type(network).__name__}, for example {needed[0]}; name "
@@ -195,11 +197,11 @@ def load_network(kind: str, weights: str, *, dispensable: str = "nothing") -> tu
     return network, not missing
 
 
-def load_frame(weights: str, *, fit: Fit = "stretch", multiple: int = 1) -> Frame:
-    """How a network wants its pictures, by its image processor, or by that one's file where it needs torchvision.
+def load_preprocessing(weights: str, *, fit: Fit = "stretch", multiple: int = 1) -> Preprocessing:
+    """A network's preprocessing, by its image processor, or by the file of one that needs torchvision.
 
     Raises:
-        DataError: Where there is none, or it tells no size.
+        DataError: Where there is none, or it has no size.
     """
     library, options = transformers(), download_options(weights)
 
@@ -209,20 +211,36 @@ def load_frame(weights: str, *, fit: Fit = "stretch", multiple: int = 1) -> Fram
         except (ImportError, ValueError):
             return library.ImageProcessingMixin.get_image_processor_dict(weights, **options)[0]  # type: ignore[no-any-return]
 
-    return Frame.of(explained(weights, read), weights, fit=fit, multiple=multiple)
+    return Preprocessing.from_processor(_load(weights, read), weights, fit=fit, multiple=multiple)
 
 
-def fingerprint(network: nn.Module, settings: Mapping[str, Any], *, without: str = "nothing") -> str:
-    """Ten letters for weights and settings: the same wherever the weights lie and whatever they are called there."""
+def fingerprint(network: nn.Module, settings: Mapping[str, Any], *, exclude: str = "nothing") -> str:
+    """Ten hexadecimal digits of a hash of weights and settings, whatever the path of the file and the tensors' names.
+
+    Args:
+        network: Its state is hashed.
+        settings: JSON values.
+        exclude: A submodule that does not count.
+    """
     digests = []
-    for values in (values for key, values in network.state_dict().items() if not key.startswith(f"{without}.")):
+    for values in (values for key, values in network.state_dict().items() if not key.startswith(f"{exclude}.")):
         digests.append(hashlib.sha256(values.contiguous().cpu().numpy().tobytes()).hexdigest())
-    whole = json.dumps([sorted(digests), settings], sort_keys=True)
-    return hashlib.sha256(whole.encode()).hexdigest()[:10]
+    content = json.dumps([sorted(digests), settings], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:10]
 
 
-def explained(weights: str, load: Any) -> Any:
-    """What a loading gives, its failure as one sentence.
+def load_tokenizer(weights: str) -> Any:
+    """A network's tokenizer.
+
+    Raises:
+        DataError: Where there is none.
+    """
+    options, auto = download_options(weights), transformers().AutoTokenizer
+    return _load(weights, lambda: auto.from_pretrained(weights, **options))
+
+
+def _load(weights: str, load: Callable[[], Any]) -> Any:
+    """The result of `load`.
 
     Raises:
         DataError: Where it fails.

@@ -1,4 +1,4 @@
-"""One door for picture files: whatever is in one, out comes an upright RGB picture or one sentence."""
+"""Picture files: decoding to upright RGB, and the files of a folder."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tshsr.errors import DataError, PictureError
 MAX_PIXELS = 150_000_000
 """Larger pictures are refused before they are decoded: 450 MB as RGB."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "MPO", "TGA", "ICO", "HEIF")
-"""What is tried; others, such as PostScript, would start programs."""
+"""Formats decoded; others, such as PostScript, would start programs."""
 EXPECTED = "expected a file like .png or .jpg."
 ORIENTATION = 0x0112
-"""The EXIF tag that says how the camera was held."""
+"""EXIF tag of the camera's orientation."""
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -31,21 +31,21 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""For each EXIF orientation what turns the picture upright."""
+"""The transpose of each EXIF orientation to upright."""
 
 
 def read_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """A picture, wholly decoded: RGB, upright, transparency on white; of an animation the first frame.
+    """Decode a picture: RGB, upright, transparency on white; the first frame of an animation.
 
     Args:
         source: A regular file, or the bytes of one.
-        max_pixels: A picture of more, by its header, is not decoded.
+        max_pixels: Limit by the header, before decoding.
 
     Raises:
         PictureError: Where it is missing, empty, broken, truncated, too large or no picture.
     """
     name = "the picture" if isinstance(source, bytes) else str(source)
-    file = io.BytesIO(source) if isinstance(source, bytes) else _regular(source)
+    file = io.BytesIO(source) if isinstance(source, bytes) else _regular_file(source)
     if isinstance(source, bytes) and not source:
         raise PictureError(f"{name} is empty (0 bytes); copy or download it again.")
     try:
@@ -66,8 +66,8 @@ def read_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image
         raise PictureError(f"{name} is no readable picture ({what}); {EXPECTED}") from None
 
 
-def _regular(path: Path) -> Path:
-    """The path, where there is a file with something in it: opening a pipe would wait for ever."""
+def _regular_file(path: Path) -> Path:
+    """The path of a regular file that is not empty; opening a pipe could block for ever."""
     try:
         size = path.stat().st_size
     except OSError as error:
@@ -75,8 +75,8 @@ def _regular(path: Path) -> Path:
         reason = "does not exist" if missing else f"cannot be read ({error.strerror})"
         raise PictureError(f"{path} {reason}; name a picture file.") from None
     if not path.is_file():
-        what = "a folder" if path.is_dir() else "no regular file"
-        raise PictureError(f"{path} is {what}; expected a picture file like .png or .jpg.")
+        kind = "a folder" if path.is_dir() else "no regular file"
+        raise PictureError(f"{path} is {kind}; expected a picture file like .png or .jpg.")
     if not size:
         raise PictureError(f"{path} is empty (0 bytes); copy or download it again.")
     return path
@@ -84,7 +84,7 @@ def _regular(path: Path) -> Path:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """The formats that this Pillow was built with."""
+    """The formats that this build of Pillow supports."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
@@ -98,16 +98,16 @@ def _check_size(name: str, size: tuple[int, int], max_pixels: int) -> None:
 
 
 def _upright(picture: Image.Image) -> Image.Image:
-    """The picture as the camera was held; one whose EXIF data is damaged stays as it is."""
+    """The picture rotated by its EXIF orientation; unchanged where its EXIF data is damaged."""
     try:
         turn = UPRIGHT.get(picture.getexif().get(ORIENTATION, 1))
-    except Exception:  # noqa: BLE001 - the pixels are sound, and that is what counts
+    except Exception:  # noqa: BLE001 - damaged metadata does not make the pixels unusable
         turn = None
     return picture if turn is None else picture.transpose(turn)
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
-    """8 bits, red, green, blue; what is transparent becomes white, as on a page."""
+    """8-bit RGB; transparent pixels become white."""
     if picture.mode.startswith(("I", "F")):
         return _eight_bits(picture).convert("RGB")
     if picture.has_transparency_data:
@@ -118,14 +118,14 @@ def _rgb(picture: Image.Image) -> Image.Image:
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
-    """A picture of 16 or 32 bits in grey: values above 255 mean that 65,535 is white."""
+    """From 16- or 32-bit grey; where a value is above 255, white is 65,535."""
     values = np.asarray(picture, np.float64)
     scale = 257.0 if values.max(initial=0) > 255 else 1.0
     return Image.fromarray(np.clip(values / scale, 0, 255).astype(np.uint8))
 
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".ppm", ".tga", ".heic")
-"""What a folder may not end in without being called a picture by mistake."""
+"""File endings of pictures; a folder with one is reported as skipped."""
 
 
 @dataclass(frozen=True)
@@ -133,10 +133,10 @@ class PictureFile:
     """A file that may be a picture.
 
     Attributes:
-        id: Its name in the store.
+        id: Its image id in the store.
         file: Its path in the folder, with / between the parts.
         bytes: Its size.
-        changed: When it was last changed, nanoseconds.
+        changed: Modification time, in nanoseconds.
     """
 
     id: str
@@ -146,40 +146,40 @@ class PictureFile:
 
 
 @dataclass(frozen=True)
-class Skipped:
-    """A line of `skipped.jsonl`: something in the folder that is not in the store, and why."""
+class SkippedFile:
+    """A line of `skipped.jsonl`: a file of the folder that is not in the store, and why."""
 
     file: str
     reason: str
 
 
-def find_pictures(folder: Path, *, leave_out: Sequence[Path] = ()) -> tuple[list[PictureFile], list[Skipped]]:
-    """All files of a folder and the folders in it, in the order of their names; hidden ones are left out.
+def find_pictures(folder: Path, *, exclude: Sequence[Path] = ()) -> tuple[list[PictureFile], list[SkippedFile]]:
+    """All files of a folder and its subfolders in the order of their names, without hidden ones.
 
-    Links to folders are not followed, so a link to a folder above cannot lead round and round.
+    Links to folders are not followed, which rules out cycles.
 
     Args:
-        folder: Where to look.
-        leave_out: Folders in it that are not looked into.
+        folder: The root.
+        exclude: Subfolders that are left out.
 
     Raises:
         DataError: Where it is no folder, or holds no file.
     """
     if not folder.is_dir():
-        what = "is a file" if folder.exists() else "does not exist"
-        raise DataError(f"{folder} {what}; name a folder of pictures.")
-    skipped: list[Skipped] = []
+        problem = "is a file" if folder.exists() else "does not exist"
+        raise DataError(f"{folder} {problem}; name a folder of pictures.")
+    skipped: list[SkippedFile] = []
     found: list[tuple[str, os.stat_result]] = []
-    hidden = {path.resolve() for path in leave_out}
-    for entry in _walk(folder, folder, hidden, skipped):
+    excluded = {path.resolve() for path in exclude}
+    for entry in _walk(folder, folder, excluded, skipped):
         name = entry.relative_to(folder).as_posix()
         try:
             name.encode()
             status = entry.stat()
         except UnicodeEncodeError:
-            skipped.append(Skipped(os.fsencode(name).decode(errors="replace"), "its name is not UTF-8; rename it."))
+            skipped.append(SkippedFile(os.fsencode(name).decode(errors="replace"), "its name is not UTF-8; rename it."))
         except OSError as error:
-            skipped.append(Skipped(name, f"cannot be read ({error.strerror})."))
+            skipped.append(SkippedFile(name, f"cannot be read ({error.strerror})."))
         else:
             found.append((name, status))
     if not found:
@@ -189,13 +189,13 @@ def find_pictures(folder: Path, *, leave_out: Sequence[Path] = ()) -> tuple[list
     return files, skipped
 
 
-def _walk(folder: Path, top: Path, hidden: set[Path], skipped: list[Skipped]) -> Iterator[Path]:
-    """What lies in a folder and is no folder; folders that can't be read, or look like pictures, are noted."""
+def _walk(folder: Path, top: Path, excluded: set[Path], skipped: list[SkippedFile]) -> Iterator[Path]:
+    """Files below a folder; unreadable folders, and those named like pictures, are added to `skipped`."""
     try:
         entries = sorted(folder.iterdir(), key=lambda path: os.fsencode(path.name))
     except OSError as error:
         name = folder.relative_to(top).as_posix()
-        skipped.append(Skipped(name, f"the folder cannot be read ({error.strerror})."))
+        skipped.append(SkippedFile(name, f"the folder cannot be read ({error.strerror})."))
         return
     for entry in entries:
         if entry.name.startswith("."):
@@ -204,13 +204,13 @@ def _walk(folder: Path, top: Path, hidden: set[Path], skipped: list[Skipped]) ->
             yield entry
             continue
         if entry.suffix.lower() in ENDINGS:
-            skipped.append(Skipped(entry.relative_to(top).as_posix(), "is a folder; expected a picture file."))
-        if not entry.is_symlink() and entry.resolve() not in hidden:
-            yield from _walk(entry, top, hidden, skipped)
+            skipped.append(SkippedFile(entry.relative_to(top).as_posix(), "is a folder; expected a picture file."))
+        if not entry.is_symlink() and entry.resolve() not in excluded:
+            yield from _walk(entry, top, excluded, skipped)
 
 
 def _is_folder(path: Path) -> bool:
-    """Whether it is one; of what may not be looked at, reading it as a file will tell why."""
+    """Whether it is a folder; no where access is denied, so that reading it as a file reports why."""
     try:
         return path.is_dir()
     except OSError:
@@ -218,15 +218,15 @@ def _is_folder(path: Path) -> bool:
 
 
 def unique_ids(files: Sequence[str]) -> list[str]:
-    """A name for each file: its path without the ending, or where several share that, with it."""
+    """An image id for each file: its path without the ending, or with it where several files share that."""
     bare = [PurePosixPath(file).with_suffix("").as_posix() for file in files]
     shared = Counter(bare)
-    wishes = [file if shared[name] > 1 else name for file, name in zip(files, bare, strict=True)]
-    taken = {file for file, name in zip(files, wishes, strict=True) if name == file}
+    preferred = [file if shared[name] > 1 else name for file, name in zip(files, bare, strict=True)]
+    taken = {file for file, name in zip(files, preferred, strict=True) if name == file}
     ids = []
-    for file, wish in zip(files, wishes, strict=True):
-        # A file `a.jpg.png` would be called as another one, `a.jpg`, is.
-        own = file if wish != file and wish in taken else wish
+    for file, name in zip(files, preferred, strict=True):
+        # Without its ending, `a.jpg.png` is the name of another file, `a.jpg`.
+        own = file if name != file and name in taken else name
         taken.add(own)
         ids.append(own)
     return ids

@@ -1,7 +1,7 @@
-"""The extractor that needs no network and no weights: boxes of things, and numbers from their pixels.
+"""The extractor without a network: proposed boxes, and descriptors of their pixels.
 
-It gives what networks that were trained on the built-in scenes expect (`scenes-pixels-1`): twelve regions, which are
-the whole picture, the things that `proposals` finds, and windows that match none of them.
+It makes the features of the built-in scenes (`scenes-pixels-1`): twelve regions, which are the whole picture, the
+proposals, and random windows that match none of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tshsr.scenes.proposals import propose_boxes
 from tshsr.scenes.world import SIDE
 
 WINDOWS = 2
-"""At least so many of the regions are windows: the networks have seen no picture without."""
+"""Smallest number of windows among the regions; every training picture has some."""
 
 
 class ScenesExtractor:
@@ -38,12 +38,12 @@ class ScenesExtractor:
         return {"family": "scenes", "crop": CROP, "context": CONTEXT}
 
     def prepare(self, picture: Image.Image) -> PictureRegions:
-        """The regions of an RGB picture; nothing is left to compute."""
+        """The regions of an RGB picture."""
         boxes = region_boxes(picture)
         return PictureRegions(describe(picture, boxes), boxes)
 
     def compute(self, prepared: Sequence[PictureRegions]) -> list[PictureRegions]:
-        """What `prepare` gave."""
+        """The regions, as prepared."""
         return list(prepared)
 
     def extract(self, pictures: Sequence[Image.Image]) -> list[PictureRegions]:
@@ -52,7 +52,7 @@ class ScenesExtractor:
 
 
 def region_boxes(picture: Image.Image) -> np.ndarray:
-    """The whole, then things, then windows: float32, REGIONS x 4, fractions of the picture."""
+    """The whole picture, then proposals, then windows: float32, REGIONS x 4, as fractions of the picture."""
     things = propose_boxes(picture, REGIONS - 1 - WINDOWS)
     boxes = np.concatenate([np.array([WHOLE], np.float32), things, windows()])
     matches = intersection_over_union(boxes, things) >= MATCH
@@ -62,6 +62,6 @@ def region_boxes(picture: Image.Image) -> np.ndarray:
 
 @cache
 def windows() -> np.ndarray:
-    """Boxes (float32, many x 4) anywhere, of every size that a distractor has in the scenes; always the same ones."""
+    """Random boxes (float32, 10 REGIONS x 4) with the sizes of the scenes' distractors; always the same."""
     rng = np.random.default_rng(0)
     return (np.array([window(rng) for _ in range(10 * REGIONS)]) / SIDE).astype(np.float32)

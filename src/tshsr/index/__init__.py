@@ -1,4 +1,4 @@
-"""An index on LanceDB: pictures searched by a sentence, sentences by a picture.
+"""A persistent index on LanceDB: image retrieval by a sentence, caption retrieval by a picture.
 
 index = tshsr.Index.open("demo/index")
 index.search("two dogs in snow", k=10)

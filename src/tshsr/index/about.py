@@ -1,4 +1,4 @@
-"""What an index remembers of the model that made it: `index.json` beside the tables."""
+"""`index.json` beside the tables: which model and which features an index was built with."""
 
 from __future__ import annotations
 
@@ -12,30 +12,29 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from tshsr.data.manifest import describe
-from tshsr.errors import CheckpointError, DataError
+from tshsr.errors import CheckpointError, DataError, first_invalid
 from tshsr.files import write_text
 from tshsr.retriever import Retriever
 
 VERSION = 1
-ABOUT = "index.json"
+INFO_FILE = "index.json"
 
 
 @dataclass(frozen=True)
-class About:
-    """An index in short.
+class IndexInfo:
+    """Contents of `index.json`.
 
     Attributes:
-        version: Of this layout.
-        model: Name of the model that encoded everything.
-        weights: Fingerprint of its weights.
+        version: Version of this layout.
+        model: Name of the model.
+        weights: Digest of its weights and vocabulary.
         dim: Width of the joint space.
-        extractor: Who made the features.
-        settings: How (JSON values), enough to build the extractor again where that is possible.
-        run: Where the model is: a folder, or owner/name on the hub; None where nobody said.
-        beside: The same folder as seen from the index, so that both can move together.
-        unfinished: What is being added, or was when it was interrupted; None where nothing is.
-        probes: By table, how many parts of its ANN index a query looks into.
+        extractor: Name of the extractor of the features.
+        settings: Settings of the extractor (JSON values).
+        run: The model's folder, or owner/name on the hub; None where unknown.
+        beside: The same folder relative to the index, so that both can move together.
+        unfinished: The split whose addition is in progress or was interrupted; None otherwise.
+        probes: By table, number of partitions of its ANN index that a query reads.
     """
 
     version: int
@@ -50,19 +49,21 @@ class About:
     probes: dict[str, int] = field(default_factory=dict)
 
 
-def about_model(retriever: Retriever, extractor: str, settings: dict[str, Any], run: str | None, folder: Path) -> About:
-    """What a new index in a folder remembers of a model."""
+def new_info(
+    retriever: Retriever, extractor: str, settings: dict[str, Any], run: str | None, folder: Path
+) -> IndexInfo:
+    """The contents of `index.json` for a new index in a folder."""
     absolute, beside = run, None
     if run is not None and Path(run).exists():
         absolute = str(Path(run).resolve())
         beside = os.path.relpath(absolute, folder.resolve())
     dim = retriever.config.model.encoder.dim
-    weights = fingerprint(retriever)
-    return About(VERSION, retriever.name, weights, dim, extractor, settings, absolute, beside)
+    weights = weights_digest(retriever)
+    return IndexInfo(VERSION, retriever.name, weights, dim, extractor, settings, absolute, beside)
 
 
-def fingerprint(retriever: Retriever) -> str:
-    """A hash of the weights and the vocabulary: models with the same one encode everything alike."""
+def weights_digest(retriever: Retriever) -> str:
+    """Digest of the weights and the vocabulary; models with equal digests produce equal encodings."""
     digest = hashlib.blake2b(retriever.tokenizer.rules.to_str().encode(), digest_size=16)
     for name, tensor in sorted(retriever.matcher.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -70,70 +71,72 @@ def fingerprint(retriever: Retriever) -> str:
     return digest.hexdigest()
 
 
-def read_about(folder: Path) -> About:
-    """Read what an index remembers.
+def read_info(folder: Path) -> IndexInfo:
+    """Read `index.json`.
 
     Raises:
         DataError: Where there is no index, or its file is damaged or of a newer version.
     """
-    path = folder / ABOUT
+    path = folder / INFO_FILE
     try:
-        about = TypeAdapter(About).validate_json(path.read_bytes())
+        info = TypeAdapter(IndexInfo).validate_json(path.read_bytes())
     except OSError:
-        missing = "does not exist" if not folder.exists() else f"is no index: it has no {ABOUT}"
+        missing = "does not exist" if not folder.exists() else f"is no index: it has no {INFO_FILE}"
         raise DataError(f"{folder} {missing}; make one with tshsr index RUN --data DIR --out {folder}.") from None
     except ValidationError as error:
-        raise DataError(f"{path} is damaged ({describe(error)}); make the index again in another folder.") from None
-    if about.version != VERSION:
-        raise DataError(f"{path} has version {about.version}, this tshsr reads {VERSION}; update tshsr.")
-    return about
+        raise DataError(
+            f"{path} is damaged ({first_invalid(error)}); make the index again in another folder."
+        ) from None
+    if info.version != VERSION:
+        raise DataError(f"{path} has version {info.version}, this tshsr reads {VERSION}; update tshsr.")
+    return info
 
 
-def write_about(folder: Path, about: About) -> None:
-    """Write it, whole or not at all.
+def write_info(folder: Path, info: IndexInfo) -> None:
+    """Write `index.json` atomically.
 
     Raises:
         DataError: Where the disk is full or the folder cannot be written.
     """
-    write_text(folder / ABOUT, json.dumps(asdict(about), indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / INFO_FILE, json.dumps(asdict(info), indent=2, ensure_ascii=False) + "\n")
 
 
-def change_about(folder: Path, **changes: Any) -> None:
-    """Write some of it anew; who writes to an index holds its lock."""
-    write_about(folder, replace(read_about(folder), **changes))
+def update_info(folder: Path, **changes: Any) -> None:
+    """Change some fields; the caller holds the write lock."""
+    write_info(folder, replace(read_info(folder), **changes))
 
 
-def place_of_run(folder: Path, about: About, run: str | None) -> str:
-    """Where the model of an index is.
+def locate_run(folder: Path, info: IndexInfo, run: str | None) -> str:
+    """The folder or hub name of the model of an index.
 
     Args:
         folder: The index.
-        about: What it remembers.
-        run: Where the user says it is; None: where it was, or where it is if it moved together with the index.
+        info: Its `index.json`.
+        run: Named by the user; None: the recorded place, or the same place relative to the index if both moved.
 
     Raises:
-        CheckpointError: Where nobody knows.
+        CheckpointError: Where it is unknown or gone.
     """
     if run is not None:
         return run
-    if about.run is None:
-        raise CheckpointError(f"{folder} does not know where its model {about.model} is; name the run with --run RUN.")
-    if about.beside is None or Path(about.run).exists():
-        return about.run
-    beside = folder / about.beside
+    if info.run is None:
+        raise CheckpointError(f"{folder} does not know where its model {info.model} is; name the run with --run RUN.")
+    if info.beside is None or Path(info.run).exists():
+        return info.run
+    beside = folder / info.beside
     if beside.is_dir():
         return str(beside)
-    raise CheckpointError(f"{folder} was made with the run {about.run}, which is gone; name it with --run RUN.")
+    raise CheckpointError(f"{folder} was made with the run {info.run}, which is gone; name it with --run RUN.")
 
 
-def check_model(folder: Path, about: About, retriever: Retriever) -> None:
-    """Refuse a model that did not make the index: its queries would mean something else.
+def check_model(folder: Path, info: IndexInfo, retriever: Retriever) -> None:
+    """Refuse a model other than that of the index: its joint space is another one.
 
     Raises:
         CheckpointError: Names both.
     """
-    if fingerprint(retriever) != about.weights:
+    if weights_digest(retriever) != info.weights:
         raise CheckpointError(
-            f"{folder} was made with other weights (those of {about.model}) than {retriever.name} has now; name the "
+            f"{folder} was made with other weights (those of {info.model}) than {retriever.name} has now; name the "
             "run that made it, or index again into another folder."
         )

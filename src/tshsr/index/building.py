@@ -1,4 +1,4 @@
-"""From a split to rows: streamed in blocks, each of which is there as a whole or not at all."""
+"""Encode a split into table rows: in blocks, each committed atomically."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from tshsr.data.check import has_row_numbers
 from tshsr.data.dataset import Split
 from tshsr.errors import DataError
-from tshsr.index.database import ids_of, same, written
+from tshsr.index.database import id_condition, ids_of, restored_on_failure
 from tshsr.index.metadata import Metadata, picture_file, picture_name
 from tshsr.index.rows import POOLED, boxes_column, encoding_columns, pooled_of
 from tshsr.models.base import join_encodings
@@ -23,20 +23,20 @@ from tshsr.retriever import Retriever
 from tshsr.scoring.all_pairs import ENCODE_BLOCK, blocks
 from tshsr.system import Begin
 
-COMMIT = 2**26
-"""About how many bytes of encodings a version adds: what a kill can lose."""
-COMPARED = 16
-"""Pictures, at most, that are encoded again to see whether they are those of the index."""
+COMMIT_BYTES = 2**26
+"""Approximate bytes of encodings a commit: the most that an interruption loses."""
+MAX_COMPARED = 16
+"""Maximum number of pictures that are encoded again to check that they are those of the index."""
 
 
 @dataclass(frozen=True)
 class Added:
-    """What came of adding a split.
+    """Counts of an addition.
 
     Attributes:
-        new: Pictures that were not there before.
-        replaced: Pictures that were there and were encoded anew.
-        kept: Pictures that were there and were left alone.
+        new: New pictures.
+        replaced: Indexed pictures that were encoded again.
+        kept: Indexed pictures that were left unchanged.
         captions: Captions that were written.
     """
 
@@ -47,18 +47,16 @@ class Added:
 
 
 @dataclass(frozen=True)
-class Job:
-    """Something to add.
+class Addition:
+    """A split to add, and how.
 
     Attributes:
         folder: The index.
-        retriever: The network.
-        split: The pictures and captions.
-        pictures: Folder of the picture files, as a whole path.
-        metadata: What else is known of the pictures.
-        replace: Whether what is there is written anew.
-        begin: Told of each part of the work.
-        moved: Whether the user named the folder of the files: then pictures that are there already get theirs from it.
+        pictures: Absolute folder of the picture files.
+        metadata: User metadata of the pictures.
+        replace: Whether indexed pictures are encoded again.
+        begin: Starts the progress of each stage.
+        moved: Whether the user named the folder of the files; indexed pictures then get their files from it.
     """
 
     folder: Path
@@ -71,66 +69,67 @@ class Job:
     moved: bool = False
 
     @property
-    def at_once(self) -> int:
-        """Pictures, or captions, of a version."""
+    def rows_per_commit(self) -> int:
+        """Pictures, or captions, a commit."""
         row = 2 * self.split.regions.regions * self.retriever.config.model.encoder.dim
-        return ENCODE_BLOCK * max(1, COMMIT // (row * ENCODE_BLOCK))
+        return ENCODE_BLOCK * max(1, COMMIT_BYTES // (row * ENCODE_BLOCK))
 
 
-def add_pictures(job: Job, table: Any) -> Added:
-    """Encode the pictures of a split that are not in the table yet, or all of them.
+def add_pictures(addition: Addition, table: Any) -> Added:
+    """Encode the pictures of a split that are not in the table, or with `replace` all of them.
 
     Raises:
         DataError: Where the features cannot be read, two pictures share an id, or the index cannot be written.
     """
-    check_ids(job.split)
-    there = set(ids_of(table))
-    if not job.replace:
-        check_same_pictures(job, table, there)
-    wanted = [i for i, name in enumerate(job.split.image_ids) if job.replace or name not in there]
-    tell, done, replaced = job.begin("encoding", "pictures"), 0, 0
-    for numbers in blocks(np.array(wanted, np.int64), job.at_once):
-        old = [number for number in numbers.tolist() if job.split.image_ids[number] in there]
-        new = [number for number in numbers.tolist() if job.split.image_ids[number] not in there]
-        for some, is_new in ((new, True), (old, False)):
-            if some:
-                write(job.folder, table, picture_rows(job, some, table.schema, new=is_new), is_new=is_new)
+    check_ids(addition.split)
+    indexed = set(ids_of(table))
+    if not addition.replace:
+        check_same_pictures(addition, table, indexed)
+    wanted = [i for i, name in enumerate(addition.split.image_ids) if addition.replace or name not in indexed]
+    progress, done, replaced = addition.begin("encoding", "pictures"), 0, 0
+    for numbers in blocks(np.array(wanted, np.int64), addition.rows_per_commit):
+        old = [number for number in numbers.tolist() if addition.split.image_ids[number] in indexed]
+        new = [number for number in numbers.tolist() if addition.split.image_ids[number] not in indexed]
+        for part, is_new in ((new, True), (old, False)):
+            if part:
+                rows = picture_rows(addition, part, table.schema, new=is_new)
+                write_rows(addition.folder, table, rows, is_new=is_new)
         replaced, done = replaced + len(old), done + len(numbers)
-        tell(done, len(wanted))
-    return Added(done - replaced, replaced, len(job.split.image_ids) - len(wanted), 0)
+        progress(done, len(wanted))
+    return Added(done - replaced, replaced, len(addition.split.image_ids) - len(wanted), 0)
 
 
-def add_captions(job: Job, table: Any) -> int:
-    """Encode the captions of a split that are not in the table yet, or all of them; returns how many.
+def add_captions(addition: Addition, table: Any) -> int:
+    """Encode the captions of a split that are not in the table, or with `replace` all; returns their number.
 
     Raises:
         DataError: Where a caption has no word, or the index cannot be written.
     """
-    names = caption_ids(job.split)
-    there = set() if job.replace else set(ids_of(table))
-    wanted = [i for i, name in enumerate(names) if name not in there]
-    tell, done = job.begin("encoding", "captions"), 0
-    for numbers in whole_images(job.split, wanted, job.at_once):
-        rows = caption_rows(job, names, numbers, table.schema)
-        images = sorted({job.split.image_ids[job.split.image_of_caption[number]] for number in numbers})
-        with written(job.folder, table):
-            if job.replace:  # a picture may have fewer captions now
+    names = addition.split.caption_ids
+    indexed = set() if addition.replace else set(ids_of(table))
+    wanted = [i for i, name in enumerate(names) if name not in indexed]
+    progress, done = addition.begin("encoding", "captions"), 0
+    for numbers in blocks_of_images(addition.split, wanted, addition.rows_per_commit):
+        rows = caption_rows(addition, names, numbers, table.schema)
+        images = sorted({addition.split.image_ids[addition.split.image_of_caption[number]] for number in numbers})
+        with restored_on_failure(addition.folder, table):
+            if addition.replace:  # a picture may have fewer captions now
                 merge = table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
-                merge.when_not_matched_by_source_delete(same("image", images)).execute(rows)
+                merge.when_not_matched_by_source_delete(id_condition("image", images)).execute(rows)
             else:
                 table.add(rows)
         done += len(numbers)
-        tell(done, len(wanted))
+        progress(done, len(wanted))
     return done
 
 
-def write(folder: Path, table: Any, rows: pa.Table, *, is_new: bool) -> None:
-    """One version more.
+def write_rows(folder: Path, table: Any, rows: pa.Table, *, is_new: bool) -> None:
+    """Commit rows as one version.
 
     Raises:
         DataError: Where the index cannot be written.
     """
-    with written(folder, table):
+    with restored_on_failure(folder, table):
         if is_new:
             table.add(rows)
         else:
@@ -138,33 +137,33 @@ def write(folder: Path, table: Any, rows: pa.Table, *, is_new: bool) -> None:
 
 
 @torch.inference_mode()
-def picture_rows(job: Job, numbers: Sequence[int], schema: pa.Schema, *, new: bool) -> pa.Table:
-    """Rows of some pictures; of old ones without metadata, so that what `facts.retell` left there stays."""
-    matcher, device, encoded, boxes = job.retriever.matcher, job.retriever.device, [], []
-    for some in blocks(np.asarray(numbers, np.int64), ENCODE_BLOCK):
-        batch = job.split.regions.read(some)
+def picture_rows(addition: Addition, numbers: Sequence[int], schema: pa.Schema, *, new: bool) -> pa.Table:
+    """Rows of pictures; those of indexed ones lack the metadata columns, which therefore stay as they are."""
+    matcher, device, encoded, boxes = addition.retriever.matcher, addition.retriever.device, [], []
+    for block in blocks(np.asarray(numbers, np.int64), ENCODE_BLOCK):
+        batch = addition.split.regions.read(block)
         encoded.append(encoding_columns(matcher.encode_images(batch.to(device))))
         boxes.append(boxes_column(batch.boxes, batch.mask))
     columns: dict[str, Any] = {
-        **file_columns(job, numbers),
+        **file_columns(addition, numbers),
         **{name: pa.chunked_array([part[name] for part in encoded]) for name in encoded[0]},
         "boxes": pa.chunked_array(boxes),
-        **(metadata_columns(job, numbers, schema) if new else {}),
+        **(metadata_columns(addition, numbers, schema) if new else {}),
     }
     names = [name for name in schema.names if new or name in columns]
-    nothing = [None] * len(numbers)
-    return pa.table({name: columns.get(name, nothing) for name in names}, pa.schema([schema.field(n) for n in names]))
+    empty = [None] * len(numbers)
+    return pa.table({name: columns.get(name, empty) for name in names}, pa.schema([schema.field(n) for n in names]))
 
 
-def file_columns(job: Job, numbers: Sequence[int]) -> dict[str, list[Any]]:
-    """Ids and files of some pictures, by column.
+def file_columns(addition: Addition, numbers: Sequence[int]) -> dict[str, list[Any]]:
+    """Ids and files of pictures, by column.
 
     Raises:
         DataError: Where the name of a file leads out of the folder.
     """
-    files = [picture_file(job.split, number, job.pictures) for number in numbers]
+    files = [picture_file(addition.split, number, addition.pictures) for number in numbers]
     return {
-        "id": [job.split.image_ids[number] for number in numbers],
+        "id": [addition.split.image_ids[number] for number in numbers],
         "file": [file.file for file in files],
         "folder": [file.folder for file in files],
         "width": [file.width for file in files],
@@ -172,52 +171,42 @@ def file_columns(job: Job, numbers: Sequence[int]) -> dict[str, list[Any]]:
     }
 
 
-def metadata_columns(job: Job, numbers: Sequence[int], schema: pa.Schema) -> dict[str, pa.Array]:
-    """What the user knows of some pictures, by column."""
-    if job.metadata is None:
+def metadata_columns(addition: Addition, numbers: Sequence[int], schema: pa.Schema) -> dict[str, pa.Array]:
+    """User metadata of pictures, by column."""
+    if addition.metadata is None:
         return {}
-    names = [(job.split.image_ids[number], picture_name(job.split, number)) for number in numbers]
-    known = [job.metadata.of(name, file) for name, file in names]
-    return job.metadata.columns(known, {name: schema.field(name).type for name in job.metadata.types})
+    names = [(addition.split.image_ids[number], picture_name(addition.split, number)) for number in numbers]
+    known = [addition.metadata.lookup(name, file) for name, file in names]
+    return addition.metadata.columns(known, {name: schema.field(name).type for name in addition.metadata.types})
 
 
-def caption_rows(job: Job, names: Sequence[str], numbers: Sequence[int], schema: pa.Schema) -> pa.Table:
-    """Rows of some captions."""
-    texts = [job.split.captions[number] for number in numbers]
+def caption_rows(addition: Addition, names: Sequence[str], numbers: Sequence[int], schema: pa.Schema) -> pa.Table:
+    """Rows of captions."""
+    texts = [addition.split.captions[number] for number in numbers]
     for number, text in zip(numbers, texts, strict=True):
         if not any(letter.isalnum() for letter in text):
-            raise DataError(f"{job.split.data}: caption {names[number]!r} has no word: {text!r}; leave it out.")
+            raise DataError(f"{addition.split.data}: caption {names[number]!r} has no word: {text!r}; leave it out.")
     starts = range(0, len(texts), ENCODE_BLOCK)
-    encode = job.retriever.encode_captions
+    encode = addition.retriever.encode_captions
     encoding = join_encodings([encode(texts[start : start + ENCODE_BLOCK]) for start in starts])
     columns = {
         "id": [names[number] for number in numbers],
-        "image": [job.split.image_ids[job.split.image_of_caption[number]] for number in numbers],
+        "image": [addition.split.image_ids[addition.split.image_of_caption[number]] for number in numbers],
         "caption": texts,
         **encoding_columns(encoding),
     }
     return pa.table(columns, schema)
 
 
-def caption_ids(split: Split) -> list[str]:
-    """A name for each caption: that of its image and its number among the captions of it, as Flickr30K does."""
-    seen: Counter[int] = Counter()
-    names = []
-    for image in split.image_of_caption.tolist():
-        names.append(f"{split.image_ids[image]}#{seen[image]}")
-        seen[image] += 1
-    return names
-
-
-def whole_images(split: Split, captions: Sequence[int], at_once: int) -> Iterator[list[int]]:
-    """Captions in blocks of about a size that never part those of one image."""
+def blocks_of_images(split: Split, captions: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Blocks of at least `size` captions that keep the captions of an image together."""
     by_image: dict[int, list[int]] = {}
     for caption in captions:
         by_image.setdefault(int(split.image_of_caption[caption]), []).append(caption)
     block: list[int] = []
-    for own in by_image.values():
-        block += own
-        if len(block) >= at_once:
+    for group in by_image.values():
+        block += group
+        if len(block) >= size:
             yield block
             block = []
     if block:
@@ -225,37 +214,37 @@ def whole_images(split: Split, captions: Sequence[int], at_once: int) -> Iterato
 
 
 @torch.inference_mode()
-def check_same_pictures(job: Job, table: Any, there: Collection[str]) -> None:
-    """Refuse a split whose ids are only row numbers, where other pictures have these numbers in the index.
+def check_same_pictures(addition: Addition, table: Any, indexed: Collection[str]) -> None:
+    """Refuse a split whose ids are only row numbers where the index has other pictures of these numbers.
 
-    Such ids (of SCAN folders without a file of ids) say nothing outside their split: some of what is there is encoded
-    again and compared.
+    Such ids (of SCAN folders without a file of ids) identify nothing outside their split, so a sample of the shared
+    ones is encoded and compared with the index.
 
     Raises:
         DataError: Names such a picture.
     """
-    shared = [row for row, name in enumerate(job.split.image_ids) if name in there]
-    if not shared or not has_row_numbers(job.split):
+    shared = [row for row, name in enumerate(addition.split.image_ids) if name in indexed]
+    if not shared or not has_row_numbers(addition.split):
         return
-    some = shared[:: max(1, len(shared) // COMPARED)][:COMPARED]
-    names = [job.split.image_ids[row] for row in some]
-    rows = table.search().where(same("id", names)).select(["id", POOLED]).to_arrow()
+    sample = shared[:: max(1, len(shared) // MAX_COMPARED)][:MAX_COMPARED]
+    names = [addition.split.image_ids[row] for row in sample]
+    rows = table.search().where(id_condition("id", names)).select(["id", POOLED]).to_arrow()
     kept = dict(zip(rows["id"].to_pylist(), pooled_of(rows), strict=True))
-    here = job.retriever.encode_images(job.split.regions.read(some)).pooled.float().cpu()
+    here = addition.retriever.encode_images(addition.split.regions.read(sample)).pooled.float().cpu()
     for name, pooled in zip(names, here, strict=True):
         if not torch.allclose(kept[name], pooled, atol=0.01):
             raise DataError(
-                f"{job.split.data}, split {job.split.name}: its pictures have no ids but their row numbers, and the "
-                f"index has another picture {name!r}. Index it into a folder of its own, or name its pictures by tshsr "
-                "data convert."
+                f"{addition.split.data}, split {addition.split.name}: its pictures have no ids but their row numbers, "
+                f"and the index has another picture {name!r}. Index it into a folder of its own, or name its pictures "
+                "by tshsr data convert."
             )
 
 
 def check_ids(split: Split) -> None:
-    """Refuse pictures that cannot be told apart.
+    """Refuse duplicate ids.
 
     Raises:
-        DataError: Names an id that two of them share.
+        DataError: Names one.
     """
     name, times = Counter(split.image_ids).most_common(1)[0]
     if times > 1:

@@ -1,4 +1,4 @@
-"""The index that a user keeps: built from a split, searched by a sentence or by a picture, changed by ids."""
+"""The public index: built from splits, searched by a sentence or a picture, updated and deleted by id."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 from tshsr.data.dataset import Split
 from tshsr.errors import InputError
 from tshsr.explain.attribution import Explanation, explain_encoded
-from tshsr.index.about import About, check_model, place_of_run, read_about
-from tshsr.index.building import Added, Job
-from tshsr.index.database import ids_of, same
+from tshsr.index.about import IndexInfo, check_model, locate_run, read_info
+from tshsr.index.building import Added, Addition
+from tshsr.index.database import id_condition, ids_of
 from tshsr.index.metadata import Metadata, check_folder
 from tshsr.index.rows import CAPTIONS, PICTURES, boxes_of, encoding_of
 from tshsr.index.search import (
@@ -25,8 +25,8 @@ from tshsr.index.search import (
     find_pictures,
     unknown_words,
 )
-from tshsr.index.snapshot import Reader, Snapshot
-from tshsr.index.updates import GUESSED, Tables, add_split, create_index, delete_pictures, unknown_picture
+from tshsr.index.snapshot import Snapshot, TableReader
+from tshsr.index.updates import MAX_SUGGESTED_FROM, Tables, add_split, create_index, delete_pictures, unknown_picture
 from tshsr.models.base import ItemEncoding
 from tshsr.retriever import Retriever, as_batch
 from tshsr.system import Begin, begin_no_progress
@@ -38,29 +38,29 @@ if TYPE_CHECKING:
 
 
 class Index:
-    """A collection of pictures and captions, and the network that encoded them.
+    """Encoded pictures and captions, and the network that encoded them.
 
-    Several processes may search while one adds: each search sees one version of the tables. Searching is safe from
-    several threads.
+    Several processes may search while one writes: each search reads one version of the tables. Searches are
+    thread-safe.
 
     Args:
-        folder: Where it is.
-        retriever: The network that made it.
+        folder: The index.
+        retriever: The network that encoded it.
 
     Attributes:
-        candidates: How many of the best by v·t the network reasons about in a search.
+        candidates: Number of candidates, the best by v·t, that a search scores exactly.
 
     Raises:
         DataError: Where there is no index.
-        CheckpointError: Where another network made it.
+        CheckpointError: Where another network encoded it.
     """
 
     def __init__(self, folder: str | Path, retriever: Retriever) -> None:
         self.folder, self.retriever = Path(folder), retriever
         self.candidates = CANDIDATES
         check_model(self.folder, self.about, retriever)
-        self._pictures = Reader(self.folder, PICTURES, lambda: self.about.probes.get(PICTURES, 0))
-        self._captions = Reader(self.folder, CAPTIONS, lambda: self.about.probes.get(CAPTIONS, 0))
+        self._pictures = TableReader(self.folder, PICTURES, lambda: self.about.probes.get(PICTURES, 0))
+        self._captions = TableReader(self.folder, CAPTIONS, lambda: self.about.probes.get(CAPTIONS, 0))
 
     @classmethod
     def create(
@@ -72,18 +72,18 @@ class Index:
         settings: Mapping[str, Any] | None = None,
         run: str | Path | None = None,
     ) -> Self:
-        """An empty index, or the one that is there already.
+        """An empty index, or the existing one.
 
         Args:
-            folder: Made where it is missing.
-            retriever: The network that will encode everything.
-            extractor: Who makes the features.
-            settings: How, from the feature store's manifest: enough to build the extractor again.
-            run: Where the network is, so that `open` finds it.
+            folder: Created where it is missing.
+            retriever: The network.
+            extractor: Name of the extractor of the features.
+            settings: Its settings, from the feature store's manifest, so that `extractor` can build it again.
+            run: Folder or hub name of the network, for `open`.
 
         Raises:
             DataError: Where the folder holds something else, or an index over features of another extractor.
-            CheckpointError: Where it holds an index that another network made.
+            CheckpointError: Where it holds an index of another network.
         """
         create_index(Path(folder), retriever, extractor, settings or {}, run)
         return cls(folder, retriever)
@@ -99,19 +99,19 @@ class Index:
         settings: Mapping[str, Any] | None = None,
         **how: Any,
     ) -> Self:
-        """An index of a split; killed at any moment, the same call goes on where it was.
+        """An index of a split; after an interruption, the same call continues.
 
         Args:
-            folder: Made where it is missing.
+            folder: Created where it is missing.
             retriever: The network.
-            split: What to index.
-            run: Where the network is, so that `open` finds it.
-            settings: How the features were made, from the feature store's manifest.
-            how: What else `add` takes: pictures, metadata, captions, begin.
+            split: Pictures and captions.
+            run: Folder or hub name of the network, for `open`.
+            settings: Settings of the extractor, from the feature store's manifest.
+            how: Further arguments of `add`: pictures, metadata, captions, begin.
 
         Raises:
             DataError: Where something cannot be read or written.
-            CheckpointError: Where the folder holds an index that another network made.
+            CheckpointError: Where the folder holds an index of another network.
         """
         index = cls.create(folder, retriever, extractor=split.extractor, settings=settings, run=run)
         index.add(split, **how)
@@ -119,19 +119,19 @@ class Index:
 
     @classmethod
     def open(cls, folder: str | Path, *, run: str | None = None, device: str | None = None) -> Self:
-        """Open an index with the network that made it.
+        """Open an index with its network.
 
         Args:
             folder: The index.
-            run: Where the network is now; without it where it was, or beside the index if both have moved.
-            device: Where to compute; None: the CPU.
+            run: Folder or hub name of the network; by default the recorded one, or the one that moved with the index.
+            device: None: the CPU.
 
         Raises:
             DataError: Where there is no index, or it is damaged.
-            CheckpointError: Where the network is missing, or is not the one that made the index.
+            CheckpointError: Where the network is missing, or is not that of the index.
         """
-        place = place_of_run(Path(folder), read_about(Path(folder)), run)
-        retriever = Retriever.from_pretrained(place)
+        source = locate_run(Path(folder), read_info(Path(folder)), run)
+        retriever = Retriever.from_pretrained(source)
         return cls(folder, retriever if device is None else retriever.to(device))
 
     def __len__(self) -> int:
@@ -144,9 +144,9 @@ class Index:
         return len(self._captions)
 
     @property
-    def about(self) -> About:
-        """What the index remembers: its model, its extractor, and whether something is being added."""
-        return read_about(self.folder)
+    def about(self) -> IndexInfo:
+        """The model, the extractor, and an unfinished addition."""
+        return read_info(self.folder)
 
     def add(
         self,
@@ -158,46 +158,47 @@ class Index:
         replace: bool = False,
         begin: Begin = begin_no_progress,
     ) -> Added:
-        """Add the pictures of a split; those that are there already stay as they are.
+        """Add the pictures of a split; indexed ones are not encoded again.
 
         Args:
-            split: What to add.
-            pictures: Folder of the picture files, also of pictures that are there already; the split's without it.
-            metadata: Facts for filters, of new pictures and of those that are there already.
-            captions: Whether captions are indexed too.
-            replace: Encode anew what is there already.
-            begin: Told of each part of the work.
+            split: Pictures and captions.
+            pictures: Folder of the picture files, also of indexed pictures; by default the split's.
+            metadata: Metadata for filters, of new and of indexed pictures.
+            captions: Whether captions are indexed, too.
+            replace: Encode indexed pictures again.
+            begin: Starts the progress of each stage.
 
         Raises:
-            DataError: Where something cannot be read or written; what was written before stays.
+            DataError: Where something cannot be read or written; earlier commits stay.
         """
         self.retriever.check_extractor(split.extractor)
         if pictures is not None:
             check_folder(split, pictures)
         folder = pictures or split.pictures
-        place = None if folder is None else folder.resolve()  # searches are asked from other folders too
-        job = Job(self.folder, self.retriever, split, place, metadata, replace, begin, moved=pictures is not None)
-        return add_split(job, self._tables, captions=captions)
+        files = None if folder is None else folder.resolve()  # searches run in other working directories, too
+        moved = pictures is not None
+        addition = Addition(self.folder, self.retriever, split, files, metadata, replace, begin, moved)
+        return add_split(addition, self._tables, captions=captions)
 
     def replace(self, split: Split, **how: Any) -> Added:
-        """Encode the pictures of a split anew, and add those that are not there; takes what `add` takes."""
+        """Encode the pictures of a split again, and add new ones; arguments of `add`."""
         return self.add(split, replace=True, **how)
 
     def delete(self, ids: Sequence[str]) -> None:
-        """Take pictures and their captions out; what is not there is refused.
+        """Delete pictures and their captions.
 
         Raises:
-            DataError: Where one is not there (nothing is deleted then), or the index cannot be written.
+            DataError: Where an id is unknown (nothing is deleted then), or the index cannot be written.
         """
         delete_pictures(self.folder, self._tables, self.retriever, ids)
 
     def search(self, text: str, k: int = 10, *, where: str | None = None) -> list[Result]:
-        """Pictures for a sentence, best first: v·t finds candidates, the network reasons about those.
+        """Pictures for a sentence, best first: v·t selects candidates, the network scores them exactly.
 
         Args:
             text: The sentence.
-            k: How many pictures.
-            where: A condition on the metadata, such as "year > 2010 AND place = 'Oslo'".
+            k: Number of results.
+            where: SQL condition on the metadata, such as "year > 2010 AND place = 'Oslo'".
 
         Raises:
             InputError: Where the sentence has no word.
@@ -210,11 +211,11 @@ class Index:
         return find_pictures(self.retriever, rows, text, caption, k)
 
     def search_picture(self, picture: PictureRegions, k: int = 10) -> list[CaptionResult]:
-        """Sentences for a picture, best first.
+        """Captions for a picture, best first.
 
         Args:
-            picture: Its regions, as the index's own extractor gives them.
-            k: How many sentences.
+            picture: Its regions, by the extractor of the index.
+            k: Number of results.
 
         Raises:
             InputError: Where the features are not of the width that the network reads.
@@ -226,7 +227,7 @@ class Index:
         return find_captions(self.retriever, rows, image, k)
 
     def encode_picture(self, picture: PictureRegions) -> ItemEncoding:
-        """A picture as the network sees it.
+        """The encoding of a picture.
 
         Raises:
             InputError: Where the features are not of the width that the network reads.
@@ -237,7 +238,7 @@ class Index:
         return self.retriever.encode_images(as_batch(picture.features, picture.boxes))
 
     def explain(self, text: str, id: str) -> Explanation:  # noqa: A002 (the name that results carry)
-        """All about the score of one picture with a sentence.
+        """Explain the score of one picture with a sentence.
 
         Raises:
             InputError: Where the sentence has no word.
@@ -250,41 +251,41 @@ class Index:
         return explain_encoded(self.retriever, image, None if boxes is None else torch.from_numpy(boxes)[None], text)
 
     def unknown_words(self, text: str) -> tuple[str, ...]:
-        """Words of a query that the network has not learned, each once; it reads all of them alike."""
+        """Words of a query outside the vocabulary, each once; the network reads all of them alike."""
         check_question(text, 1)
         return unknown_words(self.retriever.tokenizer, text)
 
     def picture_file(self, id: str) -> Path | None:  # noqa: A002 (the name that results carry)
-        """The file of a picture of the index; None where it has none, or it is not there any more."""
-        place = self._pictures.read(lambda table: table.files.get(id))
-        return place if place is not None and place.is_file() else None
+        """The file of an indexed picture; None where it has none, or it does not exist any more."""
+        file = self._pictures.read(lambda table: table.files.get(id))
+        return file if file is not None and file.is_file() else None
 
     def sample_captions(self, count: int) -> list[str]:
-        """Some captions from all over the index."""
+        """Captions at evenly spaced rows of the index."""
         return self._captions.read(lambda table: table.sample("caption", count))
 
     def extractor(self) -> Extractor:
-        """The extractor that made the features of the index, built again.
+        """The extractor of the indexed features, built from its settings.
 
         Raises:
-            DataError: Where it cannot be: the features came from elsewhere.
+            DataError: Where it cannot be built: the features came from elsewhere.
         """
         from tshsr.features.catalog import rebuild_extractor  # its libraries are an extra
 
-        about = self.about
-        return rebuild_extractor(about.extractor, about.settings, device=str(self.retriever.device))
+        info = self.about
+        return rebuild_extractor(info.extractor, info.settings, device=str(self.retriever.device))
 
     @property
     def _tables(self) -> Tables:
         return Tables(self._pictures.live, self._captions.live)
 
     def _row(self, table: Snapshot, name: str) -> pa.Table:
-        """One picture.
+        """The row of a picture.
 
         Raises:
-            DataError: Where there is none of this name.
+            DataError: Where there is none of this id.
         """
-        found = table.table.search().where(same("id", [name])).limit(1).to_arrow()
+        found = table.table.search().where(id_condition("id", [name])).limit(1).to_arrow()
         if not len(found):
-            raise unknown_picture(self.folder, name, ids_of(table.table) if table.count <= GUESSED else ())
+            raise unknown_picture(self.folder, name, ids_of(table.table) if table.count <= MAX_SUGGESTED_FROM else ())
         return found

@@ -1,4 +1,4 @@
-"""What a user knows of the pictures: a table of facts, joined to the index by the pictures' ids or files."""
+"""User metadata of pictures, joined to the index by the pictures' ids or files; picture files and their sizes."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from PIL import Image
 from tshsr.data.dataset import Split
 from tshsr.errors import DataError
 
-KEYS = ("id", "file")
-NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-LINES, TABLES = (".jsonl", ".ndjson", ".json"), (".csv", ".tsv")
+KEY_COLUMNS = ("id", "file")
+COLUMN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+JSON_SUFFIXES, CSV_SUFFIXES = (".jsonl", ".ndjson", ".json"), (".csv", ".tsv")
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """Facts about pictures, by columns.
+    """Metadata of pictures.
 
     Attributes:
         source: The file, for messages.
-        key: Whether pictures are named by their id or by their file.
-        types: Of each column.
-        rows: By id, or by file, the values.
+        key: The key of `rows`: "id" or "file".
+        types: By column.
+        rows: By id or file, the values by column.
     """
 
     source: str
@@ -38,15 +38,15 @@ class Metadata:
     types: Mapping[str, pa.DataType]
     rows: Mapping[str, Mapping[str, Any]]
 
-    def of(self, id: str, file: str | None) -> Mapping[str, Any]:  # noqa: A002 (the name of the column)
-        """What is known of a picture; a file may be named with its folders or without."""
+    def lookup(self, id: str, file: str | None) -> Mapping[str, Any]:  # noqa: A002 (the name of the column)
+        """The metadata of a picture; a file may be named with its folders or without."""
         if self.key == "id":
             return self.rows.get(id, {})
         names = (file, PurePosixPath(file).name) if file is not None else (id,)
         return next((self.rows[name] for name in names if name in self.rows), {})
 
     def columns(self, known: Iterable[Mapping[str, Any]], types: Mapping[str, pa.DataType]) -> dict[str, pa.Array]:
-        """Columns of some pictures, in the types that the index has."""
+        """Columns of pictures, cast to the column types of the index."""
         rows = list(known)
         return {name: pa.array([row.get(name) for row in rows], self.types[name]).cast(types[name]) for name in types}
 
@@ -57,10 +57,12 @@ def read_metadata(path: Path) -> Metadata:
     Raises:
         DataError: Where it cannot be read, names no pictures, or a column is of several types.
     """
-    if path.suffix.lower() not in LINES + TABLES:
-        raise DataError(f"{path} is no metadata: expected {', '.join(LINES + TABLES)}, with a column id or file.")
+    if path.suffix.lower() not in JSON_SUFFIXES + CSV_SUFFIXES:
+        raise DataError(
+            f"{path} is no metadata: expected {', '.join(JSON_SUFFIXES + CSV_SUFFIXES)}, with a column id or file."
+        )
     try:
-        rows = _lines(path) if path.suffix.lower() in LINES else _table(path)
+        rows = _lines(path) if path.suffix.lower() in JSON_SUFFIXES else _table(path)
     except OSError as error:
         raise DataError(f"Cannot read {path}: {error.strerror or error}.") from None
     except UnicodeDecodeError as error:
@@ -71,21 +73,21 @@ def read_metadata(path: Path) -> Metadata:
 
 
 def metadata_of(rows: Sequence[Mapping[str, Any]], source: str) -> Metadata:
-    """Check facts, one mapping a picture.
+    """Check metadata rows, one mapping a picture.
 
     Raises:
         DataError: As `read_metadata`.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
-    key = next((key for key in KEYS if key in names), None)
+    key = next((key for key in KEY_COLUMNS if key in names), None)
     if key is None or len(names) < 2:
         raise DataError(f"{source} has the columns {', '.join(names) or '(none)'}; expected id or file, and others.")
     for number, row in enumerate(rows, start=1):
         if not isinstance(row.get(key), str | int):
             raise DataError(f"{source}: entry {number} has no {key}; each needs the {key} of its picture.")
-    columns = [name for name in names if name not in KEYS]
+    columns = [name for name in names if name not in KEY_COLUMNS]
     for name in columns:
-        if not NAME.fullmatch(name):
+        if not COLUMN_NAME.fullmatch(name):
             raise DataError(f"{source}: column {name!r} cannot be used in a filter; name it with letters, digits, _.")
     types = {name: _type(source, name, [row.get(name) for row in rows]) for name in columns}
     by_key = {str(row[key]): {name: row.get(name) for name in columns} for row in rows}
@@ -123,7 +125,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 def _table(path: Path) -> list[dict[str, Any]]:
     comma = "\t" if path.suffix.lower() == ".tsv" else ","
-    options = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(KEYS, pa.string()), strings_can_be_null=True)
+    options = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(KEY_COLUMNS, pa.string()), strings_can_be_null=True)
     content = path.read_bytes()
     content.decode("utf-8-sig")
     parsed = pyarrow.csv.read_csv(
@@ -133,10 +135,10 @@ def _table(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-ORIENTATION, ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)
-"""The EXIF tag that says how the camera was held, and its values for pictures whose sides are swapped."""
-TRIED = 20
-"""Files that are looked for before a folder is taken for the wrong one."""
+ORIENTATION, ROTATED = 0x0112, (5, 6, 7, 8)
+"""The EXIF tag of the orientation, and its values that swap width and height."""
+CHECKED_FILES = 20
+"""Files that are looked for before a folder is refused."""
 
 
 @dataclass(frozen=True)
@@ -145,9 +147,9 @@ class PictureFile:
 
     Attributes:
         file: Its name in the data; None where it has none.
-        folder: The folder that it is in; None where the file is not there.
-        width: In pixels, upright; None where unknown.
-        height: In pixels, upright; None where unknown.
+        folder: Its folder; None where the file does not exist.
+        width: Pixels, EXIF orientation applied; None where unknown.
+        height: Pixels, EXIF orientation applied; None where unknown.
     """
 
     file: str | None
@@ -157,7 +159,7 @@ class PictureFile:
 
 
 def picture_name(split: Split, image: int) -> str | None:
-    """What the data calls the file of an image: its own name for it, or an id that looks like a file's name."""
+    """The file name of an image in the data, or its id where that has a suffix."""
     if split.files is not None:
         return split.files[image]
     name = split.image_ids[image]
@@ -165,7 +167,7 @@ def picture_name(split: Split, image: int) -> str | None:
 
 
 def picture_file(split: Split, image: int, folder: Path | None) -> PictureFile:
-    """The file of an image, with its size where it is there.
+    """The file of an image, with its size where the file exists.
 
     Raises:
         DataError: Where its name leads out of the folder.
@@ -186,7 +188,7 @@ def check_folder(split: Split, folder: Path) -> None:
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder of pictures; name the one that holds the files of {split.data}.")
-    names = [picture_name(split, image) for image in range(min(TRIED, len(split.regions)))]
+    names = [picture_name(split, image) for image in range(min(CHECKED_FILES, len(split.regions)))]
     files = [name for name in names if name is not None]
     if not any((folder / name).is_file() for name in files):
         wanted = f"such as {files[0]}" if files else f"and {split.data} names none"
@@ -194,13 +196,13 @@ def check_folder(split: Split, folder: Path) -> None:
 
 
 def size_of(path: Path) -> tuple[int, int] | None:
-    """Width and height of a picture as people see it, from its header; None where that can't be read."""
+    """Width and height from a picture's header, EXIF orientation applied; None where unreadable."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # nothing is decoded
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # only the header is read
             with Image.open(path) as opened:
                 width, height = opened.size
-                turned = opened.getexif().get(ORIENTATION) in ON_ITS_SIDE
-    except Exception:  # noqa: BLE001 - decoders raise anything at all, and a size is only a convenience
+                turned = opened.getexif().get(ORIENTATION) in ROTATED
+    except Exception:  # noqa: BLE001 - decoders raise any exception, and the size is optional
         return None
     return (height, width) if turned else (width, height)

@@ -1,4 +1,4 @@
-"""Encodings as rows of a table, and back: unit rows in 16 bits; products and views are made again from them.
+"""Encodings as table rows, and back: items in float16; Gram matrices and views are recomputed from them.
 
 Axes: rows (pictures or captions) | items (regions or words) | dim (joint space).
 """
@@ -21,7 +21,7 @@ PICTURES, CAPTIONS = "pictures", "captions"
 
 
 def schema_of(table: str, dim: int) -> pa.Schema:
-    """The columns that a table begins with; those of pictures are joined by the user's own."""
+    """The columns of a new table; user metadata adds columns to that of pictures."""
     encoding = [
         pa.field(POOLED, pa.list_(pa.float32(), dim), nullable=False),
         pa.field(ITEMS, pa.list_(pa.float16()), nullable=False),
@@ -30,17 +30,17 @@ def schema_of(table: str, dim: int) -> pa.Schema:
     if table == CAPTIONS:
         texts = [pa.field(column, pa.string(), nullable=False) for column in ("image", "caption")]
         return pa.schema([name, *texts, *encoding])
-    facts = [
+    file = [
         pa.field("file", pa.string()),
         pa.field("folder", pa.string()),
         pa.field("width", pa.int32()),
         pa.field("height", pa.int32()),
     ]
-    return pa.schema([name, *facts, *encoding, pa.field(BOXES, pa.list_(pa.float32()))])
+    return pa.schema([name, *file, *encoding, pa.field(BOXES, pa.list_(pa.float32()))])
 
 
 def encoding_columns(encoding: ItemEncoding) -> dict[str, pa.Array]:
-    """The pooled vectors in 32 bits and the real items in 16: with the boxes, all that cannot be made again."""
+    """Pooled vectors (float32) and items (float16, without padding); with the boxes, they determine the encoding."""
     mask = encoding.mask.cpu()
     items = encoding.items.cpu()[mask].half().numpy()
     pooled = np.ascontiguousarray(encoding.pooled.float().cpu().numpy())
@@ -52,7 +52,7 @@ def encoding_columns(encoding: ItemEncoding) -> dict[str, pa.Array]:
 
 
 def boxes_column(boxes: Tensor | None, mask: Tensor) -> pa.Array:
-    """The boxes of the real regions, four numbers each; null where there are none."""
+    """Boxes of the regions, without padding, four numbers each; null where there are none."""
     if boxes is None:
         return pa.nulls(len(mask), pa.list_(pa.float32()))
     ends = np.concatenate([[0], mask.sum(dim=1).numpy().cumsum()]) * 4
@@ -61,10 +61,10 @@ def boxes_column(boxes: Tensor | None, mask: Tensor) -> pa.Array:
 
 
 def encoding_of(matcher: Matcher, rows: pa.Table, device: torch.device) -> ItemEncoding:
-    """The encodings of some rows, as the network made them but for the rounding to 16 bits.
+    """The encodings of rows; they differ from the network's by the rounding to float16.
 
     Raises:
-        DataError: Where a network that compares places meets a picture without boxes.
+        DataError: Where the network uses boxes and a picture has none.
     """
     pooled = pooled_of(rows)
     lists = rows[ITEMS].combine_chunks()
@@ -86,7 +86,7 @@ def encoding_of(matcher: Matcher, rows: pa.Table, device: torch.device) -> ItemE
 
 
 def padded_boxes(rows: pa.Table, mask: Tensor) -> Tensor:
-    """The boxes of some pictures, rows x regions x 4, zero where no region is.
+    """Boxes of pictures, rows x regions x 4, zero for padding.
 
     Raises:
         DataError: Where a picture has none.
@@ -101,12 +101,12 @@ def padded_boxes(rows: pa.Table, mask: Tensor) -> Tensor:
 
 
 def pooled_of(rows: pa.Table | pa.RecordBatch) -> Tensor:
-    """The pooled vectors of some rows, rows x dim, float32."""
+    """Pooled vectors, rows x dim, float32."""
     column = rows[POOLED].combine_chunks() if isinstance(rows, pa.Table) else rows[POOLED]
     return torch.from_numpy(np.array(column.flatten().to_numpy())).view(len(column), -1)
 
 
 def boxes_of(rows: pa.Table) -> list[np.ndarray | None]:
-    """For each row its boxes, regions x 4, or None."""
+    """Boxes of each row, regions x 4, or None."""
     lists: Sequence[list[float] | None] = rows[BOXES].to_pylist()
     return [None if numbers is None else np.array(numbers, np.float32).reshape(-1, 4) for numbers in lists]

@@ -1,6 +1,6 @@
-"""The second stage: the network reasons about the candidates of a query, exactly, and the best are told.
+"""Second stage of a search: exact scores of the candidates, the k best results, and regions of the query's words.
 
-Axes: pictures (or captions) of the candidates | one query.
+Axes: candidates (pictures or captions) | one query.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from tshsr.scoring.all_pairs import score_encoded
 
 @dataclass(frozen=True)
 class WordBoxes:
-    """Where a picture answers to a word.
+    """The regions of a picture with the largest weights of a word.
 
     Attributes:
-        word: As the query spells it.
-        boxes: x1, y1, x2, y2 (fractions of the picture) and the weight of each region, heaviest first, a few of them;
-            empty where the pictures were indexed without boxes.
+        word: As spelled in the query.
+        boxes: x1, y1, x2, y2 (fractions of the picture) and the weight of each region, heaviest first; empty where
+            the pictures were indexed without boxes.
     """
 
     word: str
@@ -43,14 +43,13 @@ class WordBoxes:
 
 @dataclass(frozen=True)
 class Result:
-    """A picture that was found.
+    """A picture result.
 
     Attributes:
-        id: Its name in the index.
-        file: Its file: the whole path where the file was there when it was indexed, else the name that the data gave.
-        score: The network's score of the picture with the query.
-        words: The content words of the query, with their places; empty for a method that cannot be traced.
-        metadata: What the user has told about the picture, by column.
+        file: Absolute path where the file existed when it was indexed, else its name in the data.
+        score: Score of the picture with the query.
+        words: Content words of the query with their regions; empty for a method without a trace.
+        metadata: User metadata by column.
     """
 
     id: str
@@ -62,14 +61,7 @@ class Result:
 
 @dataclass(frozen=True)
 class CaptionResult:
-    """A sentence that was found for a picture.
-
-    Attributes:
-        id: Its name in the index.
-        caption: The sentence.
-        image: The name of the picture that it was written for.
-        score: The network's score of the sentence with the picture.
-    """
+    """A caption result; `image` is the id of the picture that the caption describes."""
 
     id: str
     caption: str
@@ -86,15 +78,15 @@ FUNCTION_WORDS = frozenset(
         *("it", "its", "he", "his", "him", "she", "her", "they", "their", "them"),
     )
 )
-"""Words that no place in a picture answers to, and those by which people begin: a picture of, we see."""
-BOXES = 3
-"""Boxes of a word, at most."""
-SHARE = 0.25
-"""A box is told where its weight is this share of the heaviest one's."""
+"""Words without a region of their own, and the openings of descriptions: a picture of, we see."""
+MAX_BOXES = 3
+"""Maximum number of boxes a word."""
+MIN_RELATIVE_WEIGHT = 0.25
+"""Boxes below this ratio to the heaviest one are omitted."""
 
 
 def unknown_words(tokenizer: Tokenizer, text: str) -> tuple[str, ...]:
-    """The words of a text that the tokenizer has no number for, each once."""
+    """The words of a text that are not in the vocabulary, each once."""
     unknown = tokenizer.rules.token_to_id(UNKNOWN)
     numbers = tokenizer.encode([text])[0]
     words = zip(tokenizer.words(text), numbers, strict=True)
@@ -102,12 +94,12 @@ def unknown_words(tokenizer: Tokenizer, text: str) -> tuple[str, ...]:
 
 
 def content_words(tokenizer: Tokenizer, text: str) -> list[tuple[int, str]]:
-    """Place and spelling of the words that a picture can answer to: known ones, no function words, no punctuation."""
+    """Position and spelling of the content words: in the vocabulary, no function words, no punctuation."""
     unknown = tokenizer.rules.token_to_id(UNKNOWN)
     numbers = tokenizer.encode([text])[0]
     return [
-        (place, word)
-        for place, (word, number) in enumerate(zip(tokenizer.words(text), numbers, strict=True))
+        (position, word)
+        for position, (word, number) in enumerate(zip(tokenizer.words(text), numbers, strict=True))
         if number != unknown
         and word not in (START, END)
         and word.lower() not in FUNCTION_WORDS
@@ -123,22 +115,22 @@ def boxes_of_words(
     text: str,
     caption: ItemEncoding,
 ) -> list[tuple[WordBoxes, ...]]:
-    """For each picture the content words of a query with their heaviest regions.
+    """For each picture, the content words of a query with their heaviest regions.
 
         map_wr = mean over streams of `explain.word_maps`
 
-    Both streams give every word a distribution over regions: in the word stream what the word looks at, in the region
-    stream the regions that look at the word. Their mean is one too, and no stream outvotes the other.
+    Each stream gives every word a distribution over regions: the attention of the word (word stream), or the share of
+    the word in the attention of each region (region stream). Their mean is a distribution, too.
 
     Args:
         retriever: The network.
-        images: The pictures.
-        boxes: For each picture its boxes, regions x 4, or None.
+        images: Encoded pictures.
+        boxes: Boxes of each picture, regions x 4, or None.
         text: The query.
         caption: Its encoding, one row.
 
     Returns:
-        For each picture one entry a content word; nothing for a network that cannot be traced.
+        For each picture, one entry a content word; empty for a network without a trace.
     """
     words = content_words(retriever.tokenizer, text)
     captions = caption[torch.zeros(len(images), dtype=torch.long, device=caption.mask.device)]
@@ -148,30 +140,30 @@ def boxes_of_words(
     maps = torch.stack([word_maps(name, trace, captions.mask, images.mask) for name, trace in traces.items()])
     weights = maps.mean(dim=0).float().cpu()
     return [
-        tuple(WordBoxes(word, heaviest(weights[row, place], of_picture)) for place, word in words)
-        for row, of_picture in enumerate(boxes)
+        tuple(WordBoxes(word, heaviest(weights[row, position], picture_boxes)) for position, word in words)
+        for row, picture_boxes in enumerate(boxes)
     ]
 
 
 def heaviest(
     weights: Float[Tensor, " regions"], boxes: np.ndarray | None
 ) -> tuple[tuple[float, float, float, float, float], ...]:
-    """The few heaviest boxes of a word, with their weights."""
+    """The heaviest boxes of a word, with their weights."""
     if boxes is None:
         return ()
-    best = weights[: len(boxes)].topk(min(BOXES, len(boxes)))
+    best = weights[: len(boxes)].topk(min(MAX_BOXES, len(boxes)))
     found = []
     for weight, region in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-        if weight >= SHARE * float(best.values[0]):
+        if weight >= MIN_RELATIVE_WEIGHT * float(best.values[0]):
             x1, y1, x2, y2 = boxes[region].tolist()
             found.append((x1, y1, x2, y2, weight))
     return tuple(found)
 
 
 CANDIDATES = 100
-"""How many pictures, or captions, the network reasons about."""
-OWN = {*schema_of(PICTURES, 1).names, *schema_of(CAPTIONS, 1).names, ROW}
-"""Columns that are not the user's."""
+"""Number of candidates of the second stage."""
+INTERNAL_COLUMNS = {*schema_of(PICTURES, 1).names, *schema_of(CAPTIONS, 1).names, ROW}
+"""Columns other than user metadata."""
 
 
 MAX_WORDS = 1000
@@ -179,7 +171,7 @@ MAX_WORDS = 1000
 
 
 def check_question(text: str, k: int) -> None:
-    """Refuse queries that no search can answer, or only in minutes.
+    """Refuse a query without words or with too many, or k below 1.
 
     Raises:
         InputError: Where the query has no word, or too many.
@@ -197,23 +189,23 @@ def check_question(text: str, k: int) -> None:
 
 
 def find_pictures(retriever: Retriever, rows: pa.Table, text: str, caption: ItemEncoding, k: int) -> list[Result]:
-    """The best pictures of the candidates for an encoded caption, with the places that answer to its words."""
+    """The k best candidate pictures for an encoded caption, with the regions of its words."""
     if not len(rows):
         return []
     images = encoding_of(retriever.matcher, rows, retriever.device)
     scores, best = ranked(retriever, images, caption, k)
     chosen = rows.take(pa.array(best.tolist()))
     words = boxes_of_words(retriever, images[best.to(retriever.device)], boxes_of(chosen), text, caption)
-    facts = chosen.drop_columns([name for name in chosen.column_names if name in OWN]).to_pylist()
-    names = chosen.select(["id", "folder", "file"]).to_pylist()
+    metadata = chosen.drop_columns([name for name in chosen.column_names if name in INTERNAL_COLUMNS]).to_pylist()
+    files = chosen.select(["id", "folder", "file"]).to_pylist()
     return [
-        Result(name["id"], file_of(name), score, of_words, known)
-        for name, score, of_words, known in zip(names, scores, words, facts or [{}] * len(names), strict=True)
+        Result(file["id"], file_of(file), score, word_boxes, columns)
+        for file, score, word_boxes, columns in zip(files, scores, words, metadata or [{}] * len(files), strict=True)
     ]
 
 
 def find_captions(retriever: Retriever, rows: pa.Table, image: ItemEncoding, k: int) -> list[CaptionResult]:
-    """The best captions of the candidates for an encoded picture."""
+    """The k best candidate captions for an encoded picture."""
     if not len(rows):
         return []
     captions = encoding_of(retriever.matcher, rows, retriever.device)
@@ -225,12 +217,12 @@ def find_captions(retriever: Retriever, rows: pa.Table, image: ItemEncoding, k: 
 def ranked(
     retriever: Retriever, images: ItemEncoding, captions: ItemEncoding, k: int
 ) -> tuple[list[float], torch.Tensor]:
-    """The k best scores of one side with the only one of the other side, best first, and whose they are."""
+    """The k best fused scores of the candidates with the query, best first, and their rows."""
     scores = score_encoded(retriever.matcher, images, captions)["fused"].flatten().float().cpu()
     best = scores.topk(min(k, len(scores)))
     return best.values.tolist(), best.indices
 
 
 def file_of(row: Mapping[str, Any]) -> str | None:
-    """The whole path of a picture's file where it was there, else its name in the data."""
+    """Absolute path of a picture's file where it existed, else its name in the data."""
     return str(Path(row["folder"]) / row["file"]) if row["folder"] and row["file"] else row["file"]

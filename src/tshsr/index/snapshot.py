@@ -1,4 +1,4 @@
-"""One version of a table, for a search that sees no other while it lasts; the first stage, exact or approximate.
+"""First stage of a search, exact or approximate, on one version of a table; retries when a version is replaced.
 
 Axes: rows (pictures or captions) | dim (joint space).
 """
@@ -18,21 +18,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tshsr.errors import DataError
-from tshsr.index.ann import ROW, indices, search
-from tshsr.index.database import FAILURES, check_filter, empty_table, open_table, reason
+from tshsr.index.ann import ROW, ann_indices, ann_search
+from tshsr.index.database import LANCE_ERRORS, cause_of, check_filter, empty_table, open_table
 from tshsr.index.rows import BOXES, ITEMS, POOLED, pooled_of
 
 Found = TypeVar("Found")
-HIDDEN = ("folder", POOLED, ITEMS, BOXES)
-"""Columns that no filter is for."""
+HIDDEN_COLUMNS = ("folder", POOLED, ITEMS, BOXES)
+"""Columns that filters cannot use."""
 
 
 class Snapshot:
     """A version of a table.
 
     Args:
-        table: A handle of its own, checked out at the version.
-        probes: How many parts of the ANN index a query looks into; 0: no index is used, every row is compared.
+        table: A separate handle, checked out at the version.
+        probes: Number of partitions of the ANN index that a query reads; 0: exact search.
     """
 
     def __init__(self, table: Any, probes: int) -> None:
@@ -42,23 +42,25 @@ class Snapshot:
 
     @cached_property
     def all_pooled(self) -> tuple[np.ndarray, Float[Tensor, "rows dim"]]:
-        """Numbers and pooled vectors of all rows, read once."""
+        """Row ids and pooled vectors of all rows, read once."""
         rows = self.table.search().select([POOLED]).with_row_id(True).to_arrow()
         return rows[ROW].to_numpy(), pooled_of(rows)
 
     @cached_property
     def files(self) -> dict[str, Path]:
-        """By id the file of each picture that has one."""
+        """Files of pictures by id."""
         rows = self.table.search().select(["id", "folder", "file"]).to_arrow().to_pylist()
         return {row["id"]: Path(row["folder"]) / row["file"] for row in rows if row["folder"] and row["file"]}
 
     @cached_property
     def visible(self) -> Any:
-        """An empty table with the columns that filters are for."""
-        return empty_table(pa.schema([field for field in self.table.schema if field.name.lower() not in HIDDEN]))
+        """An empty table with the columns that filters can use."""
+        return empty_table(
+            pa.schema([field for field in self.table.schema if field.name.lower() not in HIDDEN_COLUMNS])
+        )
 
     def sample(self, column: str, count: int) -> list[str]:
-        """Some values of a column, from evenly spread rows."""
+        """Values of a column at evenly spaced rows."""
         places = np.unique(np.linspace(0, self.count - 1, min(count, self.count)).astype(np.int64))
         rows: list[str] = self.table.take_offsets(places.tolist()).select([column]).to_arrow()[column].to_pylist()
         return rows
@@ -73,23 +75,23 @@ class Snapshot:
         return self.take(numbers) if numbers else self.table.schema.empty_table()
 
     def nearest(self, query: Float[Tensor, " dim"], count: int, where: str | None) -> Sequence[int]:
-        """The numbers of the rows with the highest v·t, best first.
+        """Row ids with the highest v·t, best first.
 
         Raises:
             DataError: Where the filter cannot be used.
         """
         if where is not None:
             check_filter(self.table, self.visible, where)
-            where = f"({where})"  # what was checked, and no more, is asked
+            where = f"({where})"  # exactly what was checked
         if not self.count:
             return []
         return self._approximate(query, count, where) if self.probes else self._exact(query, count, where)
 
     def take(self, numbers: Sequence[int]) -> pa.Table:
-        """Rows by their numbers, in that order."""
+        """Rows by row id, in that order."""
         rows = self.table.take_row_ids(list(numbers)).with_row_id().to_arrow()
-        place = {number: i for i, number in enumerate(rows[ROW].to_pylist())}
-        return rows.take(pa.array([place[number] for number in numbers]))
+        position = {number: i for i, number in enumerate(rows[ROW].to_pylist())}
+        return rows.take(pa.array([position[number] for number in numbers]))
 
     def _exact(self, query: Float[Tensor, " dim"], count: int, where: str | None) -> Sequence[int]:
         numbers, pooled = self.all_pooled
@@ -104,44 +106,44 @@ class Snapshot:
         return found
 
     def _approximate(self, query: Float[Tensor, " dim"], count: int, where: str | None) -> Sequence[int]:
-        return search(self.table, query.numpy(), count, self.probes, where)
+        return ann_search(self.table, query.numpy(), count, self.probes, where)
 
 
-class Reader:
-    """The newest version of a table, whenever it is asked for.
+class TableReader:
+    """Reads the newest version of a table.
 
     Args:
         folder: The index.
         name: The table.
-        probes: Tells how many parts of the ANN index a query looks into.
+        probes: Returns the number of partitions of the ANN index that a query reads.
     """
 
     def __init__(self, folder: Path, name: str, probes: Callable[[], int]) -> None:
         self.folder, self.name, self.probes = folder, name, probes
         self.live = open_table(folder, name)
         self.lock = threading.Lock()
-        self.known: Snapshot | None = None
+        self.cached: Snapshot | None = None
 
     def __len__(self) -> int:
         """Number of rows."""
         return int(self.live.count_rows())
 
-    def read(self, question: Callable[[Snapshot], Found]) -> Found:
-        """Ask the newest version; where it is put away meanwhile, ask the one after it.
+    def read(self, query: Callable[[Snapshot], Found]) -> Found:
+        """Run a query on the newest version, and once more where that version was deleted meanwhile.
 
         Raises:
             DataError: Where the table cannot be read.
         """
-        for again in (True, False):
+        for retry in (True, False):
             snapshot = self.snapshot()
             try:
-                return question(snapshot)
-            except FAILURES as error:
+                return query(snapshot)
+            except LANCE_ERRORS as error:
                 with self.lock:
-                    self.known = None
-                if not again:
+                    self.cached = None
+                if not retry:
                     raise DataError(
-                        f"{self.folder} cannot be read ({reason(error)}); run tshsr index on it again, which takes "
+                        f"{self.folder} cannot be read ({cause_of(error)}); run tshsr index on it again, which takes "
                         "back what was cut short."
                     ) from error
         raise AssertionError("unreachable")
@@ -150,8 +152,8 @@ class Reader:
         """The newest version."""
         with self.lock:
             version = self.live.version
-            if self.known is None or self.known.version != version:
+            if self.cached is None or self.cached.version != version:
                 table = open_table(self.folder, self.name)
                 table.checkout(version)
-                self.known = Snapshot(table, self.probes() if indices(table) else 0)
-            return self.known
+                self.cached = Snapshot(table, self.probes() if ann_indices(table) else 0)
+            return self.cached

@@ -1,4 +1,4 @@
-"""Everything that writes to an index: one process at a time, versions that readers see whole."""
+"""Writes to an index: create, add, update metadata, delete, maintain; one process at a time."""
 
 from __future__ import annotations
 
@@ -15,10 +15,18 @@ import pyarrow.compute as pc
 from tshsr.data.dataset import Split
 from tshsr.errors import DataError
 from tshsr.files import explained
-from tshsr.index.about import ABOUT, about_model, change_about, check_model, read_about, write_about
+from tshsr.index.about import INFO_FILE, check_model, new_info, read_info, update_info, write_info
 from tshsr.index.ann import maintain, sample_rows, sample_sentences
-from tshsr.index.building import Added, Job, add_captions, add_pictures, file_columns
-from tshsr.index.database import ids_of, mend, one_writer, open_table, same, tidy, written
+from tshsr.index.building import Added, Addition, add_captions, add_pictures, file_columns
+from tshsr.index.database import (
+    compact,
+    id_condition,
+    ids_of,
+    open_table,
+    restore_readable,
+    restored_on_failure,
+    write_lock,
+)
 from tshsr.index.metadata import Metadata, picture_name
 from tshsr.index.rows import CAPTIONS, PICTURES, schema_of
 from tshsr.retriever import Retriever
@@ -26,16 +34,16 @@ from tshsr.retriever import Retriever
 LOG = logging.getLogger(__name__)
 
 
-def facts_of(splits: Sequence[Split], metadata: Metadata) -> dict[str, Mapping[str, Any]]:
-    """What is known of the pictures of some splits, by id.
+def metadata_of_splits(splits: Sequence[Split], metadata: Metadata) -> dict[str, Mapping[str, Any]]:
+    """Metadata of the pictures of splits, by id.
 
     Raises:
-        DataError: Where nothing is known of any of them.
+        DataError: Where the metadata name none of them.
     """
     found = {}
     for split in splits:
         for number, name in enumerate(split.image_ids):
-            row = metadata.of(name, picture_name(split, number))
+            row = metadata.lookup(name, picture_name(split, number))
             if row:
                 found[name] = row
     if not found:
@@ -49,38 +57,38 @@ def facts_of(splits: Sequence[Split], metadata: Metadata) -> dict[str, Mapping[s
     return found
 
 
-def retell(job: Job, table: Any) -> int:
-    """Write what the user tells of pictures that are in the table; nothing else of them changes.
+def update_metadata(addition: Addition, table: Any) -> int:
+    """Write the user metadata and files of indexed pictures; their encodings stay.
 
     Args:
-        job: Its metadata are written, and the files of its pictures where their folder was named.
-        table: The pictures; it gets the columns of the metadata.
+        addition: Its metadata are written, and the files of its pictures where the user named their folder.
+        table: The pictures; columns of the metadata are added.
 
     Returns:
-        How many rows were written.
+        Number of rows written.
 
     Raises:
         DataError: Where the metadata do not fit the table or name no picture, or the index cannot be written.
     """
-    told = 0
-    if job.metadata is not None:
-        known = facts_of([job.split], job.metadata)
-        add_columns(job.folder, table, job.metadata)
-        told += update_facts(job.folder, table, known, job.metadata)
-    if job.moved and not job.replace:  # what is replaced gets its file with the rest
-        told += update_files(job, table)
-    return told
+    count = 0
+    if addition.metadata is not None:
+        rows = metadata_of_splits([addition.split], addition.metadata)
+        add_columns(addition.folder, table, addition.metadata)
+        count += write_metadata(addition.folder, table, rows, addition.metadata)
+    if addition.moved and not addition.replace:  # replaced rows include their files
+        count += update_files(addition, table)
+    return count
 
 
 def add_columns(folder: Path, table: Any, metadata: Metadata) -> None:
-    """Give a table the columns of the metadata; those that it has must hold values of the same type.
+    """Add the columns of the metadata to a table; existing ones must have the same type.
 
     Raises:
         DataError: Where a name is taken, or a type does not fit.
     """
-    own, known = schema_of(PICTURES, 1).names, table.schema
+    internal, known = schema_of(PICTURES, 1).names, table.schema
     for name in metadata.types:
-        if name.lower() in own:  # filters don't tell them apart
+        if name.lower() in internal:  # filters ignore case
             raise DataError(
                 f"{metadata.source}: the index has a column {name.lower()!r} of its own; give it another name."
             )
@@ -88,12 +96,12 @@ def add_columns(folder: Path, table: Any, metadata: Metadata) -> None:
             check_type(metadata, name, known.field(name).type)
     new = [pa.field(name, kind) for name, kind in metadata.types.items() if name not in known.names]
     if new:
-        with written(folder, table):
+        with restored_on_failure(folder, table):
             table.add_columns(pa.schema(new))
 
 
 def check_type(metadata: Metadata, name: str, kind: pa.DataType) -> None:
-    """Refuse values that do not fit a column that is there.
+    """Refuse values that do not fit the type of an existing column.
 
     Raises:
         DataError: Names both types.
@@ -108,32 +116,34 @@ def check_type(metadata: Metadata, name: str, kind: pa.DataType) -> None:
         ) from None
 
 
-def update_facts(folder: Path, table: Any, known: Mapping[str, Mapping[str, Any]], metadata: Metadata) -> int:
-    """Write facts, by id, of those pictures that are in the table; returns of how many they were others before.
+def write_metadata(folder: Path, table: Any, rows: Mapping[str, Mapping[str, Any]], metadata: Metadata) -> int:
+    """Write metadata of indexed pictures, by id; returns the number of changed rows.
 
     Raises:
         DataError: Where the index cannot be written.
     """
     types = {name: table.schema.field(name).type for name in metadata.types}
-    return update(folder, table, pa.table({"id": list(known), **metadata.columns(known.values(), types)}))
+    return update_rows(folder, table, pa.table({"id": list(rows), **metadata.columns(rows.values(), types)}))
 
 
-def update_files(job: Job, table: Any) -> int:
-    """Write where the files of pictures that are in the table are, of those that are there; returns how many moved.
+def update_files(addition: Addition, table: Any) -> int:
+    """Write the paths of the existing files of indexed pictures; returns the number of changed rows.
 
     Raises:
         DataError: Where the index cannot be written.
     """
-    there = set(ids_of(table))
-    columns = file_columns(job, [number for number, name in enumerate(job.split.image_ids) if name in there])
+    indexed = set(ids_of(table))
+    columns = file_columns(
+        addition, [number for number, name in enumerate(addition.split.image_ids) if name in indexed]
+    )
     rows = pa.table(columns, pa.schema([table.schema.field(name) for name in columns]))
-    return update(job.folder, table, rows.filter(pc.is_valid(rows["folder"])))
+    return update_rows(addition.folder, table, rows.filter(pc.is_valid(rows["folder"])))
 
 
-def update(folder: Path, table: Any, rows: pa.Table) -> int:
-    """Write some columns of those rows that are in the table and differ there; returns how many.
+def update_rows(folder: Path, table: Any, rows: pa.Table) -> int:
+    """Write columns of existing rows whose values differ; returns the number of changed rows.
 
-    A version copies the rows that it changes, encodings and all; so what is known already is not written again.
+    A version copies the rows that it changes, encodings included, so unchanged rows are not written.
 
     Raises:
         DataError: Where the index cannot be written.
@@ -141,15 +151,15 @@ def update(folder: Path, table: Any, rows: pa.Table) -> int:
     if not table.count_rows():
         return 0
     before = {row["id"]: row for row in table.search().select(rows.column_names).to_arrow().to_pylist()}
-    changed = [place for place, row in enumerate(rows.to_pylist()) if before.get(row["id"], row) != row]
+    changed = [position for position, row in enumerate(rows.to_pylist()) if before.get(row["id"], row) != row]
     if changed:
-        with written(folder, table):
+        with restored_on_failure(folder, table):
             table.merge_insert("id").when_matched_update_all().execute(rows.take(pa.array(changed)))
     return len(changed)
 
 
-GUESSED = 2_000
-"""Among so many ids the one that was meant is looked for; comparing with more takes seconds."""
+MAX_SUGGESTED_FROM = 2_000
+"""Maximum number of ids among which a similar one is suggested; comparing with more takes seconds."""
 
 
 @dataclass(frozen=True)
@@ -163,89 +173,91 @@ class Tables:
 def create_index(
     folder: Path, retriever: Retriever, extractor: str, settings: Mapping[str, Any], run: str | Path | None
 ) -> None:
-    """Make an empty index, or check that the one there is of this network.
+    """Create an empty index, or check that the existing one is of this network.
 
     Raises:
         DataError: Where the features are not for the network, the folder holds something else, or another process is
             writing to it.
-        CheckpointError: Where it holds an index that another network made.
+        CheckpointError: Where it holds an index of another network.
     """
     retriever.check_extractor(extractor)
     check_place(folder)
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with one_writer(folder):  # who makes a table clears away what a killed creation left of it
-        if not (folder / ABOUT).exists():
-            place = None if run is None else str(run)
-            write_about(folder, about_model(retriever, extractor, dict(settings), place, folder))
-        about = read_about(folder)
-        check_model(folder, about, retriever)
+    with write_lock(folder):  # creating a table deletes the remains of an interrupted creation
+        if not (folder / INFO_FILE).exists():
+            source = None if run is None else str(run)
+            write_info(folder, new_info(retriever, extractor, dict(settings), source, folder))
+        info = read_info(folder)
+        check_model(folder, info, retriever)
         for name in (PICTURES, CAPTIONS):
-            open_table(folder, name, schema_of(name, about.dim))
+            open_table(folder, name, schema_of(name, info.dim))
 
 
 def check_place(folder: Path) -> None:
-    """Refuse a folder of something else, before anything is written into it.
+    """Refuse a folder with other contents before anything is written into it.
 
     Raises:
-        DataError: Names what is there.
+        DataError: Names a file of it.
     """
-    if (folder / ABOUT).exists() or not folder.is_dir():
+    if (folder / INFO_FILE).exists() or not folder.is_dir():
         return
-    there = sorted(path.name for path in folder.iterdir() if path.name[0] != ".")
-    if there:
-        raise DataError(f"{folder} holds something that is no index ({there[0]}); name another folder.")
+    contents = sorted(path.name for path in folder.iterdir() if path.name[0] != ".")
+    if contents:
+        raise DataError(f"{folder} holds something that is no index ({contents[0]}); name another folder.")
 
 
-def add_split(job: Job, tables: Tables, *, captions: bool) -> Added:
-    """Add the pictures of a split, and its captions where they are wanted.
+def add_split(addition: Addition, tables: Tables, *, captions: bool) -> Added:
+    """Add the pictures of a split, and optionally its captions.
 
     Raises:
-        DataError: Where something cannot be read or written; what was written before stays.
+        DataError: Where something cannot be read or written; earlier commits stay.
     """
-    with one_writer(job.folder):
-        mend_all(job.folder, tables)
-        told = retell(job, tables.pictures)
-        change_about(job.folder, unfinished=f"{job.split.data}, split {job.split.name}")
-        added = add_pictures(job, tables.pictures)
+    with write_lock(addition.folder):
+        restore_all(addition.folder, tables)
+        updated = update_metadata(addition, tables.pictures)
+        update_info(addition.folder, unfinished=f"{addition.split.data}, split {addition.split.name}")
+        added = add_pictures(addition, tables.pictures)
         if captions:
-            added = replace(added, captions=add_captions(job, tables.captions))
-        keep_up(job.folder, tables, job.retriever, changed=max(added.replaced, told))
-        change_about(job.folder, unfinished=None)
+            added = replace(added, captions=add_captions(addition, tables.captions))
+        maintain_tables(addition.folder, tables, addition.retriever, changed=max(added.replaced, updated))
+        update_info(addition.folder, unfinished=None)
     return added
 
 
 def delete_pictures(folder: Path, tables: Tables, retriever: Retriever, ids: Sequence[str]) -> None:
-    """Take pictures and their captions out.
+    """Delete pictures and their captions.
 
     Raises:
-        DataError: Where one is not there (nothing is deleted then), or the index cannot be written.
+        DataError: Where an id is unknown (nothing is deleted then), or the index cannot be written.
     """
     if not ids:
         return
-    with one_writer(folder):
-        mend_all(folder, tables)
-        there = set(ids_of(tables.pictures))
+    with write_lock(folder):
+        restore_all(folder, tables)
+        indexed = set(ids_of(tables.pictures))
         for name in ids:
-            if name not in there:
-                raise unknown_picture(folder, name, there)
+            if name not in indexed:
+                raise unknown_picture(folder, name, indexed)
         for table, column in ((tables.captions, "image"), (tables.pictures, "id")):
-            with written(folder, table):  # captions first: killed in between, the same command deletes the rest
-                table.delete(same(column, ids))
-        keep_up(folder, tables, retriever, changed=len(ids))
+            with restored_on_failure(
+                folder, table
+            ):  # captions first: interrupted here, the same command deletes the rest
+                table.delete(id_condition(column, ids))
+        maintain_tables(folder, tables, retriever, changed=len(ids))
 
 
-def mend_all(folder: Path, tables: Tables) -> None:
-    """Take back what a writer before could not: see `database.mend`."""
+def restore_all(folder: Path, tables: Tables) -> None:
+    """Roll back versions that an earlier writer left unreadable."""
     for table in (tables.pictures, tables.captions):
-        mend(folder, table)
+        restore_readable(folder, table)
 
 
-def keep_up(folder: Path, tables: Tables, retriever: Retriever, *, changed: int) -> None:
-    """Put the tables in order after a change."""
+def maintain_tables(folder: Path, tables: Tables, retriever: Retriever, *, changed: int) -> None:
+    """Compact the tables after a change, and rebuild their ANN indices where needed."""
     pictures, captions = tables.pictures, tables.captions
     for table in (pictures, captions):
-        tidy(folder, table, changed=changed)
+        compact(folder, table, changed=changed)
     maintain(
         folder,
         PICTURES,
@@ -256,6 +268,6 @@ def keep_up(folder: Path, tables: Tables, retriever: Retriever, *, changed: int)
 
 
 def unknown_picture(folder: Path, name: str, names: Collection[str]) -> DataError:
-    """What to say of an id that is not there: the one that was meant, where the ids are few enough to compare."""
-    near = difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.5) if len(names) <= GUESSED else []
+    """The error for an unknown id; suggests a similar one where the ids are few enough to compare."""
+    near = difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.5) if len(names) <= MAX_SUGGESTED_FROM else []
     return DataError(f"{folder} has no picture {name!r}{f'; did you mean {near[0]!r}?' if near else '.'}")

@@ -12,7 +12,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from statistics import NormalDist
 
 import numpy as np
 
@@ -305,15 +304,6 @@ def rank_alike(one: QueryRanks, other: QueryRanks) -> bool:
     )
 
 
-NORMAL = NormalDist()
-POINTS = 400
-"""Of the integral over errors: it is then right to 0.0001."""
-SPAN = 8
-"""How far it goes from the true error, in deviations of the estimated one."""
-STEPS = 30
-"""Of the search for a difference that is found often enough; each halves what is left."""
-
-
 def freedom_of(error: float, of_seeds: float, freedom: int) -> float | None:
     """Degrees of freedom of an error, of which the part of the seeds alone is estimated from few runs.
 
@@ -326,30 +316,27 @@ def freedom_of(error: float, of_seeds: float, freedom: int) -> float | None:
 
 
 def share_found(difference: float, reach: float, error: float, freedom: float | None) -> float:
-    """How often the interval leaves out zero, in 0..1.
+    """Power: how often the interval of a comparison excludes zero, in 0..1.
 
         P( |z + d| > reach s ),   d = c difference      lengths in errors; z normal, freedom s^2 chi-squared
 
-    That is P( |t| > reach ) of noncentral t. An error from few runs is too small on average, by c = E s.
+    (z + d)^2 / s^2 has a noncentral F distribution with 1 and `freedom` degrees of freedom and noncentrality d^2. An
+    error from few runs is too small on average, by c = E s.
 
     Args:
-        difference: The true one.
-        reach: From the estimate to the interval's end.
+        difference: The true difference.
+        reach: Half the width of the interval.
         error: The estimated standard error of the difference.
         freedom: See `freedom_of`.
     """
+    from scipy.special import ncfdtr, ndtr  # on first use: it takes 0.1 s to load
+
     if error == 0:
         return float(difference != 0)
+    shift, end = difference / error, reach / error
     if freedom is None:
-        return beyond(difference / error, reach / error)
-    errors, weights = estimated_errors(freedom)
-    shift = mean_error(freedom) * difference / error
-    return float(weights @ [beyond(shift, end) for end in (reach / error * errors).tolist()])
-
-
-def beyond(shift: float, end: float) -> float:
-    """P( |z + shift| > end ), z normal."""
-    return NORMAL.cdf(shift - end) + NORMAL.cdf(-shift - end)
+        return float(ndtr(shift - end) + ndtr(-shift - end))
+    return float(1 - ncfdtr(1, freedom, (mean_error(freedom) * shift) ** 2, end**2))
 
 
 def mean_error(freedom: float) -> float:
@@ -357,24 +344,16 @@ def mean_error(freedom: float) -> float:
     return math.sqrt(2 / freedom) * math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2))
 
 
-def estimated_errors(freedom: float) -> tuple[np.ndarray, np.ndarray]:
-    """Errors s that may be estimated where the true one is 1, and how likely they are: s^(f - 1) exp(-f s^2 / 2)."""
-    wide = SPAN / math.sqrt(2 * freedom)
-    ends = np.linspace(max(0.0, 1 - wide), 1 + wide, POINTS + 1)
-    errors = (ends[1:] + ends[:-1]) / 2
-    logs = (freedom - 1) * np.log(errors) - freedom * errors**2 / 2
-    weights = np.exp(logs - logs.max())
-    return errors, weights / weights.sum()
-
-
 def detectable(reach: float, error: float, freedom: float | None, power: float) -> float:
-    """The smallest true difference that is found as often as `power`; arguments as in `share_found`."""
-    if error == 0:
+    """The smallest true difference with that power; arguments as of `share_found`."""
+    from scipy.optimize import brentq  # on first use, as above
+
+    def missing(difference: float) -> float:
+        return power - share_found(difference, reach, error, freedom)
+
+    if error == 0 or missing(0.0) <= 0:
         return 0.0
-    low, high = 0.0, reach + error
-    while share_found(high, reach, error, freedom) < power:
+    high = reach + error
+    while missing(high) > 0:
         high *= 2
-    for _ in range(STEPS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if share_found(middle, reach, error, freedom) < power else (low, middle)
-    return high
+    return float(brentq(missing, 0.0, high))

@@ -14,12 +14,13 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from tshsr.config.models import STRICT
-from tshsr.errors import DataError, InputError
+from tshsr.errors import DataError, InputError, first_invalid
 from tshsr.files import write_text
 from tshsr.metrics.human import Agreement
+from tshsr.metrics.labels import reading_order
 from tshsr.metrics.multi_positive import Rankings
 from tshsr.metrics.ranks import QueryRanks
-from tshsr.metrics.recall import ScoreMetrics
+from tshsr.metrics.recall import RetrievalMetrics, ScoreMetrics
 
 VERSION = 1
 ProtocolName = Literal["flickr", "coco-1k", "coco-5k"]
@@ -31,7 +32,7 @@ HEADER = (
 
 
 @dataclass(frozen=True)
-class Guard:
+class PrecisionCheck:
     """What a lower precision did to a sample, measured before it was used, and before the best answers are scored anew.
 
     Attributes:
@@ -182,6 +183,24 @@ class Rerank:
 
 
 @dataclass(frozen=True)
+class Details:
+    """Figures beside the recalls, as in `Report`: several right answers, denser annotation, human ratings."""
+
+    rankings: Mapping[str, Rankings] | None = None
+    annotations: Mapping[str, Rankings] | None = None
+    judgements: Agreement | None = None
+
+
+@dataclass(frozen=True)
+class PointingAndBinding:
+    """Figures that require known regions of words and known foils, as in `Report`."""
+
+    pointing: Mapping[str, float] | None = None
+    binding: Mapping[str, float] | None = None
+    binding_by_kind: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True)
 class Report:
     """Figures of one evaluation.
 
@@ -226,7 +245,7 @@ class Report:
     binding: Mapping[str, float] | None = None
     binding_by_kind: Mapping[str, float] | None = None
     folds: Mapping[str, tuple[ScoreMetrics, ...]] | None = None
-    precision: tuple[Guard, ...] | None = None
+    precision: tuple[PrecisionCheck, ...] | None = None
     rerank: Rerank | None = None
     rankings: Mapping[str, Rankings] | None = None
     annotations: Mapping[str, Rankings] | None = None
@@ -268,13 +287,16 @@ class Report:
         write_text(path, self.to_json())
 
     def table(self) -> list[tuple[str, ...]]:
-        """One row a score, figures with one decimal, under `HEADER`."""
-        rows = []
-        for name, metrics in self.scores.items():
-            sides = (metrics.image_to_text, metrics.text_to_image)
-            figures = [figure for side in sides for figure in (side.r1, side.r5, side.r10)]
-            rows.append((name, *(f"{figure:.1f}" for figure in (*figures, metrics.rsum))))
-        return rows
+        """`recall_table` as text, under `HEADER`."""
+        return [(name, *(f"{figure:.1f}" for figure in row)) for name, row in recall_table(self.scores).items()]
+
+
+def recall_table(scores: Mapping[str, ScoreMetrics]) -> dict[str, tuple[float, ...]]:
+    """R@1, R@5 and R@10 of image to text, then of text to image, and rSum, rounded to one decimal, in reading order."""
+    return {
+        name: tuple(round(figure, 1) for figure in (*scores[name].recalls, scores[name].rsum))
+        for name in sorted(scores, key=reading_order)
+    }
 
 
 def read_report(path: Path) -> Report:
@@ -297,10 +319,8 @@ def read_report(path: Path) -> Report:
     try:
         report = TypeAdapter(Report).validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        got = f"{first['input']!r:.80}"
-        raise DataError(f"{path}: {place}: {first['msg']}; got {got}. Write the report again.") from None
+        invalid = first_invalid(error)
+        raise DataError(f"{path}: {invalid}; got {invalid.value!r:.80}. Write the report again.") from None
     except InputError as error:
         raise DataError(f"{path}: its ranks do not fit: {error} Write the report again.") from None
     check_rsums(path, report, rsums)
@@ -310,6 +330,11 @@ def read_report(path: Path) -> Report:
 def metrics_to_json(metrics: ScoreMetrics) -> dict[str, Any]:
     """The block of one score."""
     return {**asdict(metrics), "rsum": metrics.rsum}
+
+
+def metrics_from_json(values: Mapping[str, Any]) -> ScoreMetrics:
+    """The inverse of `metrics_to_json`."""
+    return ScoreMetrics(RetrievalMetrics(**values["image_to_text"]), RetrievalMetrics(**values["text_to_image"]))
 
 
 def take_rsums(values: dict[str, Any]) -> list[object]:

@@ -1,6 +1,6 @@
-"""Cross-modal alignment: what each word finds in an image, each region in a caption.
+"""Cross-modal attention between regions and words, and the operations on unit vectors that it is made of.
 
-Axes: pairs (leading, broadcast) | queries (who looks) | context (what they look at) | dim (joint space).
+Axes: pairs (leading, broadcast) | queries | context (the items they attend to) | dim (joint space).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torch.autograd.function import FunctionCtx
 
 
 class _UnitRows(torch.autograd.Function):
-    """`unit` with its gradient written out, (g - u (g·u)) / ||x||: half the passes over memory, and half of it kept."""
+    """`unit` with the closed-form gradient (g - u (g·u)) / ||x||: half the memory traffic, half the saved tensors."""
 
     @staticmethod
     def forward(context: FunctionCtx, vectors: Tensor) -> Tensor:
-        """Keep the unit rows and their former lengths for the gradient."""
+        """Save the unit rows and the norms for the gradient."""
         norm = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp_min_(1e-12)
         rows: Tensor = vectors / norm
         context.save_for_backward(rows, norm)
@@ -27,11 +27,11 @@ class _UnitRows(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> Tensor:
-        """What does not change the direction is taken out."""
+        """Project the gradient onto the tangent of the sphere."""
         rows, norm = context.saved_tensors
-        along = (gradient * rows).sum(dim=-1, keepdim=True)
-        across: Tensor = torch.addcmul(gradient, rows, along, value=-1)
-        return across.div_(norm)
+        radial = (gradient * rows).sum(dim=-1, keepdim=True)
+        tangent: Tensor = torch.addcmul(gradient, rows, radial, value=-1)
+        return tangent.div_(norm)
 
 
 def unit(vectors: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
@@ -40,27 +40,27 @@ def unit(vectors: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
     return rows
 
 
-def reusable(temporary: Tensor) -> bool:
-    """Whether a temporary may be overwritten: no gradient needs it, and autocast chooses no type for what follows."""
+def may_overwrite(temporary: Tensor) -> bool:
+    """Whether in-place operations are allowed: no gradient is recorded, and no autocast changes the type."""
     return not (torch.is_grad_enabled() or torch.is_autocast_enabled(temporary.device.type))
 
 
 def unit_in_place(vectors: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
-    """`unit`, in the memory of its argument where that may be: large temporaries are most of what is slow."""
-    if not reusable(vectors):
+    """`unit`, in place without gradients: allocating large temporaries dominates the cost of scoring."""
+    if not may_overwrite(vectors):
         return unit(vectors)
-    wide = at_least_single(vectors)  # a rounded length would scale a whole row: 16 bits lose most here
+    wide = at_least_float32(vectors)  # a norm rounded to bfloat16 would scale the whole row
     wide.div_(wide.norm(dim=-1, keepdim=True).clamp_min_(1e-12))
     return vectors if wide is vectors else vectors.copy_(wide)
 
 
-def at_least_single(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """The same in 32 bits, where it has 16: for the few numbers of a pair whose rounding would change its score."""
+def at_least_float32(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Convert bfloat16 and float16 to float32, for the few values of a pair whose rounding would change its score."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def masked_softmax(logits: Float[Tensor, "*rows n"], mask: Bool[Tensor, "*#rows n"] | None) -> Float[Tensor, "*rows n"]:
-    """Softmax over the real items of the last axis (all without a mask); a row without any gets zeros, never NaN."""
+    """Softmax over the real items of the last axis (all without a mask); zeros, never NaN, for a row without any."""
     if mask is None:
         return torch.softmax(logits, dim=-1)
     lowest = torch.finfo(logits.dtype).min
@@ -70,8 +70,8 @@ def masked_softmax(logits: Float[Tensor, "*rows n"], mask: Bool[Tensor, "*#rows 
 def similarities(
     queries: Float[Tensor, "*#pairs queries dim"], context: Float[Tensor, "*#pairs context dim"]
 ) -> Float[Tensor, "*pairs queries context"]:
-    """q·c of every query with every context item; its transpose is that of the other stream."""
-    # einsum treats an axis of size one as broadcast: all pairs are one matrix product, nothing is copied per pair.
+    """q·c of every query with every context item; the transpose is that of the other stream."""
+    # einsum broadcasts axes of size one: all pairs are one matrix product without copies.
     return torch.einsum("...qd,...cd->...qc", queries, context)
 
 
@@ -82,9 +82,9 @@ def attention_weights(
     context_mask: Bool[Tensor, "*#pairs context"] | None,
     inverse_temperature: float,
 ) -> Float[Tensor, "*pairs queries context"]:
-    """How much each query takes from each context item (SCAN, Lee et al. 2018).
+    """Attention of each query over the context items (SCAN, Lee et al. 2018).
 
-        s_qc = leaky_relu(q·c, 0.1),  s_qc <- s_qc / ||s_.c||          who resembles whom, normalised over the queries
+        s_qc = leaky_relu(q·c, 0.1),  s_qc <- s_qc / ||s_.c||          normalised over the queries
         w_qc = softmax_c(inverse_temperature * s_qc)
 
     Args:
@@ -94,11 +94,11 @@ def attention_weights(
         inverse_temperature: Lambda; 0 averages the context, a large value picks one item.
 
     Returns:
-        Rows that sum to 1 over the real context items (0 where there is none), in 32 bits at least: of all steps
-        this one suffers most from 16.
+        Rows that sum to 1 over the real context items (0 without any), in float32 at least: rounding to bfloat16 does
+        most harm here.
     """
-    # The SCAN paper clips at 0, its authors' code leaks 10 %: we follow the code (docs/paper.md, choice 3).
-    similarity = F.leaky_relu(at_least_single(similarity), negative_slope=0.1)
+    # The SCAN paper clips at 0, the authors' code leaks 10 %: we follow the code (docs/paper.md, choice 3).
+    similarity = F.leaky_relu(at_least_float32(similarity), negative_slope=0.1)
     if query_mask is not None:
         similarity = similarity * query_mask[..., :, None]
     norm = similarity.norm(dim=-2, keepdim=True).clamp_min(1e-12)
@@ -111,22 +111,22 @@ def to_unit_sums(
 ) -> Float[Tensor, "*pairs queries context"]:
     """Scale each row of weights w so that sum_c w_c c has length one, without forming the sum.
 
-        || sum_c w_c c ||^2 = w^T G w,   G: the Gram matrix of the context, once an image or caption
+        || sum_c w_c c ||^2 = w^T G w,   G: Gram matrix of the context, computed once per image or caption
 
     Args:
-        weights: How much each query takes from each context item.
-        gram: Products c·c' of the context items.
+        weights: Attention w.
+        gram: G, the products c·c' of the context items.
 
     Returns:
         w / max(|| sum_c w_c c ||, 1e-12).
     """
     squared = (torch.einsum("...qc,...cd->...qd", weights, gram.to(weights.dtype)) * weights).sum(dim=-1, keepdim=True)
-    # Rounding can leave a little below zero; the derivative of the root is infinite at zero.
+    # Rounding can make it negative; the derivative of the root is infinite at zero.
     return weights / squared.clamp_min(1e-24).sqrt()
 
 
 def attend(
     weights: Float[Tensor, "*#pairs queries context"], context: Float[Tensor, "*#pairs context width"]
 ) -> Float[Tensor, "*pairs queries width"]:
-    """sum_c w_qc c: the context as each query sees it."""
+    """sum_c w_qc c: the attended context of each query."""
     return torch.einsum("...qc,...cd->...qd", weights, context)

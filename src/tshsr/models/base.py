@@ -23,15 +23,15 @@ Scores = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class ItemEncoding:
-    """Encoded images or captions: the items (regions or words) of each, and all that scoring needs of one side alone.
+    """Encoded images or captions: regions or words, and everything that scoring computes from one side alone.
 
     Attributes:
         items: Unit rows in the joint space; padding is zero.
         mask: True where an item is real.
-        pooled: Unit vector of the whole.
-        gram: Products of an image's regions, or a caption's words, with each other.
-        views: The items as the parts of a network see them, by name.
-        padded: Whether the mask holds any padding; False saves the work of masking.
+        pooled: Unit vector of the whole image or caption.
+        gram: Products of the items of each row with each other.
+        views: Projections of the items, by name of the network's part that uses them.
+        padded: Whether any item is padding; False skips masking.
     """
 
     items: Float[Tensor, "*rows items dim"]
@@ -47,47 +47,47 @@ class ItemEncoding:
 
     @property
     def real(self) -> Bool[Tensor, "*rows items"] | None:
-        """The mask, or None where nothing is padding."""
+        """The mask; None without padding."""
         return self.mask if self.padded else None
 
     def bytes_per_row(self) -> int:
-        """What a copy of one row takes."""
+        """Size of one row in bytes."""
         parts = self.items, self.mask, self.pooled, self.gram, *self.views.values()
         return sum(part.nbytes for part in parts) // max(1, len(self))
 
     def __getitem__(self, rows: slice | Int[Tensor, " rows"]) -> ItemEncoding:
-        """Some of the rows."""
+        """Select rows."""
         if isinstance(rows, slice):
             return self.each(lambda part: part[rows])
-        return self.each(lambda part: part.index_select(0, rows))  # its gradient adds whole rows, not single numbers
+        return self.each(lambda part: part.index_select(0, rows))  # its backward pass adds whole rows
 
     def to(self, device: torch.device | str) -> ItemEncoding:
         """The same encoding on another device."""
         return self.each(lambda part: part.to(device))
 
     def at(self, dtype: torch.dtype) -> ItemEncoding:
-        """The same in another precision, but for what is few: Gram matrices, and pooled vectors, as v·t would tie."""
+        """Convert to another precision, except the Gram matrices (small) and pooled vectors (v·t would tie)."""
         lowered = self.each(lambda part: part.to(dtype) if part.is_floating_point() else part)
         return replace(lowered, pooled=self.pooled, gram=self.gram)
 
     def unsqueeze(self, axis: int) -> ItemEncoding:
-        """A new leading axis (0 or 1), so that two encodings broadcast against each other."""
+        """Insert a leading axis (0 or 1), so that two encodings broadcast against each other."""
         return self.each(lambda part: part.unsqueeze(axis))
 
     def each(self, change: Callable[[Tensor], Tensor]) -> ItemEncoding:
-        """The encoding with every tensor changed."""
+        """Apply a function to every tensor."""
         views = {name: change(view) for name, view in self.views.items()}
         return ItemEncoding(
             change(self.items), change(self.mask), change(self.pooled), change(self.gram), views, self.padded
         )
 
     def trimmed(self) -> ItemEncoding:
-        """Without the trailing items that are padding in every row; waits for a GPU."""
+        """Remove the trailing items that are padding in every row; synchronises a GPU."""
         longest = int(self.mask.flatten(0, -2).any(dim=0).nonzero().max()) + 1
         return self.cut(longest, padded=not bool(self.mask[..., :longest].all()))
 
     def cut(self, longest: int, *, padded: bool) -> ItemEncoding:
-        """The first items of every row, where it is known that the others are padding, and whether any is left."""
+        """Keep the first `longest` items of every row; `padded`: whether padding remains among them."""
         return ItemEncoding(
             self.items[..., :longest, :],
             self.mask[..., :longest],
@@ -99,7 +99,7 @@ class ItemEncoding:
 
 
 def join_encodings(parts: Sequence[ItemEncoding]) -> ItemEncoding:
-    """One encoding of several, padded to the longest."""
+    """Concatenate encodings, padded to the longest."""
     longest = max(part.mask.shape[-1] for part in parts)
 
     def padded(part: ItemEncoding) -> ItemEncoding:
@@ -122,19 +122,20 @@ def join_encodings(parts: Sequence[ItemEncoding]) -> ItemEncoding:
 
 @dataclass(frozen=True)
 class StreamTrace:
-    """What one stream did with a pair, for explanations.
+    """Intermediate values of one stream for a pair, for explanations.
+
+    Base nodes are the global node first (where the network has one), then the queries (words or regions).
 
     Attributes:
-        attention: How much each query (word or region) took from each context item; rows sum to 1.
-        node_weights: One row a level: how much each base node counts in that level's read-out; sums to 1.
-            Base nodes are the global node first (where there is one), then the queries.
-        contributions: What each level adds to the stream's logit.
-        pooled: What the similarity v·t of the pooled vectors adds to the logit.
-        bias: The constant of the logit.
+        attention: Attention of each query over the context items; rows sum to 1.
+        node_weights: Weight of each base node in the read-out of each level; rows sum to 1.
+        contributions: Term of each level in the stream's logit.
+        pooled: Term of v·t in the logit.
+        bias: Constant of the logit.
         score: sigmoid(contributions.sum() + pooled + bias).
         has_global_node: Whether the first base node is the global one.
-        node_contributions: What each base node adds in each level; sums to `contributions`.
-        pooled_meetings: What each query with each context item adds to `pooled`; sums to it. None where it is zero.
+        node_contributions: Term of each base node in each level; rows sum to `contributions`.
+        pooled_terms: Term of each query and context item in `pooled`, which they sum to; None where `pooled` is 0.
     """
 
     attention: Float[Tensor, "*pairs queries context"]
@@ -145,25 +146,30 @@ class StreamTrace:
     score: Float[Tensor, "*pairs"]
     has_global_node: bool
     node_contributions: Float[Tensor, "*pairs levels nodes"]
-    pooled_meetings: Float[Tensor, "*pairs queries context"] | None = None
+    pooled_terms: Float[Tensor, "*pairs queries context"] | None = None
 
 
 class Matcher(nn.Module, ABC):
     """A network that scores how well a caption describes an image.
 
     Attributes:
-        compares_places: Whether an encoding of images needs their boxes.
+        compares_places: Whether scoring compares positions, so that `complete` needs boxes.
     """
 
     compares_places: bool = False
 
+    @property
+    @abstractmethod
+    def score_names(self) -> frozenset[str]:
+        """Names of the scores of a pair, the keys of `score_pairs` and `score_all`; `fused` is always among them."""
+
     @abstractmethod
     def encode_images(self, batch: ImageBatch) -> ItemEncoding:
-        """Encode each image once; cheap beside scoring."""
+        """Encode each image once; cheap relative to scoring."""
 
     @abstractmethod
     def encode_captions(self, batch: CaptionBatch) -> ItemEncoding:
-        """Encode each caption once; cheap beside scoring."""
+        """Encode each caption once; cheap relative to scoring."""
 
     def complete(
         self,
@@ -172,13 +178,13 @@ class Matcher(nn.Module, ABC):
         pooled: Float[Tensor, "rows _"],
         boxes: Float[Tensor, "rows items 4"] | None = None,
     ) -> ItemEncoding:
-        """An encoding from what cannot be made again, which is what an index keeps.
+        """Rebuild an encoding from the parts that an index stores.
 
         Args:
             items: Unit rows in the joint space.
             mask: True where an item is real.
-            pooled: Unit vectors of the wholes.
-            boxes: Of regions, where they have any; some methods compare places.
+            pooled: Unit vectors of the whole images or captions.
+            boxes: Boxes of the regions, for networks with `compares_places`.
         """
         del boxes
         return ItemEncoding(items, mask, pooled, similarities(items, items), padded=not bool(mask.all()))
@@ -191,18 +197,18 @@ class Matcher(nn.Module, ABC):
         """
 
     def score_listed(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
-        """Score pairs one by one, without the padding that all their captions share."""
+        """Score pairs one by one, without the trailing padding that their captions share."""
         return self.score_pairs(images, captions.trimmed())
 
     @abstractmethod
     def bytes_per_pair(self, regions: int, words: int) -> int:
-        """Estimate of the peak of temporary bytes for scoring one pair, for tiles of a bounded size."""
+        """Estimate of the peak temporary memory of scoring one pair; bounds the size of tiles."""
 
     def trace(self, images: ItemEncoding, captions: ItemEncoding) -> dict[str, StreamTrace]:
-        """What happened inside: by stream name (`word_stream`, `region_stream`); empty where a method has none."""
+        """Intermediate values by stream name (`word_stream`, `region_stream`); empty for a method without streams."""
         del images, captions
         return {}
 
     def score_all(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
-        """Every image against every caption, at once (`scoring.py` does it in tiles)."""
+        """Score every image against every caption in one batch (`scoring.all_pairs` works in tiles)."""
         return self.score_pairs(images.unsqueeze(1), captions.unsqueeze(0))

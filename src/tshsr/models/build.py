@@ -1,4 +1,4 @@
-"""From the settings of a network to the network: one class for each method, one interface (`base.Matcher`)."""
+"""Build the network of a configuration: one class per method, all with the interface `base.Matcher`."""
 
 from typing import assert_never
 
@@ -11,7 +11,7 @@ from tshsr.models.vse import Vse
 
 
 def build_matcher(config: ModelConfig) -> Matcher:
-    """The network that the settings describe, freshly initialised from torch's generator."""
+    """The network of a configuration, initialised from torch's default generator."""
     match config:
         case TshsrConfig():
             return Tshsr(config)

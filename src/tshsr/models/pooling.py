@@ -1,4 +1,4 @@
-"""How the baselines make one vector of many: mean, VSE-infinity's generalised pooling, SGRAF's self-attention.
+"""Pooling of items into one unit vector: attention (TSHSR), mean, generalised (VSE-infinity), self-attention (SGRAF).
 
 Axes: rows (images or captions) | items (regions or words) | dim (joint space).
 """
@@ -17,7 +17,7 @@ from tshsr.errors import InputError
 from tshsr.models.attention import masked_softmax, unit
 
 MOMENTUM = 0.1
-"""Share of a batch in the running statistics, as in torch."""
+"""Weight of a batch in the running statistics, as in torch."""
 EPSILON = 1e-5
 """Added to variances, as in torch."""
 
@@ -25,12 +25,12 @@ EPSILON = 1e-5
 class MaskedBatchNorm(nn.Module):
     """y = w (x - mean) / sqrt(variance + eps) + b  over the real entries (Ioffe and Szegedy 2015).
 
-    While training, mean and variance are those of the batch; afterwards their running averages, which torch's modules
-    keep in the same way (the variance unbiased).
+    Mean and variance are those of the batch in training, and running averages in evaluation, as in torch (the running
+    variance is unbiased).
 
     Args:
-        shape: The shape of w and b, which broadcasts against x: (D,) normalises each channel, (36, 1) each of 36 rows
-            over all channels, (1,) everything alike.
+        shape: Shape of w and b, which broadcasts against x: (D,) normalises each channel, (36, 1) each of 36 rows over
+            all channels, (1,) all entries together.
     """
 
     running_mean: Tensor
@@ -44,8 +44,8 @@ class MaskedBatchNorm(nn.Module):
         self.register_buffer("running_variance", torch.ones(shape))
 
     def forward(self, x: Float[Tensor, "*rows"], mask: Bool[Tensor, "*mask"] | None) -> Float[Tensor, "*rows"]:
-        """Normalise; `mask` (None: all is real) broadcasts against x. Padding comes out as finite garbage."""
-        x = x.to(self.weight.dtype)  # sums over a batch in 16 bits would lose what they are for
+        """Normalise; `mask` (None: all real) broadcasts against x. Values of padding are finite and meaningless."""
+        x = x.to(self.weight.dtype)  # sums over a batch need float32
         mean, variance = self.running_mean, self.running_variance
         if self.training:
             mean, variance = self._batch(x, torch.ones_like(x, dtype=torch.bool) if mask is None else mask)
@@ -53,7 +53,7 @@ class MaskedBatchNorm(nn.Module):
         return x * scale + (self.bias - mean * scale)
 
     def _batch(self, x: Float[Tensor, "*rows"], mask: Bool[Tensor, "*mask"]) -> tuple[Tensor, Tensor]:
-        """Mean and variance of the batch, which the running statistics take in."""
+        """Mean and variance of the batch; updates the running statistics."""
         shape = self.weight.shape
         real = mask.expand_as(x).to(x.dtype).sum_to_size(shape)
         count = real.clamp_min(1)
@@ -67,9 +67,45 @@ class MaskedBatchNorm(nn.Module):
 
 
 POSITION_WIDTH = 32
-"""Width of position codes, and of the states that weigh them, in generalised pooling."""
+"""Width of position codes and GRU states in generalised pooling."""
 SHARPNESS = 10.0
 """Inverse temperature of the softmax over positions in generalised pooling."""
+
+
+class AttentionPooling(nn.Module):
+    """Attention pooling of TSHSR: pooled = l2( sum_i softmax_i( w·tanh(A x_i + B mean(x)) ) x_i ).
+
+    The weight of an item depends on the mean of the set; the order of items does not matter.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.item = nn.Linear(dim, dim)
+        self.whole = nn.Linear(dim, dim, bias=False)
+        self.weight = nn.Linear(dim, 1, bias=False)
+
+    def forward(
+        self, items: Float[Tensor, "rows items dim"], mask: Bool[Tensor, "rows items"]
+    ) -> Float[Tensor, "rows dim"]:
+        """Pool the real items of each row."""
+        return unit(torch.einsum("ri,rid->rd", self.weights(items, mask), items))
+
+    def weights(
+        self, items: Float[Tensor, "rows items dim"], mask: Bool[Tensor, "rows items"]
+    ) -> Float[Tensor, "rows items"]:
+        """The softmax; rows sum to 1."""
+        whole = self.whole(mean_of_items(items, mask))
+        logits = self.weight(torch.tanh(self.item(items) + whole[:, None])).squeeze(-1)
+        return masked_softmax(logits, mask)
+
+    def shares(
+        self, items: Float[Tensor, "rows items dim"], mask: Bool[Tensor, "rows items"]
+    ) -> Float[Tensor, "rows items"]:
+        """c_i with pooled = sum_i c_i x_i: the weights divided by the norm of the weighted sum."""
+        weights = self.weights(items, mask)
+        length = torch.einsum("ri,rid->rd", weights, items).norm(dim=-1, keepdim=True)
+        shares: Tensor = weights / length.clamp_min(1e-12)
+        return shares
 
 
 class MeanPooling(nn.Module):
@@ -83,13 +119,13 @@ class MeanPooling(nn.Module):
 
 
 class GeneralisedPooling(nn.Module):
-    """The generalised pooling operator of VSE-infinity (Chen et al. 2021): one weight for each rank of a value.
+    """Generalised pooling operator of VSE-infinity (Chen et al. 2021): one weight per rank of a value.
 
         pooled_d = sum_k theta_k x_(k)d           x_(k)d: the k-th largest value of channel d among the n items
         theta    = softmax_k( 10 u·h_k )          h: mean of both directions of a bi-GRU over the codes of 1 .. n
 
-    Mean (all theta alike) and maximum (theta_1 = 1) are special cases. The weights depend on n alone. Unit length is
-    made of the result, as the authors do right after it.
+    Mean (equal theta) and maximum (theta_1 = 1) are special cases. The weights depend on n alone. The result is
+    normalised, which the authors do right after it.
     """
 
     def __init__(self) -> None:
@@ -103,12 +139,12 @@ class GeneralisedPooling(nn.Module):
         """Pool the real items of each row."""
         lowest = torch.finfo(items.dtype).min
         ranked = items.masked_fill(~mask[..., None], lowest).sort(dim=1, descending=True).values
-        real = torch.arange(mask.shape[1], device=mask.device) < mask.sum(dim=1, keepdim=True)  # padding ranks last
+        real = torch.arange(mask.shape[1], device=mask.device) < mask.sum(dim=1, keepdim=True)  # padding is sorted last
         ranked = ranked.masked_fill(~real[..., None], 0)
         return unit(torch.einsum("ri,rid->rd", self.weights(real), ranked))
 
     def weights(self, real: Bool[Tensor, "rows items"]) -> Float[Tensor, "rows items"]:
-        """Theta of every rank, for rows whose first items are the real ones."""
+        """Theta of every rank, for rows whose real items come first."""
         rows, items = real.shape
         codes = position_codes(items).to(self.score.weight).expand(rows, -1, -1)
         packed = pack_padded_sequence(codes, real.sum(dim=1).cpu(), batch_first=True, enforce_sorted=False)
@@ -126,19 +162,19 @@ def position_codes(count: int) -> Float[Tensor, "count width"]:
 
 
 class SelfAttentionPooling(nn.Module):
-    """The global vector of SGRAF (Diao et al. 2021): items are weighed in the light of their mean.
+    """Global vector of SGRAF (Diao et al. 2021): self-attention of the items and their mean.
 
         a_i    = w·( tanh( N( A x_i + a ) ) * tanh( N( B mean(x) + b ) ) )
         pooled = l2( sum_i softmax_i( a_i ) x_i )
 
-    N is batch normalisation on the image side, and nothing on the caption side. The authors add a constant to a_i,
-    which the softmax does not see.
+    N is batch normalisation for images, and the identity for captions. The authors add a constant to a_i, which
+    cancels in the softmax.
 
     Args:
         dim: Width of the joint space.
         dropout: Dropout after either tanh.
-        normalised: Whether there is N.
-        slots: With N: 36 gives each of 36 positions a normalisation of its own, 0 one for all positions.
+        normalised: Whether N is batch normalisation.
+        slots: With N: the number of positions with a normalisation each; 0: one for all positions.
     """
 
     def __init__(self, dim: int, dropout: float, *, normalised: bool, slots: int = 0) -> None:
@@ -180,7 +216,7 @@ def mean_of_items(
 def in_slots(
     items: Float[Tensor, "rows items dim"], mask: Bool[Tensor, "rows items"], slots: int
 ) -> tuple[Float[Tensor, "rows slots dim"], Bool[Tensor, "rows slots"]]:
-    """The same rows, padded or cut to so many items.
+    """Rows padded or cut to `slots` items.
 
     Raises:
         InputError: Where a row has more real items.

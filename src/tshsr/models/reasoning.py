@@ -1,7 +1,7 @@
-"""Hierarchical similarity reasoning (HSR): from single similarities to the whole pair, level by level.
+"""Hierarchical similarity reasoning (HSR): from the similarities of single items to the whole pair, level by level.
 
-The abstract of the TSHSR paper asks for three things: several levels of similarity information, context that the module
-extracts by itself, and context used together with local interaction. How, is our instantiation.
+The abstract of the TSHSR paper names multi-level similarity information, self-extracted context, and the joint use of
+context and local interaction; the formulas are our instantiation (docs/model.md, 4).
 
 Axes: pairs (leading) | nodes (of the level below) | seeds (context nodes of a level) | width (m).
 """
@@ -16,15 +16,15 @@ from torch import Tensor, nn
 
 from tshsr.config.models import ReasoningConfig
 from tshsr.errors import SettingsError
-from tshsr.models.attention import at_least_single, masked_softmax, unit_in_place
+from tshsr.models.attention import at_least_float32, masked_softmax, unit_in_place
 
 
 class ContextExtraction(nn.Module):
-    """Context nodes drawn from the nodes of a level by learned seeds; no parser, no hand-made graph.
+    """Pool the nodes of a level into context nodes, by learned seeds (no parser, no hand-made graph).
 
-        A = softmax over nodes( Q S^T ),  Q: seeds x m learned;      C = A S
+        A = softmax over nodes( Q S^T ),  Q: learned, seeds x m;      C = A S
 
-    Nodes are unit vectors and Q starts with deviation 1, so the logits of a fresh seed have deviation near 1.
+    Nodes are unit vectors and Q is initialised with deviation 1, so the initial logits have deviation near 1.
 
     Args:
         width: Width of a node (m).
@@ -38,21 +38,21 @@ class ContextExtraction(nn.Module):
     def forward(
         self, nodes: Float[Tensor, "*pairs nodes width"], mask: Bool[Tensor, "*#pairs nodes"] | None
     ) -> Float[Tensor, "*pairs seeds nodes"]:
-        """A: how much each context node takes from each node; rows sum to 1 over the real nodes."""
-        return masked_softmax(torch.einsum("sw,...nw->...sn", self.seeds, nodes), rows_of(mask))
+        """A; rows sum to 1 over the real nodes."""
+        return masked_softmax(torch.einsum("sw,...nw->...sn", self.seeds, nodes), row_mask(mask))
 
 
 class CoExploitation(nn.Module):
-    """The context nodes look at the local nodes they were drawn from and at each other, and are updated.
+    """Update the context nodes by attention over the local nodes and the context nodes, with a gated residual.
 
         X = [S ; C],  C = A S;   M = relu( O softmax( C W X^T ) X );   g = sigmoid( G [C ; M] );   C' = l2( C + g * M )
 
-    The product Wq Wk^T of a usual attention is one matrix W here: the same functions, half the work. As C = A S,
-    X is never formed:  Y X^T = [Y S^T, Y S^T A^T],   [p, q] X = (p + q A) S.
+    W replaces the product Wq Wk^T of usual attention: the same functions at half the cost. As C = A S, X is never
+    formed:  Y X^T = [Y S^T, Y S^T A^T],   [p, q] X = (p + q A) S.
 
     Args:
         width: Width of a node (m).
-        config: Which of local nodes and context nodes are looked at; whether g is learned (1 without).
+        config: `local`, `context`: which nodes X contains; `gate`: whether g is learned (1 otherwise).
     """
 
     def __init__(self, width: int, config: ReasoningConfig) -> None:
@@ -68,23 +68,23 @@ class CoExploitation(nn.Module):
         assignment: Float[Tensor, "*pairs seeds nodes"],
         mask: Bool[Tensor, "*#pairs nodes"] | None,
     ) -> Float[Tensor, "*pairs seeds width"]:
-        """C' for the local nodes S and the assignment A; padding in S is not seen."""
+        """C' for the local nodes S and the assignment A."""
         context = assignment @ nodes
-        looks = self._looks(self.relation(context) @ nodes.transpose(-1, -2), assignment, mask)
-        message = torch.relu(self.message(looks @ nodes))
+        attention = self._attention(self.relation(context) @ nodes.transpose(-1, -2), assignment, mask)
+        message = torch.relu(self.message(attention @ nodes))
         if self.gate is not None:
             message = torch.sigmoid(self.gate(torch.cat([context, message], dim=-1))) * message
         return unit_in_place(context + message)
 
-    def _looks(
+    def _attention(
         self,
         logits: Float[Tensor, "*pairs seeds nodes"],
         assignment: Float[Tensor, "*pairs seeds nodes"],
         mask: Bool[Tensor, "*#pairs nodes"] | None,
     ) -> Float[Tensor, "*pairs seeds nodes"]:
-        """How much each context node takes from each local node, directly and through other context nodes."""
+        """P + q A: attention over the local nodes, directly and through the context nodes."""
         if not self.config.context:
-            return masked_softmax(logits, rows_of(mask))
+            return masked_softmax(logits, row_mask(mask))
         to_context = logits @ assignment.transpose(-1, -2)
         if not self.config.local:
             return torch.softmax(to_context, dim=-1) @ assignment
@@ -96,11 +96,11 @@ class CoExploitation(nn.Module):
 
 
 class ReadOut(nn.Module):
-    """What a level adds to the logit, w·r:  r = sum_p beta_p S_p, beta = sigmoid(u S + b) made to sum to 1.
+    """Term w·r of a level in the logit:  r = sum_p beta_p S_p,  beta = sigmoid(u S + b), normalised to sum 1.
 
-        w·r = sum_p beta_p (w·S_p):   two numbers a node are enough, r itself is never formed
+        w·r = sum_p beta_p (w·S_p)          two numbers per node; r is never formed
 
-    The weights beta are the filtration of SGRAF (Diao et al. 2021).
+    The weights beta are the attention filtration of SGRAF (Diao et al. 2021).
 
     Args:
         width: Width of a node (m).
@@ -115,10 +115,10 @@ class ReadOut(nn.Module):
     def forward(
         self, nodes: Float[Tensor, "*pairs nodes width"], mask: Bool[Tensor, "*#pairs nodes"] | None
     ) -> tuple[Float[Tensor, "*pairs nodes"], Float[Tensor, "*pairs nodes"]]:
-        """What each node adds, beta_p (w·S_p), whose sum is the contribution w·r; and the weights beta."""
+        """The terms beta_p (w·S_p), which sum to w·r, and the weights beta."""
         readings = nodes @ torch.cat([self.opening.weight, self.weight]).T
-        # From here on a few numbers a node: in 16 bits their sum would tie scores that differ.
-        opening, value = at_least_single(readings).unbind(dim=-1)
+        # Few numbers per node from here on: their sum in bfloat16 would tie different scores.
+        opening, value = at_least_float32(readings).unbind(dim=-1)
         beta = torch.sigmoid(opening + self.opening.bias)
         if mask is not None:
             beta = beta * mask
@@ -127,13 +127,13 @@ class ReadOut(nn.Module):
 
 
 @dataclass(frozen=True)
-class Reasoning:
-    """What the hierarchy made of a pair.
+class ReasoningOutput:
+    """Result of the hierarchy for each pair.
 
     Attributes:
-        contributions: w_l·r_l of every level, the similarity vectors themselves (level 0) first.
-        node_weights: For each level, how much each base node counts in its read-out; sums to 1.
-        node_contributions: For each level, what each base node adds; sums to the level's contribution.
+        contributions: w_l·r_l of every level; level 0 is that of the similarity vectors.
+        node_weights: Weight of each base node in the read-out of each level; rows sum to 1. None without a trace.
+        node_contributions: Term of each base node in each level; rows sum to `contributions`. None without a trace.
     """
 
     contributions: Float[Tensor, "*pairs levels"]
@@ -148,14 +148,14 @@ class HierarchicalReasoning(nn.Module):
         for l = 1..K:   A_l = context extraction from S_{l-1};    S_l = co-exploitation of A_l and S_{l-1}
         logit = sum_l w_l·r_l,    r_l = read-out of S_l,    l = 0..K
 
-    Level l has as many nodes as it has seeds, few beside words and regions: its matrices are applied to those few.
+    Level l has as many nodes as seeds, far fewer than words or regions, which keeps its products cheap.
 
     Args:
         width: Width of a node (m).
         config: Levels, seeds and switches.
 
     Raises:
-        SettingsError: Where a level has no seeds, or an update would have nothing to attend to.
+        SettingsError: Where a level has no seeds, or `local` and `context` are both off.
     """
 
     def __init__(self, width: int, config: ReasoningConfig) -> None:
@@ -179,13 +179,13 @@ class HierarchicalReasoning(nn.Module):
         mask: Bool[Tensor, "*#pairs nodes"] | None,
         *,
         traced: bool = False,
-    ) -> Reasoning:
+    ) -> ReasoningOutput:
         """Reason over the similarity vectors of a stream.
 
         Args:
             nodes: Similarity vectors; unit rows.
-            mask: True where a node is real, None where all are; padding is invisible.
-            traced: Also follow every read-out back to the base nodes.
+            mask: True where a node is real; None: all. Padding is invisible.
+            traced: Also compute the weights and terms of the base nodes.
         """
         added, beta = self.read_outs[0](nodes, mask)
         terms, betas, assignments = [added], [beta], []
@@ -199,22 +199,22 @@ class HierarchicalReasoning(nn.Module):
             assignments.append(assignment)
         contributions = torch.stack([added.sum(dim=-1) for added in terms], dim=-1)
         if not traced:
-            return Reasoning(contributions, None, None)
-        return Reasoning(contributions, to_base_nodes(betas, assignments), to_base_nodes(terms, assignments))
+            return ReasoningOutput(contributions, None, None)
+        return ReasoningOutput(contributions, to_base_nodes(betas, assignments), to_base_nodes(terms, assignments))
 
 
-def rows_of(mask: Bool[Tensor, "*#pairs nodes"] | None) -> Bool[Tensor, "*#pairs 1 nodes"] | None:
-    """A mask of nodes as a mask of what every row of an attention over them may see."""
+def row_mask(mask: Bool[Tensor, "*#pairs nodes"] | None) -> Bool[Tensor, "*#pairs 1 nodes"] | None:
+    """A mask of nodes, broadcast over the rows of attention weights."""
     return None if mask is None else mask[..., None, :]
 
 
 def to_base_nodes(
     values: list[Float[Tensor, "*pairs _"]], assignments: list[Float[Tensor, "*pairs _ _"]]
 ) -> Float[Tensor, "*pairs levels nodes"]:
-    """x_l A_{l-1} ... A_1: what the nodes of a level have, followed back to the nodes that the hierarchy began with.
+    """x_l A_{l-1} ... A_1: distribute values of each level's nodes over the base nodes.
 
-    Rows of A sum to 1, so a level's sum stays: weights sum to 1, and contributions to what the level adds. An update
-    lets nodes exchange information within a level: that is not followed, only who is pooled into whom.
+    Rows of A sum to 1, so the sum of a level is preserved. Only the pooling A is followed, not the exchange between
+    nodes within an update.
     """
     rows = []
     for level, row in enumerate(values):

@@ -1,6 +1,6 @@
-"""Stacked cross attention (SCAN, Lee et al. 2018): every query against what it attends to, one cosine each.
+"""Stacked cross attention (SCAN, Lee et al. 2018): the cosine of each query with its attended context, aggregated.
 
-Axes: pairs (leading, broadcast) | queries (who looks) | context (what they look at).
+Axes: pairs (leading, broadcast) | queries | context (the items they attend to).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tshsr.config.models import ScanConfig
 from tshsr.models.attention import masked_softmax, to_unit_sums
 from tshsr.models.base import ItemEncoding, StreamTrace
-from tshsr.models.encoders import start_with_xavier
+from tshsr.models.encoders import init_xavier
 from tshsr.models.pooling import MeanPooling
 from tshsr.models.streams import ScoringStream, StreamMatcher
 
@@ -25,11 +25,11 @@ Aggregation = Literal["mean", "logsumexp", "max", "sum"]
 
 
 class Scan(StreamMatcher):
-    """score = the mean of its streams' scores; v and t, for a first stage, are means of regions and of words."""
+    """score = mean of the scores of its streams; v and t, for a first stage, are means of regions and of words."""
 
     def __init__(self, config: ScanConfig) -> None:
         super().__init__(config.encoder)
-        start_with_xavier(self.region_encoder)
+        init_xavier(self.region_encoder)
         self.config = config
         self.region_pooling, self.word_pooling = MeanPooling(), MeanPooling()
         self.streams = nn.ModuleDict()
@@ -44,13 +44,13 @@ class Scan(StreamMatcher):
 
 
 class CrossAttention(ScoringStream):
-    """One stream without a weight of its own.
+    """One stream; it has no parameters.
 
-        w_qc = softmax_c( lambda N(q·c) )                    N: see `normalised`
+        w_qc = softmax_c( lambda N(q·c) )                    N: see `normalise`
         r_q  = cos( q, sum_c w_qc c ) = sum_c w_qc (q·c) / || sum_c w_qc c ||
         score: the mean, the sum or the maximum of r_q, or  log( sum_q exp( mu r_q ) ) / mu
 
-    The sum over the context is never formed: q·c is at hand, and its norm comes from the products of the context.
+    The attended sum is never formed: q·c is known, and its norm follows from the Gram matrix of the context.
 
     Args:
         config: Normalisation and aggregation.
@@ -70,13 +70,13 @@ class CrossAttention(ScoringStream):
     ) -> Float[Tensor, "*pairs"]:
         """The score of each pair."""
         weights = self.attention(similarity, queries, context)
-        return aggregated(self.cosines(weights, similarity, context), queries.real, self.aggregation, self.factor)
+        return aggregate(self.cosines(weights, similarity, context), queries.real, self.aggregation, self.factor)
 
     def attention(
         self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
     ) -> Float[Tensor, "*pairs queries context"]:
         """w_qc: rows that sum to 1 over the real context items."""
-        resemblance = normalised(similarity, queries.real, self.normalisation)
+        resemblance = normalise(similarity, queries.real, self.normalisation)
         mask = None if context.real is None else context.mask[..., None, :]
         return masked_softmax(self.inverse_temperature * resemblance, mask)
 
@@ -86,18 +86,18 @@ class CrossAttention(ScoringStream):
         similarity: Float[Tensor, "*pairs queries context"],
         context: ItemEncoding,
     ) -> Float[Tensor, "*pairs queries"]:
-        """r_q, for unit queries; in 32 bits at least, as from here on it is a few numbers a pair."""
+        """r_q, for unit queries, in float32 at least: few numbers per pair from here on."""
         single = torch.promote_types(similarity.dtype, torch.float32)
         return (to_unit_sums(weights, context.gram) * similarity).sum(dim=-1, dtype=single)
 
     def trace(
         self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
     ) -> StreamTrace:
-        """Attention, and how much each query counts in the score, no sigmoid: it is what its one level adds."""
+        """Attention, and the score (without sigmoid) as the contribution of a single level."""
         weights = self.attention(similarity, queries, context)
         cosines = self.cosines(weights, similarity, context)
-        score = aggregated(cosines, queries.real, self.aggregation, self.factor)
-        counts = shares(cosines, queries.real, self.aggregation, self.factor)
+        score = aggregate(cosines, queries.real, self.aggregation, self.factor)
+        counts = query_shares(cosines, queries.real, self.aggregation, self.factor)
         return StreamTrace(
             attention=weights,
             node_weights=counts[..., None, :],
@@ -106,20 +106,20 @@ class CrossAttention(ScoringStream):
             bias=score.new_zeros(()),
             score=score,
             has_global_node=False,
-            node_contributions=terms(cosines, counts, score, self.aggregation)[..., None, :],
+            node_contributions=query_terms(cosines, counts, score, self.aggregation)[..., None, :],
         )
 
-    def numbers_per_pair(self, queries: int, context: int) -> int:
-        """A handful of matrices of queries x context."""
+    def floats_per_pair(self, queries: int, context: int) -> int:
+        """About six matrices of queries x context."""
         return 6 * queries * context
 
 
-def normalised(
+def normalise(
     similarity: Float[Tensor, "*pairs queries context"],
     mask: Bool[Tensor, "*#pairs queries"] | None,
     how: Normalisation,
 ) -> Float[Tensor, "*pairs queries context"]:
-    """N(q·c): a leaky ReLU of slope 0.1 (clipped), and unit length or a softmax over the queries of a context item."""
+    """N(q·c): leaky ReLU of slope 0.1 (clipped), then unit norm or softmax over the queries of each context item."""
     if how in ("clipped_l2norm", "clipped"):
         similarity = F.leaky_relu(similarity, negative_slope=0.1)
     match how:
@@ -133,13 +133,13 @@ def normalised(
             assert_never(how)
 
 
-def aggregated(
+def aggregate(
     cosines: Float[Tensor, "*pairs queries"],
     mask: Bool[Tensor, "*#pairs queries"] | None,
     how: Aggregation,
     factor: float,
 ) -> Float[Tensor, "*pairs"]:
-    """One score of the real queries' cosines."""
+    """Aggregate the cosines of the real queries into one score."""
     if mask is None:
         mask = torch.ones(cosines.shape[-1:], dtype=torch.bool, device=cosines.device)
     match how:
@@ -155,30 +155,30 @@ def aggregated(
             assert_never(how)
 
 
-def shares(
+def query_shares(
     cosines: Float[Tensor, "*pairs queries"],
     mask: Bool[Tensor, "*#pairs queries"] | None,
     how: Aggregation,
     factor: float,
 ) -> Float[Tensor, "*pairs queries"]:
-    """How much the score follows each query's cosine: its derivative, made to sum to 1."""
+    """Gradient of the score by each query's cosine, normalised to sum 1."""
     if how == "logsumexp":
         return masked_softmax(factor * cosines, mask)
     counts = torch.ones_like(cosines) if mask is None else torch.ones_like(cosines) * mask
     if how == "max":
-        counts = counts * (cosines == aggregated(cosines, mask, how, factor)[..., None])
+        counts = counts * (cosines == aggregate(cosines, mask, how, factor)[..., None])
     return counts / counts.sum(dim=-1, keepdim=True)
 
 
-def terms(
+def query_terms(
     cosines: Float[Tensor, "*pairs queries"],
     counts: Float[Tensor, "*pairs queries"],
     score: Float[Tensor, "*pairs"],
     how: Aggregation,
 ) -> Float[Tensor, "*pairs queries"]:
-    """What each query adds to the score; sums to it. `counts` are the `shares`.
+    """Terms of the queries in the score, which they sum to. `counts` are the `query_shares`.
 
-    With p = softmax(mu r), log sum_q exp(mu r_q) = sum_q p_q (mu r_q - log p_q), whose terms are p_q times the whole.
+    With p = softmax(mu r), log sum_q exp(mu r_q) = sum_q p_q (mu r_q - log p_q): each term is p_q times the sum.
     """
     if how == "logsumexp":
         return counts * score[..., None]

@@ -1,7 +1,7 @@
 """Similarity graph reasoning (SGR) and similarity attention filtration (SAF), after SGRAF (Diao et al. 2021).
 
-Axes: pairs (leading, broadcast) | queries (who looks) | context (what they look at) | nodes (the global one first, then
-one a query) | dim (joint space, D) | width (similarity vector, m).
+Axes: pairs (leading, broadcast) | queries | context (the items they attend to) | nodes (the global one first, then one
+per query) | dim (joint space, D) | width (similarity vector, m).
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from tshsr.config.models import SgrafConfig, TwoStreamSgrConfig
-from tshsr.models.attention import at_least_single, masked_softmax, unit
+from tshsr.models.attention import at_least_float32, masked_softmax, unit
 from tshsr.models.base import ItemEncoding, StreamTrace
-from tshsr.models.encoders import start_with_xavier
+from tshsr.models.encoders import init_xavier
 from tshsr.models.pooling import MaskedBatchNorm, SelfAttentionPooling
 from tshsr.models.similarity import SimilarityVector
-from tshsr.models.streams import ComparingStream, StreamMatcher
+from tshsr.models.streams import SimilarityVectorStream, StreamMatcher
 
 
 class NodeReasoning(nn.Module, ABC):
-    """From the similarity vectors of a pair to one vector of the same width."""
+    """Reduces the similarity vectors of a pair to one vector of the same width."""
 
     @abstractmethod
     def forward(
         self, nodes: Float[Tensor, "*pairs nodes width"], mask: Bool[Tensor, "*#pairs nodes"] | None
     ) -> Float[Tensor, "*pairs width"]:
-        """The vector that is scored."""
+        """The reduced vector."""
 
     @abstractmethod
     def node_weights(
         self, nodes: Float[Tensor, "*pairs nodes width"], mask: Bool[Tensor, "*#pairs nodes"] | None
     ) -> Float[Tensor, "*pairs nodes"]:
-        """How much each node counts in it; sums to 1."""
+        """Weight of each node in the reduced vector; sums to 1."""
 
     def terms(
         self,
@@ -43,19 +43,19 @@ class NodeReasoning(nn.Module, ABC):
         contribution: Float[Tensor, "*pairs 1"],
         weight: Float[Tensor, "1 width"],
     ) -> Float[Tensor, "*pairs nodes"]:
-        """What each node adds to `contribution`, weight·vector; sums to it. By weight, where the vector is no sum."""
+        """Terms of the nodes in `contribution` = weight·vector; by node weight, as the vector is no sum of nodes."""
         del nodes, weight
         return node_weights * contribution
 
 
 class GraphStep(nn.Module):
-    """One step over the graph in which every node is every node's neighbour.
+    """One reasoning step over the complete graph of the nodes.
 
         E  = softmax_j( (Wq S_i + a)·(Wk S_j) )         S' = relu( W ( E S ) + b )
 
-    The authors' Wk has a bias too, which adds the same number to a whole row of logits: the softmax does not see it.
-    As (Wq s + a)·(Wk s') = (Wk^T Wq s + Wk^T a)·s', one matrix does the work of two; and as rows of E sum to 1,
-    W (E S) + b = E (S W^T + b), so that both are one product [Wk^T Wq ; W] S.
+    The bias of the authors' Wk is left out: it adds a constant to each row of logits, which cancels in the softmax.
+    As (Wq s + a)·(Wk s') = (Wk^T Wq s + Wk^T a)·s', one matrix replaces two; and as rows of E sum to 1,
+    W (E S) + b = E (S W^T + b), so that both become one product [Wk^T Wq ; W] S.
 
     Args:
         width: Width of a node (m).
@@ -80,23 +80,23 @@ class GraphStep(nn.Module):
         both = nn.functional.linear(
             nodes, torch.cat([matrix, self.update.weight]), torch.cat([shift, self.update.bias])
         )
-        looks, updates = both.chunk(2, dim=-1)
-        edges = masked_softmax(looks @ nodes.mT, None if mask is None else mask[..., None, :])
+        projected, updates = both.chunk(2, dim=-1)
+        edges = masked_softmax(projected @ nodes.mT, None if mask is None else mask[..., None, :])
         return relu(edges @ updates), edges
 
-    def of_first(
+    def first_node(
         self, nodes: Float[Tensor, "*pairs nodes width"], mask: Bool[Tensor, "*#pairs nodes"] | None
     ) -> tuple[Float[Tensor, "*pairs width"], Float[Tensor, "*pairs nodes"]]:
-        """S' and E of the first node alone."""
-        looks = nn.functional.linear(nodes[..., :1, :], *self.relation())
-        edges = masked_softmax((looks @ nodes.mT).squeeze(-2), mask)
+        """S' and E of the first node only."""
+        projected = nn.functional.linear(nodes[..., :1, :], *self.relation())
+        edges = masked_softmax((projected @ nodes.mT).squeeze(-2), mask)
         return relu(self.update(torch.einsum("...n,...nw->...w", edges, nodes))), edges
 
 
 class GraphReasoning(NodeReasoning):
-    """SGR: some steps over the graph; the global node, which stands first, is read out.
+    """SGR: reasoning steps over the graph, then the global node, which is the first.
 
-    Of the last step the first node is all that is computed.
+    The last step computes the global node only.
 
     Args:
         width: Width of a node (m).
@@ -114,24 +114,24 @@ class GraphReasoning(NodeReasoning):
         """The global node after the last step."""
         for step in self.steps:
             nodes, _ = step(nodes, mask)
-        return self.last.of_first(nodes, mask)[0]
+        return self.last.first_node(nodes, mask)[0]
 
     def node_weights(
         self, nodes: Float[Tensor, "*pairs nodes width"], mask: Bool[Tensor, "*#pairs nodes"] | None
     ) -> Float[Tensor, "*pairs nodes"]:
-        """The edges of the global node, followed back through all steps to the nodes that it began with."""
+        """Product of the edge matrices of all steps: weight of each input node in the global node."""
         passed = []
         for step in self.steps:
             nodes, edges = step(nodes, mask)
             passed.append(edges)
-        weights = self.last.of_first(nodes, mask)[1]
+        weights = self.last.first_node(nodes, mask)[1]
         for edges in reversed(passed):
             weights = torch.einsum("...i,...ij->...j", weights, edges)
         return weights
 
 
 class AttentionFiltration(NodeReasoning):
-    """SAF: r = l2( sum_p beta_p S_p ),  beta = sigmoid( N( u·S_p + a ) ) made to sum to 1,  N: batch normalisation.
+    """SAF: r = l2( sum_p beta_p S_p ),  beta = sigmoid( N( u·S_p + a ) ) normalised,  N: batch normalisation.
 
     Args:
         width: Width of a node (m).
@@ -145,7 +145,7 @@ class AttentionFiltration(NodeReasoning):
     def forward(
         self, nodes: Float[Tensor, "*pairs nodes width"], mask: Bool[Tensor, "*#pairs nodes"] | None
     ) -> Float[Tensor, "*pairs width"]:
-        """The filtered sum of the nodes; a unit vector."""
+        """The weighted sum of the nodes; a unit vector."""
         beta = self.node_weights(nodes, mask).to(nodes.dtype)
         return unit(torch.einsum("...n,...nw->...w", beta, nodes))
 
@@ -172,16 +172,16 @@ class AttentionFiltration(NodeReasoning):
         return terms
 
 
-class SimilarityStream(ComparingStream):
-    """One stream: reasoning makes one vector of its similarity vectors S, and that is scored.
+class SgrafStream(SimilarityVectorStream):
+    """One stream of SGRAF: its similarity vectors S, reduced to one vector, give the score.
 
         score = sigmoid( w·reasoning( S ) + b )
 
     Args:
-        name: Under which name its views of an encoding are kept.
+        name: Key of its view in an encoding.
         config: The network's settings.
         reasoning: SGR or SAF.
-        inverse_temperature: Sharpness of the attention.
+        inverse_temperature: Lambda of the attention.
     """
 
     global_similarity: SimilarityVector
@@ -205,24 +205,24 @@ class SimilarityStream(ComparingStream):
         self.reasoning = reasoning
         self.score = nn.Linear(width, 1)
         for similarity in (self.local_similarity, self.global_similarity):
-            start_with_xavier(similarity.projection)  # its view, if any, begins as it does in TSHSR
+            init_xavier(similarity.projection)  # the view keeps its own initialisation
         for layer in (self.reasoning, self.score):
-            start_with_xavier(layer)
+            init_xavier(layer)
 
     def forward(
         self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
     ) -> Float[Tensor, "*pairs"]:
         """The score of each pair, 0..1."""
         nodes, mask = self.nodes(similarity, self.attention(similarity, queries, context), queries, context)
-        # One number a pair: in 16 bits scores would tie.
-        read, weight, bias = map(at_least_single, (self.reasoning(nodes, mask), self.score.weight, self.score.bias))
+        # One number per pair: bfloat16 scores would tie.
+        read, weight, bias = map(at_least_float32, (self.reasoning(nodes, mask), self.score.weight, self.score.bias))
         logit = nn.functional.linear(read, weight, bias)
         return torch.sigmoid(logit.squeeze(-1))
 
     def trace(
         self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
     ) -> StreamTrace:
-        """Attention, and how much each node counts in what is scored."""
+        """Attention, and weights and terms of the nodes, as a single level."""
         attention = self.attention(similarity, queries, context)
         nodes, mask = self.nodes(similarity, attention, queries, context)
         node_weights = self.reasoning.node_weights(nodes, mask)
@@ -238,45 +238,45 @@ class SimilarityStream(ComparingStream):
             node_contributions=self.reasoning.terms(nodes, node_weights, contribution, self.score.weight)[..., None, :],
         )
 
-    def numbers_per_pair(self, queries: int, context: int) -> int:
-        """Two wide rows and half a dozen narrow ones a node, and the matrices of attention and edges."""
+    def floats_per_pair(self, queries: int, context: int) -> int:
+        """Two wide and six narrow rows per node, and the matrices of attention and edges."""
         nodes, width = queries + 1, self.score.in_features
         return nodes * (2 * self.compared + 6 * width + 3 * nodes) + 4 * queries * context
 
 
 class Sgraf(StreamMatcher):
-    """The word stream with SGR or SAF; the ensemble that the authors call SGRAF is the mean of one run of each."""
+    """The word stream with SGR or SAF; the authors' SGRAF is the ensemble of one run of each."""
 
     def __init__(self, config: SgrafConfig) -> None:
         super().__init__(config.encoder)
-        start_with_xavier(self.region_encoder)
+        init_xavier(self.region_encoder)
         self.config = config
         dim, width = config.encoder.dim, config.similarity_dim
         self.region_pooling, self.word_pooling = build_poolings(dim, config.pooling_dropout, config.region_slots)
         reasoning = GraphReasoning(width, config.steps) if config.reasoning == "sgr" else AttentionFiltration(width)
-        stream = SimilarityStream("word_stream", config, reasoning, config.inverse_temperature)
+        stream = SgrafStream("word_stream", config, reasoning, config.inverse_temperature)
         self.streams = nn.ModuleDict({"word_stream": stream})
 
 
 def build_poolings(dim: int, dropout: float, slots: int) -> tuple[SelfAttentionPooling, SelfAttentionPooling]:
-    """SGRAF's poolings of regions and of words, as they begin."""
+    """Initialised poolings of regions and of words of SGRAF."""
     regions = SelfAttentionPooling(dim, dropout, normalised=True, slots=slots)
     words = SelfAttentionPooling(dim, dropout, normalised=False)
     for pooling in (regions, words):
-        start_with_xavier(pooling)
+        init_xavier(pooling)
     return regions, words
 
 
 def relu(values: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
-    """max(x, 0), in the memory of its argument where no gradient is wanted."""
+    """max(x, 0), in place without gradients."""
     return torch.relu(values) if torch.is_grad_enabled() else torch.relu_(values)
 
 
 class TwoStreamSgr(StreamMatcher):
-    """score = ( sigmoid score of the word stream + sigmoid score of the region stream ) / 2.
+    """SGR in both streams: score = mean of the sigmoid scores of word stream and region stream.
 
-    RCAR (Diao et al. 2023) trains such streams apart and averages their scores; here both share the encoders and the
-    poolings, and one loss trains them. It answers what a second stream adds without a hierarchy.
+    RCAR (Diao et al. 2023) trains such streams separately and averages their scores; here both share encoders and
+    poolings and are trained by one loss. The baseline for two streams without a hierarchy.
     """
 
     def __init__(self, config: TwoStreamSgrConfig) -> None:
@@ -285,13 +285,13 @@ class TwoStreamSgr(StreamMatcher):
             "region_stream": config.region_inverse_temperature,
         }
         super().__init__(config.encoder)
-        start_with_xavier(self.region_encoder)
+        init_xavier(self.region_encoder)
         self.config = config
         dim, width = config.encoder.dim, config.similarity_dim
         self.region_pooling, self.word_pooling = build_poolings(dim, config.pooling_dropout, config.region_slots)
         self.streams = nn.ModuleDict(
             {
-                name: SimilarityStream(name, config, GraphReasoning(width, config.steps), temperature)
+                name: SgrafStream(name, config, GraphReasoning(width, config.steps), temperature)
                 for name, temperature in temperatures.items()
             }
         )

@@ -1,4 +1,4 @@
-"""Similarity vectors: how two vectors of the joint space resemble each other, in m numbers instead of one.
+"""Similarity vectors: m numbers, instead of one cosine, for a pair of vectors of the joint space.
 
 Axes: pairs (leading, broadcast) | rows (items of one side) | dim (joint space, D) | comparison (k) | width (m).
 """
@@ -9,25 +9,25 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tshsr.models.attention import attend, reusable, unit, unit_in_place
+from tshsr.models.attention import attend, may_overwrite, unit, unit_in_place
 
-PIECE = 2**21
-"""Bytes of differences that are in work at once while scoring on a CPU: they stay in its second-level cache."""
+CHUNK_BYTES = 2**21
+"""Bytes of differences that are processed at a time when scoring on a CPU; fits its second-level cache."""
 
 
 class SimilarityVector(nn.Module):
     """s(x, y) = l2( W (P (x - y))^2 + u (x·y) + z e + b ),   P: k x D,  W: m x k,  u, z: m,  squared by element.
 
     With P = I and u = 0 this is the similarity vector of SGRAF (Diao et al. 2021), which compares in all D dimensions
-    of the joint space. Fewer of them, k, cost less and say less about how far apart x and y are as a whole; the cosine
-    x·y of the joint space says that exactly, and an alignment has it already. As P is linear, P x and P y are taken
-    once an item and not once a pair, and a weighted sum of y is seen as a weighted sum of P y.
+    of the joint space. k < D dimensions cost less, but approximate the distance of x and y; the cosine x·y, which the
+    attention has computed already, restores it. As P is linear, P x and P y are computed once per item instead of once
+    per pair, and a weighted sum of y projects to the weighted sum of P y.
 
     Args:
         dim: Width of the joint space (D).
-        comparison_dim: Width of the space in which x and y are compared (k); 0 compares as SGRAF does.
+        comparison_dim: Width of the comparison space (k); 0: P = I and u = 0, as in SGRAF.
         width: Width of the similarity vector (m).
-        places: Whether it is also told how well the places of x and y agree (e).
+        places: Whether there is the term z e, with e the agreement of positions.
     """
 
     def __init__(self, dim: int, comparison_dim: int, width: int, *, places: bool = False) -> None:
@@ -36,14 +36,14 @@ class SimilarityVector(nn.Module):
         self.cosine: nn.Parameter | None = None
         if comparison_dim:
             self.view = nn.Linear(dim, comparison_dim, bias=False)
-            # Orthogonal directions at a length that keeps that of x - y: what l2 compares with b is then as in SGRAF.
+            # Orthogonal rows, scaled to keep the norm of x - y: the ratio to b inside l2 is then as in SGRAF.
             nn.init.orthogonal_(self.view.weight, gain=(dim / comparison_dim) ** 0.5)
             self.cosine = nn.Parameter(torch.randn(width) / 10)
         self.projection = nn.Linear(comparison_dim or dim, width)
         self.agreement = nn.Parameter(torch.randn(width) / 10) if places else None
 
-    def seen(self, items: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows comparison"]:
-        """P x, of one side alone."""
+    def project(self, items: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows comparison"]:
+        """P x."""
         view: Float[Tensor, "*rows comparison"] = self.view(items)
         return view
 
@@ -53,7 +53,7 @@ class SimilarityVector(nn.Module):
         y: Float[Tensor, "*#pairs comparison"],
         cosine: Float[Tensor, "*#pairs"] | None = None,
     ) -> Float[Tensor, "*pairs width"]:
-        """A unit row for each pair, from P x, P y and, where k > 0, x·y."""
+        """s(x, y) from P x, P y and, for k > 0, x·y."""
         return self._vectors(x - y, cosine, None)
 
     def to_attended(
@@ -66,29 +66,28 @@ class SimilarityVector(nn.Module):
     ) -> Float[Tensor, "*pairs queries width"]:
         """s(q, sum_c w_qc c) for every query.
 
-        Without gradients this goes by pieces of the first axis that fit a processor's cache: of what is k wide, a piece
-        at a time is all there ever is.
+        Without gradients, on a CPU, the first axis is processed in chunks that fit its cache; k-wide temporaries exist
+        for one chunk at a time.
 
         Args:
             queries: P q.
-            weights: How much each query takes from each context item; the sums are unit vectors of the joint space.
+            weights: w, scaled so that the sums are unit vectors of the joint space.
             context: P c.
-            cosine: q·sum_c w_qc c, where k > 0.
-            agreement: e, where places are compared.
+            cosine: q·sum_c w_qc c, for k > 0.
+            agreement: e, with `places`.
         """
-        if torch.compiler.is_compiling():  # a compiler makes pieces of its own
+        if torch.compiler.is_compiling():  # the compiler tiles by itself
             return self._vectors(differences(queries, weights, context), cosine, agreement)
-        size = PIECE // max(1, weights[0, ..., 0].numel() * queries.shape[-1] * queries.element_size())
-        pieces = range(0, len(weights), max(1, size))
-        if not reusable(weights) or len(pieces) < 2 or weights.device.type != "cpu":
+        size = CHUNK_BYTES // max(1, weights[0, ..., 0].numel() * queries.shape[-1] * queries.element_size())
+        starts = range(0, len(weights), max(1, size))
+        if not may_overwrite(weights) or len(starts) < 2 or weights.device.type != "cpu":
             return self._vectors(differences(queries, weights, context), cosine, agreement)
         vectors = queries.new_empty(*weights.shape[:-1], self.projection.out_features)
-        for start in pieces:
-            piece = slice(start, start + pieces.step)
-            near, far = (side if len(side) == 1 else side[piece] for side in (queries, context))
-            part = differences(near, weights[piece], far)
-            near_by, in_place = (None if each is None else each[piece] for each in (cosine, agreement))
-            self._vectors(part, near_by, in_place, out=vectors[piece])
+        for start in starts:
+            chunk = slice(start, start + starts.step)
+            q, c = (side if len(side) == 1 else side[chunk] for side in (queries, context))
+            q_cosine, q_agreement = (None if each is None else each[chunk] for each in (cosine, agreement))
+            self._vectors(differences(q, weights[chunk], c), q_cosine, q_agreement, out=vectors[chunk])
         return vectors
 
     def _vectors(
@@ -98,9 +97,9 @@ class SimilarityVector(nn.Module):
         agreement: Float[Tensor, "*#pairs"] | None,
         out: Float[Tensor, "*pairs width"] | None = None,
     ) -> Float[Tensor, "*pairs width"]:
-        """l2( W (P d)^2 + u cosine + z agreement + b ), in given memory where that may be."""
-        if not reusable(difference):
-            return self._plainly(difference, cosine, agreement)
+        """l2( W (P d)^2 + u cosine + z agreement + b ) from P d, in place and into `out` where that is allowed."""
+        if not may_overwrite(difference):
+            return self._vectors_with_gradients(difference, cosine, agreement)
         squares, weight = difference.square_(), self.projection.weight
         if out is None:
             out = squares.new_empty(*squares.shape[:-1], len(weight))
@@ -113,13 +112,13 @@ class SimilarityVector(nn.Module):
         out.view(-1, len(weight)).addmm_(squares.view(-1, weight.shape[1]), weight.T)
         return unit_in_place(out)
 
-    def _plainly(
+    def _vectors_with_gradients(
         self,
         difference: Float[Tensor, "*pairs comparison"],
         cosine: Float[Tensor, "*#pairs"] | None,
         agreement: Float[Tensor, "*#pairs"] | None,
     ) -> Float[Tensor, "*pairs width"]:
-        """The same, every step in memory of its own."""
+        """The same out of place, for autograd."""
         vectors = self.projection(difference.square())
         if self.cosine is not None and cosine is not None:
             vectors = vectors + cosine[..., None] * self.cosine
@@ -133,7 +132,7 @@ def differences(
     weights: Float[Tensor, "*pairs queries context"],
     context: Float[Tensor, "*#pairs context width"],
 ) -> Float[Tensor, "*pairs queries width"]:
-    """Each query minus its sum, q - sum_c w_qc c: one product for a list of pairs or a grid whose context leads."""
+    """Q - sum_c w_qc c, as one batched product for a list of pairs, or for a grid with the context axis first."""
     if weights.dim() == 3:
         return torch.baddbmm(queries, weights, context, alpha=-1)
     if weights.dim() == 4 and context.shape[1] == 1 and len(queries) == 1:

@@ -1,6 +1,8 @@
-"""What the methods with streams share: each stream looks from one side at the other and makes something of every pair.
+"""Base classes of the methods with streams: a stream attends from one side (queries) to the other (context).
 
-Axes: pairs (leading, broadcast) | queries (who looks) | context (what they look at) | dim (joint space).
+Word stream: words attend to regions. Region stream: regions attend to words.
+
+Axes: pairs (leading, broadcast) | queries | context (the items they attend to) | dim (joint space).
 """
 
 from __future__ import annotations
@@ -16,15 +18,15 @@ from tshsr.config.models import EncoderConfig
 from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.models.attention import attention_weights, similarities, to_unit_sums
 from tshsr.models.base import ItemEncoding, Matcher, Scores, StreamTrace
-from tshsr.models.encoders import RegionEncoder, build_word_encoder, some_regions
+from tshsr.models.encoders import RegionEncoder, build_word_encoder, drop_regions
 from tshsr.models.similarity import SimilarityVector
 
 
 class ScoringStream(nn.Module, ABC):
-    """One stream: queries look at the context, and all looks together give one score, or what it is the sum of."""
+    """One stream: attention of the queries over the context, reduced to one score per pair or to its terms."""
 
     def view(self, items: Float[Tensor, "rows items dim"]) -> Float[Tensor, "rows items _"] | None:
-        """What the stream wants of the items of one side alone, once; None where that is the items themselves."""
+        """Projection of the items of one side, computed once per encoding; None: the items themselves."""
         del items
         return None
 
@@ -32,28 +34,28 @@ class ScoringStream(nn.Module, ABC):
     def forward(
         self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
     ) -> Float[Tensor, ...]:
-        """The score of each pair, or its terms (one more axis)."""
+        """The score of each pair, or its terms along one more axis."""
 
     @abstractmethod
     def trace(
         self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
     ) -> StreamTrace:
-        """The same, with all that an explanation needs."""
+        """Intermediate values for explanations."""
 
     @abstractmethod
-    def numbers_per_pair(self, queries: int, context: int) -> int:
-        """Estimate of the numbers that scoring a pair holds at once."""
+    def floats_per_pair(self, queries: int, context: int) -> int:
+        """Estimate of the peak number of temporary values for one pair."""
 
 
 class StreamMatcher(Matcher):
-    """Encoders, and one or two streams; a method adds its poolings for `v·t` and its streams.
+    """Encoders and one or two streams; subclasses add the poolings for `v·t` and the streams.
 
     Args:
         encoder: Settings of the encoders.
 
     Attributes:
-        region_pooling: Makes v of regions.
-        word_pooling: Makes t of words.
+        region_pooling: From regions to v.
+        word_pooling: From words to t.
         streams: By name: `word_stream`, `region_stream`.
     """
 
@@ -67,30 +69,37 @@ class StreamMatcher(Matcher):
         self.region_encoder = RegionEncoder(encoder)
         self.word_encoder = build_word_encoder(encoder)
 
+    @property
+    def score_names(self) -> frozenset[str]:
+        """The keys of `combine`."""
+        return frozenset({*self.streams, "fused", "pooled"})
+
     def combine(self, parts: Mapping[str, Tensor], pooled: Float[Tensor, "*pairs"]) -> Scores:
-        """Scores by name from what each stream made of the pairs: each stream's, their mean `fused`, and `pooled`."""
+        """Scores by name from the outputs of the streams: each stream, their mean as `fused`, and `pooled`."""
         return {**parts, "fused": torch.stack(list(parts.values())).mean(dim=0), "pooled": pooled}
 
     def encode_images(self, batch: ImageBatch) -> ItemEncoding:
-        """Regions in the joint space, v, and how each stream sees them."""
-        batch = some_regions(batch, self.region_dropout if self.training else 0.0)
+        """Encode regions, v and the views of the streams."""
+        batch = drop_regions(batch, self.region_dropout if self.training else 0.0)
         regions = self.region_encoder(batch)
         return self.complete(regions, batch.mask, self.region_pooling(regions, batch.mask), batch.boxes)
 
     def encode_captions(self, batch: CaptionBatch) -> ItemEncoding:
-        """Words in the joint space, t, and how each stream sees them."""
+        """Encode words, t and the views of the streams."""
         words = self.word_encoder(batch)
         return self.complete(words, batch.mask, self.word_pooling(words, batch.mask))
 
     def score_pairs(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
-        """Scores by name, as `combine` gives them."""
+        """Score pairs; names as in `combine`."""
         similarity = similarities(images.items, captions.items)
-        parts = {name: stream(*sides(name, similarity, images, captions)) for name, stream in self._streams()}
+        parts = {
+            name: stream(*queries_and_context(name, similarity, images, captions)) for name, stream in self._streams()
+        }
         return self.combine(parts, cosine(images.pooled, captions.pooled))
 
     def score_all(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
-        """Every image against every caption; the side that is looked at leads, so nothing is copied for a pair."""
-        similarity = products(images, captions)
+        """Score every image against every caption; the context axis comes first, which avoids copies per pair."""
+        similarity = all_similarities(images, captions)
         parts = {}
         for name, stream in self._streams():
             if name == "word_stream":
@@ -102,26 +111,29 @@ class StreamMatcher(Matcher):
         return self.combine(parts, images.pooled @ captions.pooled.T)
 
     def trace(self, images: ItemEncoding, captions: ItemEncoding) -> dict[str, StreamTrace]:
-        """What each stream did with the pairs."""
+        """Intermediate values of each stream."""
         similarity = similarities(images.items, captions.items)
-        return {name: stream.trace(*sides(name, similarity, images, captions)) for name, stream in self._streams()}
+        return {
+            name: stream.trace(*queries_and_context(name, similarity, images, captions))
+            for name, stream in self._streams()
+        }
 
     def bytes_per_pair(self, regions: int, words: int) -> int:
-        """Peak of temporaries: what the greedier stream holds at once, beside the similarities of the pair."""
+        """Temporaries of the larger stream, plus the similarities of the pair."""
         sizes = {"word_stream": (words, regions), "region_stream": (regions, words)}
-        held = max(stream.numbers_per_pair(*sizes[name]) for name, stream in self._streams())
-        return (held + regions * words) * self.region_encoder.projection.weight.element_size()
+        peak = max(stream.floats_per_pair(*sizes[name]) for name, stream in self._streams())
+        return (peak + regions * words) * self.region_encoder.projection.weight.element_size()
 
     def views(
         self, items: Float[Tensor, "rows items dim"], boxes: Float[Tensor, "rows items 4"] | None
     ) -> dict[str, Tensor]:
-        """How each stream sees the items, by its name."""
+        """Projections of the items, by the name of their stream."""
         del boxes
-        seen = {name: stream.view(items) for name, stream in self._streams()}
-        return {name: view for name, view in seen.items() if view is not None}
+        views = {name: stream.view(items) for name, stream in self._streams()}
+        return {name: view for name, view in views.items() if view is not None}
 
     def _streams(self) -> Iterator[tuple[str, ScoringStream]]:
-        """The streams by name, as what they are."""
+        """The streams by name, typed."""
         for name, stream in self.streams.items():
             if isinstance(stream, ScoringStream):
                 yield name, stream
@@ -133,7 +145,7 @@ class StreamMatcher(Matcher):
         pooled: Float[Tensor, "rows dim"],
         boxes: Float[Tensor, "rows items 4"] | None = None,
     ) -> ItemEncoding:
-        """All that scoring needs of one side, from its items, pooled vectors and boxes alone."""
+        """Rebuild an encoding from items, pooled vectors and boxes."""
         views = self.views(items, boxes)
         return ItemEncoding(items, mask, pooled, similarities(items, items), views, padded=not bool(mask.all()))
 
@@ -143,36 +155,36 @@ def cosine(v: Float[Tensor, "*#pairs dim"], t: Float[Tensor, "*#pairs dim"]) -> 
     return torch.einsum("...d,...d->...", v, t)
 
 
-def products(images: ItemEncoding, captions: ItemEncoding) -> Float[Tensor, "images regions captions words"]:
-    """q·c of all regions with all words: one matrix product, of which every pair reads its part."""
+def all_similarities(images: ItemEncoding, captions: ItemEncoding) -> Float[Tensor, "images regions captions words"]:
+    """q·c of all regions with all words, as one matrix product."""
     product = images.items.flatten(0, 1) @ captions.items.flatten(0, 1).T
     return product.view(*images.mask.shape, *captions.mask.shape)
 
 
-def sides(
+def queries_and_context(
     name: str, similarity: Float[Tensor, "*pairs regions words"], images: ItemEncoding, captions: ItemEncoding
 ) -> tuple[Float[Tensor, "*pairs queries context"], ItemEncoding, ItemEncoding]:
-    """(q·c, queries, context) of a stream."""
+    """q·c, queries and context of a stream."""
     return (similarity.mT, captions, images) if name == "word_stream" else (similarity, images, captions)
 
 
 PLACE = "place"
-"""Name of the view of places: where a region is, and where a word expects it."""
+"""Name of the view with positions: of a region, or expected by a word for its region."""
 
 
-class ComparingStream(ScoringStream, ABC):
-    """A stream that makes similarity vectors of its looks; a method adds what it reasons over them.
+class SimilarityVectorStream(ScoringStream, ABC):
+    """A stream with one similarity vector per query; subclasses reason over them.
 
-        S = [ s(v, t; W_g) ; s(q_1, a_1; W_l) ; ... ; s(q_n, a_n; W_l) ]
+        S = [ s(v, t; W_g) ; s(q_1, a_1; W_l) ; ... ; s(q_n, a_n; W_l) ]          a_q: attended context of query q
 
     Args:
-        name: Under which name its views of an encoding are kept.
+        name: Key of its view in an encoding.
         dim: Width of the joint space (D).
-        comparison_dim: Width of the space in which vectors are compared (k); 0: the joint space, as in SGRAF.
+        comparison_dim: Width of the comparison space (k); 0: the joint space, as in SGRAF.
         width: Width of a similarity vector (m).
-        inverse_temperature: Sharpness of the attention.
-        global_node: Whether S begins with the similarity vector of the pooled sides.
-        places: Whether a look is also told how well places agree (the view `PLACE` of both sides).
+        inverse_temperature: Lambda of the attention.
+        global_node: Whether S begins with the similarity vector of the pooled vectors.
+        places: Whether local similarity vectors have the term of positions (views `PLACE`).
     """
 
     def __init__(
@@ -195,13 +207,13 @@ class ComparingStream(ScoringStream, ABC):
         self.global_similarity = SimilarityVector(dim, comparison_dim, width) if global_node else None
 
     def view(self, items: Float[Tensor, "rows items dim"]) -> Float[Tensor, "rows items comparison"] | None:
-        """How this stream sees the items of one side, where it does not compare them in the joint space."""
-        return self.local_similarity.seen(items) if self.narrow else None
+        """P x of the items; None in the joint space."""
+        return self.local_similarity.project(items) if self.narrow else None
 
     def attention(
         self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
     ) -> Float[Tensor, "*pairs queries context"]:
-        """How much each query takes from each context item."""
+        """Attention weights of the queries over the context."""
         return attention_weights(
             similarity,
             query_mask=queries.real,
@@ -218,17 +230,17 @@ class ComparingStream(ScoringStream, ABC):
     ) -> tuple[Float[Tensor, "*pairs nodes width"], Bool[Tensor, "*#pairs nodes"] | None]:
         """The similarity vectors S and which of them are real (None: all)."""
         weights = to_unit_sums(attention, context.gram)
-        near, far = (side.views.get(self.name, side.items) for side in (queries, context))
-        attended = (weights * similarity).sum(dim=-1).to(near.dtype) if self.narrow else None
+        q, c = (side.views.get(self.name, side.items) for side in (queries, context))
+        attended = (weights * similarity).sum(dim=-1).to(q.dtype) if self.narrow else None
         agreement = None
-        if self.places:  # of what is looked at, how much is where its word expects it
+        if self.places:  # attended mean of the agreement between position and expected position
             places = queries.views[PLACE].to(attention.dtype), context.views[PLACE].to(attention.dtype)
-            agreement = (attention * (places[0] @ places[1].mT)).sum(dim=-1).to(near.dtype)
-        local = self.local_similarity.to_attended(near, weights.to(near.dtype), far, attended, agreement)
+            agreement = (attention * (places[0] @ places[1].mT)).sum(dim=-1).to(q.dtype)
+        local = self.local_similarity.to_attended(q, weights.to(q.dtype), c, attended, agreement)
         if self.global_similarity is None:
             return local, queries.real
-        pooled = (self.global_similarity.seen(side.pooled[..., None, :].to(near.dtype)) for side in (queries, context))
-        cosine_of_pooled = cosine(queries.pooled, context.pooled)[..., None].to(near.dtype) if self.narrow else None
+        pooled = (self.global_similarity.project(side.pooled[..., None, :].to(q.dtype)) for side in (queries, context))
+        cosine_of_pooled = cosine(queries.pooled, context.pooled)[..., None].to(q.dtype) if self.narrow else None
         whole = self.global_similarity(*pooled, cosine_of_pooled)
         nodes = torch.cat([whole, local], dim=-2)
         if queries.real is None:

@@ -1,8 +1,8 @@
-r"""The two-stream hierarchical similarity reasoning network: our instantiation of arXiv 2203.05349.
+r"""Two-stream hierarchical similarity reasoning network: our instantiation of arXiv 2203.05349.
 
-    regions, words -> encoders -> word stream   (each word looks at regions)  -> HSR -> score \
-                               -> region stream (each region looks at words)  -> HSR -> score  > fused score
-                               -> pooled v, t                                 -> v·t
+    regions, words -> encoders -> word stream   (words attend to regions) -> HSR -> score \
+                               -> region stream (regions attend to words) -> HSR -> score  > fused score
+                               -> pooled v, t                             -> v·t
 
 Axes: pairs (leading, broadcast) | regions | words | dim (joint space, D) | width (similarity vector, m).
 """
@@ -20,25 +20,25 @@ from tshsr.config.models import TshsrConfig
 from tshsr.errors import SettingsError
 from tshsr.models.attention import similarities
 from tshsr.models.base import ItemEncoding, Scores, StreamTrace
-from tshsr.models.encoders import AttentionPooling
-from tshsr.models.reasoning import HierarchicalReasoning, Reasoning
-from tshsr.models.streams import PLACE, ComparingStream, StreamMatcher, cosine
+from tshsr.models.pooling import AttentionPooling
+from tshsr.models.reasoning import HierarchicalReasoning, ReasoningOutput
+from tshsr.models.streams import PLACE, SimilarityVectorStream, StreamMatcher, cosine
 
 POOLED_WEIGHT = 5.0
-"""Where the learned weight gamma of v·t begins: a margin of 0.2 in v·t then moves the logit by 1."""
+"""Initial value of gamma, the weight of v·t: a margin of 0.2 in v·t then moves the logit by 1."""
 EXPECTATION_SCALE = 40.0
-"""Makes expectations large enough to be learned in a few epochs (docs/log.md)."""
+"""Scale of expected positions, large enough for learning them in a few epochs (docs/log.md)."""
 
 
-class Stream(ComparingStream):
-    """One stream: queries look at the other side, every look becomes a similarity vector, HSR reasons over them.
+class TshsrStream(SimilarityVectorStream):
+    """One stream of TSHSR: attention, one similarity vector per query, HSR.
 
-        score = sigmoid( sum_l w_l·r_l + gamma v·t + b ),      w_l·r_l = what level l of HSR( S ) adds
+        score = sigmoid( sum_l w_l·r_l + gamma v·t + b ),      w_l·r_l: term of level l of HSR( S )
 
     Args:
-        name: Under which name its views of an encoding are kept.
+        name: Key of its view in an encoding.
         config: The network's settings.
-        inverse_temperature: Sharpness of this stream's attention.
+        inverse_temperature: Lambda of the attention.
     """
 
     def __init__(self, name: str, config: TshsrConfig, inverse_temperature: float) -> None:
@@ -57,26 +57,26 @@ class Stream(ComparingStream):
         self.pooled_weight = nn.Parameter(torch.tensor(POOLED_WEIGHT)) if config.pooled_term else None
 
     def pooled_contribution(self, pooled: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
-        """What v·t adds to the logit: gamma v·t."""
+        """Gamma v·t, the term of v·t in the logit."""
         return torch.zeros_like(pooled) if self.pooled_weight is None else self.pooled_weight * pooled
 
     def forward(
         self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
     ) -> Float[Tensor, "*pairs levels"]:
-        """The contribution of each level to the logit of each pair."""
+        """Contribution of each level to the logit."""
         nodes, mask = self.nodes(similarity, self.attention(similarity, queries, context), queries, context)
-        reasoning: Reasoning = self.reasoning(nodes, mask)
+        reasoning: ReasoningOutput = self.reasoning(nodes, mask)
         return reasoning.contributions
 
     def trace(
         self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
     ) -> StreamTrace:
-        """The same, with all that an explanation needs."""
+        """Intermediate values for explanations."""
         attention = self.attention(similarity, queries, context)
         nodes, mask = self.nodes(similarity, attention, queries, context)
         reasoning = self.reasoning(nodes, mask, traced=True)
         if reasoning.node_weights is None or reasoning.node_contributions is None:
-            raise RuntimeError("a traced reasoning keeps what its nodes weigh and add")
+            raise RuntimeError("a traced reasoning has node weights and contributions")
         pooled = self.pooled_contribution(cosine(queries.pooled, context.pooled))
         return StreamTrace(
             attention=attention,
@@ -89,8 +89,8 @@ class Stream(ComparingStream):
             node_contributions=reasoning.node_contributions,
         )
 
-    def numbers_per_pair(self, queries: int, context: int) -> int:
-        """A node holds two vectors to compare and two similarity vectors, a context node half a dozen."""
+    def floats_per_pair(self, queries: int, context: int) -> int:
+        """Two compared vectors and two similarity vectors per node, six similarity vectors per context node."""
         config = self.config
         per_node = 2 * self.compared + 2 * config.similarity_dim
         contexts = 6 * config.similarity_dim * max(config.reasoning.seeds[: config.reasoning.levels], default=0)
@@ -98,11 +98,10 @@ class Stream(ComparingStream):
 
 
 class Tshsr(StreamMatcher):
-    """Both streams and their fusion, trained end to end from one loss.
+    """TSHSR: both streams and their fusion, trained end to end by one loss.
 
-    With the place term a word w says where it expects the region r that it means, H w·g_r, with g_r the centre and
-    size of r: "left" is then a place of what it is said of. A look at several regions, or words, takes the mean by its
-    attention (the e of a similarity vector).
+    With the place term each word w predicts the position of its region: H w·g_r scores region r, with g_r its centre
+    and size. The mean over the attended items, by attention, is the term e of the similarity vector.
     """
 
     region_pooling: AttentionPooling
@@ -119,18 +118,23 @@ class Tshsr(StreamMatcher):
         self.word_pooling = AttentionPooling(config.encoder.dim)
         self.streams = nn.ModuleDict()
         if config.streams != "region":
-            self.streams["word_stream"] = Stream("word_stream", config, config.word_inverse_temperature)
+            self.streams["word_stream"] = TshsrStream("word_stream", config, config.word_inverse_temperature)
         if config.streams != "word":
-            self.streams["region_stream"] = Stream("region_stream", config, config.region_inverse_temperature)
+            self.streams["region_stream"] = TshsrStream("region_stream", config, config.region_inverse_temperature)
         learned = config.fusion == "learned" and len(self.streams) > 1
         self.compares_places = config.place_term
         self.expectation = nn.Linear(config.encoder.dim, 4) if config.place_term else None
         self.fusion = nn.Parameter(torch.zeros(len(self.streams))) if learned else None
 
+    @property
+    def score_names(self) -> frozenset[str]:
+        """The keys of `combine`."""
+        return super().score_names | {f"level_{level}" for level in range(self.config.reasoning.levels + 1)}
+
     def views(
         self, items: Float[Tensor, "rows items dim"], boxes: Float[Tensor, "rows items 4"] | None
     ) -> dict[str, Tensor]:
-        """How each stream sees the items; and where regions are, or words (which have no boxes) expect them."""
+        """Views of the streams; with the place term also positions of regions, or expected positions of words."""
         views = super().views(items, boxes)
         if self.expectation is not None:
             views[PLACE] = (
@@ -143,7 +147,7 @@ class Tshsr(StreamMatcher):
         scores: Scores = {}
         by_stream = []
         for name, stream in self.streams.items():
-            if not isinstance(stream, Stream):
+            if not isinstance(stream, TshsrStream):
                 raise TypeError(f"{name} is no stream of TSHSR")
             part = parts[name]
             scores[name] = torch.sigmoid(part.sum(dim=-1) + stream.pooled_contribution(pooled) + stream.bias)
@@ -155,28 +159,28 @@ class Tshsr(StreamMatcher):
         return scores
 
     def trace(self, images: ItemEncoding, captions: ItemEncoding) -> dict[str, StreamTrace]:
-        """What each stream did with the pairs, and what each region with each word adds to v·t.
+        """Intermediate values of each stream, with the term of each region and word in v·t.
 
         v = sum_r a_r x_r,  t = sum_w b_w x_w:      v·t = sum_r sum_w a_r b_w (x_r·x_w)
         """
         a = self.region_pooling.shares(images.items, images.mask)
         b = self.word_pooling.shares(captions.items, captions.mask)
-        met = similarities(images.items, captions.items) * a[..., :, None] * b[..., None, :]
+        terms = similarities(images.items, captions.items) * a[..., :, None] * b[..., None, :]
         traces = super().trace(images, captions)
         for name, stream in self._streams():
-            if isinstance(stream, Stream) and stream.pooled_weight is not None:
-                meetings = stream.pooled_weight * (met.mT if name == "word_stream" else met)
-                traces[name] = replace(traces[name], pooled_meetings=meetings)
+            if isinstance(stream, TshsrStream) and stream.pooled_weight is not None:
+                pooled_terms = stream.pooled_weight * (terms.mT if name == "word_stream" else terms)
+                traces[name] = replace(traces[name], pooled_terms=pooled_terms)
         return traces
 
     def _fuse(self, scores: Float[Tensor, "*pairs streams"]) -> Float[Tensor, "*pairs"]:
-        """Mean of the streams, or their learned mixture."""
+        """Mean of the streams, or their learned convex combination."""
         if self.fusion is None:
             return scores.mean(dim=-1)
         return scores @ torch.softmax(self.fusion.to(scores.dtype), dim=0)
 
 
 def place(boxes: Float[Tensor, "rows regions 4"]) -> Float[Tensor, "rows regions 4"]:
-    """Centre (-1..1 both ways, 0 in the middle of the picture), width and height less a half, of boxes in 0..1."""
+    """Centre (-1..1, 0 in the middle of the image) and size minus 1/2 of boxes x1, y1, x2, y2 in 0..1."""
     start, end = boxes[..., :2], boxes[..., 2:]
     return torch.cat([start + end - 1, end - start - 0.5], dim=-1)

@@ -1,11 +1,10 @@
-"""Visual-semantic embedding: one vector for the picture, one for the caption, and their cosine.
+"""Visual-semantic embedding: cosine of one vector per image and one per caption.
 
 Axes: images | captions | items (regions or words) | dim (joint space).
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import assert_never
 
 import torch
@@ -17,22 +16,21 @@ from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.models.attention import unit
 from tshsr.models.base import ItemEncoding, Matcher, Scores
 from tshsr.models.encoders import (
-    AttentionPooling,
     RegionEncoder,
     build_word_encoder,
-    some_regions,
-    start_with_xavier,
-    thinned,
+    drop_items,
+    drop_regions,
+    init_xavier,
 )
-from tshsr.models.pooling import GeneralisedPooling, MaskedBatchNorm, MeanPooling
+from tshsr.models.pooling import AttentionPooling, GeneralisedPooling, MaskedBatchNorm, MeanPooling
 from tshsr.models.streams import cosine
 
 
 class Vse(Matcher):
     """score(I, T) = v·t,  v = l2( pool( regions ) ),  t = l2( pool( words ) ).
 
-    VSE++ (Faghri et al. 2018) with a pooling that is chosen; with generalised pooling, the perceptron and size
-    augmentation it is VSE-infinity (Chen et al. 2021). Regions and words are pooled as they are, not as unit vectors.
+    VSE++ (Faghri et al. 2018) with a choice of pooling; with generalised pooling, perceptron and size augmentation it
+    is VSE-infinity (Chen et al. 2021). Regions and words are pooled unnormalised.
     """
 
     def __init__(self, config: VseConfig) -> None:
@@ -40,15 +38,20 @@ class Vse(Matcher):
         self.config = config
         self.region_encoder = RegionEncoder(config.encoder)
         self.word_encoder = build_word_encoder(config.encoder, unit_rows=False)
-        start_with_xavier(self.region_encoder)
+        init_xavier(self.region_encoder)
         widths = self.region_encoder.projection.in_features, config.encoder.dim
         self.perceptron = RegionPerceptron(*widths) if config.perceptron else None
         self.region_pooling = build_pooling(config)
         self.word_pooling = build_pooling(config)
 
+    @property
+    def score_names(self) -> frozenset[str]:
+        """One score under two names."""
+        return frozenset({"fused", "pooled"})
+
     def encode_images(self, batch: ImageBatch) -> ItemEncoding:
-        """Regions in the joint space, and v."""
-        batch = some_regions(batch, self.config.encoder.region_dropout if self.training else 0.0)
+        """Encode regions and v."""
+        batch = drop_regions(batch, self.config.encoder.region_dropout if self.training else 0.0)
         mask = self._kept(batch.mask)
         inputs = self.region_encoder.inputs(batch)
         regions = self.region_encoder.projection(inputs)
@@ -58,7 +61,7 @@ class Vse(Matcher):
         return self.complete(unit(regions), mask, self.region_pooling(regions, mask))
 
     def encode_captions(self, batch: CaptionBatch) -> ItemEncoding:
-        """Words in the joint space, and t."""
+        """Encode words and t."""
         batch = shortened(batch, self._kept(batch.mask)) if self._augments() else batch
         words = self.word_encoder(batch)
         return self.complete(unit(words), batch.mask, self.word_pooling(words, batch.mask))
@@ -69,28 +72,28 @@ class Vse(Matcher):
         return {"fused": score, "pooled": score}
 
     def score_all(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
-        """All pairs: one matrix product."""
+        """Score all pairs by one matrix product."""
         score = images.pooled @ captions.pooled.T
         return {"fused": score, "pooled": score}
 
     def bytes_per_pair(self, regions: int, words: int) -> int:
-        """A score is all that a pair needs; the sizes of both sides do not matter."""
+        """Two scores; independent of the sizes of both sides."""
         del regions, words
         return 2 * self.region_encoder.projection.weight.element_size()
 
     def _augments(self) -> bool:
-        """Whether items are left out at random."""
+        """Whether items are dropped at random."""
         return self.training and self.config.size_augmentation > 0
 
     def _kept(self, mask: Bool[Tensor, "rows items"]) -> Bool[Tensor, "rows items"]:
-        """The items that size augmentation leaves: all of them when not training, and at least one a row."""
+        """Items kept by size augmentation: at least one per row, all in evaluation."""
         if not self._augments():
             return mask
-        return thinned(mask, self.config.size_augmentation)
+        return drop_items(mask, self.config.size_augmentation)
 
 
 class RegionPerceptron(nn.Module):
-    """W2 relu( N( W1 x + b1 ) ) + b2,  W1: D/2 x F, N: batch normalisation; VSE-infinity adds it to a linear layer."""
+    """W2 relu( N( W1 x + b1 ) ) + b2,  W1: D/2 x F, N: batch normalisation; VSE-infinity adds it to the projection."""
 
     def __init__(self, inputs: int, dim: int) -> None:
         super().__init__()
@@ -101,13 +104,13 @@ class RegionPerceptron(nn.Module):
     def forward(
         self, regions: Float[Tensor, "images regions inputs"], mask: Bool[Tensor, "images regions"]
     ) -> Float[Tensor, "images regions dim"]:
-        """What is added to each region's projection."""
-        more: Tensor = self.second(torch.relu(self.norm(self.first(regions), mask[..., None])))
-        return more
+        """Residual of each region's projection."""
+        residual: Tensor = self.second(torch.relu(self.norm(self.first(regions), mask[..., None])))
+        return residual
 
 
 def build_pooling(config: VseConfig) -> nn.Module:
-    """The pooling that the settings name."""
+    """The pooling of a configuration."""
     match config.pooling:
         case "mean":
             return MeanPooling()
@@ -120,7 +123,7 @@ def build_pooling(config: VseConfig) -> nn.Module:
 
 
 def shortened(batch: CaptionBatch, kept: Bool[Tensor, "captions words"]) -> CaptionBatch:
-    """Captions of the kept words, in their order, with padding at the end."""
+    """Captions of the kept words in their order, padded at the end."""
     order = (~kept).to(torch.uint8).argsort(dim=1, stable=True)
     mask = kept.gather(1, order)
-    return replace(batch, tokens=batch.tokens.gather(1, order) * mask, mask=mask)
+    return CaptionBatch.unchecked(batch.tokens.gather(1, order) * mask, mask)

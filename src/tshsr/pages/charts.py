@@ -1,4 +1,4 @@
-"""Line charts as inline SVG."""
+"""Line charts of a run: their data and their layout; `chart.html.jinja` draws them as SVG."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tshsr.pages.document import LABELS, escape, label
+from tshsr.metrics.labels import LABELS, label
 
-WIDTH, HEIGHT, LEFT, BOTTOM = 400, 230, 44, 34
-"""Size of a chart and of its margins, in units of its own."""
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 400, 230, 44, 10, 8, 34
+"""Size of a chart and of its margins, in SVG units."""
 
 
 @dataclass(frozen=True)
@@ -74,60 +74,74 @@ def nice_ticks(low: float, high: float, most: int = 5) -> list[float]:
     return [number * step for number in range(first, last + 1)]
 
 
-def line_chart(chart: Chart) -> str:
-    """The chart with its legend; a line of one point is a dot."""
+@dataclass(frozen=True)
+class Tick:
+    """A round number of an axis and its place."""
+
+    value: float
+    position: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve in the coordinates of the SVG."""
+
+    label: str
+    css_class: str
+    points: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A chart laid out in SVG coordinates: axes, ticks, lines, and a description for screen readers."""
+
+    width: int
+    height: int
+    left: int
+    right: int
+    bottom: int
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    lines: tuple[Line, ...]
+    description: str
+
+
+def plot(chart: Chart) -> Plot | None:
+    """Lay out a chart; None where it has no finite point."""
     curves = {curve.name: [p for p in curve.points if all(map(math.isfinite, p))] for curve in chart.curves}
     curves = {name: points for name, points in curves.items() if points}
-    legend = "".join(
-        f'<li class="{_series(name, number)}"><span>{escape(label(name))}</span></li>'
-        for number, name in enumerate(curves)
-    )
-    title = f"<h3>{escape(chart.title)}</h3>"
     if not curves:
-        return f'<figure class="chart">{title}<p class="note">Nothing was logged.</p></figure>'
-    return (
-        f'<figure class="chart">{title}<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="{escape(_describe(curves))}">{_plot(chart.x_label, curves)}</svg>'
-        f'<ul class="legend">{legend}</ul></figure>'
-    )
-
-
-def _plot(x_label: str, curves: dict[str, list[tuple[float, float]]]) -> str:
+        return None
     points = [point for line in curves.values() for point in line]
     x_ticks = nice_ticks(min(x for x, _ in points), max(x for x, _ in points))
     y_ticks = nice_ticks(min(0.0, *(y for _, y in points)), max(y for _, y in points))
+    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
 
-    def place(x: float, y: float) -> tuple[float, float]:
-        across = (x - x_ticks[0]) / (x_ticks[-1] - x_ticks[0])
-        up = (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
-        return LEFT + across * (WIDTH - LEFT - 10), (HEIGHT - BOTTOM) - up * (HEIGHT - BOTTOM - 8)
+    def x_of(x: float) -> float:
+        return LEFT + (x - x_ticks[0]) / (x_ticks[-1] - x_ticks[0]) * (right - LEFT)
 
-    parts = []
-    for tick in y_ticks:
-        _, y = place(x_ticks[0], tick)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - 10}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{tick:.4g}</text>')
-    for tick in x_ticks:
-        x, y = place(tick, y_ticks[0])
-        parts.append(f'<text x="{x:.1f}" y="{y + 16:.1f}" text-anchor="middle">{tick:.4g}</text>')
-    parts.append(f'<text x="{WIDTH - 10}" y="{HEIGHT - 3}" text-anchor="end">{escape(x_label)}</text>')
-    for number, (name, line) in enumerate(curves.items()):
-        parts.append(f'<g class="{_series(name, number)}">{_line([place(*point) for point in line])}</g>')
-    return "".join(parts)
+    def y_of(y: float) -> float:
+        return bottom - (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0]) * (bottom - TOP)
 
-
-def _line(points: list[tuple[float, float]]) -> str:
-    if len(points) == 1:
-        return f'<circle cx="{points[0][0]:.1f}" cy="{points[0][1]:.1f}" r="3"/>'
-    return '<path d="M{}"/>'.format("L".join(f"{x:.1f} {y:.1f}" for x, y in points))
-
-
-def _series(name: str, number: int) -> str:
-    """The class that colours a line: streams and pooled have their own, others go by their place."""
-    own = name in ("word_stream", "region_stream", "pooled", "fused", "loss")
-    return f"series-{name}" if own else f"series-{number if number == 0 else 4 + (number - 1) % 4}"
+    return Plot(
+        width=WIDTH,
+        height=HEIGHT,
+        left=LEFT,
+        right=right,
+        bottom=bottom,
+        x_ticks=tuple(Tick(tick, x_of(tick)) for tick in x_ticks),
+        y_ticks=tuple(Tick(tick, y_of(tick)) for tick in y_ticks),
+        lines=tuple(
+            Line(label(name), _css_class(name, number), tuple((x_of(x), y_of(y)) for x, y in line))
+            for number, (name, line) in enumerate(curves.items())
+        ),
+        description="; ".join(
+            f"{label(name)}: from {line[0][1]:.4g} to {line[-1][1]:.4g}" for name, line in curves.items()
+        ),
+    )
 
 
-def _describe(curves: dict[str, list[tuple[float, float]]]) -> str:
-    """First and last value of each line, for those who can't see it."""
-    return "; ".join(f"{label(name)}: from {line[0][1]:.4g} to {line[-1][1]:.4g}" for name, line in curves.items())
+def _css_class(name: str, number: int) -> str:
+    """The class that colours a line: by name for the known scores, by position for the others."""
+    named = name in ("word_stream", "region_stream", "pooled", "fused", "loss")
+    return f"series-{name}" if named else f"series-{number if number == 0 else 4 + (number - 1) % 4}"

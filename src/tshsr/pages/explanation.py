@@ -1,94 +1,24 @@
-"""The explanation page: pick a word, see its regions; both streams, every level."""
+"""The explanation page: the weights of each word over the regions, for both streams and every level."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+from markupsafe import Markup
 from PIL import Image
 
 from tshsr.errors import InputError
 from tshsr.explain.attribution import Explanation, Rows, StreamExplanation
-from tshsr.pages.document import (
-    document,
-    escape,
-    json_script,
-    label,
-    percent,
-    picture_symbols,
-    reading_order,
-    stream_label,
-)
+from tshsr.metrics.labels import STREAM_CHOICES, reading_order
+from tshsr.pages.document import EmbeddedPicture, embed_pictures, json_script, percent, render_page
 
 WIDTH = 100.0
-"""Width of a canvas in its own units; its height follows the picture."""
+"""Width of a canvas in user units; its height follows the picture."""
 
 EMPTY_SIZE = (4, 3)
-"""Proportions of the canvas where there is no picture."""
-
-
-def canvas(name: str, picture: str, picture_size: tuple[int, int] | None, boxes: Rows, weights: Sequence[float]) -> str:
-    """The picture in the dark, its boxes lit by weight: every box has a hole in the veil and an outline.
-
-    Args:
-        name: An element id that nothing else on the page has.
-        picture: Element id of the picture.
-        picture_size: Its width and height; None draws the boxes on an empty canvas.
-        boxes: x1, y1, x2, y2 of each region as fractions of the picture.
-        weights: One weight a region; the heaviest is lit fully.
-    """
-    width, height = picture_size or EMPTY_SIZE
-    height_units = WIDTH * height / width
-    largest = max(weights, default=0.0) or 1.0
-    lit = [f'style="--w:{weight / largest:.3f}"' for weight in weights]
-    shapes = [_rectangle(box, height_units) for box in boxes]
-    holes = "".join(f'<rect class="hole" {shape} {light}/>' for shape, light in zip(shapes, lit, strict=True))
-    outlines = "".join(f'<rect class="box" {shape} {light}/>' for shape, light in zip(shapes, lit, strict=True))
-    whole = f'width="{WIDTH:g}" height="{height_units:.2f}"'
-    back = f'<use href="#{escape(picture)}" {whole}/>' if picture_size else f'<rect class="empty" {whole}/>'
-    veil = f'<rect class="veil" {whole} mask="url(#{name})"/>' if picture_size else ""
-    return (
-        f'<svg class="canvas{"" if picture_size else " bare"}" viewBox="0 0 {WIDTH:g} {height_units:.2f}" role="img" '
-        f'aria-label="{_describe(weights)}">{back}<mask id="{name}"><rect fill="white" {whole}/>{holes}</mask>{veil}'
-        f'{outlines}<g class="labels"></g></svg>'
-    )
-
-
-def _rectangle(box: Sequence[float], height: float) -> str:
-    x1, y1, x2, y2 = box
-    return (
-        f'x="{x1 * WIDTH:.2f}" y="{y1 * height:.2f}" width="{max(x2 - x1, 0) * WIDTH:.2f}" '
-        f'height="{max(y2 - y1, 0) * height:.2f}"'
-    )
-
-
-def _describe(weights: Sequence[float]) -> str:
-    """The three heaviest regions in words."""
-    order = sorted(range(len(weights)), key=lambda region: -weights[region])[:3]
-    return ", ".join(f"region {region} {escape(percent(weights[region]))}" for region in order)
-
-
-def matrix(words: Sequence[str], rows: Rows, *, selected: int | None = None) -> str:
-    """Words x regions as a table; the darker a cell, the heavier, against the heaviest of its word."""
-    head = "".join(f"<th scope=col>{region}</th>" for region in range(len(rows[0])))
-    lines = "".join(
-        f"<tr{' class=selected' if number == selected else ''}>"
-        f"<th scope=row><bdi>{escape(word)}</bdi></th>{_cells(row)}</tr>"
-        for number, (word, row) in enumerate(zip(words, rows, strict=True))
-    )
-    return (
-        '<div class="scroll" tabindex="0" role="group" aria-label="Weights of words and regions">'
-        f'<table class="matrix"><thead><tr><th scope=col>word \\ region</th>{head}</tr></thead>'
-        f"<tbody>{lines}</tbody></table></div>"
-    )
-
-
-def _cells(row: Sequence[float]) -> str:
-    largest = max(row, default=0.0) or 1.0
-    return "".join(f'<td style="--w:{weight / largest:.3f}">{100 * weight:.0f}</td>' for weight in row)
-
-
-WHO_LOOKS = {"word_stream": "Words look at regions", "region_stream": "Regions look at words"}
+"""Proportions of a canvas without a picture."""
 
 HOW_TO_READ = (
     "Point at a word, tab to it or tap it: the regions it met light up. The two streams look from opposite sides. "
@@ -96,16 +26,138 @@ HOW_TO_READ = (
     "All levels: a word's map is what its meetings add to the score; what speaks against the pair is left dark."
 )
 
-
 SHOWN_REGIONS = 6
 """Regions whose relevance is listed."""
 
+SIDE = 900
+"""Longest side of an embedded picture, in pixels."""
 
-class View(TypedDict):
-    """What the script shows at one setting of the switches: rows of weights, and the share of each word."""
 
-    rows: list[list[float]]
-    shares: list[float]
+@dataclass(frozen=True)
+class Box:
+    """A region on a canvas: user units and the weight relative to the largest, formatted for SVG and CSS."""
+
+    x: str
+    y: str
+    width: str
+    height: str
+    weight: str
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """A darkened picture with its regions lit by weight.
+
+    Attributes:
+        id: Element id of the mask, unique in the page.
+        picture: Element id of the picture; None for an empty canvas.
+        width: User units.
+        height: User units.
+        description: The three heaviest regions in words.
+        boxes: One for each region.
+    """
+
+    id: str
+    picture: str | None
+    width: str
+    height: str
+    description: str
+    boxes: tuple[Box, ...]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A weight of the matrix: its value, and its ratio to the largest of the row."""
+
+    value: float
+    weight: float
+
+
+@dataclass(frozen=True)
+class MatrixRow:
+    """The weights of a word over the regions."""
+
+    word: str
+    selected: bool
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Words x regions as a table."""
+
+    regions: int
+    rows: tuple[MatrixRow, ...]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A signed value as a bar from the middle of its track.
+
+    Attributes:
+        text: What the value belongs to.
+        value: The value.
+        left: Start of the bar, in percent of the track.
+        width: In percent of the track.
+    """
+
+    text: str
+    value: float
+    left: float
+    width: float
+
+
+@dataclass(frozen=True)
+class Contributions:
+    """The terms of the logit of a stream, and its score."""
+
+    name: str
+    bars: tuple[Bar, ...]
+    logit: float
+    score: float
+
+
+@dataclass(frozen=True)
+class WordButton:
+    """A word of the caption, its share of the weight, and that share relative to the largest."""
+
+    text: str
+    share: float
+    weight: float
+    selected: bool
+
+
+@dataclass(frozen=True)
+class ExplanationView:
+    """Everything that the section of one explanation displays.
+
+    Attributes:
+        id: Element id, unique in the page.
+        caption: The caption.
+        stream: The stream that is displayed without the script; empty for a method without a trace.
+        streams: Display names by stream.
+        levels: Display names by value of the switch.
+        words: Buttons.
+        canvas: The picture; None without boxes or trace.
+        matrix: The weights as a table; None without a trace.
+        data: Script element with the weights of all streams and levels, in the form of `Explanation.streams`.
+        relevance: By heading, bars of words or regions.
+        contributions: One for each stream.
+        scores: By name, in reading order.
+    """
+
+    id: str
+    caption: str
+    stream: str
+    streams: Mapping[str, str]
+    levels: Mapping[str, str]
+    words: tuple[WordButton, ...]
+    canvas: Canvas | None
+    matrix: Matrix | None
+    data: Markup
+    relevance: Mapping[str, tuple[Bar, ...]]
+    contributions: tuple[Contributions, ...]
+    scores: Mapping[str, float]
 
 
 def render_explanations(explanations: Sequence[Explanation], pictures: Sequence[Image.Image | None]) -> str:
@@ -126,165 +178,158 @@ def render_explanations(explanations: Sequence[Explanation], pictures: Sequence[
             f"got {len(explanations)} explanations and {len(pictures)} pictures; "
             "expected at least one explanation and a picture (or None) for each."
         )
-    known = {f"picture-{number}": picture for number, picture in enumerate(pictures) if picture is not None}
-    sections = []
-    for number, explanation in enumerate(explanations):
-        picture = pictures[number]
-        size = None if picture is None else picture.size
-        sections.append(explanation_section(explanation, f"pair-{number}", f"picture-{number}", size))
-    head = f'<header class="masthead"><h1>Which word met which region</h1><p class="lede">{HOW_TO_READ}</p></header>'
-    return document("Which word met which region", "\n".join([picture_symbols(known, side=900), head, *sections]))
+    known = {str(number): picture for number, picture in enumerate(pictures) if picture is not None}
+    embedded = embed_pictures(known, side=SIDE)
+    return render_page(
+        "explanations.html.jinja",
+        title="Which word met which region",
+        how_to_read=HOW_TO_READ,
+        pictures=list(embedded.values()),
+        views=[
+            view_of(explanation, f"pair-{number}", embedded.get(str(number)))
+            for number, explanation in enumerate(explanations)
+        ],
+    )
 
 
-def explanation_section(explanation: Explanation, name: str, picture: str, picture_size: tuple[int, int] | None) -> str:
-    """One explanation as a part of a page; it can be read without the script, which makes it answer to the pointer.
+def view_of(explanation: Explanation, id: str, picture: EmbeddedPicture | None) -> ExplanationView:  # noqa: A002
+    """What the section of an explanation displays.
 
     Args:
-        explanation: What to show.
-        name: An element id that no other section of the page has.
-        picture: Element id of the picture (see `picture_symbols`).
-        picture_size: Its width and height; None where there is no picture.
+        explanation: The explanation.
+        id: Element id, unique in the page.
+        picture: The picture in the page.
     """
-    stream = next(iter(explanation.streams), "")
-    boxed = explanation.boxes is not None
-    if stream:
-        data = _data(explanation)
-        word = _heaviest_word(data["views"][stream][0])
-        head = _controls(explanation, name, data, word)
-        stage = f'<div class="stage">{_maps(explanation, name, picture, picture_size, word)}{json_script(data)}</div>'
-    else:
-        head, stage = '<p class="note">This method scores pairs without a trace: there are no maps to show.</p>', ""
-    return (
-        f'<article class="explanation" id="{name}" aria-labelledby="{name}-caption" data-stream="{stream}">'
-        f'<h2 class="caption" id="{name}-caption" dir="auto">{escape(explanation.caption)}</h2>{head}'
-        f'<div class="split{" beside-picture" if stream and boxed else ""}">{stage}'
-        f'<div class="details">{_relevance(explanation)}{_contributions(explanation)}{_scores(explanation)}</div>'
-        "</div></article>"
+    streams = list(explanation.streams)
+    if not streams:
+        return ExplanationView(
+            id, explanation.caption, "", {}, {}, (), None, None, Markup(), {}, (), _in_order(explanation.scores)
+        )
+    shares = _mean_shares(explanation.streams[streams[0]])
+    word = max(range(len(shares)), key=shares.__getitem__)
+    rows = explanation.streams[streams[0]].word_regions
+    boxes = explanation.boxes
+    count = max(len(stream.levels) for stream in explanation.streams.values())
+    levels = {str(level + 1): f"Level {level}" for level in range(count)}
+    return ExplanationView(
+        id=id,
+        caption=explanation.caption,
+        stream=streams[0],
+        streams={name: STREAM_CHOICES[name] for name in streams},
+        levels={"0": "All levels"} | levels,
+        words=_word_buttons(explanation.words, shares, word),
+        canvas=None if boxes is None else canvas_of(f"{id}-mask", picture, boxes, rows[word]),
+        matrix=_matrix(explanation.words, rows, word),
+        data=json_script({name: _weights(stream) for name, stream in explanation.streams.items()}),
+        relevance=_relevance(explanation),
+        contributions=_contributions(explanation),
+        scores=_in_order(explanation.scores),
     )
 
 
-def _controls(explanation: Explanation, name: str, data: dict[str, dict[str, list[View]]], word: int) -> str:
-    """The switches, the words as buttons, and a line for what is shown."""
-    views = data["views"]
-    levels = max(len(view) for view in views.values()) - 1
-    names = {"0": "All levels"} | {str(level + 1): f"Level {level}" for level in range(levels)}
-    streams = _switch(f"{name}-stream", "Stream", {stream: WHO_LOOKS[stream] for stream in views})
-    words = _words(explanation.words, next(iter(views.values()))[0]["shares"], word)
-    return (
-        f'<div class="switches">{streams}{_switch(f"{name}-level", "Level", names)}</div>{words}'
-        '<p class="status" aria-live="polite"></p>'
+def canvas_of(id: str, picture: EmbeddedPicture | None, boxes: Rows, weights: Sequence[float]) -> Canvas:  # noqa: A002
+    """A picture with its regions lit by weight, relative to the heaviest.
+
+    Args:
+        id: Element id of the mask, unique in the page.
+        picture: The picture; None draws the boxes on an empty canvas.
+        boxes: x1, y1, x2, y2 of each region as fractions of the picture.
+        weights: One for each region.
+    """
+    width, height = EMPTY_SIZE if picture is None else picture.size
+    units = WIDTH * height / width
+    largest = max(weights, default=0.0) or 1.0
+    heaviest = sorted(range(len(weights)), key=lambda region: -weights[region])[:3]
+    return Canvas(
+        id=id,
+        picture=None if picture is None else picture.id,
+        width=f"{WIDTH:g}",
+        height=f"{units:.2f}",
+        description=", ".join(f"region {region} {percent(weights[region])}" for region in heaviest),
+        boxes=tuple(
+            Box(
+                x=f"{x1 * WIDTH:.2f}",
+                y=f"{y1 * units:.2f}",
+                width=f"{max(x2 - x1, 0) * WIDTH:.2f}",
+                height=f"{max(y2 - y1, 0) * units:.2f}",
+                weight=f"{weight / largest:.3f}",
+            )
+            for (x1, y1, x2, y2), weight in zip(boxes, weights, strict=True)
+        ),
     )
 
 
-def _maps(explanation: Explanation, name: str, picture: str, picture_size: tuple[int, int] | None, word: int) -> str:
-    """The lit picture, and the matrix; drawn for the first stream and all levels."""
-    rows = next(iter(explanation.streams.values())).word_regions
-    table = matrix(explanation.words, rows, selected=word)
-    if explanation.boxes is None:
-        return f'<p class="note">This picture has no boxes: the map is shown as a table, in percent.</p>{table}'
-    drawing = canvas(f"{name}-mask", picture, picture_size, explanation.boxes, rows[word])
-    return f"{drawing}<details><summary>All words and regions as a table, in percent</summary>{table}</details>"
-
-
-def _data(explanation: Explanation) -> dict[str, dict[str, list[View]]]:
-    """For the script: by stream, the view of all levels and then that of each level."""
-    views = {}
-    for name, stream in explanation.streams.items():
-        levels = [
-            View(rows=_rounded(level.word_regions), shares=_shares(level.word_regions)) for level in stream.levels
-        ]
-        views[name] = [View(rows=_rounded(stream.word_regions), shares=_mean_shares(stream)), *levels]
-    return {"views": views}
-
-
-def _heaviest_word(view: View) -> int:
-    return max(range(len(view["shares"])), key=view["shares"].__getitem__)
+def _weights(stream: StreamExplanation) -> dict[str, Any]:
+    """Words x regions of a stream and of each of its levels, for the script."""
+    levels = [{"word_regions": _rounded(level.word_regions)} for level in stream.levels]
+    return {"word_regions": _rounded(stream.word_regions), "levels": levels}
 
 
 def _rounded(rows: Rows) -> list[list[float]]:
-    return [[round(weight, 4) for weight in row] for row in rows]
-
-
-def _shares(rows: Rows) -> list[float]:
-    return [round(sum(row), 4) for row in rows]
+    return [[round(weight, 5) for weight in row] for row in rows]
 
 
 def _mean_shares(stream: StreamExplanation) -> list[float]:
-    """Share of each word in the read-outs, averaged over levels."""
-    columns = zip(*(_shares(level.word_regions) for level in stream.levels), strict=True)
-    return [round(sum(column) / len(column), 4) for column in columns]
+    """Share of each word in the weight, averaged over the levels."""
+    columns = zip(*(map(sum, level.word_regions) for level in stream.levels), strict=True)
+    return [sum(column) / len(column) for column in columns]
 
 
-def _switch(name: str, legend: str, choices: dict[str, str]) -> str:
-    """A row of radio buttons; the first is chosen."""
-    buttons = "".join(
-        f'<label><input type="radio" name="{name}" value="{value}"{"" if number else " checked"}>'
-        f"<span>{text}</span></label>"
-        for number, (value, text) in enumerate(choices.items())
-    )
-    return f'<fieldset class="switch" data-switch="{legend.lower()}"><legend>{legend}</legend>{buttons}</fieldset>'
-
-
-def _words(words: Sequence[str], shares: Sequence[float], selected: int) -> str:
+def _word_buttons(words: Sequence[str], shares: Sequence[float], selected: int) -> tuple[WordButton, ...]:
     largest = max(shares) or 1.0
-    buttons = "".join(
-        f'<button type="button" class="word" aria-pressed="{"true" if number == selected else "false"}" '
-        f'style="--w:{share / largest:.3f}" title="{percent(share)} of the weight"><bdi>{escape(word)}</bdi></button>'
+    return tuple(
+        WordButton(word, share, share / largest, number == selected)
         for number, (word, share) in enumerate(zip(words, shares, strict=True))
     )
-    return f'<div class="words" role="group" aria-label="Words of the caption">{buttons}</div>'
 
 
-def _scores(explanation: Explanation) -> str:
-    rows = "".join(
-        f"<tr><th scope=row>{escape(label(name))}</th><td>{score:.3f}</td></tr>"
-        for name, score in sorted(explanation.scores.items(), key=lambda item: reading_order(item[0]))
-    )
-    return f'<section><h3>Scores of this pair</h3><table class="figures"><tbody>{rows}</tbody></table></section>'
+def _matrix(words: Sequence[str], rows: Rows, selected: int) -> Matrix:
+    """The weights as a table, each relative to the largest of its word."""
+    lines = []
+    for number, (word, row) in enumerate(zip(words, rows, strict=True)):
+        largest = max(row, default=0.0) or 1.0
+        lines.append(MatrixRow(word, number == selected, tuple(Cell(weight, weight / largest) for weight in row)))
+    return Matrix(len(rows[0]), tuple(lines))
 
 
-def _contributions(explanation: Explanation) -> str:
-    """What each level adds to the logit of a stream, as bars around zero on one scale for all streams."""
-    parts = {
+def _in_order(scores: Mapping[str, float]) -> dict[str, float]:
+    return {name: scores[name] for name in sorted(scores, key=reading_order)}
+
+
+def _contributions(explanation: Explanation) -> tuple[Contributions, ...]:
+    """Terms of the logit of each stream: levels, v·t and the bias; bars on one scale for all streams."""
+    terms = {
         name: [(f"Level {n}", level.contribution) for n, level in enumerate(stream.levels)]
         + [("Whole (v·t)", stream.pooled), ("Bias", stream.bias)]
         for name, stream in explanation.streams.items()
     }
-    largest = max((abs(value) for rows in parts.values() for _, value in rows), default=0.0) or 1.0
-    sections = []
-    for name, rows in parts.items():
-        bars = "".join(_bar(text, value, value / largest) for text, value in rows)
-        logit = sum(value for _, value in rows)
-        sections.append(
-            f'<section class="{name}"><h3>{stream_label(name)}: what adds up to the score</h3>'
-            f'<dl class="contributions">{bars}</dl>'
-            f"<p class=note>Sum {logit:+.2f}, as a score {explanation.streams[name].score:.3f}</p></section>"
+    largest = max((abs(value) for rows in terms.values() for _, value in rows), default=0.0) or 1.0
+    return tuple(
+        Contributions(
+            name,
+            bars=tuple(_bar(text, value, largest) for text, value in rows),
+            logit=sum(value for _, value in rows),
+            score=explanation.streams[name].score,
         )
-    return "".join(sections)
+        for name, rows in terms.items()
+    )
 
 
-def _relevance(explanation: Explanation) -> str:
-    """What each word adds to the logit, and the regions that add or take most; bars on one scale."""
+def _relevance(explanation: Explanation) -> dict[str, tuple[Bar, ...]]:
+    """Relevance of every word, and of the regions with the largest magnitude; bars on one scale."""
     words, regions = explanation.word_relevance, explanation.region_relevance
     if not words:
-        return ""
+        return {}
     strongest = sorted(range(len(regions)), key=lambda region: -abs(regions[region]))[:SHOWN_REGIONS]
     largest = max(map(abs, (*words, *regions))) or 1.0
-    lists = {
-        "What each word adds": [(escape(word), words[n]) for n, word in enumerate(explanation.words)],
-        "Regions that count most": [(f"Region {region}", regions[region]) for region in strongest],
+    return {
+        "What each word adds": tuple(
+            _bar(word, value, largest) for word, value in zip(explanation.words, words, strict=True)
+        ),
+        "Regions that count most": tuple(_bar(f"Region {region}", regions[region], largest) for region in strongest),
     }
-    parts = []
-    for heading, rows in lists.items():
-        bars = "".join(_bar(f"<bdi>{text}</bdi>", value, value / largest) for text, value in rows)
-        parts.append(f'<section class="relevance"><h3>{heading}</h3><dl class="contributions">{bars}</dl></section>')
-    note = "Words and regions are two ways to share out the same sum; both streams, all levels and v·t together."
-    return f"{''.join(parts)}<p class=note>{note}</p>"
 
 
-def _bar(text: str, value: float, share: float) -> str:
-    left, width = 50 + min(share, 0) * 50, abs(share) * 50
-    return (
-        f'<dt>{text}</dt><dd><span class="bar"><span style="left:{left:.1f}%;width:{width:.1f}%"></span></span>'
-        f"<span class=value>{value:+.2f}</span></dd>"
-    )
+def _bar(text: str, value: float, largest: float) -> Bar:
+    share = value / largest
+    return Bar(text, value, left=50 + min(share, 0) * 50, width=abs(share) * 50)

@@ -11,20 +11,12 @@ from PIL import Image
 from tshsr.data.dataset import Split
 from tshsr.errors import InputError
 from tshsr.explain.attribution import Explanation
+from tshsr.metrics.labels import reading_order
 from tshsr.metrics.recall import ScoreMetrics
-from tshsr.metrics.report import Report
-from tshsr.pages.charts import Chart, line_chart
-from tshsr.pages.document import (
-    document,
-    escape,
-    label,
-    percent,
-    picture_symbols,
-    picture_use,
-    reading_order,
-    stream_label,
-)
-from tshsr.pages.explanation import HOW_TO_READ, canvas, explanation_section
+from tshsr.metrics.report import Report, recall_table
+from tshsr.pages.charts import Chart, plot
+from tshsr.pages.document import EmbeddedPicture, embed_pictures, render_page
+from tshsr.pages.explanation import HOW_TO_READ, Canvas, canvas_of, view_of
 
 
 @dataclass(frozen=True)
@@ -109,46 +101,7 @@ def first_examples(ranks: np.ndarray, *, found: int, missed: int) -> list[int]:
     return [int(query) for query in (*np.flatnonzero(ranks == 1)[:found], *np.flatnonzero(ranks > 1)[:missed])]
 
 
-def picture_gallery(search: Search, ids: Mapping[str, str], pictures: Mapping[str, Image.Image]) -> str:
-    """A caption and the pictures it found.
-
-    Args:
-        search: The search.
-        ids: Element id of each picture on the page.
-        pictures: The pictures by name.
-    """
-    items = "".join(
-        f"<li{' class=is-right' if hit.right else ''}>{picture_use(ids[hit.item], pictures[hit.item].size, hit.item)}"
-        f"{number} · {hit.score:.2f}{' ✓ right' if hit.right else ''}</li>"
-        for number, hit in search.shown()
-    )
-    return (
-        f'<article class="search"><h3 class="caption" dir="auto">{escape(search.query)}</h3>'
-        f'{_rank_verdict(search, "The right picture")}<ol class="hits">{items}</ol></article>'
-    )
-
-
-def caption_gallery(search: Search, ids: Mapping[str, str], pictures: Mapping[str, Image.Image]) -> str:
-    """A picture and the captions it found; arguments as in `picture_gallery`."""
-    items = "".join(
-        f'<li value="{number}"{" class=is-right" if hit.right else ""}>'
-        f"<bdi>{escape(hit.item)}</bdi>{' ✓' if hit.right else ''}"
-        f'<span class="score">{hit.score:.2f}</span></li>'
-        for number, hit in search.shown()
-    )
-    picture = picture_use(ids[search.query], pictures[search.query].size, search.query)
-    return (
-        f'<article class="search beside">{picture}<div>{_rank_verdict(search, "The first right caption")}'
-        f'<ol class="ranked">{items}</ol></div></article>'
-    )
-
-
-def _rank_verdict(search: Search, what: str) -> str:
-    mark, css = ("✓", "right") if search.rank == 1 else ("✗", "wrong")
-    return f'<p class="verdict {css}">{mark} {what} is at rank {search.rank}</p>'
-
-
-ABOUT = (
+METHOD = (
     "TSHSR, the Two-stream Hierarchical Similarity Reasoning network, matches pictures with sentences from two sides: "
     "in the word stream every word looks at the regions of the picture, in the region stream every region looks at the "
     "words. Each stream turns its looks into similarity vectors and reasons over them on several levels, from single "
@@ -205,32 +158,33 @@ class ReportPage:
 
 def render_report(page: ReportPage) -> str:
     """The page as one HTML file that needs no network; write it with `tshsr.files.write_text`."""
-    ids = {name: f"picture-{number}" for number, name in enumerate(page.pictures)}
-    parts = [
-        picture_symbols({ids[name]: picture for name, picture in page.pictures.items()}, side=SIDE),
-        _masthead(page),
-        _part("Results on " + page.report.split, _results(page)),
-        _part("Training", f'<div class="charts">{"".join(map(line_chart, page.charts))}</div>' if page.charts else ""),
-        _part(
-            "Pictures found by a caption", "".join(picture_gallery(s, ids, page.pictures) for s in page.text_to_image)
-        ),
-        _part(
-            "Captions found by a picture", "".join(caption_gallery(s, ids, page.pictures) for s in page.image_to_text)
-        ),
-        _part("Where the words looked", _map_cards(page, ids)),
-        _part("Look for yourself", _explanations(page, ids)),
-        f"<footer>Made by tshsr, commit {escape(page.report.commit)}. One file; it loads nothing.</footer>",
-    ]
-    return document(page.title, "\n".join(filter(None, parts)))
+    pictures = embed_pictures(page.pictures, side=SIDE)
+    return render_page(
+        "report.html.jinja",
+        title=page.title,
+        method=METHOD,
+        how_to_read=HOW_TO_READ,
+        report=page.report,
+        facts=_facts(page),
+        recalls=recall_rows(page.report.scores),
+        probes=_probes(page),
+        charts=[(chart, plot(chart)) for chart in page.charts],
+        pictures=pictures,
+        text_to_image=page.text_to_image,
+        image_to_text=page.image_to_text,
+        maps=[
+            MapCards(maps.explanation.caption, _cards(maps, f"map-{number}", pictures[maps.picture]))
+            for number, maps in enumerate(page.maps)
+        ],
+        views=[
+            view_of(maps.explanation, f"pair-{number}", pictures[maps.picture]) for number, maps in enumerate(page.maps)
+        ],
+    )
 
 
-def _part(title: str, body: str) -> str:
-    return f'<section class="part"><h2>{escape(title)}</h2>{body}</section>' if body else ""
-
-
-def _masthead(page: ReportPage) -> str:
+def _facts(page: ReportPage) -> dict[str, str]:
     report = page.report
-    facts = {
+    return {
         "Data": f"{report.data}, split {report.split}: {report.images:,} images, {report.captions:,} captions",
         "Model": ", ".join(report.models),
         **page.facts,
@@ -238,121 +192,117 @@ def _masthead(page: ReportPage) -> str:
         "Machine": report.hardware,
         "Commit": report.commit,
     }
-    rows = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
-    return (
-        f'<header class="masthead"><h1>{escape(page.title)}</h1><p class="lede">{ABOUT}</p>'
-        f'<dl class="facts">{rows}</dl></header>'
-    )
 
 
-def _results(page: ReportPage) -> str:
-    report = page.report
-    guess = (
-        f"Recalls in percent; the best of each column is bold. With {report.images:,} images, a blind guess puts the "
-        f"right picture first for {100 / report.images:.2g} % of the captions. A tie counts against the model."
-    )
-    probes = _shares(
-        "Pointing: the heaviest region of a word is one it is about", report.pointing, page.pointing_chance
-    )
-    probes += _shares(
-        "Binding: the true caption scores above a foil that ties its words together wrongly", report.binding, 0.5
-    )
-    probes += _shares("Binding by what is swapped, of the fused score", report.binding_by_kind, 0.5)
-    return f'{recall_table(report.scores)}<p class="note">{guess}</p><div class="columns">{probes}</div>'
+@dataclass(frozen=True)
+class Figure:
+    """A recall or rSum, rounded as displayed, and whether it is the largest of its column."""
+
+    value: float
+    best: bool
 
 
-def recall_table(scores: Mapping[str, ScoreMetrics]) -> str:
-    """Recalls of every score; the best of each column is bold (all of them where several are equal)."""
-    figures = {name: _figures(scores[name]) for name in sorted(scores, key=reading_order)}
+@dataclass(frozen=True)
+class RecallRow:
+    """The recalls of one score, in both directions, and their sum."""
+
+    name: str
+    figures: tuple[Figure, ...]
+
+
+def recall_rows(scores: Mapping[str, ScoreMetrics]) -> list[RecallRow]:
+    """Recalls of every score; the best of each column is marked (all of them where several are equal)."""
+    figures = recall_table(scores)
     best = [max(column) for column in zip(*figures.values(), strict=True)]
-    lines = []
-    for name, row in figures.items():
-        cells = (
-            f"<b>{value:.1f}</b>" if value == top else f"{value:.1f}" for value, top in zip(row, best, strict=True)
-        )
-        main = ' class="main"' if name == "fused" else ""
-        lines.append(
-            f"<tr{main}><th scope=row>{escape(label(name))}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
-        )
-    recalls = "<th scope=col>R@1</th><th scope=col>R@5</th><th scope=col>R@10</th>"
-    return (
-        '<div class="scroll" tabindex="0" role="group" aria-label="Recalls"><table class="recalls"><thead>'
-        '<tr><th></th><th class="group" colspan="3" scope="colgroup">Captions for a picture</th>'
-        '<th class="group" colspan="3" scope="colgroup">Pictures for a caption</th><th></th></tr>'
-        f"<tr><th scope=col>Score</th>{recalls}{recalls}<th scope=col>rSum</th></tr></thead>"
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    return [
+        RecallRow(name, tuple(Figure(value, value == top) for value, top in zip(row, best, strict=True)))
+        for name, row in figures.items()
+    ]
+
+
+@dataclass(frozen=True)
+class ShareBars:
+    """Horizontal bars from 0 to 1.
+
+    Attributes:
+        title: The heading.
+        shares: By name of the score.
+        chance: Accuracy of a blind guess, 0..1; None where it is unknown.
+    """
+
+    title: str
+    shares: Mapping[str, float]
+    chance: float | None
+
+
+def _probes(page: ReportPage) -> list[ShareBars]:
+    report = page.report
+    probes = (
+        ("Pointing: the heaviest region of a word is one it is about", report.pointing, page.pointing_chance),
+        ("Binding: the true caption scores above a foil that ties its words together wrongly", report.binding, 0.5),
+        ("Binding by what is swapped, of the fused score", report.binding_by_kind, 0.5),
     )
+    return [
+        ShareBars(title, {name: shares[name] for name in sorted(shares, key=reading_order)}, chance)
+        for title, shares, chance in probes
+        if shares
+    ]
 
 
-def _figures(metrics: ScoreMetrics) -> list[float]:
-    """The figures as they are shown, so that what reads equal is equally bold."""
-    sides = (metrics.image_to_text, metrics.text_to_image)
-    recalls = [figure for side in sides for figure in (side.r1, side.r5, side.r10)]
-    return [round(figure, 1) for figure in (*recalls, metrics.rsum)]
+@dataclass(frozen=True)
+class MapFigure:
+    """The map of a word in one stream.
+
+    Attributes:
+        stream: The stream.
+        canvas: The picture, lit.
+        weight: The largest weight.
+        right: Whether it lies on a true region; None where the truth is unknown.
+    """
+
+    stream: str
+    canvas: Canvas
+    weight: float
+    right: bool | None
 
 
-def _shares(title: str, shares: Mapping[str, float] | None, chance: float | None) -> str:
-    """Horizontal bars from 0 to 1, with a mark where a blind guess ends."""
-    if not shares:
-        return ""
-    mark = "" if chance is None else f'<i style="left:{100 * chance:.1f}%"></i>'
-    rows = "".join(
-        f'<div class="series-{escape(name)}"><dt>{escape(label(name))}</dt>'
-        f'<span class="track"><span style="width:{100 * shares[name]:.1f}%"></span>{mark}</span>'
-        f"<dd>{100 * shares[name]:.1f} %</dd></div>"
-        for name in sorted(shares, key=reading_order)
-    )
-    note = "" if chance is None else f'<p class="note">The mark is a blind guess, {100 * chance:.1f} %.</p>'
-    return f'<section><h3>{title}</h3><dl class="shares">{rows}</dl>{note}</section>'
+@dataclass(frozen=True)
+class MapCard:
+    """The maps of a word in all streams."""
+
+    word: str
+    figures: tuple[MapFigure, ...]
 
 
-def _map_cards(page: ReportPage, ids: Mapping[str, str]) -> str:
-    """A card for each word: the picture lit by either stream, and whether the heaviest region is a true one."""
-    if not page.maps:
-        return ""
-    note = (
-        "Each picture is dark but where the word's weight lies. ✓ marks a word whose heaviest region is one that it is "
-        "about, ✗ one that points elsewhere."
-    )
-    articles = []
-    for number, maps in enumerate(page.maps):
-        size = page.pictures[maps.picture].size
-        cards = "".join(
-            _card(maps, word, f"map-{number}-{word}", ids[maps.picture], size) for word in sorted(maps.true_regions)
+@dataclass(frozen=True)
+class MapCards:
+    """The maps of the words of a caption."""
+
+    caption: str
+    cards: tuple[MapCard, ...]
+
+
+def _cards(maps: WordMaps, id: str, picture: EmbeddedPicture) -> tuple[MapCard, ...]:  # noqa: A002
+    explanation, boxes = maps.explanation, maps.explanation.boxes
+    cards = []
+    for word in sorted(maps.true_regions):
+        rows = {} if boxes is None else {name: it.word_regions[word] for name, it in explanation.streams.items()}
+        figures = tuple(
+            MapFigure(
+                stream,
+                canvas_of(f"{id}-{word}-{stream}", picture, boxes or (), row),
+                max(row),
+                _points_right(row, maps.true_regions[word]),
+            )
+            for stream, row in rows.items()
         )
-        heading = f'<h3 class="caption" dir="auto">{escape(maps.explanation.caption)}</h3>'
-        articles.append(f'<article class="search">{heading}<div class="cards">{cards}</div></article>')
-    return f'<p class="note">{note}</p>{"".join(articles)}'
+        cards.append(MapCard(explanation.words[word], figures))
+    return tuple(cards)
 
 
-def _card(maps: WordMaps, word: int, name: str, picture: str, size: tuple[int, int]) -> str:
-    explanation, true = maps.explanation, maps.true_regions[word]
-    figures = []
-    for stream, traced in explanation.streams.items():
-        row = traced.word_regions[word]
-        if explanation.boxes is None:
-            continue
-        drawing = canvas(f"{name}-{stream}", picture, size, explanation.boxes, row)
-        figures.append(
-            f'<figure class="figure-{escape(stream)}">{drawing}'
-            f"<figcaption><span>{stream_label(stream)}</span><span>{_verdict(row, true)}</span></figcaption></figure>"
-        )
-    return f"<div><h4><bdi>{escape(explanation.words[word])}</bdi></h4>{''.join(figures)}</div>"
-
-
-def _verdict(row: Sequence[float], true: Sequence[int]) -> str:
-    """The heaviest weight, marked right or wrong where the truth is known; a tie with a wrong region is wrong."""
-    weight = escape(percent(max(row)))
+def _points_right(row: Sequence[float], true: Sequence[int]) -> bool | None:
+    """Whether the heaviest region is a true one (a tie with a wrong one is not); None where the truth is unknown."""
     if not true:
-        return weight
+        return None
     wrong = max((value for region, value in enumerate(row) if region not in true), default=0.0)
-    right = max(row[region] for region in true) > wrong
-    return f'{weight} <span class="{"right" if right else "wrong"}">{"✓" if right else "✗"}</span>'
-
-
-def _explanations(page: ReportPage, ids: Mapping[str, str]) -> str:
-    sections = "".join(
-        explanation_section(maps.explanation, f"pair-{n}", ids[maps.picture], page.pictures[maps.picture].size)
-        for n, maps in enumerate(page.maps)
-    )
-    return f'<p class="note">{HOW_TO_READ}</p>{sections}' if sections else ""
+    return max(row[region] for region in true) > wrong

@@ -1,7 +1,7 @@
-"""Region -> 185 numbers, straight from its pixels: nothing is learned, and the same pixels give the same numbers.
+"""Region -> 185 features of its pixels, deterministic and without learning.
 
-A region is cut out with a tenth of its size around it and shrunk to 32 x 32 pixels. What differs from the colours in
-the corners of that square is taken for its foreground. The numbers, in order (`BLOCKS`):
+A region is cropped with a margin of a tenth of its size and resized to 32 x 32 pixels. Its foreground is what differs
+from the colours in the corners of that square. The features, in order (`BLOCKS`):
 
     0   colour      30  foreground colours: 12 dark hues, 12 bright hues, 6 greys; square roots of their shares
     30  surround     3  mean red, green, blue of the rim
@@ -9,11 +9,11 @@ the corners of that square is taken for its foreground. The numbers, in order (`
     60  silhouette  64  mean foreground of 8 x 8 cells, row by row
     124 edges       24  edges of the foreground: 2 x 2 cells x 6 directions; square roots of their shares
     148 pattern     35  spectrum of the palest channel inside the foreground: 5 frequencies x 7 numbers, each the log
-                        energy of the frequency, then the shares of its 6 directions, largest first (so that stripes
-                        look alike whatever their slant)
+                        energy of the frequency, then the shares of its 6 directions, largest first (invariant to the
+                        slant of stripes)
     183 contrast     2  deviation of the palest channel inside the foreground; share of the foreground
 
-Every block is shifted and scaled by fixed constants, so that its numbers vary around 0 by about 1 over the scenes.
+Every block is shifted and scaled by constants to about zero mean and unit variance over the scenes.
 Axes: channels (red, green, blue) | regions | y | x.
 """
 
@@ -29,7 +29,7 @@ from PIL import Image
 EXTRACTOR = "scenes-pixels-1"
 CROP = 32
 CONTEXT = 0.1
-"""Part of a box's width and height that is added on each side."""
+"""Margin on each side, as a fraction of a box's width and height."""
 HUES = 12
 GREYS = 6
 FREQUENCIES = 5
@@ -43,12 +43,12 @@ BLOCKS: dict[str, tuple[int, float, float]] = {
     "pattern": (FREQUENCIES * (1 + DIRECTIONS), 0.0, 1.0),
     "contrast": (2, 0.3, 0.2),
 }
-"""For each block its size, and what is subtracted from its numbers before they are divided."""
+"""For each block its size, shift and scale: (x - shift) / scale."""
 FEATURES = sum(size for size, _, _ in BLOCKS.values())
 
 
 def describe(picture: Image.Image, boxes: np.ndarray) -> np.ndarray:
-    """Describe regions of a picture.
+    """Features of regions.
 
     Args:
         picture: Any size and mode.
@@ -77,14 +77,14 @@ def describe(picture: Image.Image, boxes: np.ndarray) -> np.ndarray:
 
 
 def cut_out(picture: Image.Image, boxes: np.ndarray) -> np.ndarray:
-    """Regions with some context, shrunk or stretched to CROP x CROP: float32 in 0..1, 3 x regions x y x x."""
+    """Crops of regions with their margin, resized to CROP x CROP: float32 in 0..1, 3 x regions x y x x."""
     rgb = picture if picture.mode == "RGB" else picture.convert("RGB")
     size = np.array([rgb.width, rgb.height] * 2, dtype=np.float64)
     margin = CONTEXT * np.tile(boxes[:, 2:] - boxes[:, :2], 2) * (-1, -1, 1, 1)
     wide = (np.clip(boxes + margin, 0, 1) * size).tolist()
     crops = []
     for x1, y1, x2, y2 in wide:
-        # A box thinner than a pixel still needs one to look at.
+        # A box thinner than a pixel is widened to one.
         x1, y1 = min(x1, rgb.width - 1), min(y1, rgb.height - 1)
         box = (x1, y1, max(x2, x1 + 1), max(y2, y1 + 1))
         crops.append(np.asarray(rgb.resize((CROP, CROP), Image.Resampling.BILINEAR, box=box)))
@@ -92,9 +92,9 @@ def cut_out(picture: Image.Image, boxes: np.ndarray) -> np.ndarray:
 
 
 def foreground_of(crops: np.ndarray) -> np.ndarray:
-    """How far each pixel's colour is from those of the four corners' neighbourhoods, 0..1: regions x y x x.
+    """Distance of each pixel's colour from the nearest mean colour of the four corners, 0..1: regions x y x x.
 
-    The nearest of the corners' colours counts, so a thing that covers one corner does not hide itself.
+    The nearest corner counts, so that a thing that covers one corner is still foreground.
     """
     nearest = np.full(crops.shape[1:], np.inf, dtype=np.float32)
     for y, x in product((slice(3), slice(-3, None)), repeat=2):
@@ -127,7 +127,7 @@ def colour_shares(crops: np.ndarray, palest: np.ndarray, brightest: np.ndarray, 
 
 
 def hues(crops: np.ndarray, brightest: np.ndarray, chroma: np.ndarray) -> np.ndarray:
-    """The place of each pixel on the colour circle, 0 (red) up to HUES; arbitrary for grey."""
+    """Hue of each pixel, 0 (red) up to HUES; arbitrary for grey."""
     red, green, blue = crops
     difference = np.where(brightest == red, green - blue, np.where(brightest == green, blue - red, red - green))
     sector = np.where(brightest == red, 0, np.where(brightest == green, 2, 4))
@@ -135,7 +135,7 @@ def hues(crops: np.ndarray, brightest: np.ndarray, chroma: np.ndarray) -> np.nda
 
 
 def spread(place: np.ndarray, masses: Sequence[np.ndarray], size: int, *, wraps: bool) -> list[np.ndarray]:
-    """Histograms, one for each kind of mass, shared between the two bins nearest to the place: regions x size each."""
+    """Histograms with linear interpolation between the two nearest bins: regions x size, one for each of `masses`."""
     lower = place.astype(np.intp)
     above = place - lower
     row = np.arange(len(place))[:, None, None] * size
@@ -182,7 +182,7 @@ def edge_shares(foreground: np.ndarray) -> np.ndarray:
 
 @cache
 def spectrum_bins() -> np.ndarray:
-    """For each frequency of a real 2-D spectrum its bin, frequency x direction; those outside of all bins come last."""
+    """The bin, frequency x direction, of each entry of a real 2-D spectrum; one last bin for the rest."""
     y, x = np.meshgrid(np.fft.fftfreq(CROP) * CROP, np.arange(CROP // 2 + 1), indexing="ij")
     radius = np.hypot(x, y)
     edges = (1.5, 3.0, 4.5, 6.5, 9.0, 14.0)

@@ -1,4 +1,4 @@
-"""Scene -> picture, with Pillow: each thing on its own enlarged tile, shrunk for smooth edges, and pasted."""
+"""Scene -> picture, with Pillow: each thing is drawn enlarged on a tile, shrunk (antialiasing) and pasted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from tshsr.scenes.world import RING_HOLE, SIDE, Background, Scene, Thing, outline
 
 SCALE = 3
-"""Tiles are drawn so many times larger than they are pasted."""
+"""Enlargement of tiles."""
 PAINT = {
     "red": (215, 35, 40),
     "orange": (247, 135, 20),
@@ -29,13 +29,13 @@ Colour = tuple[int, int, int]
 def draw_scene(scene: Scene) -> Image.Image:
     """The picture: RGB, SIDE x SIDE; the same scene gives the same pixels."""
     picture = draw_background(scene.background)
-    for thing in sorted(scene.things, key=lambda thing: -thing.radius):  # What is small lies on top.
+    for thing in sorted(scene.things, key=lambda thing: -thing.radius):  # small things on top
         draw_thing(picture, thing)
     return picture
 
 
 def draw_background(background: Background) -> Image.Image:
-    """A plain colour, or two light ones mixed by a ramp, by soft stripes or by clouds."""
+    """A plain colour, or two light ones mixed by a gradient, stripes or clouds."""
     if background.kind == "plain":
         return Image.new("RGB", (SIDE, SIDE), background.first)
     across = np.arange(SIDE, dtype=np.float64) / SIDE - 0.5
@@ -76,13 +76,13 @@ def draw_thing(picture: Image.Image, thing: Thing) -> None:
 
 
 def paint_of(thing: Thing) -> Colour:
-    """The thing's own shade of its colour."""
+    """The thing's colour with its tint."""
     red, green, blue = (min(max(a + b, 0), 255) for a, b in zip(PAINT[thing.colour], thing.tint, strict=True))
     return red, green, blue
 
 
 def draw_texture(thing: Thing, side: int, centre: tuple[float, float]) -> Image.Image:
-    """A square filled with the thing's colour and a white pattern that grows with the thing."""
+    """A square filled with the thing's colour and a white pattern whose period grows with the thing."""
     tile = Image.new("RGB", (side, side), paint_of(thing))
     if thing.texture == "plain":
         return tile

@@ -1,6 +1,6 @@
-"""One scene from its number: the picture, its regions, captions, truth and foils; the work of one process.
+"""One scene from its number: the picture, its regions, captions, word-region truth and foils.
 
-Nothing here depends on torch, so a worker process starts fast.
+Imports no torch, so that worker processes start fast.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import numpy as np
 from tshsr.boxes import intersection_over_union
 from tshsr.scenes.descriptor import describe
 from tshsr.scenes.drawing import draw_scene
-from tshsr.scenes.grammar import Written, describe_scene, foils
-from tshsr.scenes.meaning import FoilKind, Witness
+from tshsr.scenes.grammar import Caption, describe_scene, foils
+from tshsr.scenes.meaning import FoilKind, SceneEvaluator
 from tshsr.scenes.world import SIDE, Scene, pick, sample_scene, tight_box, twins
 
 REGIONS = 12
 MATCH = 0.5
-"""Least intersection over union with a thing's tight box for a region to count as that thing's."""
+"""Smallest intersection over union of a thing's tight box and a region that shows it."""
 
 
 def sample_boxes(rng: np.random.Generator, scene: Scene) -> np.ndarray:
-    """Boxes of the scene's regions: float32, REGIONS x 4, fractions of the picture."""
+    """Boxes of the scene's regions: float32, REGIONS x 4, as fractions of the picture."""
     tight = np.array([tight_box(thing) for thing in scene.things])
     boxes = [jitter(rng, box) for box in tight]
     boxes.append(np.array([0.0, 0.0, SIDE, SIDE]))
@@ -40,8 +40,8 @@ def regions_of_things(scene: Scene, boxes: np.ndarray) -> list[tuple[int, ...]]:
     """For each thing the numbers of the regions that match it.
 
     Args:
-        scene: Holds the things.
-        boxes: regions x 4, fractions of the picture.
+        scene: The scene.
+        boxes: regions x 4, as fractions of the picture.
     """
     tight = np.array([tight_box(thing) for thing in scene.things])
     matches = intersection_over_union(SIDE * boxes.astype(np.float64), tight) >= MATCH
@@ -49,7 +49,7 @@ def regions_of_things(scene: Scene, boxes: np.ndarray) -> list[tuple[int, ...]]:
 
 
 def jitter(rng: np.random.Generator, box: np.ndarray) -> np.ndarray:
-    """Move each side by at most 7 % of the box and 3 pixels; still more than MATCH of it."""
+    """Move each side by at most 7 % of the box and 3 pixels, which keeps the overlap above MATCH."""
     reach = np.minimum(3.0, 0.07 * np.tile(box[2:] - box[:2], 2))
     return np.asarray(np.clip(box + rng.uniform(-reach, reach), 0, SIDE))
 
@@ -70,11 +70,11 @@ def window(rng: np.random.Generator) -> np.ndarray:
 
 SPLITS = ("train", "dev", "test")
 TWINS_EVERY = 10
-"""Of so many test scenes the last one is the twin of the one before: a fifth of the scenes are in such a pair."""
+"""Period of twins among the test scenes: the last of each ten is the twin of the one before, a fifth in pairs."""
 
 
 @dataclass(frozen=True)
-class Job:
+class Chunk:
     """Scenes `start` to `stop` of a split, and the folder for their pictures."""
 
     seed: int
@@ -85,8 +85,8 @@ class Job:
 
 
 @dataclass(frozen=True)
-class MadeScene:
-    """What is kept of a scene.
+class GeneratedScene:
+    """A scene's part of the store.
 
     Attributes:
         name: Of the image; its file has the same name and `.png`.
@@ -105,33 +105,33 @@ class MadeScene:
     foils: tuple[tuple[int, FoilKind, str], ...]
 
 
-def run_job(job: Job) -> list[MadeScene]:
-    """Make some scenes and save their pictures."""
-    return [make_scene(job, index) for index in range(job.start, job.stop)]
+def generate_chunk(chunk: Chunk) -> list[GeneratedScene]:
+    """Generate the scenes of a chunk and save their pictures."""
+    return [generate_scene(chunk, index) for index in range(chunk.start, chunk.stop)]
 
 
-def make_scene(job: Job, index: int) -> MadeScene:
-    """Make one scene; it depends on the seed, the split and the index, and on nothing else."""
-    rng, scene, twin = scene_and_twin(job.seed, job.split, index)
-    witness = Witness(scene)
-    written = describe_scene(rng, witness, None if twin is None else Witness(twin))
-    name = f"{job.split}-{index:05d}"
+def generate_scene(chunk: Chunk, index: int) -> GeneratedScene:
+    """Generate one scene; it depends on the seed, the split and the index alone."""
+    rng, scene, twin = scene_and_twin(chunk.seed, chunk.split, index)
+    evaluator = SceneEvaluator(scene)
+    written = describe_scene(rng, evaluator, None if twin is None else SceneEvaluator(twin))
+    name = f"{chunk.split}-{index:05d}"
     picture = draw_scene(scene)
-    picture.save(job.pictures / f"{name}.png", compress_level=4)
+    picture.save(chunk.pictures / f"{name}.png", compress_level=4)
     boxes = sample_boxes(rng, scene)
     regions = regions_of_things(scene, boxes)
-    return MadeScene(
+    return GeneratedScene(
         name=name,
         boxes=boxes,
         features=describe(picture, boxes),
         captions=tuple(caption.text for caption in written),
-        regions_of_word=tuple(find_words(witness, caption, regions) for caption in written),
-        foils=() if job.split == "train" else choose_foils(rng, witness, written),
+        regions_of_word=tuple(regions_of_words(evaluator, caption, regions) for caption in written),
+        foils=() if chunk.split == "train" else choose_foils(rng, evaluator, written),
     )
 
 
 def scene_and_twin(seed: int, split: str, index: int) -> tuple[np.random.Generator, Scene, Scene | None]:
-    """The generator of a scene, the scene, and the scene that it must be told apart from."""
+    """The random generator of a scene, the scene, and its twin where it has one."""
     rng = generator(seed, split, index)
     place = index % TWINS_EVERY
     if split != "test" or place < TWINS_EVERY - 2:
@@ -146,27 +146,29 @@ def scene_and_twin(seed: int, split: str, index: int) -> tuple[np.random.Generat
 
 
 def generator(seed: int, split: str, index: int) -> np.random.Generator:
-    """A generator that depends on nothing but its scene's number."""
+    """The random generator of a scene."""
     return np.random.default_rng([seed, SPLITS.index(split), index])
 
 
-def find_words(witness: Witness, caption: Written, regions: list[tuple[int, ...]]) -> dict[int, tuple[int, ...]]:
-    """The true regions of each content word: those of every thing that its phrase names in some reading."""
+def regions_of_words(
+    evaluator: SceneEvaluator, caption: Caption, regions: list[tuple[int, ...]]
+) -> dict[int, tuple[int, ...]]:
+    """The true regions of each content word: those of every thing that its phrase refers to in some grounding."""
     things: list[set[int]] = [set() for _ in caption.statement.phrases]
-    for reading in witness.readings(caption.statement):
-        for phrase, group in enumerate(reading):
+    for grounding in evaluator.groundings(caption.statement):
+        for phrase, group in enumerate(grounding):
             things[phrase].update(group)
     found = [sorted({region for thing in group for region in regions[thing]}) for group in things]
     return {position: tuple(found[phrase]) for position, phrase in caption.phrase_of_word}
 
 
 def choose_foils(
-    rng: np.random.Generator, witness: Witness, written: list[Written]
+    rng: np.random.Generator, evaluator: SceneEvaluator, written: list[Caption]
 ) -> tuple[tuple[int, FoilKind, str], ...]:
     """One foil of each kind, where the scene's captions allow any."""
     chosen: dict[FoilKind, tuple[int, FoilKind, str]] = {}
     for number in rng.permutation(len(written)).tolist():
-        for kind, text in foils(rng, witness, written[number]):
+        for kind, text in foils(rng, evaluator, written[number]):
             chosen.setdefault(kind, (number, kind, text))
             if len(chosen) == 2:
                 return tuple(chosen.values())

@@ -1,6 +1,6 @@
-"""Captions of a scene: statements that are true of it, put into words, and foils that are not.
+"""Captions of a scene, true by construction, and foils, false by construction.
 
-Captions are lower-case words with single spaces between them, so word i is token i.
+Captions are lower-case words with single spaces between them, so that word i is token i.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from itertools import combinations, product
 
 import numpy as np
 
-from tshsr.scenes.meaning import FoilKind, Group, Phrase, Relation, Statement, Witness, Word, same_words
+from tshsr.scenes.meaning import FoilKind, Group, Phrase, Relation, SceneEvaluator, Statement, Word, same_words
 from tshsr.scenes.world import COLOURS, SHAPES, Kind, Thing, pick
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
@@ -38,17 +38,17 @@ RELATIONS: dict[str, tuple[str, ...]] = {
 NUMBERS = {2: "two", 3: "three", 4: "four"}
 OPENINGS = ("a picture of", "an image of", "we see", "")
 CAPTIONS = 5
-PATIENCE = 60
-"""Attempts to find a statement that is true, new, and false of the twin, before a true one is enough."""
+MAX_ATTEMPTS = 60
+"""Attempts at a statement that is true, new, and false of the twin, before any true one is accepted."""
 
 
 @dataclass(frozen=True)
-class Written:
-    """A caption in words.
+class Caption:
+    """A worded statement.
 
     Attributes:
         text: The words.
-        statement: What it claims.
+        statement: Its meaning.
         phrase_of_word: For each content or count word its position and phrase.
     """
 
@@ -57,8 +57,8 @@ class Written:
     phrase_of_word: tuple[tuple[int, int], ...]
 
 
-def write(statement: Statement) -> Written:
-    """Put a statement into words."""
+def write(statement: Statement) -> Caption:
+    """Word a statement."""
     words: list[str] = []
     phrase_of_word: list[tuple[int, int]] = []
     for part in statement.layout:
@@ -73,14 +73,14 @@ def write(statement: Statement) -> Written:
             words.append("an" if content[0][0] in "aeiou" else "a")
         phrase_of_word += [(len(words) + i, part) for i in range(len(content))]
         words += content
-    return Written(" ".join(words), statement, tuple(phrase_of_word))
+    return Caption(" ".join(words), statement, tuple(phrase_of_word))
 
 
-def name_thing(rng: np.random.Generator, thing: Thing, count: int, detail: float) -> Phrase:
+def phrase_for(rng: np.random.Generator, thing: Thing, count: int, detail: float) -> Phrase:
     """A phrase for a thing or a group of its kind.
 
     Args:
-        rng: Chooses words.
+        rng: Of the choice of words.
         thing: One of the group.
         count: Size of the group.
         detail: Chance that size and texture are each mentioned; the colour nearly always is.
@@ -93,56 +93,62 @@ def name_thing(rng: np.random.Generator, thing: Thing, count: int, detail: float
     return Phrase(words, count)
 
 
-def describe_scene(rng: np.random.Generator, witness: Witness, twin: Witness | None = None) -> list[Written]:
-    """Five captions, in random order, that are true of the scene; where possible new, and false of its twin."""
+def describe_scene(
+    rng: np.random.Generator, evaluator: SceneEvaluator, twin: SceneEvaluator | None = None
+) -> list[Caption]:
+    """Five captions in random order, true of the scene; where possible all different, and false of its twin."""
     statements: list[Statement] = []
     for plan in range(CAPTIONS):
-        statements.append(find_statement(rng, witness, twin, plan, statements))
+        statements.append(find_statement(rng, evaluator, twin, plan, statements))
     return [write(statements[i]) for i in rng.permutation(CAPTIONS)]
 
 
 def find_statement(
-    rng: np.random.Generator, witness: Witness, twin: Witness | None, plan: int, known: Sequence[Statement]
+    rng: np.random.Generator,
+    evaluator: SceneEvaluator,
+    twin: SceneEvaluator | None,
+    plan: int,
+    known: Sequence[Statement],
 ) -> Statement:
-    """A true statement; one that is known, or true of the twin as well, only after many attempts."""
+    """A true statement; a known one, or one true of the twin too, only after MAX_ATTEMPTS."""
     attempt = 0
     while True:
-        # A mere list can't tell exchanged places apart; a pair of relations can.
-        statement = propose(rng, witness, plan if attempt < PATIENCE // 2 else 3)
+        # A list of things cannot distinguish swapped places; two relations can.
+        statement = propose(rng, evaluator, plan if attempt < MAX_ATTEMPTS // 2 else 3)
         attempt += 1
-        if not witness.holds(statement):
+        if not evaluator.holds(statement):
             continue
-        told_apart = twin is None or not twin.holds(statement, clearly=False)
-        if attempt >= PATIENCE or (told_apart and statement not in known):
+        distinguishes = twin is None or not twin.holds(statement, clearly=False)
+        if attempt >= MAX_ATTEMPTS or (distinguishes and statement not in known):
             return statement
 
 
-def propose(rng: np.random.Generator, witness: Witness, plan: int) -> Statement:
-    """A statement meant to be true of the scene, of one of five plans.
+def propose(rng: np.random.Generator, evaluator: SceneEvaluator, plan: int) -> Statement:
+    """A candidate statement of one of five plans.
 
-    Plan 0 lists all things; 1 relates two and lists the rest; 2 relates two in rich detail; 3 strings two relations
-    together; 4 lists two or three things.
+    Plan 0 lists all things; 1 relates two and lists the rest; 2 relates two in rich detail; 3 chains two relations;
+    4 lists two or three things.
     """
-    groups = groups_of(witness)
+    groups = groups_of(evaluator)
     order = [groups[i] for i in rng.permutation(len(groups))]
     detail = (0.5, 0.45, 0.9, 0.45, 0.75)[plan]
-    related = [] if plan in (0, 4) else relate(rng, witness, order, links=2 if plan == 3 else 1)
+    related = [] if plan in (0, 4) else relate(rng, evaluator, order, links=2 if plan == 3 else 1)
     if related:
         order = list(dict.fromkeys(group for a, _, b in related for group in (a, b)))
         if plan == 1:
             order += [groups[i] for i in rng.permutation(len(groups)) if groups[i] not in order]
     elif plan == 4:
         order = order[: int(rng.integers(2, 4))]
-    things = witness.scene.things
-    phrases = tuple(name_thing(rng, things[group[0]], len(group), detail) for group in order)
+    things = evaluator.scene.things
+    phrases = tuple(phrase_for(rng, things[group[0]], len(group), detail) for group in order)
     relations = tuple(Relation(order.index(a), kind, order.index(b)) for a, kind, b in related)
     return Statement(phrases, relations, lay_out(rng, phrases, relations))
 
 
-def groups_of(witness: Witness) -> list[Group]:
-    """Things of equal kind, together."""
+def groups_of(evaluator: SceneEvaluator) -> list[Group]:
+    """Things grouped by kind."""
     groups: dict[Kind, Group] = {}
-    for i, thing in enumerate(witness.scene.things):
+    for i, thing in enumerate(evaluator.scene.things):
         groups[thing.kind] = (*groups.get(thing.kind, ()), i)
     return list(groups.values())
 
@@ -150,13 +156,13 @@ def groups_of(witness: Witness) -> list[Group]:
 Link = tuple[Group, str, Group]
 
 
-def relate(rng: np.random.Generator, witness: Witness, groups: list[Group], *, links: int) -> list[Link]:
-    """One relation that clearly holds between two groups, or two that share a group; fewer where there are none."""
+def relate(rng: np.random.Generator, evaluator: SceneEvaluator, groups: list[Group], *, links: int) -> list[Link]:
+    """One clear relation between two groups, or two that share a group; fewer where there are none."""
     clear: list[Link] = [
         (a, kind, b)
         for a, b in product(groups, groups)
         for kind in RELATIONS
-        if a != b and all(witness.relates(kind, i, j, clearly=True) for i, j in product(a, b))
+        if a != b and all(evaluator.relates(kind, i, j, clearly=True) for i, j in product(a, b))
     ]
     inside = [link for link in clear if link[1] == "inside"]
     if not clear:
@@ -169,7 +175,7 @@ def relate(rng: np.random.Generator, witness: Witness, groups: list[Group], *, l
 def lay_out(
     rng: np.random.Generator, phrases: tuple[Phrase, ...], relations: tuple[Relation, ...]
 ) -> tuple[str | int, ...]:
-    """String the phrases together, in their order."""
+    """The layout of a statement, with the phrases in their order."""
     verbs = ["are" if phrase.count > 1 else "is" for phrase in phrases]
     opening = pick(rng, (*OPENINGS, f"there {verbs[0]}"))
     layout: list[str | int] = [opening, 0]
@@ -185,7 +191,7 @@ def lay_out(
     return tuple(part for part in layout if part != "")
 
 
-def foils(rng: np.random.Generator, witness: Witness, written: Written) -> Iterator[tuple[FoilKind, str]]:
+def foils(rng: np.random.Generator, evaluator: SceneEvaluator, written: Caption) -> Iterator[tuple[FoilKind, str]]:
     """Kind and text of every foil of a caption, in random order: the same words, false of the scene."""
     statement = written.statement
     pairs = list(combinations(range(len(statement.phrases)), 2))
@@ -194,10 +200,12 @@ def foils(rng: np.random.Generator, witness: Witness, written: Written) -> Itera
         (i, j), attribute = exchanges[number]
         related = any({i, j} == {relation.first, relation.second} for relation in statement.relations)
         same_number = statement.phrases[i].count == statement.phrases[j].count
-        if attribute == "place" and not (related and same_number):  # Otherwise it says the same, or "is" of two.
+        if attribute == "place" and not (
+            related and same_number
+        ):  # else the meaning is the same, or the verb's number is wrong
             continue
         foil = statement.exchange(i, j, attribute)
-        if foil is None or witness.holds(foil, clearly=False):
+        if foil is None or evaluator.holds(foil, clearly=False):
             continue
         text = write(foil).text
         if same_words(text, written.text):

@@ -1,6 +1,6 @@
-"""What a caption claims, apart from its wording: phrases that name things, and relations between them.
+"""The meaning of captions, apart from their wording: phrases that refer to things, and relations between them.
 
-One evaluator serves captions (must be true), foils (must be false) and twins (must be told apart).
+One evaluator checks captions (true), foils (false) and captions against twins (false).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Literal
 from tshsr.scenes.world import CLEAR, Scene, Thing, tight_box
 
 FoilKind = Literal["attribute", "relation"]
-"""What changes places in a false caption: two attributes, or the two sides of a relation."""
+"""What a false caption swaps: an attribute of two phrases, or the two sides of a relation."""
 Group = tuple[int, ...]
-"""Numbers of the things that a phrase names."""
+"""Numbers of the things that a phrase refers to."""
 OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
 
@@ -38,11 +38,11 @@ class Word:
 
 @dataclass(frozen=True)
 class Phrase:
-    """Names one thing ("a red circle") or a group of exactly so many ("two red circles").
+    """A reference to one thing ("a red circle") or to a group of exact size ("two red circles").
 
     Attributes:
         words: In the order of writing; the shape comes last.
-        count: Size of the group; 1 is the article, and then more such things may be in the scene.
+        count: Size of the group; 1 is the article, and allows more such things in the scene.
     """
 
     words: tuple[Word, ...]
@@ -57,13 +57,13 @@ class Phrase:
         return next((word for word in self.words if word.attribute == attribute), None)
 
     def with_word(self, new: Word) -> Phrase:
-        """The same phrase with the word for one attribute exchanged."""
+        """The same phrase with another word for one attribute."""
         return replace(self, words=tuple(new if word.attribute == new.attribute else word for word in self.words))
 
 
 @dataclass(frozen=True)
 class Relation:
-    """Says that phrase `first` is left of, right of, above, below or inside phrase `second`."""
+    """Phrase `first` is left of, right of, above, below or inside phrase `second`."""
 
     first: int
     kind: str
@@ -72,12 +72,12 @@ class Relation:
 
 @dataclass(frozen=True)
 class Statement:
-    """A caption: what it claims, and how its parts are strung together.
+    """The meaning of a caption, and the order of its parts.
 
     Attributes:
-        phrases: The things it names, in any order.
+        phrases: In any order.
         relations: Between phrases.
-        layout: Literal words, and numbers of phrases where these are written.
+        layout: Literal words, and numbers of phrases.
     """
 
     phrases: tuple[Phrase, ...]
@@ -98,22 +98,22 @@ class Statement:
 
 
 @dataclass(frozen=True)
-class Witness:
-    """A scene seen by the evaluator: boxes and centres are computed once."""
+class SceneEvaluator:
+    """Truth of statements about a scene."""
 
     scene: Scene
 
     @cached_property
     def centres(self) -> list[tuple[float, float]]:
-        """Middle of each thing's tight box, in pixels."""
+        """Centre of each thing's tight box, in pixels."""
         boxes = [tight_box(thing) for thing in self.scene.things]
         return [((x1 + x2) / 2, (y1 + y2) / 2) for x1, y1, x2, y2 in boxes]
 
     def relates(self, kind: str, a: int, b: int, *, clearly: bool) -> bool:
         """Whether thing a is left of, right of, above, below or inside thing b.
 
-        Clearly: by CLEAR pixels, more so than along the other axis by half, and neither inside the other.
-        Otherwise: by however little.
+        Clearly: by at least CLEAR pixels and 0.7 of the distance along the other axis, and neither inside the other.
+        Otherwise: by any distance.
         """
         things = self.scene.things
         if kind == "inside":
@@ -125,18 +125,18 @@ class Witness:
             return ahead > 0
         return ahead >= max(CLEAR, 0.7 * abs(aside)) and things[a].inside != b and things[b].inside != a
 
-    def readings(self, statement: Statement, *, clearly: bool = True) -> Iterator[tuple[Group, ...]]:
-        """Every way to tie the phrases to different things so that the statement is true.
+    def groundings(self, statement: Statement, *, clearly: bool = True) -> Iterator[tuple[Group, ...]]:
+        """Every assignment of the phrases to disjoint groups of things that makes the statement true.
 
-        Clearly: relations hold clearly and counts are exact. A caption needs one clear reading;
-        a foil must not have even an unclear one.
+        Clearly: relations hold clearly and counts are exact. A caption requires a clear grounding, a foil the absence
+        of any grounding.
         """
         choices = [self._groups(phrase, exact=clearly) for phrase in statement.phrases]
         yield from self._extend((), choices, statement.relations, clearly=clearly)
 
     def holds(self, statement: Statement, *, clearly: bool = True) -> bool:
-        """Whether there is a reading."""
-        return next(self.readings(statement, clearly=clearly), None) is not None
+        """Whether there is a grounding."""
+        return next(self.groundings(statement, clearly=clearly), None) is not None
 
     def _groups(self, phrase: Phrase, *, exact: bool) -> list[Group]:
         fitting = [i for i, thing in enumerate(self.scene.things) if phrase.fits(thing)]
@@ -153,7 +153,7 @@ class Witness:
         taken = {thing for group in chosen for thing in group}
         for group in choices[len(chosen)]:
             extended = (*chosen, group)
-            # A relation is looked at as soon as both of its phrases are tied.
+            # A relation is checked as soon as both of its phrases are assigned.
             ready = [relation for relation in relations if max(relation.first, relation.second) == len(chosen)]
             if taken.isdisjoint(group) and all(self._related(extended, r, clearly=clearly) for r in ready):
                 yield from self._extend(extended, choices, relations, clearly=clearly)

@@ -1,9 +1,8 @@
-"""Boxes of the things in a drawn picture, from its pixels alone.
+"""Box proposals in a drawn picture, from its pixels alone.
 
-The colours of the background lie between two colours, whether it is plain, a ramp, striped or cloudy: a segment in the
-space of colours, which the rim of the picture tells. What lies off it is foreground. Connected pieces of the foreground
-are things; so are connected pieces of one hue in it, where things touch or lie on each other, and what comes apart when
-the foreground is thinned, where things of one hue touch.
+The background's colours (plain, gradient, stripes or clouds) lie on a segment in colour space, fitted to the picture's
+rim; pixels off the segment are foreground. Proposals are connected components of the foreground, of one hue in it
+(where things of several colours touch), and of the eroded foreground (where things of one hue touch).
 
 Axes: y | x | channels (red, green, blue).
 """
@@ -12,61 +11,65 @@ from __future__ import annotations
 
 import numpy as np
 from PIL import Image
+from scipy import ndimage
 
 from tshsr.boxes import intersection_over_union
 
 LONGEST = 128
-"""Pixels of the longer side that boxes are sought on."""
+"""Longer side of the resized picture, in pixels."""
 RIM = 3
 THRESHOLDS = (0.07, 0.14, 0.25)
-"""Distances from the background's colours, where white is sqrt(3) from black."""
+"""Smallest distances of the foreground from the background's colours, where white is sqrt(3) from black."""
 GAPS = (0, 3)
-"""Pixels between the parts of a pattern: of none, and of stripes and dots."""
+"""Radii of the closing, in pixels: none, and for stripes and dots."""
 DEPTHS = (3, 6)
-"""Pixels that are taken off things all round, so that those which touch come apart."""
+"""Radii of the erosion that separates touching things, in pixels."""
 HUE_BINS = 12
 COLOURED = 0.15
-"""Difference of a pixel's brightest and palest channel from which it has a hue."""
+"""Smallest chroma, the difference of the largest and smallest channel, of a pixel with a hue."""
 DARK = 0.35
-"""Brightness up to which what has no hue is black."""
+"""Largest brightness of a black pixel, which has no hue."""
 LEAST, MOST = 0.004, 0.9
-"""Smallest and largest box, as a part of the picture's area."""
+"""Smallest and largest box, as a fraction of the picture's area."""
 SAME = 0.7
-"""Boxes with a larger intersection over union are one."""
+"""Intersection over union above which two boxes are duplicates."""
 
 
 def propose_boxes(picture: Image.Image, most: int) -> np.ndarray:
-    """Boxes of things: float32, at most `most` x 4, fractions of the picture; the most thing-like first.
+    """Proposals: float32, at most `most` x 4, as fractions of the picture; the best first.
 
     Args:
         picture: RGB, any size.
-        most: How many are kept; an empty background gives none.
+        most: Largest number of boxes; a mere background has none.
     """
-    pixels = _shrunk(picture)
+    pixels = _resized(picture)
     distance = off_background(pixels)
-    found = [piece for threshold in THRESHOLDS for piece in pieces(distance > threshold)]
-    found += [piece for gap in GAPS for depth in DEPTHS for piece in parted(distance > THRESHOLDS[1], gap, depth)]
-    found += hue_pieces(pixels, distance > THRESHOLDS[0])
+    found = [box for threshold in THRESHOLDS for box in component_boxes(distance > threshold)]
+    found += [box for gap in GAPS for depth in DEPTHS for box in eroded_boxes(distance > THRESHOLDS[1], gap, depth)]
+    found += hue_boxes(pixels, distance > THRESHOLDS[0])
     height, width = distance.shape
     boxes = np.array(found).reshape(-1, 4) / (width, height, width, height)
     area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
     return distinct(boxes[(area >= LEAST) & (area <= MOST)], most)
 
 
-def _shrunk(picture: Image.Image) -> np.ndarray:
+def _resized(picture: Image.Image) -> np.ndarray:
     scale = min(1.0, LONGEST / max(picture.size))
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     return np.asarray(picture.resize(size, Image.Resampling.BOX), np.float32) / 255
 
 
 def off_background(pixels: np.ndarray) -> np.ndarray:
-    """How far each pixel's colour is from the segment that the rim's colours lie about: y x x."""
+    """Distance of each pixel's colour from the background's segment: y x x.
+
+    The segment is fitted to the rim by iteratively reweighted principal component analysis.
+    """
     rim = np.ones(pixels.shape[:2], bool)
     rim[RIM:-RIM, RIM:-RIM] = False
     colours = pixels[rim]
     weights = np.ones(len(colours))
     centre, direction = np.median(colours, axis=0), np.zeros(3)
-    for _ in range(8):  # things at the rim lie far off, and lose their weight
+    for _ in range(8):  # things at the rim are outliers, and lose their weight
         far = _from_line(colours, centre, direction)
         weights = 1 / (1 + np.square(far / 0.06)) ** 2
         centre = np.average(colours, axis=0, weights=weights)
@@ -85,18 +88,18 @@ def _from_line(colours: np.ndarray, centre: np.ndarray, direction: np.ndarray) -
     return np.asarray(np.linalg.norm(off - (off @ direction)[:, None] * direction, axis=1))
 
 
-def parted(foreground: np.ndarray, gap: int, depth: int) -> list[np.ndarray]:
-    """Boxes of what comes apart when gaps are closed and the foreground is then thinned all round."""
+def eroded_boxes(foreground: np.ndarray, gap: int, depth: int) -> list[np.ndarray]:
+    """Boxes of the components that remain after a closing and an erosion, grown back by the erosion."""
     margin = gap + depth
-    closed = ~_widened(~_widened(np.pad(foreground, margin), gap), gap)
-    thin = ~_widened(~closed, depth)
+    closed = ~_dilated(~_dilated(np.pad(foreground, margin), gap), gap)
+    eroded = ~_dilated(~closed, depth)
     height, width = foreground.shape
     outwards = depth * np.array([-1, -1, 1, 1]) - margin
-    return [np.clip(piece + outwards, 0, (width, height, width, height)) for piece in pieces(thin)]
+    return [np.clip(box + outwards, 0, (width, height, width, height)) for box in component_boxes(eroded)]
 
 
-def _widened(mask: np.ndarray, depth: int) -> np.ndarray:
-    """A mask with everything in it grown to all sides, corners too."""
+def _dilated(mask: np.ndarray, depth: int) -> np.ndarray:
+    """Dilation by a square of this radius."""
     for _ in range(2):  # along one axis, then along the other
         wide = mask.copy()
         for step in range(1, depth + 1):
@@ -106,58 +109,35 @@ def _widened(mask: np.ndarray, depth: int) -> np.ndarray:
     return mask
 
 
-def hue_pieces(pixels: np.ndarray, foreground: np.ndarray) -> list[np.ndarray]:
-    """Pieces of the foreground of one hue (of two neighbouring bins each, so that none is cut), and of dark grey."""
+def hue_boxes(pixels: np.ndarray, foreground: np.ndarray) -> list[np.ndarray]:
+    """Boxes of components of one hue (two neighbouring bins each, so that no hue is cut), and of black."""
     brightest, palest = pixels.max(axis=2), pixels.min(axis=2)
     chroma = brightest - palest
     bins = np.floor(_hue(pixels, brightest, chroma) * HUE_BINS).astype(np.int64) % HUE_BINS
     coloured = foreground & (chroma > COLOURED)
-    found = pieces(foreground & ~coloured & (brightest < DARK))
+    found = component_boxes(foreground & ~coloured & (brightest < DARK))
     for first in range(HUE_BINS):
-        found += pieces(coloured & ((bins == first) | (bins == (first + 1) % HUE_BINS)))
+        found += component_boxes(coloured & ((bins == first) | (bins == (first + 1) % HUE_BINS)))
     return found
 
 
 def _hue(pixels: np.ndarray, brightest: np.ndarray, chroma: np.ndarray) -> np.ndarray:
-    """The place of each pixel on the colour circle, 0 to 1 from red over green and blue to red; any for grey."""
+    """Hue of each pixel, 0 to 1 from red over green and blue to red; arbitrary for grey."""
     red, green, blue = np.moveaxis(pixels, 2, 0)
     difference = np.where(brightest == red, green - blue, np.where(brightest == green, blue - red, red - green))
     sector = np.where(brightest == red, 0, np.where(brightest == green, 2, 4))
     return np.asarray((difference / np.maximum(chroma, 1e-6) + sector) / 6 % 1)
 
 
-def pieces(mask: np.ndarray) -> list[np.ndarray]:
-    """Boxes x1, y1, x2, y2 in pixels of a mask's connected pieces (by sides and by corners).
-
-    A piece is put together from its runs, the stretches of its rows, in one pass over all of them.
-    """
-    rows, edges = np.nonzero(np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1))
-    runs = list(zip(rows[::2].tolist(), edges[::2].tolist(), edges[1::2].tolist(), strict=True))
-    parent = list(range(len(runs)))
-    first = 0
-    for number, (row, start, end) in enumerate(runs):
-        while runs[first][0] < row - 1 or (runs[first][0] == row - 1 and runs[first][2] < start):
-            first += 1
-        other = first
-        while runs[other][0] == row - 1 and runs[other][1] <= end:
-            parent[_root(parent, other)] = _root(parent, number)
-            other += 1
-    boxes: dict[int, list[int]] = {}
-    for number, (row, start, end) in enumerate(runs):
-        box = boxes.setdefault(_root(parent, number), [start, row, end, row])
-        box[:] = min(box[0], start), box[1], max(box[2], end), row + 1
-    return [np.array(box, np.float64) for box in boxes.values()]
-
-
-def _root(parent: list[int], run: int) -> int:
-    while parent[run] != run:
-        parent[run] = parent[parent[run]]
-        run = parent[run]
-    return run
+def component_boxes(mask: np.ndarray) -> list[np.ndarray]:
+    """Boxes x1, y1, x2, y2 in pixels of a mask's 8-connected components, in the order of their first pixels."""
+    labels, _ = ndimage.label(mask, structure=np.ones((3, 3)))
+    found = ndimage.find_objects(labels)
+    return [np.array([x.start, y.start, x.stop, y.stop], np.float64) for y, x in found]
 
 
 def distinct(boxes: np.ndarray, most: int) -> np.ndarray:
-    """Boxes that were found again and again, each once: n x 4 -> at most `most` x 4, the most often found first."""
+    """Deduplicated boxes, those with most duplicates first: n x 4 -> at most `most` x 4."""
     kept: list[int] = []
     overlaps = intersection_over_union(boxes, boxes)
     votes = (overlaps > SAME).sum(axis=1) + np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))

@@ -1,7 +1,7 @@
-"""What is in a scene: things with a shape, a colour, a size and a texture, and where they are.
+"""Scenes: things with a shape, a colour, a size, a texture and a position; sampling, and twins.
 
-A scene holds everything that its picture depends on, so drawing it is a pure function and a twin differs from its
-neighbour in exactly what was swapped. Lengths are pixels of a picture of `SIDE` x `SIDE`; y grows downwards.
+A scene determines its picture, so that a twin's picture differs in exactly the swapped property. Lengths are in pixels
+of a picture of `SIDE` x `SIDE`; y grows downwards.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ SHAPES = ("circle", "square", "triangle", "star", "heart", "cross", "diamond", "
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black")
 TEXTURES = ("plain", "striped", "dotted", "checked")
 RADII = {"small": (13.0, 16.0), "large": (29.0, 36.0)}
-HOLDER_RADII = (34.0, 40.0)
+CONTAINER_RADII = (34.0, 40.0)
 CONTAINERS = ("ring", "ring", "square", "circle")
-"""Shapes that may hold a small thing; rings do so most."""
+"""Shapes that may contain a small thing; rings twice as often."""
 RING_HOLE = 0.68
 """Inner radius of a ring over its outer radius."""
 CLEAR = 14.0
-"""Centres must differ by so many pixels before a caption may say `left of`, `above`, ..."""
+"""Smallest distance of centres, in pixels, for a caption to say `left of`, `above`, ..."""
 MOST_OVERLAP = 0.15
-"""Largest covered part of the smaller of two boxes, unless one thing lies inside the other."""
+"""Largest covered fraction of the smaller of two boxes, unless one thing lies inside the other."""
 
 Item = TypeVar("Item")
 Kind = tuple[str, str, str, str]
@@ -51,7 +51,7 @@ class Thing:
         radius: Half the width of the shape, in pixels.
         angle: Rotation of the shape, in radians.
         slant: Direction of stripes and checks, in radians.
-        tint: What is added to the colour's red, green and blue.
+        tint: Added to the colour's red, green and blue.
         inside: Number of the thing that contains this one.
     """
 
@@ -69,13 +69,13 @@ class Thing:
 
     @property
     def kind(self) -> Kind:
-        """Everything that captions can say about the thing by itself; equal kinds form a group."""
+        """The attributes that captions mention; things of equal kind form a group."""
         return self.shape, self.colour, self.size, self.texture
 
 
 @dataclass(frozen=True)
 class Background:
-    """What is behind the things.
+    """The background of a scene.
 
     Attributes:
         kind: plain, gradient, stripes or clouds.
@@ -94,7 +94,7 @@ class Background:
 
 @dataclass(frozen=True)
 class Scene:
-    """Two to five things before a background."""
+    """Two to five things on a background."""
 
     things: tuple[Thing, ...]
     background: Background
@@ -148,17 +148,17 @@ def tight_box(thing: Thing) -> Box:
 
 
 def overlap(a: Box, b: Box) -> float:
-    """The part of the smaller box that the other one covers, 0 to 1."""
+    """The fraction of the smaller box that the other one covers, 0 to 1."""
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     smaller = min((a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1]))
     return max(width, 0) * max(height, 0) / smaller
 
 
 def is_consistent(things: Sequence[Thing]) -> bool:
-    """Whether captions can tell the things apart and eyes can see them.
+    """Whether all things are visible and captions can distinguish them.
 
-    Shape and colour together name one kind; what lies inside a thing has another colour; nothing sticks out of the
-    picture; boxes overlap little unless one thing lies inside the other.
+    Shape and colour determine the kind; a thing inside another one has another colour; all lie within the picture;
+    boxes overlap little unless one thing lies inside the other.
     """
     kinds = {thing.kind for thing in things}
     if len({(shape, colour) for shape, colour, _, _ in kinds}) < len(kinds):
@@ -176,12 +176,12 @@ def is_consistent(things: Sequence[Thing]) -> bool:
 
 
 def sample_kinds(rng: np.random.Generator, count: int) -> list[Kind]:
-    """Shape, colour, size and texture of each thing; a third of the scenes hold a group of equal ones."""
+    """Shape, colour, size and texture of each thing; a third of the scenes have a group of equal ones."""
     kinds: list[Kind] = []
     group = int(rng.integers(2, min(count, 4))) if count > 2 and rng.random() < 0.35 else 1
     while len(kinds) <= count - group:
         shape, colour = pick(rng, SHAPES), pick(rng, COLOURS)
-        if kinds and rng.random() < 0.35:  # A shared property makes it matter which word binds to which.
+        if kinds and rng.random() < 0.35:  # A shared attribute makes the binding of words matter.
             colour = kinds[-1][1]
         elif kinds and rng.random() < 0.35:
             shape = kinds[-1][0]
@@ -192,26 +192,26 @@ def sample_kinds(rng: np.random.Generator, count: int) -> list[Kind]:
 
 
 def place(
-    rng: np.random.Generator, kind: Kind, *, radii: tuple[float, float] | None = None, holder: Thing | None = None
+    rng: np.random.Generator, kind: Kind, *, radii: tuple[float, float] | None = None, container: Thing | None = None
 ) -> Thing:
-    """A thing somewhere in the picture, or inside its holder (which is thing 0)."""
+    """A thing somewhere in the picture, or inside its container (which is thing 0)."""
     shape, colour, size, texture = kind
     radius = rng.uniform(*(radii or RADII[size]))
-    if holder is None:
+    if container is None:
         x, y = rng.uniform(radius + 1, SIDE - radius - 1, size=2).tolist()
     else:
-        room = 0.9 * (RING_HOLE if holder.shape == "ring" else 0.75) * holder.radius - radius
+        room = 0.9 * (RING_HOLE if container.shape == "ring" else 0.75) * container.radius - radius
         distance, direction = max(room, 0) * rng.random(), 2 * np.pi * rng.random()
-        x, y = holder.x + distance * math.cos(direction), holder.y + distance * math.sin(direction)
+        x, y = container.x + distance * math.cos(direction), container.y + distance * math.sin(direction)
         radius = min(radius, radius + room)
     red, green, blue = rng.integers(-12, 13, size=3).tolist()
     angle, slant = rng.uniform(-0.15, 0.15), rng.uniform(0, math.pi)
-    inside = None if holder is None else 0
+    inside = None if container is None else 0
     return Thing(shape, colour, size, texture, x, y, radius, angle, slant, (red, green, blue), inside)
 
 
 def sample_background(rng: np.random.Generator) -> Background:
-    """Muted and light, so that every colour of COLOURS stands out."""
+    """A muted, light background, on which every colour of COLOURS stands out."""
     kind = pick(rng, ("plain", "gradient", "gradient", "stripes", "clouds"))
     base = rng.uniform(165, 225) + rng.uniform(-18, 18, size=3)
     other = np.clip(base + rng.uniform(-1, 1) * (35 if kind == "gradient" else 16), 140, 240)
@@ -223,9 +223,9 @@ def sample_scene(rng: np.random.Generator) -> Scene:
     """Draw scenes until one is consistent."""
     while True:
         kinds = sample_kinds(rng, pick(rng, (2, 2, 3, 3, 3, 4, 4, 4, 5, 5)))
-        things = hold(rng, kinds) if rng.random() < 0.35 else []
+        things = place_nested(rng, kinds) if rng.random() < 0.35 else []
         for kind in kinds[len(things) :]:
-            thing = find_room(rng, kind, things)
+            thing = place_free(rng, kind, things)
             if thing is None:
                 break
             things.append(thing)
@@ -233,15 +233,15 @@ def sample_scene(rng: np.random.Generator) -> Scene:
             return Scene(tuple(things), sample_background(rng))
 
 
-def hold(rng: np.random.Generator, kinds: Sequence[Kind]) -> list[Thing]:
-    """The first kind made into a large container, and a small thing of the second kind inside it."""
+def place_nested(rng: np.random.Generator, kinds: Sequence[Kind]) -> list[Thing]:
+    """A large container with the colour and texture of the first kind, and a small thing of the second kind inside."""
     (_, colour, _, texture), (shape, other_colour, _, other_texture) = kinds[:2]
-    holder = place(rng, (pick(rng, CONTAINERS), colour, "large", texture), radii=HOLDER_RADII)
-    return [holder, place(rng, (shape, other_colour, "small", other_texture), holder=holder)]
+    container = place(rng, (pick(rng, CONTAINERS), colour, "large", texture), radii=CONTAINER_RADII)
+    return [container, place(rng, (shape, other_colour, "small", other_texture), container=container)]
 
 
-def find_room(rng: np.random.Generator, kind: Kind, things: Sequence[Thing]) -> Thing | None:
-    """A thing that overlaps the others little, where one is found soon."""
+def place_free(rng: np.random.Generator, kind: Kind, things: Sequence[Thing]) -> Thing | None:
+    """A thing that overlaps the others little; None after 20 attempts."""
     boxes = [tight_box(thing) for thing in things]
     for _ in range(20):
         thing = place(rng, kind)
@@ -250,41 +250,41 @@ def find_room(rng: np.random.Generator, kind: Kind, things: Sequence[Thing]) -> 
     return None
 
 
-SWAPS: dict[str, tuple[str, ...]] = {
+SWAPPED_FIELDS: dict[str, tuple[str, ...]] = {
     "colour": ("colour", "tint"),
     "shape": ("shape",),
     "texture": ("texture", "slant"),
     "place": ("x", "y", "radius"),
 }
-"""What a twin swaps between two of its things: the property's name, and the fields of Thing that belong to it."""
+"""Properties that a twin swaps between two things, and their fields of Thing."""
 
 
 def swap(scene: Scene, i: int, j: int, property_: str) -> Scene:
     """The same scene with one property of things i and j exchanged."""
     first, second = scene.things[i], scene.things[j]
     things = list(scene.things)
-    things[i] = replace(first, **{name: getattr(second, name) for name in SWAPS[property_]})
-    things[j] = replace(second, **{name: getattr(first, name) for name in SWAPS[property_]})
+    things[i] = replace(first, **{name: getattr(second, name) for name in SWAPPED_FIELDS[property_]})
+    things[j] = replace(second, **{name: getattr(first, name) for name in SWAPPED_FIELDS[property_]})
     return Scene(tuple(things), scene.background)
 
 
 def twins(scene: Scene) -> list[Scene]:
     """Every consistent scene that differs from this one in one property swapped between two things.
 
-    Groups, holders and what they hold stay as they are; places are swapped only within one size and
-    only where that changes clearly who is left of, or above, whom.
+    Groups, containers and their content stay as they are; places are swapped only between things of one size, and only
+    where that clearly changes which is left of, or above, the other.
     """
     kinds = [thing.kind for thing in scene.things]
-    held = {thing.inside for thing in scene.things}
+    containers = {thing.inside for thing in scene.things}
     loose = [
         i
         for i, thing in enumerate(scene.things)
-        if kinds.count(thing.kind) == 1 and i not in held and thing.inside is None
+        if kinds.count(thing.kind) == 1 and i not in containers and thing.inside is None
     ]
     found = []
     for i, j in combinations(loose, 2):
         a, b = scene.things[i], scene.things[j]
-        for property_ in SWAPS:
+        for property_ in SWAPPED_FIELDS:
             if property_ == "place":
                 useful = a.size == b.size and max(abs(a.x - b.x), abs(a.y - b.y)) > 2 * CLEAR
             else:

@@ -1,1 +1,1 @@
-"""Exact scores of all pairs or of candidates, within a byte budget: one loop for every network."""
+"""Exact scores of all pairs or of candidate pairs, within a byte budget."""

@@ -1,7 +1,7 @@
-"""The only all-pairs loop of the package: exact, tiled in both axes, bounded in memory.
+"""The all-pairs loop of the package: exact, tiled in both axes, bounded in memory.
 
-Captions are sorted by length and cut into blocks, so that padding is rare; a tile is a block of images against a block
-of captions, as large as the byte budget allows. The result does not depend on the tile beyond float rounding.
+Captions are sorted by length and split into blocks, so that padding is rare; a tile is a block of images against a
+block of captions, as large as the byte budget allows. The tile changes the result by float rounding only.
 
 Axes: images | captions.
 """
@@ -11,9 +11,8 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,61 +22,58 @@ from tshsr.data.dataset import Split
 from tshsr.data.text import Tokenizer
 from tshsr.errors import InputError, SettingsError
 from tshsr.models.base import ItemEncoding, Matcher, Scores
-from tshsr.scoring.precision import lowered
+from tshsr.scoring.options import BYTE_BUDGET, DEFAULT_OPTIONS, ScoringOptions
+from tshsr.scoring.precision import cast_matcher
 from tshsr.scoring.storage import MatricesInFiles, MatricesInMemory
-from tshsr.system import Progress
 
 LOG = logging.getLogger(__name__)
 
 
 ENCODE_BLOCK = 256
-"""Images or captions encoded at once; encoding is a small part of the work."""
-
-BYTE_BUDGET = 2**30
-"""Default bound on a tile's temporaries."""
+"""Images or captions per encoding batch; encoding is a small part of the work."""
 
 PADDING = 1.05
-"""Words of a tile, padding among them, for each real one."""
+"""Largest ratio of token positions to tokens in a tile."""
 
 CACHE_TILE = 2**26
-"""On a CPU larger tiles than this only spill out of its caches (docs/log.md has the figures)."""
+"""Largest tile on a CPU, in bytes; larger ones exceed its caches (measurements: docs/log.md)."""
 
 
 @dataclass
 class Budget:
-    """How many bytes of temporaries a tile may take; less once memory has run out.
+    """Bound on the temporaries of a tile in bytes; lowered when memory runs out.
 
     Attributes:
-        bytes: The bound that was asked for.
-        fitting: The most that memory seems to hold.
+        bytes: The requested bound.
+        fitting: The bound after allocation failures.
     """
 
     bytes: int
     fitting: int = sys.maxsize
 
     def lower(self, bound: int, error: BaseException) -> None:
-        """Take no larger tiles than this from now on."""
+        """Bound all further tiles."""
         self.fitting = min(self.fitting, bound)
         LOG.warning("memory ran out (%s); going on with tiles of %d bytes", type(error).__name__, self.fitting)
 
 
 @dataclass(frozen=True)
-class Lengths:
-    """How long the captions of a block are; asked for once a block, as asking waits for a GPU.
+class CaptionLengths:
+    """Lengths of the captions of a block; computed once per block, because it synchronises with a GPU.
 
     Attributes:
-        words: Of each caption the place of its last word, from 1.
-        holes: Whether any has padding before that; none of ours has.
+        words: For each caption the position of its last token, from 1.
+        holes: Whether a caption has padding before its last token; the tokenizer makes none.
     """
 
     words: list[int]
     holes: bool
 
     @classmethod
-    def of(cls, captions: ItemEncoding) -> Lengths:
-        """Read a mask."""
-        places = torch.arange(1, captions.mask.shape[-1] + 1, device=captions.mask.device)
-        ends, real = (captions.mask * places).amax(dim=1), captions.mask.sum(dim=1)
+    def of(cls, captions: ItemEncoding) -> CaptionLengths:
+        """From the mask of an encoding."""
+        positions = torch.arange(1, captions.mask.shape[-1] + 1, device=captions.mask.device)
+        ends, real = (captions.mask * positions).amax(dim=1), captions.mask.sum(dim=1)
         *words, holes = torch.cat([ends, (ends - real).sum()[None]]).tolist()
         return cls(words, holes > 0)
 
@@ -86,87 +82,114 @@ def score_split(
     matcher: Matcher,
     tokenizer: Tokenizer,
     split: Split,
-    *,
-    byte_budget: int = BYTE_BUDGET,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
-    folder: Path | None = None,
-    progress: Progress | None = None,
+    options: ScoringOptions = DEFAULT_OPTIONS,
 ) -> Mapping[str, np.ndarray]:
     """Score every image of a split with every caption.
 
-    Args:
-        matcher: The network; its mode (train or eval) is put back afterwards.
-        tokenizer: The network's tokenizer.
-        split: What to score.
-        byte_budget: Bound on the temporaries of a tile, in bytes.
-        device: Where to compute; None: where the network is.
-        dtype: Precision of scoring (encoding keeps the network's own); None: the network's. See `precision.measure`.
-        folder: Keep the matrices there as NAME.npy and read them from there; None: in memory.
-        progress: Told after every block of images and captions.
+    The training mode of the network is restored afterwards.
 
     Returns:
         By score name a float32 matrix, images x captions.
     """
-    tokens = tokenizer.encode(split.captions)
-    images = (split.regions.read(rows) for rows in blocks(np.arange(len(split.regions)), ENCODE_BLOCK))
-    return score_all_pairs(
-        matcher, images, tokens, byte_budget=byte_budget, device=device, dtype=dtype, folder=folder, progress=progress
-    )
+    return score_all_pairs(matcher, image_batches(split), tokenizer.encode(split.captions), options)
 
 
 @torch.inference_mode()
 def score_all_pairs(
     matcher: Matcher,
-    images: Iterator[ImageBatch],
+    images: Iterable[ImageBatch],
     captions: Sequence[list[int]],
-    *,
-    byte_budget: int = BYTE_BUDGET,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
-    folder: Path | None = None,
-    progress: Progress | None = None,
+    options: ScoringOptions = DEFAULT_OPTIONS,
 ) -> Mapping[str, np.ndarray]:
-    """Score every image with every caption, each a row of token numbers; see `score_split`."""
-    if not captions:
-        raise InputError("there are no captions to score; give at least one.")
-    budget = Budget(byte_budget)
-    with ready(matcher, device) as place:
-        scorer = lowered(matcher, dtype)
-        exact = next(scorer.parameters()).dtype
-        encoded = [matcher.encode_images(batch.to(place)).at(exact) for batch in images]
-        rows = sum(len(block) for block in encoded)
-        shape = rows, len(captions)
-        result = MatricesInMemory(shape) if folder is None else MatricesInFiles(shape, folder)
-        done = 0
-        for columns in blocks(by_length(captions), ENCODE_BLOCK):
-            block = matcher.encode_captions(pad_sequences([captions[i] for i in columns]).to(place)).at(exact)
-            parts, lengths = [], Lengths.of(block)
-            for part in encoded:
-                parts.append(score_block(scorer, part, block, lengths, budget))
-                done += len(part) * len(columns)
-                if progress is not None:
-                    progress(done, rows * len(captions))
-            for name in parts[0]:
-                result.write(name, columns, torch.cat([part[name] for part in parts]).float().cpu().numpy())
+    """Score every image with every caption (a row of token ids); see `score_split`."""
+    with evaluation_mode(matcher, options.device) as device:
+        caption_blocks = CaptionBlocks(matcher, captions, device)
+        image_blocks = encode_image_blocks(matcher, images, device)
+        return score_blocks(cast_matcher(matcher, options.dtype), image_blocks, caption_blocks, options)
+
+
+def score_blocks(
+    scorer: Matcher, images: Sequence[ItemEncoding], captions: CaptionBlocks, options: ScoringOptions
+) -> Mapping[str, np.ndarray]:
+    """All pairs of encoded blocks, in the precision of `scorer`."""
+    dtype = next(scorer.parameters()).dtype
+    shape = sum(map(len, images)), len(captions.tokens)
+    result = MatricesInMemory(shape) if options.folder is None else MatricesInFiles(shape, options.folder)
+    budget, done = Budget(options.byte_budget), 0
+    for columns, block in captions:
+        parts, lengths, block = [], CaptionLengths.of(block), block.at(dtype)
+        for part in images:
+            # Cast per block: a whole copy would double the memory of the images, and the cast is cheap beside scoring.
+            parts.append(score_block(scorer, part.at(dtype), block, lengths, budget))
+            done += len(part) * len(columns)
+            options.progress(done, shape[0] * shape[1])
+        for name in parts[0]:
+            result.write(name, columns, torch.cat([part[name] for part in parts]).float().cpu().numpy())
     return result.finish()
 
 
-class ready:  # noqa: N801 (used as a verb: with ready(matcher, device) as place)
-    """A network in evaluation mode on a device, for the length of a block; its mode is put back afterwards."""
+def image_batches(split: Split) -> Iterator[ImageBatch]:
+    """The images of a split, `ENCODE_BLOCK` at a time."""
+    return (split.regions.read(rows) for rows in blocks(np.arange(len(split.regions)), ENCODE_BLOCK))
+
+
+def encode_image_blocks(matcher: Matcher, images: Iterable[ImageBatch], device: torch.device) -> list[ItemEncoding]:
+    """Encode batches of images, one block each."""
+    return [matcher.encode_images(batch.to(device)) for batch in images]
+
+
+class CaptionBlocks:
+    """Captions encoded in blocks of similar length, each block when iteration reaches it.
+
+    Args:
+        matcher: The network.
+        tokens: A row of token ids per caption.
+        device: Device of the encodings.
+        cache_bytes: Bound on the encodings that are kept for further iterations; other blocks are encoded again.
+
+    Raises:
+        InputError: Where there is no caption.
+    """
+
+    def __init__(
+        self, matcher: Matcher, tokens: Sequence[list[int]], device: torch.device, cache_bytes: int = 0
+    ) -> None:
+        if not tokens:
+            raise InputError("there are no captions to score; give at least one.")
+        self.matcher, self.tokens, self.device = matcher, tokens, device
+        self.bytes_left = cache_bytes
+        self.columns = list(blocks(by_length(tokens), ENCODE_BLOCK))
+        self.cache: dict[int, ItemEncoding] = {}
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, ItemEncoding]]:
+        """The column numbers and the encoding of each block."""
+        for number, columns in enumerate(self.columns):
+            yield columns, self.cache[number] if number in self.cache else self._encode(number, columns)
+
+    def _encode(self, number: int, columns: np.ndarray) -> ItemEncoding:
+        encoding = self.matcher.encode_captions(pad_sequences([self.tokens[i] for i in columns]).to(self.device))
+        size = encoding.bytes_per_row() * len(encoding)
+        if size <= self.bytes_left:
+            self.bytes_left -= size
+            self.cache[number] = encoding
+        return encoding
+
+
+class evaluation_mode:  # noqa: N801 (a context manager: with evaluation_mode(matcher, device) as device)
+    """Context with a network in evaluation mode on a device; the mode is restored afterwards, also after an error."""
 
     def __init__(self, matcher: Matcher, device: torch.device | str | None) -> None:
         self.matcher, self.training = matcher, matcher.training
-        self.place = next(matcher.parameters()).device if device is None else torch.device(device)
+        self.device = next(matcher.parameters()).device if device is None else torch.device(device)
 
     def __enter__(self) -> torch.device:
-        """The device."""
-        with torch.inference_mode(mode=False):  # weights moved inside it could not be trained on
-            self.matcher.eval().to(self.place)
-        return self.place
+        """Returns the device."""
+        with torch.inference_mode(mode=False):  # weights moved in inference mode cannot be trained afterwards
+            self.matcher.eval().to(self.device)
+        return self.device
 
     def __exit__(self, *error: object) -> None:
-        """Put the mode back, after an error too."""
+        """Restore the mode."""
         self.matcher.train(self.training)
 
 
@@ -174,22 +197,24 @@ class ready:  # noqa: N801 (used as a verb: with ready(matcher, device) as place
 def score_encoded(
     matcher: Matcher, images: ItemEncoding, captions: ItemEncoding, *, byte_budget: int = BYTE_BUDGET
 ) -> Scores:
-    """Score every encoded image with every encoded caption, in tiles, on their device and in the network's mode."""
-    return score_block(matcher, images, captions, Lengths.of(captions), Budget(byte_budget))
+    """Score all pairs of two encodings in tiles, on their device and in the current mode of the network."""
+    return score_block(matcher, images, captions, CaptionLengths.of(captions), Budget(byte_budget))
 
 
 def score_block(
-    matcher: Matcher, images: ItemEncoding, captions: ItemEncoding, lengths: Lengths, budget: Budget
+    matcher: Matcher, images: ItemEncoding, captions: ItemEncoding, lengths: CaptionLengths, budget: Budget
 ) -> Scores:
-    """All pairs of two blocks, in tiles; the scores stay on their device: nothing here waits for a GPU."""
+    """All pairs of two blocks, in tiles; the scores stay on their device, without synchronisation with a GPU."""
     result: Scores = {}
     words, left = lengths.words, 0
     while left < len(captions):
         cost = matcher.bytes_per_pair(images.mask.shape[-1], words[left])
         wide = tile_shape(cost, len(images), len(captions) - left, tile_bytes(images, cost, budget))[1]
-        wide = alike(words[left : left + wide])
-        some = words[left : left + wide]
-        part = captions[left : left + wide].cut(max(some), padded=lengths.holes or min(some) < max(some))
+        wide = similar_lengths(words[left : left + wide])
+        tile_words = words[left : left + wide]
+        part = captions[left : left + wide].cut(
+            max(tile_words), padded=lengths.holes or min(tile_words) < max(tile_words)
+        )
         cost = matcher.bytes_per_pair(images.mask.shape[-1], part.mask.shape[-1])
         tall = max(1, min(len(images), tile_bytes(images, cost, budget) // (cost * wide)))
         for top in range(0, len(images), tall):
@@ -200,8 +225,8 @@ def score_block(
     return result
 
 
-def alike(lengths: Sequence[int]) -> int:
-    """How many of these captions to score together: as many as leave little padding."""
+def similar_lengths(lengths: Sequence[int]) -> int:
+    """Size of the longest prefix of these caption lengths whose padding is within `PADDING`."""
     longest = words = 0
     for count, length in enumerate(lengths):
         longest, words = max(longest, length), words + length
@@ -211,7 +236,7 @@ def alike(lengths: Sequence[int]) -> int:
 
 
 def score_tile(matcher: Matcher, images: ItemEncoding, captions: ItemEncoding, budget: Budget) -> Scores:
-    """All pairs at once, or where memory runs out, of each half."""
+    """All pairs at once; where memory runs out, recursively in halves."""
     try:
         return matcher.score_all(images, captions)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -230,21 +255,21 @@ def score_tile(matcher: Matcher, images: ItemEncoding, captions: ItemEncoding, b
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed; torch on a CPU tells it by a RuntimeError."""
+    """Whether an allocation failed; torch on a CPU raises a RuntimeError."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def tile_bytes(images: ItemEncoding, cost: int, budget: Budget) -> int:
-    """The bytes of a tile: the budget, on a CPU no more than fits its caches; where memory ran out, a pair at least."""
+    """Bytes of a tile: the budget, on a CPU at most `CACHE_TILE`, and after an allocation failure at least one pair."""
     size = min(budget.bytes, max(CACHE_TILE, cost)) if images.mask.device.type == "cpu" else budget.bytes
     return min(size, max(budget.fitting, cost))
 
 
 def tile_shape(bytes_per_pair: int, images: int, captions: int, byte_budget: int) -> tuple[int, int]:
-    """Images and captions of a tile: about square, within the budget, no larger than the block.
+    """Images and captions of a tile: about square, within the budget and the block.
 
     Raises:
-        SettingsError: Where the budget does not hold a single pair.
+        SettingsError: Where the budget is below the cost of a pair.
     """
     if byte_budget < bytes_per_pair:
         raise SettingsError(
@@ -256,7 +281,7 @@ def tile_shape(bytes_per_pair: int, images: int, captions: int, byte_budget: int
 
 
 def by_length(captions: Sequence[list[int]]) -> np.ndarray:
-    """The captions' numbers, shortest caption first."""
+    """Caption indices, shortest caption first."""
     return np.argsort([len(row) for row in captions], kind="stable")
 
 

@@ -1,8 +1,7 @@
-"""Which pairs a two-stage search reasons about, and what that loses.
+"""Candidates of a two-stage search: which pairs the network scores, and the recall that is lost.
 
-A query whose best answer is found among its first candidates needs no more of them; one whose first candidates all
-score poorly does. So K is a mean: all queries have K / 2 candidates first, then the rest goes where the best score is
-low.
+A query with a high best score among its first candidates needs no more of them; one with low scores does. So K is a
+mean: every query has K / 2 candidates at first, and the other half is distributed to queries with a low best score.
 
 Axes: images (rows) | captions (columns).
 """
@@ -20,16 +19,16 @@ from tshsr.errors import SettingsError
 from tshsr.metrics.recall import BLOCK, ScoreMetrics
 
 FIRST = 10
-"""So many candidates of a query tell how good its best answer is, or K / 2 of them where that is less."""
+"""Candidates that determine the best score of a query, or K / 2 of them where that is less."""
 
 
 @dataclass(frozen=True)
 class Depth:
-    """How many candidates of a query are reasoned about, on average over the queries of its side.
+    """Mean number of candidates per query.
 
     Attributes:
-        k_images: Of an image, the captions with the highest v·t.
-        k_captions: Of a caption, the images with the highest v·t.
+        k_images: Captions per image, by highest v·t.
+        k_captions: Images per caption, by highest v·t.
 
     Raises:
         SettingsError: Where one is below 1.
@@ -45,123 +44,123 @@ class Depth:
             )
 
     def scaled(self, known: tuple[int, int], wanted: tuple[int, int]) -> Depth:
-        """The depth for more images x captions than those it was chosen among: ranks grow with what is ranked."""
+        """The depth for a larger split than the one it was chosen on: ranks grow in proportion to the ranked items.
+
+        Args:
+            known: Images and captions of the split it was chosen on.
+            wanted: Images and captions of the split to search.
+        """
         images, captions = (max(1.0, many / few) for many, few in zip(wanted, known, strict=True))
         return Depth(math.ceil(self.k_images * captions), math.ceil(self.k_captions * images))
 
 
 @dataclass(frozen=True)
 class Shares:
-    """What each query gets of its side's K: the candidates at places r = 0, 1, ... with r / share < K.
-
-    Attributes:
-        images: One for each image.
-        captions: One for each caption.
-    """
+    """Factors on K, one per image and one per caption; a query has the candidates of rank r >= 0 with r / share < K."""
 
     images: np.ndarray
     captions: np.ndarray
 
     @classmethod
-    def alike(cls, shape: tuple[int, ...], share: float) -> Shares:
-        """The same share for all."""
+    def equal(cls, shape: tuple[int, ...], share: float) -> Shares:
+        """One share for all queries."""
         return cls(np.full(shape[0], share), np.full(shape[1], share))
 
     @classmethod
     def by_best(cls, fused: np.ndarray, pooled: np.ndarray, first: tuple[int, int] = (FIRST, FIRST)) -> Shares:
-        """From 1/2 for the query with the highest best score to 3/2 for that with the lowest, 1 on average.
+        """From 1/2 for the query with the highest best score to 3/2 for the lowest, 1 on average.
 
         Args:
-            fused: Scores, known at least for the first candidates of every query.
+            fused: Scores, valid at least for the first candidates of every query.
             pooled: v·t of all pairs.
-            first: How many candidates of an image, and of a caption, tell its best score.
+            first: Candidates per image, and per caption, that determine its best score.
         """
         images, captions = (best_score(fused, pooled, axis, few) for axis, few in zip((1, 0), first, strict=True))
         return cls(_shares(images), _shares(captions))
 
     def of_lines(self, axis: int, lines: tuple[slice, slice]) -> np.ndarray:
-        """The shares of some lines along an axis, to go with their pairs."""
+        """The shares of a block of lines along an axis, broadcastable to their pairs."""
         values = (self.captions if axis == 0 else self.images)[lines[1 - axis]]
         return np.expand_dims(values, axis)
 
 
 def _shares(best: np.ndarray) -> np.ndarray:
-    """1/2 + the part of the queries whose best score is higher."""
+    """1/2 + the fraction of queries with a higher best score."""
     shares = np.empty(len(best))
     shares[np.argsort(-best, kind="stable")] = (np.arange(len(best)) + 0.5) / len(best) + 0.5
     return shares
 
 
 def best_score(fused: np.ndarray, pooled: np.ndarray, axis: int, few: int) -> np.ndarray:
-    """The highest score among the few best by v·t of each line along an axis."""
+    """The highest score among the `few` best by v·t, for each line along an axis."""
     found = np.empty(pooled.shape[1 - axis], fused.dtype)
     for lines in blocks_across(pooled.shape, axis):
-        best = best_places(pooled[lines], axis, few)
+        best = top_indices(pooled[lines], axis, few)
         found[lines[1 - axis]] = np.take_along_axis(fused[lines], best, axis=axis).max(axis=axis)
     return found
 
 
-def best_places(pooled: np.ndarray, axis: int, few: int) -> np.ndarray:
-    """Where along an axis the few highest v·t are, highest first."""
+def top_indices(pooled: np.ndarray, axis: int, few: int) -> np.ndarray:
+    """Indices of the `few` highest v·t along an axis, highest first."""
     few = min(few, pooled.shape[axis])
-    places: np.ndarray = torch.from_numpy(np.ascontiguousarray(pooled)).topk(few, dim=axis).indices.numpy()
-    return places
+    indices: np.ndarray = torch.from_numpy(np.ascontiguousarray(pooled)).topk(few, dim=axis).indices.numpy()
+    return indices
 
 
 def candidates(pooled: np.ndarray, depth: Depth, shares: Shares | None = None) -> np.ndarray:
-    """The pairs among the best of their image or of their caption by v·t, as a mask.
+    """Mask of the pairs among the best of their image or of their caption by v·t.
 
     Args:
         pooled: v·t of all pairs.
-        depth: K of either side.
-        shares: What each query gets of it; None: all of it. A K of all there is remains all.
+        depth: K of both sides.
+        shares: Factors on K; None: 1. A K that covers all items stays complete.
     """
-    shares = shares or Shares.alike(pooled.shape, 1)
+    shares = shares or Shares.equal(pooled.shape, 1)
     chosen = np.zeros(pooled.shape, dtype=bool)
     for axis, k, most in ((0, depth.k_captions, shares.captions.max()), (1, depth.k_images, shares.images.max())):
         for lines in blocks_across(pooled.shape, axis):
-            best = best_places(pooled[lines], axis, max(k, math.ceil(k * most) + 1))  # one more, for rounding
+            best = top_indices(pooled[lines], axis, max(k, math.ceil(k * most) + 1))  # one more, for rounding
             order = np.expand_dims(np.arange(best.shape[axis]), 1 - axis)
             within_k = (order / shares.of_lines(axis, lines) < k) | (k >= pooled.shape[axis])
-            # What another side has chosen stays chosen.
+            # Candidates of the other side are kept.
             within_k |= np.take_along_axis(chosen[lines], best, axis=axis)
             np.put_along_axis(chosen[lines], best, within_k, axis=axis)
     return chosen
 
 
-def rounds(fused: np.ndarray, pooled: np.ndarray, depth: Depth) -> Iterator[np.ndarray]:
-    """The pairs that are to be known after each of two rounds: K / 2 for every query, then by need.
+def candidate_rounds(fused: np.ndarray, pooled: np.ndarray, depth: Depth) -> Iterator[np.ndarray]:
+    """Masks of the candidates after the first and after the second round: K / 2 per query, then by best score.
 
     Args:
-        fused: Scores; those of the first round must be there when the second is asked for.
+        fused: Scores; the caller fills in those of the first round before it requests the second.
         pooled: v·t of all pairs.
-        depth: K of either side.
+        depth: K of both sides.
     """
-    yield candidates(pooled, depth, Shares.alike(pooled.shape, 0.5))
+    yield candidates(pooled, depth, Shares.equal(pooled.shape, 0.5))
     images, captions = (min(FIRST, math.ceil(k / 2)) for k in (depth.k_images, depth.k_captions))
     yield candidates(pooled, depth, Shares.by_best(fused, pooled, (images, captions)))
 
 
 def blocks_across(shape: tuple[int, ...], axis: int) -> Iterator[tuple[slice, slice]]:
-    """Whole lines along an axis, some at a time."""
+    """Blocks of whole lines along an axis, of at most `BLOCK` scores."""
     size = max(1, BLOCK // shape[axis])
     for start in range(0, shape[1 - axis], size):
-        some = slice(start, start + size)
-        yield (slice(None), some) if axis == 0 else (some, slice(None))
+        lines = slice(start, start + size)
+        yield (slice(None), lines) if axis == 0 else (lines, slice(None))
 
 
-def merged(fused: np.ndarray, pooled: np.ndarray, reasoned: np.ndarray) -> np.ndarray:
-    """Reasoned scores where there are any, below all of them v·t."""
+def candidates_first(fused: np.ndarray, pooled: np.ndarray, reasoned: np.ndarray) -> np.ndarray:
+    """The fused score of candidates; other pairs have v·t, shifted below the lowest candidate."""
     scores = pooled - np.float32(pooled.max() - fused[reasoned].min() + 1)
     np.copyto(scores, fused, where=reasoned)
     return scores
 
 
-def ceiling(reasoned: np.ndarray, image_of_caption: np.ndarray) -> tuple[float, float]:
-    """Queries with a right answer among their candidates, in percent: the recall that no second stage can exceed.
+def recall_ceiling(reasoned: np.ndarray, image_of_caption: np.ndarray) -> tuple[float, float]:
+    """Percentage of queries with a relevant item among their candidates: an upper bound on every recall.
 
     Returns:
-        Of images (any of their captions), and of captions.
+        For images (any of their captions), and for captions.
     """
     kept = reasoned[image_of_caption, np.arange(len(image_of_caption))]
     found = np.zeros(len(reasoned), dtype=bool)
@@ -170,5 +169,5 @@ def ceiling(reasoned: np.ndarray, image_of_caption: np.ndarray) -> tuple[float, 
 
 
 def lost(full: ScoreMetrics, short: ScoreMetrics) -> tuple[float, ...]:
-    """Points that R@1, R@5 and R@10 of image to text, then of text to image, lose by the short cut; below 0: gain."""
+    """Points lost in R@1, R@5 and R@10 of image to text, then of text to image; negative: gained."""
     return tuple(a - b for a, b in zip(full.recalls, short.recalls, strict=True))

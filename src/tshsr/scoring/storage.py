@@ -1,4 +1,4 @@
-"""Score matrices that fill caption by caption, in memory or in files that hold more than memory does; their means.
+"""Score matrices that are written by columns (captions), in memory or in files; means of several models.
 
 Axes: images (rows) | captions (columns).
 """
@@ -12,16 +12,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import DTypeLike
 
+from tshsr.data.npy import npy_header
 from tshsr.errors import DataError, InputError
 from tshsr.metrics.recall import BLOCK
 
 
 class MatricesInMemory:
-    """Named matrices of one precision, written in columns.
+    """Named matrices in memory.
 
     Args:
         shape: Images and captions.
-        dtype: Their precision.
+        dtype: Precision of all matrices.
     """
 
     def __init__(self, shape: tuple[int, int], dtype: DTypeLike = np.float32) -> None:
@@ -30,7 +31,7 @@ class MatricesInMemory:
         self.kept: dict[str, np.ndarray] = {}
 
     def write(self, name: str, columns: np.ndarray, scores: np.ndarray) -> None:
-        """Put the scores of some captions (images x columns) in their places."""
+        """Write the scores of some captions, images x columns."""
         self.kept.setdefault(name, np.empty(self.shape, self.dtype))[:, columns] = scores
 
     def finish(self) -> Mapping[str, np.ndarray]:
@@ -39,15 +40,15 @@ class MatricesInMemory:
 
 
 class MatricesInFiles:
-    """The same in files FOLDER/NAME.npy, a caption's scores in one piece (Fortran order).
+    """Named matrices in files FOLDER/NAME.npy, in Fortran order: the scores of a caption are contiguous.
 
-    Written by plain writes and not through a memory map, whose pages would count as this process's memory. A file is
-    open only while it is written to, so that nothing stays open after an error elsewhere.
+    Written by plain writes, because the pages of a memory map count as memory of the process. A file is open only
+    during a write, so that no file stays open after an error elsewhere.
 
     Args:
         shape: Images and captions.
         folder: An existing folder.
-        dtype: Their precision.
+        dtype: Precision of all matrices.
     """
 
     def __init__(self, shape: tuple[int, int], folder: Path, dtype: DTypeLike = np.float32) -> None:
@@ -57,7 +58,7 @@ class MatricesInFiles:
         self.starts: dict[str, int] = {}
 
     def write(self, name: str, columns: np.ndarray, scores: np.ndarray) -> None:
-        """Put the scores of some captions (images x columns) in their places.
+        """Write the scores of some captions, images x columns.
 
         Raises:
             DataError: Where the file cannot be written.
@@ -77,14 +78,13 @@ class MatricesInFiles:
             ) from None
 
     def finish(self) -> Mapping[str, np.ndarray]:
-        """The matrices by name, each mapped from its file when it is asked for."""
+        """The matrices by name, each memory-mapped on access."""
         return MappedMatrices({name: self._path(name) for name in self.starts})
 
     def _begin(self, name: str) -> int:
-        """Write a file's header; where its numbers begin."""
+        """Write the header of a file; returns the offset of the data."""
         with self._path(name).open("wb") as file:
-            header = {"descr": self.dtype.str, "fortran_order": True, "shape": self.shape}
-            np.lib.format.write_array_header_1_0(file, header)
+            file.write(npy_header(self.shape, self.dtype, fortran=True))
             return file.tell()
 
     def _path(self, name: str) -> Path:
@@ -92,22 +92,18 @@ class MatricesInFiles:
 
 
 class MappedMatrices(Mapping[str, np.ndarray]):
-    """Matrices in files; each is mapped anew when it is asked for, so that only what is in use is in memory.
-
-    Args:
-        paths: The file of each.
-    """
+    """Matrices in files, each memory-mapped on access, so that only matrices in use occupy memory."""
 
     def __init__(self, paths: Mapping[str, Path]) -> None:
         self.paths = paths
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """The matrix of that name, mapped."""
+        """The matrix of that name, memory-mapped."""
         mapped: np.ndarray = np.load(self.paths[name], mmap_mode="r")
         return mapped
 
     def writable(self, name: str) -> np.ndarray:
-        """The same, so that what is written to it goes into the file."""
+        """The same, writable: writes go to the file."""
         mapped: np.ndarray = np.load(self.paths[name], mmap_mode="r+")
         return mapped
 
@@ -116,23 +112,23 @@ class MappedMatrices(Mapping[str, np.ndarray]):
         return iter(self.paths)
 
     def __len__(self) -> int:
-        """How many."""
+        """Number of matrices."""
         return len(self.paths)
 
 
 def writable(matrices: Mapping[str, np.ndarray], name: str) -> np.ndarray:
-    """One of the matrices to write to, in memory or in its file."""
+    """A writable matrix, in memory or in its file."""
     return matrices.writable(name) if isinstance(matrices, MappedMatrices) else matrices[name]
 
 
 def ensemble(members: Sequence[Mapping[str, np.ndarray]], folder: Path | None = None) -> Mapping[str, np.ndarray]:
     """The mean of several models' matrices, for the score names that all of them have.
 
-    They have the precision of the finest member, float32 at least. One member is given back as it is.
+    The means have the highest precision of the members, at least float32. A single member is returned unchanged.
 
     Args:
         members: By score name the matrices of each model.
-        folder: Where to keep the means; None: in memory.
+        folder: Folder of the means; None: in memory.
 
     Raises:
         InputError: Where there is no member, the members share no name, or their shapes differ.
@@ -160,16 +156,16 @@ def mean(members: Sequence[np.ndarray]) -> np.ndarray:
 
         m = sum_n x_n / N;    mean = m + sum_n (x_n - m) / N
 
-    The second term is what rounding took from the first, so equal members average to themselves exactly.
+    The second term corrects the rounding of the first, so that the mean of equal members equals them exactly.
     """
     first: np.ndarray = np.mean(members, axis=0, dtype=np.result_type(np.float64, *members))
-    with np.errstate(invalid="ignore"):  # infinities are refused where they are ranked
+    with np.errstate(invalid="ignore"):  # infinite scores are refused when they are ranked
         rest = sum(member - first for member in members) / len(members)
     return np.where(np.isfinite(first), first + rest, first)
 
 
 def common_shape(members: Sequence[Mapping[str, np.ndarray]]) -> tuple[int, int]:
-    """Images and captions, which every matrix must share.
+    """The shape of all matrices, images x captions.
 
     Raises:
         InputError: Where there is no matrix, or a shape differs or is not images x captions.

@@ -6,33 +6,20 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Depends, FastAPI, File, Form, Query, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 
 from tshsr.errors import CheckpointError, DataError, PictureError, TshsrError
 from tshsr.server.answers import About, CaptionAnswers, ExplanationAnswer, Health, PictureAnswers, Problem, Scores
 from tshsr.server.guard import Guard, Limits, Worker, problem
-from tshsr.server.reference import reference_page
 from tshsr.server.service import CAPTIONS, PICTURES, Searchable, Service
+from tshsr.server.site import add_docs, add_page
 from tshsr.system import package_version
 
 LOG = logging.getLogger(__name__)
-PAGE = {
-    "index.html": "text/html; charset=utf-8",
-    "app.css": "text/css; charset=utf-8",
-    "app.js": "text/javascript; charset=utf-8",
-    "explanation.js": "text/javascript; charset=utf-8",
-    "keys.js": "text/javascript; charset=utf-8",
-    "picture.js": "text/javascript; charset=utf-8",
-    "theme.js": "text/javascript; charset=utf-8",
-    "icon.svg": "image/svg+xml",
-}
-"""Every file of the page; nothing else on the disk has an address."""
 DESCRIPTION = """Search pictures by a sentence, sentences by a picture, and see which word met which region.
 
 Every refusal is JSON: `{"error": "one sentence"}`. Pictures are sent as the field `picture` of a form
@@ -44,8 +31,6 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     422: {"model": Problem, "description": "Something given can't be used; the sentence says what."},
     503: {"model": Problem, "description": "Too many questions wait, or this one took too long; ask again."},
 }
-SHARE = "no-cache"
-"""The page is asked for anew each time, so that it fits the server."""
 KEEP = "private, max-age=600"
 """Pictures are kept by the browser for ten minutes."""
 FILES = {"threads": 2, "waiting": 256}
@@ -78,7 +63,7 @@ QForm = Annotated[str, Form(description="A sentence: two dogs in the snow.")]
 Id = Annotated[str, Query(description="The id of an indexed picture, as a search tells it.")]
 Picture = Annotated[UploadFile, File(description="A picture file.")]
 K = "How many results, best first: {} without it, or as many as there may be."
-api = APIRouter(responses=REFUSALS)
+api = APIRouter(responses=REFUSALS, tags=["API"])
 
 
 @api.get("/api/search", summary="Pictures for a sentence")
@@ -188,33 +173,12 @@ def create_app(index: Searchable, limits: Limits | None = None, *, local: bool =
     app.state.desk = desk
     app.include_router(api)
     add_page(app)
+    add_docs(app)
     app.add_middleware(Guard, limits=bounds, local=local)
     app.add_exception_handler(HTTPException, told)
     app.add_exception_handler(RequestValidationError, told_what_is_wrong)
     app.add_exception_handler(TshsrError, told_why)
     return app
-
-
-def add_page(app: FastAPI) -> None:
-    """Give the page's files their addresses."""
-    folder = files("tshsr.server").joinpath("page")
-    for name, kind in PAGE.items():
-        path = "/" if name == "index.html" else f"/{name}"
-        app.add_api_route(path, sender(folder.joinpath(name).read_bytes(), kind), include_in_schema=False)
-
-    async def reference() -> HTMLResponse:
-        return HTMLResponse(reference_page(app.openapi()), headers={"cache-control": SHARE})
-
-    app.add_api_route("/docs", reference, include_in_schema=False)
-
-
-def sender(content: bytes, kind: str) -> Any:
-    """An endpoint that sends the same bytes each time."""
-
-    async def send() -> Response:
-        return Response(content, media_type=kind, headers={"cache-control": SHARE})
-
-    return send
 
 
 async def told(request: Request, error: Exception) -> Response:

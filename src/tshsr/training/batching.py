@@ -1,4 +1,4 @@
-"""Which captions meet in which step, and how they are read: a pure function of seed, epoch, step and process."""
+"""Order and reading of training batches: a pure function of seed, epoch, step and process."""
 
 from __future__ import annotations
 
@@ -22,17 +22,19 @@ from tshsr.errors import DataError, InputError, SettingsError
 Item = TypeVar("Item")
 
 ENCODE_AT_ONCE = 4096
-"""Captions tokenised at once: the tokenizer's own records of a caption are large."""
+"""Captions tokenised together; the tokenizer's own record of a caption is large."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """How an epoch is cut: into steps, each into batches, each into one shard a process; sizes differ by one at most.
+    """Division of an epoch into steps, of a step into batches, and of a batch into one shard per process.
+
+    Sizes differ by one at most.
 
     Attributes:
-        captions: Training captions.
-        batch: Captions of a batch at most, over all processes.
-        accumulate: Batches of a step.
+        captions: Number of training captions.
+        batch: Maximum captions of a batch, over all processes.
+        accumulate: Batches per step.
         processes: Processes that share each batch.
         seed: Seed of the order.
     """
@@ -49,21 +51,21 @@ class Order:
             raise SettingsError(
                 f"{self.captions} training captions in batches of {self.batch} (accumulate {self.accumulate}, "
                 f"{self.processes} processes) leave a batch with fewer than two captions, and a caption needs another "
-                "one to be told from; set another training.batch or training.accumulate."
+                "one as a negative; set another training.batch or training.accumulate."
             )
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of one pass over all captions."""
+        """Number of steps per epoch."""
         return math.ceil(self.captions / (self.batch * self.accumulate))
 
     def steps(self, epoch: int, process: int, *, first: int = 0) -> Iterator[list[np.ndarray]]:
-        """For each step of an epoch (from 0) the caption numbers of this process's batches.
+        """For each step of an epoch the caption numbers of this process's batches.
 
         Args:
-            epoch: Number of the epoch, from 0.
-            process: Number of this process.
-            first: The step to begin with.
+            epoch: 0-based.
+            process: Index of this process.
+            first: First step of the iteration, 0-based.
         """
         order = np.random.default_rng([self.seed, epoch]).permutation(self.captions)
         for step in np.array_split(order, self.steps_per_epoch)[first:]:
@@ -72,19 +74,17 @@ class Order:
 
 
 def derived_seed(*numbers: int) -> int:
-    """One seed out of several numbers (the run's seed, a step, a batch, a process), spread over 63 bits."""
+    """Derive a 63-bit seed from several numbers (the run's seed, a step, a batch, a process)."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """Captions, and the images they belong to, each once.
+    """Captions and their images, each image once.
 
     Attributes:
-        images: The images.
-        captions: The captions.
         image_of_caption: For each caption the row of its image.
-        numbers: The captions' numbers in the split; they stay on the CPU.
+        numbers: Numbers of the captions in the split; always on the CPU.
     """
 
     images: ImageBatch
@@ -99,7 +99,7 @@ class TrainingBatch:
 
 
 class Reader:
-    """Reads batches of a split; captions are tokenised once, regions stay on the disk until they are asked for.
+    """Reads batches of a split; captions are tokenised once, regions are read from disk for each batch.
 
     Raises:
         DataError: Where a caption has no word.
@@ -112,28 +112,28 @@ class Reader:
         self.tokens = np.concatenate(rows)
 
     def captions(self) -> Iterator[list[int]]:
-        """The token numbers of every caption."""
+        """Token numbers of every caption."""
         for start, stop in pairwise(self.starts.tolist()):
             yield self.tokens[start:stop].tolist()
 
     def read(self, captions: np.ndarray) -> TrainingBatch:
-        """The batch of these caption numbers."""
+        """Read the batch of these captions."""
         images, local = np.unique(self.split.image_of_caption[captions], return_inverse=True)
         rows = [self.tokens[self.starts[i] : self.starts[i + 1]].tolist() for i in captions]
         return TrainingBatch(self.split.regions.read(images), pad_sequences(rows), torch.from_numpy(local), captions)
 
 
 def ahead(items: Iterator[Item]) -> Generator[Item]:
-    """The same items; a thread prepares the next one while the caller works on this one."""
+    """Prefetch: a thread prepares the next item while the caller works on the current one."""
     with ThreadPoolExecutor(max_workers=1) as thread:
-        coming = thread.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = thread.submit(next, items, None)
+        upcoming = thread.submit(next, items, None)
+        while (item := upcoming.result()) is not None:
+            upcoming = thread.submit(next, items, None)
             yield item
 
 
 def _encode(split: Split, tokenizer: Tokenizer) -> list[np.ndarray]:
-    """Token numbers of every caption, compactly."""
+    """Token numbers of every caption, as int32."""
     rows: list[np.ndarray] = []
     for start in range(0, len(split.captions), ENCODE_AT_ONCE):
         try:

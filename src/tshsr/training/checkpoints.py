@@ -1,7 +1,7 @@
-"""What a run keeps: weights (safetensors), settings and tokenizer (JSON). Nothing is pickled, every file is whole.
+"""Files of a run: weights (safetensors), settings and tokenizer (JSON), written atomically and never pickled.
 
-A run's folder holds `config.json`, `tokenizer.json`, `best/model.safetensors` and `last/` (weights and all that
-resuming needs). A published model is flat: `config.json`, `tokenizer.json`, `model.safetensors`. Both are read here.
+A run's folder holds `config.json`, `tokenizer.json`, `best/model.safetensors` and `last/` (the resumable state). A
+published model is flat: `config.json`, `tokenizer.json`, `model.safetensors`. Both layouts are read here.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Which = Literal["best", "last"]
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write named tensors as safetensors, whole or not at all.
+    """Write named tensors as safetensors, atomically.
 
     Raises:
         DataError: Where the disk is full or the folder cannot be written.
@@ -57,7 +57,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def save_weights(path: Path, matcher: Matcher) -> None:
-    """Write a network's weights, whole or not at all.
+    """Write the weights of a network, atomically.
 
     Raises:
         DataError: Where the disk is full or the folder cannot be written.
@@ -69,7 +69,7 @@ def load_weights(path: Path, matcher: Matcher) -> None:
     """Read weights into a network, in place and onto its device.
 
     Raises:
-        CheckpointError: Where the file is missing or damaged, or a name or shape is not the network's.
+        CheckpointError: Where the file is missing or damaged, or a name or shape does not fit the network.
     """
     tensors = load_tensors(path)
     check_fit(path, tensors, matcher.state_dict())
@@ -77,10 +77,10 @@ def load_weights(path: Path, matcher: Matcher) -> None:
 
 
 def check_fit(path: Path, given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Refuse tensors of other names or shapes than expected.
+    """Refuse tensors with other names or shapes than expected.
 
     Raises:
-        CheckpointError: Names the first one.
+        CheckpointError: Names the first such tensor.
     """
     for name, tensor in expected.items():
         if name not in given:
@@ -111,7 +111,7 @@ def save_model(folder: Path, config: RunConfig, tokenizer: Tokenizer, matcher: M
 
 
 def save_settings(folder: Path, config: RunConfig, tokenizer: Tokenizer) -> None:
-    """Write the tokenizer, then the settings: where there are settings, there is a tokenizer.
+    """Write the tokenizer, then the settings, so that settings never exist without a tokenizer.
 
     Raises:
         DataError: Where the disk is full or the folder cannot be written.
@@ -124,7 +124,7 @@ def load_settings(folder: Path) -> tuple[RunConfig, Tokenizer]:
     """Read the settings and the tokenizer of a run or of a flat model folder.
 
     Raises:
-        CheckpointError: Where the folder is none, or the two don't belong together.
+        CheckpointError: Where the folder is missing or no run, or settings and tokenizer differ in vocabulary size.
         SettingsError: Where the settings can't be read.
         DataError: Where the tokenizer can't be read.
     """
@@ -146,26 +146,26 @@ def load_run(folder: Path, which: Which = "best") -> tuple[RunConfig, Tokenizer,
 
     Args:
         folder: The folder.
-        which: Of a run: the best weights on dev, or the latest ones. A flat folder has one set of weights.
+        which: For a run: the best weights on dev, or the latest ones. A flat folder has one set of weights.
 
     Raises:
-        CheckpointError: Where something is missing, damaged or does not fit.
+        CheckpointError: Where a file is missing or damaged, or weights do not fit the settings.
         SettingsError: Where the settings can't be read.
         DataError: Where the tokenizer can't be read.
     """
     config, tokenizer = load_settings(folder)
     weights = weights_of(folder, which)
-    with torch.random.fork_rng(devices=[]):  # the fresh weights are thrown away: leave the caller's dice alone
+    with torch.random.fork_rng(devices=[]):  # keeps the caller's random state: initial weights are overwritten
         matcher = build_matcher(config.model)
     load_weights(weights, matcher)
     return config, tokenizer, matcher.eval()
 
 
 def weights_of(folder: Path, which: Which) -> Path:
-    """The file of a run's or model's weights.
+    """File of the weights of a run or of a flat model.
 
     Raises:
-        CheckpointError: Where there is none yet.
+        CheckpointError: Where it does not exist yet.
     """
     for path in (whole_folder(folder / which) / WEIGHTS, folder / WEIGHTS):
         if path.is_file():

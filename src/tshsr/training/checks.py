@@ -1,4 +1,4 @@
-"""The door of training: settings that make sense, completed from the data, and the same as those of the run resumed."""
+"""Validation before training: settings in range, completed from the data, and unchanged on resuming."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tshsr.metrics.recall import check_captioned
 from tshsr.models.build import build_matcher
 
 WIDTHS = ("dim", "word_dim", "transformer_layers", "transformer_heads")
-"""Sizes of the encoders that must be positive."""
+"""Encoder sizes: at least 1."""
 LOSSES = ("fused", "streams", "levels", "pooled", "swapped")
-"""Weights of losses that must not be negative."""
+"""Loss weights: at least 0."""
 MODEL_AT_LEAST = {"similarity_dim": 1, "comparison_dim": 0, "steps": 1, "region_slots": 0}
-"""Least values of settings that some methods have, ..."""
+"""Minimum of settings of the model, where the method has them."""
 MODEL_ABOVE = (
     "inverse_temperature",
     "word_inverse_temperature",
@@ -32,16 +32,16 @@ MODEL_ABOVE = (
     "word_logsumexp_factor",
     "region_logsumexp_factor",
 )
-"""... those that must be above 0, ..."""
+"""Settings of the model that must be above 0, where the method has them."""
 ENCODER_SHARES = ("dropout", "word_dropout", "region_dropout")
 MODEL_SHARES = ("pooling_dropout", "size_augmentation")
-"""... and those that are shares below 1."""
+"""Shares, in [0, 1), of the encoder and of the model, where the method has them."""
 MAY_CHANGE = frozenset({"recipe", "training.epochs", "training.save_every_steps"})
-"""Settings that may differ on resuming: none of them changes a weight (epochs may only be raised)."""
+"""Settings that may differ on resuming, as they change no weight (epochs may only be raised)."""
 
 
 def check_training(config: RunConfig) -> None:
-    """Refuse numbers that no training can use.
+    """Refuse settings out of range or in contradiction.
 
     Raises:
         SettingsError: Names the first one.
@@ -96,7 +96,7 @@ def check_training(config: RunConfig) -> None:
 
 
 def check_losses(config: RunConfig) -> None:
-    """Refuse losses that all weigh 0, and swapped captions without a loss that learns from them: v·t does not.
+    """Refuse losses that all weigh 0, and `loss.swapped` without a weight on a score other than `pooled`.
 
     Raises:
         SettingsError: In these cases.
@@ -116,7 +116,7 @@ def check_losses(config: RunConfig) -> None:
 
 
 def check_noise(config: RunConfig) -> None:
-    """Refuse noise that is set twice, and a robust loss that could not tell right pairs from wrong ones.
+    """Refuse noise that is set twice, and a robust loss without a warm-up or without a trained v·t.
 
     Raises:
         SettingsError: In these cases.
@@ -140,22 +140,22 @@ def check_noise(config: RunConfig) -> None:
 
 
 def check_network(model: ModelConfig) -> None:
-    """Build the network without memory for its weights: what it refuses is told before a run's folder is begun.
+    """Build the network on the meta device, so that its own errors come before the run's folder is created.
 
     Raises:
-        SettingsError: Where the settings make no network.
+        SettingsError: Where the network refuses its settings.
     """
     encoder = model.encoder
-    there = replace(encoder, feature_dim=encoder.feature_dim or 1, vocabulary=encoder.vocabulary or 2)
+    filled = replace(encoder, feature_dim=encoder.feature_dim or 1, vocabulary=encoder.vocabulary or 2)
     with torch.device("meta"):
-        build_matcher(replace(model, encoder=there))
+        build_matcher(replace(model, encoder=filled))
 
 
 def make_tokenizer(config: RunConfig, train: Split) -> Tokenizer:
-    """The vocabulary that the settings name, or one of the training captions.
+    """The tokenizer of `training.vocabulary`, or one built from the training captions.
 
     Raises:
-        DataError: Where the file named can't be used.
+        DataError: Where the file can't be used.
     """
     if config.training.vocabulary:
         return Tokenizer.from_file(config.training.vocabulary)
@@ -163,11 +163,11 @@ def make_tokenizer(config: RunConfig, train: Split) -> Tokenizer:
 
 
 def complete(config: RunConfig, tokenizer: Tokenizer, train: Split, dev: Split) -> RunConfig:
-    """Fill in what the data decides: width of the features, size of the vocabulary, extractor.
+    """Fill in the settings that depend on the data: feature width, vocabulary size, extractor.
 
     Raises:
         SettingsError: Where a setting contradicts the data.
-        DataError: Where the two splits contradict each other or the extractor, or boxes are missing.
+        DataError: Where the splits contradict each other or `extractor`, or required boxes are missing.
     """
     check_alike(train, dev)
     encoder = config.model.encoder
@@ -204,15 +204,15 @@ def complete(config: RunConfig, tokenizer: Tokenizer, train: Split, dev: Split) 
 
 
 def check_alike(train: Split, dev: Split) -> None:
-    """Refuse two splits with features of different extractors or widths, or that can't be evaluated.
+    """Refuse two splits with features of different extractors or widths, or without captions.
 
     Raises:
-        DataError: Names both.
+        DataError: Where they differ, or train has no captions.
         InputError: Where an image of dev has no caption.
     """
     if not len(train.captions):
         raise DataError(f"{train.data}, split {train.name} has no captions; training needs captioned images.")
-    check_captioned(len(dev.regions), dev.image_of_caption)  # else the first evaluation fails, after an epoch
+    check_captioned(len(dev.regions), dev.image_of_caption)  # not only in the first evaluation, after an epoch
     for name, first, second in (
         ("extractor", train.extractor, dev.extractor),
         ("width", train.regions.feature_dim, dev.regions.feature_dim),
@@ -227,8 +227,8 @@ def check_alike(train: Split, dev: Split) -> None:
 def check_same(folder: Path, saved: RunConfig, wanted: RunConfig) -> None:
     """Refuse to resume a run with settings that would change its weights.
 
-    `training.epochs` may be raised, except under the cosine schedule, whose every step depends on it; the result is the
-    run that would have been (with the evaluation after its former last epoch as an extra).
+    `training.epochs` may be raised, except under the cosine schedule, where every learning rate depends on it. The
+    result equals a run with the higher number from the start (plus an evaluation after the former last epoch).
 
     Raises:
         CheckpointError: Names the first setting that differs.
@@ -249,7 +249,7 @@ def check_same(folder: Path, saved: RunConfig, wanted: RunConfig) -> None:
 
 
 def flat_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted name."""
+    """Nested settings, flattened to dotted names."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
@@ -259,8 +259,8 @@ def flat_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]
     return flat
 
 
-def fingerprint(train: Split) -> str:
-    """A checksum of the captions and whose they are: a run resumes on the data it was begun with."""
+def captions_checksum(train: Split) -> str:
+    """CRC-32 of the captions and their images, in hexadecimal: identifies the training data of a run."""
     checksum = zlib.crc32(train.image_of_caption.tobytes())
     for caption in train.captions:
         checksum = zlib.crc32(caption.encode("utf-8", "surrogatepass") + b"\n", checksum)

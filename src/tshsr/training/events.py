@@ -1,4 +1,4 @@
-"""What training tells while it runs; the command line draws progress from it, and nothing here prints."""
+"""Events of training, for listeners such as the progress display of the command line."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class StepDone:
     """One step of the optimiser.
 
     Attributes:
-        epoch: Which pass over the captions, from 1.
-        step: Steps done since the run began.
-        steps: Steps of the whole run.
+        epoch: 1-based.
+        step: Number of steps done in the run.
+        steps: Number of steps of the whole run.
         losses: `loss`, its parts, `spread` of the fused scores and `gradient_norm` before clipping.
-        learning_rate: The step's rate.
-        seconds: The step's time.
+        learning_rate: Learning rate of the step.
+        seconds: Duration of the step.
     """
 
     epoch: int
@@ -33,7 +33,7 @@ class StepDone:
 
 @dataclass(frozen=True)
 class Scoring:
-    """Part of an evaluation is done: `done` of `pairs` are scored, after so many epochs."""
+    """Progress of the evaluation after `epoch`: `done` of `pairs` are scored."""
 
     epoch: int
     done: int
@@ -42,10 +42,10 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The network after an epoch, on dev.
+    """Evaluation on dev after an epoch.
 
     Attributes:
-        epoch: Epochs done.
+        epoch: 1-based.
         report: The figures.
         best: Whether these weights are the best so far.
     """
@@ -66,7 +66,7 @@ class Saved:
 
 @dataclass(frozen=True)
 class Warned:
-    """Something is wrong that training can go on with: one sentence, with what to do."""
+    """Non-fatal problem: one sentence with the remedy."""
 
     message: str
 

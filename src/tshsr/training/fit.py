@@ -1,4 +1,4 @@
-"""`fit`: from settings and two splits to a run's folder, or on with a run that was interrupted."""
+"""`fit`: train a network from settings and two splits into a run's folder, or resume an interrupted run."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from tshsr.errors import CheckpointError, SettingsError
 from tshsr.files import remove_partial
 from tshsr.training.batching import Order
 from tshsr.training.checkpoints import CONFIG, TOKENIZER, save_settings
-from tshsr.training.checks import check_same, check_training, complete, fingerprint, make_tokenizer
+from tshsr.training.checks import captions_checksum, check_same, check_training, complete, make_tokenizer
 from tshsr.training.events import Event, Listener
 from tshsr.training.noisy_pairs import with_noise
 from tshsr.training.state import State, is_begun, load_state
-from tshsr.training.trainer import Job, Trainer
+from tshsr.training.trainer import Trainer, TrainingInputs
 
 EVALUATION_AT_MOST = timedelta(hours=12)
-"""How long the other processes wait for the one that evaluates."""
+"""Timeout of the other processes while the main process evaluates."""
 
 
 def make_accelerator(config: RunConfig, device: str | None) -> Accelerator:
-    """The engine for these settings: one process here, or one of several under torchrun.
+    """The accelerator of this process: a single one, or one of several under torchrun.
 
     Args:
-        config: The settings, of which precision and accumulation count.
-        device: "cpu", "cuda" or "mps"; None takes the best one here. CUDA_VISIBLE_DEVICES chooses among several.
+        config: Precision and gradient accumulation.
+        device: "cpu", "cuda" or "mps"; None takes the best available. CUDA_VISIBLE_DEVICES chooses among several.
 
     Raises:
         SettingsError: Where this machine lacks the device, or the precision needs another one.
     """
     if not torch.distributed.is_initialized():
-        # The engine's state is global: a run in bf16 after one in float32 would be refused in the same program.
+        # Accelerate's state is global: it would refuse a bf16 run after a float32 run in the same program.
         AcceleratorState._reset_state(reset_partial_state=True)
     try:
         accelerator = Accelerator(
@@ -49,7 +49,7 @@ def make_accelerator(config: RunConfig, device: str | None) -> Accelerator:
             mixed_precision=config.training.precision,
             gradient_accumulation_steps=config.training.accumulate,
             kwargs_handlers=[
-                # Some settings leave weights without a gradient, such as the pooling's without its loss and node.
+                # Some settings leave parameters without a gradient, such as those of pooling without `loss.pooled`.
                 DistributedDataParallelKwargs(find_unused_parameters=True),
                 InitProcessGroupKwargs(timeout=EVALUATION_AT_MOST),
             ],
@@ -69,7 +69,7 @@ def make_accelerator(config: RunConfig, device: str | None) -> Accelerator:
 
 @contextmanager
 def reproducible(device: torch.device) -> Iterator[None]:
-    """Leave the caller's generators alone, and on the CPU take the deterministic form of every operation.
+    """Restore the caller's random generators at the end; on the CPU require deterministic operations.
 
     Sums at repeated indices, such as the gradient of a gather, otherwise depend on the timing of threads.
     """
@@ -85,16 +85,16 @@ def reproducible(device: torch.device) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class FitResult:
-    """What training came to.
+    """Outcome of training.
 
     Attributes:
         folder: The run's folder: `load_run(folder)` gives the best weights.
         config: The settings, completed from the data.
-        steps: Steps done since the run began.
-        best_epoch: Epochs after which dev was best.
-        best_rsum: rSum of the fused score on dev then.
-        seconds: Time of all steps, over all resumptions.
-        already_finished: True where the run was complete before, and nothing was done.
+        steps: Steps of the whole run, over all resumptions.
+        best_epoch: Epoch (from 1) with the best fused rSum on dev.
+        best_rsum: rSum of the fused score on dev after it.
+        seconds: Duration of all steps, over all resumptions.
+        already_finished: True where the run had been complete before, so that no step was made.
     """
 
     folder: Path
@@ -116,28 +116,29 @@ def fit(
     device: str | None = None,
     listen: Listener | None = None,
 ) -> FitResult:
-    """Train a network; the same settings, data and kind of CPU give the same weights, bit for bit, interrupted or not.
+    """Train a network; the same settings, data and CPU type give bit-identical weights, interrupted or not.
 
     The folder gets `config.json`, `tokenizer.json`, `log.jsonl`, `tensorboard/`, `best/` (by the fused rSum on dev) and
-    `last/` (the resumable state). Under torchrun every process calls this; each batch is shared among them, and the
-    negatives of a pair are of its process's share. The same weights need the same number of processes.
+    `last/` (the resumable state). Under torchrun every process calls this with the same arguments; each batch is
+    split among them, and a pair's negatives come from its process's part. The same weights need the same number of
+    processes.
 
     Args:
         config: The settings; 0 and "" in feature_dim, vocabulary and extractor are filled from the data.
-        train: What to train on, clean: noise that the settings ask for is made here.
-        dev: What chooses the best weights.
+        train: Clean training split; the noise of the settings is added here.
+        dev: Split that chooses the best weights.
         out: The run's folder.
-        resume: Go on with the run in the folder; an empty folder starts one, a finished run is left as it is. All
-            settings must be the run's own, but `training.epochs` may be raised (not under the cosine schedule).
-        device: "cpu", "cuda" or "mps"; None takes the best one here.
+        resume: Continue the run in the folder; an empty folder starts one, a finished run is left as it is. All
+            settings must be those of the run, but `training.epochs` may be raised (not under the cosine schedule).
+        device: "cpu", "cuda" or "mps"; None takes the best available.
         listen: Called with events.
 
     Raises:
-        SettingsError: Where settings make no sense, contradict the data or the machine.
-        DataError: Where the splits contradict each other, can't be read, or the folder not be written.
+        SettingsError: Where settings are invalid, or contradict the data or the machine.
+        DataError: Where the splits contradict each other or can't be read, or the folder can't be written.
         CheckpointError: Where the folder holds a run and `resume` is False, or a run of other settings or data.
-        CollapseError: Where the network scores every pair alike for good.
-        DivergenceError: Where the loss or its gradient is no finite number.
+        CollapseError: Where the network keeps giving all pairs the same score.
+        DivergenceError: Where the loss or its gradient is not finite.
     """
     check_training(config)
     out = Path(out)
@@ -153,26 +154,28 @@ def fit(
         processes=accelerator.num_processes,
         seed=config.training.seed,
     )
-    state = load_begun(out, config, train) if begun else State(fingerprint(train))
+    state = load_begun(out, config, train) if begun else State(captions_checksum(train))
     if state.step >= order.steps_per_epoch * config.training.epochs:
-        return result(out, config, state, already_finished=True)
-    accelerator.wait_for_everyone()  # all have looked into the folder before one changes it
+        return fit_result(out, config, state, already_finished=True)
+    accelerator.wait_for_everyone()  # every process has read the folder before the main process changes it
     prepare_folder(out, config, tokenizer, accelerator)
     with reproducible(accelerator.device):
-        trainer = Trainer(Job(config, tokenizer, train, dev, out), order, state, accelerator, listen or ignore)
+        trainer = Trainer(
+            TrainingInputs(config, tokenizer, train, dev, out), order, state, accelerator, listen or ignore
+        )
         if begun:
             trainer.resume()
         else:
             trainer.begin()
         state = trainer.run()
-    return result(out, config, state, already_finished=False)
+    return fit_result(out, config, state, already_finished=False)
 
 
 def check_folder(out: Path, *, resume: bool) -> bool:
-    """Whether the folder holds a state to go on from.
+    """Whether the folder holds a state to resume from.
 
     Raises:
-        CheckpointError: Where it holds a run that was not to be resumed.
+        CheckpointError: Where it holds a run and `resume` is False.
     """
     if (out / CONFIG).exists() and not resume:
         raise CheckpointError(f"{out} already holds a run; go on with it with --resume, or choose another --out.")
@@ -180,13 +183,13 @@ def check_folder(out: Path, *, resume: bool) -> bool:
 
 
 def load_begun(out: Path, config: RunConfig, train: Split) -> State:
-    """The state of the run in the folder.
+    """Read the state of the run in the folder.
 
     Raises:
-        CheckpointError: Where it was begun with other settings or data, or is damaged.
+        CheckpointError: Where the run has other settings or data, or the state is damaged.
     """
     check_same(out, read_config(out / CONFIG), config)
-    state, here = load_state(out), fingerprint(train)
+    state, here = load_state(out), captions_checksum(train)
     if state.data != here:
         raise CheckpointError(
             f"{out} was begun on other training captions (checksum {state.data}) than those of {train.data}, split "
@@ -196,14 +199,14 @@ def load_begun(out: Path, config: RunConfig, train: Split) -> State:
 
 
 def prepare_folder(out: Path, config: RunConfig, tokenizer: Tokenizer, accelerator: Accelerator) -> None:
-    """Clear what a kill left, and write settings (epochs may have been raised) and tokenizer."""
+    """Remove partial files of a killed process; write settings (epochs may have been raised) and tokenizer."""
     if accelerator.is_main_process:
         remove_partial(out)
         save_settings(out, config, tokenizer)
 
 
-def result(out: Path, config: RunConfig, state: State, *, already_finished: bool) -> FitResult:
-    """What the state says at the end."""
+def fit_result(out: Path, config: RunConfig, state: State, *, already_finished: bool) -> FitResult:
+    """The result of a finished run."""
     return FitResult(
         folder=out,
         config=config,
@@ -216,5 +219,5 @@ def result(out: Path, config: RunConfig, state: State, *, already_finished: bool
 
 
 def ignore(event: Event) -> None:
-    """Listen to nothing."""
+    """No-op listener."""
     del event

@@ -1,8 +1,8 @@
-"""Captions with two of their words swapped: negatives of the same words, bound together wrongly.
+"""Hard negative captions: two words of a caption swapped, so that attributes or roles are bound wrongly.
 
-Negatives from other pictures seldom ask which colour belongs to which thing, so that a network need not learn it.
-NegCLIP (Yuksekgonul et al., ICLR 2023) swaps words of one part of speech. Here no tagger is needed: two words change
-places where each has been seen, in training, beside the new neighbours that it gets.
+Captions of other images are seldom hard in this way. NegCLIP (Yuksekgonul et al., ICLR 2023) swaps words of one part of
+speech; here no tagger is needed: two words are swapped where both bigrams of each at its new position occur in the
+training captions.
 """
 
 from __future__ import annotations
@@ -19,41 +19,41 @@ from torch import Tensor
 from tshsr.data.batches import CaptionBatch, pad_sequences
 
 EDGE = 0
-"""Stands before the first and after the last word; no word has the number of padding."""
+"""Boundary token before the first and after the last word: the number of padding, which no word has."""
 
 
 @dataclass(frozen=True)
 class Swapped:
-    """Some captions of a batch, each with two words swapped.
+    """Captions of a batch with two words swapped.
 
     Attributes:
-        rows: For each of them the row of the true caption.
-        captions: The false ones.
+        rows: Row of the original caption of each.
+        captions: The swapped captions.
     """
 
     rows: Int[Tensor, " swapped"]
     captions: CaptionBatch
 
     def to(self, device: torch.device | str) -> Swapped:
-        """The same on another device."""
+        """Move to another device."""
         return Swapped(self.rows.to(device), self.captions.to(device))
 
 
 class WordSwaps:
-    """Swaps words of captions, so that the new caption still reads like one.
+    """Swaps two words of a caption such that all new bigrams occur in the training captions.
 
-    A swapped caption may happen to be true ("a dog and a cat", or two words for one thing): what such negatives cost
-    is small where word order means something, and all there is where it does not.
+    A swapped caption may still be true ("a dog and a cat", or synonyms): such false negatives are rare where word order
+    carries meaning.
 
     Args:
-        captions: The token numbers of each training caption.
+        captions: Token numbers of each training caption.
     """
 
     def __init__(self, captions: Iterable[Sequence[int]]) -> None:
-        self.neighbours = {pair for caption in captions for pair in pairwise((EDGE, *caption, EDGE))}
+        self.bigrams = {pair for caption in captions for pair in pairwise((EDGE, *caption, EDGE))}
 
     def of_batch(self, batch: CaptionBatch, *, seed: int) -> Swapped | None:
-        """One random swap of every caption that has any, on the CPU; None where none has."""
+        """One random swap of every caption that allows one, on the CPU; None without any."""
         generator = np.random.default_rng(seed)
         rows, swapped = [], []
         for row, (tokens, words) in enumerate(zip(batch.tokens.tolist(), batch.mask.sum(dim=1).tolist(), strict=True)):
@@ -65,19 +65,19 @@ class WordSwaps:
         return Swapped(torch.tensor(rows), pad_sequences(swapped))
 
     def positions(self, caption: Sequence[int]) -> list[tuple[int, int]]:
-        """Pairs of positions whose words may be swapped: they differ, are apart, each has been seen where it comes."""
-        row, seen = (EDGE, *caption, EDGE), self.neighbours
+        """Pairs of positions with different, non-adjacent words whose swap makes known bigrams only."""
+        row, known = (EDGE, *caption, EDGE), self.bigrams
         return [
             (i - 1, j - 1)
             for i in range(1, len(caption) - 1)
             for j in range(i + 2, len(caption) + 1)
             if row[i] != row[j]
-            and {(row[i - 1], row[j]), (row[j], row[i + 1]), (row[j - 1], row[i]), (row[i], row[j + 1])} <= seen
+            and {(row[i - 1], row[j]), (row[j], row[i + 1]), (row[j - 1], row[i]), (row[i], row[j + 1])} <= known
         ]
 
 
 def exchanged(words: Sequence[int], first: int, second: int) -> list[int]:
-    """The words with those at two positions exchanged."""
+    """Swap the words at two positions."""
     changed = list(words)
     changed[first], changed[second] = changed[second], changed[first]
     return changed

@@ -1,6 +1,6 @@
-"""The run's log: `log.jsonl`, one JSON object a line, and the same figures as TensorBoard events.
+"""Log of a run: `log.jsonl`, one JSON object per line, and the same figures as TensorBoard events.
 
-A line of kind `steps` averages the steps since the line before; one of kind `epoch` holds the figures on dev.
+A line of kind `steps` has means over the steps since the previous one; a line of kind `epoch` has the figures on dev.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from tshsr.metrics.report import Report, metrics_to_json
 LOG = "log.jsonl"
 TENSORBOARD = "tensorboard"
 EVERY = 50
-"""Steps that a line averages."""
+"""Steps per line."""
 
 
 class Journal:
-    """Writes the log of a run; on resuming, lines after the resumed step are dropped, so that none is doubled.
+    """Writes the log of a run; on resuming, lines after the resumed step are dropped.
 
     Args:
         folder: The run's folder.
-        step: Steps done so far.
-        window: Sums over the steps since the last line, as `window` gave them when the run was saved.
+        step: Number of steps done.
+        window: Sums over the steps since the last line, from the saved state.
     """
 
     def __init__(self, folder: Path, step: int, window: Mapping[str, float]) -> None:
@@ -39,13 +39,13 @@ class Journal:
             self.board = SummaryWriter(str(folder / TENSORBOARD), purge_step=step + 1 if step else None)
 
     def step(self, epoch: int, step: int, values: Mapping[str, float], *, epoch_ends: bool, seconds: float) -> None:
-        """Take in one step; write a line where one is due.
+        """Add one step; write a line every EVERY steps and at the end of an epoch.
 
         Args:
-            epoch: Number of the epoch, from 1.
-            step: Steps done.
-            values: The step's losses, rate and so on.
-            epoch_ends: Whether this is the epoch's last step, after which no window reaches.
+            epoch: 1-based.
+            step: Number of steps done.
+            values: Losses and learning rate of the step.
+            epoch_ends: Whether this is the last step of the epoch.
             seconds: Training time so far.
         """
         for name, value in {**values, "steps": 1.0}.items():
@@ -68,18 +68,18 @@ class Journal:
             self.board.add_scalar(f"dev/{name}", metrics.rsum, step)
 
     def close(self) -> None:
-        """Write out what TensorBoard still holds."""
+        """Flush and close the TensorBoard writer."""
         self.board.close()
 
     def _line(self, values: dict[str, Any]) -> None:
         with explained(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
             file.flush()
-            os.fsync(file.fileno())  # a saved state must not be ahead of the log
+            os.fsync(file.fileno())  # the log must never lag behind a saved state
 
 
 def lines_until(path: Path, step: int) -> list[str]:
-    """The whole lines of a log up to a step; what a killed process wrote after its last save is not among them."""
+    """Complete lines of a log up to a step, without those of a killed process after its last save."""
     if not path.is_file():
         return []
     kept = []

@@ -1,4 +1,4 @@
-"""Losses: they see scores and which caption belongs to which image, and know no network.
+"""Losses: functions of score matrices, independent of the network.
 
 Axes: images | captions.
 """
@@ -20,36 +20,36 @@ def hinge(
     hardest: bool,
     scored: Bool[Tensor, "images captions"] | None = None,
     weights: Float[Tensor, " captions"] | None = None,
-    most: float | Float[Tensor, ""] = math.inf,
+    max_cost: float | Float[Tensor, ""] = math.inf,
 ) -> Float[Tensor, ""]:
     """Bidirectional hinge loss (VSE++, Faghri et al. 2018), averaged over the captions.
 
         c's image i:  [margin - s(i,c) + s(i,c')]+  over captions c' of other images
                       [margin - s(i,c) + s(i',c)]+  over other images i'
 
-    of which the hardest counts, or the mean. A caption of the same image is never a negative. Hardest negatives can
-    collapse a fresh network (every score equal, loss = 2 * margin): begin with the mean.
+    of which the largest counts, or the mean. A caption of the same image is never a negative. Hardest negatives can
+    collapse an untrained network (every score equal, loss = 2 * margin): begin with the mean.
 
     Args:
         scores: Every image against every caption.
         image_of_caption: For each caption the row of its image.
-        margin: How far a positive must be above a negative.
-        hardest: The hardest negative alone, or the mean over all.
-        scored: Pairs whose score is known; the others are no negatives. None: all.
-        weights: Of the captions in the average, 0 to 1; one of weight 0 is still a negative of others. None: alike.
-        most: A caption that costs more than this beside other images, or other captions, teaches nothing there (the
-            truncated hinge of Wu & Liu 2007, without the constant): its pair is taken for a wrong one.
+        margin: Required distance of a positive from a negative.
+        hardest: The hardest negative alone; False: the mean over all negatives.
+        scored: Pairs whose score is known; others are not used as negatives. None: all.
+        weights: Weight of each caption in the mean, 0 to 1; a caption of weight 0 is still a negative. None: all 1.
+        max_cost: A cost above this counts 0, in either direction: the pair is taken for a wrong one (truncated hinge,
+            Wu & Liu 2007, without the constant).
     """
     captions = torch.arange(scores.shape[1], device=scores.device)
     positive = scores[image_of_caption, captions]
     own = image_of_caption[None, :] == torch.arange(scores.shape[0], device=scores.device)[:, None]
     negative = ~own if scored is None else scored & ~own
-    costs = margin + scores - positive[None, :]  # against other images, in the caption's column
+    costs = margin + scores - positive[None, :]  # other images: the caption's column
     by_image = _reduce(costs.T, negative.T, hardest=hardest)
-    costs = margin + scores[image_of_caption] - positive[:, None]  # against other captions, in its image's row
+    costs = margin + scores[image_of_caption] - positive[:, None]  # other captions: the row of its image
     by_caption = _reduce(costs, negative[image_of_caption], hardest=hardest)
-    costs = by_image * (by_image <= most) + by_caption * (by_caption <= most)
-    # Weights that add up to less than one caption are doubt about a whole batch: it counts less, not the same.
+    costs = by_image * (by_image <= max_cost) + by_caption * (by_caption <= max_cost)
+    # A batch with a total weight below one caption counts less instead of being scaled up.
     return costs.mean() if weights is None else (weights * costs).sum() / weights.sum().clamp_min(1)
 
 

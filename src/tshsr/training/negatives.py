@@ -1,4 +1,4 @@
-"""Which pairs of a batch are worth reasoning about: the positives, those that v·t finds hard, and a random few.
+"""Candidate negatives of a batch: the hardest by v·t and random ones; with the positives, the only scored pairs.
 
 Axes: images | captions.
 """
@@ -20,19 +20,20 @@ def candidate_pairs(
 ) -> tuple[Bool[Tensor, "images captions"], Bool[Tensor, "images captions"]]:
     """Choose `count` negatives per image and per caption: half (rounded down) mined, half random, or all random.
 
-    Mined: the hardest by v·t, where the reasoned score finds its own hardest as a rule. Random: all that v·t settles; a
-    network that never sees these lets them rise above the positives, and R@10 falls below that of v·t (docs/log.md).
+    Mined: the hardest by v·t, which include the hardest by the full score as a rule. Random: pairs that v·t separates
+    easily; without them in training their full scores rise above the positives, and R@10 falls below that of v·t
+    (docs/log.md).
 
     Args:
         pooled: v·t of every pair; no gradient flows through the choice.
         image_of_caption: For each caption the row of its image.
         count: Negatives per image and per caption.
-        seed: Seed of the random half; the same seed chooses the same pairs.
-        mine: Without it all are random: their mean is that over all pairs, as a warm-up wants it. Mined negatives in
-            the warm-up are hardest negatives too soon, and the network collapses (docs/log.md).
+        seed: Seed of the random half.
+        mine: False draws all at random, for the warm-up, as an unbiased sample of all negatives: mined negatives there
+            collapse the network (docs/log.md).
 
     Returns:
-        Masks of the mined and of the random negatives; they share no pair and hold no positive.
+        Disjoint masks of the mined and of the random negatives.
     """
     own = image_of_caption[None, :] == torch.arange(pooled.shape[0], device=pooled.device)[:, None]
     # Drawn on the CPU: the same pairs on every device.

@@ -1,9 +1,9 @@
-"""Which training pairs to believe: a mixture over how well each caption stands beside its image, among random pairs.
+"""Noisy correspondence: wrong training pairs made on purpose, and per-caption weights against wrong pairs.
 
-A wrong pair (noisy correspondence) is a random pair: `v·t` knows what those look like, since every batch is full of
-them. The other captions of an image are a second witness. Networks learn right pairs before they memorise wrong ones,
-so that after a warm-up the two kinds come apart (DivideMix, Li et al., ICLR 2020; NCR, Huang et al., NeurIPS 2021).
-What differs from theirs: docs/paper.md, 24 and 25.
+A wrong pair scores like a random one, and every batch is full of random pairs: the z-score of a pair's `v·t` against
+in-batch negatives separates the two kinds, as networks learn right pairs before they memorise wrong ones. A mixture of
+two normal distributions over these z-scores gives the probability that a pair is clean (DivideMix, Li et al., ICLR
+2020; NCR, Huang et al., NeurIPS 2021). Differences from both: docs/paper.md, 24 and 25.
 """
 
 from __future__ import annotations
@@ -30,47 +30,56 @@ from tshsr.models.base import Matcher
 from tshsr.training.batching import Reader, TrainingBatch, ahead
 from tshsr.training.objective import positives
 
-STREAM = 0x6E6F697365
-"""Sets these draws apart from all others of the same seed: five numbers, where the order of an epoch takes two."""
+NOISE_STREAM = 0x6E6F697365
+"""Last word of the noise generator's seed: keeps its draws apart from the epoch orders of the same run seed."""
+GROUP_SIZE = 512
+"""Approximate number of captions whose z-scores are computed against each other; the captions of an image stay
+together."""
+EM_ITERATIONS = 200
+"""Iterations of expectation-maximisation; it converges well before."""
+ZSCORE_DECAY = 0.5
+"""Weight of the former epochs in the running mean of the z-scores: pairs memorised late gain little."""
+MIN_DEVIATION = 1e-3
+"""Lower bound of a component's deviation; smaller differences between scores are rounding."""
 
 
 def with_noise(train: Split, config: TrainingConfig) -> Split:
-    """The split with the wrong pairs that the settings ask for; as it is where they ask for none.
+    """The split with the wrong pairs of `training.noise` or `training.noise_index`; unchanged without either.
 
     Raises:
         DataError: Where the index file can't be used.
     """
     if config.noise_index:
-        return replace(train, image_of_caption=read_index(Path(config.noise_index), train))
+        return replace(train, image_of_caption=read_noise_index(Path(config.noise_index), train))
     if config.noise:
-        return replace(train, image_of_caption=shuffled(train.image_of_caption, config.noise, config.seed))
+        return replace(train, image_of_caption=permute_images(train.image_of_caption, config.noise, config.seed))
     return train
 
 
-def shuffled(image_of_caption: np.ndarray, share: float, seed: int) -> np.ndarray:
+def permute_images(image_of_caption: np.ndarray, share: float, seed: int) -> np.ndarray:
     """Permute the images of a random share of the captions among themselves, as NCR does.
 
-    The share is rounded down to whole captions. The permutation is any, no derangement: a caption may get its own image
-    back (or another copy of it, as images have several captions), so that slightly fewer pairs than the share are
+    The share is rounded down to whole captions. The permutation need not be a derangement: a caption may keep its image
+    (or get another copy of it, as images have several captions), so that slightly fewer pairs than the share are
     wrong, by about `share / images`. Every image keeps its number of captions.
 
     Args:
         image_of_caption: int64, for each caption the number of its image.
-        share: From 0 to 1.
-        seed: The run's seed; the same one gives the same pairs.
+        share: 0 to 1.
+        seed: The run's seed.
     """
-    dice = np.random.default_rng([seed, 0, 0, 0, STREAM])
-    chosen = dice.permutation(len(image_of_caption))[: int(share * len(image_of_caption))]
+    generator = np.random.default_rng([seed, 0, 0, 0, NOISE_STREAM])
+    chosen = generator.permutation(len(image_of_caption))[: int(share * len(image_of_caption))]
     noisy = image_of_caption.copy()
-    noisy[chosen] = dice.permutation(image_of_caption[chosen])
+    noisy[chosen] = generator.permutation(image_of_caption[chosen])
     return noisy
 
 
-def read_index(path: Path, train: Split) -> np.ndarray:
-    """For each caption the image that a published index file gives it.
+def read_noise_index(path: Path, train: Split) -> np.ndarray:
+    """The image of each caption by a published index file.
 
-    NCR's files (and those of BiCro, RCL and others) hold a number for every caption: its image. Files with a number for
-    every image are read too: all captions of image i get image `index[i]`. Where a split has as many captions as
+    The files of NCR (and of BiCro, RCL and others) hold one number for each caption: its image. Files with one number
+    for each image are read too: all captions of image i get image `index[i]`. Where a split has as many captions as
     images, the numbers are those of captions.
 
     Args:
@@ -78,7 +87,7 @@ def read_index(path: Path, train: Split) -> np.ndarray:
         train: The clean split.
 
     Raises:
-        DataError: Where the file can't be read, is of another length, or names an image that is not there.
+        DataError: Where the file can't be read, is of another length, or names an image that does not exist.
     """
     index = NpyFile.open(path, axes=1, kinds="iu").read_all()
     captions, images = len(train.captions), len(train.regions)
@@ -97,57 +106,45 @@ def read_index(path: Path, train: Split) -> np.ndarray:
     return numbers if len(numbers) == captions else numbers[train.image_of_caption]
 
 
-AT_ONCE = 512
-"""Captions, about, that are compared with each other, with the other captions of their images among them."""
-ROUNDS = 200
-"""Of the fit; it has long settled by then."""
-REMEMBERED = 0.5
-"""Share of its former standing in a caption's standing: what a network memorised later does not count as much."""
-LEAST_DEVIATION = 1e-3
-"""A component narrower than this would be a single pair, and scores that differ less are equal but for rounding."""
-
-
 @dataclass(frozen=True)
 class Mixture:
-    """Two normal distributions of standing: that of wrong pairs and that of right ones.
+    """Two normal distributions over match z-scores, that of wrong pairs first.
 
     Attributes:
-        means: Of the wrong, then of the right pairs.
-        deviations: Likewise.
-        shares: Likewise; they add up to 1.
+        shares: Sum to 1.
     """
 
     means: tuple[float, float]
     deviations: tuple[float, float]
     shares: tuple[float, float]
 
-    def right(self, standings: Float[np.ndarray, " captions"]) -> Float[np.ndarray, " captions"]:
-        """The probability that a pair is right, by its standing (Bayes' rule).
+    def clean_probability(self, zscores: Float[np.ndarray, " captions"]) -> Float[np.ndarray, " captions"]:
+        """Posterior probability that each pair is right (Bayes' rule), made monotone in the z-score.
 
-        Far out the wider component always wins, which would call the best pairs wrong (or the worst ones right):
-        beyond its turning point the probability stays what it is there, so that it never falls with the standing.
+        In the far tails the wider component always wins, which would reject the best pairs (or accept the worst):
+        beyond its turning point the posterior is held constant.
         """
         (wrong, right), (wide, narrow) = self.means, (each**2 for each in self.deviations)
-        if wide != narrow:  # or the other way round: then the turning point is the lowest, not the highest
+        if wide != narrow:  # where the second is the wider one, the turning point is a minimum instead of a maximum
             turn = (right * wide - wrong * narrow) / (wide - narrow)
-            standings = np.minimum(standings, turn) if wide > narrow else np.maximum(standings, turn)
-        probability: np.ndarray = responsibilities(standings, self)[1]
+            zscores = np.minimum(zscores, turn) if wide > narrow else np.maximum(zscores, turn)
+        probability: np.ndarray = responsibilities(zscores, self)[1]
         return probability
 
 
-def standing(
+def match_zscore(
     images: Float[Tensor, "images dim"],
     captions: Float[Tensor, "captions dim"],
     image_of_caption: Int[Tensor, " captions"],
 ) -> Float[Tensor, " captions"]:
-    """How far a caption stands above random ones, in their deviations, before two witnesses (docs/paper.md, 24).
+    """z-score of each pair against in-batch negatives, by its image and by its sibling captions (docs/paper.md, 24).
 
-        its image      y_c = ½ above( v_i·t_c; v_i'·t_c )  +  ½ above( v_i·t_c; v_i·t_c' )
-        its siblings   z_c = ½ above( o_c·t_c; o_i'·t_c )  +  ½ above( o_c·t_c; o_c·t_c' )
-        o_c = l2( Σ relu(y_d) t_d )   over the captions d ≠ c of c's image i        o_i: over all of them
+        image      y_c = ½ z( v_i·t_c; v_i'·t_c )  +  ½ z( v_i·t_c; v_i·t_c' )
+        siblings   s_c = ½ z( o_c·t_c; o_i'·t_c )  +  ½ z( o_c·t_c; o_c·t_c' )
+        o_c = l2( Σ relu(y_d) t_d )   over the captions d ≠ c of c's image i        o_i: over all captions of image i
 
-    with above(x; others) = (x − mean) / deviation, over other images i' and captions c' of other images. The standing
-    is the mean of y and z. Of a random pair it is 0 on average, whatever the network.
+    with z(x; negatives) = (x − mean) / deviation, over other images i' and captions c' of other images. The result is
+    (y + s) / 2, with mean 0 over random pairs, whatever the network.
 
     Args:
         images: v of the images of a group.
@@ -155,153 +152,152 @@ def standing(
         image_of_caption: For each caption the row of its image.
 
     Returns:
-        The standings; y alone where no sibling speaks, 0 in a group of one image.
+        y alone where no sibling has a positive weight; 0 in a group of one image.
     """
-    seen = _above(images[image_of_caption], images, captions, image_of_caption)
-    spoken = seen.clamp_min(0)[:, None] * captions
-    together = torch.zeros_like(images).index_add(0, image_of_caption, spoken)
-    others = normalize(together[image_of_caption] - spoken, dim=-1)
-    heard = _above(others, normalize(together, dim=-1), captions, image_of_caption)
-    alone = torch.bincount(image_of_caption)[image_of_caption] == 1
-    # The only caption that speaks for an image leaves rounding errors behind when it is taken out.
-    silent = alone | ((together[image_of_caption] - spoken).norm(dim=-1) <= 1e-6)
-    return torch.where(silent, seen, (seen + heard) / 2)
+    by_image = _symmetric_zscore(images[image_of_caption], images, captions, image_of_caption)
+    weighted = by_image.clamp_min(0)[:, None] * captions
+    sums = torch.zeros_like(images).index_add(0, image_of_caption, weighted)
+    siblings = sums[image_of_caption] - weighted
+    by_siblings = _symmetric_zscore(normalize(siblings, dim=-1), normalize(sums, dim=-1), captions, image_of_caption)
+    only_caption = torch.bincount(image_of_caption)[image_of_caption] == 1
+    # Subtracting the only weighted caption from the sum leaves rounding errors.
+    no_sibling = only_caption | (siblings.norm(dim=-1) <= 1e-6)
+    return torch.where(no_sibling, by_image, (by_image + by_siblings) / 2)
 
 
-def _above(
-    own: Float[Tensor, "captions dim"],
+def _symmetric_zscore(
+    targets: Float[Tensor, "captions dim"],
     images: Float[Tensor, "images dim"],
     captions: Float[Tensor, "captions dim"],
     image_of_caption: Int[Tensor, " captions"],
 ) -> Float[Tensor, " captions"]:
-    """The standing of each caption beside what stands for its own image, among other images and other captions."""
-    positive = (own * captions).sum(dim=-1)
+    """Mean of the z-scores of target·caption among the other images and among the captions of other images."""
+    positive = (targets * captions).sum(dim=-1)
     other_images = ~positives(image_of_caption, len(images)).T
-    sides = ((captions @ images.T, other_images), (own @ captions.T, other_images[:, image_of_caption]))
-    return torch.stack([_deviations(positive, scores, negative) for scores, negative in sides]).mean(dim=0)
+    sides = ((captions @ images.T, other_images), (targets @ captions.T, other_images[:, image_of_caption]))
+    return torch.stack([_zscore(positive, scores, negative) for scores, negative in sides]).mean(dim=0)
 
 
-def _deviations(positive: Tensor, scores: Tensor, negative: Tensor) -> Tensor:
-    """Distance of each row's positive from the mean of its negatives, in their deviations; 0 where they have none."""
+def _zscore(positive: Tensor, scores: Tensor, negative: Tensor) -> Tensor:
+    """(positive - mean) / deviation over each row's negatives; 0 without negatives."""
     count = negative.sum(dim=1).clamp_min(1)
     mean = (scores * negative).sum(dim=1) / count
     deviation = (((scores - mean[:, None]) ** 2 * negative).sum(dim=1) / count).sqrt()
-    return torch.where(deviation > LEAST_DEVIATION, (positive - mean) / deviation.clamp_min(LEAST_DEVIATION), 0)
+    return torch.where(deviation > MIN_DEVIATION, (positive - mean) / deviation.clamp_min(MIN_DEVIATION), 0)
 
 
-def fit_mixture(standings: Float[np.ndarray, " captions"]) -> Mixture | None:
-    """Fit the mixture by expectation and maximisation (Dempster et al. 1977).
+def fit_mixture(zscores: Float[np.ndarray, " captions"]) -> Mixture | None:
+    """Fit the mixture by expectation-maximisation (Dempster et al. 1977).
 
-    The wrong component is held at no more than half the mean of the right one: a wrong pair would stand at 0, if the
-    network had not begun to memorise it. Without this hold, two components would share clean data evenly.
+    The mean of the wrong component is bounded by half the mean of the right one: it would be 0 if no wrong pair were
+    memorised. Without the bound, two components would share clean data evenly.
 
     Returns:
-        The mixture; None where the network tells nothing yet, as right pairs stand no higher than random ones.
+        None where right pairs score no higher than random ones, as those of an untrained network.
     """
-    low, high = np.quantile(standings, (0.25, 0.75)).tolist()
-    deviation = max(float(standings.std()), LEAST_DEVIATION)
+    low, high = np.quantile(zscores, (0.25, 0.75)).tolist()
+    deviation = max(float(zscores.std()), MIN_DEVIATION)
     mixture = Mixture((min(low, high / 2), high), (deviation, deviation), (0.5, 0.5))
-    for _ in range(ROUNDS):
+    for _ in range(EM_ITERATIONS):
         if mixture.means[1] <= 0:
             return None
-        mixture = _maximised(standings, responsibilities(standings, mixture))
+        mixture = _maximised(zscores, responsibilities(zscores, mixture))
     return mixture
 
 
-def _maximised(standings: np.ndarray, shares: np.ndarray) -> Mixture:
-    """The mixture that explains the standings best, given how much of each belongs to which component."""
+def _maximised(zscores: np.ndarray, shares: np.ndarray) -> Mixture:
+    """M step: the most likely mixture, given the responsibilities."""
     mass = np.maximum(shares.sum(axis=1), 1e-12)
-    means = shares @ standings / mass
+    means = shares @ zscores / mass
     means[0] = min(means[0], means[1] / 2)
-    squares = (shares * (standings - means[:, None]) ** 2).sum(axis=1) / mass
-    deviations = np.maximum(np.sqrt(squares), LEAST_DEVIATION)
+    squares = (shares * (zscores - means[:, None]) ** 2).sum(axis=1) / mass
+    deviations = np.maximum(np.sqrt(squares), MIN_DEVIATION)
     return Mixture(*(tuple(each.tolist()) for each in (means, deviations, mass / mass.sum())))
 
 
 def responsibilities(
-    standings: Float[np.ndarray, " captions"], mixture: Mixture
+    zscores: Float[np.ndarray, " captions"], mixture: Mixture
 ) -> Float[np.ndarray, "components captions"]:
-    """How much of each standing belongs to the wrong and to the right component; every column adds up to 1."""
+    """E step: posterior probability of the wrong and of the right component; every column sums to 1."""
     means, deviations, shares = (
         np.array(each)[:, None] for each in (mixture.means, mixture.deviations, mixture.shares)
     )
-    logs = np.log(shares) - np.log(deviations) - ((standings - means) / deviations) ** 2 / 2
+    logs = np.log(shares) - np.log(deviations) - ((zscores - means) / deviations) ** 2 / 2
     likelihoods: np.ndarray = np.exp(logs - logs.max(axis=0))
     likelihoods /= likelihoods.sum(axis=0)
     return likelihoods
 
 
-def trust_of(standings: Float[Tensor, " captions"]) -> Float[Tensor, " captions"]:
-    """The weight of every caption: the probability that its pair is right. Where nothing can be told, all are 1."""
-    values = standings.double().numpy()
+def clean_probabilities(zscores: Float[Tensor, " captions"]) -> Float[Tensor, " captions"]:
+    """Probability that each pair is right, by a mixture fitted to all z-scores; 1 where none can be fitted."""
+    values = zscores.double().numpy()
     mixture = fit_mixture(values)
-    return torch.ones_like(standings) if mixture is None else torch.from_numpy(mixture.right(values)).float()
+    return torch.ones_like(zscores) if mixture is None else torch.from_numpy(mixture.clean_probability(values)).float()
 
 
-class Believer:
-    """Measures how every training pair stands, after the warm-up before each epoch, and weighs the captions by it.
+class NoisyPairWeights:
+    """Weight of every training pair: its probability to be clean, updated before each epoch after the warm-up.
 
     Args:
         config: Warm-up and seed.
         reader: Reads the training captions.
 
     Attributes:
-        standings: Mean over the epochs so far, the last one counting most; None before the first time. A run that is
-            to be resumed must keep them, and nothing else of this.
+        zscores: Exponential moving mean of the match z-scores over the epochs; None before the first update. All that
+            resuming needs.
     """
 
     def __init__(self, config: RunConfig, reader: Reader) -> None:
         self.config, self.reader = config, reader
-        self.standings: Tensor | None = None
-        self._trust = torch.ones(len(reader.split.captions))
+        self.zscores: Tensor | None = None
+        self._weights = torch.ones(len(reader.split.captions))
 
-    def take(self, standings: Tensor | None) -> None:
-        """Go on from standings measured earlier."""
-        if standings is not None:
-            self.standings, self._trust = standings, trust_of(standings)
+    def restore(self, zscores: Tensor | None) -> None:
+        """Continue from saved z-scores; None leaves all weights as they are."""
+        if zscores is not None:
+            self.zscores, self._weights = zscores, clean_probabilities(zscores)
 
-    def trust(self, captions: np.ndarray) -> Float[Tensor, " captions"]:
-        """The weights of these captions."""
-        return self._trust[torch.from_numpy(captions)]
+    def of(self, captions: np.ndarray) -> Float[Tensor, " captions"]:
+        """The weights of captions by number."""
+        return self._weights[torch.from_numpy(captions)]
 
-    def measure(self, matcher: Matcher, accelerator: Accelerator, epoch: int) -> None:
-        """Measure anew before an epoch (from 0), unless it is one of the warm-up."""
+    def update(self, matcher: Matcher, accelerator: Accelerator, epoch: int) -> None:
+        """Measure all z-scores before an epoch (0-based); does nothing during the warm-up."""
         if epoch < self.config.loss.warmup_epochs:
             return
-        found = torch.zeros(len(self._trust), device=accelerator.device)
+        found = torch.zeros(len(self._weights), device=accelerator.device)
         with closing(ahead(self.reader.read(group) for group in self._groups(accelerator, epoch))) as batches:
             for batch in batches:
-                here = batch.to(accelerator.device)
-                found[torch.from_numpy(batch.numbers).to(found.device)] = measured(matcher, here)
-        # Each process has measured its share, and has 0 for the others'.
+                on_device = batch.to(accelerator.device)
+                found[torch.from_numpy(batch.numbers).to(found.device)] = batch_zscores(matcher, on_device)
+        # Each process holds the z-scores of its own groups, and 0 elsewhere.
         now = accelerator.reduce(found, reduction="sum").cpu()
-        self.take(now if self.standings is None else torch.lerp(now, self.standings, REMEMBERED))
+        self.restore(now if self.zscores is None else torch.lerp(now, self.zscores, ZSCORE_DECAY))
 
     def _groups(self, accelerator: Accelerator, epoch: int) -> Iterator[np.ndarray]:
-        """This process's share of the captions, in groups of whole images."""
-        owners, processes = self.reader.split.image_of_caption, accelerator.num_processes
-        count = processes * math.ceil(len(owners) / (AT_ONCE * processes))
-        return islice(
-            groups(owners, count, seed=[self.config.training.seed, epoch]), accelerator.process_index, None, processes
-        )
+        """This process's groups of captions."""
+        image_of_caption, processes = self.reader.split.image_of_caption, accelerator.num_processes
+        count = processes * math.ceil(len(image_of_caption) / (GROUP_SIZE * processes))
+        groups = image_groups(image_of_caption, count, seed=[self.config.training.seed, epoch])
+        return islice(groups, accelerator.process_index, None, processes)
 
 
-def groups(image_of_caption: np.ndarray, count: int, *, seed: Sequence[int]) -> Iterator[np.ndarray]:
-    """The numbers of all captions in so many groups; those of one image stay together, which images meet is random."""
+def image_groups(image_of_caption: np.ndarray, count: int, *, seed: Sequence[int]) -> Iterator[np.ndarray]:
+    """Split all captions into at most `count` groups of random images; yields caption numbers."""
     images = np.unique(image_of_caption)
     group_of_image = np.zeros(images[-1] + 1, np.int64)
-    for number, some in enumerate(np.array_split(np.random.default_rng(seed).permutation(images), count)):
-        group_of_image[some] = number
+    for number, members in enumerate(np.array_split(np.random.default_rng(seed).permutation(images), count)):
+        group_of_image[members] = number
     group = group_of_image[image_of_caption]
     parts = np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group, minlength=count))[:-1])
     yield from (part for part in parts if len(part))
 
 
 @torch.no_grad()
-def measured(matcher: Matcher, batch: TrainingBatch) -> Float[Tensor, " captions"]:
-    """The standings of a batch by v·t of the network without dropout; only its encoders work, the least of a step."""
+def batch_zscores(matcher: Matcher, batch: TrainingBatch) -> Float[Tensor, " captions"]:
+    """Match z-scores of a batch by v·t in evaluation mode; runs the encoders alone, the cheap part of a step."""
     training = matcher.training
     matcher.eval()
     images, captions = matcher.encode_images(batch.images).pooled, matcher.encode_captions(batch.captions).pooled
     matcher.train(training)
-    return standing(images.float(), captions.float(), batch.image_of_caption)
+    return match_zscore(images.float(), captions.float(), batch.image_of_caption)

@@ -1,4 +1,4 @@
-"""The training objective: encode a batch, score the pairs that matter, add up the losses of `LossConfig`."""
+"""Training objective: encode a batch, score its pairs or the candidates among them, sum the losses of `LossConfig`."""
 
 from __future__ import annotations
 
@@ -20,28 +20,26 @@ from tshsr.training.losses import hinge
 from tshsr.training.negatives import candidate_pairs
 
 LENGTH_GROUPS = 4
-"""Captions are scored in so many groups of like caption length, so that little is padding."""
+"""Groups of captions of similar length that are scored together, to keep padding low."""
 
 ACTIVATION_BYTES = 2**31
-"""Pairs whose temporaries take more than this are scored in parts, which are computed again in the backward pass ..."""
+"""Above this, pairs are scored in parts under activation checkpointing."""
 PART_BYTES = 2**28
-"""... and have temporaries of about this size each."""
+"""Temporaries of each such part, approximately."""
 
-CREDIBLE_GAP = 0.04
-"""Where a share d of a batch is doubted, a pair whose hardest negative is more than this / d above it is not believed:
-the more pairs are wrong, the sooner one that looks wrong is (docs/log.md)."""
+MAX_GAP = 0.04
+"""With mean pair weight 1 - d, a pair whose hardest negative scores more than this / d higher has no gradient: the more
+pairs are wrong, the lower the bound (docs/log.md)."""
 
 
 class Objective(nn.Module):
-    """What is minimised; its forward is the whole of a training step, so that it can be wrapped for many devices.
+    """The loss of a batch; encoding is part of `forward`, so that DistributedDataParallel can wrap it.
 
     Args:
-        matcher: The network.
-        config: Margin and weights.
         candidates: Negatives per image and per caption; 0 scores all pairs of the batch.
 
     Raises:
-        SettingsError: Where every weight is 0, so that nothing would be learned.
+        SettingsError: Where every loss weight is 0.
     """
 
     def __init__(self, matcher: Matcher, config: LossConfig, candidates: int = 0) -> None:
@@ -62,7 +60,7 @@ class Objective(nn.Module):
         *,
         hardest: bool,
         seed: int,
-        trust: Float[Tensor, " captions"] | None = None,
+        weights: Float[Tensor, " captions"] | None = None,
         swapped: Swapped | None = None,
     ) -> dict[str, Tensor]:
         """The losses of a batch.
@@ -71,32 +69,32 @@ class Objective(nn.Module):
             images: The batch's images, each once.
             captions: The batch's captions.
             image_of_caption: For each caption the row of its image.
-            hardest: Hardest negative, or the mean (warm-up).
+            hardest: Hardest negative; False: mean over all negatives (warm-up).
             seed: Seed of the random candidates.
-            trust: Weights of the captions in every hinge, whose hardest negatives are then bounded too; None: alike.
-            swapped: Captions with two words swapped, each a negative of its own image; None: none.
+            weights: Weights of the captions in every hinge, 0 to 1, which also bound its cost (`max_gap`); None: all 1.
+            swapped: Captions with two words swapped, each a negative of its own image.
 
         Returns:
-            `loss`, each score's hinge by name, that of the `swapped` captions where they weigh anything, `spread`: the
-            deviation of the fused scores (0 is collapse), and the mean `trust` where it is given.
+            `loss`; the hinge of each score by its name, and of `swapped` captions where `LossConfig.swapped` is not 0;
+            `spread`: the deviation of the fused scores (0 is collapse); `trust`: the mean weight, where given.
 
         Raises:
-            SettingsError: Where only scores that this method does not have weigh anything.
+            SettingsError: Where every score of this network has loss weight 0.
         """
         encoded_images = self.matcher.encode_images(images)
         encoded_captions = self.matcher.encode_captions(captions)
         pooled = encoded_images.pooled @ encoded_captions.pooled.T
         groups = self._negatives(pooled, image_of_caption, seed, mine=hardest)
         scores = {**self._score(encoded_images, encoded_captions, image_of_caption, groups), "pooled": pooled}
-        # Hinges subtract scores that nearly agree: in 16 bits the difference would be rounded away.
+        # Hinges subtract nearly equal scores: in bfloat16 the difference would be rounded away.
         scores = {name: score.float() for name, score in scores.items()}
         margin = self.config.margin
-        most = margin + credible_gap(trust) if trust is not None and hardest else math.inf
-        losses = partial(
-            hinge, image_of_caption=image_of_caption, margin=margin, hardest=hardest, weights=trust, most=most
+        max_cost = margin + max_gap(weights) if weights is not None and hardest else math.inf
+        loss_of = partial(
+            hinge, image_of_caption=image_of_caption, margin=margin, hardest=hardest, weights=weights, max_cost=max_cost
         )
         parts = {
-            name: losses(score) if name == "pooled" else mean([losses(score, scored=group) for group in groups])
+            name: loss_of(score) if name == "pooled" else mean([loss_of(score, scored=group) for group in groups])
             for name, score in scores.items()
             if self._weight(name) > 0
         }
@@ -105,38 +103,39 @@ class Objective(nn.Module):
                 f"the weight of every score of this method ({', '.join(scores)}) is 0; set one, such as loss.fused."
             )
         total = torch.stack([self._weight(name) * part for name, part in parts.items()]).sum()
-        if self.config.swapped:  # told even where no caption of a batch has a swap: every step tells the same
-            parts["swapped"] = self._against_swapped(scores, encoded_images, image_of_caption, swapped, trust)
+        if self.config.swapped:  # also where no caption of the batch has a swap: every step has the same log keys
+            parts["swapped"] = self._swapped_hinge(scores, encoded_images, image_of_caption, swapped, weights)
             total = total + self.config.swapped * parts["swapped"]
         known = scores["fused"].detach()[positives(image_of_caption, len(images)) | torch.stack(groups).any(dim=0)]
-        extras = {"spread": known.float().std(), **({} if trust is None else {"trust": trust.mean()})}
+        extras = {"spread": known.float().std(), **({} if weights is None else {"trust": weights.mean()})}
         return {"loss": total, **{name: part.detach() for name, part in parts.items()}, **extras}
 
-    def _against_swapped(
+    def _swapped_hinge(
         self,
         scores: Scores,
         images: ItemEncoding,
         image_of_caption: Int[Tensor, " captions"],
         swapped: Swapped | None,
-        trust: Float[Tensor, " captions"] | None,
+        weights: Float[Tensor, " captions"] | None,
     ) -> Float[Tensor, ""]:
-        """[margin - s(i,c) + s(i,c')]+ of each caption c and its swapped c', by score as the other hinges.
+        """[margin - s(i,c) + s(i,c')]+ of each caption c and its swapped c', summed over scores by their loss weights.
 
-        The mean over all captions, of which those without a swap cost 0. v·t takes no part: it binds no words together.
+        The (weighted) mean over all captions; captions without a swap cost 0. `pooled` is left out: v·t hardly depends
+        on word order.
         """
         if swapped is None:
             return images.pooled.new_zeros(())
-        owners, others = image_of_caption[swapped.rows], self.matcher.encode_captions(swapped.captions)
-        found = self.matcher.score_listed(images[owners], others)
+        rows, negatives = image_of_caption[swapped.rows], self.matcher.encode_captions(swapped.captions)
+        found = self.matcher.score_listed(images[rows], negatives)
         costs = [
-            self._weight(name) * (self.config.margin - scores[name][owners, swapped.rows] + found[name].float())
+            self._weight(name) * (self.config.margin - scores[name][rows, swapped.rows] + found[name].float())
             for name in scores
-            if self._weight(name) > 0 and name != "pooled"  # there is one: the settings are checked before
+            if self._weight(name) > 0 and name != "pooled"  # never empty: `checks.check_losses`
         ]
         cost = torch.stack(costs).clamp_min(0).sum(dim=0)
-        if trust is None:
+        if weights is None:
             return cost.sum() / len(image_of_caption)
-        return (trust[swapped.rows] * cost).sum() / trust.sum().clamp_min(1)
+        return (weights[swapped.rows] * cost).sum() / weights.sum().clamp_min(1)
 
     def _negatives(
         self,
@@ -146,7 +145,7 @@ class Objective(nn.Module):
         *,
         mine: bool,
     ) -> tuple[Bool[Tensor, "images captions"], ...]:
-        """Groups of pairs that each give a hinge: all of the batch, or the mined and the random candidates."""
+        """Groups of negatives, one hinge each: all of the batch, or the mined and the random candidates."""
         every = ~positives(image_of_caption, len(pooled))
         if not self.candidates:
             return (every,)
@@ -160,31 +159,31 @@ class Objective(nn.Module):
         image_of_caption: Int[Tensor, " captions"],
         groups: tuple[Bool[Tensor, "images captions"], ...],
     ) -> Scores:
-        """The scores of positives and groups as images x captions, 0 elsewhere."""
+        """The scores of the positives and of the groups as images x captions, 0 elsewhere."""
         known = positives(image_of_caption, len(images)) | torch.stack(groups).any(dim=0)
-        order = captions.mask.sum(dim=1).argsort(stable=True)  # captions of like length share less padding
+        order = captions.mask.sum(dim=1).argsort(stable=True)  # captions of similar length need less padding
         pairs = int(known.sum()) if self.candidates else known.numel()
         cost = self.matcher.bytes_per_pair(images.mask.shape[-1], captions.mask.shape[-1])
         cost += (images.bytes_per_row() + captions.bytes_per_row()) if self.candidates else 0
-        score, count = in_parts(self._score_some if self.candidates else self.matcher.score_all, cost * pairs)
+        score, count = in_parts(self._score_known if self.candidates else self.matcher.score_all, cost * pairs)
         blocks = [
-            score(images, captions[some].trimmed(), *([known[:, some]] if self.candidates else []))
-            for some in order.chunk(count)
+            score(images, captions[chunk].trimmed(), *([known[:, chunk]] if self.candidates else []))
+            for chunk in order.chunk(count)
         ]
-        back = order.argsort()
-        return {name: torch.cat([block[name] for block in blocks], dim=1)[:, back] for name in blocks[0]}
+        inverse = order.argsort()
+        return {name: torch.cat([block[name] for block in blocks], dim=1)[:, inverse] for name in blocks[0]}
 
-    def _score_some(
+    def _score_known(
         self, images: ItemEncoding, captions: ItemEncoding, known: Bool[Tensor, "images captions"]
     ) -> Scores:
-        """The scores of the known pairs of some captions, 0 elsewhere."""
+        """The scores of the known pairs, 0 elsewhere."""
         rows, columns = known.nonzero(as_tuple=True)
         scores = self.matcher.score_listed(images[rows], captions[columns])
         empty = images.pooled.new_zeros(known.shape)
         return {name: empty.index_put((rows, columns), score.to(empty.dtype)) for name, score in scores.items()}
 
     def _weight(self, name: str) -> float:
-        """Weight of a score's hinge, by the score's name."""
+        """Loss weight of a score."""
         if name.startswith("level_"):
             return self.config.levels
         if name.endswith("_stream"):
@@ -192,26 +191,27 @@ class Objective(nn.Module):
         return self.config.fused if name == "fused" else self.config.pooled
 
 
-def credible_gap(trust: Float[Tensor, " captions"]) -> Float[Tensor, ""]:
-    """How far a hardest negative may be above its pair; without bound where nothing is doubted."""
-    return CREDIBLE_GAP / (1 - trust.mean()).clamp_min(1e-6)
+def max_gap(weights: Float[Tensor, " captions"]) -> Float[Tensor, ""]:
+    """Largest s(negative) - s(positive) with a gradient: MAX_GAP / (1 - mean weight), practically none at weight 1."""
+    return MAX_GAP / (1 - weights.mean()).clamp_min(1e-6)
 
 
 def positives(image_of_caption: Int[Tensor, " captions"], images: int) -> Bool[Tensor, "images captions"]:
-    """Which caption belongs to which image."""
+    """True where the caption belongs to the image."""
     rows = torch.arange(images, device=image_of_caption.device)
     return image_of_caption[None, :] == rows[:, None]
 
 
 def mean(losses: list[Float[Tensor, ""]]) -> Float[Tensor, ""]:
-    """The mean of some losses."""
+    """The mean of scalars."""
     return torch.stack(losses).mean()
 
 
 def in_parts(score: Callable[..., Scores], temporaries: int) -> tuple[Callable[..., Scores], int]:
-    """How to score, and in how many parts, so that what the backward pass needs stays in bounds.
+    """The scoring function and the number of parts that bound the memory of the backward pass.
 
-    Where it would not, the parts keep their inputs alone and are computed again in the backward pass: a third slower.
+    Above `ACTIVATION_BYTES` the parts are checkpointed: each keeps its inputs alone and is computed again in the
+    backward pass, a third slower.
     """
     if temporaries <= ACTIVATION_BYTES:
         return score, LENGTH_GROUPS

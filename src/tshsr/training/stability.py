@@ -1,4 +1,4 @@
-"""Signs that training has gone wrong: every pair scored alike (collapse), or numbers that are no longer finite."""
+"""Detection of failed training: collapse (equal scores for all pairs) and divergence (values that are not finite)."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from tshsr.config.run import LossConfig, OptimiserConfig
 from tshsr.errors import CollapseError, DivergenceError
 
 FLAT = 0.01
-"""A spread of fused scores below this share of the margin is collapse: the hinge then lies within a few percent of the
-2 * margin that it has when all scores are equal."""
+"""A step is flat where the deviation of the fused scores is below this share of the margin: the hinge is then within a
+few percent of 2 * margin, its value at equal scores."""
 
 PATIENCE = 100
-"""Consecutive flat steps before a warning: a network that is only slow to start leaves the plateau earlier."""
+"""Consecutive flat steps before a warning; a slow start leaves the plateau earlier."""
 
 
 @dataclass
 class CollapseWatch:
-    """Counts the consecutive steps in which the network scored every pair of the batch alike.
+    """Counts consecutive flat steps.
 
     Attributes:
-        loss: The losses; with no weight on a reasoned score there is nothing to watch.
-        optimiser: Named in the advice.
+        loss: Loss weights; without one on a score other than `pooled` no step is flat.
+        optimiser: Named in the message.
         flat_steps: Consecutive flat steps so far.
     """
 
@@ -33,31 +33,31 @@ class CollapseWatch:
     flat_steps: int = 0
 
     def step(self, spread: float, *, hardest: bool) -> str | None:
-        """Count a step; the warning comes once, when patience ends.
+        """Count a step; returns a warning once, after PATIENCE flat steps.
 
         Args:
             spread: Deviation of the fused scores of the batch.
-            hardest: Whether the warm-up on the mean over negatives is over.
+            hardest: False in the warm-up, where no step is flat.
         """
         watched = hardest and max(self.loss.fused, self.loss.streams, self.loss.levels) > 0
         self.flat_steps = self.flat_steps + 1 if watched and spread < FLAT * self.loss.margin else 0
         return self.sentence() if self.flat_steps == PATIENCE else None
 
     def epoch(self, rsum: float, chance: float, *, steps_per_epoch: int) -> None:
-        """Stop a run that stayed flat for a whole epoch after the warning and ranks at chance.
+        """Stop a run that is flat for an epoch after the warning and near the rSum of a random ranking.
 
         Raises:
             CollapseError: In this case.
         """
         lasting = self.flat_steps >= PATIENCE + steps_per_epoch
-        # Twice chance; on a few images, where chance alone is high, a tenth of the way to the top.
+        # Twice chance; on few images, where chance is high, chance plus a tenth of the way to 600.
         if lasting and rsum < min(2 * chance, chance + (600 - chance) / 10):
             raise CollapseError(
                 f"{self.sentence()} rSum on dev is {rsum:.1f} (chance is {chance:.1f}): training stops."
             )
 
     def sentence(self) -> str:
-        """What is wrong and what to do."""
+        """Message with the remedy."""
         return (
             f"The network has scored every pair alike for {self.flat_steps} steps (collapse: the loss rests at twice "
             f"the margin). Raise loss.warmup_epochs (now {self.loss.warmup_epochs:g}) or lower optimiser.learning_rate "
@@ -66,10 +66,9 @@ class CollapseWatch:
 
 
 def chance_rsum(image_of_caption: np.ndarray, images: int) -> float:
-    """The expected rSum of a random ranking.
+    """Expected rSum of a random ranking.
 
-    Image-to-text, an image with c of M captions hits within K with 1 - C(M - c, K) / C(M, K);
-    text-to-image with K / images.
+    R@K of image-to-text for an image with c of M captions: 1 - C(M - c, K) / C(M, K); of text-to-image: K / images.
     """
     captions = len(image_of_caption)
     own = np.bincount(image_of_caption, minlength=images)
@@ -78,17 +77,17 @@ def chance_rsum(image_of_caption: np.ndarray, images: int) -> float:
 
 
 def check_finite(loss: float, gradient_norm: float, *, where: str, kept: str, rate: float) -> None:
-    """Stop a run that diverged.
+    """Stop a diverged run.
 
     Args:
-        loss: The step's loss.
+        loss: Loss of the step.
         gradient_norm: Norm of its gradient.
-        where: Epoch and step, in words.
-        kept: What the folder still holds, in words.
-        rate: The step's learning rate.
+        where: Epoch and step, for the message.
+        kept: Contents of the folder, for the message.
+        rate: Learning rate of the step.
 
     Raises:
-        DivergenceError: Where one of the two is no finite number.
+        DivergenceError: Where loss or norm is not finite.
     """
     if math.isfinite(loss) and math.isfinite(gradient_norm):
         return

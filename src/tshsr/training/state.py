@@ -1,6 +1,6 @@
-"""The resumable state of a run: `last/` with weights, the optimiser's tensors (safetensors) and its numbers (JSON).
+"""Resumable state of a run: `last/` with weights, the tensors of the optimiser (safetensors) and `state.json`.
 
-A run with a robust loss also keeps there how far each training caption stood above random pairs.
+A run with a robust loss also keeps the match z-score of each training pair there.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from tshsr.config.models import STRICT
-from tshsr.errors import CheckpointError
+from tshsr.errors import CheckpointError, first_invalid
 from tshsr.files import replacing_folder, whole_folder, write_text
 from tshsr.models.base import Matcher
 from tshsr.training.checkpoints import WEIGHTS, load_tensors, load_weights, save_tensors, save_weights
@@ -23,21 +23,22 @@ LAST = "last"
 BEST = "best"
 STATE = "state.json"
 OPTIMISER = "optimiser.safetensors"
-STANDINGS = "standings.safetensors"
+MATCH_ZSCORES, MATCH_ZSCORES_KEY = "standings.safetensors", "standings"
+"""File and tensor that hold the match z-scores; existing runs use these names."""
 
 
 @dataclass(frozen=True)
 class State:
-    """Where a run stands. Order, dropout and candidates follow from the seed and the step, so no generator is in it.
+    """Progress of a run; no generator state, as order, dropout and candidates follow from the seed and the step.
 
     Attributes:
         data: Checksum of the training captions.
         step: Steps done; at a multiple of an epoch's steps the evaluation after it is done too.
-        seconds: Time of the steps done.
-        best_epoch: Epochs after which dev was best; 0 before the first evaluation.
-        best_rsum: rSum of the fused score then.
-        flat_steps: Consecutive steps in which every pair was scored alike.
-        window: Sums of the log since its last line.
+        seconds: Duration of the steps done.
+        best_epoch: Epoch (from 1) with the best rSum on dev; 0 before the first evaluation.
+        best_rsum: rSum of the fused score after it.
+        flat_steps: Consecutive steps with equal scores for all pairs.
+        window: Sums of the logged values since the last line of the log.
         scaler: State of the gradient scaler (fp16).
     """
 
@@ -54,16 +55,16 @@ class State:
 
 
 def save_last(
-    folder: Path, matcher: Matcher, optimiser: torch.optim.Optimizer, state: State, standings: Tensor | None = None
+    folder: Path, matcher: Matcher, optimiser: torch.optim.Optimizer, state: State, zscores: Tensor | None = None
 ) -> None:
-    """Replace a run's `last/`; a kill at any moment leaves a whole one.
+    """Replace a run's `last/` atomically.
 
     Args:
         folder: The run's folder.
         matcher: The network.
         optimiser: Its optimiser.
-        state: The numbers.
-        standings: Of the training captions, where a robust loss has measured them.
+        state: Written as `state.json`.
+        zscores: Match z-scores of the training captions, with a robust loss after the warm-up.
 
     Raises:
         DataError: Where the disk is full or the folder cannot be written; the former state stays.
@@ -71,13 +72,13 @@ def save_last(
     with replacing_folder(folder / LAST) as partial:
         save_weights(partial / WEIGHTS, matcher)
         save_tensors(partial / OPTIMISER, optimiser_tensors(optimiser))
-        if standings is not None:
-            save_tensors(partial / STANDINGS, {"standings": standings})
+        if zscores is not None:
+            save_tensors(partial / MATCH_ZSCORES, {MATCH_ZSCORES_KEY: zscores})
         write_text(partial / STATE, json.dumps(asdict(state), indent=2) + "\n")
 
 
 def save_best(folder: Path, matcher: Matcher, *, epoch: int, step: int, rsum: float) -> None:
-    """Replace a run's `best/`.
+    """Replace a run's `best/` atomically.
 
     Raises:
         DataError: Where the disk is full or the folder cannot be written; the former weights stay.
@@ -93,21 +94,21 @@ def is_begun(folder: Path) -> bool:
 
 
 def load_state(folder: Path) -> State:
-    """Read the numbers of a run's state.
+    """Read `state.json`.
 
     Raises:
-        CheckpointError: Where they are damaged.
+        CheckpointError: Where it is damaged.
     """
     path = whole_folder(folder / LAST) / STATE
     try:
         return TypeAdapter(State).validate_json(path.read_bytes(), strict=True)
     except (OSError, ValidationError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
+        reason = first_invalid(error).reason if isinstance(error, ValidationError) else error.strerror
         raise CheckpointError(f"{path} is damaged ({reason}); restore it from a copy, or train again.") from None
 
 
 def load_last(folder: Path, matcher: Matcher, optimiser: torch.optim.Optimizer) -> None:
-    """Read weights and the optimiser's tensors in place.
+    """Read the weights and the tensors of the optimiser, in place.
 
     Raises:
         CheckpointError: Where something is missing, damaged or does not fit.
@@ -117,35 +118,35 @@ def load_last(folder: Path, matcher: Matcher, optimiser: torch.optim.Optimizer) 
     set_optimiser_tensors(optimiser, load_tensors(last / OPTIMISER), last / OPTIMISER)
 
 
-def load_standings(folder: Path, *, captions: int) -> Tensor | None:
-    """Read the standings of a run's training captions; None where none had been measured.
+def load_match_zscores(folder: Path, *, captions: int) -> Tensor | None:
+    """Read the match z-scores of the training captions; None during the warm-up and without a robust loss.
 
     Raises:
         CheckpointError: Where they are damaged or of another number of captions.
     """
-    path = whole_folder(folder / LAST) / STANDINGS
+    path = whole_folder(folder / LAST) / MATCH_ZSCORES
     if not path.is_file():
         return None
-    standings = load_tensors(path).get("standings")
-    if standings is None or standings.shape != (captions,) or standings.dtype != torch.float32:
+    zscores = load_tensors(path).get(MATCH_ZSCORES_KEY)
+    if zscores is None or zscores.shape != (captions,) or zscores.dtype != torch.float32:
         raise CheckpointError(f"{path} does not hold a number for each of the {captions} captions; train again.")
-    return standings
+    return zscores
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What the optimiser remembers of each parameter, by "number.name"."""
-    remembered = optimiser.state_dict()["state"]
-    return {f"{number}.{name}": tensor for number, values in remembered.items() for name, tensor in values.items()}
+    """The optimiser's state tensors of each parameter, by "number.name"."""
+    by_parameter = optimiser.state_dict()["state"]
+    return {f"{number}.{name}": tensor for number, values in by_parameter.items() for name, tensor in values.items()}
 
 
 def set_optimiser_tensors(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor], path: Path) -> None:
     """The inverse of `optimiser_tensors`.
 
     Raises:
-        CheckpointError: Where a tensor is of no parameter, or of another shape than its parameter.
+        CheckpointError: Where a tensor has no parameter, or another shape than its parameter.
     """
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
-    remembered: dict[int, dict[str, Tensor]] = {}
+    by_parameter: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         number, _, name = key.partition(".")
         fits = number.isdecimal() and int(number) < len(parameters)
@@ -153,5 +154,5 @@ def set_optimiser_tensors(optimiser: torch.optim.Optimizer, tensors: dict[str, T
             raise CheckpointError(
                 f"{path}: {key!r} of shape {tuple(tensor.shape)} does not fit the model; train again."
             )
-        remembered.setdefault(int(number), {})[name] = tensor
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": remembered})
+        by_parameter.setdefault(int(number), {})[name] = tensor
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": by_parameter})

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.browser.conftest import QUERY, Page
+from tests.support.browser_page import QUERY, Page
 
 
 def test_dark_mode_follows_the_system_and_the_switch_and_is_kept(page: Page) -> None:
@@ -63,7 +63,15 @@ def test_every_control_has_a_name(page: Page) -> None:
     assert page.run("return [...document.images].every((image) => image.alt)")
 
 
-def test_the_description_of_the_interface_is_a_page_too(page: Page) -> None:
+def test_the_api_reference_is_a_page_on_which_requests_can_be_tried(page: Page) -> None:
     page.chrome.get(page.address + "docs")
-    assert page.text("h1") == "The interface"
-    assert "POST /api/search" in page.text("main")
+    page.wait(lambda: page.has(".opblock"))
+    listed = [line.text for line in page.all(".opblock-summary-path")]
+    assert {"/api/search", "/api/score", "/api/explain", "/healthz"} <= set(listed)
+    page.one("#operations-API-search_api_search_get button.opblock-summary-control").click()
+    page.wait(lambda: page.has(".try-out__btn"))
+    page.one(".try-out__btn").click()
+    page.wait(lambda: page.has("input[placeholder=q]:not([disabled])"))
+    page.one("input[placeholder=q]").send_keys("a red circle")
+    page.one(".execute").click()
+    page.wait(lambda: '"query": "a red circle"' in page.text(".live-responses-table"))

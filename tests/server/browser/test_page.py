@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.server.browser.conftest import QUERY, Page
+from tests.support.browser_page import QUERY, Page
 from tests.support.served import PICTURES
 
 

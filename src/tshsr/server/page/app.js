@@ -1,5 +1,5 @@
 // The search: a sentence or a picture in, pictures or sentences out, and why.
-import { draw } from "/explanation.js";
+import { draw } from "/dialog.js";
 import { onKeys } from "/keys.js";
 import { element, framed } from "/picture.js";
 
@@ -211,7 +211,14 @@ async function explained(question, source, name, text, wanted) {
   }
 }
 
-const closeWhy = () => $("why").close();
+/** Close the dialog and return the focus at once: the close event comes later, and would take it from where a key put it. */
+function closeWhy() {
+  if (!$("why").open) return;
+  const origin = opened?.button || $("q");
+  opened = null;
+  $("why").close();
+  origin.focus();
+}
 
 // -- the empty page --------------------------------------------------------------------------------------------------
 function clear() {
@@ -271,7 +278,8 @@ function listen() {
   $("theme").setAttribute("aria-pressed", String(isDark()));
   $("close").addEventListener("click", closeWhy);
   $("why").addEventListener("click", (event) => { if (event.target === $("why")) closeWhy(); });
-  $("why").addEventListener("close", () => { (opened?.button || $("q")).focus?.(); opened = null; });
+  $("why").addEventListener("cancel", (event) => { event.preventDefault(); closeWhy(); });
+  $("why").addEventListener("close", () => { opened = null; });
   onKeys({ buttons: () => found.map((result) => result.button), unpin: () => pinned !== null && (pin(null), true) });
   addEventListener("popstate", revisit);
   let over = 0;

@@ -1,10 +1,10 @@
 // A picture in a frame of its proportions, with boxes that can be lit; nothing is drawn until a word asks for it.
+import { percent } from "/explanation.js";
+
 const SVG = "http://www.w3.org/2000/svg";
 const LABELLED = 3;
 const LABEL = { width: 44, height: 22 }; // about, in pixels
 let frames = 0;
-
-export const percent = (share) => (share > 0 && share < 0.01 ? "<1 %" : `${Math.round(100 * share)} %`);
 
 /** An element with attributes and children; texts stay texts, whatever is in them. */
 export function element(name, attributes = {}, ...children) {

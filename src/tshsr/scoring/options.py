@@ -1,0 +1,37 @@
+"""How pairs are scored: memory, device, precision, where the matrices are kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tshsr.system import Progress, no_progress
+
+BYTE_BUDGET = 2**30
+"""Default bound on a tile's temporaries."""
+
+
+@dataclass(frozen=True)
+class ScoringOptions:
+    """How a split is scored.
+
+    Attributes:
+        byte_budget: Bound on a tile's temporaries and, once more, on cached caption encodings, in bytes. Score matrices
+            in memory come on top: 4 bytes per pair, score name and model.
+        device: None: the device of the network.
+        dtype: Precision of scoring; encoding keeps the network's. None: the network's.
+        folder: Existing folder of the score matrices, NAME.npy; None: in memory.
+        progress: Called with (pairs scored, pairs in total) after each block.
+    """
+
+    byte_budget: int = BYTE_BUDGET
+    device: torch.device | str | None = None
+    dtype: torch.dtype | None = None
+    folder: Path | None = None
+    progress: Progress = no_progress
+
+
+DEFAULT_OPTIONS = ScoringOptions()
+"""Default budget, the network's device and precision, matrices in memory."""

@@ -1,0 +1,91 @@
+"""Routes for browsers: the files of the search page, and the API reference as Swagger UI served from this machine."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from importlib.resources import files
+from pathlib import PurePosixPath
+
+from fastapi import FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.responses import Response
+
+from tshsr.metrics.labels import LABELS, STREAM_CHOICES
+from tshsr.pages.document import static
+from tshsr.server.guard import SECURITY
+
+CSS, JAVASCRIPT = "text/css; charset=utf-8", "text/javascript; charset=utf-8"
+HTML, SVG = "text/html; charset=utf-8", "image/svg+xml"
+MEDIA_TYPES = {".css": CSS, ".html": HTML, ".js": JAVASCRIPT, ".svg": SVG}
+PAGE = ("index.html", "app.css", "app.js", "dialog.js", "keys.js", "picture.js", "theme.js", "icon.svg")
+"""Files of the search page."""
+SHARED = ("common.css", "explanation.js")
+"""Files that it shares with the pages of `tshsr explain` and of reports. No other file on the disk has a URL."""
+SWAGGER = {"swagger-ui-bundle.js": JAVASCRIPT, "swagger-ui.css": CSS}
+"""Files of Swagger UI, from the package fastapi-offline: FastAPI itself links to a CDN (decision 8)."""
+REVALIDATE = {"cache-control": "no-cache"}
+"""The page and its script always fit the running server."""
+
+
+def add_page(app: FastAPI) -> None:
+    """Add the routes of the search page."""
+    folder = files("tshsr.server").joinpath("page")
+    contents = {name: folder.joinpath(name).read_bytes() for name in PAGE}
+    contents |= {name: static(name).encode() for name in SHARED}
+    contents["labels.js"] = labels_script().encode()
+    for name, content in contents.items():
+        path = "/" if name == "index.html" else f"/{name}"
+        app.add_api_route(path, constant(content, media_type(name)), include_in_schema=False)
+
+
+def media_type(name: str) -> str:
+    """The media type of a file of the page."""
+    return MEDIA_TYPES[PurePosixPath(name).suffix]
+
+
+def labels_script() -> str:
+    """The display names of scores and streams as a module."""
+    return "".join(
+        f"export const {name} = {json.dumps(labels, ensure_ascii=False)};\n"
+        for name, labels in (("SCORES", LABELS), ("STREAMS", STREAM_CHOICES))
+    )
+
+
+def add_docs(app: FastAPI) -> None:
+    """Add the API reference at /docs."""
+    folder = files("fastapi_offline").joinpath("static")
+    for name, kind in SWAGGER.items():
+        app.add_api_route(f"/docs/{name}", constant(folder.joinpath(name).read_bytes(), kind), include_in_schema=False)
+    page = get_swagger_ui_html(
+        openapi_url="/openapi.json",
+        title=f"{app.title}: API reference",
+        swagger_js_url="/docs/swagger-ui-bundle.js",
+        swagger_css_url="/docs/swagger-ui.css",
+        swagger_favicon_url="/icon.svg",
+        swagger_ui_parameters={"defaultModelsExpandDepth": 0},  # schemas of answers: collapsed
+    )
+    html = bytes(page.body)
+    headers = {"content-security-policy": docs_policy(html.decode())}
+    app.add_api_route("/docs", constant(html, HTML, headers), include_in_schema=False)
+
+
+def docs_policy(html: str) -> str:
+    """The server's Content-Security-Policy, extended by the hash of the page's one inline script and embedded icons."""
+    (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    policy = SECURITY["content-security-policy"]
+    policy = policy.replace("script-src 'self'", f"script-src 'self' 'sha256-{digest}'")
+    return policy.replace("img-src 'self'", "img-src 'self' data:")
+
+
+def constant(content: bytes, kind: str, headers: Mapping[str, str] | None = None) -> Callable[[], Awaitable[Response]]:
+    """An endpoint that returns the same bytes each time."""
+
+    async def respond() -> Response:
+        return Response(content, media_type=kind, headers={**REVALIDATE, **(headers or {})})
+
+    return respond

@@ -1,0 +1,252 @@
+"""benchmarks.race: every row can be trained, finished runs are kept, and the results file has their means."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import race, runs
+from benchmarks.race import ABLATION, ENTRIES, MODELS, Entry, Race, task_of, with_settings
+from benchmarks.runs import Task, is_stored, read_result, run_all, run_task
+from tests.support import tiny
+from tests.support.data_files import random_regions, write_precomp
+from tshsr.config.recipes import recipe
+from tshsr.config.run import RunConfig
+from tshsr.errors import DataError, SettingsError
+from tshsr.metrics.recall import score_metrics
+from tshsr.models.build import build_matcher
+from tshsr.training.checks import check_training
+
+SINGLE = [entry for entry in (*MODELS, *ABLATION) if not entry.members]
+
+
+@pytest.fixture
+def tiny_race(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Race:
+    """A race of tiny networks on tiny data; results go to a temporary folder."""
+    write_splits(tmp_path / "data", seed=0)
+    monkeypatch.setattr(race, "recipe", lambda name: with_settings(recipe(name), tiny.RECIPE_CHANGES))
+    monkeypatch.setattr(runs, "STORE", tmp_path / "kept")
+    monkeypatch.setattr(race, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(race, "update_readme", lambda: None)
+    monkeypatch.setattr(race, "COST_IMAGES", 4)
+    return Race(data=str(tmp_path / "data"), runs=tmp_path / "runs")
+
+
+@pytest.fixture
+def task(tiny_race: Race) -> Task:
+    """A row of it."""
+    return task_of(tiny_race, "saf", 0)
+
+
+def write_splits(folder: Path, seed: int) -> None:
+    """Tiny data with the three splits of a race."""
+    for number, split in enumerate(("train", "dev", "test")):
+        write_precomp(folder, split, random_regions(8, seed=seed + number), each=2)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, wanted: Race, *more: str) -> None:
+    """The command."""
+    monkeypatch.setattr("sys.argv", ["race", "--data", wanted.data, "--runs", str(wanted.runs), *more])
+    race.main()
+
+
+@pytest.mark.parametrize("data", ["flickr8k", "scenes"])
+@pytest.mark.parametrize("entry", SINGLE, ids=lambda entry: entry.name)
+def test_every_row_is_a_run_that_can_be_trained(entry: Entry, data: str) -> None:
+    config = entry.config(data, 4)
+    assert config.training.seed == 4
+    check_training(config)
+    build_matcher(with_settings(config, {"model.encoder.feature_dim": 5, "model.encoder.vocabulary": 9}).model)
+
+
+@pytest.mark.parametrize("data", ["flickr8k", "scenes"])
+def test_all_rows_share_sizes_batches_epochs_and_optimiser(data: str) -> None:
+    shared = {
+        (config.model.encoder, config.optimiser, replace(config.training, candidates=0))
+        for config in (entry.config(data, 0) for entry in SINGLE if entry.name not in ("boxes", "places"))
+    }
+    assert len(shared) == 1
+
+
+def test_the_ablation_changes_one_thing_at_a_time() -> None:
+    for entry, data in product(ABLATION, ("flickr8k", "scenes")):
+        assert entry.recipe == "tshsr" or entry.name.endswith("-narrow")
+        changes = entry.config(data, 0) != ENTRIES[entry.recipe].config(data, 0)
+        assert changes or not entry.applies_to(data), f"{entry.name} is no change on {data}"
+        assert len(entry.changes) == 1 or entry.name in ("levels-3", "places", "equal-losses"), entry.name
+
+
+def test_settings_are_replaced_by_dotted_name_and_unknown_ones_refused() -> None:
+    config = with_settings(RunConfig(), {"model.reasoning.levels": 1, "loss.margin": 0.3})
+    assert (config.model.reasoning.levels, config.loss.margin) == (1, 0.3)  # type: ignore[union-attr]
+    with pytest.raises(TypeError, match="LossConfig has no setting 'marign'"):
+        with_settings(RunConfig(), {"loss.marign": 0.3})
+
+
+def test_a_run_is_trained_once_and_what_it_came_to_is_stored(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_task(task)
+    result = read_result(task)
+    scores = np.load(task.matrix)
+    expected = score_metrics(scores, result.ranks.image_of_caption)
+    assert result.report["scores"]["fused"]["rsum"] == pytest.approx(expected.rsum)
+    assert np.mean(result.ranks.image_to_text <= 1) * 100 == expected.image_to_text.r1
+    assert np.mean(result.ranks.text_to_image <= 5) * 100 == expected.text_to_image.r5
+    assert result.figures["settings"]["model"]["kind"] == "sgraf"
+    assert result.figures["parameters"] > 0
+    monkeypatch.setattr(runs, "fit", lambda *_, **__: pytest.fail("trained again"))
+    run_task(task)
+
+
+def test_a_result_of_other_settings_is_refused_before_anything_is_done(
+    tiny_race: Race, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_task(task_of(tiny_race, "saf", 0))
+    monkeypatch.setattr(
+        race, "recipe", lambda name: with_settings(recipe(name), {**tiny.RECIPE_CHANGES, "loss.margin": 0.1})
+    )
+    monkeypatch.setattr(runs, "fit", lambda *_, **__: pytest.fail("trained"))
+    now = [task_of(tiny_race, name, 0) for name in ("sgr", "saf")]
+    stale = (
+        r"saf-seed0\.json is of other settings than saf has now; delete it, and \S*saf-flickr8k-seed0 if it is there,"
+    )
+    with pytest.raises(DataError, match=stale):
+        run_all(now, jobs=1)
+    with pytest.raises(SystemExit, match=stale):
+        run(monkeypatch, tiny_race, "--entries", "sgr", "saf", "--seeds", "0")
+
+
+def test_a_result_of_other_settings_is_left_out_of_the_tables(
+    tiny_race: Race, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("sgr", "saf", "sgraf"):
+        run_task(task_of(tiny_race, name, 0))
+    monkeypatch.setitem(ENTRIES, "saf", Entry("saf", "SAF", "saf", {"loss.margin": 0.1}))
+    assert [row["model"] for row in race.results(tiny_race)["rows"]] == ["sgr"]
+    for name in ("saf", "sgraf"):
+        assert f"{name}-seed0.json is of other settings than {name} has now: left out" in caplog.text
+
+
+def test_a_result_made_on_other_data_is_refused(tiny_race: Race, tmp_path: Path) -> None:
+    run_task(task_of(tiny_race, "saf", 0))
+    write_splits(tmp_path / "other", seed=7)
+    for split in ("train", "dev", "test"):
+        (tmp_path / "other" / f"{split}_caps.txt").write_text("another caption\n" * 16, encoding="utf-8")
+    elsewhere = task_of(replace(tiny_race, data=str(tmp_path / "other")), "saf", 0)
+    with pytest.raises(DataError, match=r"saf-seed0\.json was made on other data than \S*other; give the data it was"):
+        run_all([elsewhere], jobs=1)
+
+
+def test_a_result_from_before_a_setting_was_added_is_still_valid(task: Task) -> None:
+    run_task(task)
+    values = json.loads(task.figures.read_text(encoding="utf-8"))
+    del values["settings"]["training"]["noise"]
+    task.figures.write_text(json.dumps(values), encoding="utf-8")
+    written = task.figures.stat().st_mtime_ns
+    run_task(task)
+    assert task.figures.stat().st_mtime_ns == written
+
+
+def test_an_ensemble_averages_the_scores_of_its_members_and_is_made_again_with_them(tiny_race: Race) -> None:
+    sgr, saf, both = (task_of(tiny_race, name, 0) for name in ("sgr", "saf", "sgraf"))
+    run_all([sgr, saf, both], jobs=1)
+    result = read_result(both)
+    mean = np.mean([np.load(member.matrix) for member in (sgr, saf)], axis=0)
+    expected = score_metrics(mean, result.ranks.image_of_caption)
+    assert result.report["scores"]["fused"]["rsum"] == pytest.approx(expected.rsum)
+    parts = [read_result(member).figures["parameters"] for member in (sgr, saf)]
+    assert result.figures["parameters"] == sum(parts)
+    values = {**read_result(sgr).figures, "time": "another time"}
+    sgr.figures.write_text(json.dumps(values), encoding="utf-8")
+    assert not is_stored(both)
+    run_task(both)
+    assert is_stored(both)
+    sgr.figures.unlink()
+    assert not is_stored(both)
+
+
+def test_an_ensemble_whose_members_scores_are_gone_is_left_out(
+    tiny_race: Race, caplog: pytest.LogCaptureFixture
+) -> None:
+    tasks = [task_of(tiny_race, name, 0) for name in ("sgr", "saf", "sgraf")]
+    run_all(tasks[:2], jobs=1)
+    tasks[0].matrix.unlink()
+    run_all(tasks, jobs=1)
+    assert not tasks[2].exists
+    assert "sgraf-flickr8k-seed0 is left out: " in caplog.text
+    assert "sgr-seed0.json to make it again" in caplog.text
+
+
+def test_one_command_runs_the_race_and_writes_rows_differences_and_ablation(
+    tiny_race: Race, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for more in (["--entries", "sgraf", "tshsr"], ["--entries", "no-gate"], ["--tables-only"]):
+        run(monkeypatch, tiny_race, "--seeds", "0", "1", *more)
+    values: dict[str, Any] = json.loads((tmp_path / "results" / "quality-flickr8k.json").read_text(encoding="utf-8"))
+    assert [row["model"] for row in values["rows"]] == ["saf", "sgr", "tshsr", "sgraf"]
+    by_name = {row["model"]: row for row in values["rows"]}
+    for row in values["rows"]:
+        assert row["seeds"] == [0, 1]
+        assert row["rsum_mean"] == pytest.approx(sum(row["r"]))
+        assert row["rsum_std"] >= 0
+        assert row["macs_per_pair"] > 0
+    parts = [by_name[name]["macs_per_pair"] for name in ("sgr", "saf")]
+    assert by_name["sgraf"]["macs_per_pair"] == pytest.approx(sum(parts))
+    for lead in values["differences"]:
+        assert lead["mean"] == pytest.approx(by_name["tshsr"]["rsum_mean"] - by_name[lead["b"]]["rsum_mean"])
+        assert lead["low"] <= lead["mean"] <= lead["high"]
+    (change,) = values["ablation"]
+    assert (change["a"], change["b"]) == ("no-gate", "tshsr")
+    assert change["mean"] == pytest.approx(change["rsum_mean"] - by_name["tshsr"]["rsum_mean"])
+
+
+def test_known_costs_stay_when_the_weights_are_deleted(
+    tiny_race: Race, task: Task, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run_task(task)
+    gone = replace(tiny_race, runs=tiny_race.runs / "gone")
+    assert race.results(gone)["rows"][0]["pairs_per_s"] is None
+    (tmp_path / "results").mkdir()
+    run(monkeypatch, tiny_race, "--tables-only")
+    known = race.results(gone)["rows"][0]
+    assert known["pairs_per_s"] > 0
+    assert race.results(tiny_race)["rows"][0]["pairs_per_s"] == known["pairs_per_s"]
+    assert race.results(replace(tiny_race, costs=True))["rows"][0]["pairs_per_s"] != known["pairs_per_s"]
+
+
+def test_a_known_rate_is_dropped_when_the_network_takes_other_multiply_adds(task: Task) -> None:
+    run_task(task)
+    found = race.cost_of(task, None)
+    assert found is not None
+    same, other = replace(found, pairs_per_s=7.0), replace(found, macs_per_pair=7.0)
+    assert race.cost_of(task, same) == same
+    again = race.cost_of(task, other)
+    assert again is not None
+    assert again.macs_per_pair == found.macs_per_pair
+    gone = replace(task, runs=task.runs / "gone")
+    assert (race.cost_of(gone, same), race.cost_of(gone, None)) == (same, None)
+
+
+def test_an_unknown_row_is_refused(task: Task) -> None:
+    with pytest.raises(SettingsError, match="there is no row 'sgrr'; the rows are vse-mean, "):
+        race.tasks_of(Race(entries=("sgrr",)))
+    with pytest.raises(SettingsError, match="boxes is a row of flickr8k and changes nothing elsewhere; leave it out"):
+        race.tasks_of(Race(entries=("boxes",)))
+
+
+def test_the_first_seed_of_every_row_comes_before_the_second_of_any() -> None:
+    tasks = race.tasks_of(Race(entries=("sgraf", "tshsr"), seeds=(0, 1)))
+    assert [(each.entry, each.seed) for each in tasks] == [
+        (name, seed) for seed in (0, 1) for name in ("sgr", "saf", "sgraf", "tshsr")
+    ]
+
+
+def test_the_ablation_trains_the_whole_network_first() -> None:
+    tasks = race.tasks_of(Race(ablation=True, seeds=(0,)))
+    assert [each.entry for each in tasks] == ["tshsr", *(entry.name for entry in ABLATION if entry.only != "flickr8k")]
+    assert {"no-places", "no-swaps"} < {each.entry for each in tasks}

@@ -1,0 +1,48 @@
+"""Batches: checked once, where they are made from tensors of a user."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.support import tiny
+from tshsr.data.batches import CaptionBatch, ImageBatch, pad_sequences
+from tshsr.errors import InputError
+from tshsr.models.encoders import drop_regions
+
+ONE = torch.ones(1, 2, dtype=torch.bool)
+
+
+def test_images_are_checked_by_the_constructor() -> None:
+    with pytest.raises(InputError, match=r"regions have shape \(2, 7\); expected 3 axes"):
+        ImageBatch(torch.zeros(2, 7), ONE)
+    with pytest.raises(InputError, match=r"regions\[0, 1\] \(image, region\) holds a value that is not finite"):
+        ImageBatch(torch.tensor([[[0.0, 1.0], [float("nan"), 0.0]]]), ONE)
+    with pytest.raises(InputError, match="row 0 of regions is all padding"):
+        ImageBatch(torch.zeros(1, 2, 7), ~ONE)
+
+
+def test_boxes_are_checked_by_the_constructor() -> None:
+    with pytest.raises(InputError, match=r"boxes have shape \(1, 2, 3\); expected \(1, 2, 4\)"):
+        ImageBatch(torch.zeros(1, 2, 7), ONE, torch.zeros(1, 2, 3))
+    boxes = torch.tensor([[[0.0, 0.0, 1.0, 1.0], [0.5, 0.0, 0.2, 1.0]]])
+    with pytest.raises(InputError, match=r"boxes\[0, 1\] \(image, region\) is \[0\.5, 0\.0, 0\.2, 1\.0\]; expected x1"):
+        ImageBatch(torch.zeros(1, 2, 7), ONE, boxes)
+
+
+def test_captions_are_checked_by_the_constructor() -> None:
+    with pytest.raises(InputError, match=r"the mask of tokens is torch\.float32 of shape \(1, 2\)"):
+        CaptionBatch(torch.ones(1, 2, dtype=torch.long), ONE.float())
+    with pytest.raises(InputError, match="row 0 of tokens is all padding"):
+        CaptionBatch(torch.ones(1, 2, dtype=torch.long), ~ONE)
+    with pytest.raises(InputError, match=r"tokens have shape \(0, 0\)"):
+        pad_sequences([])
+
+
+def test_a_checked_batch_moves_and_loses_regions_without_a_look_at_its_values() -> None:
+    # The meta device has no values: whatever reads one fails there.
+    images, captions = tiny.images(3, 4).to("meta"), pad_sequences([[2, 3], [4]]).to("meta")
+    assert drop_regions(images, 0.5).mask.shape == images.mask.shape
+    assert {tensor.device.type for tensor in (images.regions, images.mask, captions.tokens, captions.mask)} == {"meta"}
+    with pytest.raises(NotImplementedError, match="meta"):
+        ImageBatch(images.regions, images.mask)

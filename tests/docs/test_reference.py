@@ -1,0 +1,30 @@
+"""The reference pages name what exists: commands, recipes, packages."""
+
+from __future__ import annotations
+
+import re
+
+import tshsr
+from tests.support.markdown import DOCS, ROOT, read
+from tshsr.cli.main import COMMANDS
+
+
+def test_the_page_of_commands_lists_every_command() -> None:
+    listed = re.findall(r"^\| `tshsr ([\w-]+)", read(DOCS / "reference" / "commands.md"), flags=re.MULTILINE)
+    assert sorted(listed) == sorted(COMMANDS)
+
+
+def test_recipes_that_pages_name_exist() -> None:
+    for page in DOCS.rglob("*.md"):
+        for name in re.findall(
+            r"`((?:tshsr|scan|sgr|saf|vse|two-stream-sgr)-(?:scenes|flickr8k|flickr30k|coco))`", read(page)
+        ):
+            assert name in tshsr.RECIPES, f"{page.name}: {name}"
+
+
+def test_the_page_about_the_code_names_every_package() -> None:
+    section = read(DOCS / "code.md").partition("## Packages")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`[^|]*) \|", section, flags=re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    there = {path.stem for path in (ROOT / "src" / "tshsr").iterdir() if path.suffix in ("", ".py")}
+    assert named == {name for name in there if not name.startswith("_")}
