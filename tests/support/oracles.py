@@ -187,7 +187,7 @@ def responsibilities(
 
 
 def mixture(values: list[float], rounds: int) -> tuple[list[float], list[float], list[float]]:
-    """Means, deviations and shares by EM from the quartiles; the lower mean is at most half the upper one."""
+    """Means, deviations and shares by EM, started at the quartiles; the lower mean is at most half the upper one."""
     ordered, last = sorted(values), len(values) - 1
 
     def quantile(q: float) -> float:
