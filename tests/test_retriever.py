@@ -81,7 +81,7 @@ def test_pairs_are_traced_one_by_one(retriever: Retriever, split: Split) -> None
         retriever.trace(images, captions[:2])
 
 
-def test_a_saved_retriever_comes_back(retriever: Retriever, split: Split, tmp_path: Path) -> None:
+def test_a_saved_retriever_loads_equal(retriever: Retriever, split: Split, tmp_path: Path) -> None:
     retriever.save_pretrained(tmp_path / "model")
     names = {path.name for path in (tmp_path / "model").iterdir()}
     assert names == {"config.json", "tokenizer.json", "model.safetensors", "README.md"}

@@ -1,4 +1,4 @@
-"""The public face of a trained network: `Retriever.from_pretrained(...)` encodes pictures and captions and scores them.
+"""A trained network as a Python object: `Retriever.from_pretrained(...)` encodes and scores images and captions.
 
 retriever = Retriever.from_pretrained("runs/flickr30k")
 retriever.score(features, ["a dog runs", "two people talk"])      # images x captions
@@ -32,19 +32,19 @@ from tshsr.system import is_reachable
 from tshsr.training.checkpoints import CONFIG, TOKENIZER, WEIGHTS, Which, load_run, save_model
 
 Images = ImageBatch | np.ndarray | Split
-"""A batch; features as images x regions x features (or regions x features: one image); or the images of a split."""
+"""A batch; an array images x regions x features (or regions x features: one image); or a split."""
 
 Captions = str | Sequence[str]
 
 
 class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"]):
-    """A trained network with its tokenizer and settings, always in evaluation mode and without gradients.
+    """A trained network with its tokenizer and settings, in evaluation mode and without gradients.
 
     Args:
         matcher: The network.
         tokenizer: Its tokenizer.
         config: Its settings.
-        name: How reports call it.
+        name: Name in reports.
     """
 
     def __init__(self, matcher: Matcher, tokenizer: Tokenizer, config: RunConfig, name: str) -> None:
@@ -69,19 +69,19 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
 
         Args:
             pretrained_model_name_or_path: The folder, or "owner/name" on the hub.
-            force_download: Download again what is in the cache (hub).
+            force_download: Ignore the download cache (hub).
             token: Access token (hub).
-            cache_dir: Where downloads are kept (hub).
-            local_files_only: Use what was downloaded before (hub).
+            cache_dir: Folder of the download cache (hub).
+            local_files_only: Use the download cache only (hub).
             revision: Branch, tag or commit (hub).
-            model_kwargs: `which="last"` takes a run's latest weights; its best ones otherwise.
+            model_kwargs: `which="last"` loads the latest weights of a run instead of its best ones.
 
         Raises:
             CheckpointError: Where there is no such folder or model, or it is incomplete or damaged.
             SettingsError: Where its settings can't be read.
             DataError: Where its tokenizer can't be read.
         """
-        # The mixin's own version reads config.json with its own rules first; ours is read strictly, in one place.
+        # Not the mixin's method, which reads config.json by its own rules first.
         return cls._from_pretrained(
             model_id=str(pretrained_model_name_or_path),
             revision=revision,
@@ -104,10 +104,10 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
 
         Args:
             save_directory: The folder.
-            kwargs: As in `huggingface_hub.ModelHubMixin.save_pretrained`, such as `push_to_hub=True, repo_id=...`.
+            kwargs: Of `huggingface_hub.ModelHubMixin.save_pretrained`, such as `push_to_hub=True, repo_id=...`.
 
         Raises:
-            CheckpointError: Where the folder is a run, whose files must stay.
+            CheckpointError: Where the folder is a run of `tshsr train`.
             DataError: Where the folder cannot be written.
         """
         folder = Path(save_directory)
@@ -120,19 +120,19 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """Device of the network."""
         return next(self.matcher.parameters()).device
 
     def to(self, device: torch.device | str) -> Self:
-        """Move the network; encodings are made on its device."""
+        """Move the network; encodings are on its device."""
         self.matcher.to(device)
         return self
 
     def check_extractor(self, extractor: str) -> None:
-        """Refuse features of another extractor than the network was trained on: they mean nothing to it.
+        """Refuse features of another extractor than that of the training data.
 
         Raises:
-            DataError: Names both.
+            DataError: Names both extractors.
         """
         if extractor != self.config.extractor:
             raise DataError(
@@ -144,12 +144,12 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
     def encode_images(
         self, images: Images, *, indices: Sequence[int] | np.ndarray | None = None, boxes: np.ndarray | None = None
     ) -> ItemEncoding:
-        """Encode images, some hundred at once.
+        """Encode images, `ENCODE_BLOCK` at a time.
 
         Args:
             images: A batch, an array of features, or a split.
-            indices: Which images of the split; all without it.
-            boxes: Boxes for an array of features: x1, y1, x2, y2 of each region, as fractions of the picture.
+            indices: Images of the split; None: all.
+            boxes: For an array of features: x1, y1, x2, y2 of each region, as fractions of the picture.
 
         Raises:
             DataError: Where a split's features are of another extractor, or can't be read.
@@ -162,7 +162,7 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
         """Encode captions (one string is one caption).
 
         Raises:
-            InputError: Where there is none, or one has no word.
+            InputError: Where there is no caption, or one has no word.
         """
         rows = self.tokenizer.encode([captions] if isinstance(captions, str) else captions)
         if not rows:
@@ -174,7 +174,7 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
     def score(
         self, images: Images | ItemEncoding, captions: Captions | ItemEncoding, *, byte_budget: int = BYTE_BUDGET
     ) -> Float[Tensor, "images captions"]:
-        """The fused score of every image with every caption; give encodings where the same side is scored again.
+        """The fused score of every image with every caption; encodings avoid encoding the same side again.
 
         Args:
             images: Images or their encodings.
@@ -182,7 +182,7 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
             byte_budget: Bound on the temporaries, in bytes.
 
         Raises:
-            InputError: As the encoders do.
+            InputError: As of `encode_images` and `encode_captions`.
         """
         return score_encoded(self.matcher, *self._encoded(images, captions), byte_budget=byte_budget)["fused"]
 
@@ -190,7 +190,7 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
         """All scores of one image with one caption, by name: `fused`, and those of streams and levels.
 
         Raises:
-            InputError: Where there is not one of each.
+            InputError: Where there is not exactly one of each.
         """
         encoded = self._encoded(image, caption)
         if len(encoded[0]) != 1 or len(encoded[1]) != 1:
@@ -199,10 +199,10 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
 
     @torch.inference_mode()
     def trace(self, images: Images | ItemEncoding, captions: Captions | ItemEncoding) -> dict[str, StreamTrace]:
-        """What each stream did with the first image and the first caption, the second and the second, and so on.
+        """The trace of each stream for pairs of images and captions with equal index.
 
         Raises:
-            InputError: Where there are not as many images as captions.
+            InputError: Where the numbers of images and captions differ.
         """
         encoded = self._encoded(images, captions)
         if len(encoded[0]) != len(encoded[1]):
@@ -237,7 +237,7 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
 
 
 def as_batch(features: np.ndarray, boxes: np.ndarray | None = None) -> ImageBatch:
-    """Features whose regions are all real as a batch.
+    """An array of features as a batch without padding.
 
     Args:
         features: Images x regions x features, or regions x features: one image.
@@ -255,13 +255,13 @@ def as_batch(features: np.ndarray, boxes: np.ndarray | None = None) -> ImageBatc
 
 
 def _download(model_id: str, download: dict[str, Any]) -> Path:
-    """The folder of a model of the hub.
+    """Download a model of the hub; returns its folder.
 
     Raises:
-        CheckpointError: Where the name is a path that does not exist, or the hub has no such model or can't be reached.
+        CheckpointError: Where the name is a missing path, or the hub has no such model or can't be reached.
     """
     is_path = model_id.startswith((".", "/", "~")) or "\\" in model_id or model_id.count("/") != 1
-    if is_path or Path(model_id).parent.is_dir():  # runs/frist beside runs/first is a slip, no owner on the hub
+    if is_path or Path(model_id).parent.is_dir():  # runs/frist beside runs/first is a typo, no owner on the hub
         raise CheckpointError(f"{model_id} does not exist; expected a run's folder, or owner/name on the hub.")
     if not download.get("local_files_only") and not is_reachable(ENDPOINT):
         download = {**download, "local_files_only": True}

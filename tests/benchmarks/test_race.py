@@ -170,7 +170,7 @@ def test_an_ensemble_averages_the_scores_of_its_members_and_is_made_again_with_t
     assert not is_stored(both)
 
 
-def test_an_ensemble_whose_members_scores_are_gone_is_left_out(
+def test_an_ensemble_without_the_scores_of_its_members_is_left_out(
     tiny_race: Race, caplog: pytest.LogCaptureFixture
 ) -> None:
     tasks = [task_of(tiny_race, name, 0) for name in ("sgr", "saf", "sgraf")]

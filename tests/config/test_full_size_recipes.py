@@ -1,4 +1,4 @@
-"""The full-size recipes, on small files of the layout that they are for; the real data sets cannot be had here."""
+"""The full-size recipes, on small files of their data's layout."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Short cuts of scoring: measured before they are used, given back their switches, and nothing that waits for a GPU."""
+"""Accelerated scoring: measured before use, restores global switches, no synchronisation with a GPU."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_tf32_is_on_while_a_tile_is_scored_and_off_again_after_an_error_too(monk
     assert torch.get_float32_matmul_precision() == "highest"
 
 
-def test_a_quick_network_scores_as_its_own_does_and_can_be_lowered() -> None:
+def test_a_compiled_matcher_scores_as_its_network_and_can_be_cast() -> None:
     network = tiny.network(torch.float32)
     images, captions = encoded(network)
     exact, found = (
@@ -87,7 +87,7 @@ def test_a_quick_network_scores_as_its_own_does_and_can_be_lowered() -> None:
 
 
 def test_compiled_scores_are_the_same_and_sizes_share_a_program() -> None:
-    """In a process of its own: a compiler cannot read through the checks of shapes that are on while the tests run."""
+    """In a process of its own: a compiler cannot trace the shape checks that are active in the tests."""
     code = """
 import torch
 from torch._dynamo.utils import counters
@@ -114,7 +114,7 @@ assert 1 <= counters["stats"]["unique_graphs"] <= 2, "few programs for five size
 
 
 @pytest.mark.parametrize("used", [True, False])
-def test_a_short_cut_is_taken_where_the_sample_says_so(
+def test_acceleration_is_used_where_the_sample_is_faster_and_as_good(
     one: Member, split: Split, monkeypatch: pytest.MonkeyPatch, used: bool
 ) -> None:
     monkeypatch.setattr(compilation, "check_precision", lambda *_, compiled: replace(CHECK, used=used))
@@ -124,7 +124,7 @@ def test_a_short_cut_is_taken_where_the_sample_says_so(
     assert (taken.name, taken.tokenizer) == (one.name, one.tokenizer)
 
 
-def test_what_is_measured_is_the_quick_network_on_a_sample(one: Member, split: Split) -> None:
+def test_the_compiled_matcher_is_measured_on_a_sample(one: Member, split: Split) -> None:
     (taken,), (found,) = compile_members([one], split, CompileOptions(tf32=True), ScoringOptions())
     assert (found.dtype, found.images, found.captions) == ("tf32", 20, 40)
     assert found.max_difference < 1e-2
@@ -133,7 +133,7 @@ def test_what_is_measured_is_the_quick_network_on_a_sample(one: Member, split: S
     assert report.models == ("one",)
 
 
-def test_without_a_short_cut_nothing_is_measured(one: Member, split: Split) -> None:
+def test_without_acceleration_nothing_is_measured(one: Member, split: Split) -> None:
     assert compile_members([one], split, CompileOptions(), ScoringOptions()) == ((one,), ())
 
 
@@ -148,15 +148,15 @@ def test_where_nothing_can_be_compiled_one_sentence_says_so_and_scoring_goes_on(
         taken = compile_members([one], split, CompileOptions(compiled=True), ScoringOptions())
     assert taken == ((one,), ())
     assert caplog.messages == [
-        "this machine can't compile the scoring (No working C++ compiler found); going on without the short cuts"
+        "this machine can't compile the scoring (No working C++ compiler found); scoring goes on uncompiled"
     ]
     monkeypatch.setattr(compilation, "check_precision", lambda *_, **__: fail())
     with pytest.raises(RuntimeError, match="No working"):
         compile_members([one], split, CompileOptions(tf32=True), ScoringOptions())
 
 
-def test_neither_all_pairs_nor_listed_ones_wait_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tensors on the device "meta" have no values: whatever asks for one, and so waits for a GPU, fails."""
+def test_neither_all_pairs_nor_listed_pairs_synchronise_with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors on the device "meta" have no values: reading one, which synchronises with a GPU, fails."""
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)  # it knows no such device
     network = tiny.network(torch.float32)
     images, captions = encoded(network)
@@ -174,7 +174,7 @@ def test_neither_all_pairs_nor_listed_ones_wait_for_a_gpu(monkeypatch: pytest.Mo
         assert score_listed(network, left, right, lengths, pairs, budget).shape == (5,)
 
 
-def test_lengths_find_holes() -> None:
+def test_caption_lengths_detect_padding_inside() -> None:
     captions = encoded(tiny.network(torch.float32))[1]
     captions.mask[2, 1] = False
     assert CaptionLengths.of(captions) == CaptionLengths([3, 3, 5, 7], holes=True)

@@ -1,4 +1,4 @@
-"""The evaluator for any program's scores, as a function."""
+"""Evaluation of score matrices of any program."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tshsr.evaluation import matrix as matrix_module
 from tshsr.evaluation import run as evaluation
 from tshsr.evaluation.ground_truth import name_rows_and_columns, read_ground_truth
 from tshsr.evaluation.matrix import Extras, evaluate_matrix, read_extras
-from tshsr.metrics import coco as denser
+from tshsr.metrics import coco
 from tshsr.metrics.multi_positive import rankings
 from tshsr.metrics.ranks import metrics_by_fold, query_ranks
 from tshsr.metrics.recall import mean_metrics, score_metrics
@@ -65,7 +65,7 @@ def test_a_model_in_float64_with_itself_is_that_model(tmp_path: Path, captions: 
     assert one.scores["fused"].rsum > 300
 
 
-def test_all_that_is_reported_by_folds_is_by_the_same_folds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recalls_and_rankings_use_the_same_folds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "FOLD", 5)
     report = evaluate_matrix(matrix(), OWNERS, protocol="coco-1k")
     assert report.scores["fused"] == mean_metrics(metrics_by_fold(query_ranks(matrix(), OWNERS, folds=2)))
@@ -88,7 +88,7 @@ def test_ratings_are_found_by_row_and_column_or_by_names(tmp_path: Path, caption
         "\n".join(json.dumps({"image": f"p{image}.jpg", "id": f"c{column}"}) for column, image in enumerate(OWNERS))
     )
     pairs = (("plain.csv", captions), ("named.csv", tmp_path / "named.jsonl"), ("ids.csv", tmp_path / "ids.jsonl"))
-    found = [evaluate_matrix(matrix(), whose, extras=Extras(judgements=tmp_path / name)) for name, whose in pairs]
+    found = [evaluate_matrix(matrix(), truth, extras=Extras(judgements=tmp_path / name)) for name, truth in pairs]
     assert found[0].judgements is not None
     assert found[0].judgements.judgements == 30
     assert found[0].judgements == found[1].judgements == found[2].judgements
@@ -139,10 +139,10 @@ def test_denser_annotation_is_refused_before_the_scores_are_ranked(
     with pytest.raises(DataError, match=r"ids\.txt cannot be read"):
         evaluate_matrix(matrix(), OWNERS, extras=Extras(ids))
     ids.write_text("\n".join(map(str, range(30))))
-    monkeypatch.setattr(denser, "PACKAGE", "none_of_that_name")
+    monkeypatch.setattr(coco, "PACKAGE", "none_of_that_name")
     with pytest.raises(SettingsError, match=r"pip install 'tshsr\[eccv\]'"):
         evaluate_matrix(matrix(), OWNERS, extras=Extras(ids))
-    monkeypatch.setattr(denser, "annotation_folder", lambda: tmp_path)
+    monkeypatch.setattr(coco, "annotation_folder", lambda: tmp_path)
     original.write_text(json.dumps({caption: [100 + (caption + 1) % 30 // 3] for caption in range(30)}))
     with pytest.raises(InputError, match="the ids are in another order than the columns"):
         evaluate_matrix(matrix(), OWNERS, extras=Extras(ids))
@@ -155,7 +155,7 @@ def test_denser_annotation_is_refused_before_the_scores_are_ranked(
         evaluate_matrix(matrix(), OWNERS, extras=Extras(ids, tmp_path))
 
 
-def test_what_was_read_is_told() -> None:
+def test_without_files_there_is_no_annotation() -> None:
     nothing = read_extras(Extras(), read_ground_truth(OWNERS, "test", 10, 30))
     assert (nothing.caption_ids, nothing.plausible, nothing.judgements) == (None, None, None)
 

@@ -56,7 +56,7 @@ def test_a_protocol_that_does_not_fit_is_refused(protocol, images, error, senten
         choose_protocol(protocol, images)
 
 
-def test_a_report_of_scores_says_what_was_measured():
+def test_a_report_of_scores_has_its_origin_and_metrics():
     owners = np.array([0, 1, 1, 2])
     scores = {"fused": random_scores(3, 4), "pooled": random_scores(3, 4, seed=1)}
     report = report_on(scores, owners)

@@ -1,4 +1,4 @@
-"""Score matrices and captions as files: what is read, and what is refused in which words."""
+"""Files of score matrices and captions: formats, and errors."""
 
 import json
 import pickle
@@ -52,7 +52,7 @@ def test_npz_is_read_by_the_name_scores(tmp_path):
     assert np.array_equal(read_scores(tmp_path / "s.npz"), SCORES)
 
 
-def test_an_array_of_an_archive_is_mapped_where_it_is_not_compressed(tmp_path):
+def test_an_uncompressed_array_of_an_archive_is_memory_mapped(tmp_path):
     arrays = {"first": np.ones(7), "sims": SCORES.T.copy().T, "scores": np.zeros((1, 1))}
     np.savez(tmp_path / "plain.npz", **arrays)
     np.savez_compressed(tmp_path / "packed.npz", **arrays)
@@ -95,7 +95,7 @@ def test_a_missing_file_is_refused(tmp_path):
         read_scores(tmp_path / "none.npy")
 
 
-def test_another_ending_is_refused(tmp_path):
+def test_another_suffix_is_refused(tmp_path):
     with pytest.raises(SettingsError, match=r"scores\.csv: scores are read from \.npy, \.npz, \.pt and \.pth"):
         read_scores(write(tmp_path / "scores.csv", "1,2"))
 
@@ -113,7 +113,7 @@ def test_a_truncated_file_is_refused(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["s.npy", "s.npz", "s.pt"])
-def test_a_file_under_a_wrong_ending_is_refused(tmp_path, name):
+def test_a_file_with_a_wrong_suffix_is_refused(tmp_path, name):
     saved = tmp_path / ("s.npz" if name == "s.npy" else "s.npy")
     (np.savez if name == "s.npy" else np.save)(saved, SCORES)
     saved.rename(tmp_path / name)
@@ -149,7 +149,7 @@ def refuse_pickled(path):
     )
 
 
-def test_a_text_that_is_called_a_file_of_tensors_is_refused(tmp_path):
+def test_a_text_file_with_a_suffix_of_tensors_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"s\.pt holds no readable scores"):
         read_scores(write(tmp_path / "s.pt", "hello world"))
 

@@ -1,4 +1,4 @@
-"""Reports on a two-stage search: the numbers of candidates, what they can find at most, and what they lost."""
+"""Reports on a two-stage search: candidates, upper bound on recall, recall lost."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def evaluated(search: TwoStageSearch, split: Split, plan: Depth | Split, **optio
     return found.report(), found.scores
 
 
-def test_a_report_says_how_far_the_search_went(one: Member, split: Split) -> None:
+def test_a_report_has_the_numbers_of_candidates(one: Member, split: Split) -> None:
     report, scores = evaluated(TwoStageSearch(one), split, Depth(4, 2))
     full = score_split(one.matcher, one.tokenizer, split)
     *_, reasoned = candidate_rounds(full["fused"], full["pooled"], Depth(4, 2))
@@ -59,7 +59,7 @@ def test_a_report_says_how_far_the_search_went(one: Member, split: Split) -> Non
     assert report.precision is None
 
 
-def test_the_protocol_is_the_one_that_was_asked_for(one: Member, split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_requested_protocol_is_used(one: Member, split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "FOLD", 2)  # ten images are COCO's 5,000
     for protocol, chosen in (("auto", "coco-5k"), ("flickr", "flickr"), ("coco-5k", "coco-5k")):
         report, _ = evaluated(TwoStageSearch(one, protocol=protocol), split, Depth(4, 2))
@@ -80,7 +80,7 @@ def test_a_protocol_of_folds_is_refused(one: Member, split: Split, monkeypatch: 
     )
 
 
-def test_a_comparison_says_exactly_what_was_lost(one: Member, split: Split) -> None:
+def test_a_comparison_reports_the_exact_loss(one: Member, split: Split) -> None:
     report, _ = evaluated(TwoStageSearch(one), split, Depth(2, 1), check=True)
     full = score_split(one.matcher, one.tokenizer, split)
     owners = split.image_of_caption
@@ -166,7 +166,7 @@ def test_a_report_with_both_blocks_reads_back_equal(
 
 
 def other(split: Split, make: type[ModelConfig], **settings: object) -> Member:
-    """Another method on the same data."""
+    """A model of another method on the same data."""
     known = member("other", split, 1)
     encoder = EncoderConfig(dim=8, feature_dim=6, vocabulary=len(known.tokenizer), word_dim=7)
     return replace(known, matcher=build_matcher(make(encoder=encoder, **settings)))

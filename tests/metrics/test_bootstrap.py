@@ -1,4 +1,4 @@
-"""The arithmetic of resampling: every figure of every resample is that of plain loops over the images drawn."""
+"""The bootstrap: every metric of every resample equals plain loops over the drawn images."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tshsr.metrics.bootstrap import (
     IMAGE_TO_TEXT,
     SEVERAL,
     SEVERAL_RIGHT,
+    bootstrap_counts,
     contributions,
-    draws,
     figures,
     medians,
     sample_of,
@@ -25,7 +25,7 @@ from tshsr.metrics.ranks import QueryRanks, query_ranks
 
 
 def case(seed: int, images: int = 12) -> tuple[np.ndarray, np.ndarray]:
-    """Scores with many ties, and captions in no order, one to four an image."""
+    """Scores with many ties, and captions in random order, one to four per image."""
     owners = np.random.default_rng(5).permutation(np.repeat(np.arange(images), 1 + np.arange(images) % 4))
     scores = np.random.default_rng(seed).integers(0, 9, size=(images, len(owners))).astype(float)
     scores[owners, np.arange(len(owners))] += 3
@@ -33,14 +33,14 @@ def case(seed: int, images: int = 12) -> tuple[np.ndarray, np.ndarray]:
 
 
 def drawn_counts(images: int, folds: int, resamples: int) -> np.ndarray:
-    """Counts of drawn images; in the first resample every image stands once."""
-    (counts,) = draws(images, folds, resamples, np.random.default_rng(1))
+    """Counts of drawn images; the first resample has every image once."""
+    (counts,) = bootstrap_counts(images, folds, resamples, np.random.default_rng(1))
     counts[0] = 1
     return counts
 
 
 def plain(scores: np.ndarray, owners: np.ndarray, drawn: list[int]) -> dict[str, float]:
-    """The figures of the images that were drawn, with their captions, by loops over sorted lists of all answers."""
+    """The metrics of the drawn images with their captions, by loops over sorted lists of all items."""
     found: dict[str, float] = {}
     captions = [caption for image in drawn for caption in range(len(owners)) if owners[caption] == image]
     right = {image: np.flatnonzero(owners == image).tolist() for image in range(len(scores))}
@@ -72,7 +72,7 @@ def test_every_figure_of_every_resample_is_that_of_plain_loops(folds: int) -> No
         np.testing.assert_allclose(row, expected)
 
 
-def test_the_figures_of_the_images_as_they_are_are_those_of_reports() -> None:
+def test_metrics_of_the_original_images_are_those_of_reports() -> None:
     scores, owners = case(3)
     sample = sample_of([query_ranks(scores, owners)])
     (seen,) = figures(np.ones((1, 12)), sample)[0]
@@ -89,7 +89,7 @@ def test_resampled_figures_equal_those_of_ranx(monkeypatch: pytest.MonkeyPatch) 
     from ranx import Qrels, Run, evaluate
 
     random = np.random.default_rng(7)
-    owners = random.permutation(np.repeat(np.arange(20), 5))  # as many captions for each: R = 5, which ranx can be told
+    owners = random.permutation(np.repeat(np.arange(20), 5))  # R = 5 for all images, as ranx requires
     scores = random.permutation(np.arange(2000.0)).reshape(20, 100)  # no ties: ranx breaks them as they come
     scores[owners, np.arange(100)] += 500.5
     sample, counts = sample_of([query_ranks(scores, owners)]), drawn_counts(20, 1, 3)[2:]
@@ -110,7 +110,7 @@ def test_resampled_figures_equal_those_of_ranx(monkeypatch: pytest.MonkeyPatch) 
         assert found[f"image_to_text_{own}"] == pytest.approx(100 * theirs[name])
 
 
-def test_what_each_image_adds_sums_to_every_figure_but_the_medians() -> None:
+def test_contributions_of_images_sum_to_every_metric_except_medians() -> None:
     for folds in (1, 3):
         sample = sample_of([query_ranks(*case(seed), folds=folds) for seed in (1, 2)])
         (seen,) = figures(np.ones((1, 12)), sample)
@@ -118,7 +118,7 @@ def test_what_each_image_adds_sums_to_every_figure_but_the_medians() -> None:
         assert [figure.title for figure in sample.figures[-2:]] == ["median rank"] * 2
 
 
-def test_a_run_without_places_costs_the_figures_of_several_right_answers_alone() -> None:
+def test_a_run_without_positions_lacks_only_the_metrics_of_several_relevant_items() -> None:
     older = small(2)
     older = QueryRanks(older.image_to_text, older.text_to_image, older.image_of_caption)
     kept, whole = sample_of([small(1), older]), sample_of([small(1)])
@@ -142,20 +142,20 @@ def test_medians_are_those_of_numpy_however_far_from_the_middle(skew: int) -> No
     random = np.random.default_rng(skew)
     owner = random.permutation(np.concatenate([np.arange(40), random.integers(0, 40, 200), np.zeros(skew, dtype=int)]))
     ranks = np.where(owner == 0, random.integers(1, 9, len(owner)), random.integers(50, 900, len(owner)))
-    (counts,) = draws(40, 1, 50, random)  # where image 0 has nearly all queries, it is drawn or not
+    (counts,) = bootstrap_counts(40, 1, 50, random)  # image 0 has nearly all queries
     expected = [np.median(np.repeat(ranks, row[owner].astype(int))) for row in counts]
     np.testing.assert_array_equal(medians(counts.T, ranks, owner), expected)
 
 
 def test_images_are_drawn_inside_their_fold() -> None:
-    for counts in draws(12, 3, 50, np.random.default_rng(0)):
+    for counts in bootstrap_counts(12, 3, 50, np.random.default_rng(0)):
         np.testing.assert_array_equal(counts.reshape(50, 3, 4).sum(axis=2), 4)
         assert counts.max() > 1
 
 
 def test_the_size_of_a_piece_is_invisible(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = list(draws(10, 1, 30, np.random.default_rng(0)))
+    drawn = list(bootstrap_counts(10, 1, 30, np.random.default_rng(0)))
     monkeypatch.setattr(resampling, "CHUNK", 40)
-    pieces = list(draws(10, 1, 30, np.random.default_rng(0)))
+    pieces = list(bootstrap_counts(10, 1, 30, np.random.default_rng(0)))
     assert len(pieces) == 8
     np.testing.assert_array_equal(np.concatenate(pieces), np.concatenate(drawn))

@@ -1,4 +1,4 @@
-"""ECCV Caption, CxC and PMRP: equal to the authors' package, and ids that are checked."""
+"""ECCV Caption, CxC and PMRP: metrics equal to the authors' package, checks of ids."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.command_line import tshsr
 from tshsr.errors import DataError, InputError, SettingsError
-from tshsr.metrics import coco as denser
+from tshsr.metrics import coco
 from tshsr.metrics.coco import (
     annotated_rankings,
     annotation_folder,
@@ -34,7 +34,7 @@ OWNERS = np.repeat(np.arange(IMAGES), EACH)
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Annotation of 40 images in the package's layout: more right answers, for some of the queries."""
+    """Annotation of 40 images in the package's layout: more relevant items, for some queries."""
     random = np.random.default_rng(0)
     write(
         tmp_path, "original", [(image, caption) for image, caption in zip(IMAGE_IDS[OWNERS], CAPTION_IDS, strict=True)]
@@ -44,9 +44,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if prefix != "pm":
             pairs |= {(int(image), int(caption)) for image, caption in zip(IMAGE_IDS[OWNERS], CAPTION_IDS, strict=True)}
         if prefix == "eccv":
-            pairs.add((int(IMAGE_IDS[3]), 7))  # a caption that nobody scores: two of the real ones are such
+            pairs.add((int(IMAGE_IDS[3]), 7))  # an unscored caption; the real annotation has two
         write(tmp_path, prefix, sorted(pairs))
-    monkeypatch.setattr(denser, "annotation_folder", lambda: tmp_path)
+    monkeypatch.setattr(coco, "annotation_folder", lambda: tmp_path)
     return tmp_path
 
 
@@ -60,7 +60,7 @@ def write(folder: Path, prefix: str, pairs: list[tuple[int, int]]) -> None:
 
 
 def scores() -> np.ndarray:
-    """Without ties, which the package breaks as they come."""
+    """Without ties, which the package orders arbitrarily."""
     random = np.random.default_rng(1)
     drawn = random.permutation(np.arange(float(IMAGES * IMAGES * EACH))).reshape(IMAGES, -1)
     drawn[OWNERS, np.arange(IMAGES * EACH)] += 3000.5
@@ -70,11 +70,11 @@ def scores() -> np.ndarray:
 def theirs(folder: Path) -> Any:
     """The authors' metrics on the same files."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it asks for ujson and tqdm
+        warnings.simplefilter("ignore")  # on missing ujson and tqdm
         package = pytest.importorskip("eccv_caption", reason="the extra eccv is not installed")
         metrics = package.Metrics()
     for name, prefix in (("eccv", "eccv"), ("cxc", "cxc"), ("pm", "pm")):
-        paths = [str(folder / f"{prefix}_{side}.json") for side in denser.SIDES]
+        paths = [str(folder / f"{prefix}_{side}.json") for side in coco.SIDES]
         getattr(metrics, f"set_{name}_gts")(*paths)
     return metrics
 
@@ -116,14 +116,14 @@ def test_the_real_annotation_is_of_the_5000_test_images() -> None:
     assert all(set(ids[5 * row : 5 * row + 5].tolist()) == set(right[int(image)]) for row, image in enumerate(images))
     rows = (row_of(images), row_of(ids))
     for prefix, sizes in (("eccv", (22550, 11279)), ("cxc", (35585, 35585))):
-        for side, order, size in zip(denser.SIDES, (rows, rows[::-1]), sizes, strict=True):
+        for side, order, size in zip(coco.SIDES, (rows, rows[::-1]), sizes, strict=True):
             queries, answers = right_pairs(place / f"{prefix}_{side}.json", *order)
             assert len(queries) == len(answers) == size
             assert np.count_nonzero(answers < 0) == (2 if (prefix, side) == ("eccv", "image_to_caption") else 0)
 
 
-def test_a_missing_package_is_told_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(denser, "PACKAGE", "no_such_package")
+def test_a_missing_package_is_reported_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coco, "PACKAGE", "no_such_package")
     with pytest.raises(SettingsError, match=r"not installed; pip install 'tshsr\[eccv\]'"):
         annotation_folder()
 

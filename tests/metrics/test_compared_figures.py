@@ -1,4 +1,4 @@
-"""Mean and median ranks, MRR and figures of several right answers in a comparison, beside recalls and rSum."""
+"""Mean and median ranks, MRR and metrics of several relevant items in a comparison."""
 
 from __future__ import annotations
 

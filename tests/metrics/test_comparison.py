@@ -67,9 +67,9 @@ def test_intervals_end_where_the_figures_end() -> None:
         for shares in ((0.0, 0.3), (1.0, 0.6))
     ]
     found = compare(*sides, resamples=400)
-    told = [figure for figure in FIGURES if figure not in SEVERAL_RIGHT]
-    assert {figure.name for figure in told} == set(found.a) == set(found.b) == set(found.differences)
-    for figure in told:
+    expected = [figure for figure in FIGURES if figure not in SEVERAL_RIGHT]
+    assert {figure.name for figure in expected} == set(found.a) == set(found.b) == set(found.differences)
+    for figure in expected:
         a, b = found.a[figure.name], found.b[figure.name]
         assert figure.lowest <= min(a.low, b.low) <= max(a.high, b.high) <= figure.highest
     assert (found.a["rsum"].high, found.b["rsum"].low) == (600, 0)
@@ -164,7 +164,7 @@ def near(random: np.random.Generator, gained: float, lost: float) -> tuple[list[
     return [QueryRanks(images, better, owners)], [QueryRanks(images, worse, owners)]
 
 
-def test_a_planted_difference_of_a_point_of_rsum_is_found_as_often_as_the_power_that_is_stated() -> None:
+def test_a_planted_difference_of_a_point_of_rsum_is_found_as_often_as_the_stated_power() -> None:
     # R@10 of text to image alone moves: 100 * (0.066 - 0.056) = 1 point.
     random = np.random.default_rng(15)
     found = [compare(*near(random, 0.066, 0.056), resamples=400) for _ in range(300)]

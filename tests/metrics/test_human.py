@@ -1,4 +1,4 @@
-"""Agreement with people: equal to scipy, with intervals over images that cover, and files that are read or refused."""
+"""Correlation with human ratings: equal to scipy, coverage of intervals over images, files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CAPTIONS = {"a.jpg#0": 0, "a.jpg#1": 1, "b.jpg#0": 2}
 
 
 def drawn(seed: int, *, judged: int = 90, levels: int = 4, ties: bool = False) -> tuple[np.ndarray, Judgements]:
-    """A matrix, and ratings of some of its pairs, three an image, that agree with it more or less."""
+    """A matrix, and noisy ratings of some of its pairs, three per image."""
     random = np.random.default_rng(seed)
     ratings = random.integers(0, levels, size=judged).astype(float)
     rows, columns = np.arange(judged) // 3, random.permutation(judged)
@@ -112,7 +112,7 @@ def test_a_few_resamples_without_a_correlation_are_left_out_of_the_interval() ->
     assert interval(np.append(drawn, np.full(20, np.nan)), 20, (0.025, 0.975)) == (None, None)
 
 
-def test_perfect_agreement_is_1_and_the_contrary_minus_1() -> None:
+def test_perfect_agreement_is_1_and_reversed_ratings_are_minus_1() -> None:
     ratings = np.repeat([1.0, 2.0, 3.0], 4)
     judged = Judgements(np.arange(12), np.arange(12), ratings)
     for sign in (1, -1):
@@ -123,7 +123,7 @@ def test_perfect_agreement_is_1_and_the_contrary_minus_1() -> None:
 def test_intervals_are_over_images_and_cover() -> None:
     random, covered = np.random.default_rng(3), []
     for _ in range(200):
-        image = np.repeat(random.normal(size=60), 3)  # an image's judgements are alike: 60 matter, not 180
+        image = np.repeat(random.normal(size=60), 3)  # equal ratings per image: 60 independent ones, not 180
         ratings = np.round(image + 0.3 * random.normal(size=180))
         scores = np.zeros((60, 180))
         rows, columns = np.arange(180) // 3, np.arange(180)
@@ -152,7 +152,7 @@ def test_only_judged_scores_must_be_finite() -> None:
 
 
 @pytest.mark.parametrize("what", ["scores", "ratings"])
-def test_what_is_all_alike_is_refused(what: str) -> None:
+def test_equal_scores_or_ratings_are_refused(what: str) -> None:
     scores, judged = drawn(1)
     if what == "scores":
         scores[:] = 1

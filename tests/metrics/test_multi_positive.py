@@ -1,4 +1,4 @@
-"""Rankings with several right answers: hand-made cases, plain loops and an independent implementation."""
+"""Rankings with several relevant items: hand-made cases, plain loops and an independent implementation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tshsr.metrics.recall import score_metrics
 
 
 def case(seed: int, images: int = 14) -> tuple[np.ndarray, np.ndarray]:
-    """Scores with many ties, and captions in no order, one to seven an image."""
+    """Scores with many ties, and captions in random order, one to seven per image."""
     random = np.random.default_rng(seed)
     owners = random.permutation(np.concatenate([np.arange(images), random.integers(0, images, size=3 * images)]))
     scores = random.integers(0, 12, size=(images, 4 * images)).astype(np.float32)
@@ -23,7 +23,7 @@ def case(seed: int, images: int = 14) -> tuple[np.ndarray, np.ndarray]:
     return scores, owners
 
 
-def test_the_places_of_right_answers_count_wrong_ones_that_are_as_good() -> None:
+def test_positions_of_relevant_items_count_ties_against_the_model() -> None:
     scores = np.array([[0.9, 0.5, 0.5, 0.1, 0.5], [0.2, 0.3, 0.1, 0.0, 0.4]])
     places = right_places(scores, np.array([0, 1, 0, 0]), np.array([1, 4, 3, 2]))
     assert places.rights.tolist() == [3, 1]
@@ -65,7 +65,7 @@ def test_the_figures_are_those_of_plain_loops(seed: int) -> None:
         assert (side.r1, side.r5, side.r10) == (other.r1, other.r5, other.r10)
 
 
-def test_with_one_right_answer_all_say_the_same() -> None:
+def test_with_one_relevant_item_all_metrics_agree() -> None:
     side = rankings(*case(1)).text_to_image
     assert side.true_r5 == side.all_r5 == side.r5
     assert side.map_at_r == side.r_precision == side.r1
@@ -87,7 +87,7 @@ def test_the_size_of_a_block_is_invisible(monkeypatch: pytest.MonkeyPatch) -> No
     assert rankings(*case(3)) == whole
 
 
-def test_a_model_that_scores_everything_alike_finds_nothing() -> None:
+def test_a_model_with_equal_scores_finds_nothing() -> None:
     owners = np.repeat(np.arange(30), 5)
     side = rankings(np.zeros((30, 150)), owners).image_to_text
     assert (side.true_r10, side.map_at_r, side.r_precision, side.all_r10) == (0, 0, 0, 0)
@@ -100,7 +100,7 @@ def test_a_perfect_model_finds_everything() -> None:
     assert (side.true_r1, side.true_r5, side.all_r5, side.map_at_r, side.r_precision, side.mrr) == (20, *[100.0] * 4, 1)
 
 
-def test_an_answer_that_nobody_scored_is_never_found_but_counts() -> None:
+def test_an_unscored_item_is_never_found_but_counts() -> None:
     metrics = ranked(np.array([[3.0, 2.0, 1.0]]), np.array([0, 0]), np.array([0, -1]))
     assert (metrics.r1, metrics.r_precision, metrics.true_r10, metrics.all_r10) == (100.0, 50.0, 50.0, 0.0)
 
@@ -124,7 +124,7 @@ def test_the_figures_equal_those_of_ranx(monkeypatch: pytest.MonkeyPatch) -> Non
     from ranx import Qrels, Run, evaluate
 
     random = np.random.default_rng(7)
-    owners = random.permutation(np.repeat(np.arange(30), 5))  # as many captions for each: R = 5, which ranx can be told
+    owners = random.permutation(np.repeat(np.arange(30), 5))  # R = 5 for all images, as ranx requires
     scores = random.permutation(np.arange(4500.0)).reshape(30, 150)
     scores[owners, np.arange(150)] += 1000.5
     qrels = Qrels.from_dict({f"i{i}": {f"c{c}": 1 for c in np.flatnonzero(owners == i)} for i in range(30)})

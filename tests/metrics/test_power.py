@@ -33,14 +33,14 @@ def test_a_difference_far_beyond_the_interval_is_always_found() -> None:
         assert detectable(0.01, 1.0, freedom, 0.5) == 0.0, "an interval that excludes zero in most cases anyway"
 
 
-def test_an_error_that_is_known_gives_the_normal() -> None:
+def test_a_known_error_gives_the_normal_distribution() -> None:
     assert share_found(0.0, 1.96, 1.0, None) == pytest.approx(0.05, abs=1e-4)
     assert share_found(1.0, 1.96, 1.0, 1e4) == pytest.approx(share_found(1.0, 1.96, 1.0, None), abs=1e-3)
     assert detectable(1.96, 1.0, None, 0.8) == pytest.approx(1.96 + 0.8416, abs=1e-3)
 
 
 @pytest.mark.parametrize("freedom", [1.0, 2.6, 40.0])
-def test_the_detectable_difference_is_found_as_often_as_asked(freedom: float) -> None:
+def test_the_detectable_difference_has_the_requested_power(freedom: float) -> None:
     least = detectable(8.0, 3.0, freedom, 0.8)
     assert share_found(least, 8.0, 3.0, freedom) == pytest.approx(0.8, abs=1e-6)
 

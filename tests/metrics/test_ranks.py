@@ -1,4 +1,4 @@
-"""The ranks of every query: whole and in folds, as a report keeps them, and what is refused."""
+"""The ranks of every query: whole and in folds, in reports, and errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tshsr.metrics.recall import image_to_text_ranks, score_metrics, text_to_ima
 
 
 def case(images: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Scores with ties, and captions in no order."""
+    """Scores with ties, and captions in random order."""
     random = np.random.default_rng(seed)
     owners = random.permutation(np.concatenate([np.arange(images), random.integers(0, images, size=2 * images)]))
     return random.integers(0, 9, size=(images, 3 * images)) / 8, owners

@@ -20,7 +20,7 @@ from tshsr.metrics.recall import (
     text_to_image_ranks,
 )
 
-# Three images with two, one and three captions, whose columns are not in order.
+# Three images with two, one and three captions, with columns in another order.
 OWNERS = np.array([2, 0, 1, 2, 0, 2])
 SCORES = np.array(
     [
@@ -36,7 +36,7 @@ def test_image_to_text_rank_is_that_of_the_best_own_caption():
     assert image_to_text_ranks(SCORES, OWNERS).tolist() == [2, 1, 4]
 
 
-def test_text_to_image_rank_counts_images_placed_ahead_or_equal():
+def test_text_to_image_rank_counts_images_ahead_or_equal():
     # Column 3 ties image 0 with its own image 2; column 5 ties all three.
     assert text_to_image_ranks(SCORES, OWNERS).tolist() == [3, 1, 1, 2, 1, 3]
 
@@ -81,7 +81,7 @@ def test_a_wrong_image_with_an_equal_score_goes_ahead():
 
 
 @pytest.mark.parametrize("value", [0.0, 0.7, -3.0])
-def test_a_model_that_scores_everything_alike_gets_0(value):
+def test_a_model_with_equal_scores_gets_0(value):
     owners = np.repeat(np.arange(30), 5)
     scores = np.full((30, 150), value, dtype=np.float32)
     assert score_metrics(scores, owners).rsum == 0.0

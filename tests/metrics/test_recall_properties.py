@@ -1,4 +1,4 @@
-"""Ranks against plain loops, and what must not change them."""
+"""Ranks against plain loops, and invariances."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from tshsr.metrics.recall import image_to_text_ranks, mean_metrics, score_metric
 
 @st.composite
 def cases(draw, *, most_images: int = 6):
-    """Scores with many ties, and captions in any order, one to four an image."""
+    """Scores with many ties, and captions in any order, one to four per image."""
     counts = draw(st.lists(st.integers(1, 4), min_size=1, max_size=most_images))
     owners = draw(st.permutations(np.repeat(np.arange(len(counts)), counts).tolist()))
     cells = st.lists(st.integers(-3, 3), min_size=len(counts) * len(owners), max_size=len(counts) * len(owners))

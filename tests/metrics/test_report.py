@@ -1,4 +1,4 @@
-"""A report is a contract: its names, its strict reading, its sentences."""
+"""The JSON of a report: names, strict validation, errors."""
 
 import json
 from dataclasses import replace
@@ -40,14 +40,14 @@ REPORT = Report(
 
 
 def written(tmp_path, **changes) -> Path:
-    """A report's file with some values of the JSON replaced; a value of None takes the name out."""
+    """A file of a report with some values of the JSON replaced; None removes the name."""
     values = json.loads(REPORT.to_json()) | changes
     path = tmp_path / "report.json"
     path.write_text(json.dumps({name: value for name, value in values.items() if value is not None}))
     return path
 
 
-def test_the_json_is_version_1_with_exactly_the_names_of_the_contract():
+def test_the_json_is_version_1_with_exactly_the_documented_names():
     assert json.loads(REPORT.to_json()) == {
         "version": 1,
         "data": "scenes",

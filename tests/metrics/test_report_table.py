@@ -1,4 +1,4 @@
-"""What a report says on the screen of a lower precision and of a two-stage search."""
+"""Lines of a report on the screen about a lower precision and a two-stage search."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RERANK = Rerank(
 )
 
 
-def test_a_lower_precision_is_told_in_one_line() -> None:
+def test_a_lower_precision_is_reported_in_one_line() -> None:
     assert precision_line("first", CHECK) == (
         "bfloat16 (first): used. On 100 images and 500 captions it is 1.62 times as fast as float32, changes scores by "
         "up to 0.003 and recalls by up to 0.20 points; 99.3 % of the best answers stay."
@@ -33,11 +33,11 @@ def test_a_lower_precision_is_told_in_one_line() -> None:
 @pytest.mark.parametrize(
     ("speedup", "why"), [(0.8, "not used, it is no faster here"), (1.4, "not used, recalls move too far")]
 )
-def test_why_it_was_not_used_is_told(speedup: float, why: str) -> None:
+def test_the_reason_why_it_was_not_used_is_reported(speedup: float, why: str) -> None:
     assert f"bfloat16 (first): {why}. On" in precision_line("first", replace(CHECK, used=False, speedup=speedup))
 
 
-def test_a_two_stage_search_tells_its_candidates_its_ceiling_and_no_more_than_is_known() -> None:
+def test_a_two_stage_search_reports_candidates_and_upper_bounds() -> None:
     assert list(rerank_lines(RERANK)) == [
         "two stages: v·t finds 100 captions for an image and 40 images for a caption on average; 204,199 of "
         "5,000,000 pairs were reasoned about, 24.5 times fewer.",
@@ -46,7 +46,7 @@ def test_a_two_stage_search_tells_its_candidates_its_ceiling_and_no_more_than_is
     ]
 
 
-def test_what_was_lost_is_told_split_by_split() -> None:
+def test_recall_lost_is_reported_by_split() -> None:
     points = {"dev": (0.0, 0.1, 0.0, 0.02, 0.0, 0.08), "test": (-0.1, 0.0, -1e-14, 0.0, 0.3, 0.0)}
     lines = list(rerank_lines(replace(RERANK, chosen_on="dev", lost=points, all_pairs_seconds=200.0)))
     assert lines[0].startswith("two stages (chosen on dev): v·t finds 100 captions")
@@ -81,7 +81,7 @@ def test_other_words_are_refused(text: str) -> None:
     )
 
 
-@pytest.mark.parametrize(("text", "told"), [("0", 0), ("-3", -3), ("5,0", 0)])
-def test_less_than_one_candidate_is_refused(text: str, told: int) -> None:
-    with pytest.raises(SettingsError, match=f"^{told} candidates were asked for; expected at least 1, or auto.$"):
+@pytest.mark.parametrize(("text", "number"), [("0", 0), ("-3", -3), ("5,0", 0)])
+def test_less_than_one_candidate_is_refused(text: str, number: int) -> None:
+    with pytest.raises(SettingsError, match=f"^{number} candidates were asked for; expected at least 1, or auto.$"):
         read_depth(text)

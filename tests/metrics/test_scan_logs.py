@@ -1,4 +1,4 @@
-"""Logs of the VSE++, SCAN and SGRAF family, written by hand in their formats: what is wrong, and what is right."""
+"""Logs in the formats of VSE++, SCAN and SGRAF, written by hand: wrong and correct lines."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import pytest
 from tests.support.scan_logs import AR, ARI, I2T, RSUM, SCAN, T2I, folds, means, summary
 from tshsr.errors import DataError
 from tshsr.metrics.scan_logs import Finding, audit, read_log
-
-"""As SCAN, SGRAF, VSRN and IMRAM print it."""
 
 
 def wrong(text: str) -> dict[str, Finding]:
@@ -44,7 +42,7 @@ def test_the_lines_of_folds_and_the_long_lines_of_the_mean_are_right() -> None:
 
 
 @pytest.mark.parametrize("prefix", ["2021-06-24 20:23:26,306 ", "INFO:root:", "[2024/01/01 10:00:00] [eval] INFO: "])
-def test_what_a_logger_puts_before_a_line_is_no_matter(prefix: str) -> None:
+def test_prefixes_of_a_logger_are_ignored(prefix: str) -> None:
     assert set(wrong("\n".join(prefix + line for line in SCAN.splitlines()))) == set(wrong(SCAN))
 
 
@@ -110,7 +108,7 @@ def test_where_folds_are_missing_the_mean_is_judged_by_its_own_long_lines(kept: 
     assert [(finding.right, finding.note) for finding in long_lines] == [(None, missing)] * 2
 
 
-def test_without_its_folds_a_mean_is_still_refused_what_cannot_be() -> None:
+def test_without_its_folds_impossible_figures_of_a_mean_are_found() -> None:
     lines = summary(RSUM, AR, ARI)
     lines[4] = "Image to text: 101.0 102.0 103.0 1.0 2.2"
     assert wrong("\n".join(lines))["Image to text"].note == "a recall is no number between 0 and 100"
@@ -145,18 +143,18 @@ def test_lines_with_recall_at_50_are_read_too() -> None:
         ("Text to image: 50.0, 60.0, 70.0, 0.0, 2.0", "a median rank below 1"),
     ],
 )
-def test_figures_that_cannot_be_are_found(line: str, note: str) -> None:
+def test_impossible_figures_are_found(line: str, note: str) -> None:
     (finding,) = audit(line).wrong
     assert (finding.note, finding.right) == (note, None)
 
 
-def test_rounding_is_forgiven_and_no_more() -> None:
+def test_differences_within_rounding_are_accepted() -> None:
     text = "Image to text: 50.0, 60.0, 70.0\nText to image: 40.0, 50.0, 60.0\nrsum: {} ar: 60.0 ari: 50.0"
     assert not audit(text.format("330.3")).wrong
     assert audit(text.format("330.4")).wrong
 
 
-def test_what_follows_from_lines_that_are_missing_is_not_called_wrong() -> None:
+def test_aggregates_of_missing_lines_are_not_called_wrong() -> None:
     (finding,) = audit("rsum: 510.0").findings
     assert (finding.wrong, finding.right, finding.note) == (False, None, "the lines that it follows from are missing")
 

@@ -42,9 +42,9 @@ def test_candidates_do_not_depend_on_the_block(monkeypatch: pytest.MonkeyPatch) 
     np.testing.assert_array_equal(candidates(pooled, Depth(7, 2)), whole)
 
 
-@pytest.mark.parametrize(("k_images", "k_captions", "told"), [(0, 3, 0), (3, -2, -2)])
+@pytest.mark.parametrize(("k_images", "k_captions", "reported"), [(0, 3, 0), (3, -2, -2)])
 def test_less_than_one_candidate_is_refused(k_images: int, k_captions: int, reported: int) -> None:
-    with pytest.raises(SettingsError, match=f"{told} candidates were asked for; expected at least 1, or auto."):
+    with pytest.raises(SettingsError, match=f"{reported} candidates were asked for; expected at least 1, or auto."):
         Depth(k_images, k_captions)
 
 

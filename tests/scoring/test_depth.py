@@ -1,4 +1,4 @@
-"""How a two-stage search chooses its numbers of candidates on a split whose answers are known."""
+"""The choice of the depth of a two-stage search on a validation split."""
 
 from __future__ import annotations
 

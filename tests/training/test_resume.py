@@ -1,4 +1,4 @@
-"""Runs are killed (SIGKILL) and resumed until they end; they must end as one that nobody touched."""
+"""Runs are killed (SIGKILL) and resumed until they end; they must end as an uninterrupted run."""
 
 from __future__ import annotations
 

@@ -91,7 +91,8 @@ def test_a_robust_loss_needs_scores_that_are_trained() -> None:
     config = robust_config()
     config = with_loss(config, pooled=0.0)
     message = (
-        r"loss\.robust 'mixture' tells right pairs by v·t, which loss\.pooled 0 leaves untrained; set loss\.pooled"
+        r"loss\.robust 'mixture' separates right pairs from wrong ones by v·t, which loss\.pooled 0 leaves untrained; "
+        r"set loss\.pooled"
     )
     for model in (config.model, ScanConfig(encoder=config.model.encoder)):
         with pytest.raises(SettingsError, match=message):

@@ -81,7 +81,7 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
 
     compile_options = CompileOptions(tf32=wanted.tf32, compiled=wanted.compile)
     found = bench(
-        work, names=wanted.names, dtypes=wanted.dtypes, device=device, compile_options=compile_options, tell=tell
+        work, names=wanted.names, dtypes=wanted.dtypes, device=device, compile_options=compile_options, announce=tell
     )
     for each in found["skipped"]:
         screen.note(each["reason"])

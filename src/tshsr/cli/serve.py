@@ -75,15 +75,15 @@ def serve(wanted: Serve, listener: socket.socket, screen: Screen) -> None:
 
     from tshsr.index.collection import Index
     from tshsr.server.guard import Limits, is_loopback
-    from tshsr.server.server import Desk, create_app
+    from tshsr.server.server import Backend, create_app
 
     limits = Limits(upload_bytes=wanted.upload_mib * 2**20)
     index = Index.open(wanted.index, run=wanted.run, device=choose_device(wanted.device))
     local = is_loopback(wanted.host)
     app = create_app(index, limits, local=local)
-    desk: Desk = app.state.desk
-    service = desk.service
-    desk.network.ready(service.prepare)
+    backend: Backend = app.state.backend
+    service = backend.service
+    backend.network.warm_up(service.prepare)
     handler = RichHandler(console=screen.notes, show_path=False)
     logging.basicConfig(handlers=[handler], format="%(message)s", level=logging.WARNING)
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a visitor's broken form is no news

@@ -1,1 +1,1 @@
-"""From networks or score matrices to a report: protocols, ensembles, two-stage retrieval."""
+"""Evaluation of networks and of score matrices: protocols, ensembles, two-stage retrieval."""

@@ -1,4 +1,4 @@
-"""Short cuts of scoring that leave the weights as they are, measured before they are used: TF32 products, compilation.
+"""Faster scoring with unchanged weights: TF32 products and compilation, measured on a sample before they are used.
 
 Axes: images | captions.
 """
@@ -26,12 +26,12 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CompileOptions:
-    """Which short cuts to try.
+    """How scoring is accelerated.
 
     Attributes:
-        tf32: Let matrix products of float32 numbers take 10 of their 23 bits, where the machine has units for that.
-        compiled: Compile the scoring of a tile (on a GPU: with its kernels captured as graphs).
-        backend: Who compiles, a name that `torch.compile` knows.
+        tf32: Matrix products of float32 with 10 instead of 23 bits of mantissa, on hardware with TF32 units.
+        compiled: Compile the scoring of a tile; on a GPU with CUDA graphs.
+        backend: Backend of `torch.compile`.
     """
 
     tf32: bool = False
@@ -39,17 +39,17 @@ class CompileOptions:
     backend: str = "inductor"
 
     def __str__(self) -> str:
-        """How reports call them."""
+        """Name in reports."""
         return " ".join(name for name in ("tf32", "compiled") if getattr(self, name))
 
 
 NOT_COMPILED = CompileOptions()
-"""No short cut."""
+"""No acceleration."""
 
 
 @dataclass(frozen=True)
-class Member:
-    """A model whose network takes short cuts."""
+class CompiledMember:
+    """A model with a `CompiledMatcher`."""
 
     name: str
     matcher: Matcher
@@ -57,12 +57,7 @@ class Member:
 
 
 class CompiledMatcher(Matcher):
-    """A network whose scoring takes short cuts; encoding, weights and their precision are its own.
-
-    Args:
-        network: The network.
-        compile_options: Which.
-    """
+    """A network with accelerated scoring; encoding, weights and their precision are those of the network."""
 
     def __init__(self, network: Matcher, compile_options: CompileOptions) -> None:
         super().__init__()
@@ -70,7 +65,7 @@ class CompiledMatcher(Matcher):
         self.run: Callable[[Matcher, ItemEncoding, ItemEncoding, bool], Scores] = score
         if compile_options.compiled:
             on_gpu = next(network.parameters()).device.type == "cuda" and compile_options.backend == "inductor"
-            # Captions differ in length and tiles in size: one program for all, not one for each.
+            # One dynamic program for all caption lengths and tile sizes, not one per shape.
             self.run = torch.compile(
                 score, dynamic=True, backend=compile_options.backend, mode="reduce-overhead" if on_gpu else None
             )
@@ -101,20 +96,20 @@ class CompiledMatcher(Matcher):
         return self._score(images, captions, all_pairs=True)
 
     def _score(self, images: ItemEncoding, captions: ItemEncoding, *, all_pairs: bool) -> Scores:
-        # A single row is a case of its own for a compiler, and not worth a program.
+        # torch.compile specialises on size 1; single rows run uncompiled.
         run = self.run if min(len(images), len(captions)) > 1 else score
         with tf32_products() if self.compile_options.tf32 else nullcontext():
             return run(self.network, images, captions, all_pairs)
 
 
 def score(network: Matcher, images: ItemEncoding, captions: ItemEncoding, all_pairs: bool) -> Scores:
-    """What is compiled."""
+    """The function that is compiled."""
     return network.score_all(images, captions) if all_pairs else network.score_pairs(images, captions)
 
 
 @contextmanager
 def tf32_products() -> Iterator[None]:
-    """Products of float32 matrices in TF32 for the length of a block."""
+    """Context with TF32 products of float32 matrices."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")
     try:
@@ -126,14 +121,14 @@ def tf32_products() -> Iterator[None]:
 def compile_members(
     retrievers: Sequence[Scorer], split: Split, compile_options: CompileOptions, options: ScoringOptions
 ) -> tuple[tuple[Scorer, ...], tuple[PrecisionCheck, ...]]:
-    """Each model with the short cuts where they are faster on a sample and as good, and what was measured.
+    """The models, accelerated where that is faster and as good on a sample, and the measurements.
 
-    Where this machine can't compile, the models come back as they are, and the log says why.
+    Where compilation fails, the models are returned unchanged, with a warning in the log.
     """
     if not str(compile_options):
         return tuple(retrievers), ()
     members: list[Scorer] = []
-    guards: list[PrecisionCheck] = []
+    checks: list[PrecisionCheck] = []
     for retriever in retrievers:
         compiled = CompiledMatcher(retriever.matcher, compile_options)
         try:
@@ -142,8 +137,8 @@ def compile_members(
             if not compile_options.compiled or is_out_of_memory(error):
                 raise
             reason = str(error).strip().splitlines()[0]
-            LOG.warning("this machine can't compile the scoring (%s); going on without the short cuts", reason)
+            LOG.warning("this machine can't compile the scoring (%s); scoring goes on uncompiled", reason)
             return tuple(retrievers), ()
-        guards.append(replace(found, dtype=str(compile_options)))
-        members.append(Member(retriever.name, compiled, retriever.tokenizer) if found.used else retriever)
-    return tuple(members), tuple(guards)
+        checks.append(replace(found, dtype=str(compile_options)))
+        members.append(CompiledMember(retriever.name, compiled, retriever.tokenizer) if found.used else retriever)
+    return tuple(members), tuple(checks)

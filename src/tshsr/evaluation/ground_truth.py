@@ -1,4 +1,4 @@
-"""Whose caption is which, and how images and captions are name_rows_and_columns: what a matrix of scores alone does not say."""
+"""Ground truth of a score matrix: the image of each caption, and the names of images and captions."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from tshsr.evaluation.score_files import read_entries, read_image_of_caption
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """Whose caption is which, and how images and captions are name_rows_and_columns.
+    """The image of each caption, and the names of images and captions.
 
     Attributes:
         data: Name of the data set.
         split: Name of the split.
         image_of_caption: For each caption the row of its image.
-        images: The row of each image's name.
-        captions: The column of each caption's name.
-        digest: Of the captions: see `captions.captions_digest`; None where their texts are unknown.
+        images: Row by image name.
+        captions: Column by caption name.
+        digest: See `text.captions_digest`; None where the texts are unknown.
     """
 
     data: str
@@ -39,30 +39,30 @@ class GroundTruth:
 
 
 def read_ground_truth(captions: Numbers | str | Path, split: str, images: int, columns: int) -> GroundTruth:
-    """Whose caption is which: from an array, a file, a folder of data or the word scenes.
+    """Read the image of each caption from an array, a file, a folder of data or the word `scenes`.
 
     Args:
-        captions: Where it stands.
+        captions: For each caption the row of its image; or a file (`read_image_of_caption`), a folder, `scenes`.
         split: Name of the split.
         images: Rows of the scores.
         columns: Columns of the scores.
 
     Raises:
-        DataError: Where the captions are not those of the scores.
-        InputError: Where an array's are no whole numbers.
+        DataError: Where the captions do not fit the scores.
+        InputError: Where an array holds other values than whole numbers.
     """
     if not isinstance(captions, str | Path):
         rows = as_rows(captions)
         return GroundTruth("scores", split, rows, *name_rows_and_columns(rows, images))
     path = Path(captions)
     if str(captions) == SCENES or path.is_dir():
-        whose = split_ground_truth(open_split(str(captions), split))
-        if (len(whose.images), len(whose.image_of_caption)) != (images, columns):
+        truth = split_ground_truth(open_split(str(captions), split))
+        if (len(truth.images), len(truth.image_of_caption)) != (images, columns):
             raise DataError(
-                f"the scores are of {images} images and {columns} captions; {whose.data}, split {whose.split} has "
-                f"{len(whose.images)} and {len(whose.image_of_caption)}. Name the split with --split."
+                f"the scores are of {images} images and {columns} captions; {truth.data}, split {truth.split} has "
+                f"{len(truth.images)} and {len(truth.image_of_caption)}. Name the split with --split."
             )
-        return whose
+        return truth
     owner = read_image_of_caption(path, images, columns)
     names: Sequence[str] | None = None
     ids: Sequence[str] | None = None
@@ -80,7 +80,7 @@ def read_ground_truth(captions: Numbers | str | Path, split: str, images: int, c
 
 
 def check_ids(path: Path, ids: Sequence[str]) -> None:
-    """Refuse ids that name two captions: a rating could then be of the one or the other.
+    """Refuse an id of two captions, because ratings refer to captions by id.
 
     Raises:
         DataError: Names the first such id.
@@ -94,7 +94,7 @@ def check_ids(path: Path, ids: Sequence[str]) -> None:
 
 
 def split_ground_truth(split: Split) -> GroundTruth:
-    """The captions of a split of data."""
+    """The ground truth of a split of data."""
     owner = split.image_of_caption
     named = name_rows_and_columns(owner, len(split.regions), split.image_ids)
     return GroundTruth(split.data, split.name, owner, *named, split.captions_digest)
@@ -103,9 +103,9 @@ def split_ground_truth(split: Split) -> GroundTruth:
 def name_rows_and_columns(
     image_of_caption: np.ndarray, images: int, names: Sequence[str] | None = None, ids: Sequence[str] | None = None
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """The row of each image's name, and the column of each caption's.
+    """Row by image name, and column by caption name.
 
-    An image without a name is name_rows_and_columns by its row; a caption by its id or else its column, and by IMAGE#K too.
+    Images without names are named by row. Captions are named by id, else by column, and in addition by IMAGE#K.
     """
     rows = {name: row for row, name in enumerate(names or map(str, range(images)))}
     columns = {name: column for column, name in enumerate(ids or map(str, range(len(image_of_caption))))}

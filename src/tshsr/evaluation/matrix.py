@@ -1,4 +1,4 @@
-"""The evaluator for any program's scores: a matrix and its captions in, a report out; knows no model.
+"""Evaluation of the score matrix of any program, without a model.
 
 report = tshsr.evaluate_matrix("scores.npy", "captions.jsonl")      # as `tshsr evaluate --scores --captions`
 """
@@ -18,7 +18,7 @@ from tshsr.errors import InputError
 from tshsr.evaluation.ground_truth import GroundTruth, read_ground_truth
 from tshsr.evaluation.run import Evaluation, choose_protocol, rank_queries
 from tshsr.evaluation.score_files import KEY, read_scores
-from tshsr.metrics import coco as denser
+from tshsr.metrics import coco
 from tshsr.metrics.human import Judgements, agreement, check_judgements, read_judgements
 from tshsr.metrics.multi_positive import rankings
 from tshsr.metrics.report import Details, ProtocolName, Report
@@ -29,12 +29,12 @@ FUSED = "fused"
 
 @dataclass(frozen=True)
 class Extras:
-    """Further annotation of the same images and captions.
+    """Files of further annotation of the same images and captions.
 
     Attributes:
-        caption_ids: COCO's id of each caption, a line each: ECCV Caption and CxC (extra `eccv`).
-        plausible: Folder with PMRP's annotation, beside the ids.
-        judgements: Ratings by people: lines of image, caption and rating.
+        caption_ids: COCO's id of each caption, one per line: ECCV Caption and CxC (extra `eccv`).
+        plausible: Folder with PMRP's annotation; requires `caption_ids`.
+        judgements: Human ratings: lines of image, caption and rating.
     """
 
     caption_ids: Path | None = None
@@ -44,13 +44,7 @@ class Extras:
 
 @dataclass(frozen=True)
 class Annotation:
-    """Further annotation that was read, and fits the images and captions.
-
-    Attributes:
-        caption_ids: COCO's id of each caption.
-        plausible: Folder with PMRP's annotation.
-        judgements: Ratings by people.
-    """
+    """The contents of `Extras`, checked against the images and captions."""
 
     caption_ids: np.ndarray | None = None
     plausible: Path | None = None
@@ -70,97 +64,93 @@ def evaluate_matrix(
 
     Args:
         scores: A matrix of floats, images x captions (an array, which may be memory-mapped, a tensor or nested lists),
-            a file of one (see `read_scores`), or a list of several: an ensemble, whose scores are averaged. The report
-            calls a file by its name, a matrix "scores", and one of several "scores[0]", "scores[1]" and so on.
+            a file of one (see `read_scores`), or a list of several: an ensemble, truth scores are averaged. The report
+            names files by file name, a matrix "scores", and matrices of a list "scores[0]", "scores[1]" and so on.
         captions: For each caption the row of its image (whole numbers: an array, tensor or list); or a file (see
             `read_image_of_caption`) or folder of data.
         protocol: See `choose_protocol`.
-        split: Which split of a folder of data; of anything else it is only the name.
+        split: Split of a folder of data; otherwise a name for the report.
         key: Name of the matrix in a file of several.
-        extras: Further annotation to evaluate by.
+        extras: Files of further annotation.
 
     Returns:
-        The report, with the ranks of every query (`tshsr compare` reads them).
+        The report, with the ranks of all queries, which `tshsr compare` reads.
 
     Raises:
-        DataError: Where a file is missing or damaged, or is not of these scores.
-        InputError: Where the protocol does not fit, scores are no matrices of floats or not finite, captions no whole
+        DataError: Where a file is missing or damaged, or does not fit the scores.
+        InputError: Where the protocol does not fit, scores are no finite matrices of floats, captions are no whole
             numbers, or an image has no caption.
         SettingsError: Where a name or a package is missing.
     """
     start = time.perf_counter()
     names, matrix = read_matrices(scores, key)
-    whose = read_ground_truth(captions, split, *matrix.shape)
-    annotation = read_extras(extras or Extras(), whose)
+    truth = read_ground_truth(captions, split, *matrix.shape)
+    annotation = read_extras(extras or Extras(), truth)
     chosen = choose_protocol(protocol, len(matrix))
-    ranks = rank_queries({FUSED: matrix}, whose.image_of_caption, chosen)
-    details = measure_details(matrix, whose, annotation, folds=ranks[FUSED].folds)
+    ranks = rank_queries({FUSED: matrix}, truth.image_of_caption, chosen)
+    details = measure_details(matrix, truth, annotation, folds=ranks[FUSED].folds)
     return Evaluation(
         scores={FUSED: matrix},
         ranks=ranks,
         protocol=chosen,
-        data=whose.data,
-        split=whose.split,
+        data=truth.data,
+        split=truth.split,
         models=tuple(names),
         seconds=time.perf_counter() - start,
-        captions_digest=whose.digest,
+        captions_digest=truth.digest,
     ).report(details=details)
 
 
-def read_extras(extras: Extras, whose: GroundTruth) -> Annotation:
-    """Read further annotation and check all of it, which is done before hours of scoring and not after.
-
-    Args:
-        extras: Where it stands.
-        whose: The images and captions that are to be scored.
+def read_extras(extras: Extras, truth: GroundTruth) -> Annotation:
+    """Read further annotation and check it, before hours of scoring.
 
     Raises:
-        DataError: Where a file is missing, damaged or not of these images and captions.
-        InputError: Where ids are not those of the captions, or there is nothing to correlate.
+        DataError: Where a file is missing or damaged, or does not fit the images and captions.
+        InputError: Where ids are not those of the captions, or all ratings are equal or of one image.
         SettingsError: Where a package is missing.
     """
     ids = judged = None
     if extras.caption_ids is not None:
-        ids = denser.read_caption_ids(extras.caption_ids, len(whose.image_of_caption))
-        check_annotated(ids, whose.image_of_caption, extras.plausible)
+        ids = coco.read_caption_ids(extras.caption_ids, len(truth.image_of_caption))
+        check_annotated(ids, truth.image_of_caption, extras.plausible)
     if extras.judgements is not None:
-        judged = read_judgements(extras.judgements, whose.images, whose.captions)
+        judged = read_judgements(extras.judgements, truth.images, truth.captions)
         check_judgements(judged)
     return Annotation(ids, extras.plausible, judged)
 
 
 def check_annotated(caption_ids: np.ndarray, image_of_caption: np.ndarray, plausible: Path | None) -> None:
-    """Refuse ids that are not those of the annotated captions, and PMRP's files where they cannot be read.
+    """Refuse ids other than those of the annotated captions, and unreadable files of PMRP.
 
     Raises:
-        DataError: Where a file is missing, damaged or of other images and captions.
+        DataError: Where a file is missing or damaged, or of other images and captions.
         InputError: Where the ids are not those of the captions.
         SettingsError: Where the package of the annotation is missing.
     """
     images = int(image_of_caption.max(initial=-1)) + 1
-    image_ids = denser.images_of_ids(denser.annotation_folder(), image_of_caption, caption_ids, images)
+    image_ids = coco.images_of_ids(coco.annotation_folder(), image_of_caption, caption_ids, images)
     if plausible is not None:
-        rows = (denser.row_of(image_ids), denser.row_of(caption_ids))
-        for side, of_side in zip(denser.SIDES, (rows, rows[::-1]), strict=True):
-            denser.right_pairs(plausible / f"pm_{side}.json", *of_side)
+        rows = (coco.row_of(image_ids), coco.row_of(caption_ids))
+        for side, of_side in zip(coco.SIDES, (rows, rows[::-1]), strict=True):
+            coco.right_pairs(plausible / f"pm_{side}.json", *of_side)
 
 
-def measure_details(scores: np.ndarray, whose: GroundTruth, annotation: Annotation, *, folds: int) -> Details:
+def measure_details(scores: np.ndarray, truth: GroundTruth, annotation: Annotation, *, folds: int) -> Details:
     """Figures that consider several right answers per query, and figures by further annotation.
 
     Args:
         scores: The fused scores, images x captions.
-        whose: Their captions.
+        truth: Ground truth of the scores.
         annotation: See `read_extras`.
         folds: Folds of the protocol.
 
     Raises:
         DataError: Where a file of the annotation is damaged.
-        InputError: Where all judged scores are alike.
+        InputError: Where all judged scores are equal.
     """
-    owner, ids, annotations = whose.image_of_caption, annotation.caption_ids, None
+    owner, ids, annotations = truth.image_of_caption, annotation.caption_ids, None
     if ids is not None:
-        annotations = denser.annotated_rankings(scores, owner, ids, plausible=annotation.plausible)
+        annotations = coco.annotated_rankings(scores, owner, ids, plausible=annotation.plausible)
     return Details(
         rankings={FUSED: rankings(scores, owner, folds=folds)},
         annotations=annotations,
@@ -173,7 +163,7 @@ def read_matrices(scores: Numbers | str | Path, key: str = KEY) -> tuple[list[st
 
     Raises:
         DataError: Where a file is missing or damaged.
-        InputError: Where one is no matrix of floats, shapes differ, or a file is named twice.
+        InputError: Where an entry is no matrix of floats, shapes differ, or a file is named twice.
     """
     if isinstance(scores, str | Path) or not are_several(scores):
         members = [named_matrix(scores, "scores", key)]
@@ -185,7 +175,7 @@ def read_matrices(scores: Numbers | str | Path, key: str = KEY) -> tuple[list[st
 
 
 def check_once(places: Sequence[str | Path]) -> None:
-    """Refuse an ensemble in which a file or run stands twice: its mean would be that of another one.
+    """Refuse an ensemble with a duplicate file or run, which would count twice in the mean.
 
     Raises:
         InputError: Names it.
@@ -198,14 +188,14 @@ def check_once(places: Sequence[str | Path]) -> None:
 
 
 def are_several(scores: Numbers) -> bool:
-    """Whether this is a list of files or matrices, and not the rows of one matrix."""
+    """Whether this is a list of files or matrices, not the rows of one matrix."""
     if not isinstance(scores, Sequence):
         return False
     return not scores or isinstance(scores[0], str | Path) or as_array(scores[0]).ndim > 1
 
 
 def named_matrix(scores: Numbers | str | Path, name: str, key: str) -> tuple[str, np.ndarray]:
-    """A matrix and how the report calls it: by its file's name, else by the given one.
+    """A matrix and its name in the report: the name of its file, else the given name.
 
     Raises:
         DataError: Where the file is missing or damaged.

@@ -1,4 +1,4 @@
-"""From models and a split, or from score matrices alone, to a report: protocols and ensembles (docs/metrics.md).
+"""Evaluation of models on a split, or of score matrices: protocols and ensembles (docs/metrics.md).
 
 An `Evaluation` holds scores and ranks; its `report` is the only place where a `Report` is made.
 """
@@ -31,8 +31,8 @@ from tshsr.system import provenance
 
 FOLD = 1000
 """Images of a COCO 1K fold."""
-LEAST, SAMPLE = 20, 100
-"""Images on which a lower precision is measured before it is used: a tenth of the split, within these bounds."""
+MIN_SAMPLE, MAX_SAMPLE = 20, 100
+"""Bounds on the images on which a lower precision is measured: a tenth of the split."""
 
 
 class Scorer(Protocol):
@@ -40,7 +40,7 @@ class Scorer(Protocol):
 
     @property
     def name(self) -> str:
-        """How the report calls it."""
+        """Name in reports."""
 
     @property
     def matcher(self) -> Matcher:
@@ -111,10 +111,21 @@ def evaluate(
     protocol: ProtocolName | Literal["auto"] = "auto",
     options: ScoringOptions = DEFAULT_OPTIONS,
 ) -> tuple[Report, Mapping[str, np.ndarray]]:
-    """Score every image of a split with every caption; arguments and errors as of `evaluate_models`.
+    """Score every image of a split with every caption, and report.
+
+    Args:
+        retrievers: One model, or several whose scores are averaged.
+        split: Images and captions to evaluate on.
+        protocol: See `choose_protocol`.
+        options: A lower precision is measured on a sample first, and used where it is faster and as good.
+            Progress starts at 0 for each model.
 
     Returns:
         The report, and by score name the (mean) matrices, images x captions.
+
+    Raises:
+        SettingsError: Where there is no model.
+        InputError: Where the protocol does not fit the split, a score is not finite, or an image has no caption.
     """
     found = evaluate_models(retrievers, split, protocol=protocol, options=options)
     return found.report(), found.scores
@@ -127,31 +138,19 @@ def evaluate_models(
     protocol: ProtocolName | Literal["auto"] = "auto",
     options: ScoringOptions = DEFAULT_OPTIONS,
 ) -> Evaluation:
-    """Score every image of a split with every caption, and rank the queries.
-
-    Args:
-        retrievers: One model, or several whose scores are averaged.
-        split: What to evaluate on.
-        protocol: See `choose_protocol`.
-        options: A lower precision is measured on a sample first, and used where it is faster and as good.
-            Progress starts at 0 for each model.
-
-    Raises:
-        SettingsError: Where there is no model.
-        InputError: Where the protocol does not fit the split, a score is not finite, or an image has no caption.
-    """
+    """Score every image of a split with every caption, and rank the queries; arguments and errors as of `evaluate`."""
     if not retrievers:
         raise SettingsError("there is no model to evaluate; name at least one run.")
-    chosen = choose_protocol(protocol, len(split.regions))  # refused before hours of scoring, not after
+    chosen = choose_protocol(protocol, len(split.regions))  # before hours of scoring
     check_captioned(len(split.regions), split.image_of_caption)
     options = usable_options(retrievers[0].matcher, options)
     start = time.perf_counter()
-    guards = [check_precision(each, split, options) for each in retrievers] if options.dtype is not None else []
+    checks = [check_precision(each, split, options) for each in retrievers] if options.dtype is not None else []
     members = []
     for number, retriever in enumerate(retrievers):
         own = replace(
             options,
-            dtype=options.dtype if guards and guards[number].used else None,
+            dtype=options.dtype if checks and checks[number].used else None,
             folder=own_folder(options.folder, number, len(retrievers)),
         )
         members.append(score_split_rescored(retriever.matcher, retriever.tokenizer, split, own))
@@ -166,7 +165,7 @@ def evaluate_models(
         models=tuple(retriever.name for retriever in retrievers),
         seconds=seconds,
         captions_digest=split.captions_digest,
-        precision=tuple(guards),
+        precision=tuple(checks),
     )
 
 
@@ -177,7 +176,7 @@ def usable_options(matcher: Matcher, options: ScoringOptions) -> ScoringOptions:
 
 
 def own_folder(folder: Path | None, number: int, members: int) -> Path | None:
-    """The folder of one member's matrices: all of it for a single one; None where nothing is kept in files."""
+    """The folder of a member's matrices: `folder` for a single member, else a subfolder; None: in memory."""
     if folder is None or members == 1:
         return folder
     own = folder / str(number)
@@ -189,22 +188,22 @@ def own_folder(folder: Path | None, number: int, members: int) -> Path | None:
 def check_precision(
     retriever: Scorer, split: Split, options: ScoringOptions, *, compiled: Matcher | None = None
 ) -> PrecisionCheck:
-    """What a precision does to the first images of a split and their captions: about one pair in a hundred.
+    """Measure a precision on the first images of a split and their captions, about 1 % of the pairs.
 
     Args:
         retriever: The model.
-        split: Where the sample is from.
+        split: Source of the sample.
         options: Precision, memory and device of scoring.
-        compiled: Measure this network, which takes the same encodings, in place of the model's own in that precision.
+        compiled: A network with the same encodings that is measured instead, such as a `CompiledMatcher`.
     """
-    few = min(len(split.regions), max(LEAST, min(SAMPLE, len(split.regions) // 10)))
-    (captions,) = np.nonzero(split.image_of_caption < few)
+    sample = min(len(split.regions), max(MIN_SAMPLE, min(MAX_SAMPLE, len(split.regions) // 10)))
+    (captions,) = np.nonzero(split.image_of_caption < sample)
     tokens = retriever.tokenizer.encode([split.captions[i] for i in captions])
     order = by_length(tokens)
     dtype = options.dtype or next(retriever.matcher.parameters()).dtype
-    with evaluation_mode(retriever.matcher, options.device) as place:
-        images = retriever.matcher.encode_images(split.regions.read(np.arange(few)).to(place))
-        texts = retriever.matcher.encode_captions(pad_sequences([tokens[i] for i in order]).to(place))
+    with evaluation_mode(retriever.matcher, options.device) as device:
+        images = retriever.matcher.encode_images(split.regions.read(np.arange(sample)).to(device))
+        texts = retriever.matcher.encode_captions(pad_sequences([tokens[i] for i in order]).to(device))
         low, left, right = compiled or cast_matcher(retriever.matcher, dtype), images.at(dtype), texts.at(dtype)
         return compare_precisions(
             lambda: score_encoded(retriever.matcher, images, texts, byte_budget=options.byte_budget),
@@ -215,7 +214,7 @@ def check_precision(
 
 
 def score_bytes(retrievers: Sequence[Scorer], split: Split) -> int:
-    """Bytes of the score matrices of an evaluation: 4 a pair, score and model, and those of the means of several."""
+    """Bytes of the score matrices of an evaluation: 4 per pair, score and model, and of the means of several models."""
     names = [retriever.matcher.score_names for retriever in retrievers]
     means = frozenset.intersection(*names) if len(names) > 1 else set()
     return 4 * len(split.regions) * len(split.captions) * (sum(map(len, names)) + len(means))
@@ -231,16 +230,16 @@ def evaluate_scores(
     models: Sequence[str],
     seconds: float,
 ) -> Report:
-    """Report on score matrices: the rank of every query by every score, and the figures that follow from the ranks.
+    """Report on score matrices: ranks of every query by every score, and the metrics of these ranks.
 
     Args:
-        scores: By score name, floats of shape images x captions; may be memory-mapped.
+        scores: By score name, floats, images x captions; may be memory-mapped.
         image_of_caption: For each caption the row of its image.
         protocol: See `choose_protocol`.
         data: Name of the data set.
         split: Name of the split.
         models: Names of the models; more than one is an ensemble.
-        seconds: How long encoding and scoring took.
+        seconds: Duration of encoding and scoring.
 
     Raises:
         InputError: Where there is no matrix, shapes differ, the protocol does not fit, a score is not finite, or an
@@ -264,17 +263,17 @@ def rank_queries(
 
 
 def folds_of(protocol: ProtocolName, images: int) -> int:
-    """Into how many folds of consecutive images a protocol cuts so many images."""
+    """Number of folds of consecutive images that a protocol ranks separately."""
     return images // FOLD if protocol == "coco-1k" else 1
 
 
 def choose_protocol(protocol: ProtocolName | Literal["auto"], images: int) -> ProtocolName:
-    """The protocol that `auto` stands for, or the named one where it fits.
+    """Resolve `auto`, and check that a named protocol fits the number of images.
 
-    - `flickr`: each query ranks all images or all captions of the split (Flickr30K, Flickr8k, your own).
+    - `flickr`: each query ranks all images or all captions of the split (Flickr30K, Flickr8k, other data).
     - `coco-5k`: the same, for the 5,000 images of COCO's test split.
-    - `coco-1k`: the mean over folds of 1,000 consecutive images; a query ranks its own fold only.
-    - `auto`: 5,000 images are `coco-5k`, anything else is `flickr`; never `coco-1k`, whose figures are higher.
+    - `coco-1k`: the mean over folds of 1,000 consecutive images; each query ranks its own fold only.
+    - `auto`: `coco-5k` for 5,000 images, else `flickr`; never `coco-1k`, whose recalls are higher.
 
     Raises:
         SettingsError: Where there is no such protocol.

@@ -1,4 +1,4 @@
-"""Score matrices and their captions as files: evaluation without a model (`evaluate --scores --captions`)."""
+"""Files of score matrices and of their captions, for evaluation without a model."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from tshsr.metrics.recall import BLOCK
 KEY = "scores"
 """Name of the matrix in a file of several arrays."""
 LENGTHS = 26
-"""Where an archive's local header tells the lengths of a member's name and extra field (APPNOTE 4.3.7)."""
+"""Offset of the lengths of name and extra field in a local file header of a zip archive (APPNOTE 4.3.7)."""
 
 
 def save_scores(path: Path, scores: np.ndarray) -> None:
-    """Keep a score matrix as .npy, images x captions, in its precision (float32 at least), whole or not at all.
+    """Write a score matrix atomically as .npy, images x captions, in its precision, at least float32.
 
     Raises:
         SettingsError: Where the name does not end in .npy.
@@ -39,12 +39,12 @@ def save_scores(path: Path, scores: np.ndarray) -> None:
         dtype = np.result_type(np.float32, scores.dtype).newbyteorder("<")
         handle.write(npy_header(scores.shape, dtype))
         rows = max(1, BLOCK // scores.shape[1])
-        for start in range(0, len(scores), rows):  # what is mapped from a file is never in memory as a whole
+        for start in range(0, len(scores), rows):  # a mapped matrix is never in memory as a whole
             handle.write(np.ascontiguousarray(scores[start : start + rows], dtype).data)
 
 
 def check_scores_name(path: Path) -> None:
-    """Refuse a name that `save_scores` would refuse, before hours of scoring.
+    """Refuse a file name that `save_scores` refuses, before hours of scoring.
 
     Raises:
         SettingsError: Where the name does not end in .npy.
@@ -56,11 +56,11 @@ def check_scores_name(path: Path) -> None:
 
 
 def read_scores(path: Path, *, key: str = KEY) -> np.ndarray:
-    """Read a score matrix, images x captions; what is not compressed is memory-mapped.
+    """Read a score matrix, images x captions; memory-mapped unless it is compressed.
 
     - `.npy`: the array.
     - `.npz`: the array of that name.
-    - `.pt`, `.pth`: a tensor, or a dictionary that holds one by that name; never anything pickled beside tensors.
+    - `.pt`, `.pth`: a tensor, or a dictionary with a tensor of that name; other pickled objects are refused.
 
     Args:
         path: The file.
@@ -94,12 +94,12 @@ def read_scores(path: Path, *, key: str = KEY) -> np.ndarray:
 
 
 def load_matrix(path: Path, key: str) -> np.ndarray:
-    """Read an array by its file's ending."""
+    """Read an array by the suffix of its file."""
     match path.suffix:
         case ".npy":
             array: np.ndarray = np.lib.format.open_memmap(path, mode="r")
         case ".npz":
-            # Our own handle: where the file is no archive, numpy leaves the one that it opens to the collector.
+            # An explicit handle: numpy does not close its own one where the file is no archive.
             with path.open("rb") as file, np.lib.npyio.NpzFile(file) as arrays:
                 mapped = map_member(path, f"{key}.npy") if key in arrays else None
                 array = named_scores(path, arrays, key) if mapped is None else mapped
@@ -111,7 +111,7 @@ def load_matrix(path: Path, key: str) -> np.ndarray:
 
 
 def map_member(path: Path, member: str) -> np.ndarray | None:
-    """Map an array of an archive, where it stands there as it is; None where it is compressed."""
+    """Memory-map an uncompressed array of an archive; None for a compressed one."""
     with zipfile.ZipFile(path) as archive, path.open("rb") as file:
         found = archive.getinfo(member)
         if found.compress_type != zipfile.ZIP_STORED:
@@ -130,18 +130,18 @@ def map_member(path: Path, member: str) -> np.ndarray | None:
 
 
 def load_tensors(path: Path) -> object:
-    """What a file of `torch.save` holds, mapped where torch can: its older layout is read as a whole.
+    """The contents of a file of `torch.save`, memory-mapped; files in the legacy format are read completely.
 
     Raises:
-        DataError: Where something other than tensors is pickled in it.
+        DataError: Where it holds pickled objects other than tensors.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):  # about the pickle's version, before it is refused
+        with warnings.catch_warnings(action="ignore"):  # on the version of a pickle that is refused anyway
             try:
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             except RuntimeError:
                 return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:  # which would advise to load it all the same
+    except pickle.UnpicklingError:  # torch's message advises to load the file unsafely
         raise DataError(
             f"{path} holds no readable scores, but something pickled beside tensors, or is no file of torch.save; save "
             "them by torch.save(torch.as_tensor(scores), FILE), or as .npy by np.save."
@@ -149,7 +149,7 @@ def load_tensors(path: Path) -> object:
 
 
 def find_tensor(path: Path, values: object, key: str) -> torch.Tensor:
-    """The tensor itself, or a dictionary's.
+    """The tensor itself, or the entry of a dictionary.
 
     Raises:
         DataError: Where there is no tensor.
@@ -164,7 +164,7 @@ def named_scores(path: Path, values: Mapping[str, Any], key: str) -> Any:
     """The entry of that name.
 
     Raises:
-        DataError: Says which names there are.
+        DataError: Lists the available names.
     """
     if key not in values:
         names = ", ".join(map(str, values)) or "nothing"
@@ -173,11 +173,11 @@ def named_scores(path: Path, values: Mapping[str, Any], key: str) -> Any:
 
 
 def read_image_of_caption(path: Path, images: int, captions: int) -> np.ndarray:
-    """Read which caption belongs to which image.
+    """Read the image of each caption.
 
-    - `.json`, `.jsonl`: one object a caption with the key `image`, in the order of the columns. Whole numbers are row
-      numbers, from 0. Names number the images in the order in which they first appear.
-    - Anything else is plain text with one caption a line, the same number of consecutive lines for each image.
+    - `.json`, `.jsonl`: one object per caption with the key `image`, in the order of the columns. Whole numbers are
+      0-based rows. Names are numbered in order of first appearance.
+    - Other suffixes: plain text, one caption per line, the same number of consecutive lines for each image.
 
     Args:
         path: The file.
@@ -209,10 +209,10 @@ def read_image_of_caption(path: Path, images: int, captions: int) -> np.ndarray:
 
 
 def read_entries(path: Path) -> list[Any]:
-    """One entry a caption: what the JSON says, or the line itself.
+    """One entry per caption: the JSON value, or the line of text.
 
     Raises:
-        DataError: Where the file is missing, is not UTF-8, or is not the JSON that its name promises.
+        DataError: Where the file is missing, not UTF-8, or not valid JSON despite its suffix.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -235,7 +235,7 @@ def parse_json(path: Path, text: str, place: str) -> Any:
     """Read JSON.
 
     Raises:
-        DataError: Names the place that is no JSON.
+        DataError: Names the invalid part.
     """
     try:
         return json.loads(text)
@@ -245,10 +245,10 @@ def parse_json(path: Path, text: str, place: str) -> Any:
 
 
 def rows_of_entries(path: Path, entries: list[Any], images: int) -> np.ndarray:
-    """The rows that the `image` keys name, by number or by name.
+    """The rows of the `image` keys, which are numbers or names.
 
     Raises:
-        DataError: Where a key is missing or of another kind, or where the images are not those of the scores.
+        DataError: Where a key is missing or of another type, or where the images do not fit the scores.
     """
     keys = [entry.get("image") if isinstance(entry, dict) else None for entry in entries]
     kind = str if keys and isinstance(keys[0], str) else int

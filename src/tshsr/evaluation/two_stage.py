@@ -1,4 +1,4 @@
-"""Reports on a two-stage search: what it found, how few pairs it reasoned about, what that lost against all pairs."""
+"""Evaluation of a two-stage search: recalls, share of scored pairs, recall lost against scoring all pairs."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from tshsr.system import Begin, Progress, begin_no_progress, no_progress
 
 @dataclass(frozen=True)
 class ChosenDepth:
-    """Both K, and where they were chosen.
+    """A depth and the validation split of its choice.
 
     Attributes:
-        depth: The K.
-        split: The split whose pairs were all scored; None where the K were given.
-        lost: Points that they lose there, as `candidates.lost` orders them.
+        depth: Candidates per query.
+        split: Name of the validation split; None for a given depth.
+        lost: Points lost there, in the order of `candidates.lost`.
     """
 
     depth: Depth
@@ -39,12 +39,12 @@ class ChosenDepth:
 
 @dataclass(frozen=True)
 class TwoStageSearch:
-    """A model that reasons about the best candidates by v·t alone.
+    """A model that scores only the best candidates by v·t.
 
     Attributes:
         retriever: The model.
-        options: How pairs are scored; the folder is for matrices of all pairs. Its progress is not called.
-        protocol: See `choose_protocol`; none that cuts the images into folds.
+        options: `folder` is for matrices of all pairs; `progress` is unused.
+        protocol: See `choose_protocol`; `coco-1k` is refused.
     """
 
     retriever: Scorer
@@ -52,10 +52,10 @@ class TwoStageSearch:
     protocol: ProtocolName | Literal["auto"] = "auto"
 
     def check(self, split: Split) -> None:
-        """Refuse what can't be searched, before hours of scoring.
+        """Refuse networks and protocols without a two-stage search, before hours of scoring.
 
         Raises:
-            SettingsError: Where the network has no first stage of its own, or the protocol cuts the images into folds.
+            SettingsError: Where the network has no separate first stage, or the protocol ranks folds of images.
             InputError: Where the protocol does not fit the split, or an image has no caption.
         """
         if choose_protocol(self.protocol, len(split.regions)) == "coco-1k":
@@ -72,12 +72,12 @@ class TwoStageSearch:
             )
 
     def choose(self, known: Split, wanted: Split, *, progress: Progress = no_progress) -> ChosenDepth:
-        """Score all pairs of a split, choose both K on it, and fit them to the size of another.
+        """Score all pairs of a validation split, choose the depth on it, and scale it to another split.
 
         Args:
-            known: The split to choose on, whose answers may be used: dev.
+            known: The validation split: dev.
             wanted: The split to search.
-            progress: Called with (pairs done, pairs in all).
+            progress: Called with (pairs done, pairs in total).
 
         Raises:
             InputError: Where a score is not finite, or an image has no caption.
@@ -89,17 +89,22 @@ class TwoStageSearch:
         return ChosenDepth(depth.scaled(*sizes), known.name, points)
 
     def search(self, split: Split, depth: Depth, *, progress: Progress = no_progress) -> TwoStageScores:
-        """Search a split with every image and every caption."""
+        """Search with every image and every caption of a split as the query."""
         options = replace(self.options, progress=progress)
         return score_two_stage(self.retriever.matcher, self.retriever.tokenizer, split, depth, options)
 
     def lost(
         self, split: Split, found: QueryRanks, *, progress: Progress = no_progress
     ) -> tuple[tuple[float, ...], float]:
-        """What the search lost on a split, whose pairs are all scored for that.
+        """The recall lost on a split; scores all its pairs.
+
+        Args:
+            split: The searched split.
+            found: Ranks of the search.
+            progress: Called with (pairs done, pairs in total).
 
         Returns:
-            Points as `candidates.lost` orders them, and the seconds of scoring all pairs.
+            Points in the order of `candidates.lost`, and the duration in seconds.
         """
         start = time.perf_counter()
         full = score_metrics(self._score_all(split, "comparing", progress)["fused"], split.image_of_caption)
@@ -107,7 +112,7 @@ class TwoStageSearch:
         return points, time.perf_counter() - start
 
     def _score_all(self, split: Split, purpose: str, progress: Progress) -> Mapping[str, np.ndarray]:
-        """All scores of all pairs, in a folder of their own where there is one."""
+        """All scores of all pairs, in a subfolder of the folder if there is one."""
         folder = None if self.options.folder is None else self.options.folder / purpose
         if folder is not None:
             folder.mkdir(exist_ok=True)
@@ -123,12 +128,12 @@ def evaluate_two_stage(
     Args:
         search: The search. A lower precision is measured on a sample first, and used where it is faster and as good.
         split: Images and captions.
-        plan: Candidates per query, or the split (dev) to choose their number on: see `depth.choose_depth`.
-        check: Whether to score all pairs too, and report what was lost.
-        begin: Called at the begin of each stage.
+        plan: Candidates per query, or the validation split (dev) that chooses them: see `depth.choose_depth`.
+        check: Whether to score all pairs too, and report the recall lost.
+        begin: Called at the start of each stage.
 
     Raises:
-        SettingsError: Where the network has no first stage of its own.
+        SettingsError: Where the network has no separate first stage.
         InputError: Where a score is not finite, or an image has no caption.
     """
     search.check(split)
@@ -174,7 +179,7 @@ def rerank_block(
     points: Mapping[str, tuple[float, ...]],
     all_pairs_seconds: float | None,
 ) -> Rerank:
-    """What the report says of the search."""
+    """The block of the report."""
     highest = recall_ceiling(reasoned, split.image_of_caption)
     return Rerank(
         k_images=chosen.depth.k_images,

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from tshsr.errors import InputError
-from tshsr.metrics.bootstrap import draws
+from tshsr.metrics.bootstrap import bootstrap_counts
 from tshsr.metrics.report import Area, AreaDifference, Curve
 
 STEPS = 12
@@ -82,11 +82,11 @@ def compare_areas(
     table = np.stack([*areas.values(), np.abs(full)], axis=1).astype(np.float64)
     if not np.isfinite(table).all() or not table[:, -1].any():
         raise InputError(
-            "the areas under curves need finite scores that are not all zero; this network tells no pair from another. "
-            "Train it, or load another checkpoint."
+            "the areas under curves need finite scores that are not all zero; this network gives all pairs the same "
+            "score. Train it, or load another checkpoint."
         )
     resamples = resamples if len(table) >= LEAST_PAIRS else 0
-    chunks = [counts @ table for counts in draws(len(table), 1, resamples, np.random.default_rng(seed))]
+    chunks = [counts @ table for counts in bootstrap_counts(len(table), 1, resamples, np.random.default_rng(seed))]
     drawn = np.concatenate([np.empty((0, table.shape[1])), *chunks])
     measured, drawn = _normalised(table.sum(axis=0)), _normalised(drawn)
     first = rankings[0]

@@ -1,6 +1,6 @@
-"""Figures of score matrices and what they can be trusted for; nothing here knows a model, a file format or a device.
+"""Retrieval metrics of score matrices, and comparisons with confidence intervals; independent of torch and of models.
 
-From the bottom: ranks of queries (`metrics`, `rankings`, `ranks`), other annotation (`denser`, `judgements`), comparing
-runs (`figures`, `resampling`, `power`, `significance`, `comparison_report`), and old logs (`audit`). Every formula is
-in docs/metrics.md.
+Bottom up: ranks of queries (`recall`, `multi_positive`, `ranks`), other annotation (`coco`, `human`), comparison of
+runs (`bootstrap`, `comparison`, `comparison_tables`), reports (`report`, `labels`), other programs' logs (`scan_logs`).
+docs/metrics.md has every formula.
 """

@@ -1,6 +1,6 @@
-"""Resampling of images, with all their captions and for all runs at once; the arithmetic under significance.py.
+"""Bootstrap over images with all their captions, for all runs at once; `comparison` makes intervals of it.
 
-Axes: resamples | runs (training seeds, of both sides) | images | captions | means (figures that are a mean over
+Axes: resamples | runs (training seeds, of both sides) | images | captions | means (metrics that are a mean over
 queries) | figures (the six recalls, rSum, the other means, then the median ranks of both directions).
 """
 
@@ -22,16 +22,15 @@ IMAGE_TO_TEXT, TEXT_TO_IMAGE = "image to text", "text to image"
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure.
+    """A metric of one direction.
 
     Attributes:
-        name: As reports call it, with its direction: `image_to_text_r1`.
-        title: As people call it, without its direction.
-        direction: Which side is the query; empty of rSum.
-        lowest: No value is below it.
-        highest: None is above it.
-        decimals: As many are shown.
-        higher_is_better: False of ranks.
+        name: Name in JSON, with the direction: `image_to_text_r1`.
+        title: Display name without the direction.
+        direction: Direction of retrieval; empty for rSum.
+        lowest, highest: Range of the values.
+        decimals: Displayed decimals.
+        higher_is_better: False for ranks.
     """
 
     name: str
@@ -44,22 +43,22 @@ class Figure:
 
     @property
     def by_captions(self) -> bool:
-        """Whether its queries are captions; else they are images."""
+        """Whether its queries are captions, not images."""
         return self.direction == TEXT_TO_IMAGE
 
     @property
     def scale(self) -> float:
-        """What a mean over queries is times: shares are in percent."""
+        """Factor on a mean over queries: 100 for percentages."""
         return 100.0 if self.highest == 100 else 1.0
 
     @property
     def full_title(self) -> str:
-        """With its direction, and what a reader must not take for the reverse."""
+        """Display name with the direction, and a note where lower is better."""
         return f"{self.direction} {self.title}{' (lower is better)' * (not self.higher_is_better)}".strip()
 
 
 def both(name: str, title: str, **more: Any) -> tuple[Figure, Figure]:
-    """A figure in both directions."""
+    """A metric in both directions."""
     return (
         Figure(f"image_to_text_{name}", title, IMAGE_TO_TEXT, **more),
         Figure(f"text_to_image_{name}", title, TEXT_TO_IMAGE, **more),
@@ -78,21 +77,21 @@ SEVERAL = {
     **{f"true_r{k}": f"true recall@{k}" for k in CUTOFFS},
     **{f"all_r{k}": f"all found@{k}" for k in CUTOFFS[1:]},
 }
-"""Figures of several right answers, by their names in `RankingMetrics`; a caption has one, and these would be R@K."""
+"""Metrics for several relevant items, by names in `RankingMetrics`; for captions, which have one, they equal R@K."""
 SEVERAL_RIGHT = tuple(Figure(f"image_to_text_{name}", title, IMAGE_TO_TEXT) for name, title in SEVERAL.items())
 OTHERS = sorted((*MEDIAN_RANKS, *MEAN_RANKS, *RECIPROCAL_RANKS, *SEVERAL_RIGHT), key=lambda figure: figure.by_captions)
 FIGURES = (*RECALLS, RSUM, *OTHERS)
-"""All that are compared, in the order in which they are shown."""
+"""All compared metrics, in display order."""
 
 
 def means_of(runs: Sequence[QueryRanks]) -> tuple[Figure, ...]:
-    """The means over queries that can be told for all of these runs; older reports keep no places of captions."""
+    """The means over queries that all of these runs have; older reports have no positions of captions."""
     several = SEVERAL_RIGHT if all(run.caption_places is not None for run in runs) else ()
     return (*RECALLS, *MEAN_RANKS, *RECIPROCAL_RANKS, *several)
 
 
 def image_values(ranks: QueryRanks) -> np.ndarray:
-    """What the queries of each image add up to, by the means of this run: images x means, shares in 0..1."""
+    """Sums over the queries of each image, for the means of this run: images x means, shares in 0..1."""
     owner, images = ranks.image_of_caption, len(ranks.image_to_text)
 
     def added(of_captions: np.ndarray) -> np.ndarray:
@@ -111,20 +110,20 @@ def image_values(ranks: QueryRanks) -> np.ndarray:
 
 
 CHUNK = 1 << 22
-"""Counts of drawn images held at once: bounds the temporary memory."""
+"""Image counts per block: bounds the temporary memory."""
 REACH = 4
-"""Deviations of a resampled median's place below the middle from which it is looked for, and more where it is lower."""
+"""Standard deviations below the middle at which the search for a resampled median starts; doubled while it is lower."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The images that are resampled, with all that their queries add to the figures of every run.
+    """The resampled images, with the sums of their queries for every run.
 
     Attributes:
-        runs: All on the same images, captions and folds.
-        means: Figures that are means over queries.
-        values: What the queries of an image add up to: images x runs x means.
-        queries: How many these are, of either direction: images x 2.
+        runs: Ranks on the same images, captions and folds.
+        means: Metrics that are means over queries.
+        values: Sums over the queries of an image: images x runs x means.
+        queries: Number of queries per image and direction: images x 2.
     """
 
     runs: Sequence[QueryRanks]
@@ -134,36 +133,36 @@ class Sample:
 
     @property
     def folds(self) -> int:
-        """Of consecutive images."""
+        """Number of folds of consecutive images."""
         return self.runs[0].folds
 
     @property
     def sides(self) -> np.ndarray:
-        """Of each mean, whose queries it is over: 0 images, 1 captions."""
+        """For each mean the side of its queries: 0 images, 1 captions."""
         return np.array([int(figure.by_captions) for figure in self.means])
 
     @property
     def scales(self) -> np.ndarray:
-        """Of each mean, 100 where it is in percent."""
+        """For each mean its factor, 100 for percentages."""
         return np.array([figure.scale for figure in self.means])
 
     @property
     def figures(self) -> tuple[Figure, ...]:
-        """What the axis of figures stands for."""
-        few = len(RECALLS)
-        return (*self.means[:few], RSUM, *self.means[few:], *MEDIAN_RANKS)
+        """The metrics on the axis of figures."""
+        recalls = len(RECALLS)
+        return (*self.means[:recalls], RSUM, *self.means[recalls:], *MEDIAN_RANKS)
 
 
 def sample_of(runs: Sequence[QueryRanks]) -> Sample:
-    """What is resampled of these runs; figures that one of them cannot tell are left out."""
+    """The sample of these runs; with the metrics that all of them have."""
     means, owner = means_of(runs), runs[0].image_of_caption
     captions = np.bincount(owner, minlength=len(runs[0].image_to_text))
     values = np.stack([image_values(run)[:, : len(means)] for run in runs], axis=1)
     return Sample(runs, means, values, np.stack([np.ones(len(captions)), captions], axis=1))
 
 
-def draws(images: int, folds: int, resamples: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
-    """How often each image was drawn, with replacement and inside its fold: in pieces of resamples x images."""
+def bootstrap_counts(images: int, folds: int, resamples: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
+    """Counts of each image in resamples with replacement inside its fold, in blocks of resamples x images."""
     size, rows = images // folds, max(1, CHUNK // images)
     for start in range(0, resamples, rows):
         several = min(rows, resamples - start)
@@ -172,12 +171,12 @@ def draws(images: int, folds: int, resamples: int, generator: np.random.Generato
 
 
 def figures(counts: np.ndarray, sample: Sample) -> np.ndarray:
-    """The figures of every run where each image stands so many times.
+    """The metrics of every run on weighted images.
 
         mean = mean_folds sum_i count_i values_i / sum_i count_i queries_i,   rSum the sum of the six recalls
 
     Args:
-        counts: resamples x images.
+        counts: Multiplicities of the images, resamples x images.
         sample: The runs.
 
     Returns:
@@ -194,18 +193,18 @@ def figures(counts: np.ndarray, sample: Sample) -> np.ndarray:
 
 
 def with_rsum(values: np.ndarray) -> np.ndarray:
-    """The last axis, the means, with rSum after the six recalls."""
-    few = len(RECALLS)
-    rsum = values[..., :few].sum(axis=-1, keepdims=True)
-    return np.concatenate([values[..., :few], rsum, values[..., few:]], axis=-1)
+    """Insert rSum after the six recalls on the last axis, the means."""
+    recalls = len(RECALLS)
+    rsum = values[..., :recalls].sum(axis=-1, keepdims=True)
+    return np.concatenate([values[..., :recalls], rsum, values[..., recalls:]], axis=-1)
 
 
 def median_ranks(drawn: np.ndarray, run: QueryRanks) -> np.ndarray:
-    """The median rank of a run's images and of its captions, each the mean over folds.
+    """The median rank of the images and of the captions of a run, each the mean over folds.
 
     Args:
-        drawn: How often each image was drawn: images x resamples.
-        run: The run.
+        drawn: Multiplicities of the images, images x resamples.
+        run: Ranks of the run.
 
     Returns:
         resamples x 2.
@@ -221,18 +220,18 @@ def median_ranks(drawn: np.ndarray, run: QueryRanks) -> np.ndarray:
 
 
 def medians(drawn: np.ndarray, ranks: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """Median over queries, each as often as its image was drawn; between the two middle ones where they are even.
+    """Median over queries with the multiplicities of their images; the mean of the two middle ones of an even number.
 
-    The ranks are sorted once, and draws are added up one query after the other. A resampled median stands near the
-    middle, so what lies far below it is added at once.
+    The ranks are sorted once, then the multiplicities are accumulated query by query. A resampled median is near the
+    middle of the sorted ranks, so the queries far below it are accumulated in one step.
 
     Args:
-        drawn: images x resamples.
-        ranks: Of the queries.
-        owner: Of each query its image.
+        drawn: Multiplicities, images x resamples.
+        ranks: Rank of each query.
+        owner: Image of each query.
 
     Returns:
-        One a resample.
+        One per resample.
     """
     images = len(drawn)
     order = np.argsort(ranks, kind="stable")
@@ -256,7 +255,7 @@ def medians(drawn: np.ndarray, ranks: np.ndarray, owner: np.ndarray) -> np.ndarr
 
 
 def contributions(sample: Sample) -> np.ndarray:
-    """What each image adds to the figures of each run: images x runs x figures, less the medians, which are no sum."""
+    """Contribution of each image to the metrics of each run: images x runs x figures without medians (no sums)."""
     folds, images = sample.folds, len(sample.queries)
     queries = sample.queries.reshape(folds, -1, 2).sum(axis=1)[:, sample.sides]
     weights = np.repeat(sample.scales / (folds * queries), images // folds, axis=0)
@@ -266,7 +265,7 @@ def contributions(sample: Sample) -> np.ndarray:
 def swapped_differences(
     shares: np.ndarray, sizes: tuple[int, int], resamples: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """Differences where a coin for each image decides which side is A: resamples x figures."""
+    """Differences of a permutation test that swaps A and B per image at random: resamples x figures without medians."""
     difference = shares[:, : sizes[0]].mean(axis=1) - shares[:, sizes[0] :].mean(axis=1)
     rows, found = max(1, CHUNK // len(shares)), []
     for start in range(0, resamples, rows):
@@ -276,15 +275,15 @@ def swapped_differences(
 
 
 def seed_deviations(seen: np.ndarray, drawn: np.ndarray, sizes: tuple[int, int]) -> np.ndarray | None:
-    """Deviation of each figure between the seeds of a side, without what the choice of images adds to it.
+    """Standard deviation of each metric between the seeds of a side, without the part due to the sample of images.
 
         sigma^2 = max(0, 2 s^2 - mean* s*^2),   s^2 the variance between runs inside a side, pooled over the sides
 
-    On resampled images the variance between runs is s^2 plus what drawing images adds; that much of s^2 itself is due
-    to the images too, and is already in the resampled difference.
+    On resampled images the variance between runs is s^2 plus the variance due to the images. The same amount of s^2
+    itself is due to the images, and already part of the resampled difference.
 
     Returns:
-        One for each figure; None where both sides are single runs.
+        One per metric; None where both sides are single runs.
     """
     freedom = sum(sizes) - 2
     if freedom == 0:

@@ -1,10 +1,10 @@
-"""Denser judgements of MSCOCO's test images: ECCV Caption, CxC and PMRP, where their annotation is installed.
+"""Further relevance annotation of MSCOCO's test images: ECCV Caption, CxC and PMRP, if installed.
 
-COCO calls one caption of an image right, and hundreds that fit it as well wrong. These annotations name more right
-answers for the same 5,000 images and 25,000 captions. They are found by COCO's ids, so the ids are checked.
+In COCO only the five captions of an image are relevant to it, though hundreds of others describe it as well. These
+annotations have more relevant items for the same 5,000 images and 25,000 captions, matched by COCO's ids.
 
 ECCV Caption: Chun et al., ECCV 2022 (doi 10.1007/978-3-031-20074-8_1). CxC: Parekh et al., EACL 2021.
-PMRP: Chun et al., CVPR 2021. The first two come with the package `eccv_caption`; PMRP's files are downloaded apart.
+PMRP: Chun et al., CVPR 2021. The first two come with the package `eccv_caption`, PMRP's files do not.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from tshsr.metrics.recall import check_scores, finite_blocks
 PACKAGE = "eccv_caption"
 SIDES = ("image_to_caption", "caption_to_image")
 ABSENT = 0.01
-"""Share of right answers that may be missing: two of ECCV Caption's are sixth captions, which nobody scores."""
+"""Largest share of unscored relevant items: two of ECCV Caption's are sixth captions, which the protocol omits."""
 
 
 def annotated_rankings(
     scores: np.ndarray, image_of_caption: np.ndarray, caption_ids: np.ndarray, *, plausible: Path | None = None
 ) -> dict[str, Rankings]:
-    """Figures by each annotation that there is: `eccv`, `cxc`, and `pmrp` where its folder is given.
+    """Metrics by each annotation: `eccv`, `cxc`, and `pmrp` if its folder is given.
 
     Only annotated queries count; each ranks all 5,000 images or all 25,000 captions.
 
@@ -41,7 +41,7 @@ def annotated_rankings(
 
     Raises:
         SettingsError: Where `eccv_caption` is not installed.
-        InputError: Where shapes do not fit, a score is not finite, or the ids are not those of these captions.
+        InputError: Where shapes do not fit, a score is not finite, or the ids do not fit the captions.
         DataError: Where a file of an annotation is missing or damaged.
     """
     check_scores(scores, image_of_caption)
@@ -65,7 +65,7 @@ def annotated_rankings(
 
 
 def annotation_folder() -> Path:
-    """Where the package keeps its files.
+    """The folder of the package's annotation files.
 
     Raises:
         SettingsError: Where it is not installed.
@@ -79,10 +79,10 @@ def annotation_folder() -> Path:
 
 
 def read_caption_ids(path: Path, captions: int) -> np.ndarray:
-    """COCO's id of each caption: one a line, in the order of the columns (`testall_ids.txt` of the precomp files).
+    """Read COCO's caption ids, one per line in the order of the columns (`testall_ids.txt` of the precomp files).
 
     Raises:
-        DataError: Where the file cannot be read, or does not hold a whole number for each caption.
+        DataError: Where the file cannot be read, or has other contents than a whole number per caption.
     """
     try:
         words = path.read_text(encoding="utf-8").split()
@@ -97,10 +97,10 @@ def read_caption_ids(path: Path, captions: int) -> np.ndarray:
 
 
 def images_of_ids(folder: Path, image_of_caption: np.ndarray, caption_ids: np.ndarray, images: int) -> np.ndarray:
-    """COCO's id of each image, which follows from those of its captions.
+    """COCO's id of each image, from the ids of its captions.
 
     Raises:
-        InputError: Names the first id that is not one of the annotated captions, stands twice, or is of another image.
+        InputError: Names the first id that is not annotated, duplicate, or of another image.
     """
     owner = {caption: answers[0] for caption, answers in read_annotation(folder / f"original_{SIDES[1]}.json").items()}
     if len(caption_ids) != len(owner):
@@ -126,10 +126,10 @@ def images_of_ids(folder: Path, image_of_caption: np.ndarray, caption_ids: np.nd
 def right_pairs(
     path: Path, query_rows: Mapping[int, int], answer_rows: Mapping[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The right pairs of an annotation, as rows of queries and of answers; -1 is an answer that nobody scores.
+    """The relevant pairs of an annotation, as rows of queries and of answers; -1 for an answer that is not scored.
 
     Raises:
-        DataError: Where the file cannot be read or is not of these images and captions.
+        DataError: Where the file cannot be read or does not fit the images and captions.
     """
     right = read_annotation(path)
     unknown = next((query for query in right if query not in query_rows), None)
@@ -143,7 +143,7 @@ def right_pairs(
 
 
 def read_annotation(path: Path) -> dict[int, list[int]]:
-    """Right answers by query, in COCO's ids.
+    """Relevant items by query, in COCO's ids.
 
     Raises:
         DataError: Where the file cannot be read.

@@ -1,9 +1,9 @@
-"""Is A better than B? Paired resampling over images, with intervals for every figure (docs/metrics.md).
+"""Comparison of two methods: paired bootstrap over images, with intervals for every metric (docs/metrics.md).
 
-Axes: resamples | runs (training seeds of a side) | images | figures (as `Sample.figures` has them).
+Axes: resamples | runs (training seeds of a side) | images | figures (metrics, in the order of `Sample.figures`).
 
-Every query is ranked once, against all answers; then images are resampled, and an image's captions go with it: they are
-not independent of each other. Both sides meet the same images in every resample.
+Every query is ranked once, among all items. Then images are resampled together with their captions, which are not
+independent of each other. Both sides have the same images in every resample.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from tshsr.errors import InputError, SettingsError
 from tshsr.metrics.bootstrap import (
     RSUM,
     Figure,
+    bootstrap_counts,
     contributions,
-    draws,
     figures,
     sample_of,
     seed_deviations,
@@ -29,12 +29,12 @@ from tshsr.metrics.bootstrap import (
 from tshsr.metrics.ranks import QueryRanks
 
 POWER = 0.8
-"""A difference is called detectable where it is found as often as this."""
+"""Power that defines the detectable difference."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure of one side: the mean over its runs, with its interval; as the figure is counted (percent, ranks)."""
+    """A metric of one side: the mean over its runs with its interval, in the unit of the metric (percent, ranks)."""
 
     mean: float
     low: float
@@ -43,15 +43,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """A minus B in one figure, as that is counted: in points of percent, in ranks (A is better below 0), in 0..1 (MRR).
+    """A minus B in one metric, in its unit: percentage points, ranks (negative: A is better), 0..1 (MRR).
 
     Attributes:
-        mean: The difference itself.
-        low: Lower end of the interval.
-        high: Upper end.
-        p: Two-sided: how often sides that are swapped by chance, image by image, differ at least as much. None of a
-            median: swapped answers of an image change a mean by what it adds to it, and a median is no such sum.
-        standard_error: Deviation of the difference over samples of images (and seeds, where there are several).
+        mean: The difference.
+        low, high: Its interval.
+        p: Two-sided p-value of the permutation test that swaps the sides image by image. None for a median, which is
+            no sum of contributions of images.
+        standard_error: Over samples of images, and of seeds where there are several.
         freedom: Degrees of freedom of the standard error; None where seeds have no part in it, as with single runs.
     """
 
@@ -64,11 +63,11 @@ class Difference:
 
     @property
     def detectable(self) -> float:
-        """The smallest true difference that such a comparison finds in 80 % of cases."""
+        """The smallest true difference with a power of 80 %."""
         return detectable((self.high - self.low) / 2, self.standard_error, self.freedom, POWER)
 
     def power(self, difference: float) -> float:
-        """How often a true difference of so many points is found: its interval then leaves out zero; in 0..1."""
+        """Power: probability that the interval excludes zero at a true difference in points; in 0..1."""
         return share_found(difference, (self.high - self.low) / 2, self.standard_error, self.freedom)
 
 
@@ -77,21 +76,19 @@ class Comparison:
     """A against B.
 
     Attributes:
-        a: Each figure of A, by the names of `figures.FIGURES`; those of several right answers are missing where a run
-            keeps no places of captions (an older report).
-        b: Each figure of B.
+        a: Metrics of A by the names of `bootstrap.FIGURES`; without those of several relevant items where a run has
+            no positions of captions (an older report).
+        b: Metrics of B.
         differences: A minus B.
-        images: How many were resampled.
-        captions: Their captions.
+        images: Number of resampled images.
+        captions: Number of their captions.
         folds: Folds of the protocol; images are resampled inside their fold.
-        runs_a: Training runs (seeds) of A.
-        runs_b: Of B.
-        seed_deviation: Standard deviation of the rSum of one run that is due to its seed, beyond what the choice of
-            images explains; None where both sides are single runs.
-        resamples: How many.
-        confidence: Of the intervals.
-        models_a: Models of each of A's runs; more than one is an ensemble. The ranks do not say it: who calls may.
-        models_b: Of each of B's.
+        runs_a, runs_b: Number of training runs (seeds).
+        seed_deviation: Standard deviation of the rSum of a run due to its seed, without the part due to the sample of
+            images; None where both sides are single runs.
+        resamples: Number of resamples.
+        confidence: Confidence level of the intervals.
+        models_a, models_b: Models of each run; more than one is an ensemble. Set by the caller, as ranks lack it.
     """
 
     a: Mapping[str, Estimate]
@@ -114,7 +111,7 @@ class Comparison:
         return self.differences[RSUM.name]
 
     def different(self, figure: str = RSUM.name) -> bool:
-        """Whether A and B differ: the interval leaves out zero, and the permutation test (medians have none) agrees."""
+        """Whether A and B differ: the interval excludes zero, and the permutation test (not for medians) agrees."""
         difference = self.differences[figure]
         found = difference.p is None or difference.p < 1 - self.confidence
         return found and not difference.low <= 0 <= difference.high
@@ -126,10 +123,10 @@ def compare_rsum(
     """The difference in rSum of two methods, A minus B, with its 95 % interval.
 
     Args:
-        ranks_a: One entry a run (a training seed) of A, all on the same images and captions.
-        ranks_b: The same of B.
-        resamples: How many.
-        seed: Of the resampling: the same one gives the same answer.
+        ranks_a: One entry per run (training seed) of A, all on the same images and captions.
+        ranks_b: The same for B.
+        resamples: Number of resamples.
+        seed: Seed of the resampling.
 
     Raises:
         InputError: As `compare` does.
@@ -150,20 +147,20 @@ def compare(
 
         D*  = mean_runs figure_A(images*) - mean_runs figure_B(images*) + sigma sqrt(1/runs_A + 1/runs_B) t*
 
-    images* are drawn with replacement, the same for all runs; sigma is the deviation between seeds (`seed_deviation`),
-    t* Student's with runs_A + runs_B - 2 degrees of freedom. The interval holds the middle of D*. With one run a side
-    there is no sigma, and the answer is about these two runs, not about other seeds of them.
+    images* are drawn with replacement, the same for all runs; sigma is the deviation between seeds
+    (`seed_deviations`), t* Student's t with runs_A + runs_B - 2 degrees of freedom. The interval is the central part of
+    D*. With one run per side there is no sigma, and the result is about these two runs, not about other seeds.
 
     Args:
-        ranks_a: One entry a run of A.
-        ranks_b: One entry a run of B.
-        resamples: How many.
-        seed: Of the resampling.
-        confidence: Of the intervals.
+        ranks_a: One entry per run of A.
+        ranks_b: One entry per run of B.
+        resamples: Number of resamples.
+        seed: Seed of the resampling.
+        confidence: Confidence level of the intervals.
 
     Raises:
-        InputError: Where a side has no run or the same one twice, or images, captions or folds differ between runs.
-        SettingsError: Where there are too few resamples for the interval, or the seed is below 0.
+        InputError: Where a side has no run or a duplicate, or images, captions or folds differ between runs.
+        SettingsError: Where there are too few resamples for the interval, or the seed is negative.
     """
     check_resamples(resamples, confidence)
     if seed < 0:
@@ -172,17 +169,19 @@ def compare(
     generator, images = np.random.default_rng(seed), len(first.image_to_text)
     sample = sample_of((*ranks_a, *ranks_b))
     (seen,) = figures(np.ones((1, images)), sample)
-    drawn = np.concatenate([figures(counts, sample) for counts in draws(images, first.folds, resamples, generator)])
+    drawn = np.concatenate(
+        [figures(counts, sample) for counts in bootstrap_counts(images, first.folds, resamples, generator)]
+    )
     sizes = (len(ranks_a), len(ranks_b))
     sigma = seed_deviations(seen, drawn, sizes)
     noise = generator.standard_t(max(sum(sizes) - 2, 1), size=resamples) if sigma is not None else np.zeros(resamples)
     spread = np.zeros(len(sample.figures)) if sigma is None else sigma
     swapped = swapped_differences(contributions(sample), sizes, resamples, generator)
-    settled = Resampled(sample.figures, seen, drawn, swapped, noise, spread, confidence)
+    resampled = Resampled(sample.figures, seen, drawn, swapped, noise, spread, confidence)
     return Comparison(
-        a=settled.estimates(slice(0, sizes[0])),
-        b=settled.estimates(slice(sizes[0], sum(sizes))),
-        differences=settled.differences(sizes[0]),
+        a=resampled.estimates(slice(0, sizes[0])),
+        b=resampled.estimates(slice(sizes[0], sum(sizes))),
+        differences=resampled.differences(sizes[0]),
         images=images,
         captions=len(first.image_of_caption),
         folds=first.folds,
@@ -196,16 +195,16 @@ def compare(
 
 @dataclass(frozen=True)
 class Resampled:
-    """What was drawn, before it is summed up.
+    """The samples behind a comparison.
 
     Attributes:
-        figures: What is on the axis of figures.
-        seen: Figures of the runs on the images as they are: runs x figures.
+        figures: The metrics on the axis of figures.
+        seen: Metrics of the runs on the original images: runs x figures.
         drawn: On resampled images: resamples x runs x figures.
-        swapped: Differences where A and B are swapped by chance: resamples x figures, less the last: medians.
-        noise: Student's t: resamples.
-        spread: Deviation between seeds: figures.
-        confidence: Of the intervals.
+        swapped: Differences of the permutation test: resamples x figures without medians, which are last.
+        noise: Student's t, one per resample.
+        spread: Standard deviation between seeds, one per metric.
+        confidence: Confidence level of the intervals.
     """
 
     figures: tuple[Figure, ...]
@@ -217,7 +216,7 @@ class Resampled:
     confidence: float
 
     def estimates(self, side: slice) -> dict[str, Estimate]:
-        """One side's figures."""
+        """The metrics of one side."""
         runs = self.seen[side]
         values = self.drawn[:, side].mean(axis=1) + self._of_seeds(1 / len(runs))
         ends = [np.array([getattr(figure, end) for figure in self.figures]) for end in ("lowest", "highest")]
@@ -242,22 +241,22 @@ class Resampled:
         return {figure.name: Difference(*each) for figure, *each in zip(self.figures, *columns, strict=True)}
 
     def _of_seeds(self, share: float) -> np.ndarray:
-        """What other seeds would add: resamples x figures."""
+        """Random effect of other seeds on a mean with this sum of 1/runs: resamples x figures."""
         added: np.ndarray = np.sqrt(share) * self.noise[:, None] * self.spread
         return added
 
     def _interval(self, values: np.ndarray) -> np.ndarray:
-        """The middle of resampled values, in 2 x figures."""
+        """The central interval of resampled values: 2 x figures."""
         tail = (1 - self.confidence) / 2
         interval: np.ndarray = np.quantile(values, (tail, 1 - tail), axis=0)
         return interval
 
 
 def check_resamples(resamples: int, confidence: float) -> None:
-    """Refuse too few resamples: an interval's end needs at least ten of them beyond it.
+    """Refuse too few resamples: at least ten must lie beyond each end of the interval.
 
     Raises:
-        SettingsError: Says how many are needed.
+        SettingsError: Reports the required number.
     """
     least = 20 / (1 - confidence) if 0 < confidence < 1 else 0
     if not least or resamples < least - 1e-6:
@@ -268,10 +267,10 @@ def check_resamples(resamples: int, confidence: float) -> None:
 
 
 def check_runs(ranks_a: Sequence[QueryRanks], ranks_b: Sequence[QueryRanks]) -> QueryRanks:
-    """The first run, to which all others must fit.
+    """Check that all runs are comparable; returns the first.
 
     Raises:
-        InputError: Says what differs.
+        InputError: Reports the difference.
     """
     if not ranks_a or not ranks_b:
         raise InputError(f"expected at least one run a side; got {len(ranks_a)} of A and {len(ranks_b)} of B.")
@@ -298,14 +297,14 @@ def check_runs(ranks_a: Sequence[QueryRanks], ranks_b: Sequence[QueryRanks]) -> 
 
 
 def rank_alike(one: QueryRanks, other: QueryRanks) -> bool:
-    """Whether two runs rank every query alike; an older report of a run has no places of captions, and is a copy."""
+    """Whether two runs rank every query alike; positions of captions, which older reports lack, are not compared."""
     return np.array_equal(one.image_to_text, other.image_to_text) and np.array_equal(
         one.text_to_image, other.text_to_image
     )
 
 
 def freedom_of(error: float, of_seeds: float, freedom: int) -> float | None:
-    """Degrees of freedom of an error, of which the part of the seeds alone is estimated from few runs.
+    """Degrees of freedom of a standard error of which only the part of the seeds is estimated from few runs.
 
         freedom error^4 / of_seeds^4        (Satterthwaite 1946)
 

@@ -1,4 +1,4 @@
-"""A comparison in words, as JSON and as a table for a paper."""
+"""A comparison as a sentence, as JSON and as a table for a paper."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ SPECIAL |= {character: f"\\{character}" for character in "&%$#_{}"}
 
 
 def comparison_json(comparison: Comparison, a: Sequence[str], b: Sequence[str], seed: int) -> dict[str, Any]:
-    """The comparison as plain values; version 1 of a contract.
+    """The comparison as plain values, version 1.
 
     Args:
-        comparison: What was found.
+        comparison: The comparison.
         a: Names of A's runs.
         b: Names of B's runs.
-        seed: Of the resampling.
+        seed: Seed of the resampling.
     """
     rsum = comparison.rsum
     return {
@@ -60,31 +60,31 @@ def comparison_json(comparison: Comparison, a: Sequence[str], b: Sequence[str], 
 
 
 def difference_json(difference: Difference) -> dict[str, Any]:
-    """A difference as plain values, with what could have been found."""
+    """A difference as plain values, with the detectable difference."""
     values = asdict(difference)
     freedom = values.pop("freedom")
     return {**values, "detectable": difference.detectable, "freedom": freedom}
 
 
 def compared(comparison: Comparison) -> list[Figure]:
-    """The figures of a comparison, in the order in which they are shown."""
+    """The metrics of a comparison, in display order."""
     return [figure for figure in FIGURES if figure.name in comparison.differences]
 
 
 def kinds(comparison: Comparison) -> tuple[str, str]:
-    """What A and B are."""
+    """Kinds of A and B: see `kind`."""
     return kind(comparison.runs_a, comparison.models_a), kind(comparison.runs_b, comparison.models_b)
 
 
 def kind(runs: int, models: int) -> str:
-    """What a side is: a single run, an ensemble, or several of one."""
+    """Kind of a side: a single run, an ensemble, or several of one."""
     if runs == 1:
         return "single run" if models == 1 else f"ensemble of {models}"
     return f"{runs} runs" if models == 1 else f"{runs} runs, each an ensemble of {models}"
 
 
 def named(comparison: Comparison) -> tuple[str, str]:
-    """A and B, with what they are where one is an ensemble: its figures are higher than those of a single model."""
+    """A and B, with their kinds where one is an ensemble, whose metrics are higher than those of a single model."""
     if comparison.models_a == comparison.models_b == 1:
         return "A", "B"
     a, b = kinds(comparison)
@@ -92,7 +92,7 @@ def named(comparison: Comparison) -> tuple[str, str]:
 
 
 def verdict(comparison: Comparison) -> str:
-    """What the comparison says, in a sentence."""
+    """The result of the comparison in a sentence."""
     rsum = comparison.rsum
     a, b = comparison.a[RSUM.name].mean, comparison.b[RSUM.name].mean
     figures = f"rSum {a:.1f} against {b:.1f}, a difference of {span(rsum, RSUM)} ({percent(comparison)} interval)"
@@ -115,14 +115,14 @@ def verdict(comparison: Comparison) -> str:
 
 
 def caveat(comparison: Comparison) -> str:
-    """What keeps a difference of two runs from being read as one of two methods: seeds move a model too."""
+    """Note that a difference of two runs is no difference of two methods, because seeds change a model too."""
     a, b = (f"an {each}" if each.startswith("ensemble") else f"a {each}" for each in kinds(comparison))
     these = "two single runs" if named(comparison) == ("A", "B") else f"{a} and {b}"
     return f"; this is about {these}, and not about other seeds of them"
 
 
 def what_was_done(comparison: Comparison) -> str:
-    """How the interval came about, in a sentence."""
+    """The procedure of the interval in a sentence."""
     images = f"{comparison.images:,} images, each with its captions,"
     inside = "" if comparison.folds == 1 else f" inside their {comparison.folds} folds"
     done = f"{images} were resampled {comparison.resamples:,} times{inside}, the same ones for A and B"
@@ -139,7 +139,7 @@ def what_was_done(comparison: Comparison) -> str:
 
 
 def comparison_rows(comparison: Comparison) -> list[tuple[str, ...]]:
-    """One row a figure: its name, A, B, their difference with interval, and p (none for a median)."""
+    """One row per metric: its name, A, B, their difference with interval, and p (none for a median)."""
     rows: list[tuple[str, ...]] = []
     for figure in compared(comparison):
         places, difference = figure.decimals, comparison.differences[figure.name]
@@ -152,7 +152,7 @@ def comparison_rows(comparison: Comparison) -> list[tuple[str, ...]]:
 
 
 def grouped_rows(comparison: Comparison) -> list[tuple[str, ...]]:
-    """The same rows for a screen, which is narrow: what comes after rSum stands under its direction."""
+    """The same rows for a narrow screen: metrics after rSum are grouped by direction."""
     rows: list[tuple[str, ...]] = []
     direction = ""
     for figure, (title, *cells) in zip(compared(comparison), comparison_rows(comparison), strict=True):
@@ -173,19 +173,19 @@ def span(difference: Difference, figure: Figure) -> str:
 
 
 def percent(comparison: Comparison) -> str:
-    """The confidence of the intervals, with all its decimals."""
+    """The confidence level of the intervals, with all decimals."""
     return f"{100 * comparison.confidence:g}%"
 
 
 def chance(p: float | None) -> str:
-    """A p value with three decimals, none of which says that it is zero; nothing where there is none."""
+    """A p-value with three decimals, but never 0.000; empty for None."""
     if p is None:
         return ""
     return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
 def header(comparison: Comparison) -> tuple[str, ...]:
-    """What stands above `comparison_rows`."""
+    """The header of `comparison_rows`."""
     return ("", *named(comparison), f"A - B [{percent(comparison)} interval]", "p")
 
 
@@ -199,9 +199,9 @@ def latex_table(comparison: Comparison, a: str, b: str) -> str:
     """The table in LaTeX (package booktabs).
 
     Args:
-        comparison: What was found.
-        a: What to call A.
-        b: What to call B.
+        comparison: The comparison.
+        a: Name of A.
+        b: Name of B.
     """
     lines = [
         f"% A: {' '.join(a.split())}; B: {' '.join(b.split())}. {what_was_done(comparison)}",
@@ -217,7 +217,7 @@ def latex_table(comparison: Comparison, a: str, b: str) -> str:
 
 
 def latex_rows(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """The rows, with a rule under rSum, by which a comparison is decided: who wants a short table ends it there."""
+    """The rows, with a rule below rSum, the metric of the verdict."""
     lines = []
     for title, *cells in rows:
         lines.append(" & ".join((escaped(title), *(f"${cell}$" if cell else "" for cell in cells))) + r" \\")
@@ -227,5 +227,5 @@ def latex_rows(rows: Sequence[tuple[str, ...]]) -> list[str]:
 
 
 def escaped(text: str) -> str:
-    """Text as LaTeX writes it."""
+    """Text with LaTeX's special characters escaped."""
     return "".join(SPECIAL.get(character, character) for character in text)

@@ -1,4 +1,4 @@
-"""Does a score agree with people? Kendall's tau-c and Spearman's rho of scores and ratings, with intervals over images.
+"""Correlation of scores with human ratings: Kendall's tau-c and Spearman's rho, with bootstrap intervals over images.
 
 Axes: resamples | judgements (one rating of one image with one caption).
 """
@@ -15,24 +15,24 @@ import numpy as np
 
 from tshsr.config.models import STRICT
 from tshsr.errors import DataError, InputError
-from tshsr.metrics.bootstrap import draws
+from tshsr.metrics.bootstrap import bootstrap_counts
 
 CHUNK = 1 << 21
-"""Weights of judgements held at once: bounds the temporary memory."""
+"""Judgement weights per block: bounds the temporary memory."""
 FEW = 64
-"""Different ratings up to which one pass a rating is the fastest way to count pairs."""
+"""Number of distinct ratings up to which one pass per rating is the fastest way to count pairs."""
 
 
 @dataclass(frozen=True)
 class Groups:
-    """Judgements in the order of their scores, with where equal ones stand.
+    """Judgements sorted by score, with the ranges of equal scores.
 
     Attributes:
-        order: What sorts the judgements by score.
-        start: For each judgement in that order, where those with its score begin.
-        end: Where they end.
-        level: Its rating, as a number from 0.
-        levels: Different ratings.
+        order: Permutation that sorts the judgements by score.
+        start: For each sorted judgement, the start of the range with its score.
+        end: The end of that range.
+        level: Index of its rating among the distinct ratings.
+        levels: Number of distinct ratings.
     """
 
     order: np.ndarray
@@ -52,19 +52,19 @@ class Groups:
 
 
 def correlations(weights: np.ndarray, groups: Groups) -> tuple[np.ndarray, np.ndarray]:
-    """Tau-c and rho where each judgement stands so many times; NaN where all scores or ratings drawn are alike.
+    """Tau-c and rho of weighted judgements; NaN where all drawn scores or ratings are equal.
 
-        tau_c = 2 m (C - D) / (n^2 (m - 1)),   m the smaller number of different values of the two
+        tau_c = 2 m (C - D) / (n^2 (m - 1)),   m the smaller number of distinct values of the two
         rho   = the correlation of average ranks
 
-    C counts pairs of judgements that score and rating order alike, D those that they order otherwise.
+    C counts concordant pairs of judgements, D discordant ones.
 
     Args:
-        weights: resamples x judgements, in the order of the groups.
+        weights: Multiplicities, resamples x judgements, in the order of `groups`.
         groups: The judgements.
 
     Returns:
-        Both, one value a resample.
+        Both, one value per resample.
     """
     counted = np.zeros((len(weights), groups.levels))
     np.add.at(counted.T, groups.level, weights.T)
@@ -88,44 +88,44 @@ def correlations(weights: np.ndarray, groups: Groups) -> tuple[np.ndarray, np.nd
 
 
 def ordered_by_level(weights: np.ndarray, groups: Groups) -> np.ndarray:
-    """C - D of each resample, by one pass for each different rating: steps grow with ratings times judgements."""
+    """C - D of each resample, by one pass per distinct rating: O(ratings x judgements)."""
     found = np.zeros(len(weights))
     for level in range(groups.levels):
         (here,) = np.nonzero(groups.level == level)
         sign = np.sign(level - groups.level)
-        before = before_each(weights * sign)[:, groups.start[here]]  # lower scores: lower ratings less higher ones
+        before = before_each(weights * sign)[:, groups.start[here]]  # lower scores: lower minus higher ratings
         found += (weights[:, here] * before).sum(axis=1)
     return found
 
 
 def ordered_by_pair(weights: np.ndarray, groups: Groups) -> np.ndarray:
-    """C - D of each resample, as products of matrices: no slower where every rating is another.
+    """C - D of each resample by matrix products, independent of the number of distinct ratings.
 
-    C - D = 1/2 sum_ij w_i w_j sign(score_i - score_j) sign(rating_i - rating_j),   w how often each was drawn
+    C - D = 1/2 sum_ij w_i w_j sign(score_i - score_j) sign(rating_i - rating_j),   w the multiplicities
     """
     step, found = max(1, CHUNK // weights.shape[1]), np.zeros(len(weights))
     for first in range(0, weights.shape[1], step):
-        some = slice(first, first + step)
-        signs = np.sign(groups.start[some, None] - groups.start) * np.sign(groups.level[some, None] - groups.level)
-        found += (weights[:, some] * (weights @ signs.T.astype(np.float64))).sum(axis=1)
+        block = slice(first, first + step)
+        signs = np.sign(groups.start[block, None] - groups.start) * np.sign(groups.level[block, None] - groups.level)
+        found += (weights[:, block] * (weights @ signs.T.astype(np.float64))).sum(axis=1)
     return found / 2
 
 
 def before_each(values: np.ndarray) -> np.ndarray:
-    """Sums of all that stand before each place, and last of all."""
+    """Exclusive cumulative sums along the last axis, with the total at the end."""
     return np.concatenate([np.zeros((len(values), 1)), np.cumsum(values, axis=1)], axis=1)
 
 
 COLUMNS = ("image", "caption", "rating")
 LEAST_IMAGES = 20
-"""Below this many rated images there is no interval: so few say little of others."""
+"""Minimum number of rated images for an interval."""
 MOST_DEGENERATE = 0.05
-"""Above this share of resamples without a correlation there is no interval: what is left is no fair sample of them."""
+"""Largest share of resamples without a correlation for an interval; beyond it the others are a biased sample."""
 
 
 @dataclass(frozen=True)
 class Correlation:
-    """A correlation in -1..1, with its 95 % interval over images; None where there is none (`LEAST_IMAGES`)."""
+    """A correlation in -1..1, with its 95 % interval over images; None below `LEAST_IMAGES`."""
 
     __pydantic_config__ = STRICT
 
@@ -136,11 +136,11 @@ class Correlation:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How a score agrees with people.
+    """Rank correlation of a score with human ratings.
 
     Attributes:
-        judgements: Ratings.
-        images: Different images among them; these are resampled.
+        judgements: Number of ratings.
+        images: Number of rated images; these are resampled.
         tau_c: Kendall's tau-c (Stuart 1953).
         spearman: Spearman's rho, of average ranks.
     """
@@ -155,12 +155,12 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Judgements:
-    """Ratings by people.
+    """Human ratings.
 
     Attributes:
-        rows: The image of each, as a row of the scores.
+        rows: The image of each rating, as a row of the scores.
         columns: Its caption, as a column.
-        ratings: Floats; more is better.
+        ratings: Floats; higher is better.
     """
 
     rows: np.ndarray
@@ -172,12 +172,12 @@ def read_judgements(path: Path, images: Mapping[str, int], captions: Mapping[str
     """Read ratings: CSV (or tab-separated) with the columns image, caption, rating, or JSON lines with these keys.
 
     Args:
-        path: The file; a first line with the names of the columns may stand there or not.
-        images: The row of each image's id.
-        captions: The column of each caption's id.
+        path: The file; a header line with the names of the columns is optional.
+        images: Row by image id.
+        captions: Column by caption id.
 
     Raises:
-        DataError: Names the first line that cannot be read, or whose image or caption is not among the scored.
+        DataError: Names the first unreadable line, or the first with an unknown image or caption.
     """
     found: list[tuple[int, int, float]] = []
     for number, (image, caption, rating) in entries(path):
@@ -205,7 +205,7 @@ def read_judgements(path: Path, images: Mapping[str, int], captions: Mapping[str
 
 
 def is_header(path: Path, rating: str) -> bool:
-    """Whether a first line whose image and caption nobody knows names columns."""
+    """Whether a first line with unknown image and caption is a header."""
     try:
         float(rating)
     except ValueError:
@@ -217,7 +217,7 @@ def entries(path: Path) -> Iterator[tuple[int, tuple[str, str, str]]]:
     """Line numbers from 1, with image, caption and rating as text.
 
     Raises:
-        DataError: Where the file cannot be read, or a line has not three parts.
+        DataError: Where the file cannot be read, or a line has other than three columns.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
@@ -251,7 +251,7 @@ def from_json(path: Path, number: int, line: str) -> tuple[str, str, str]:
     """One judgement of a file of JSON lines.
 
     Raises:
-        DataError: Where it is no such object.
+        DataError: Where the line is no such object.
     """
     try:
         values = json.loads(line)
@@ -269,14 +269,14 @@ def agreement(
     """Correlate scores with ratings.
 
     Args:
-        scores: Floats, images x captions; only the judged pairs are looked at.
+        scores: Floats, images x captions; only rated pairs are read.
         judgements: The ratings.
-        resamples: Of images, with all their judgements; for the intervals.
-        seed: Of the resampling.
-        confidence: Of the intervals.
+        resamples: Number of resamples of images with all their judgements.
+        seed: Seed of the resampling.
+        confidence: Confidence level of the intervals.
 
     Raises:
-        InputError: Where a judged score is not finite, or scores or ratings are all alike or of one image.
+        InputError: Where a rated score is not finite, or all scores or ratings are equal or of one image.
     """
     check_judgements(judgements)
     judged = np.asarray(scores[judgements.rows, judgements.columns], dtype=np.float64)
@@ -295,7 +295,7 @@ def agreement(
     tau, rho = correlations(np.ones((1, len(judged))), groups)
     drawn = []
     generator = np.random.default_rng(seed)
-    for counts in draws(len(names), 1, resamples, generator):
+    for counts in bootstrap_counts(len(names), 1, resamples, generator):
         step = max(1, CHUNK // len(judged))
         drawn += [correlations(counts[at : at + step][:, image], groups) for at in range(0, len(counts), step)]
     tails = ((1 - confidence) / 2, (1 + confidence) / 2)
@@ -307,9 +307,9 @@ def agreement(
 
 
 def interval(drawn: np.ndarray, images: int, tails: tuple[float, float]) -> tuple[float, float] | tuple[None, None]:
-    """The quantiles of the resamples that have a correlation; None where images or such resamples are too few.
+    """Quantiles of the resamples that have a correlation; None where images or such resamples are too few.
 
-    A resample that drew scores or ratings all alike has none (NaN).
+    A resample with equal scores or equal ratings has no correlation (NaN).
     """
     if images < LEAST_IMAGES or np.isnan(drawn).mean() > MOST_DEGENERATE:
         return None, None
@@ -318,10 +318,10 @@ def interval(drawn: np.ndarray, images: int, tails: tuple[float, float]) -> tupl
 
 
 def check_judgements(judgements: Judgements) -> None:
-    """Refuse what no score could be correlated with, before hours of scoring.
+    """Refuse ratings without a correlation, before hours of scoring.
 
     Raises:
-        InputError: Where ratings are all alike or all of one image.
+        InputError: Where all ratings are equal or of one image.
     """
     if len(np.unique(judgements.ratings)) < 2:
         raise InputError("all judged ratings are alike, so there is nothing to correlate.")

@@ -1,6 +1,6 @@
-"""Rankings with several right answers: how many of them are found, and how early; beside R@K, which wants one.
+"""Metrics of rankings with several relevant items per query, in addition to R@K, which considers the best one.
 
-Axes: queries | answers. A right answer's place counts from 1; wrong answers with an equal score go ahead of it
+Axes: queries | answers (ranked items). Positions start at 1; irrelevant items with an equal score rank ahead
 (docs/metrics.md).
 """
 
@@ -20,20 +20,15 @@ from tshsr.metrics.recall import BLOCK, cut
 
 @dataclass(frozen=True)
 class RankingMetrics:
-    """One direction of retrieval, where a query has R right answers; in percent, but `mrr`.
+    """One direction of retrieval, where a query has R relevant items; in percent, except `mrr`.
 
     Attributes:
-        r1: Queries with a right answer at place 1.
-        r5: Queries with a right answer among the first five.
-        r10: Queries with a right answer among the first ten.
-        mrr: Mean reciprocal rank, in 0..1: mean of 1 / place of the first right answer.
-        map_at_r: mean over queries of 1/R sum_{k <= R} precision@k [the k-th answer is right].
-        r_precision: Right ones among the first R answers: mean over queries of their share.
-        true_r1: Right answers found at place 1, as a share of the query's R: mean over queries.
-        true_r5: The same among the first five.
-        true_r10: The same among the first ten.
-        all_r5: Queries all of whose right answers are among the first five.
-        all_r10: The same among the first ten.
+        r1, r5, r10: Queries with a relevant item among the first K.
+        mrr: Mean reciprocal rank in 0..1: mean of 1 / position of the first relevant item.
+        map_at_r: Mean over queries of 1/R sum_{k <= R} precision@k [the k-th item is relevant] (mAP@R).
+        r_precision: Mean over queries of the share of relevant items among the first R.
+        true_r1, true_r5, true_r10: Mean over queries of the share of its R relevant items among the first K (recall).
+        all_r5, all_r10: Queries with all relevant items among the first K.
     """
 
     __pydantic_config__ = STRICT
@@ -53,12 +48,7 @@ class RankingMetrics:
 
 @dataclass(frozen=True)
 class Rankings:
-    """Both directions.
-
-    Attributes:
-        image_to_text: The image is the query.
-        text_to_image: The caption is the query.
-    """
+    """Both directions; the query is the image in `image_to_text`, the caption in `text_to_image`."""
 
     __pydantic_config__ = STRICT
 
@@ -68,11 +58,11 @@ class Rankings:
 
 @dataclass(frozen=True)
 class Places:
-    """Where the right answers of each query stand.
+    """Positions of the relevant items of each query.
 
     Attributes:
-        place: int64, from 1: one query's right answers after the other's, each query's from its best to its worst.
-        rights: int64, right answers of each query; at least one.
+        place: int64, from 1, grouped by query, ascending within a query.
+        rights: int64, number of relevant items per query, at least one.
     """
 
     place: np.ndarray
@@ -80,15 +70,16 @@ class Places:
 
 
 def rankings(scores: np.ndarray, image_of_caption: np.ndarray, *, folds: int = 1) -> Rankings:
-    """How an image's captions, and a caption's image, are ranked.
+    """Metrics of the ranked captions of each image, and of the ranked image of each caption.
 
     Args:
         scores: Floats, images x captions; may be memory-mapped.
         image_of_caption: For each caption the row of its image.
-        folds: Rank inside each of so many folds of consecutive images, and take the mean over folds.
+        folds: Number of folds of consecutive images; the mean over folds is returned.
 
     Raises:
-        InputError: Where shapes do not fit, a score is not finite, an image has no caption, or folds are uneven.
+        InputError: Where shapes do not fit, a score is not finite, an image has no caption, or folds are of
+            unequal size.
     """
     several = []
     for columns, part, owner in cut(scores, image_of_caption, folds):
@@ -98,39 +89,39 @@ def rankings(scores: np.ndarray, image_of_caption: np.ndarray, *, folds: int = 1
 
 
 def ranked(scores: np.ndarray, queries: np.ndarray, answers: np.ndarray) -> RankingMetrics:
-    """The figures of one direction.
+    """The metrics of one direction.
 
     Args:
-        scores: queries x answers, finite; a query without a right answer is not counted.
-        queries: The query of each right pair.
-        answers: Its right answer; no pair stands there twice.
+        scores: queries x answers, finite; queries without a relevant item are not counted.
+        queries: The query of each relevant pair.
+        answers: The relevant item of each pair; no pair is repeated.
     """
     return ranking_metrics(right_places(scores, queries, answers))
 
 
 def right_places(scores: np.ndarray, queries: np.ndarray, answers: np.ndarray) -> Places:
-    """Where each query's right answers stand; arguments as in `pair_places`."""
+    """Positions of the relevant items; arguments as of `pair_places`."""
     return sorted_places(pair_places(scores, queries, answers), queries)
 
 
 def sorted_places(place: np.ndarray, queries: np.ndarray) -> Places:
-    """The places of right pairs, in any order, by query and from the best to the worst."""
+    """Positions of relevant pairs in any order, sorted by query and position."""
     _, rights = np.unique(queries, return_counts=True)
     return Places(place[np.lexsort((place, queries))], rights)
 
 
 def pair_places(scores: np.ndarray, queries: np.ndarray, answers: np.ndarray) -> np.ndarray:
-    """The place of each right answer in the ranking of its query.
+    """The position of each relevant item in the ranking of its query.
 
-        place_k = k + #{ wrong a : s_qa >= s_qk },   k = 1.. the right answers of q, best first
+        place_k = k + #{ irrelevant a : s_qa >= s_qk },   k = 1.. the relevant items of q, best first
 
     Args:
         scores: queries x answers, finite; may be memory-mapped.
-        queries: The query of each right pair.
-        answers: Its right answer; -1 for one that is not among the scored: it is never found.
+        queries: The query of each relevant pair.
+        answers: The relevant item of each pair; -1: not among the scored items, never found.
 
     Returns:
-        int64, one a pair; right answers with equal scores take their places as they come.
+        int64, one per pair; relevant items with equal scores are ordered arbitrarily.
     """
     own = np.where(answers < 0, -np.inf, scores[queries, answers])
     order = np.lexsort((-own, queries))
@@ -139,11 +130,11 @@ def pair_places(scores: np.ndarray, queries: np.ndarray, answers: np.ndarray) ->
     place, rows = np.empty(len(own), dtype=np.int64), max(1, BLOCK // scores.shape[1])
     for first in range(0, len(names), rows):
         several = names[first : first + rows]
-        whole = several[-1] - several[0] + 1 == len(several)  # then a view, which is read faster than chosen rows
+        whole = several[-1] - several[0] + 1 == len(several)  # a view is faster than indexed rows
         block = np.sort(scores[several[0] : several[-1] + 1] if whole else scores[several], axis=1)
         for row, start, count in zip(block, starts[first:], rights[first:], strict=False):
             mine = own[start : start + count]
-            as_good = len(row) - np.searchsorted(row, mine, "left")  # right ones among them
+            as_good = len(row) - np.searchsorted(row, mine, "left")  # includes relevant ones
             right_as_good = count - np.searchsorted(mine[::-1], mine, "left")
             place[start : start + count] = as_good - right_as_good + np.arange(1, count + 1)
     place[np.isneginf(own)] = np.iinfo(np.int64).max
@@ -153,7 +144,7 @@ def pair_places(scores: np.ndarray, queries: np.ndarray, answers: np.ndarray) ->
 
 
 def ranking_metrics(places: Places) -> RankingMetrics:
-    """The figures, each a mean over queries.
+    """The metrics, each a mean over queries.
 
     Raises:
         InputError: Where there is no query.
@@ -166,7 +157,7 @@ def ranking_metrics(places: Places) -> RankingMetrics:
 
 
 def query_figures(places: Places) -> dict[str, np.ndarray]:
-    """What each query adds to the means, by the names of `RankingMetrics`: float64, one a query, in 0..1."""
+    """The value of each query, by the names of `RankingMetrics`: float64, one per query, in 0..1."""
     rights, ends = places.rights, np.cumsum(places.rights)
     starts = ends - rights
     first, last = places.place[starts], places.place[ends - 1]
@@ -188,6 +179,6 @@ def query_figures(places: Places) -> dict[str, np.ndarray]:
 
 
 def mean_rankings(folds: Sequence[Rankings]) -> Rankings:
-    """The mean over folds of every figure."""
+    """The mean over folds of every metric."""
     sides = ([fold.image_to_text for fold in folds], [fold.text_to_image for fold in folds])
     return Rankings(*(RankingMetrics(*map(fmean, zip(*map(astuple, side), strict=True))) for side in sides))

@@ -1,6 +1,6 @@
-"""The ranks of every query of one evaluation: what a comparison of two models needs, and a report can carry.
+"""The ranks of every query of one evaluation, as reports store them and comparisons of models use them.
 
-Axes: images | captions. Ranks start at 1; a wrong answer with an equal score goes ahead (metrics.py).
+Axes: images | captions. Ranks start at 1; ties count against the model (`recall`).
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ class QueryRanks:
     """Ranks of all queries by one score.
 
     Attributes:
-        image_to_text: int64, for each image the rank of its best-placed caption.
+        image_to_text: int64, for each image the rank of its best-ranked caption.
         text_to_image: int64, for each caption the rank of its image.
         image_of_caption: int64, for each caption the row of its image; every image has one.
-        folds: Into how many folds of consecutive images the ranking was cut; 1: each query ranked everything.
-        caption_places: int64, for each caption its place in the ranking of its image, where the image's own captions
-            take places too (rankings.py); the best one's place is the rank of the image. None in older reports.
+        folds: Number of folds of consecutive images that were ranked separately; 1: each query ranks all items.
+        caption_places: int64, for each caption its position in the ranking of its image, where the image's other
+            captions count too (`multi_positive`); the best position is the rank of the image. None in older reports.
 
     Raises:
-        InputError: Where lengths do not fit, a rank is below 1, an image has no caption, folds are uneven, or places
-            are not those of the ranks.
+        InputError: Where lengths do not fit, a rank is below 1, an image has no caption, folds are of unequal size, or
+            positions contradict the ranks.
     """
 
     __pydantic_config__ = STRICT
@@ -90,7 +90,7 @@ class QueryRanks:
     __hash__ = None  # type: ignore[assignment]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain lists, as a report keeps them; what is not there is left out."""
+        """Plain lists, as in reports; without fields that are None."""
         return {
             name: value.tolist() if isinstance(value, np.ndarray) else value
             for name, value in vars(self).items()
@@ -99,7 +99,7 @@ class QueryRanks:
 
 
 def check_places(places: np.ndarray, image_to_text: np.ndarray, image_of_caption: np.ndarray) -> None:
-    """Refuse places of captions that are not those of the ranks.
+    """Refuse positions of captions that contradict the ranks.
 
     Raises:
         InputError: Names the first image that does not fit.
@@ -123,10 +123,11 @@ def query_ranks(scores: np.ndarray, image_of_caption: np.ndarray, *, folds: int 
     Args:
         scores: Floats, images x captions; may be memory-mapped.
         image_of_caption: For each caption the row of its image.
-        folds: Cut the images into so many folds of consecutive ones; a query ranks its own fold only (COCO 1K: 5).
+        folds: Number of folds of consecutive images; each query ranks its own fold only (COCO 1K: 5).
 
     Raises:
-        InputError: Where shapes do not fit, a score is not finite, an image has no caption, or folds are uneven.
+        InputError: Where shapes do not fit, a score is not finite, an image has no caption, or folds are of
+            unequal size.
     """
     images = []
     text_to_image, places = np.empty((2, len(image_of_caption)), dtype=np.int64)
@@ -138,7 +139,7 @@ def query_ranks(scores: np.ndarray, image_of_caption: np.ndarray, *, folds: int 
 
 
 def metrics_by_fold(ranks: QueryRanks) -> tuple[ScoreMetrics, ...]:
-    """Recalls, median and mean rank of both directions in each fold; one entry where nothing was cut."""
+    """Recalls, median and mean rank of both directions, one entry per fold."""
     size = len(ranks.image_to_text) // ranks.folds
     fold_of_caption = ranks.image_of_caption // size
     return tuple(

@@ -1,7 +1,8 @@
-"""Ranks and recalls of a score matrix that cannot be flattered; knows scores, and no model (docs/metrics.md).
+"""Ranks and recalls of a score matrix (docs/metrics.md).
 
-Axes: images (rows) | captions (columns). Which caption belongs to which image is data: `image_of_caption`.
-A rank starts at 1, a wrong answer with an equal score goes ahead, and a score that is not finite is refused.
+Axes: images (rows) | captions (columns); `image_of_caption` is the image of each caption.
+Ranks start at 1, ties count against the model (an irrelevant item with an equal score ranks ahead), and scores that are
+not finite are refused.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from tshsr.config.models import STRICT
 from tshsr.errors import InputError
 
 BLOCK = 1 << 22
-"""Scores looked at together: bounds the temporary memory, and keeps a block in the cache for both of its readings."""
+"""Scores per block: bounds the temporary memory, and keeps a block in the cache for its two reads."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,8 @@ class RetrievalMetrics:
     """One direction of retrieval.
 
     Attributes:
-        r1: Queries with a right answer at rank 1, in percent.
-        r5: Queries with a right answer among the first five, in percent.
-        r10: Queries with a right answer among the first ten, in percent.
-        medr: Median rank; between the two middle ranks where their number is even.
+        r1, r5, r10: R@K, queries with a relevant item among the first K, in percent.
+        medr: Median rank; the mean of the two middle ranks of an even number.
         meanr: Mean rank.
     """
 
@@ -45,8 +44,8 @@ class ScoreMetrics:
     """Both directions of retrieval by one score.
 
     Attributes:
-        image_to_text: The image is the query; any of its captions is a right answer.
-        text_to_image: The caption is the query; its image is the right answer.
+        image_to_text: The image is the query; any of its captions is relevant.
+        text_to_image: The caption is the query; its image is relevant.
     """
 
     __pydantic_config__ = STRICT
@@ -63,32 +62,32 @@ class ScoreMetrics:
 
     @property
     def rsum(self) -> float:
-        """R@1 + R@5 + R@10 of both directions: 600 at most."""
+        """R@1 + R@5 + R@10 of both directions, 0..600."""
         return sum(self.recalls)
 
 
 def image_to_text_ranks(scores: np.ndarray, image_of_caption: np.ndarray) -> np.ndarray:
-    """Rank of each image's best-placed own caption.
+    """Rank of each image's best-ranked own caption.
 
         rank_i = 1 + #{wrong c : score_ic >= max over own c' of score_ic'}
 
-    An image's own captions never stand in each other's way.
+    The other captions of the image are not counted.
 
     Args:
         scores: Floats, images x captions; may be memory-mapped.
         image_of_caption: Whole numbers: the row of each column's image.
 
     Returns:
-        int64, one rank an image; 1 is best.
+        int64, one rank per image, from 1.
 
     Raises:
-        InputError: Where shapes do not fit, a score is not finite, or an image has no caption: no answer is right.
+        InputError: Where shapes do not fit, a score is not finite, or an image has no caption.
     """
     check_scores(scores, image_of_caption)
     check_captioned(len(scores), image_of_caption)
     best = np.full(len(scores), -np.inf, dtype=scores.dtype)
     own = own_scores(scores, image_of_caption)
-    with np.errstate(invalid="ignore"):  # finite_blocks refuses NaN below, and says where
+    with np.errstate(invalid="ignore"):  # finite_blocks refuses NaN below, with its position
         np.maximum.at(best, image_of_caption, own)
     right = np.bincount(image_of_caption[own == best[image_of_caption]], minlength=len(scores))
     ahead = np.empty(len(scores), dtype=np.int64)
@@ -103,28 +102,28 @@ def text_to_image_ranks(scores: np.ndarray, image_of_caption: np.ndarray) -> np.
 
         rank_c = 1 + #{wrong i : score_ic >= score_jc},   j the image of c
 
-    An image without captions is a wrong answer to every caption.
+    An image without captions is irrelevant to every caption.
 
     Args:
         scores: Floats, images x captions; may be memory-mapped.
         image_of_caption: Whole numbers: the row of each column's image.
 
     Returns:
-        int64, one rank a caption; 1 is best.
+        int64, one rank per caption, from 1.
 
     Raises:
         InputError: Where shapes do not fit or a score is not finite.
     """
     check_scores(scores, image_of_caption)
     own = own_scores(scores, image_of_caption)
-    ranks = np.zeros(len(own), dtype=np.int64)  # a caption's own image counts itself: that is the 1
+    ranks = np.zeros(len(own), dtype=np.int64)  # the caption's own image is counted too, so the count is the rank
     for _, block in finite_blocks(scores):
         ranks += np.count_nonzero(block >= own, axis=0)
     return ranks
 
 
 def recall_at(ranks: np.ndarray, k: int) -> float:
-    """R@k: the queries with a right answer at rank k or better, in percent.
+    """R@k: queries with rank k or better, in percent.
 
     Raises:
         InputError: Where there are no ranks, a rank is below 1, or k is below 1.
@@ -148,7 +147,7 @@ def retrieval_metrics(ranks: np.ndarray) -> RetrievalMetrics:
 
 
 def score_metrics(scores: np.ndarray, image_of_caption: np.ndarray) -> ScoreMetrics:
-    """Both directions over all images at once (Flickr30K, COCO 5K).
+    """Metrics of both directions, all images ranked together (Flickr30K, COCO 5K).
 
     Raises:
         InputError: Where shapes do not fit, a score is not finite, or an image has no caption.
@@ -160,7 +159,7 @@ def score_metrics(scores: np.ndarray, image_of_caption: np.ndarray) -> ScoreMetr
 
 
 def mean_metrics(folds: Sequence[ScoreMetrics]) -> ScoreMetrics:
-    """The mean over folds of every figure; so rsum is the mean of the folds' rsums.
+    """The mean over folds of every metric; rSum is the mean of the folds' rSums.
 
     Raises:
         InputError: Where there is no fold.
@@ -174,28 +173,28 @@ def mean_metrics(folds: Sequence[ScoreMetrics]) -> ScoreMetrics:
 
 
 def mean_direction(metrics: Sequence[RetrievalMetrics]) -> RetrievalMetrics:
-    """The mean of each figure of one direction."""
+    """The mean of each metric of one direction."""
     return RetrievalMetrics(*(fmean(values) for values in zip(*map(astuple, metrics), strict=True)))
 
 
 def cut(
     scores: np.ndarray, image_of_caption: np.ndarray, folds: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Cut a score matrix into folds of consecutive images (COCO 1K: five of 1,000); one fold is the matrix itself.
+    """Split a score matrix into folds of consecutive images (COCO 1K: five of 1,000); one fold is the matrix itself.
 
-    A caption goes where its image goes, wherever its column stands.
+    Captions are in the fold of their image, in any order of columns.
 
     Args:
         scores: Floats, images x captions; may be memory-mapped.
         image_of_caption: For each caption the row of its image.
-        folds: How many.
+        folds: Number of folds.
 
     Yields:
-        Of each fold its columns in the whole, its scores, and for each of its captions the row among its images.
+        For each fold its columns in the whole matrix, its scores, and for each of its captions the row in the fold.
 
     Raises:
-        InputError: Where shapes do not fit, a score is not finite (also one that no fold ranks: a NaN there is a broken
-            model too), an image has no caption, or folds are uneven.
+        InputError: Where shapes do not fit, a score is not finite (also outside the folds, where it is a sign of a
+            broken model), an image has no caption, or folds are of unequal size.
     """
     check_scores(scores, image_of_caption)
     check_captioned(len(scores), image_of_caption)
@@ -228,7 +227,7 @@ def own_scores(scores: np.ndarray, image_of_caption: np.ndarray) -> np.ndarray:
 
 
 def finite_blocks(scores: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """The matrix in blocks of whole rows, each checked: (first row, rows).
+    """The matrix in checked blocks of whole rows: (first row, rows).
 
     Raises:
         InputError: Where a score is not finite.
@@ -241,10 +240,10 @@ def finite_blocks(scores: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def check_finite(block: np.ndarray, first_row: int) -> None:
-    """Refuse scores that are not finite: sorted first, a NaN at the right places would read as R@1 = 100.
+    """Refuse scores that are not finite: NaN for relevant pairs can sort first and read as R@1 = 100.
 
     Raises:
-        InputError: Names the first such score and its place.
+        InputError: Names the first such score and its position.
     """
     finite = np.isfinite(block)
     if not finite.all():
@@ -256,10 +255,10 @@ def check_finite(block: np.ndarray, first_row: int) -> None:
 
 
 def check_scores(scores: np.ndarray, image_of_caption: np.ndarray) -> None:
-    """Refuse what is no score matrix, or does not fit its captions.
+    """Refuse arrays that are no score matrix, or do not fit the captions.
 
     Raises:
-        InputError: One sentence on the first thing that does not fit.
+        InputError: Names the first mismatch.
     """
     if scores.ndim != 2 or 0 in scores.shape or scores.dtype.kind != "f":
         raise InputError(
@@ -280,7 +279,7 @@ def check_scores(scores: np.ndarray, image_of_caption: np.ndarray) -> None:
 
 
 def check_captioned(images: int, image_of_caption: np.ndarray) -> None:
-    """Refuse images for which no answer is right.
+    """Refuse images without a caption, which have no relevant item.
 
     Raises:
         InputError: Names the first image without a caption.

@@ -1,6 +1,6 @@
-"""A report: the figures of one evaluation and where they come from, as JSON (version 1) and as a table.
+"""A report: the metrics of one evaluation and their origin, as JSON (version 1) and as a table.
 
-The JSON is a contract: results pages, tests and users' scripts read it. It is read back strictly.
+The JSON is a stable format for result pages and users' scripts; reading validates it strictly.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ HEADER = (
 
 @dataclass(frozen=True)
 class PrecisionCheck:
-    """What a lower precision did to a sample, measured before it was used, and before the best answers are scored anew.
+    """Effect of a lower precision on a sample, measured before it is used, without rescoring of the best results.
 
     Attributes:
-        dtype: The precision, such as bfloat16, or another short cut: tf32, compiled.
-        used: Whether it was used: it was faster, and no recall of the sample moved by more than one query.
+        dtype: The precision, such as bfloat16, or another acceleration: tf32, compiled.
+        used: Whether it was used: it was faster, and no recall of the sample changed by more than one query.
         images: Images of the sample.
         captions: Captions of the sample.
         max_difference: Largest change of a fused score.
-        rank_agreement: Queries of both directions whose best answer stayed the same, in percent.
+        rank_agreement: Queries of both directions with an unchanged best result, in percent.
         recall_change: Largest change of a recall on the sample, in points.
-        speedup: Pairs a second against the network's own precision.
+        speedup: Pairs per second relative to the network's own precision.
     """
 
     __pydantic_config__ = STRICT
@@ -60,9 +60,9 @@ class PrecisionCheck:
 
 @dataclass(frozen=True)
 class Area:
-    """The normalised area under a curve, over all pairs, with its 95 % interval; 1 is the full score throughout.
+    """The mean normalised area under a curve, with its 95 % interval; 1 is the full score throughout.
 
-    Fewer than `LEAST_PAIRS` pairs give no interval: None.
+    The interval is None below `LEAST_PAIRS` pairs.
     """
 
     __pydantic_config__ = STRICT
@@ -74,7 +74,7 @@ class Area:
 
 @dataclass(frozen=True)
 class AreaDifference:
-    """The area of ranking `a` minus that of `b`, on the same pairs, with its 95 % interval, or None as above."""
+    """The area of ranking `a` minus that of `b`, on the same pairs, with its 95 % interval as in `Area`."""
 
     __pydantic_config__ = STRICT
 
@@ -87,11 +87,11 @@ class AreaDifference:
 
 @dataclass(frozen=True)
 class Curve:
-    """What one curve says of several rankings.
+    """Areas under a curve for several rankings.
 
     Attributes:
         areas: By ranking.
-        differences: The first ranking against each of the others.
+        differences: The first ranking minus each of the others.
     """
 
     __pydantic_config__ = STRICT
@@ -102,11 +102,11 @@ class Curve:
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """How true rankings of regions, or of words, are.
+    """Faithfulness of rankings of regions or of words.
 
     Attributes:
-        deletion: What ranks highest is taken away first; a small area is good.
-        insertion: What ranks highest is there first; a large area is good.
+        deletion: Items are removed from the highest-ranked on; lower is better.
+        insertion: Items are added from the highest-ranked on; higher is better.
     """
 
     __pydantic_config__ = STRICT
@@ -117,22 +117,22 @@ class Faithfulness:
 
 @dataclass(frozen=True)
 class ExplanationFigures:
-    """What a report says of a model's explanations.
+    """Evaluation of a model's explanations.
 
     Attributes:
-        pairs: Images, each with one of its captions.
-        score: The score that is explained.
+        pairs: Number of images, each with one of its captions.
+        score: The explained score.
         full_score: Its mean over the pairs.
-        regions: How true rankings of regions are.
-        words: How true rankings of words are.
+        regions: Faithfulness of rankings of regions.
+        words: Faithfulness of rankings of words.
         level_shares: By stream, the mean absolute share of each level, and of v·t, in the logit of a pair.
-        agreement: What the two streams' maps of a word have in common, 0..1; None without two streams.
-        agreement_by_chance: The same where the regions of one map are shuffled.
-        pointing: By stream, how often the heaviest region of a word is a true one, where the truth is known.
+        agreement: Overlap of the two streams' maps of a word, 0..1; None without two streams.
+        agreement_by_chance: The same with the regions of one map shuffled.
+        pointing: By stream, the share of words with a true region as their highest-weighted one, if regions are known.
         pointing_by_attention: The same by attention alone.
-        pointing_by_chance: The same for a blind guess.
-        pointing_words: How many words that is of.
-        seconds: How long all that took.
+        pointing_by_chance: The same for a random region.
+        pointing_words: Number of these words.
+        seconds: Duration of the measurement.
     """
 
     __pydantic_config__ = STRICT
@@ -154,19 +154,19 @@ class ExplanationFigures:
 
 @dataclass(frozen=True)
 class Rerank:
-    """A two-stage search: v·t chose the candidates, only they were reasoned about.
+    """A two-stage search: v·t selects candidates, and the network scores only those.
 
     Attributes:
-        k_images: Candidates of each image: captions.
-        k_captions: Candidates of each caption: images.
-        reasoned_pairs: Pairs that were reasoned about.
+        k_images: Mean number of candidate captions per image.
+        k_captions: Mean number of candidate images per caption.
+        reasoned_pairs: Pairs that the network scored.
         all_pairs: Images times captions.
-        ceiling_image_to_text: Images with a right caption among the candidates, in percent: no recall can be higher.
-        ceiling_text_to_image: Captions with their image among the candidates, in percent.
-        chosen_on: The split on which both K were chosen; None where they were given.
-        lost: By the split on which all pairs are known, the points that R@1, R@5, R@10 of image to text, then of text
-            to image, lose against all pairs; below 0 is a gain.
-        all_pairs_seconds: Time of encoding and scoring all pairs, where that was done for comparison.
+        ceiling_image_to_text: Images with a relevant caption among their candidates, in percent: bounds every recall.
+        ceiling_text_to_image: Captions with their image among their candidates, in percent.
+        chosen_on: The validation split of both K; None where they were given.
+        lost: By split, the points that R@1, R@5, R@10 of image to text, then of text to image, lose against scoring
+            all pairs; negative is a gain.
+        all_pairs_seconds: Duration of encoding and scoring all pairs, where that was done for comparison.
     """
 
     __pydantic_config__ = STRICT
@@ -184,7 +184,7 @@ class Rerank:
 
 @dataclass(frozen=True)
 class Details:
-    """Figures beside the recalls, as in `Report`: several right answers, denser annotation, human ratings."""
+    """Figures beside the recalls, as in `Report`: several relevant items, further annotation, human ratings."""
 
     rankings: Mapping[str, Rankings] | None = None
     annotations: Mapping[str, Rankings] | None = None
@@ -202,31 +202,31 @@ class PointingAndBinding:
 
 @dataclass(frozen=True)
 class Report:
-    """Figures of one evaluation.
+    """Metrics of one evaluation.
 
     Attributes:
         data: Name of the data set.
         split: Name of the split.
-        protocol: `flickr` and `coco-5k` rank among all images at once; `coco-1k` is a mean over folds of 1,000.
-        images: Images of the split.
-        captions: Captions of the split.
+        protocol: `flickr` and `coco-5k` rank all images together; `coco-1k` is a mean over folds of 1,000.
+        images: Number of images.
+        captions: Number of captions.
         models: Names of the models; more than one is an ensemble.
         scores: Metrics by the name of the score: `fused`, `word_stream`, `region_stream`, `pooled`, `level_0`...
-        hardware: The machine.
-        commit: The code.
-        seconds: Time of encoding and scoring.
-        pointing: By stream, the fraction of words whose heaviest region is the right one (the demo).
-        binding: By score, the accuracy on pairs that differ only in which word goes with which (the demo).
-        binding_by_kind: Of the fused score, by kind of these pairs: attribute, relation.
+        hardware: Description of the machine.
+        commit: Commit of the code.
+        seconds: Duration of encoding and scoring.
+        pointing: By stream, the share of words with a true region as their highest-weighted one.
+        binding: By score, the share of true captions that score above a foil with other bindings of the same words.
+        binding_by_kind: The same for the fused score, by kind of foil: attribute, relation.
         folds: By score, the metrics of each fold (`coco-1k`).
-        precision: For each model, what scoring in a lower precision did to a sample.
-        rerank: The two-stage search that gave the scores; without it all pairs were scored.
-        rankings: By score, what several right answers a query allow: true recall, mAP@R, R-Precision, MRR.
-        annotations: The fused score by denser annotations of COCO: `eccv`, `cxc`, `pmrp`.
-        judgements: How the fused score agrees with ratings by people.
-        explanations: How true the model's explanations are.
-        ranks: By score, the rank of every query and the place of every caption: what `tshsr compare` resamples.
-        captions_digest: SHA-256 of the captions and whose they are; None where their texts are unknown.
+        precision: Measurements of lower precisions and compilation, one per model.
+        rerank: The two-stage search; None where all pairs were scored.
+        rankings: By score, metrics for several relevant items per query: true recall, mAP@R, R-Precision, MRR.
+        annotations: The fused score by further annotations of COCO: `eccv`, `cxc`, `pmrp`.
+        judgements: Correlation of the fused score with human ratings.
+        explanations: Evaluation of the model's explanations.
+        ranks: By score, the rank of every query and the position of every caption; `tshsr compare` resamples them.
+        captions_digest: SHA-256 of the captions and their images; None where the texts are unknown.
     """
 
     __pydantic_config__ = STRICT
@@ -255,7 +255,7 @@ class Report:
     captions_digest: str | None = None
 
     def to_json(self) -> str:
-        """The report as JSON text of version 1; blocks that were not measured are left out."""
+        """The report as JSON text of version 1, without blocks that are None."""
         values: dict[str, Any] = {"version": VERSION}
         values |= {name: value for name, value in vars(self).items() if value is not None and name != "ranks"}
         values["scores"] = {name: metrics_to_json(metrics) for name, metrics in self.scores.items()}
@@ -273,13 +273,13 @@ class Report:
         if self.judgements is not None:
             values["judgements"] = asdict(self.judgements)
         text = json.dumps(values, indent=2, allow_nan=False)
-        if self.ranks is not None:  # thousands of numbers, which are not for reading: on one line
+        if self.ranks is not None:  # thousands of numbers, on one line
             ranks = json.dumps({name: each.to_json() for name, each in self.ranks.items()}, separators=(",", ":"))
             text = f'{text.removesuffix("}").rstrip()},\n  "ranks": {ranks}\n}}'
         return text + "\n"
 
     def write(self, path: Path) -> None:
-        """Write the JSON, whole or not at all.
+        """Write the JSON atomically.
 
         Raises:
             DataError: Where the file cannot be written.
@@ -303,8 +303,8 @@ def read_report(path: Path) -> Report:
     """Read a report strictly.
 
     Raises:
-        DataError: Where the file is missing, is no JSON, is of another version, lacks a name or holds an unknown one,
-            or where an rsum is not the sum of its recalls.
+        DataError: Where the file is missing, is no JSON, has another version, lacks a name or has an unknown one, or
+            where an rsum is not the sum of its recalls.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
@@ -338,7 +338,7 @@ def metrics_from_json(values: Mapping[str, Any]) -> ScoreMetrics:
 
 
 def take_rsums(values: dict[str, Any]) -> list[object]:
-    """Take the rsums, which follow from the recalls, out of a report's values, in the order of `all_metrics`."""
+    """Remove the rsums, which follow from the recalls, from the values of a report; in the order of `check_rsums`."""
     folds = values.get("folds")
     lists = folds.values() if isinstance(folds, dict) else ()
     scores = values.get("scores")
@@ -348,10 +348,10 @@ def take_rsums(values: dict[str, Any]) -> list[object]:
 
 
 def check_rsums(path: Path, report: Report, rsums: list[object]) -> None:
-    """Refuse a report whose sums do not add up.
+    """Refuse a report with an rsum that is not the sum of its recalls.
 
     Raises:
-        DataError: Names the first such sum.
+        DataError: Names the first one.
     """
     named = list(report.scores.items())
     named += [(f"{name} (a fold)", fold) for name, folds in (report.folds or {}).items() for fold in folds]

@@ -1,8 +1,8 @@
-"""Reading evaluation logs of the VSE++, SCAN and SGRAF family: which printed figures are wrong, and the right ones.
+"""Audit of evaluation logs of the VSE++, SCAN and SGRAF code bases: wrong printed figures, and the correct ones.
 
-The five-fold summary of these code bases prints under wrong labels (docs/metrics.md), and copies of it have their own
-slips. So nothing is believed by its label: every aggregate is recomputed from the lines of the folds, or from the
-summary's own long lines, within what rounding allows; what is wrong is compared with the figures that it might be.
+The five-fold summary of these code bases has wrong labels (docs/metrics.md), and copies of the code have further
+errors. So labels are not trusted: every aggregate is recomputed from the lines of the folds, or from the long lines of
+the summary, within rounding; a wrong figure is compared with figures that it may be.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ LABELS = {
 
 @dataclass(frozen=True)
 class Printed:
-    """Figures as a log prints them.
+    """Figures of a line of a log.
 
     Attributes:
         line: Line number, from 1.
-        kind: A key of `LABELS`: what the label promises.
-        words: The numbers, as they are written.
+        kind: A key of `LABELS`, by the label of the line.
+        words: The numbers as text.
     """
 
     line: int
@@ -56,7 +56,7 @@ class Printed:
 
     @property
     def rounding(self) -> float:
-        """By how much rounding may have moved each number."""
+        """Largest rounding error of the numbers."""
         return max(0.5 * 10.0 ** -len(word.partition(".")[2]) for word in self.words)
 
 
@@ -66,11 +66,11 @@ class Finding:
 
     Attributes:
         line: Line number, from 1.
-        label: What the line says that it is.
+        label: Label of the line.
         printed: Its figures.
-        right: What they should be; None where the log does not tell.
-        wrong: Whether a figure is further off than rounding explains.
-        note: What a wrong figure is in truth, where that is recognised, or why nothing can be said.
+        right: The correct figures; None where they cannot be computed.
+        wrong: Whether a figure differs by more than rounding.
+        note: The actual meaning of a wrong figure, if recognised, or the reason why the line cannot be checked.
         summary: Whether the line belongs to a mean over folds.
     """
 
@@ -85,7 +85,7 @@ class Finding:
 
 @dataclass
 class Block:
-    """The lines of one evaluation, or of one fold, or of a mean over folds."""
+    """The lines of one evaluation, of one fold, or of a mean over folds."""
 
     summary: bool = False
     lines: list[Printed] = field(default_factory=list)
@@ -99,18 +99,14 @@ class Block:
         """Whether a line of this kind can still belong here."""
         if self.closed:
             return False
-        if kind == "rsum":  # some copies print a second one below the wrong one
+        if kind == "rsum":  # some copies print a second, correct one below the wrong one
             return not (self.first("i2t") or self.first("t2i")) or not (self.summary or self.first("rsum"))
         return self.first(kind) is None
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What a log's figures are worth.
-
-    Attributes:
-        findings: One a line with figures, in the order of the log.
-    """
+    """Findings of a log, one per line with figures, in order."""
 
     findings: tuple[Finding, ...]
 
@@ -128,7 +124,7 @@ def read_log(path: Path) -> Audit:
     """Audit a log's file.
 
     Raises:
-        DataError: Where the file cannot be read, or holds no line of such an evaluation.
+        DataError: Where the file cannot be read, or has no line of such an evaluation.
     """
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
@@ -144,7 +140,7 @@ def read_log(path: Path) -> Audit:
 
 
 def audit(text: str) -> Audit:
-    """Check every figure of a log that follows from others."""
+    """Check every figure of a log that can be computed from others."""
     findings: list[Finding] = []
     folds: list[Block] = []
     for block in blocks(text):
@@ -159,7 +155,7 @@ def audit(text: str) -> Audit:
 
 
 def blocks(text: str) -> Iterator[Block]:
-    """The evaluations of a log, one after the other."""
+    """The evaluations of a log, in order."""
     block = Block()
     for number, line in enumerate(text.split("\n"), 1):
         if MEAN.search(line):
@@ -188,9 +184,9 @@ def figures_of(number: int, line: str) -> Iterator[Printed]:
 
 
 def checked(block: Block, folds: Sequence[Block]) -> Iterator[Finding]:
-    """Compare the lines of a block with what follows from the folds, or from its own long lines.
+    """Compare the lines of a block with figures computed from the folds, or from its own long lines.
 
-    A mean over some of the folds is not the summary's: where one is missing, none is used.
+    Folds are used only if all are present, because the summary is the mean over all of them.
     """
     unchecked = missing_folds(len(folds)) if block.summary else ""
     folds = () if unchecked else folds
@@ -208,7 +204,7 @@ def checked(block: Block, folds: Sequence[Block]) -> Iterator[Finding]:
 
 
 def missing_folds(folds: int) -> str:
-    """Why the means of a summary cannot be checked; empty where all folds are there."""
+    """The reason why the means of a summary cannot be checked; empty if all folds are present."""
     if folds == FOLDS:
         return ""
     return f"{f'only {folds}' if folds else 'none'} of {FOLDS} folds are in the log"
@@ -221,7 +217,7 @@ def compared(
     known: Mapping[str, float],
     rounding: float,
 ) -> Finding:
-    """One line against what it should say."""
+    """Compare a line with the correct figures."""
     if line.kind in sides:
         right = sides[line.kind][0] or None
         if right is not None and len(right) != len(line.values):
@@ -242,7 +238,7 @@ def compared(
 
 
 def long_line(side: str, block: Block, folds: Sequence[Block]) -> tuple[tuple[float, ...], float]:
-    """The figures of one direction, by the folds or by the block's own line, and how far rounding moved them."""
+    """The figures of one direction, from the folds or from the block's own line, and their rounding error."""
     lines = [line for fold in folds if (line := fold.first(side))]
     if len(lines) < FOLDS or len({len(line.words) for line in lines}) > 1:
         own = block.first(side)
@@ -254,7 +250,7 @@ def long_line(side: str, block: Block, folds: Sequence[Block]) -> tuple[tuple[fl
 
 
 def aggregates(i2t: Sequence[float], t2i: Sequence[float]) -> dict[str, float]:
-    """What follows from the recalls: by kind of line."""
+    """Aggregates of the recalls, by kind of line."""
     found = {name: fmean(side[:3]) for name, side in (("ar", i2t), ("ari", t2i)) if len(side) >= 3}
     if len(found) == 2:
         found["rsum"] = fsum([*i2t[:3], *t2i[:3]])
@@ -264,7 +260,7 @@ def aggregates(i2t: Sequence[float], t2i: Sequence[float]) -> dict[str, float]:
 def resembles(
     line: Printed, known: Mapping[str, float], sides: Mapping[str, tuple[tuple[float, ...], float]], rounding: float
 ) -> str:
-    """What a wrong figure is in truth, where it is recognised."""
+    """The actual meaning of a wrong figure, if recognised."""
     if line.kind in sides:
         other = sides["t2i" if line.kind == "i2t" else "i2t"][0]
         pairs = zip(line.values, sides[line.kind][0], strict=True)
@@ -286,7 +282,7 @@ def resembles(
 
 
 def impossible(values: Sequence[float]) -> str:
-    """Why the figures of a direction cannot be right; empty where they can."""
+    """The reason why figures of a direction are impossible; empty if they are possible."""
     recalls = values[:3]
     if not all(0 <= recall <= 100 for recall in recalls):
         return "a recall is no number between 0 and 100"
