@@ -252,8 +252,10 @@ def clear(out: Path, config: RunConfig, sizes: Sizes) -> None:
     """Remove the files of an earlier demo, finished or killed; reports first, so that none belongs to another run.
 
     Raises:
-        DataError: Where the folder of the run was not made by a demo.
+        DataError: Where the folder is a file, or its run was not made by a demo.
     """
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out} is a file; name a folder with --out.")
     run = out / RUN
     there = [path.name for path in run.iterdir() if not path.name.startswith(".")] if run.is_dir() else []
     if there and MARK not in there:
