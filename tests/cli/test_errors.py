@@ -290,7 +290,7 @@ def test_a_picture_for_features_that_cannot_be_made_here_is_refused(run: Path, t
 
 def test_a_folder_with_a_run_is_not_overwritten(scenes: Path, run: Path) -> None:
     said = refused("train", "tshsr-scenes", "--data", scenes, "--out", run, *TINY)
-    assert "already holds a run; go on with it with --resume" in said
+    assert "already holds a run; continue it with --resume" in said
 
 
 def test_debug_shows_where_an_error_was_raised() -> None:

@@ -19,7 +19,7 @@ from tshsr.models.attention import unit
 from tshsr.models.recurrence import gru_states
 
 LONGEST_CAPTION = 256
-"""Positions of the transformer word encoder, which refuses longer captions; the GRU takes any length."""
+"""Positions of the transformer word encoder, which rejects longer captions; the GRU has no limit."""
 
 
 class RegionEncoder(nn.Module):

@@ -1,6 +1,6 @@
 """Resumable state of a run: `last/` with weights, the tensors of the optimiser (safetensors) and `state.json`.
 
-A run with a robust loss also keeps the match z-score of each training pair there.
+With a robust loss it also holds the match z-score of each training pair.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class State:
 
     Attributes:
         data: Checksum of the training captions.
-        step: Steps done; at a multiple of an epoch's steps the evaluation after it is done too.
+        step: Steps done; at the end of an epoch the evaluation is done too.
         seconds: Duration of the steps done.
         best_epoch: Epoch (from 1) with the best rSum on dev; 0 before the first evaluation.
-        best_rsum: rSum of the fused score after it.
+        best_rsum: That rSum, by the fused score.
         flat_steps: Consecutive steps with equal scores for all pairs.
         window: Sums of the logged values since the last line of the log.
         scaler: State of the gradient scaler (fp16).
