@@ -139,9 +139,7 @@ def test_auto_without_a_dev_split_and_a_method_without_a_second_stage_are_refuse
     )
     assert said.code == 0, said.err
     start = ("evaluate", tmp_path / "vse", "--data", tmp_path / "scan", "--device", "cpu", "--rerank")
-    assert "tshsr: vse has no first stage beside its score (fused, pooled): a two-stage search needs v·t" in refused(
-        *start, "3"
-    )
+    assert "tshsr: vse has the scores fused, pooled: a two-stage search needs v·t" in refused(*start, "3")
     for path in (tmp_path / "scan").glob("dev_*"):
         path.unlink()
     assert refused(*start, "auto").startswith("tshsr: --rerank auto chooses K on dev: ")

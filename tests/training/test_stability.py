@@ -50,7 +50,7 @@ def test_training_stops_after_a_flat_epoch_at_chance_only() -> None:
     flat(watched, 1)
     watched.epoch(300.0, 9.6, steps_per_epoch=10)
     with pytest.raises(
-        CollapseError, match=r"alike for 110 steps .* rSum on dev is 9\.0 \(chance is 9\.6\): training stops"
+        CollapseError, match=r"same score for 110 steps .* rSum on dev is 9\.0 \(chance is 9\.6\): training stops"
     ):
         watched.epoch(9.0, 9.6, steps_per_epoch=10)
 

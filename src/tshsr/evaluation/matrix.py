@@ -64,8 +64,8 @@ def evaluate_matrix(
 
     Args:
         scores: A matrix of floats, images x captions (an array, which may be memory-mapped, a tensor or nested lists),
-            a file of one (see `read_scores`), or a list of several: an ensemble, truth scores are averaged. The report
-            names files by file name, a matrix "scores", and matrices of a list "scores[0]", "scores[1]" and so on.
+            a file of one (see `read_scores`), or a list of these: an ensemble with the mean scores. Names in the
+            report: the file name, "scores" for a matrix, "scores[0]", "scores[1]" ... for matrices of a list.
         captions: For each caption the row of its image (whole numbers: an array, tensor or list); or a file (see
             `read_image_of_caption`) or folder of data.
         protocol: See `choose_protocol`.
@@ -120,7 +120,7 @@ def read_extras(extras: Extras, truth: GroundTruth) -> Annotation:
 
 
 def check_annotated(caption_ids: np.ndarray, image_of_caption: np.ndarray, plausible: Path | None) -> None:
-    """Refuse ids other than those of the annotated captions, and unreadable files of PMRP.
+    """Reject ids other than those of the annotated captions, and unreadable files of PMRP.
 
     Raises:
         DataError: Where a file is missing or damaged, or of other images and captions.
@@ -136,7 +136,7 @@ def check_annotated(caption_ids: np.ndarray, image_of_caption: np.ndarray, plaus
 
 
 def measure_details(scores: np.ndarray, truth: GroundTruth, annotation: Annotation, *, folds: int) -> Details:
-    """Figures that consider several right answers per query, and figures by further annotation.
+    """Figures with several relevant items per query, and figures by further annotation.
 
     Args:
         scores: The fused scores, images x captions.
@@ -175,10 +175,10 @@ def read_matrices(scores: Numbers | str | Path, key: str = KEY) -> tuple[list[st
 
 
 def check_once(places: Sequence[str | Path]) -> None:
-    """Refuse an ensemble with a duplicate file or run, which would count twice in the mean.
+    """Reject an ensemble with a duplicate file or run, which would count twice in the mean.
 
     Raises:
-        InputError: Names it.
+        InputError: Names the duplicate.
     """
     seen: set[Path] = set()
     for place in places:

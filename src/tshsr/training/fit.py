@@ -119,9 +119,9 @@ def fit(
     """Train a network; the same settings, data and CPU type give bit-identical weights, interrupted or not.
 
     Contents of the folder: `config.json`, `tokenizer.json`, `log.jsonl`, `tensorboard/`, `best/` (by the fused rSum on
-    dev) and `last/` (the resumable state). Under torchrun every process calls this with the same arguments; each batch is
-    split among them, and negatives come from the part of the process only. Weights are reproduced only with the same
-    number of processes.
+    dev) and `last/` (the resumable state). Under torchrun every process calls this with the same arguments; each batch
+    is split among them, and negatives come from the part of the process only. Weights are reproduced only with the
+    same number of processes.
 
     Args:
         config: The settings; 0 and "" in feature_dim, vocabulary and extractor are filled from the data.
