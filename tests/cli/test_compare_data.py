@@ -158,7 +158,7 @@ def test_several_ensembles_a_side_are_named_with_their_size(rivals: Path) -> Non
 def test_a_copied_report_is_no_second_seed(rivals: Path) -> None:
     (rivals / "copy.json").write_text((rivals / "a0.json").read_text())
     said = refused("compare", f"{rivals}/a0.json,{rivals}/copy.json", f"{rivals}/b0.json,{rivals}/b1.json")
-    assert "runs 1 and 2 of A rank every query alike; expected other seeds, for a copy does not count as a run" in said
+    assert "runs 1 and 2 of A rank every query alike; expected other seeds, as a copy does not count as a run" in said
 
 
 def test_a_matrix_by_another_name_is_found_by_it(rivals: Path) -> None:

@@ -143,8 +143,8 @@ def load_tensors(path: Path) -> object:
                 return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:  # torch's message recommends unsafe loading
         raise DataError(
-            f"{path} holds no readable scores, but something pickled beside tensors, or is no file of torch.save; save "
-            "them by torch.save(torch.as_tensor(scores), FILE), or as .npy by np.save."
+            f"{path} holds no readable scores: it has pickled objects other than tensors, or is no file of torch.save; "
+            "save them by torch.save(torch.as_tensor(scores), FILE), or as .npy by np.save."
         ) from None
 
 

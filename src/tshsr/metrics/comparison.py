@@ -290,7 +290,7 @@ def check_runs(ranks_a: Sequence[QueryRanks], ranks_b: Sequence[QueryRanks]) -> 
         for (i, one), (j, other) in combinations(enumerate(side, 1), 2):
             if rank_alike(one, other):
                 raise InputError(
-                    f"runs {i} and {j} of {name} rank every query alike; expected other seeds, for a copy does not "
+                    f"runs {i} and {j} of {name} rank every query alike; expected other seeds, as a copy does not "
                     "count as a run: leave one of them out."
                 )
     return first

@@ -134,7 +134,7 @@ def what_was_done(comparison: Comparison) -> str:
     runs = f"{comparison.runs_a} and {comparison.runs_b} runs" if single else " and ".join(named(comparison))
     return (
         f"{done}; over {runs}, the deviation between seeds ({comparison.seed_deviation:.1f} points of rSum beyond what "
-        "the images explain) was drawn anew as well."
+        "the images explain) was resampled as well."
     )
 
 

@@ -193,8 +193,8 @@ def cut(
         For each fold its columns in the full matrix, its scores, and for each of its captions the row in the fold.
 
     Raises:
-        InputError: Where shapes do not fit, a score is not finite (inside or outside the folds), an image has no caption,
-            or folds are of unequal size.
+        InputError: Where shapes do not fit, a score is not finite (in any fold or none), an image has no caption, or
+            folds are of unequal size.
     """
     check_scores(scores, image_of_caption)
     check_captioned(len(scores), image_of_caption)

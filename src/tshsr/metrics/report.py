@@ -129,8 +129,8 @@ class ExplanationFigures:
         agreement: Overlap of the two streams' maps of a word, 0..1; None without two streams.
         agreement_by_chance: The same with the regions of one map shuffled.
         pointing: By stream, the share of words whose highest-weighted region is a true one, if regions are known.
-        pointing_by_attention: The same by attention alone.
-        pointing_by_chance: The same for a random region.
+        pointing_by_attention: `pointing` by attention only.
+        pointing_by_chance: `pointing` for a random region.
         pointing_words: Number of these words.
         seconds: Duration of the measurement.
     """

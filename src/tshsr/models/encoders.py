@@ -117,8 +117,8 @@ class GruWordEncoder(nn.Module):
 def cudnn_without_tf32() -> Iterator[None]:
     """Full float32 products in cuDNN, which rounds the factors of a GRU to TF32 by default.
 
-    TF32 keeps 10 of the 23 fraction bits. On an H100 it moved scores by up to 2e-4 against the CPU; the GRU is a small
-    part of the work, and matrix products elsewhere keep float32 by torch's own default.
+    TF32 keeps 10 of the 23 fraction bits. On an H100 it changed scores by up to 2e-4 against the CPU. The GRU is a
+    small part of the work, and other matrix products have full float32 precision by torch's default.
     """
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False

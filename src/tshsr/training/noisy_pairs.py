@@ -33,8 +33,8 @@ from tshsr.training.objective import positives
 NOISE_STREAM = 0x6E6F697365
 """Last word of the noise generator's seed: makes its draws independent of the epoch orders of the same run."""
 GROUP_SIZE = 512
-"""Approximate number of captions whose z-scores are computed against each other; the captions of an image stay
-together."""
+"""Approximate number of captions whose z-scores are computed against each other; the captions of an image are in
+one group."""
 EM_ITERATIONS = 200
 """Iterations of expectation-maximisation, more than convergence takes."""
 ZSCORE_DECAY = 0.5
@@ -270,7 +270,7 @@ class NoisyPairWeights:
             for batch in batches:
                 on_device = batch.to(accelerator.device)
                 found[torch.from_numpy(batch.numbers).to(found.device)] = batch_zscores(matcher, on_device)
-        # Each process holds the z-scores of its own groups, and 0 elsewhere.
+        # Each process has the z-scores of its groups, and 0 elsewhere.
         now = accelerator.reduce(found, reduction="sum").cpu()
         self.restore(now if self.zscores is None else torch.lerp(now, self.zscores, ZSCORE_DECAY))
 
