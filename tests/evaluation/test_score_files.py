@@ -144,8 +144,8 @@ def refuse_pickled(path):
     with pytest.raises(DataError) as refusal:
         read_scores(path)
     assert str(refusal.value) == (
-        f"{path} holds no readable scores: it has pickled objects other than tensors, or is no file of torch.save; save "
-        "them by torch.save(torch.as_tensor(scores), FILE), or as .npy by np.save."
+        f"{path} holds no readable scores: it has pickled objects other than tensors, or is no file of torch.save; "
+        "save them by torch.save(torch.as_tensor(scores), FILE), or as .npy by np.save."
     )
 
 

@@ -94,7 +94,7 @@ class GraphStep(nn.Module):
 
 
 class GraphReasoning(NodeReasoning):
-    """SGR: reasoning steps over the graph; the result is the global (first) node, the only one updated by the last step.
+    """SGR: reasoning steps over the graph; the result is the global (first) node; the last step updates no other.
 
     Args:
         width: Width of a node (m).
