@@ -13,7 +13,7 @@ from tests.support.compared import ranks
 from tests.support.scan_logs import SCAN
 from tshsr.metrics.bootstrap import FIGURES, SEVERAL, SEVERAL_RIGHT
 from tshsr.metrics.comparison import compare
-from tshsr.metrics.comparison_tables import comparison_rows, escaped, latex_table, verdict, what_was_done
+from tshsr.metrics.comparison_tables import comparison_rows, escaped, latex_table, procedure, verdict
 from tshsr.metrics.report import read_report
 
 CONTRACT = {"metric", "difference", "low", "high", "p", "unit", "resamples"}
@@ -179,7 +179,7 @@ def test_tables_for_papers(rivals: Path) -> None:
     assert [number for number, line in enumerate(lines) if line == r"\midrule"] == [4, 12], "under header and rSum"
     assert lines[13].startswith("image to text median rank (lower is better) & $1.0 [1.0, 1.0]$ & ")
     assert lines[13].endswith(r"$ &  \\"), "a median has no p, and LaTeX no empty formula"
-    assert what_was_done(found) in latex_table(found, "a_0", "b").splitlines()[0]
+    assert procedure(found) in latex_table(found, "a_0", "b").splitlines()[0]
     assert escaped("a_0 & 5 % \\") == r"a\_0 \& 5 \% \textbackslash{}"
 
 

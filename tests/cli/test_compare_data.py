@@ -13,7 +13,7 @@ from tests.support.command_line import refused, tshsr
 from tests.support.compared import OWNERS, matrix, ranks
 from tshsr.data.layouts import open_split
 from tshsr.metrics.comparison import compare
-from tshsr.metrics.comparison_tables import kinds, what_was_done
+from tshsr.metrics.comparison_tables import kinds, procedure
 from tshsr.metrics.report import read_report
 
 
@@ -152,7 +152,7 @@ def test_an_ensemble_is_called_one_everywhere(rivals: Path) -> None:
 def test_several_ensembles_a_side_are_named_with_their_size(rivals: Path) -> None:
     found = replace(compare(ranks(rivals, "a0", "a1"), ranks(rivals, "b0"), resamples=400), models_a=3, models_b=3)
     assert kinds(found) == ("2 runs, each an ensemble of 3", "ensemble of 3")
-    assert "over A (2 runs, each an ensemble of 3) and B (ensemble of 3), the deviation" in what_was_done(found)
+    assert "over A (2 runs, each an ensemble of 3) and B (ensemble of 3), the deviation" in procedure(found)
 
 
 def test_a_copied_report_is_no_second_seed(rivals: Path) -> None:

@@ -20,8 +20,8 @@ from tshsr.metrics.comparison_tables import (
     header,
     latex_table,
     markdown_table,
+    procedure,
     verdict,
-    what_was_done,
 )
 from tshsr.metrics.ranks import QueryRanks, query_ranks
 from tshsr.metrics.report import ProtocolName, Report, read_report
@@ -100,7 +100,7 @@ def show(found: Comparison, a: Sequence[str], b: Sequence[str], table: TableKind
         screen.table(header(found), grouped_rows(found))
         screen.say(OF_RANKS)
         screen.say(verdict(found))
-        screen.say(what_was_done(found))
+        screen.say(procedure(found))
     else:
         screen.say(markdown_table(found) if table == "markdown" else latex_table(found, ", ".join(a), ", ".join(b)))
         screen.note(verdict(found))

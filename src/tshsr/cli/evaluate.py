@@ -174,7 +174,7 @@ def from_runs(wanted: Evaluate, screen: Screen) -> Report:
     from tshsr.explain.binding import pointing_and_binding
     from tshsr.scoring.options import ScoringOptions
 
-    matrix.check_once(wanted.runs)
+    matrix.check_distinct(wanted.runs)
     device = choose_device(wanted.device)
     options = ScoringOptions(byte_budget=read_bytes(wanted.bytes), device=device, dtype=precision(wanted.dtype))
     split = open_split(wanted.data, wanted.split)

@@ -165,16 +165,16 @@ def read_matrices(scores: Numbers | str | Path, key: str = KEY) -> tuple[list[st
         DataError: Where a file is missing or damaged.
         InputError: Where an entry is no matrix of floats, shapes differ, or a file is named twice.
     """
-    if isinstance(scores, str | Path) or not are_several(scores):
+    if isinstance(scores, str | Path) or not is_list_of_matrices(scores):
         members = [named_matrix(scores, "scores", key)]
     else:
-        check_once([each for each in scores if isinstance(each, str | Path)])
+        check_distinct([each for each in scores if isinstance(each, str | Path)])
         members = [named_matrix(each, f"scores[{number}]", key) for number, each in enumerate(scores)]
     common_shape([{name: matrix} for name, matrix in members])
     return [name for name, _ in members], ensemble([{FUSED: matrix} for _, matrix in members])[FUSED]
 
 
-def check_once(places: Sequence[str | Path]) -> None:
+def check_distinct(places: Sequence[str | Path]) -> None:
     """Reject an ensemble with a duplicate file or run, which would count twice in the mean.
 
     Raises:
@@ -187,7 +187,7 @@ def check_once(places: Sequence[str | Path]) -> None:
         seen.add(Path(place).resolve())
 
 
-def are_several(scores: Numbers) -> bool:
+def is_list_of_matrices(scores: Numbers) -> bool:
     """Whether this is a list of files or matrices, not the rows of one matrix."""
     if not isinstance(scores, Sequence):
         return False

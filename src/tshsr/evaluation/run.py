@@ -148,12 +148,12 @@ def evaluate_models(
     checks = [check_precision(each, split, options) for each in retrievers] if options.dtype is not None else []
     members = []
     for number, retriever in enumerate(retrievers):
-        own = replace(
+        member_options = replace(
             options,
             dtype=options.dtype if checks and checks[number].used else None,
-            folder=own_folder(options.folder, number, len(retrievers)),
+            folder=member_folder(options.folder, number, len(retrievers)),
         )
-        members.append(score_split_rescored(retriever.matcher, retriever.tokenizer, split, own))
+        members.append(score_split_rescored(retriever.matcher, retriever.tokenizer, split, member_options))
     scores = ensemble(members, options.folder)
     seconds = time.perf_counter() - start
     return Evaluation(
@@ -175,13 +175,13 @@ def usable_options(matcher: Matcher, options: ScoringOptions) -> ScoringOptions:
     return replace(options, dtype=usable_dtype(options.dtype, device))
 
 
-def own_folder(folder: Path | None, number: int, members: int) -> Path | None:
+def member_folder(folder: Path | None, number: int, members: int) -> Path | None:
     """Folder of a member's matrices: `folder` for a single member, else a subfolder; None: in memory."""
     if folder is None or members == 1:
         return folder
-    own = folder / str(number)
-    own.mkdir(exist_ok=True)
-    return own
+    subfolder = folder / str(number)
+    subfolder.mkdir(exist_ok=True)
+    return subfolder
 
 
 @torch.inference_mode()

@@ -215,8 +215,8 @@ def median_ranks(drawn: np.ndarray, run: QueryRanks) -> np.ndarray:
     owners = (np.arange(len(drawn)), run.image_of_caption)
     for total, ranks, owner in zip(sums, (run.image_to_text, run.text_to_image), owners, strict=True):
         for fold in range(run.folds):
-            own = owner // size == fold
-            total += medians(drawn[fold * size : (fold + 1) * size], ranks[own], owner[own] - fold * size)
+            inside = owner // size == fold
+            total += medians(drawn[fold * size : (fold + 1) * size], ranks[inside], owner[inside] - fold * size)
     return sums.T / run.folds
 
 

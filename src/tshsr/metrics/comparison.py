@@ -68,7 +68,7 @@ class Difference:
 
     def power(self, difference: float) -> float:
         """Power: probability that the interval excludes zero at a true difference in points; in 0..1."""
-        return share_found(difference, (self.high - self.low) / 2, self.standard_error, self.freedom)
+        return power_at(difference, (self.high - self.low) / 2, self.standard_error, self.freedom)
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ class Resampled:
         p = ((1 + np.count_nonzero(by_chance, axis=0)) / (1 + len(self.swapped))).tolist()
         p += [None] * (len(mean) - swaps)
         parts = zip(error, np.sqrt(share) * self.spread, strict=True)
-        freedom = [freedom_of(float(whole), float(of_seeds), len(self.observed) - 2) for whole, of_seeds in parts]
+        freedom = [freedom_of(float(total), float(of_seeds), len(self.observed) - 2) for total, of_seeds in parts]
         columns = (mean.tolist(), low.tolist(), high.tolist(), p, error.tolist(), freedom)
         return {figure.name: Difference(*each) for figure, *each in zip(self.figures, *columns, strict=True)}
 
@@ -288,7 +288,7 @@ def check_runs(ranks_a: Sequence[QueryRanks], ranks_b: Sequence[QueryRanks]) -> 
             )
     for name, side in (("A", ranks_a), ("B", ranks_b)):
         for (i, one), (j, other) in combinations(enumerate(side, 1), 2):
-            if rank_alike(one, other):
+            if same_ranks(one, other):
                 raise InputError(
                     f"runs {i} and {j} of {name} rank every query alike; expected other seeds, as a copy does not "
                     "count as a run: leave one of them out."
@@ -296,7 +296,7 @@ def check_runs(ranks_a: Sequence[QueryRanks], ranks_b: Sequence[QueryRanks]) -> 
     return first
 
 
-def rank_alike(one: QueryRanks, other: QueryRanks) -> bool:
+def same_ranks(one: QueryRanks, other: QueryRanks) -> bool:
     """Whether two runs rank every query alike; positions of captions, which older reports lack, are not compared."""
     return np.array_equal(one.image_to_text, other.image_to_text) and np.array_equal(
         one.text_to_image, other.text_to_image
@@ -314,7 +314,7 @@ def freedom_of(error: float, of_seeds: float, freedom: int) -> float | None:
     return freedom * (error / of_seeds) ** 4 if of_seeds > 0.1 * error else None
 
 
-def share_found(difference: float, reach: float, error: float, freedom: float | None) -> float:
+def power_at(difference: float, reach: float, error: float, freedom: float | None) -> float:
     """Power: probability that the interval of a comparison excludes zero.
 
         P( |z + d| > reach s ),   d = c difference      lengths in units of the error; z normal, freedom s^2 chi-squared
@@ -344,11 +344,11 @@ def mean_error(freedom: float) -> float:
 
 
 def detectable(reach: float, error: float, freedom: float | None, power: float) -> float:
-    """The smallest true difference with that power; arguments as of `share_found`."""
+    """The smallest true difference with that power; arguments as of `power_at`."""
     from scipy.optimize import brentq  # on first use, as above
 
     def missing(difference: float) -> float:
-        return power - share_found(difference, reach, error, freedom)
+        return power - power_at(difference, reach, error, freedom)
 
     if error == 0 or missing(0.0) <= 0:
         return 0.0

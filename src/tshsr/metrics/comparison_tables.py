@@ -121,7 +121,7 @@ def caveat(comparison: Comparison) -> str:
     return f"; this is about {these}, and not about other seeds of them"
 
 
-def what_was_done(comparison: Comparison) -> str:
+def procedure(comparison: Comparison) -> str:
     """The procedure of the interval in a sentence."""
     images = f"{comparison.images:,} images, each with its captions,"
     inside = "" if comparison.folds == 1 else f" inside their {comparison.folds} folds"
@@ -204,7 +204,7 @@ def latex_table(comparison: Comparison, a: str, b: str) -> str:
         b: Name of B.
     """
     lines = [
-        f"% A: {' '.join(a.split())}; B: {' '.join(b.split())}. {what_was_done(comparison)}",
+        f"% A: {' '.join(a.split())}; B: {' '.join(b.split())}. {procedure(comparison)}",
         r"\begin{tabular}{lrrrr}",
         r"\toprule",
         " & ".join(map(escaped, header(comparison))) + r" \\",

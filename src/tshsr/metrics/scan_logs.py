@@ -241,8 +241,8 @@ def long_line(side: str, block: Block, folds: Sequence[Block]) -> tuple[tuple[fl
     """The figures of one direction, from the folds or from the block's line, and their rounding error."""
     lines = [line for fold in folds if (line := fold.first(side))]
     if len(lines) < FOLDS or len({len(line.words) for line in lines}) > 1:
-        own = block.first(side)
-        lines = [] if own is None else [own]
+        line_of_block = block.first(side)
+        lines = [] if line_of_block is None else [line_of_block]
     if not lines:
         return (), 0.0
     columns = zip(*(line.values for line in lines), strict=True)

@@ -123,7 +123,7 @@ class Reader:
         return TrainingBatch(self.split.regions.read(images), pad_sequences(rows), torch.from_numpy(local), captions)
 
 
-def ahead(items: Iterator[Item]) -> Generator[Item]:
+def prefetch(items: Iterator[Item]) -> Generator[Item]:
     """Prefetch: a thread prepares the next item while the caller works on the current one."""
     with ThreadPoolExecutor(max_workers=1) as thread:
         upcoming = thread.submit(next, items, None)

@@ -179,7 +179,7 @@ def complete(config: RunConfig, tokenizer: Tokenizer, train: Split, dev: Split) 
         SettingsError: Where a setting contradicts the data.
         DataError: Where the splits contradict each other or `extractor`, or required boxes are missing.
     """
-    check_alike(train, dev)
+    check_compatible(train, dev)
     encoder = config.model.encoder
     found = {"feature_dim": train.regions.feature_dim, "vocabulary": len(tokenizer)}
     for name, number in found.items():
@@ -213,7 +213,7 @@ def complete(config: RunConfig, tokenizer: Tokenizer, train: Split, dev: Split) 
     return replace(config, model=model, extractor=train.extractor)
 
 
-def check_alike(train: Split, dev: Split) -> None:
+def check_compatible(train: Split, dev: Split) -> None:
     """Reject splits with features of different extractors or widths, or without captions.
 
     Raises:
@@ -234,7 +234,7 @@ def check_alike(train: Split, dev: Split) -> None:
             )
 
 
-def check_same(folder: Path, saved: RunConfig, wanted: RunConfig) -> None:
+def check_unchanged(folder: Path, saved: RunConfig, wanted: RunConfig) -> None:
     """Reject resumption of a run with settings that would change its weights.
 
     `training.epochs` may be raised, except under the cosine schedule, where every learning rate depends on it. The

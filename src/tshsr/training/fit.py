@@ -20,7 +20,7 @@ from tshsr.errors import CheckpointError, SettingsError
 from tshsr.files import remove_partial
 from tshsr.training.batching import Order
 from tshsr.training.checkpoints import CONFIG, TOKENIZER, save_settings
-from tshsr.training.checks import captions_checksum, check_same, check_training, complete, make_tokenizer
+from tshsr.training.checks import captions_checksum, check_training, check_unchanged, complete, make_tokenizer
 from tshsr.training.events import Event, Listener
 from tshsr.training.noisy_pairs import with_noise
 from tshsr.training.state import State, is_begun, load_state
@@ -197,7 +197,7 @@ def load_begun(out: Path, config: RunConfig, train: Split) -> State:
     Raises:
         CheckpointError: Where the run has other settings or data, or the state is damaged.
     """
-    check_same(out, read_config(out / CONFIG), config)
+    check_unchanged(out, read_config(out / CONFIG), config)
     state, here = load_state(out), captions_checksum(train)
     if state.data != here:
         raise CheckpointError(

@@ -27,7 +27,7 @@ from tshsr.data.dataset import Split
 from tshsr.data.npy import NpyFile
 from tshsr.errors import DataError
 from tshsr.models.base import Matcher
-from tshsr.training.batching import Reader, TrainingBatch, ahead
+from tshsr.training.batching import Reader, TrainingBatch, prefetch
 from tshsr.training.objective import positives
 
 NOISE_STREAM = 0x6E6F697365
@@ -266,7 +266,7 @@ class NoisyPairWeights:
         if epoch < self.config.loss.warmup_epochs:
             return
         found = torch.zeros(len(self._weights), device=accelerator.device)
-        with closing(ahead(self.reader.read(group) for group in self._groups(accelerator, epoch))) as batches:
+        with closing(prefetch(self.reader.read(group) for group in self._groups(accelerator, epoch))) as batches:
             for batch in batches:
                 on_device = batch.to(accelerator.device)
                 found[torch.from_numpy(batch.numbers).to(found.device)] = batch_zscores(matcher, on_device)

@@ -41,7 +41,7 @@ class CollapseWatch:
         """
         watched = hardest and max(self.loss.fused, self.loss.streams, self.loss.levels) > 0
         self.flat_steps = self.flat_steps + 1 if watched and spread < FLAT * self.loss.margin else 0
-        return self.sentence() if self.flat_steps == PATIENCE else None
+        return self.message() if self.flat_steps == PATIENCE else None
 
     def epoch(self, rsum: float, chance: float, *, steps_per_epoch: int) -> None:
         """Stop a run that is flat for an epoch after the warning and near the rSum of a random ranking.
@@ -52,11 +52,9 @@ class CollapseWatch:
         lasting = self.flat_steps >= PATIENCE + steps_per_epoch
         # Twice chance; on few images, where chance is high, chance plus a tenth of the way to 600.
         if lasting and rsum < min(2 * chance, chance + (600 - chance) / 10):
-            raise CollapseError(
-                f"{self.sentence()} rSum on dev is {rsum:.1f} (chance is {chance:.1f}): training stops."
-            )
+            raise CollapseError(f"{self.message()} rSum on dev is {rsum:.1f} (chance is {chance:.1f}): training stops.")
 
-    def sentence(self) -> str:
+    def message(self) -> str:
         """Message with the remedy."""
         return (
             f"The network has given all pairs the same score for {self.flat_steps} steps (collapse: the loss stays at "

@@ -23,7 +23,7 @@ from tshsr.models.base import Matcher
 from tshsr.models.build import build_matcher
 from tshsr.scoring.all_pairs import score_split
 from tshsr.scoring.options import ScoringOptions
-from tshsr.training.batching import Order, Reader, TrainingBatch, ahead, derived_seed
+from tshsr.training.batching import Order, Reader, TrainingBatch, derived_seed, prefetch
 from tshsr.training.events import Evaluated, Listener, Saved, Scoring, StepDone, Warned
 from tshsr.training.hard_captions import Swapped, WordSwaps
 from tshsr.training.log import Journal
@@ -154,7 +154,7 @@ class Trainer:
             self.pair_weights.update(self.matcher, self.accelerator, epoch)
         numbers = self.order.steps(epoch, self.accelerator.process_index, first=self.state.step - epoch * per_epoch)
         self.objective.train()
-        with closing(ahead([self.reader.read(captions) for captions in step] for step in numbers)) as steps:
+        with closing(prefetch([self.reader.read(captions) for captions in step] for step in numbers)) as steps:
             for batches in steps:
                 self._step(epoch, batches)
                 if every and self.state.step % every == 0 and self.state.step % per_epoch:
