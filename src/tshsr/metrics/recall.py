@@ -211,7 +211,7 @@ def cut(
 
 
 def check_folds(images: int, folds: int) -> None:
-    """Refuse folds of unequal size.
+    """Reject folds of unequal size.
 
     Raises:
         InputError: Where the images are no multiple of the folds.
@@ -255,7 +255,7 @@ def check_finite(block: np.ndarray, first_row: int) -> None:
 
 
 def check_scores(scores: np.ndarray, image_of_caption: np.ndarray) -> None:
-    """Refuse arrays that are no score matrix, or do not fit the captions.
+    """Reject arrays that are no score matrix, or do not fit the captions.
 
     Raises:
         InputError: Names the first mismatch.
@@ -279,7 +279,7 @@ def check_scores(scores: np.ndarray, image_of_caption: np.ndarray) -> None:
 
 
 def check_captioned(images: int, image_of_caption: np.ndarray) -> None:
-    """Refuse images without a caption, which have no relevant item.
+    """Reject images without a caption, which have no relevant item.
 
     Raises:
         InputError: Names the first image without a caption.

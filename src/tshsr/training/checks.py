@@ -58,7 +58,7 @@ def check_training(config: RunConfig) -> None:
 
 
 def check_ranges(config: RunConfig) -> None:
-    """Refuse numbers out of range.
+    """Reject numbers out of range.
 
     Raises:
         SettingsError: Names the first one.
