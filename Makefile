@@ -60,7 +60,7 @@ docs: $(READY)
 
 # Wheel and sdist; the wheel is tested in clean environments, with the newest and the lowest versions of what it needs.
 release: $(READY)
-	$(BIN)/python -m tests.release.run
+	$(BIN)/python -m tests.support.release
 
 # The race of all methods on scenes, and on Flickr8k where DATA is; finished runs are not done again.
 quality: $(READY)

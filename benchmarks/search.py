@@ -1,11 +1,11 @@
-"""An index of 100,000 pictures, into `benchmarks/results/search.json`: building, size, latency, what ANN misses.
+"""Index of 100,000 images, into `benchmarks/results/search.json`: build time, size, latency, agreement with exact.
 
     python -m benchmarks.search
 
-Pictures of 10 to 36 regions with random features (those of one picture lie around a centre of its own) go through an
-untrained network. The same queries are asked with the exact first stage and then with the approximate one; both reason
-about the same number of candidates. Nothing in random vectors lies near anything else, so this is the hard case for an
-approximate search: trained encodings have neighbourhoods, and need to look at less.
+Images of 10 to 36 regions with random features (around one centre per image) are encoded by an untrained network. The
+same queries run with the exact first stage and with the approximate one; both rescore the same number of candidates.
+Random vectors have no neighbourhoods, which is the hard case for approximate search: trained encodings need fewer
+probes.
 """
 
 from __future__ import annotations
@@ -44,31 +44,31 @@ LOG = logging.getLogger("benchmarks.search")
 MIN_REGIONS, MAX_REGIONS, BLOCK = 10, 36, 1024
 WORDS = tuple(f"word{number}" for number in range(5000))
 WARMUP = 3
-"""Queries before the clock is looked at."""
+"""Untimed queries at the start."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """What to measure."""
+    """Size of the index and of the network."""
 
     images: int = 100_000
-    """Pictures."""
+    """Images."""
     queries: int = 200
-    """Sentences to search for."""
+    """Timed queries."""
     dim: int = 128
     """Width of the joint space."""
     similarity_dim: int = 64
     """Width of a similarity vector."""
     features: int = 64
-    """Width of a region's features."""
+    """Width of region features."""
     candidates: int = CANDIDATES
-    """How many pictures the network reasons about."""
+    """Images that the network rescores per query."""
     folder: Path | None = None
-    """Where the features and the index are kept while it runs; a temporary folder without it."""
+    """Parent of the temporary folder of features and index; default: that of the system."""
 
 
 def main() -> None:
-    """Build, search in both ways, and write what it took."""
+    """Build, search in both ways, and write the results file."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     keep_freed_memory()
     wanted = tyro.cli(Search, description=__doc__)
@@ -81,15 +81,15 @@ def main() -> None:
             **measure(wanted, Path(folder)),
         }
     write_text(RESULTS / "search.json", json.dumps(values, indent=2) + "\n")
-    LOG.info("the same 10 best in %.1f %% of the queries", 100 * values["agreement"])
+    LOG.info("same top 10 in %.1f %% of the queries", 100 * values["agreement"])
 
 
 def measure(wanted: Search, folder: Path) -> dict[str, Any]:
-    """All figures."""
+    """Measure everything."""
     retriever, split = untrained(wanted), random_split(wanted, folder)
     queries = sentences(wanted.queries + WARMUP)
     start = time.perf_counter()
-    with patch.object(ann, "MIN_ROWS", sys.maxsize):  # exact at first
+    with patch.object(ann, "MIN_ROWS", sys.maxsize):  # exact
         index = Index.build(folder / "index", retriever, split)
     built, size = time.perf_counter() - start, bytes_of(folder / "index")
     LOG.info("built in %.0f s, %.2f GiB", built, size / 2**30)
@@ -97,7 +97,7 @@ def measure(wanted: Search, folder: Path) -> dict[str, Any]:
     exact, exact_seconds = search_all(index, queries)
     start = time.perf_counter()
     with patch.object(ann, "MIN_ROWS", min(ann.MIN_ROWS, len(index))):
-        index.add(split)  # nothing new: only the ANN index is made
+        index.add(split)  # no new rows: builds the ANN index alone
     indexed = time.perf_counter() - start
     found, seconds = search_all(index, queries)
     vectors = [retriever.encode_captions(query).pooled[0] for query in queries]
@@ -123,7 +123,7 @@ def measure(wanted: Search, folder: Path) -> dict[str, Any]:
 
 
 def untrained(wanted: Search) -> Retriever:
-    """A network with the weights that training would begin with."""
+    """A network with initial weights."""
     torch.manual_seed(0)
     tokenizer = Tokenizer.build([" ".join(WORDS)], 1)
     encoder = EncoderConfig(dim=wanted.dim, feature_dim=wanted.features, vocabulary=len(tokenizer))
@@ -134,15 +134,15 @@ def untrained(wanted: Search) -> Retriever:
 
 
 def random_split(wanted: Search, folder: Path) -> Split:
-    """Pictures without captions, their features in a file."""
+    """Images without captions, their features in a file."""
     generator = np.random.default_rng(0)
     shape = (wanted.images, MAX_REGIONS, wanted.features)
     path = folder / "features.npy"
     features = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
     for start in range(0, wanted.images, BLOCK):
-        some = features[start : start + BLOCK]
-        centres = generator.standard_normal((len(some), 1, wanted.features), np.float32)
-        some[:] = centres + generator.standard_normal(some.shape, np.float32)
+        block = features[start : start + BLOCK]
+        centres = generator.standard_normal((len(block), 1, wanted.features), np.float32)
+        block[:] = centres + generator.standard_normal(block.shape, np.float32)
     features.flush()
     del features
     mask = np.arange(MAX_REGIONS) < generator.integers(MIN_REGIONS, MAX_REGIONS + 1, (wanted.images, 1))
@@ -158,34 +158,34 @@ def random_split(wanted: Search, folder: Path) -> Split:
 
 
 def random_boxes(generator: np.random.Generator, mask: np.ndarray) -> np.ndarray:
-    """A box for each region."""
+    """A random box for each region."""
     corners = generator.random((*mask.shape, 2, 2), dtype=np.float32)
     return np.sort(corners, axis=2).reshape(*mask.shape, 4)
 
 
 def sentences(count: int) -> list[str]:
-    """Sentences of 4 to 16 words."""
+    """Random sentences of 4 to 16 words."""
     generator = np.random.default_rng(1)
     return [" ".join(generator.choice(WORDS, generator.integers(4, 17))) for _ in range(count)]
 
 
 def search_all(index: Index, queries: Sequence[str]) -> tuple[list[list[str]], list[float]]:
-    """The ids of the ten best pictures of each query, and the seconds that each took, without the first few."""
+    """Top 10 ids and seconds of each query, without the warm-up."""
     found: list[list[str]] = []
 
-    def ask(query: str) -> None:
+    def search(query: str) -> None:
         found.append([result.id for result in index.search(query)])
 
-    seconds = timed([partial(ask, query) for query in queries])
+    seconds = timed([partial(search, query) for query in queries])
     return found[WARMUP:], seconds
 
 
-def timed(questions: Sequence[Callable[[], object]]) -> list[float]:
-    """Seconds of each, without the first few."""
+def timed(calls: Sequence[Callable[[], object]]) -> list[float]:
+    """Seconds of each call, without the warm-up."""
     seconds = []
-    for question in questions:
+    for call in calls:
         start = time.perf_counter()
-        question()
+        call()
         seconds.append(time.perf_counter() - start)
     return seconds[WARMUP:]
 
@@ -196,14 +196,14 @@ def quantiles(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def encoded_bytes(split: Split, dim: int) -> int:
-    """Regions in 16 bits and pooled vectors in 32, and nothing else."""
+    """Size of regions in float16 and pooled vectors in float32."""
     images = len(split.regions)
     regions = images * MAX_REGIONS if split.regions.mask is None else int(split.regions.mask.sum())
     return 2 * regions * dim + 4 * images * dim
 
 
 def bytes_of(folder: Path) -> int:
-    """What a folder takes on the disk."""
+    """Size of a folder in bytes."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 

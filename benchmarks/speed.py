@@ -2,7 +2,7 @@
 
     python -m benchmarks.speed
 
-Package and reference take turns in one process. Run it on an otherwise idle machine.
+Package and reference run alternately in one process. Run it on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     wanted = tyro.cli(Speed, description=__doc__)
     found = bench(
-        Workload(captions=wanted.captions, repeats=wanted.repeats), device=wanted.device, tell=logging.getLogger().info
+        Workload(captions=wanted.captions, repeats=wanted.repeats),
+        device=wanted.device,
+        announce=logging.getLogger().info,
     )
     values = {"command": f"python -m benchmarks.speed --captions {wanted.captions}", **provenance(), **found}
     write_text(RESULTS / f"speed-{wanted.device}.json", json.dumps(values, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""The demo, small: what it writes, what it says, and that what it says works."""
+"""The demo at small sizes: its files, its output, and the commands that it suggests."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _cached(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def demo(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Said]:
-    """A finished demo and what it said."""
+    """A finished demo and its output."""
     out = tmp_path_factory.mktemp("demo") / "my demo"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(cache))
@@ -44,13 +44,11 @@ def demo(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, S
     return out, said
 
 
-def test_what_a_demo_cannot_use_is_refused_before_an_earlier_one_is_cleared(
-    demo: tuple[Path, Said], cache: Path
-) -> None:
+def test_wrong_settings_are_refused_before_an_earlier_demo_is_removed(demo: tuple[Path, Said], cache: Path) -> None:
     out, _ = demo
     before, drawn = sorted(out.rglob("*")), sorted(cache.rglob("*"))
     assert "training.epochs is 0" in refused("demo", "--out", out, *SMALL, "--epochs", "0")
-    assert "dev asks for 0 scenes; expected at least 1." in refused("demo", "--out", out, *SMALL, "--dev", "0")
+    assert "dev is 0 scenes; expected at least 1." in refused("demo", "--out", out, *SMALL, "--dev", "0")
     assert (sorted(out.rglob("*")), sorted(cache.rglob("*"))) == (before, drawn)
 
 
@@ -78,7 +76,7 @@ def test_the_demo_says_where_the_report_is_and_the_figures(demo: tuple[Path, Sai
     assert [line for line in said.err.splitlines() if line.startswith(("drawing", "training", "evaluating", "writing"))]
 
 
-def test_the_demo_tells_how_far_the_drawing_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_demo_shows_the_progress_of_drawing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("tshsr.data.generated.usable_cores", lambda: 1)
     monkeypatch.setattr("tshsr.demo.run_demo", stop)
@@ -142,6 +140,7 @@ def test_a_second_demo_replaces_the_first_and_nothing_else(demo: tuple[Path, Sai
     assert (out / "run" / "best" / "model.safetensors").read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["training", "evaluating", "writing"])
 def test_a_demo_that_was_stopped_leaves_no_report_and_runs_again(
     demo: tuple[Path, Said], tmp_path: Path, stage: str
@@ -172,9 +171,7 @@ def test_a_run_that_no_demo_made_is_not_touched(run: Path, tmp_path: Path) -> No
 
 
 def test_sizes_that_make_no_demo_are_refused(tmp_path: Path) -> None:
-    assert "train asks for -1 scenes; expected at least 1." in refused(
-        "demo", "--out", tmp_path / "demo", "--train", "-1"
-    )
+    assert "train is -1 scenes; expected at least 1." in refused("demo", "--out", tmp_path / "demo", "--train", "-1")
     assert not (tmp_path / "demo").exists()
 
 

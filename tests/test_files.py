@@ -49,7 +49,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_former_file(
     assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("a.txt", "old")]
 
 
-def test_a_link_stays_and_what_it_points_to_is_written(tmp_path: Path) -> None:
+def test_a_link_stays_and_its_target_is_written(tmp_path: Path) -> None:
     real, link = tmp_path / "real" / "a.txt", tmp_path / "link.txt"
     write_text(real, "old")
     link.symlink_to(real)
@@ -146,7 +146,7 @@ def test_a_kill_at_either_rename_leaves_a_whole_folder_that_the_next_write_repla
     assert [entry.name for entry in tmp_path.iterdir()] == ["last"]
 
 
-def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+def test_only_temporary_files_of_killed_writers_are_removed(tmp_path: Path) -> None:
     (tmp_path / ".last.123.partial").mkdir()
     (tmp_path / ".last.123.partial" / "a").write_text("half")
     (tmp_path / ".log.jsonl.9.partial").write_text("half")

@@ -55,7 +55,7 @@ def shorten(
 def short(types: str) -> str:
     """Types without the modules that they are from."""
     return re.sub(
-        r"~?\b(?:jaxtyping|torch(?:\.\w+)*|numpy|collections\.abc|pathlib|typing)\.(?=[A-Za-z])", "", types
+        r"~?\b(?:jaxtyping|torch(?=\.Tensor)|numpy|collections\.abc|pathlib|typing)\.(?=[A-Za-z])", "", types
     ).replace("~", "")
 
 

@@ -1,4 +1,4 @@
-"""The demo: generate scenes, train, evaluate, probe, write a report, and index the scenes; `tshsr demo` shows it."""
+"""The demo: generate scenes, train, evaluate, probe, write a report, and index the scenes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from tshsr.training.fit import FitResult, fit
 from tshsr.training.log import LOG
 
 FOUND, MISSED = 2, 2
-"""How many searches of either outcome the page shows in each direction."""
+"""Successful and failed searches on the page, in each direction."""
 
 
 def make_page(
@@ -58,7 +58,7 @@ def make_page(
     facts: Mapping[str, str],
     log: list[Mapping[str, object]],
 ) -> ReportPage:
-    """The report page, with the first searches that went right and wrong: nobody picked them."""
+    """The report page, with the first searches that succeeded and failed, not selected by hand."""
     names = test.image_ids
     captions = first_examples(text_to_image_ranks(scores, test.image_of_caption), found=FOUND, missed=MISSED)
     images = first_examples(image_to_text_ranks(scores, test.image_of_caption), found=FOUND, missed=MISSED)
@@ -81,7 +81,7 @@ def make_page(
 
 
 def word_maps_of(retriever: Retriever, test: Split, truth: Truth, caption: int) -> WordMaps:
-    """What the network made of a caption and its own image, with the truth."""
+    """The explanation of a caption with its own image, and the true regions."""
     image = int(test.image_of_caption[caption])
     explanation = explain_pair(retriever, test.regions.read([image]), test.captions[caption])
     return WordMaps(test.image_ids[image], explanation, truth.regions_of_word[caption])
@@ -90,7 +90,7 @@ def word_maps_of(retriever: Retriever, test: Split, truth: Truth, caption: int) 
 def used_pictures(
     by_caption: tuple[Search, ...], by_picture: tuple[Search, ...], maps: tuple[WordMaps, ...]
 ) -> list[str]:
-    """Names of all pictures on the page, each once."""
+    """Ids of all pictures on the page, each once."""
     names = [hit.item for search in by_caption for _, hit in search.shown()]
     names += [search.query for search in by_picture]
     names += [entry.picture for entry in maps]
@@ -101,7 +101,7 @@ def open_picture(split: Split, image: int) -> Image.Image:
     """The picture of an image.
 
     Raises:
-        DataError: Where its file is gone.
+        DataError: Where its file is missing.
     """
     path = split.picture(image)
     if path is None:
@@ -115,12 +115,12 @@ def open_picture(split: Split, image: int) -> Image.Image:
 RECIPE = "tshsr-scenes"
 RUN, PAGE, REPORT, MARK, INDEX = "run", "report.html", "report.json", "demo.json", "index"
 SEARCH = "lancedb"
-"""The library that an index needs, which is an extra."""
+"""The library of the index, an optional extra."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Which scenes: how many of each split, and the seed."""
+    """Number of scenes of each split, and their seed."""
 
     train: int = 3000
     dev: int = 500
@@ -130,24 +130,24 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the demo begins."""
+    """Event: a stage of the demo begins."""
 
     name: str
 
 
 @dataclass(frozen=True)
-class Done:
-    """What the demo came to.
+class DemoResult:
+    """Results of the demo.
 
     Attributes:
-        folder: Where the run, `report.html` and `report.json` are.
+        folder: Folder of the run, `report.html` and `report.json`.
         index: The index of the test scenes; None where its library is not installed.
         data: The folder of the scenes.
         report: The figures on the test split.
-        image: The id of a test image to try things with.
-        caption: A caption of it.
-        picture: Its file.
-        seconds: Time of everything.
+        image: Id of a test image, as an example.
+        caption: A caption of that image.
+        picture: The file of that image.
+        seconds: Total time.
     """
 
     folder: Path
@@ -163,20 +163,19 @@ class Done:
 Listener = Callable[[Event | Stage], None]
 
 
-def untold(event: Event | Stage) -> None:
-    """Listen to nothing."""
-    del event
+def ignore_event(_event: Event | Stage, /) -> None:
+    """No-op listener."""
 
 
 def check_demo(config: RunConfig, sizes: Sizes) -> None:
-    """Refuse what can't be used before anything is drawn, or an earlier demo cleared.
+    """Check the settings, before anything is drawn and before an earlier demo is removed.
 
     Raises:
-        SettingsError: Where a split has no scene, or training can't use a setting.
+        SettingsError: Where a split has no scene, or a training setting is out of range.
     """
     for name in ("train", "dev", "test"):
         if getattr(sizes, name) < 1:
-            raise SettingsError(f"{name} asks for {getattr(sizes, name)} scenes; expected at least 1.")
+            raise SettingsError(f"{name} is {getattr(sizes, name)} scenes; expected at least 1.")
     check_training(config)
 
 
@@ -186,20 +185,20 @@ def run_demo(
     *,
     config: RunConfig | None = None,
     device: str = "cpu",
-    listen: Listener = untold,
-) -> Done:
-    """Do everything anew in a folder; what an earlier demo left there is replaced, anything else stays.
+    listen: Listener = ignore_event,
+) -> DemoResult:
+    """Run the demo in a folder; the files of an earlier demo are replaced, all others stay.
 
     Args:
-        out: Gets `run`, `index`, `report.html` and `report.json`; the reports appear when the run is done.
-        sizes: Which scenes; they are generated once and cached (`scenes_folder` beforehand tells its progress).
-        config: What to train; the recipe tshsr-scenes with the seed of the scenes without it.
-        device: Where to compute.
-        listen: Told which part begins, and everything that training tells.
+        out: Receives `run`, `index`, `report.html` and `report.json`; the reports are written at the end.
+        sizes: The scenes, generated once and cached (call `scenes_folder` before for its progress).
+        config: Training settings; by default the recipe tshsr-scenes with the seed of the scenes.
+        device: Device of training and evaluation.
+        listen: Called with each stage of the demo and each event of training.
 
     Raises:
-        DataError: Where `out/run` or `out/index` hold something that no demo wrote, or a folder can't be written.
-        SettingsError: Where a size or setting can't be used.
+        DataError: Where `out/run` or `out/index` hold files that no demo wrote, or a folder can't be written.
+        SettingsError: Where a size or setting is out of range.
         CollapseError: Where training fails.
     """
     start = time.perf_counter()
@@ -210,7 +209,7 @@ def run_demo(
     clear(out, config, sizes)
     listen(Stage(f"training {config.recipe} on {len(train.captions):,} captions"))
     trained = fit(config, train=train, dev=dev, out=out / RUN, resume=True, device=device, listen=listen)
-    listen(Stage(f"evaluating on {len(test.regions):,} images that were never seen"))
+    listen(Stage(f"evaluating on {len(test.regions):,} unseen images"))
     retriever = Retriever.from_pretrained(out / RUN).to(device)
     epochs = trained.config.training.epochs
     found = evaluate_models(
@@ -250,7 +249,7 @@ def demo_config(seed: int) -> RunConfig:
 
 
 def clear(out: Path, config: RunConfig, sizes: Sizes) -> None:
-    """Take away what an earlier demo left, finished or killed; the reports first, so that none is of another run.
+    """Remove the files of an earlier demo, finished or killed; reports first, so that none belongs to another run.
 
     Raises:
         DataError: Where the folder of the run was not made by a demo.
@@ -263,7 +262,7 @@ def clear(out: Path, config: RunConfig, sizes: Sizes) -> None:
     (out / REPORT).unlink(missing_ok=True)
     (out / PAGE).unlink(missing_ok=True)
     for path in sorted(run.iterdir() if run.is_dir() else [], key=lambda path: path.name == MARK):
-        # The mark goes last: killed in between, the next demo still knows the folder as its own.
+        # The mark goes last: if this process is killed, the next demo still recognises the folder.
         if path.is_dir():
             shutil.rmtree(path)
         else:
@@ -272,7 +271,7 @@ def clear(out: Path, config: RunConfig, sizes: Sizes) -> None:
 
 
 def clear_index(index: Path, run: Path) -> None:
-    """Take away the index of an earlier demo.
+    """Remove the index of an earlier demo.
 
     Raises:
         DataError: Where the folder is not one that a demo made.
@@ -292,7 +291,7 @@ def read_log(path: Path) -> list[Mapping[str, object]]:
 
 
 def describe_run(trained: FitResult, retriever: Retriever, sizes: Sizes) -> dict[str, str]:
-    """What was run, for the head of the page."""
+    """Scenes, network and training, for the head of the page."""
     parameters = sum(parameter.numel() for parameter in retriever.matcher.parameters())
     training = trained.config.training
     return {
@@ -303,10 +302,10 @@ def describe_run(trained: FitResult, retriever: Retriever, sizes: Sizes) -> dict
     }
 
 
-def finished(out: Path, index: Path | None, data: Path, report: Report, test: Split, seconds: float) -> Done:
-    """What the demo came to, with something to try."""
+def finished(out: Path, index: Path | None, data: Path, report: Report, test: Split, seconds: float) -> DemoResult:
+    """The results, with an example image."""
     picture = test.picture(0)
-    return Done(
+    return DemoResult(
         folder=out,
         index=index,
         data=data,

@@ -44,11 +44,11 @@ def reasoning(nodes: int, m: int, seeds: tuple[int, ...]) -> int:
     total = 2 * nodes * m
     for s in seeds:
         extraction = s * m * nodes + s * nodes * m  # Q S^T;  C = A S
-        looks = s * m * m + s * m * nodes  # C W;  times S^T
+        attention = s * m * m + s * m * nodes  # C W;  times S^T
         through_context = s * nodes * s + s * s * nodes  # times A^T;  q A
         message = s * nodes * m + s * m * m  # (p + q A) S;  O
         gate = s * 2 * m * m  # G [C ; M]
-        total += extraction + looks + through_context + message + gate + 2 * s * m
+        total += extraction + attention + through_context + message + gate + 2 * s * m
         nodes = s
     return total
 
@@ -119,10 +119,10 @@ def test_a_pair_of_tshsr_costs_no_more_than_one_of_the_sgraf_ensemble() -> None:
 
 
 @torch.no_grad()
-def test_the_plain_way_costs_more_than_twice_as_much() -> None:
+def test_the_plain_reference_costs_more_than_twice_as_much() -> None:
     network = build_matcher(TshsrConfig(encoder=replace(tiny.ENCODER, dim=1024))).eval()
     batch = tiny.images(2, 36)
     images = network.encode_images(replace(batch, regions=batch.regions.float(), boxes=None))
     captions = network.encode_captions(tiny.captions((17,)))
-    plainly = multiply_adds_of(lambda: plain.loop_over_captions(plain.tshsr(network), images, captions)) / 2
-    assert plainly > 2 * multiply_adds(network, features=7, regions=36, words=17)
+    reference = multiply_adds_of(lambda: plain.loop_over_captions(plain.tshsr(network), images, captions)) / 2
+    assert reference > 2 * multiply_adds(network, features=7, regions=36, words=17)

@@ -1,4 +1,4 @@
-"""The benchmark's parts: what a row says, who takes turns with whom, and what the machine is asked."""
+"""The benchmark's parts: the figures of a row, the order of measurements, and the rate of matrix products."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tshsr.bench.speed import (
     plain_score,
     prepared,
     settings,
-    take_turns,
+    time_both,
 )
 from tshsr.config.models import EncoderConfig, VseConfig
 from tshsr.data.batches import CaptionBatch
@@ -37,9 +37,9 @@ def _small_products(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_row_is_made_of_medians_over_the_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Six pairs in 2, 3 and 6 seconds; the plain way in 6, 30 and 12: ratios of 3, 10 and 2."""
-    turns = iter([speed.Turn(6.0, 2.0, 1e9), speed.Turn(30.0, 3.0, 3e9), speed.Turn(12.0, 6.0, 2e9)])
-    monkeypatch.setattr(speed, "take_turns", lambda *_: next(turns))
+    """Six pairs in 2, 3 and 6 seconds; the reference in 6, 30 and 12: ratios of 3, 10 and 2."""
+    repeats = iter([speed.Repeat(6.0, 2.0, 1e9), speed.Repeat(30.0, 3.0, 3e9), speed.Repeat(12.0, 6.0, 2e9)])
+    monkeypatch.setattr(speed, "time_both", lambda *_: next(repeats))
     found = bench(TINY, names=("scan",), dtypes=("float32",))
     (row,) = found["rows"]
     assert (row["pairs_per_s"], row["pairs_per_s_spread"]) == (2.0, (1.0, 3.0))
@@ -48,12 +48,12 @@ def test_a_row_is_made_of_medians_over_the_repeats(monkeypatch: pytest.MonkeyPat
     assert row["gemm_gflops"] == 2.0
     operations = 2 * row["macs_per_pair"] * 6
     assert row["gemm_fraction"] == pytest.approx(operations / 3.0 / 3e9), (
-        "in turn 1/2, 1/9 and 1/12 of them: the middle"
+        "1/2, 1/9 and 1/12 of the operations in the three repeats: the median"
     )
 
 
 @pytest.mark.parametrize("name", ["tshsr", "sgr", "saf", "scan", "two_stream_sgr"])
-def test_both_ways_score_the_same_pairs_alike(name: speed.Name) -> None:
+def test_reference_and_package_give_equal_scores(name: speed.Name) -> None:
     (row,) = bench(TINY, names=(name,), dtypes=("float32",))["rows"]
     assert row["name"] == name
     assert row["max_difference"] < 1e-5
@@ -62,13 +62,13 @@ def test_both_ways_score_the_same_pairs_alike(name: speed.Name) -> None:
 
 def test_the_operations_of_a_row_are_those_that_are_counted_while_scoring() -> None:
     (row,) = bench(TINY, names=("saf",), dtypes=("bfloat16",))["rows"]
-    contest = prepared("saf", TINY, CPU, 2**20)
+    comparison = prepared("saf", TINY, CPU, 2**20)
     with torch.inference_mode():
-        counted = multiply_adds_of(lambda: score_encoded(contest.network, contest.images, contest.captions))
+        counted = multiply_adds_of(lambda: score_encoded(comparison.network, comparison.images, comparison.captions))
     assert row["macs_per_pair"] == counted / 6
 
 
-def test_short_cuts_are_taken_by_ours_alone_and_named() -> None:
+def test_compile_options_apply_to_the_package_alone_and_are_named() -> None:
     found = bench(TINY, names=("scan",), dtypes=("float32",), compile_options=CompileOptions(tf32=True))
     assert found["shortcuts"] == "tf32"
     assert found["rows"][0]["macs_per_pair"] > 0
@@ -76,7 +76,7 @@ def test_short_cuts_are_taken_by_ours_alone_and_named() -> None:
     assert bench(TINY, names=("scan",), dtypes=("float32",))["shortcuts"] == ""
 
 
-def test_the_plain_way_runs_with_the_usual_allocator_and_ours_with_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reference_and_package_have_their_own_allocator_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
     monkeypatch.setattr(speed, "release_freed_memory", lambda: done.append("release"))
     monkeypatch.setattr(speed, "keep_freed_memory", lambda: done.append("keep"))
@@ -86,9 +86,9 @@ def test_the_plain_way_runs_with_the_usual_allocator_and_ours_with_its_own(monke
         done.append(name)
         return torch.zeros(1)
 
-    turn = take_turns(lambda: work("plain"), lambda: work("ours"), products)
-    assert done == ["release", "plain", "keep", "ours"]
-    assert 0 < turn.gemm <= products.best
+    repeat = time_both(lambda: work("plain"), lambda: work("package"), products)
+    assert done == ["release", "plain", "keep", "package"]
+    assert 0 < repeat.gemm <= products.best
 
 
 def test_a_precision_with_slow_products_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +125,7 @@ def test_sizes_of_the_workload_are_those_of_the_network() -> None:
     assert network.config.similarity_dim == 8  # type: ignore[union-attr]
 
 
-def test_a_network_without_a_plain_reference_is_no_contestant() -> None:
+def test_a_network_without_a_plain_reference_is_refused() -> None:
     network = build_matcher(VseConfig(encoder=EncoderConfig(dim=4, feature_dim=3, vocabulary=5, word_dim=2)))
     with pytest.raises(TypeError, match="has no plain reference"):
         plain_score(network)
@@ -157,6 +157,6 @@ def test_the_peak_is_what_a_piece_of_work_adds() -> None:
     assert resident("VmHWM") >= resident("VmRSS")
 
 
-def test_where_the_system_does_not_tell_the_peak_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_peak_is_none_where_the_system_does_not_report_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(machine, "CLEAR", tmp_path / "none" / "clear_refs")
     assert peak_of(lambda: None, CPU) is None

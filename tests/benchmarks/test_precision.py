@@ -1,4 +1,4 @@
-"""What 16 bits do to trained networks, as `benchmarks/precision.py` counts it."""
+"""benchmarks.precision: effect of bfloat16 on recalls."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ OWNERS = np.array([0, 0, 1, 2])
 EXACT = np.array([[0.9, 0.8, 0.1, 0.1], [0.2, 0.1, 0.7, 0.3], [0.1, 0.2, 0.3, 0.6]], np.float32)
 
 
-def test_what_moved_is_counted_in_queries() -> None:
+def test_changed_results_are_counted_in_queries() -> None:
     rough = EXACT.copy()
     rough[1, 3] = 0.75  # image 1 and caption 3 are wrong now
     found = compared(EXACT, rough, OWNERS)
@@ -25,7 +25,7 @@ def test_what_moved_is_counted_in_queries() -> None:
     assert found["max_difference"] == pytest.approx(0.45)
 
 
-def test_a_run_is_measured_and_told(tmp_path: Path) -> None:
+def test_a_run_becomes_a_row_of_the_table(tmp_path: Path) -> None:
     data = small_split(tmp_path, "train"), small_split(tmp_path, "dev", images=6)
     run(small_config(epochs=1), data, tmp_path / "run")
     row = measured("tshsr", tmp_path / "run", data[1])

@@ -170,7 +170,7 @@ def test_an_ensemble_averages_the_scores_of_its_members_and_is_made_again_with_t
     assert not is_stored(both)
 
 
-def test_an_ensemble_whose_members_scores_are_gone_is_left_out(
+def test_an_ensemble_without_the_scores_of_its_members_is_left_out(
     tiny_race: Race, caplog: pytest.LogCaptureFixture
 ) -> None:
     tasks = [task_of(tiny_race, name, 0) for name in ("sgr", "saf", "sgraf")]
@@ -182,6 +182,7 @@ def test_an_ensemble_whose_members_scores_are_gone_is_left_out(
     assert "sgr-seed0.json to make it again" in caplog.text
 
 
+@pytest.mark.slow
 def test_one_command_runs_the_race_and_writes_rows_differences_and_ablation(
     tiny_race: Race, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -158,7 +158,7 @@ def test_the_speed_table_has_a_row_a_network_and_says_where_it_comes_from() -> N
     assert lines[-1].endswith("a machine; torch 2.13.0; commit 0123456789ab; `do it`.")
 
 
-def test_the_training_table_sets_candidates_beside_all_pairs() -> None:
+def test_the_training_table_compares_candidates_with_all_pairs() -> None:
     step = {
         "recipe": "r",
         "batch": 128,
@@ -183,7 +183,7 @@ def test_the_memory_table_is_a_sentence_with_the_peak() -> None:
     )
 
 
-def test_the_search_sentence_says_how_much_of_the_index_a_search_looks_into() -> None:
+def test_the_search_sentence_has_the_probed_parts_of_the_index() -> None:
     values = {
         "images": 100_000,
         "regions": [10, 36],
@@ -204,7 +204,7 @@ def test_the_search_sentence_says_how_much_of_the_index_a_search_looks_into() ->
     assert "with the same ten best in 97.0% of 100 queries" in text
 
 
-def test_the_two_stage_sentence_tells_the_worst_loss_of_each_split() -> None:
+def test_the_two_stage_sentence_has_the_worst_loss_of_each_split() -> None:
     stage = {
         "k_images": 100,
         "k_captions": 40,

@@ -1,4 +1,4 @@
-"""`tshsr bench` at tiny sizes: the figures that others read, the table that people read, and what is refused."""
+"""`tshsr bench` at tiny sizes: JSON, table and refusals."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def _small_products(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "SIZES", ((32, 32, 32),))
 
 
+@pytest.mark.slow
 def test_the_figures_of_every_network_in_every_precision_come_as_json_alone() -> None:
     said = tshsr("bench", *TINY, "--json", "-")
     values = said.json()
@@ -53,7 +54,7 @@ def test_a_precision_without_instructions_is_skipped_with_a_line(monkeypatch: py
     assert [row.split()[1] for row in said.out.splitlines() if row.startswith("scan")] == ["float32"]
 
 
-def test_the_table_shows_what_was_asked_for_and_the_file_gets_the_rest(tmp_path: Path) -> None:
+def test_the_table_shows_the_chosen_rows_and_the_file_all_values(tmp_path: Path) -> None:
     place = tmp_path / "bench.json"
     said = tshsr("bench", *TINY, "--names", "scan", "--dtypes", "float32", "--tf32", "--json", place, "--quiet")
     assert said.code == 0, said.err

@@ -1,4 +1,4 @@
-"""Everything that a user can get wrong is told in one sentence, with exit code 2 and no traceback."""
+"""Errors of a user: one sentence, exit code 2, no traceback."""
 
 from __future__ import annotations
 
@@ -85,11 +85,11 @@ def test_a_misspelt_option_is_named_even_where_the_right_one_is_missing() -> Non
     ],
 )
 def test_missing_options_are_named_with_a_whole_command_that_shows_them(given: str, said: str) -> None:
-    told = re.fullmatch(r"tshsr: (.*); for example: tshsr (.*)\. See tshsr (.*) --help\.", refused(*given.split()))
-    assert told is not None
-    assert told[1] == said
-    assert given.startswith(told[3])
-    example = told[2]
+    parts = re.fullmatch(r"tshsr: (.*); for example: tshsr (.*)\. See tshsr (.*) --help\.", refused(*given.split()))
+    assert parts is not None
+    assert parts[1] == said
+    assert given.startswith(parts[3])
+    example = parts[2]
     assert "missing" not in refused(*shlex.split(example)), "the example has all that is needed (and names no run)"
 
 
@@ -202,7 +202,7 @@ def test_damaged_data_is_refused(scan: Path, file: str, damage: Callable[[Path],
     assert message in train(scan)
 
 
-def test_data_check_tells_one_problem_in_a_sentence_and_lists_several(scan: Path) -> None:
+def test_data_check_reports_one_problem_in_a_sentence_and_lists_several(scan: Path) -> None:
     spoil(scan / "train_ims.npy")
     assert "image row 2, region 1: a feature is not finite" in refused("data", "check", scan)
     cut(scan / "dev_ims.npy")
@@ -298,7 +298,7 @@ def test_debug_shows_where_an_error_was_raised() -> None:
         call("trian", "--debug")
 
 
-def test_an_interrupted_training_tells_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_training_names_the_option_to_continue(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(words: list[str], screen: object) -> int:
         raise KeyboardInterrupt
 

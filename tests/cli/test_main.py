@@ -1,4 +1,4 @@
-"""Every command on small scenes: what it writes and what it says."""
+"""Every command on small scenes: files and output."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_program_ends_with_the_code_and_the_sentence() -> None:
     assert answer.stderr.count("\n") == 1
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_shown() -> None:
     assert tshsr("--version").out == f"tshsr {package.__version__}\n"
 
 
@@ -70,7 +70,7 @@ def test_train_writes_a_run_with_the_settings_that_were_given(run: Path) -> None
 EACH_EPOCH = ("--training.epochs", "2", "--training.evaluate-every", "1")
 
 
-def test_train_tells_each_epoch_and_what_to_do_next(scenes: Path, tmp_path: Path) -> None:
+def test_train_reports_each_epoch_and_the_next_command(scenes: Path, tmp_path: Path) -> None:
     said = tshsr("train", "tshsr-scenes", "--data", scenes, "--out", tmp_path / "run", *TINY, *EACH_EPOCH)
     lines = said.err.splitlines()
     assert lines[0] == "scenes: 16 images, 80 captions to train on"
@@ -99,7 +99,7 @@ def test_evaluate_prints_every_score_and_both_probes(scenes: Path, run: Path) ->
     assert "binding by what is swapped (fused): attribute" in said.out
 
 
-def test_evaluate_tells_its_progress_on_stderr_and_quietly_nothing(scenes: Path, run: Path, tmp_path: Path) -> None:
+def test_evaluate_shows_progress_on_stderr_and_none_where_quiet(scenes: Path, run: Path, tmp_path: Path) -> None:
     twin = shutil.copytree(run, tmp_path / "twin")
     start = ("evaluate", run, twin, "--data", scenes, "--device", "cpu", "--json", "-")
     said = tshsr(*start)
@@ -264,9 +264,7 @@ def test_data_convert_makes_a_store_that_is_sound(tmp_path: Path) -> None:
     assert tshsr("data", "check", tmp_path / "store").code == 0
 
 
-def test_the_word_scenes_stands_for_the_cached_scenes(
-    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_word_scenes_means_the_cached_scenes(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     shutil.copytree(scenes, tmp_path / "tshsr" / "scenes-v1-3000-500-500-0")

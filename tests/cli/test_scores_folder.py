@@ -78,7 +78,7 @@ def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "note.txt").read_text() == "mine"
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with (
         pytest.raises(DataError, match=r"Cannot write .*file/scores: Not a directory"),
@@ -88,7 +88,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_a_disk_that_is_too_small_is_told_before_anything_is_scored(
+def test_a_disk_that_is_too_small_is_refused_before_scoring(
     tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch, named: bool
 ) -> None:
     monkeypatch.setattr(evaluate.shutil, "disk_usage", lambda _: SimpleNamespace(free=2**31))

@@ -1,4 +1,4 @@
-"""Progress and words on the screen."""
+"""Progress and messages on the screen, and values of options."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def events() -> list[Event]:
     report = evaluate_scores(
         {"fused": np.eye(2)}, np.arange(2), protocol="flickr", data="d", split="dev", models=["m"], seconds=1.0
     )
-    told: list[Event] = []
+    found: list[Event] = []
     for step in (1, 2, 3, 4):
         epoch = (step + 1) // 2
-        told.append(StepDone(epoch, step, 4, {"loss": float(step)}, 0.1, 0.01))
+        found.append(StepDone(epoch, step, 4, {"loss": float(step)}, 0.1, 0.01))
         if step % 2 == 0:
-            told += [Scoring(epoch, 2, 4), Scoring(epoch, 4, 4), Evaluated(epoch, report, best=step == 2)]
-            told.append(Saved("last", step, Path("run")))
-    return [*told, Warned("the scores have hardly any spread.")]
+            found += [Scoring(epoch, 2, 4), Scoring(epoch, 4, 4), Evaluated(epoch, report, best=step == 2)]
+            found.append(Saved("last", step, Path("run")))
+    return [*found, Warned("the scores have hardly any spread.")]
 
 
 def show(terminal: bool, quiet: bool = False) -> str:
-    """What a training writes."""
+    """Output of a training."""
     file = io.StringIO()
     console = Console(file=file, force_terminal=terminal, width=120, highlight=False)
     screen = Screen(out=console, notes=console)
@@ -72,7 +72,7 @@ def test_a_terminal_gets_bars_and_the_lines_of_evaluations() -> None:
 
 @dataclass
 class Clock:
-    """A clock that a test turns."""
+    """A clock set by a test."""
 
     now: float = 100.0
 
@@ -82,7 +82,7 @@ class Clock:
 
 @dataclass
 class Log:
-    """What a screen that is no terminal writes."""
+    """Output of a screen that is no terminal."""
 
     clock: Clock = field(default_factory=Clock)
     file: io.StringIO = field(default_factory=io.StringIO)
@@ -95,13 +95,13 @@ class Log:
         return self.file.getvalue().splitlines()
 
 
-def test_without_a_terminal_a_long_job_tells_its_share_and_the_time_left_and_its_end() -> None:
+def test_without_a_terminal_a_long_job_has_lines_with_percentage_time_left_and_end() -> None:
     log = Log()
     with log.screen().progress(quiet=False) as begin:
-        tell = begin("scoring", "pairs")
+        progress = begin("scoring", "pairs")
         for done in range(1, 11):
             log.clock.now += 9
-            tell(500_000 * done, 5_000_000)
+            progress(500_000 * done, 5_000_000)
     assert log.lines() == [
         "scoring: 20 % of 5,000,000 pairs, about 1 min 12 s left",
         "scoring: 40 % of 5,000,000 pairs, about 54 s left",
@@ -114,10 +114,10 @@ def test_without_a_terminal_a_long_job_tells_its_share_and_the_time_left_and_its
 def test_a_job_of_hours_gets_a_line_a_minute() -> None:
     log = Log()
     with log.screen().progress(quiet=False) as begin:
-        tell = begin("reading", "images")
+        progress = begin("reading", "images")
         for second in range(1, 7200):
             log.clock.now += 1
-            tell(second, 7200)
+            progress(second, 7200)
     lines = log.lines()
     assert lines[0] == "reading: 0 % of 7,200 images, about 1 h 59 min left"
     assert len(lines) < 7200 / 60 + 30, "a line every ten seconds would be 720"
@@ -166,10 +166,10 @@ def test_quietly_there_is_neither_a_bar_nor_a_line(terminal: bool) -> None:
     log = Log()
     screen = Screen(notes=Console(file=log.file, force_terminal=terminal, width=80), clock=log.clock)
     with screen.progress(quiet=True) as begin:
-        tell = begin("scoring", "pairs")
+        progress = begin("scoring", "pairs")
         log.clock.now += 1000
-        tell(1, 2)
-        tell(2, 2)
+        progress(1, 2)
+        progress(2, 2)
     assert log.lines() == []
 
 
@@ -201,7 +201,7 @@ def test_without_a_terminal_an_epoch_of_hours_gets_a_line_every_minute() -> None
     ]
 
 
-def test_without_a_terminal_a_long_evaluation_in_training_tells_how_far_it_is() -> None:
+def test_without_a_terminal_a_long_evaluation_in_training_has_progress_lines() -> None:
     log = Log()
     watch = Lines(log.screen(), 2, quiet=False)
     for epoch in (1, 2):
@@ -210,15 +210,15 @@ def test_without_a_terminal_a_long_evaluation_in_training_tells_how_far_it_is() 
         for done in (1, 2, 3, 4):
             log.clock.now += 15
             watch(Scoring(epoch, done, 4))
-    told = [line for line in log.lines() if not line.startswith("epoch")]
-    assert told == 2 * [
+    lines = [line for line in log.lines() if not line.startswith("epoch")]
+    assert lines == 2 * [
         "evaluating: 25 % of 4 pairs, about 45 s left",
         "evaluating: 50 % of 4 pairs, about 30 s left",
         "evaluating: 75 % of 4 pairs, about 15 s left",
     ]
 
 
-def test_a_quiet_training_tells_epochs_and_evaluations_alone() -> None:
+def test_a_quiet_training_has_lines_of_epochs_and_evaluations_only() -> None:
     log = Log()
     with watching(log.screen(), 2, quiet=True) as watch:
         for number in (998, 999, 1000):
@@ -230,7 +230,7 @@ def test_a_quiet_training_tells_epochs_and_evaluations_alone() -> None:
     assert [line.partition(":")[0] for line in log.lines()] == ["epoch 1 of 2"]
 
 
-def test_only_the_first_of_several_processes_speaks(
+def test_only_the_first_of_several_processes_writes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for rank in ("1", "0"):
@@ -250,7 +250,7 @@ def test_a_long_line_is_never_broken(capsys: pytest.CaptureFixture[str]) -> None
 @pytest.mark.parametrize(
     ("seconds", "said"), [(0.04, "0.0 s"), (9.9, "9.9 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (7500, "2 h 5 min")]
 )
-def test_times_are_said_as_people_say_them(seconds: float, said: str) -> None:
+def test_durations_in_text(seconds: float, said: str) -> None:
     assert duration(seconds) == said
 
 

@@ -1,4 +1,4 @@
-"""`tshsr index` and `tshsr search` as a user types them."""
+"""`tshsr index` and `tshsr search` from the command line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tshsr.retriever import Retriever
 
 @pytest.fixture(scope="module")
 def index(run: Path, scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An index of all scenes with facts about the test scenes; nobody changes it."""
+    """An index of all scenes with metadata of the test scenes, for reading only."""
     folder = tmp_path_factory.mktemp("search")
     facts = "".join(f"test-{number:05},{2000 + number}\n" for number in range(10))
     (folder / "facts.csv").write_text(f"id,year\n{facts}")
@@ -64,7 +64,7 @@ def test_a_table_shows_pictures_scores_words_and_files(index: Path, scenes: Path
     assert said.err == "small has not learned zebra; no place will answer to it.\n"
 
 
-def test_a_filter_keeps_to_the_facts(index: Path) -> None:
+def test_a_filter_selects_by_metadata(index: Path) -> None:
     found = tshsr("search", index, "a red circle", "--where", "year >= 2008", "--json", "-", "--device", "cpu").json()
     assert {result["id"]: result["metadata"] for result in found["results"]} == {
         "test-00008": {"year": 2008},
@@ -119,7 +119,7 @@ def test_an_index_grows_and_shrinks(run: Path, scenes: Path, tmp_path: Path) -> 
     )
 
 
-def test_an_interrupted_build_is_told_to_who_searches(index: Path, tmp_path: Path) -> None:
+def test_a_search_reports_an_interrupted_build(index: Path, tmp_path: Path) -> None:
     half = shutil.copytree(index, tmp_path / "half")
     values = json.loads((half / "index.json").read_text())
     (half / "index.json").write_text(json.dumps({**values, "unfinished": "scenes, split all"}))
@@ -168,7 +168,7 @@ def test_wrong_arguments_are_one_sentence(given: str, said: str) -> None:
     assert refused(*given.split()).startswith(f"tshsr: {said}")
 
 
-def test_queries_that_cannot_be_asked_are_one_sentence(index: Path, tmp_path: Path) -> None:
+def test_queries_that_cannot_be_searched_are_one_sentence(index: Path, tmp_path: Path) -> None:
     assert "the query has no word: '?!'" in refused("search", index, "?!")
     assert "gone.png does not exist" in refused("search", index, "--image", tmp_path / "gone.png")
     assert "does not exist; expected a run's folder" in refused("search", index, "a dog", "--run", tmp_path / "gone")

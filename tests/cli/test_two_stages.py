@@ -13,7 +13,7 @@ from tshsr.evaluation import run as evaluation
 from tshsr.metrics.report import read_report
 
 
-def test_two_stages_reason_about_the_candidates_and_say_what_that_lost(start: tuple, tmp_path: Path) -> None:
+def test_two_stages_score_the_candidates_and_report_the_recall_lost(start: tuple, tmp_path: Path) -> None:
     said = tshsr(*start, "--rerank", "4,2", "--rerank-check", "--json", tmp_path / "report.json")
     assert said.code == 0, said.err
     report = read_report(tmp_path / "report.json")
@@ -31,7 +31,7 @@ def test_two_stages_reason_about_the_candidates_and_say_what_that_lost(start: tu
     ]
 
 
-def test_what_was_lost_is_the_difference_of_two_reports(start: tuple) -> None:
+def test_the_recall_lost_is_the_difference_of_two_reports(start: tuple) -> None:
     short = tshsr(*start, "--rerank", "2", "--rerank-check", "--json", "-").json()
     full = tshsr(*start, "--json", "-").json()
     sides = ("image_to_text", "text_to_image")
@@ -43,7 +43,7 @@ def test_what_was_lost_is_the_difference_of_two_reports(start: tuple) -> None:
     assert set(short) == REPORT | {"seconds", "pointing", "binding", "binding_by_kind", "rerank"}
 
 
-def test_auto_chooses_on_dev_and_repeats_with_the_numbers_that_it_tells(start: tuple) -> None:
+def test_auto_chooses_on_dev_and_its_numbers_repeat_the_result(start: tuple) -> None:
     said = tshsr(*start, "--rerank", "auto", "--json", "-")
     auto = said.json()
     assert auto["rerank"]["chosen_on"] == "dev"

@@ -1,4 +1,4 @@
-"""The full-size recipes, on small files of the layout that they are for; the real data sets cannot be had here."""
+"""The full-size recipes, on small files of their data's layout."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from tshsr.retriever import Retriever
 from tshsr.training.fit import fit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

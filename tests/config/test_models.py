@@ -1,4 +1,4 @@
-"""The settings of each method: read back by their kind, refused where they make no sense, changed by a command."""
+"""Settings of each method: reading back, refusals, and changes on the command line."""
 
 import json
 from dataclasses import replace
@@ -36,7 +36,7 @@ def test_every_kind_has_its_settings_here() -> None:
 
 
 @pytest.mark.parametrize("kind", METHODS)
-def test_settings_are_read_back_and_built_by_their_kind(kind: str, tmp_path: Path) -> None:
+def test_settings_are_read_back_and_built_by_kind(kind: str, tmp_path: Path) -> None:
     config, method = METHODS[kind]
     path = tmp_path / "config.json"
     path.write_text(write_config(RunConfig(model=config)))
@@ -86,13 +86,13 @@ def test_settings_of_another_kind_are_one_sentence(change: dict[str, Any], sente
         ),
     ],
 )
-def test_numbers_that_no_training_can_use_are_refused(model: ModelConfig, sentence: str) -> None:
+def test_numbers_out_of_range_are_refused(model: ModelConfig, sentence: str) -> None:
     with pytest.raises(SettingsError, match=sentence):
         check_training(RunConfig(model=model))
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_is_whole_and_knows_its_name(name: str) -> None:
+def test_a_recipe_is_complete_and_has_its_name(name: str) -> None:
     config = recipe(name)
     assert config.recipe == name
     check_training(config)
@@ -111,11 +111,11 @@ def test_small_recipes_share_the_budget_of_tshsr(method: str, data: str) -> None
     assert theirs.model.encoder == ours.model.encoder
     assert theirs.optimiser == ours.optimiser
     assert theirs.loss.warmup_epochs == ours.loss.warmup_epochs
-    if method == "vse":  # all pairs cost less than choosing among them
+    if method == "vse":  # all pairs cost less than mining candidates
         assert theirs.training == replace(ours.training, candidates=0)
     else:
         assert theirs.training == ours.training
-        assert theirs.loss.pooled == theirs.loss.fused == 1, "v·t chooses the candidates"
+        assert theirs.loss.pooled == theirs.loss.fused == 1, "v·t selects the candidates"
     assert isinstance(ours.model, TshsrConfig)
     if isinstance(theirs.model, SgrafConfig | TwoStreamSgrConfig):
         assert theirs.model.similarity_dim == ours.model.similarity_dim
@@ -137,7 +137,7 @@ AS_PUBLISHED = {
     "two-stream-sgr-flickr30k": (5e-4, 40, 30, 3),
     "two-stream-sgr-coco": (5e-4, 25, 15, 5),
 }
-"""Read off the authors' scripts and their defaults."""
+"""From the authors' scripts and their defaults."""
 
 
 @pytest.mark.parametrize("name", AS_PUBLISHED)

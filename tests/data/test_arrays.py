@@ -1,4 +1,4 @@
-"""The evaluator takes arrays, tensors and lists, and says what it cannot take."""
+"""The evaluator takes arrays, tensors and lists, and refuses other inputs."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from tshsr.metrics.ranks import query_ranks
         ([matrix(), matrix()[0]], "scores[1] are float32 of shape (30,)"),
     ],
 )
-def test_what_is_no_matrix_is_refused(scores: np.ndarray, found: str) -> None:
+def test_scores_that_are_no_matrix_are_refused(scores: np.ndarray, found: str) -> None:
     with pytest.raises(InputError) as refusal:
         evaluate_matrix(scores, OWNERS)
     assert str(refusal.value) == f"{found}; expected floats of shape images x captions, not empty."
 
 
 @pytest.mark.parametrize("scores", [[[0.5, 0.25], [1.0]], torch.zeros(2, 2).to_sparse()])
-def test_what_no_array_can_hold_is_refused(scores: list[list[float]] | torch.Tensor) -> None:
+def test_ragged_and_sparse_inputs_are_refused(scores: list[list[float]] | torch.Tensor) -> None:
     with pytest.raises(InputError, match=r"cannot be read as an array \(.*\); give a dense array or tensor, or lists"):
         evaluate_matrix(scores, OWNERS)
 

@@ -1,4 +1,4 @@
-"""Batches: checked once, where they are made from tensors of a user."""
+"""Batches: checked by their constructors, and not again."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def test_captions_are_checked_by_the_constructor() -> None:
         pad_sequences([])
 
 
-def test_a_checked_batch_moves_and_loses_regions_without_a_look_at_its_values() -> None:
-    # The meta device has no values: whatever reads one fails there.
+def test_a_checked_batch_moves_and_drops_regions_without_reading_values() -> None:
+    # The meta device has no values: reading one fails there.
     images, captions = tiny.images(3, 4).to("meta"), pad_sequences([[2, 3], [4]]).to("meta")
     assert drop_regions(images, 0.5).mask.shape == images.mask.shape
     assert {tensor.device.type for tensor in (images.regions, images.mask, captions.tokens, captions.mask)} == {"meta"}

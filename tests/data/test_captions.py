@@ -54,11 +54,11 @@ def test_captions_printed_as_bytes_are_refused(tmp_path: Path) -> None:
         read_captions(written(tmp_path, b"b'A dog .'\nb\"A dog's bone .\"\n"))
 
 
-def test_one_caption_that_looks_like_bytes_is_only_a_caption(tmp_path: Path) -> None:
+def test_a_single_caption_in_bytes_notation_is_accepted(tmp_path: Path) -> None:
     assert read_captions(written(tmp_path, b"b'A dog'\nA cat\n")) == ("b'A dog'", "A cat")
 
 
-def test_a_digest_tells_texts_their_order_and_whose_they_are() -> None:
+def test_a_digest_depends_on_texts_their_order_and_their_images() -> None:
     owners = np.array([0, 0, 1])
     digest = captions_digest(["a", "b", "c"], owners)
     assert digest == captions_digest([" a\r", "b", "c "], owners) == captions_digest(["\ufeffa", "b", "c"], owners)

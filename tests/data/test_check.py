@@ -20,7 +20,7 @@ from tshsr.data.store import StoreCaption
 from tshsr.errors import DataError
 
 
-def test_inspect_says_what_is_there(tmp_path: Path) -> None:
+def test_inspect_summarises_every_split(tmp_path: Path) -> None:
     info = inspect(small_store(tmp_path))
     assert (info.layout, info.extractor, info.feature_dim, info.dtype) == ("store", "small", 4, "float32")
     assert [(s.name, s.images, s.captions, s.regions, s.boxes, s.masked) for s in info.splits] == [
@@ -39,7 +39,7 @@ def test_a_sound_data_set_has_no_problems(tmp_path: Path) -> None:
 
 
 def two_captions(split: str) -> list[StoreCaption]:
-    """Of the first two images of a small store; its others have none."""
+    """Captions of the first two images of a small store; the others have none."""
     return [StoreCaption(f"c{i}", f"i{i}", "a dog", split) for i in range(2)]
 
 
@@ -79,16 +79,18 @@ def test_checking_opens_every_split_once(tmp_path: Path, monkeypatch: pytest.Mon
     assert opened == ["test", "train"]
 
 
-def test_hashing_is_told_in_bytes_before_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tshsr.data.manifest.HASHED_AT_ONCE", 100)
-    folder, told = small_store(tmp_path), []
-    check_data(folder, lambda *now: told.append(("read", *now)), hashing=lambda *now: told.append(("hashed", *now)))
-    hashed = [now[1:] for now in told if now[0] == "hashed"]
+def test_hashing_reports_bytes_before_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tshsr.data.manifest.HASH_BLOCK", 100)
+    folder, reported = small_store(tmp_path), []
+    check_data(
+        folder, lambda *now: reported.append(("read", *now)), hashing=lambda *now: reported.append(("hashed", *now))
+    )
+    hashed = [now[1:] for now in reported if now[0] == "hashed"]
     sizes = [file["bytes"] for file in json.loads((folder / "manifest.json").read_text())["files"].values()]
     assert len(hashed) == sum(-(-size // 100) for size in sizes)
     assert hashed == sorted(set(hashed))
     assert hashed[-1] == (sum(sizes), sum(sizes))
-    assert [now[0] for now in told] == ["hashed"] * len(hashed) + ["read"] * 2
+    assert [now[0] for now in reported] == ["hashed"] * len(hashed) + ["read"] * 2
 
 
 def test_a_single_changed_byte_is_found(tmp_path: Path) -> None:

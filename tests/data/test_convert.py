@@ -28,7 +28,7 @@ from tshsr.errors import DataError
 
 
 def same(tmp_path: Path, source: Path, store: Path) -> None:
-    """Both hold the same splits, but for image ids."""
+    """Check that both have the same splits, but for image ids."""
     assert splits_of(source) == splits_of(store)
     assert check_data(store)[0] == []
     for name in splits_of(source):
@@ -86,7 +86,7 @@ def test_the_larger_split_keeps_the_ids_of_images_that_are_in_two(tmp_path: Path
     same(tmp_path, tmp_path / "coco", out)
 
 
-def test_ids_that_occur_twice_in_a_split_are_told_apart(tmp_path: Path) -> None:
+def test_duplicate_ids_of_a_split_become_unique(tmp_path: Path) -> None:
     write_precomp(tmp_path / "scan", "test", random_regions(3), ids=["a", "a", "a"])
     out = convert(tmp_path / "scan", tmp_path / "store")
     assert open_split(out, "test").image_ids == ("a", "test/a", "test/a/2")
@@ -108,8 +108,8 @@ def test_pictures_are_recorded_with_their_sizes(tmp_path: Path) -> None:
         convert(tmp_path / "scan", tmp_path / "other", pictures=tmp_path / "none")
 
 
-def test_opening_the_pictures_is_told_before_the_first_block(tmp_path: Path) -> None:
-    told: list[tuple[str, int, int]] = []
+def test_opening_the_pictures_reports_progress_before_the_first_block(tmp_path: Path) -> None:
+    reported: list[tuple[str, int, int]] = []
     write_precomp(tmp_path / "scan", "test", random_regions(70), ids=[f"{i}.png" for i in range(70)])
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (8, 6)).save(tmp_path / "photos" / "0.png")
@@ -119,18 +119,20 @@ def test_opening_the_pictures_is_told_before_the_first_block(tmp_path: Path) -> 
             tmp_path / "scan",
             tmp_path / name,
             pictures=pictures,
-            opening=lambda *now: told.append(("open", *now)),
-            progress=lambda *now: told.append(("convert", *now)),
+            opening=lambda *now: reported.append(("open", *now)),
+            progress=lambda *now: reported.append(("convert", *now)),
         )
 
     convert_to("store", tmp_path / "photos")
-    assert told == [("open", 64, 70), ("open", 70, 70), ("convert", 64, 70), ("convert", 70, 70)]
-    told.clear()
+    assert reported == [("open", 64, 70), ("open", 70, 70), ("convert", 64, 70), ("convert", 70, 70)]
+    reported.clear()
     convert_to("bare", None)
-    assert told == [("convert", 64, 70), ("convert", 70, 70)], "nothing was opened"
+    assert reported == [("convert", 64, 70), ("convert", 70, 70)], "nothing was opened"
 
 
-def test_boxes_that_only_some_splits_have_are_left_out_aloud(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_boxes_of_only_some_splits_are_left_out_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write_precomp(tmp_path / "scan", "test", random_regions(2), boxes=random_boxes(2))
     write_precomp(tmp_path / "scan", "train", random_regions(2))
     with caplog.at_level(logging.WARNING):
@@ -178,7 +180,7 @@ def test_a_folder_of_other_things_is_no_target(tmp_path: Path, name: str) -> Non
 
 
 @pytest.mark.parametrize("last", [*OWN, "manifest.json"])
-def test_what_a_broken_conversion_left_is_no_hindrance(
+def test_remains_of_an_interrupted_conversion_are_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str
 ) -> None:
     write_precomp(tmp_path / "scan", "test", random_regions(2), boxes=random_boxes(2))
@@ -191,7 +193,7 @@ def test_what_a_broken_conversion_left_is_no_hindrance(
     same(tmp_path, tmp_path / "scan", convert(tmp_path / "scan", tmp_path / "store"))
 
 
-def test_a_picture_that_pillow_takes_for_a_bomb_is_refused_in_one_sentence(tmp_path: Path) -> None:
+def test_a_picture_that_pillow_refuses_as_a_decompression_bomb_is_one_sentence(tmp_path: Path) -> None:
     write_precomp(tmp_path / "scan", "test", random_regions(1), ids=["huge.png"])
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "huge.png").write_bytes(png_of_size(60_000, 60_000))

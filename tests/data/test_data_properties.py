@@ -1,4 +1,4 @@
-"""Whatever the numbers are: what is written is read, and what is cut is refused."""
+"""Properties for all values: written data is read back, truncated data is refused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def region_arrays(draw: st.DrawFn) -> np.ndarray:
 
 @FEW
 @given(regions=region_arrays(), texts=st.lists(WORDS, min_size=1, max_size=5), data=st.data())
-def test_a_store_gives_back_what_was_put_in(regions: np.ndarray, texts: list[str], data: st.DataObject) -> None:
+def test_a_written_store_is_read_back(regions: np.ndarray, texts: list[str], data: st.DataObject) -> None:
     images = [StoreImage(f"image {i}") for i in range(len(regions))]
     of = data.draw(st.lists(st.integers(0, len(regions) - 1), min_size=len(texts), max_size=len(texts)))
     mask = data.draw(hnp.arrays(np.bool_, regions.shape[:2]))
@@ -76,7 +76,7 @@ def test_repeated_rows_mean_the_same_as_plain_ones(images: int, seed: int, order
 @given(images=st.integers(1, 12), each=st.integers(1, 9))
 @example(images=5, each=1)
 @example(images=25, each=1)
-def test_any_number_of_captions_an_image_is_data(images: int, each: int) -> None:
+def test_any_number_of_captions_an_image_is_accepted(images: int, each: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "scan"
         write_precomp(folder, "train", random_regions(images), each=each)
@@ -139,14 +139,14 @@ def test_a_damaged_header_is_read_or_refused_in_one_sentence(position: int, valu
 
 
 @settings(max_examples=200, deadline=None)
-@example(captions=["0:\u0898"])  # an accent to Python, a sign of its own to the tokenizer
+@example(captions=["0:\u0898"])  # an accent to Python, a separate mark to the tokenizer
 @given(captions=st.lists(WORDS, min_size=1, max_size=4))
 def test_every_caption_with_a_word_has_one_spelling_for_each_number(captions: list[str]) -> None:
     tokenizer = Tokenizer.build(captions, 1)
     for caption, numbers in zip(captions, tokenizer.encode(captions), strict=True):
         words = tokenizer.words(caption)
         assert len(words) == len(numbers) > 0
-        assert min(numbers) > 1  # seen in building: neither padding nor unknown
+        assert min(numbers) > 1  # in the vocabulary: neither padding nor unknown
         position = 0
-        for word in words:  # in order, out of the caption itself
+        for word in words:  # in order, as spelled in the caption
             position = caption.index(word, position) + len(word)

@@ -1,4 +1,4 @@
-"""Flickr30K Entities: boxes of phrases become true regions of words, and what is damaged is refused."""
+"""Flickr30K Entities: boxes of phrases become true regions of words, and damaged annotation is refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from tests.support.scripted import scripted, write_split
 from tshsr.boxes import intersection_over_union
 from tshsr.data.dataset import Split
-from tshsr.data.entities import find_entities, read_boxes_of, read_entities, read_sentences
+from tshsr.data.entities import find_entities, read_entities, read_phrase_boxes, read_sentences
 from tshsr.data.regions import RegionFeatures
 from tshsr.data.text import Tokenizer
 from tshsr.errors import DataError
@@ -24,7 +24,7 @@ SENTENCES = (
     "[/EN#3/people A man] 's [/EN#4/clothing T-shirt] is red .",
 )
 BOXES = {"1": [(11, 21, 50, 100), (61, 21, 100, 100)], "3": [(1, 1, 100, 200)], "4": [(41, 101, 60, 200)]}
-"""Pixels of a picture of 100 x 200, counted from 1."""
+"""1-based pixels of a picture of 100 x 200."""
 REGIONS = [[0.1, 0.1, 0.5, 0.5], [0.6, 0.1, 1.0, 0.45], [0.4, 0.5, 0.6, 1.0], [0.0, 0.0, 1.0, 1.0]]
 
 
@@ -72,7 +72,7 @@ def test_captions_and_images_without_annotation_have_no_truth(tmp_path: Path) ->
     assert truth.regions_of_word[2:] == ({}, {})
 
 
-def test_pictures_without_a_name_are_known_by_their_captions(tmp_path: Path) -> None:
+def test_unnamed_pictures_are_matched_by_their_captions(tmp_path: Path) -> None:
     annotate(tmp_path / "flickr30k_entities", "36979")
     truth = read_entities(tmp_path, split_with_boxes(tmp_path, ids=("0", "1")), words)
     assert truth is not None
@@ -96,7 +96,7 @@ def test_tokens_at_the_ends_of_captions_do_not_count(tmp_path: Path) -> None:
     assert read_entities(tmp_path, split, lambda text: ["<start>", *words(text), "<end>"]) == plain
 
 
-def test_the_truth_can_be_pointed_at(tmp_path: Path) -> None:
+def test_the_truth_serves_the_pointing_game(tmp_path: Path) -> None:
     annotate(tmp_path, "36979")
     split = split_with_boxes(tmp_path)
     network = scripted(list(split.captions), {"guys": 1, "man": 0, "t-shirt": 2})
@@ -105,9 +105,9 @@ def test_the_truth_can_be_pointed_at(tmp_path: Path) -> None:
     assert pointing_accuracy(network, split, truth)["word_stream"] == pytest.approx(2 / 3)
 
 
-def test_pixels_from_one_become_fractions(tmp_path: Path) -> None:
+def test_one_based_pixels_become_fractions(tmp_path: Path) -> None:
     annotate(tmp_path, "7")
-    boxes = read_boxes_of(tmp_path, "7")
+    boxes = read_phrase_boxes(tmp_path, "7")
     assert set(boxes) == {"1", "3", "4"}
     assert boxes["3"].tolist() == [[0, 0, 1, 1]]
     np.testing.assert_allclose(boxes["1"], [[0.1, 0.1, 0.5, 0.5], [0.6, 0.1, 1.0, 0.5]])

@@ -1,4 +1,4 @@
-"""The built-in scenes as data: repeatable, complete or absent."""
+"""The built-in scenes as data: deterministic, and complete or absent."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_scenes(tmp_path_factory.mktemp("scenes") / "small", **SIZES, processes=1)
 
 
-def test_the_splits_have_the_sizes_asked_for(folder: Path) -> None:
+def test_the_splits_have_the_requested_sizes(folder: Path) -> None:
     for name, size in SIZES.items():
         split = open_store(folder, name)
         assert len(split.regions) == size
@@ -44,7 +44,7 @@ def test_the_splits_have_the_sizes_asked_for(folder: Path) -> None:
         assert split.regions.feature_dim == FEATURES
 
 
-def test_pictures_and_features_belong_together(folder: Path) -> None:
+def test_features_are_those_of_the_pictures(folder: Path) -> None:
     split = open_store(folder, "test")
     batch = split.regions.read([3])
     assert batch.boxes is not None
@@ -158,7 +158,7 @@ def test_drawing_processes_end_with_the_one_that_started_them(tmp_path: Path) ->
 
 
 def children(process: int) -> list[int]:
-    """The processes that one has started; in its line the parent is the second word after the name's bracket."""
+    """Child processes; in a line of /proc/PID/stat the parent is the second word after the bracketed name."""
     lines = [path.read_text() for path in Path("/proc").glob("[0-9]*/stat") if path.exists()]
     return [int(line.split()[0]) for line in lines if int(line.rpartition(")")[2].split()[1]) == process]
 
@@ -173,11 +173,11 @@ def eventually(happens: Callable[[], bool], seconds: float = 300) -> bool:
     return True
 
 
-def test_the_progress_of_drawing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drawing_reports_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scenes_package, "CHUNK_SCENES", 2)
-    told: list[tuple[int, int]] = []
-    make_scenes(tmp_path / "made", train=3, dev=1, test=0, processes=1, progress=lambda *step: told.append(step))
-    assert told == [(2, 4), (3, 4), (4, 4)]
+    reported: list[tuple[int, int]] = []
+    make_scenes(tmp_path / "made", train=3, dev=1, test=0, processes=1, progress=lambda *step: reported.append(step))
+    assert reported == [(2, 4), (3, 4), (4, 4)]
 
 
 def test_a_script_without_a_main_guard_still_gets_its_scenes(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_a_script_without_a_main_guard_still_gets_its_scenes(tmp_path: Path) -> 
     assert len(open_store(tmp_path / "made", "train").regions) == 2
 
 
-def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_empty_is_refused_and_unchanged(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(DataError, match=r"is already there and not empty; name a new folder for the scenes"):
         make_scenes(tmp_path, train=1, dev=0, test=0)

@@ -1,4 +1,4 @@
-"""The built-in scenes are drawn once: the cache."""
+"""The cache of the built-in scenes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_scenes_are_cached_by_their_sizes_and_seed(tmp_path: Path, monkeypatch: 
     assert list(folder.parent.iterdir()) == [folder]
 
 
-def test_what_a_killed_generation_left_in_the_cache_is_removed_by_the_next(tmp_path: Path) -> None:
+def test_unfinished_folders_of_a_killed_process_are_removed_by_the_next(tmp_path: Path) -> None:
     code = (
         "import tshsr.data.generated as s; s.generate_chunks = lambda c, _: map(s.generate_chunk, c); s.scenes_folder()"
     )
@@ -37,7 +37,7 @@ def test_what_a_killed_generation_left_in_the_cache_is_removed_by_the_next(tmp_p
         deadline = time.monotonic() + 600
         while not list(cache.glob(".scenes-*/.*/pictures/*.png")) and time.monotonic() < deadline:
             time.sleep(0.02)
-        assert not is_stale(next(cache.glob(".scenes-*"))), "it is at work"
+        assert not is_stale(next(cache.glob(".scenes-*"))), "its process is alive"
         process.send_signal(signal.SIGKILL)
     assert is_stale(next(cache.glob(".scenes-*")))
     with pytest.MonkeyPatch.context() as patch:
@@ -46,7 +46,7 @@ def test_what_a_killed_generation_left_in_the_cache_is_removed_by_the_next(tmp_p
     assert list(cache.iterdir()) == [folder]
 
 
-def test_a_folder_of_another_machine_is_left_until_nothing_in_it_has_changed_for_an_hour(tmp_path: Path) -> None:
+def test_an_unfinished_folder_of_another_machine_is_kept_for_an_hour_after_its_last_change(tmp_path: Path) -> None:
     gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     for name in (
         f".scenes-elsewhere-{int(gone.stdout)}-x",
@@ -86,7 +86,8 @@ def test_a_cache_that_can_not_be_written_is_named(tmp_path: Path, monkeypatch: p
         scenes_folder(train=1, dev=0, test=0)
 
 
-def test_two_processes_may_ask_for_the_cache_at_once(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_two_processes_may_fill_the_cache_at_once(tmp_path: Path) -> None:
     code = "from tshsr.data.generated import scenes_folder; print(scenes_folder(train=20, dev=1, test=1))"
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     runs = [
@@ -99,7 +100,7 @@ def test_two_processes_may_ask_for_the_cache_at_once(tmp_path: Path) -> None:
     assert [entry.name for entry in (tmp_path / "tshsr").iterdir()] == ["scenes-v1-20-1-1-0"]
 
 
-def test_the_loser_of_a_race_takes_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_slower_of_two_processes_uses_the_finished_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     target = tmp_path / "tshsr" / "scenes-v1-1-0-0-0"
     rename = Path.rename

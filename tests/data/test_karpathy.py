@@ -42,7 +42,7 @@ def test_restval_joins_train_and_val_is_dev(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ["picture{0}", "{1}", "{0}"])
-def test_a_folder_holds_one_file_an_image(tmp_path: Path, way: str) -> None:
+def test_a_folder_of_features_has_one_file_an_image(tmp_path: Path, way: str) -> None:
     write_karpathy(tmp_path, SPLITS, CAPTIONS)
     (tmp_path / "features").mkdir()
     arrays = [random_regions(1, regions=2 + i, seed=i)[0] for i in range(5)]
@@ -98,7 +98,7 @@ def test_features_of_another_number_of_images_are_refused(tmp_path: Path) -> Non
         open_karpathy(path, "test")
 
 
-def test_an_unknown_split_lists_those_that_are_there(tmp_path: Path) -> None:
+def test_an_unknown_split_lists_the_known_ones(tmp_path: Path) -> None:
     write_karpathy(tmp_path, SPLITS, CAPTIONS)
     with pytest.raises(DataError, match="has no split 'testall'; it has dev, test, train"):
         open_split(tmp_path, "testall")

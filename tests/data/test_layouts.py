@@ -1,4 +1,4 @@
-"""One door for every layout, the splits' two names, and parts of a split."""
+"""Recognition of layouts, names of splits, and subsets of a split."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def test_dev_and_val_mean_the_same(tmp_path: Path, there: str, asked: str) -> No
     assert open_split(tmp_path, asked).name == there
 
 
-def test_an_unknown_split_lists_those_that_are_there(tmp_path: Path) -> None:
+def test_an_unknown_split_lists_the_known_ones(tmp_path: Path) -> None:
     write_precomp(tmp_path, "test", random_regions(2))
     write_precomp(tmp_path, "train", random_regions(2))
     with pytest.raises(DataError, match="has no split 'testall'; it has test, train"):
         open_split(tmp_path, "testall")
 
 
-def test_a_missing_folder_is_told_with_the_one_that_was_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_a_missing_folder_suggests_a_similar_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "f30k_precomp").mkdir()
     for near in ("f30k", "f30k-precomp"):
         with pytest.raises(DataError, match=rf"{near} does not exist; did you mean {tmp_path}/f30k_precomp\? Name a"):
@@ -53,7 +53,7 @@ def test_a_missing_folder_is_told_with_the_one_that_was_meant(tmp_path: Path, mo
         splits_of("no-such/a/b")
 
 
-def test_a_folder_of_no_known_layout_says_what_it_holds(tmp_path: Path) -> None:
+def test_the_error_of_an_unknown_layout_lists_the_folders_entries(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has no known layout: it holds nothing. Expected a feature store"):
         splits_of(tmp_path)
     for number in range(10):
@@ -70,7 +70,7 @@ def test_a_store_named_scenes_wins_over_the_word(tmp_path: Path, monkeypatch: py
     assert open_split("scenes", "train").extractor == "small"
 
 
-def test_selected_images_keep_their_captions_and_are_numbered_anew(tmp_path: Path) -> None:
+def test_selected_images_keep_their_captions_and_are_renumbered(tmp_path: Path) -> None:
     write_precomp(tmp_path, "test", random_regions(4), each=2, ids=list("abcd"), boxes=random_boxes(4))
     split = open_split(tmp_path, "test")
     chosen = select_images(split, [3, 1])

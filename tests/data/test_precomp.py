@@ -1,4 +1,4 @@
-"""SCAN's layout: five captions an image is what the counts say, not what the code assumes."""
+"""SCAN's layout: the number of captions an image follows from the counts."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def test_rows_repeated_five_times_are_one_image(tmp_path: Path) -> None:
 
 def test_as_many_different_rows_as_captions_are_one_caption_an_image(tmp_path: Path) -> None:
     regions = np.repeat(random_regions(20), 5, axis=0)
-    regions[99, 2, 3] += 1  # the last group differs in a single number
+    regions[99, 2, 3] += 1  # the last group differs in a single value
     write_precomp(tmp_path, "test", regions, each=1)
     assert len(open_precomp(tmp_path, "test").regions) == 100
 
 
-def test_captions_that_cannot_be_shared_out_are_refused(tmp_path: Path) -> None:
+def test_captions_that_are_no_multiple_of_the_images_are_refused(tmp_path: Path) -> None:
     write_precomp(tmp_path, "test", random_regions(4), each=5)
     with (tmp_path / "test_caps.txt").open("a") as file:
         file.write("one more\n")
@@ -66,7 +66,7 @@ def test_ids_may_be_given_for_each_image_or_each_caption(tmp_path: Path) -> None
     write_precomp(tmp_path, "c", random_regions(3), ids=[str(900 + i) for i in range(15)])
     assert open_precomp(tmp_path, "a").image_ids == tuple(names)
     assert open_precomp(tmp_path, "b").image_ids == tuple(names)
-    assert open_precomp(tmp_path, "c").image_ids == ("0", "1", "2")  # ids of captions name no image
+    assert open_precomp(tmp_path, "c").image_ids == ("0", "1", "2")  # ids of captions do not identify images
 
 
 def test_a_wrong_number_of_ids_is_refused(tmp_path: Path) -> None:

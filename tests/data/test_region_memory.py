@@ -1,4 +1,4 @@
-"""Training on features of 33 GB stays under 2 GiB: shown on a file of that size (sparse: it takes no room)."""
+"""Training on features of 33 GB stays under 2 GiB: shown on a file of that size (sparse: it uses no disk space)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import json, resource, sys
 import numpy as np
 from pathlib import Path
 from tshsr.data.regions import RegionFeatures
-def peak():  # on Linux of this process alone: getrusage's figure begins with that of the process which started it
+def peak():  # on Linux of this process alone: getrusage starts from the parent's figure
     status = Path("/proc/self/status")
     if status.exists():
         return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024
@@ -49,7 +49,7 @@ print(json.dumps({{"before": before, "after": after, "trained": peak(), "read": 
 
 
 def sparse_features(path: Path) -> int:
-    """A float16 file, twice as many images as COCO's, without a single block on the disk; returns its bytes."""
+    """A float16 file, twice as many images as COCO's, without allocated blocks; returns its bytes."""
     with path.open("wb") as file:
         header = {"descr": "<f2", "fortran_order": False, "shape": (IMAGES, REGIONS, FEATURES)}
         np.lib.format.write_array_header_1_0(file, header)
@@ -63,6 +63,7 @@ def sparse_features(path: Path) -> int:
     return size
 
 
+@pytest.mark.slow
 def test_random_batches_of_a_33_gb_file_stay_far_below_2_gib(tmp_path: Path) -> None:
     pytest.importorskip("resource", reason="peak memory is read by a POSIX call")
     path = tmp_path / "train_ims.npy"
@@ -77,6 +78,6 @@ def test_random_batches_of_a_33_gb_file_stay_far_below_2_gib(tmp_path: Path) -> 
     assert used["images"] == IMAGES
     assert (
         used["read"] == BATCH * BATCHES * REGIONS * FEATURES * 4
-    )  # 3.8 GB: all of it would be resident, were it mapped
+    )  # 3.8 GB, all of which a memory map would make resident
     assert used["after"] - used["before"] < 300 * 2**20
     assert used["trained"] < 2 * 2**30

@@ -1,4 +1,4 @@
-"""Region files: what is read, and what is refused with which sentence."""
+"""Region files: reading, and messages of refusals."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def saved(folder: Path, array: np.ndarray) -> Path:
 
 
 @pytest.mark.parametrize("dtype", ["<f2", "<f4", "<f8", ">f4", ">f2"])
-def test_rows_come_back_in_the_order_asked_for(tmp_path: Path, dtype: str) -> None:
+def test_rows_are_read_in_the_requested_order(tmp_path: Path, dtype: str) -> None:
     array = random_regions(7).astype(dtype)
     features = RegionFeatures.open(saved(tmp_path, array))
     batch = features.read([5, 0, 6, 5])
@@ -55,7 +55,7 @@ def test_padding_that_all_images_of_a_batch_share_is_left_out(tmp_path: Path) ->
     assert features.read([0, 2]).regions.shape == (2, 3, 4)
 
 
-def test_what_stands_in_padding_does_not_matter(tmp_path: Path) -> None:
+def test_values_in_padding_do_not_matter(tmp_path: Path) -> None:
     array, boxes = random_regions(2), random_boxes(2)
     array[0, 2], boxes[0, 2] = np.nan, 7
     mask = np.array([[True, True, False], [True, True, True]])
@@ -111,7 +111,7 @@ def test_boxes_of_another_shape_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("images", [[], [4], [-1], [[0]]])
-def test_images_that_are_not_there_are_refused(tmp_path: Path, images: list[int]) -> None:
+def test_unknown_image_numbers_are_refused(tmp_path: Path, images: list[int]) -> None:
     features = RegionFeatures.open(saved(tmp_path, random_regions(4)))
     with pytest.raises(InputError, match="expected a list of numbers from 0 to 3"):
         features.read(images)

@@ -1,4 +1,4 @@
-"""The feature store: what goes in comes out, and no kill leaves a manifest that lies."""
+"""The feature store: round trips, and a correct manifest after any kill."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_the_manifest_counts_and_hashes_every_file(tmp_path: Path) -> None:
     for file in manifest["files"].values():
         content = (tmp_path / file["name"]).read_bytes()
         assert (file["bytes"], file["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
-    assert np.load(tmp_path / "regions.npy").shape == (4, 3, 4)  # an ordinary file for everyone else
+    assert np.load(tmp_path / "regions.npy").shape == (4, 3, 4)  # an ordinary .npy file
 
 
 def test_regions_may_stream_in_blocks(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_images_without_captions_belong_to_the_split_all(tmp_path: Path) -> None
     assert (len(some.image_ids), some.image_of_caption.tolist()) == (4, [2])
 
 
-def test_captions_may_stand_in_any_order(tmp_path: Path) -> None:
+def test_captions_may_be_in_any_order(tmp_path: Path) -> None:
     captions = [StoreCaption(f"c{n}", f"i{image}", "a dog", "train") for n, image in enumerate([3, 0, 3, 1])]
     split = open_store(small_store(tmp_path, captions=captions), "train")
     assert split.image_ids == ("i0", "i1", "i3")
@@ -94,7 +94,7 @@ def test_a_mask_hides_padding(tmp_path: Path) -> None:
     assert not np.isnan(np.load(tmp_path / "regions.npy")).any()
 
 
-def test_pictures_are_found_inside_the_store_or_where_it_says(tmp_path: Path) -> None:
+def test_pictures_are_found_inside_the_store_or_at_the_recorded_place(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "i1.jpg").touch()
     store = small_store(tmp_path / "store", settings={"pictures": str(tmp_path / "elsewhere")})
@@ -119,7 +119,7 @@ def test_a_store_can_be_replaced_again_and_again(tmp_path: Path) -> None:
 
 
 class Killed(BaseException):
-    """Stands for the end of the process."""
+    """Simulates the end of the process."""
 
 
 def test_a_kill_at_any_moment_leaves_the_old_store_or_the_new_one(
@@ -148,7 +148,7 @@ def test_a_kill_at_any_moment_leaves_the_old_store_or_the_new_one(
             assert hashlib.sha256((folder / file.name).read_bytes()).hexdigest() == file.sha256
         regions = open_store(folder, "all").regions.read(range(4)).regions.numpy()
         found.append("old" if np.array_equal(regions, old) else "new" if np.array_equal(regions, new) else "wrong")
-        small_store(folder, regions=new)  # and the next run mends it
+        small_store(folder, regions=new)  # the next run repairs it
         assert np.array_equal(open_store(folder, "all").regions.read(range(4)).regions.numpy(), new)
     turn = found.index("new")
     assert turn > 15  # five files and the manifest, each flushed and renamed
@@ -222,7 +222,7 @@ def test_parts_that_do_not_fit_are_refused(tmp_path: Path, changes: dict[str, ob
     assert not (tmp_path / "manifest.json").exists()
 
 
-def test_an_unknown_split_lists_those_that_are_there(tmp_path: Path) -> None:
+def test_an_unknown_split_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no split 'dev'; it has train, test, all"):
         open_store(small_store(tmp_path), "dev")
 

@@ -1,4 +1,4 @@
-"""Captions to token numbers."""
+"""Captions to token ids."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_long_lists_of_captions_keep_their_order() -> None:
     assert tokenizer.encode([]) == []
 
 
-def test_no_caption_can_smuggle_in_padding() -> None:
+def test_no_caption_is_encoded_as_padding() -> None:
     tokenizer = Tokenizer.build(["a pad"], 1)
     assert 0 not in tokenizer.encode(["a <pad> pad<pad>"])[0]
 

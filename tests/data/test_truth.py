@@ -1,4 +1,4 @@
-"""The truth of generated data: what is written comes back, and damage is named by file and line."""
+"""The truth of generated data: round trips, and damage reported by file and line."""
 
 from __future__ import annotations
 

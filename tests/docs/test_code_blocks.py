@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import tshsr
-from tests.docs.running import SHOWN, SMALLER, check_line, commands_of, run_blocks
+from tests.support.documentation import SHOWN, SMALLER, check_line, commands_of, run_blocks
 from tests.support.markdown import DOCS, PAGES, ROOT, Block, blocks_of, read
 
 CODE = [page for page in PAGES if any(block.language not in SHOWN for block in blocks_of(page))]

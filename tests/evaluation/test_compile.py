@@ -86,6 +86,7 @@ def test_a_compiled_matcher_scores_as_its_network_and_can_be_cast() -> None:
     torch.testing.assert_close(rough.float(), exact["fused"], atol=0.02, rtol=0)
 
 
+@pytest.mark.slow
 def test_compiled_scores_are_the_same_and_sizes_share_a_program() -> None:
     """In a process of its own: a compiler cannot trace the shape checks that are active in the tests."""
     code = """

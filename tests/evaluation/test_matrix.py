@@ -14,6 +14,7 @@ import torch
 
 import tshsr
 from tests.support.score_matrix import OWNERS, matrix
+from tshsr.data.generated import scenes_folder
 from tshsr.errors import DataError, InputError, SettingsError
 from tshsr.evaluation import matrix as matrix_module
 from tshsr.evaluation import run as evaluation
@@ -166,7 +167,10 @@ def test_images_and_captions_have_names() -> None:
     assert columns == {"0": 0, "1": 1, "2": 2, "y#0": 0, "x#0": 1, "y#1": 2}
 
 
-def test_captions_of_other_scores_are_refused(captions: Path) -> None:
+def test_captions_of_other_scores_are_refused(captions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    few = scenes_folder(train=1, dev=0, test=2)
+    monkeypatch.setattr("tshsr.data.generated.scenes_folder", lambda: few)  # the default is 4,000 scenes
     with pytest.raises(DataError, match="has 30 captions, the scores have 12 columns for 4 rows"):
         evaluate_matrix(np.zeros((4, 12)), captions)
     with pytest.raises(DataError, match=r"the scores are of 4 images and 12 captions; scenes-.*, split test has"):
@@ -180,6 +184,7 @@ def test_a_nan_is_refused_with_its_place() -> None:
         evaluate_matrix(scores, OWNERS)
 
 
+@pytest.mark.slow
 def test_coco_5k_takes_few_calls_a_caption_and_less_than_two_gibibytes(tmp_path: Path) -> None:
     if not sys.platform.startswith("linux"):
         pytest.skip("peak memory is read from /proc, which only Linux has")

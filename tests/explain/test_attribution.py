@@ -107,7 +107,7 @@ def test_relevance_the_global_node_and_the_bias_sum_to_the_logit(stream: str) ->
 
 
 @pytest.mark.parametrize("stream", STREAMS)
-def test_a_words_map_is_what_speaks_for_the_pair(stream: str) -> None:
+def test_a_word_map_is_the_positive_relevance(stream: str) -> None:
     trace, words, regions = random_trace(stream, global_node=True)
     relevance, maps = (maps_of(stream, trace, words, regions) for maps_of in (relevance_maps, word_maps))
     for row, found in zip(relevance[0].tolist(), maps[0].tolist(), strict=True):
@@ -116,7 +116,7 @@ def test_a_words_map_is_what_speaks_for_the_pair(stream: str) -> None:
 
 
 @pytest.mark.parametrize("stream", STREAMS)
-def test_a_word_that_nowhere_speaks_for_the_pair_shows_its_attention(stream: str) -> None:
+def test_a_word_without_positive_relevance_shows_its_attention(stream: str) -> None:
     trace, words, regions = random_trace(stream, global_node=True)
     trace = replace(trace, node_contributions=-trace.node_weights, pooled_terms=None)
     maps = word_maps(stream, trace, words, regions)
@@ -139,7 +139,7 @@ def test_every_real_word_has_one_distribution_over_real_regions(stream: str) -> 
     assert not maps.masked_select(~regions[:, None].expand_as(maps)).any()
 
 
-def test_a_word_that_no_counting_region_looks_at_gets_zeros_and_not_nan() -> None:
+def test_a_word_without_attention_gets_zeros_and_not_nan() -> None:
     trace, words, regions = random_trace("region_stream", global_node=True)
     alone = torch.tensor([1.0, 0, 0, 0, 0, 0]).expand(2, LEVELS, 6)
     trace = replace(trace, node_weights=alone, node_contributions=alone, pooled_terms=None)
@@ -232,7 +232,7 @@ def test_one_word_and_one_region_are_enough() -> None:
         assert stream.word_regions == ((pytest.approx(1.0),),)
 
 
-def test_a_method_without_a_trace_still_tells_its_scores() -> None:
+def test_a_method_without_traces_still_has_scores() -> None:
     tokenizer = scripted([CAPTION], {}).tokenizer
     silent = retriever(TracelessMatcher(len(tokenizer), {}, {}), tokenizer)
     explanation = explain_pair(silent, image(REGIONS, boxes=False), CAPTION)

@@ -125,5 +125,5 @@ def test_the_same_seed_gives_the_same_intervals() -> None:
 
 @pytest.mark.parametrize("full", [np.zeros(3), np.array([1.0, np.nan, 1.0])])
 def test_scores_that_are_all_zero_or_not_finite_are_refused(full: np.ndarray) -> None:
-    with pytest.raises(InputError, match="need finite scores that are not all zero; this network tells no pair from"):
+    with pytest.raises(InputError, match="need finite scores that are not all zero; this network gives all pairs"):
         compare_areas({"a": np.ones(3)}, full)

@@ -1,4 +1,4 @@
-"""The score of explanations: networks that live by what a test tells them, and figures that add up."""
+"""Faithfulness of explanations: networks with known attributions, and figures that add up."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def adding(sign: float = 1.0) -> Retriever:
     return retriever(matcher, pairs.tokenizer)
 
 
-def test_an_explanation_that_tells_what_each_item_adds_is_as_good_as_leaving_one_out(tmp_path: Path) -> None:
+def test_exact_terms_rank_items_as_well_as_leave_one_out(tmp_path: Path) -> None:
     figures = measure_explanations(adding(), write_split(tmp_path, CAPTIONS, IMAGES, regions=14))
     for side in (figures.regions, figures.words):
         deletion, insertion = side.deletion.areas, side.insertion.areas
@@ -70,7 +70,7 @@ def test_an_explanation_that_tells_what_each_item_adds_is_as_good_as_leaving_one
         assert best.mean < 0
 
 
-def test_an_explanation_that_tells_the_contrary_is_worse_than_chance(tmp_path: Path) -> None:
+def test_an_inverted_explanation_is_worse_than_chance(tmp_path: Path) -> None:
     figures = measure_explanations(adding(-1.0), write_split(tmp_path, CAPTIONS, IMAGES, regions=14))
     for side in (figures.regions, figures.words):
         assert side.deletion.areas["relevance"].mean > side.deletion.areas["random"].mean
@@ -102,7 +102,7 @@ def score_of(network: Retriever, regions: Tensor, caption: str) -> float:
 
 
 @pytest.mark.parametrize("stream", ["word", "region"])
-def test_a_stream_alone_ranks_by_attention_what_it_looks_at(tmp_path: Path, stream: str) -> None:
+def test_a_single_stream_ranks_its_context_by_attention(tmp_path: Path, stream: str) -> None:
     figures = measure_explanations(real(CAPTIONS, streams=stream), write_split(tmp_path, CAPTIONS, IMAGES))
     everything = {"relevance", "attention", "leave_one_out", "random"}
     looked_at, other = (figures.regions, figures.words) if stream == "word" else (figures.words, figures.regions)
@@ -147,7 +147,7 @@ def test_shares_of_levels_are_absolute_and_sum_to_one(tmp_path: Path) -> None:
 def test_agreement_is_what_both_maps_of_a_word_have_in_common(tmp_path: Path) -> None:
     split = write_split(tmp_path, ["a red", "red a"], [0, 1], regions=5)
     figures = measure_explanations(scripted(["a red"], {"red": 2}, {"red": 1.0}), split)
-    # Words look 5 : 1 at region 2 for "red" and everywhere alike for "a"; region 2 looks 5 : 1 at "red", others 1 : 1.
+    # Attention of "red" is 5 : 1 on region 2, of "a" uniform; of region 2 it is 5 : 1 on "red", of the others 1 : 1.
     red, a = 4 / 9 + (5 / 6) / (4 / 2 + 5 / 6), 4 / 5 + (1 / 6) / (4 / 2 + 1 / 6)
     assert figures.agreement == pytest.approx((red + a) / 2)
     moved = 4 / 9 + (1 / 2) / (4 / 2 + 5 / 6)  # where shuffling takes region 2 to another place
@@ -164,8 +164,8 @@ def test_pointing_is_of_the_chosen_pairs_and_counts_their_words(tmp_path: Path) 
     assert figures.pointing == figures.pointing_by_attention == dict.fromkeys(STREAMS, 3 / 5)
     assert figures.pointing_by_chance == pytest.approx(1 / 4)
     assert figures.pointing_words == 5
-    nobody = measure_explanations(network, split, truth=Truth(({}, {}, {}), ()))
-    assert nobody.pointing is nobody.pointing_by_chance is None
+    without = measure_explanations(network, split, truth=Truth(({}, {}, {}), ()))
+    assert without.pointing is without.pointing_by_chance is None
 
 
 def test_pairs_are_of_different_images_and_chosen_by_the_seed(tmp_path: Path) -> None:
@@ -180,14 +180,14 @@ def test_pairs_are_of_different_images_and_chosen_by_the_seed(tmp_path: Path) ->
         choose_pairs(split, 0, 0)
 
 
-def test_the_same_seed_gives_the_same_figures_and_progress_is_told(
+def test_the_same_seed_gives_the_same_figures_and_progress_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     split, network = write_split(tmp_path, CAPTIONS, IMAGES), real(CAPTIONS)
     monkeypatch.setattr(faithfulness, "CHUNK", 2)
-    told: list[tuple[int, int]] = []
-    first = measure_explanations(network, split, pairs=3, seed=1, progress=lambda *done: told.append(done))
-    assert told == [(2, 3), (3, 3)]
+    reported: list[tuple[int, int]] = []
+    first = measure_explanations(network, split, pairs=3, seed=1, progress=lambda *done: reported.append(done))
+    assert reported == [(2, 3), (3, 3)]
     assert first.pairs == 3
     assert without_seconds(first) == without_seconds(measure_explanations(network, split, pairs=3, seed=1))
     assert without_seconds(first) != without_seconds(measure_explanations(network, split, pairs=3, seed=2))

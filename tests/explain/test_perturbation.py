@@ -14,7 +14,7 @@ from tshsr.data.batches import ImageBatch
 from tshsr.data.dataset import Split
 from tshsr.data.regions import RegionFeatures
 from tshsr.data.text import Tokenizer
-from tshsr.explain import perturbation as rescoring
+from tshsr.explain import perturbation as perturbation
 from tshsr.explain.perturbation import Pairs
 
 CAPTIONS = ["a red square", "a small blue circle near it", "two red circles", "square"]
@@ -67,23 +67,23 @@ def test_equal_variants_are_scored_once_and_blocks_change_nothing(
 ) -> None:
     left = [dice_masks(len(pairs.words_of(pair)), pair) for pair in range(4)]
     whole = pairs.with_words(left)
-    asked = []
-    monkeypatch.setattr(rescoring, "ROWS", 2)
-    monkeypatch.setattr(Pairs, "_score_texts", spied(Pairs._score_texts, asked))
+    calls = []
+    monkeypatch.setattr(perturbation, "ROWS", 2)
+    monkeypatch.setattr(Pairs, "_score_texts", recorded(Pairs._score_texts, calls))
     for once, blockwise in zip(whole, pairs.with_words(left), strict=True):
         np.testing.assert_allclose(blockwise, once, atol=1e-6)
-    assert max(map(len, asked)) == 2
-    assert sum(map(len, asked)) == sum(len(np.unique(masks, axis=0)) for masks in left) < sum(map(len, left))
-    lengths = [mask.sum() for variants in asked for _, mask in variants]
+    assert max(map(len, calls)) == 2
+    assert sum(map(len, calls)) == sum(len(np.unique(masks, axis=0)) for masks in left) < sum(map(len, left))
+    lengths = [mask.sum() for variants in calls for _, mask in variants]
     assert lengths == sorted(lengths)
 
 
-def spied(function, asked):
-    def look(self, variants):
-        asked.append(variants)
+def recorded(function, calls):
+    def record(self, variants):
+        calls.append(variants)
         return function(self, variants)
 
-    return look
+    return record
 
 
 def test_the_tokens_at_the_ends_of_a_caption_stay(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Boxes of networks, features inside them, and pictures in a network's input."""
+"""Boxes, pooling inside them, and preprocessing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def random_boxes(count: int) -> np.ndarray:
     return np.concatenate([low, np.maximum(high, low + 0.02)], axis=1).clip(0, 1).astype(np.float32)
 
 
-def test_the_best_boxes_that_differ_are_kept_best_first() -> None:
+def test_non_maximum_suppression_keeps_the_best_of_overlapping_boxes_best_first() -> None:
     boxes, scores = random_boxes(60), np.random.default_rng(1).random(60)
     kept = non_maximum_suppression(boxes, scores, overlap=0.3, most=60)
     assert (np.diff(scores[kept]) <= 0).all()
@@ -63,7 +63,7 @@ def test_cells_cover_the_picture_in_reading_order() -> None:
     np.testing.assert_allclose(pool_boxes(grid, boxes)[:, 0], [2.5, 4.5, 10.5, 12.5])
 
 
-def test_a_cut_from_the_middle_becomes_a_stretch_so_that_nothing_is_cut_off() -> None:
+def test_a_centre_crop_becomes_a_stretch_to_its_size() -> None:
     cut = {**SETTINGS, "size": {"shortest_edge": 64}, "crop_size": {"height": 56, "width": 56}, "do_center_crop": True}
     preprocessing = Preprocessing.from_processor(cut, "here")
     picture = Image.new("RGB", (200, 50))
@@ -89,7 +89,9 @@ def test_pixels_are_scaled_shifted_and_divided() -> None:
 @pytest.mark.parametrize(
     ("size", "pixels"), [((160, 120), (85, 64)), ((120, 160), (64, 85)), ((400, 100), (96, 24)), ((10, 10), (64, 64))]
 )
-def test_the_shape_is_kept_between_a_shorter_and_a_longer_edge(size: tuple[int, int], pixels: tuple[int, int]) -> None:
+def test_the_aspect_ratio_is_kept_between_a_shorter_and_a_longer_edge(
+    size: tuple[int, int], pixels: tuple[int, int]
+) -> None:
     preprocessing = Preprocessing.from_processor(
         {**SETTINGS, "size": {"shortest_edge": 64, "longest_edge": 96}}, "here"
     )
@@ -108,7 +110,7 @@ def test_both_sides_are_a_multiple_of_the_patch_so_that_no_edge_is_dropped() -> 
     ]
 
 
-def test_boxes_in_a_padded_square_come_back_onto_the_picture() -> None:
+def test_boxes_in_a_padded_square_are_mapped_onto_the_picture() -> None:
     preprocessing = Preprocessing.from_processor(
         {**SETTINGS, "size": {"height": 40, "width": 40}}, "here", fit="square"
     )
@@ -129,7 +131,7 @@ def test_a_panorama_is_shrunk_before_its_square_is_made(monkeypatch: pytest.Monk
     made, new = [], Image.new
     monkeypatch.setattr(Image, "new", lambda mode, size: made.append(size) or new(mode, size))
     pixels = preprocessing.apply(panorama)
-    assert made == [(82, 82)], "thirty-seven pixels became one, where the whole square has nine millions"
+    assert made == [(82, 82)], "reduced by 37, from nine million pixels"
     assert pixels.shape == (3, 40, 40)
     assert pixels[:, 0, :19].max() == pytest.approx(-1)
     assert pixels[:, 0, 21:].min() > 0.9

@@ -1,4 +1,4 @@
-"""`tshsr features`: from JPEG files to a store that a network is trained on, and everything that can go wrong."""
+"""`tshsr features`: from JPEG files to a store for training, errors and interruptions."""
 
 from __future__ import annotations
 
@@ -16,15 +16,13 @@ from tshsr.data.layouts import open_split
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """Sixteen JPEG files and rubbish."""
+    """Sixteen JPEG files, and files that are no pictures."""
     write_pictures(tmp_path / "pictures", 16)
     write_rubbish(tmp_path / "pictures")
     return tmp_path / "pictures"
 
 
-def test_ones_own_pictures_become_a_store_that_a_network_is_trained_and_asked_on(
-    pictures: Path, tmp_path: Path
-) -> None:
+def test_a_folder_of_pictures_becomes_a_store_for_training_and_search(pictures: Path, tmp_path: Path) -> None:
     lines = []
     for number in range(16):
         name = f"a/p{number:02d}.jpg" if number % 2 else f"p{number:02d}.jpg"
@@ -126,8 +124,9 @@ def many(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gate", [WORKER_STARTS, WORKER_READS], ids=["starting", "reading"])
-def test_ctrl_c_says_how_to_go_on_and_the_next_run_does(many: Path, tmp_path: Path, gate: str) -> None:
+def test_ctrl_c_names_the_next_command_which_continues(many: Path, tmp_path: Path, gate: str) -> None:
     with at_gate(tmp_path, gate, features(many, tmp_path / "store")) as process:
         process.interrupt()
         process.open_gate()
@@ -140,6 +139,7 @@ def test_ctrl_c_says_how_to_go_on_and_the_next_run_does(many: Path, tmp_path: Pa
     assert again.out.startswith(f"{tmp_path / 'store'}: 8 pictures")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gate", [WORKER_STARTS, WORKER_READS], ids=["starting", "reading"])
 def test_a_killed_command_leaves_no_process_behind(many: Path, tmp_path: Path, gate: str) -> None:
     with at_gate(tmp_path, gate, features(many, tmp_path / "store")) as process:

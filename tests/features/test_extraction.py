@@ -1,4 +1,4 @@
-"""The job: a folder of anything becomes a store."""
+"""Extraction of a folder into a store."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tshsr.features.extractor import PictureRegions
 from tshsr.features.resume import FILES, SKIPPED, FinishedPicture, WorkFolder, exclusive_job
 
 
-def test_a_folder_becomes_a_store_with_sizes_boxes_and_the_way_to_its_pictures(pictures: Path, out: Path) -> None:
+def test_a_folder_becomes_a_store_with_sizes_boxes_and_the_path_of_its_pictures(pictures: Path, out: Path) -> None:
     done = extract_folder(pictures, out, Means(), options=ExtractionOptions(batch=4))
     assert (done.pictures, done.reused, done.skipped) == (10, 0, ())
     split = everything(out)
@@ -41,15 +41,15 @@ def test_a_folder_becomes_a_store_with_sizes_boxes_and_the_way_to_its_pictures(p
     assert not (out / SKIPPED).exists()
 
 
-def test_what_cannot_be_read_is_listed_with_its_reason_and_everything_else_is_there(pictures: Path, out: Path) -> None:
+def test_unreadable_files_are_listed_with_a_reason_and_all_others_are_stored(pictures: Path, out: Path) -> None:
     expected = write_rubbish(pictures)
     done = extract_folder(pictures, out, Means())
     assert done.pictures == 10
     lines = [json.loads(line) for line in (out / SKIPPED).read_text().splitlines()]
-    told = {line["file"]: line["reason"] for line in lines}
-    assert list(told) == sorted(expected)
+    reported = {line["file"]: line["reason"] for line in lines}
+    assert list(reported) == sorted(expected)
     for name, said in expected.items():
-        assert said in told[name], name
+        assert said in reported[name], name
     assert len(everything(out).regions) == 10
 
 
@@ -61,9 +61,7 @@ def test_pictures_may_have_different_numbers_of_regions(pictures: Path, out: Pat
     assert split.regions.mask.sum(axis=1).tolist() == [1] * 10 + [4]
 
 
-def test_a_finished_store_takes_in_what_is_new_or_has_changed_and_forgets_what_is_gone(
-    pictures: Path, out: Path
-) -> None:
+def test_a_finished_store_is_updated_with_new_changed_and_deleted_files(pictures: Path, out: Path) -> None:
     extract_folder(pictures, out, Means())
     drawn(77).save(pictures / "new.png")
     drawn(88, (200, 90)).save(pictures / "p00.jpg")
@@ -94,7 +92,7 @@ def test_pictures_may_lie_in_the_store_and_the_store_among_the_pictures(pictures
 
 
 @pytest.mark.parametrize("inside", ["\u2028", "\u2029", "\x85"])
-def test_a_name_with_a_line_end_of_unicode_is_a_name(pictures: Path, out: Path, inside: str) -> None:
+def test_a_file_name_may_contain_a_unicode_line_separator(pictures: Path, out: Path, inside: str) -> None:
     drawn(5).save(pictures / f"odd{inside}name.png")
     extract_folder(pictures, out, Means())
     drawn(6).save(pictures / "new.png")
@@ -106,10 +104,10 @@ def inodes(out: Path) -> dict[str, int]:
     return {path.name: path.stat().st_ino for path in out.iterdir()}
 
 
-def test_where_nothing_is_new_the_files_of_the_store_stay(pictures: Path, out: Path) -> None:
+def test_without_changes_the_files_of_the_store_stay(pictures: Path, out: Path) -> None:
     (pictures / "broken.jpg").write_bytes(b"broken")
-    told = [PictureCaption("p02.jpg", "a red disc", "test")]
-    extract_folder(pictures, out, Means(), captions=lambda files: told)
+    reported = [PictureCaption("p02.jpg", "a red disc", "test")]
+    extract_folder(pictures, out, Means(), captions=lambda files: reported)
     before = inodes(out)
     again = Means()
     done = extract_folder(pictures, out, again)
@@ -121,7 +119,7 @@ def test_where_nothing_is_new_the_files_of_the_store_stay(pictures: Path, out: P
     assert work_folders(out) == []
 
 
-def test_a_store_is_written_again_where_anything_is_new(pictures: Path, out: Path) -> None:
+def test_any_change_rewrites_the_store(pictures: Path, out: Path) -> None:
     (pictures / "broken.jpg").write_bytes(b"broken")
     extract_folder(pictures, out, Means())
     changes: list[tuple[Callable[[], object], dict[str, Any], int]] = [
@@ -142,7 +140,7 @@ def test_a_store_is_written_again_where_anything_is_new(pictures: Path, out: Pat
     assert everything(out).captions == ("a red disc",)
 
 
-def test_two_jobs_on_one_store_do_not_meet(tmp_path: Path) -> None:
+def test_a_second_job_on_one_store_is_refused(tmp_path: Path) -> None:
     second = exclusive_job(tmp_path / "work", Path("STORE"))
     with (
         exclusive_job(tmp_path / "work", Path("STORE")),
@@ -163,7 +161,7 @@ def test_parts_are_read_in_any_order(tmp_path: Path) -> None:
     assert [chr(int(features[0, 0])) for features in again.read("cab", "features")] == ["c", "a", "b"]
 
 
-def test_of_a_part_only_the_rows_that_are_asked_for_are_read(tmp_path: Path) -> None:
+def test_only_the_requested_rows_of_a_part_are_read(tmp_path: Path) -> None:
     kept = WorkFolder(tmp_path / "work")
     for part in ("ab", "cd"):
         records = [FinishedPicture(name, 1, 1, 5, 5, 500) for name in part]
@@ -179,15 +177,15 @@ def test_of_a_part_only_the_rows_that_are_asked_for_are_read(tmp_path: Path) -> 
     assert peak < 2.5 * 500 * 500 * 4, "a part is twice as large as one picture's features"
 
 
-def test_captions_go_with_their_pictures_and_stay_when_the_job_is_run_again(pictures: Path, out: Path) -> None:
+def test_captions_are_stored_and_kept_by_later_jobs(pictures: Path, out: Path) -> None:
     (pictures / "p04.jpg").write_bytes(b"")
-    told = [
+    reported = [
         PictureCaption("p02.jpg", "a red disc", "test"),
         PictureCaption("p02.jpg", "a disc", "test"),
         PictureCaption("p04.jpg", "gone", "test"),
         PictureCaption("a/p01.jpg", "a box", "train"),
     ]
-    assert extract_folder(pictures, out, Means(), captions=lambda files: told).captions == 3
+    assert extract_folder(pictures, out, Means(), captions=lambda files: reported).captions == 3
     split = open_split(out, "test")
     assert (split.captions, split.image_ids) == (("a red disc", "a disc"), ("p02",))
     drawn(99).save(pictures / "new.jpg")
@@ -196,17 +194,17 @@ def test_captions_go_with_their_pictures_and_stay_when_the_job_is_run_again(pict
     assert everything(out).captions[-1] == "a box"
 
 
-def test_progress_tells_of_what_is_left_alone(pictures: Path, out: Path) -> None:
+def test_progress_counts_the_missing_pictures(pictures: Path, out: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         extract_folder(pictures, out, Means(fails_after=6), options=ExtractionOptions(batch=2))
-    told: list[tuple[str, int, int]] = []
+    reported: list[tuple[str, int, int]] = []
 
     def begin(what: str, counted: str) -> extraction.Tell:
         assert counted == "pictures"
-        return lambda done, total: told.append((what, done, total))
+        return lambda done, total: reported.append((what, done, total))
 
     extract_folder(pictures, out, Means(), options=ExtractionOptions(batch=2), begin=begin)
-    assert told == [("extracting", 2, 4), ("extracting", 4, 4), ("writing", 10, 10)]
+    assert reported == [("extracting", 2, 4), ("extracting", 4, 4), ("writing", 10, 10)]
 
 
 def test_the_scenes_extractor_works_in_processes_as_in_this_one(pictures: Path, out: Path) -> None:

@@ -1,4 +1,4 @@
-"""The job when something fails: what is told, what is kept, how it goes on."""
+"""Failures of an extraction: messages, kept parts, resuming."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tshsr.features.extractor import PictureRegions
 from tshsr.features.resume import FILES
 
 
-def test_an_interrupted_job_goes_on_and_comes_to_the_same(pictures: Path, out: Path, tmp_path: Path) -> None:
+def test_an_interrupted_job_resumes_with_the_same_result(pictures: Path, out: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         extract_folder(pictures, out, Means(fails_after=6), options=ExtractionOptions(batch=2))
     assert not out.exists()
@@ -38,7 +38,7 @@ def test_an_interrupted_job_goes_on_and_comes_to_the_same(pictures: Path, out: P
         assert (out / name).read_bytes() == (tmp_path / "at once" / name).read_bytes()
 
 
-def test_a_killed_job_loses_at_most_what_it_had_not_kept(pictures: Path, out: Path) -> None:
+def test_a_killed_job_loses_at_most_its_unwritten_part(pictures: Path, out: Path) -> None:
     code = f"""
 import sys, threading; sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from pathlib import Path
@@ -77,14 +77,14 @@ class Infinite(Means):
         return PictureRegions(regions.features * 1000, regions.boxes)
 
 
-def test_features_that_do_not_fit_the_dtype_are_told_and_not_stored(pictures: Path, out: Path) -> None:
+def test_features_beyond_the_range_of_the_dtype_are_reported_and_not_stored(pictures: Path, out: Path) -> None:
     Image.new("RGB", (50, 50)).save(pictures / "black.png")
     done = extract_folder(pictures, out, Infinite(), options=ExtractionOptions(dtype="float16"))
     assert done.pictures == 1
     assert done.skipped[0].reason == "one of its features is not finite as float16."
 
 
-def test_a_picture_that_the_network_refuses_takes_no_other_with_it(pictures: Path, out: Path) -> None:
+def test_a_picture_that_the_network_refuses_is_the_only_one_skipped(pictures: Path, out: Path) -> None:
     Image.new("RGB", (50, 50), (7, 7, 7)).save(pictures / "odd.png")
     done = extract_folder(pictures, out, Means(refuses=7))
     assert done.pictures == 10
@@ -116,7 +116,7 @@ def test_a_store_of_something_else_is_never_overwritten(pictures: Path, out: Pat
         extract_folder(pictures, pictures / "p00.jpg", Means())
 
 
-def test_a_full_disk_is_one_sentence_and_nothing_that_was_kept_is_lost(
+def test_a_full_disk_is_one_sentence_and_no_written_part_is_lost(
     pictures: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(extraction, "PART_PICTURES", 2)
@@ -138,7 +138,7 @@ def test_a_full_disk_is_one_sentence_and_nothing_that_was_kept_is_lost(
 
 
 @pytest.mark.parametrize("last", [*OWN, "manifest.json"])
-def test_a_disk_that_is_full_while_the_store_is_written_does_not_keep_the_next_run_out(
+def test_after_a_full_disk_while_the_store_is_written_the_next_job_finishes_it(
     pictures: Path, out: Path, monkeypatch: pytest.MonkeyPatch, last: str
 ) -> None:
     drawn(0, (400, 50)).save(pictures / "wide.png")  # for the mask
@@ -151,7 +151,7 @@ def test_a_disk_that_is_full_while_the_store_is_written_does_not_keep_the_next_r
     assert len(everything(out).regions) == 11
 
 
-def test_a_damaged_store_is_refused_with_the_way_to_make_it_anew(pictures: Path, out: Path) -> None:
+def test_the_error_of_a_damaged_store_says_how_to_replace_it(pictures: Path, out: Path) -> None:
     extract_folder(pictures, out, Means())
     (out / "boxes.npy").unlink()
     with pytest.raises(DataError, match=rf"Cannot read .*boxes\.npy: .* To make it anew, remove {out} first\.$"):
@@ -159,7 +159,7 @@ def test_a_damaged_store_is_refused_with_the_way_to_make_it_anew(pictures: Path,
 
 
 @pytest.mark.parametrize("damage", ["swap", "cut"])
-def test_a_list_of_other_files_gives_nothing(pictures: Path, out: Path, damage: str) -> None:
+def test_a_wrong_list_of_files_is_not_reused(pictures: Path, out: Path, damage: str) -> None:
     extract_folder(pictures, out, Means())
     first, second, *others = (out / FILES).read_bytes().splitlines(keepends=True)
     (out / FILES).write_bytes(b"".join([second, first, *others] if damage == "swap" else [first[:9], second, *others]))
@@ -172,7 +172,7 @@ def test_a_place_that_cannot_be_written_is_one_sentence(pictures: Path) -> None:
         extract_folder(pictures, pictures / "p00.jpg" / "store", Means())
 
 
-def test_a_damaged_part_is_done_again(pictures: Path, out: Path) -> None:
+def test_a_damaged_part_is_extracted_again(pictures: Path, out: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         extract_folder(pictures, out, Means(fails_after=6), options=ExtractionOptions(batch=2))
     (part,) = out.parent.glob(".store*/part-*")
@@ -181,7 +181,7 @@ def test_a_damaged_part_is_done_again(pictures: Path, out: Path) -> None:
     assert (done.pictures, done.reused) == (10, 0)
 
 
-def test_a_picture_that_ends_its_process_is_named_and_the_others_are_read(tmp_path: Path) -> None:
+def test_a_picture_that_crashes_its_process_is_reported_and_the_others_are_read(tmp_path: Path) -> None:
     sizes = [10, 13, 12, 13, 14, 15]
     for number, size in enumerate(sizes):
         Image.new("RGB", (size, size)).save(tmp_path / f"{number}.png")

@@ -52,7 +52,7 @@ def test_every_kind_gives_the_whole_picture_and_regions_with_their_boxes(network
 
 
 @pytest.mark.parametrize("kind", [*GRIDS, *DETECTORS])
-def test_a_pictures_regions_do_not_depend_on_those_beside_it(networks: Path, kind: str) -> None:
+def test_a_pictures_regions_do_not_depend_on_its_batch(networks: Path, kind: str) -> None:
     extractor = opened(networks, kind)
     for picture, together in zip(PICTURES, extractor.extract(PICTURES), strict=True):
         (alone,) = extractor.extract([picture])
@@ -61,15 +61,15 @@ def test_a_pictures_regions_do_not_depend_on_those_beside_it(networks: Path, kin
 
 
 @pytest.mark.parametrize("kind", [*GRIDS, *DETECTORS])
-def test_a_store_can_have_its_extractor_built_again(networks: Path, kind: str) -> None:
+def test_a_stores_extractor_is_rebuilt_from_its_manifest(networks: Path, kind: str) -> None:
     extractor = opened(networks, kind)
     again = rebuild_extractor(extractor.name, {**extractor.settings, "pictures": "/somewhere"})
     for one, other in zip(extractor.extract(PICTURES[:1]), again.extract(PICTURES[:1]), strict=True):
         np.testing.assert_array_equal(one.features, other.features)
 
 
-def test_cells_see_their_own_place(networks: Path) -> None:
-    """A mark in the lower right corner changes the cell there more than the one in the upper left."""
+def test_cells_pool_their_own_place(networks: Path) -> None:
+    """A mark in the lower right corner changes its cell more than the one in the upper left."""
     picture, marked = Image.new("RGB", (96, 64), (200, 200, 200)), Image.new("RGB", (96, 64), (200, 200, 200))
     marked.paste((255, 0, 0), (80, 50, 96, 64))
     for kind in ("convnext", "dinov2", "dinov3", "siglip2"):
@@ -133,7 +133,7 @@ def test_features_can_come_from_another_network_pooled_inside_the_boxes(networks
     assert extractor.name != own.name
 
 
-def test_the_name_tells_weights_and_choices_but_not_the_place(networks: Path, tmp_path: Path) -> None:
+def test_the_name_depends_on_weights_and_options_but_not_on_the_path(networks: Path, tmp_path: Path) -> None:
     name = opened(networks, "dinov2").name
     shutil.copytree(networks / "dinov2", tmp_path / "copy")
     assert open_extractor("grid", weights=tmp_path / "copy").name == name
@@ -160,7 +160,7 @@ def test_a_prompt_for_a_detector_without_a_text_prompt_is_refused(networks: Path
         opened(networks, kind, prompt="dog.")
 
 
-def test_weights_that_lack_some_are_refused_because_those_would_be_random(networks: Path, tmp_path: Path) -> None:
+def test_missing_weights_which_would_be_random_are_refused(networks: Path, tmp_path: Path) -> None:
     shutil.copytree(networks / "dinov2", tmp_path / "cut")
     weights = load_file(tmp_path / "cut" / "model.safetensors")
     del weights["layernorm.weight"]
@@ -169,11 +169,11 @@ def test_weights_that_lack_some_are_refused_because_those_would_be_random(networ
         open_extractor("grid", weights=tmp_path / "cut")
 
 
-def test_a_classifier_has_no_pooler_and_the_mean_of_its_patches_stands_for_the_whole(networks: Path) -> None:
+def test_for_a_classifier_without_a_pooler_the_mean_of_its_patches_is_the_whole(networks: Path) -> None:
     first, second = opened(networks, "vit", cells=1), opened(networks, "vit", cells=1)
     (found,) = first.extract(PICTURES[:1])
     np.testing.assert_allclose(found.features[0], found.features[1], atol=1e-5)
-    assert first.name == second.name, "what is random in it has no part in the name"
+    assert first.name == second.name, "random weights of the missing pooler do not enter the name"
 
 
 def test_a_network_of_another_kind_is_refused_at_once(networks: Path) -> None:

@@ -1,4 +1,4 @@
-"""Captions for one's own pictures."""
+"""Captions of a folder of pictures."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def test_a_picture_in_two_splits_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "dev", "test"])
-def test_a_split_that_one_line_names_holds_for_all_captions_of_the_picture(tmp_path: Path, split: str) -> None:
+def test_the_split_of_one_line_applies_to_all_captions_of_the_picture(tmp_path: Path, split: str) -> None:
     told = read(tmp_path, f"two.jpg\ta dog\ntwo.jpg\ta brown dog\t{split}\na/one.jpg\ta cat\n")
     assert [one.split for one in told] == [split, split, split_of("a/one.jpg")]
 
 
-def test_a_name_that_two_folders_share_means_neither(tmp_path: Path) -> None:
+def test_a_file_name_in_two_folders_matches_neither(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"none of its 1 captions names a picture of the folder; the first names 'one.jpg'"
     ):

@@ -1,4 +1,4 @@
-"""The files of a folder: their order, their ids, and what is no file."""
+"""The files of a folder: order, ids, and skipped entries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tshsr.errors import DataError
 from tshsr.features.pictures import find_pictures, unique_ids
 
 
-def test_files_are_found_in_folders_within_in_order_with_their_paths_as_ids(tmp_path: Path) -> None:
+def test_files_of_subfolders_are_found_in_order_with_their_paths_as_ids(tmp_path: Path) -> None:
     names = write_pictures(tmp_path, 4)
     files, skipped = find_pictures(tmp_path)
     assert [file.file for file in files] == names == ["a/p01.jpg", "a/p03.jpg", "p00.jpg", "p02.jpg"]
@@ -23,7 +23,7 @@ def test_files_are_found_in_folders_within_in_order_with_their_paths_as_ids(tmp_
     assert not skipped
 
 
-def test_what_is_hidden_or_left_out_is_not_looked_at(tmp_path: Path) -> None:
+def test_hidden_and_excluded_entries_are_left_out(tmp_path: Path) -> None:
     write_pictures(tmp_path, 2)
     (tmp_path / ".thumbs").mkdir()
     (tmp_path / ".thumbs" / "t.jpg").write_bytes(b"x")
@@ -38,18 +38,18 @@ def test_links_to_folders_are_not_followed(tmp_path: Path) -> None:
     assert len(find_pictures(tmp_path)[0]) == 2
 
 
-def test_what_is_no_file_is_told(tmp_path: Path) -> None:
+def test_folders_named_like_pictures_and_broken_links_are_reported(tmp_path: Path) -> None:
     write_rubbish(tmp_path)
     (tmp_path / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"x")
-    told = {one.file: one.reason for one in find_pictures(tmp_path)[1]}
-    assert told == {
+    reported = {one.file: one.reason for one in find_pictures(tmp_path)[1]}
+    assert reported == {
         "caf\ufffd.jpg": "its name is not UTF-8; rename it.",
         "folder.jpg": "is a folder; expected a picture file.",
         "link.jpg": "cannot be read (No such file or directory).",
     }
 
 
-def test_a_folder_that_may_not_be_looked_into_takes_no_other_with_it(
+def test_an_unreadable_folder_is_reported_and_the_others_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_pictures(tmp_path, 4)

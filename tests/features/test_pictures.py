@@ -1,4 +1,4 @@
-"""Reading one picture file: upright RGB, or one sentence."""
+"""Decoding a picture file: upright RGB, or a one-sentence error."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_every_common_format_is_read_from_files_and_bytes(tmp_path: Path, kind: 
         (8, lambda pixels: np.rot90(pixels, 1)),
     ],
 )
-def test_a_picture_is_turned_as_the_camera_was_held(orientation: int, turned) -> None:
+def test_a_picture_is_rotated_by_its_orientation(orientation: int, turned) -> None:
     picture = drawn(1)
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -59,13 +59,13 @@ def test_a_picture_is_turned_as_the_camera_was_held(orientation: int, turned) ->
     np.testing.assert_array_equal(read, turned(np.asarray(picture)))
 
 
-def test_an_orientation_that_means_nothing_changes_nothing() -> None:
+def test_an_invalid_orientation_changes_nothing() -> None:
     exif = Image.Exif()
     exif[0x0112] = 77
     np.testing.assert_array_equal(read_picture(content(drawn(1), exif=exif)), drawn(1))
 
 
-def test_what_is_transparent_becomes_white() -> None:
+def test_transparent_pixels_become_white() -> None:
     picture = two_halves().convert("RGBA")
     picture.paste((0, 0, 0, 0), (0, 0, 20, 20))
     read = read_picture(content(picture))
@@ -93,7 +93,7 @@ def test_of_an_animation_the_first_frame_is_taken() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_what_is_no_picture_is_refused_in_one_sentence(tmp_path: Path) -> None:
+def test_unreadable_pictures_are_refused_in_one_sentence(tmp_path: Path) -> None:
     for name, said in write_rubbish(tmp_path).items():
         if name == "link.jpg":
             said = "does not exist"

@@ -1,4 +1,4 @@
-"""An index knows the model that made it, and refuses others."""
+"""An index records its model, and refuses others."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_run_that_moved_is_found_beside_the_index_or_named(small: Small, tmp_p
     assert len(Index.open(after / "index", run=str(after / "renamed"))) == 4
 
 
-def test_what_is_no_index_is_refused(small: Small, tmp_path: Path) -> None:
+def test_a_folder_without_an_index_is_refused(small: Small, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere does not exist; make one with tshsr index RUN"):
         Index.open(tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"is no index: it has no index\.json"):
@@ -61,7 +61,7 @@ def test_what_is_no_index_is_refused(small: Small, tmp_path: Path) -> None:
         Index.open(tmp_path)
 
 
-def test_an_index_without_a_known_run_asks_for_it(small: Small, tmp_path: Path) -> None:
+def test_an_index_without_a_known_run_requires_it(small: Small, tmp_path: Path) -> None:
     Index.build(tmp_path / "index", small.retriever(), small.split("test"))
     with pytest.raises(CheckpointError, match="does not know where its model run is; name the run with --run"):
         Index.open(tmp_path / "index")
@@ -78,7 +78,7 @@ def test_a_run_without_lancedb_says_what_to_install() -> None:
     assert said.stderr == "tshsr: an index needs LanceDB, which is not installed: pip install 'tshsr[search]'.\n"
 
 
-def test_what_the_index_remembers_is_plain_json(small: Small, index: Index) -> None:
+def test_index_json_is_plain_json(small: Small, index: Index) -> None:
     values = json.loads((index.folder / INFO_FILE).read_text())
     assert values["run"] == str(small.run.resolve())
     assert (values["extractor"], values["settings"]) == ("small", {"windows": 3})

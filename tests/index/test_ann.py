@@ -1,4 +1,4 @@
-"""Large tables are searched annly, and nearly nothing is missed."""
+"""Large tables are searched approximately, at high recall."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def many(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Split:
     return open_split(folder / "store", "all")
 
 
-def test_a_large_table_is_searched_by_an_index_that_finds_the_same(
+def test_the_ann_index_of_a_large_table_finds_the_same_rows(
     small: Small, many: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exact = Index.build(tmp_path / "exact", small.retriever(), select_images(many, 400))
@@ -46,19 +46,19 @@ def test_a_large_table_is_searched_by_an_index_that_finds_the_same(
     table, query = index._pictures.live, small.retriever().encode_captions("a red dog").pooled[0].numpy()
     for name in [f"p{number}" for number in range(0, 400, 8)]:
         assert len(ann.ann_search(table, query, 10, probes=1, where=f"id = '{name}'")) == 1, name
-    assert len(set(ann.ann_search(table, query, 300, probes=1))) == 300, "a part has about 50"
+    assert len(set(ann.ann_search(table, query, 300, probes=1))) == 300, "a partition has about 50"
     probes, version = index.about.probes, index._pictures.live.version
     index.add(select_images(many, 450))
-    assert index._pictures.live.version == version + 1, "50 of 450 are compared one by one: no new index"
+    assert index._pictures.live.version == version + 1, "50 of 450 rows are searched exactly: the ANN index stays"
     index.add(many)
     assert index.about.probes.keys() == probes.keys()
     assert ann.ann_indices(index._pictures.live)
     stats = index._pictures.live.index_stats(ann.ann_indices(index._pictures.live)[0])
-    assert stats.num_unindexed_rows == 0, "a quarter more, and it is made again"
+    assert stats.num_unindexed_rows == 0, "above a quarter, the ANN index is rebuilt"
     assert len(index.search("a red dog", k=5)) == 5
 
 
-def test_the_parts_that_a_query_looks_into_hold_nearly_all_of_the_best_rows(
+def test_the_probed_partitions_hold_nearly_all_of_the_best_rows(
     small: Small, many: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ann, "MIN_ROWS", 300)
@@ -77,7 +77,7 @@ def test_the_parts_that_a_query_looks_into_hold_nearly_all_of_the_best_rows(
     assert np.mean(shares) >= 0.9, "ties at the edge may fall either way"
 
 
-def test_without_captions_the_parts_are_chosen_by_sentences_of_known_words(
+def test_without_captions_the_probes_are_chosen_by_random_sentences(
     small: Small, many: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ann, "MIN_ROWS", 300)

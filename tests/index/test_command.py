@@ -26,7 +26,7 @@ def data(tmp_path: Path) -> Path:
 def test_metadata_of_one_split_goes_with_all_of_them(
     small: Small, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "facts.csv").write_text("file,year\ntest0.jpg,2000\ntest2.jpg,2002\nnobody.jpg,1\n")
+    (tmp_path / "facts.csv").write_text("file,year\ntest0.jpg,2000\ntest2.jpg,2002\nmissing.jpg,1\n")
     start = ("index", small.run, "--data", data, "--out", tmp_path / "index", "--device", "cpu", "--quiet")
     said = tshsr(*start, "--metadata", tmp_path / "facts.csv")
     assert said.code == 0, said.err
@@ -44,8 +44,8 @@ def test_metadata_that_cannot_be_used_is_refused_before_anything_changes(
     out, facts = tmp_path / "index", tmp_path / "facts.csv"
     start = ("index", small.run, "--data", data, "--out", out, "--device", "cpu", "--quiet")
     for text, said in (
-        ("id\nnobody\n", "has the columns id; expected id or file, and others"),
-        ("id,year\nnobody,1\n", "facts.csv names none of the 6 pictures of scan, such as 'dev0.jpg'"),
+        ("id\nmissing\n", "has the columns id; expected id or file, and others"),
+        ("id,year\nmissing,1\n", "facts.csv names none of the 6 pictures of scan, such as 'dev0.jpg'"),
     ):
         facts.write_text(text)
         assert said in refused(*start, "--metadata", facts)

@@ -1,4 +1,4 @@
-"""Facts about pictures come from CSV and JSON lines, in columns of one type, and go with their pictures."""
+"""User metadata of pictures: CSV and JSON lines, typed columns, updates."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read(folder: Path, name: str, text: str) -> Metadata:
     return read_metadata(path)
 
 
-def test_csv_and_json_lines_say_the_same(tmp_path: Path) -> None:
+def test_csv_and_json_lines_give_the_same_metadata(tmp_path: Path) -> None:
     table = read(tmp_path, "facts.csv", "id,year,place,indoors\np1,2001,Oslo,true\np2,,Rome,false\n")
     lines = read(
         tmp_path,
@@ -43,10 +43,10 @@ def test_numbers_that_look_like_ids_are_ids(tmp_path: Path) -> None:
 
 
 def test_pictures_can_be_named_by_their_files(tmp_path: Path) -> None:
-    facts = read(tmp_path, "facts.tsv", "file\tyear\na/one.jpg\t2001\ntwo.jpg\t2002\n")
-    assert facts.lookup("1", "a/one.jpg") == {"year": 2001}
-    assert facts.lookup("2", "b/two.jpg") == {"year": 2002}
-    assert facts.lookup("two.jpg", None) == {"year": 2002}
+    metadata = read(tmp_path, "facts.tsv", "file\tyear\na/one.jpg\t2001\ntwo.jpg\t2002\n")
+    assert metadata.lookup("1", "a/one.jpg") == {"year": 2001}
+    assert metadata.lookup("2", "b/two.jpg") == {"year": 2002}
+    assert metadata.lookup("two.jpg", None) == {"year": 2002}
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_pictures_can_be_named_by_their_files(tmp_path: Path) -> None:
         ("facts.jsonl", '{"id": "a", "x": [1]}\n', "column 'x' holds lists or objects; expected texts, numbers"),
     ],
 )
-def test_what_is_no_metadata_is_one_sentence(tmp_path: Path, name: str, text: str, said: str) -> None:
+def test_invalid_metadata_are_one_sentence(tmp_path: Path, name: str, text: str, said: str) -> None:
     with pytest.raises(DataError, match=said):
         read(tmp_path, name, text)
 
@@ -82,7 +82,7 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
         read_metadata(tmp_path / "latin.csv")
 
 
-def test_facts_of_pictures_that_are_there_already_are_written_too(small: Small, index: Index) -> None:
+def test_metadata_of_indexed_pictures_are_written(small: Small, index: Index) -> None:
     split = small.split()
     assert index.add(split, metadata=metadata_of([{"id": "p3", "year": 2003}], "facts")).kept == 12
     index.add(split, metadata=metadata_of([{"file": "p3.png", "place": "Oslo"}, {"file": "p4.png"}], "more"))
@@ -92,7 +92,7 @@ def test_facts_of_pictures_that_are_there_already_are_written_too(small: Small, 
     assert found["p4"] == {"year": None, "place": None}
 
 
-def test_pictures_that_are_encoded_anew_keep_the_facts_that_are_not_named(small: Small, index: Index) -> None:
+def test_replaced_pictures_keep_metadata_that_are_not_given(small: Small, index: Index) -> None:
     split = small.split()
     old = [{"id": name, "year": 2000, "place": "Oslo"} for name in split.image_ids]
     index.add(split, metadata=metadata_of(old, "facts"))
@@ -102,35 +102,35 @@ def test_pictures_that_are_encoded_anew_keep_the_facts_that_are_not_named(small:
     assert found == expected
 
 
-def test_new_pictures_get_their_facts_together_with_old_ones(small: Small, tmp_path: Path) -> None:
+def test_new_and_indexed_pictures_get_their_metadata_together(small: Small, tmp_path: Path) -> None:
     index = Index.build(tmp_path / "index", small.retriever(), small.split("test"))
-    facts = metadata_of([{"id": "p0", "year": 2000}, {"id": "p8", "year": 2008}], "facts")
-    assert index.add(small.split(), metadata=facts).new == 8
+    metadata = metadata_of([{"id": "p0", "year": 2000}, {"id": "p8", "year": 2008}], "facts")
+    assert index.add(small.split(), metadata=metadata).new == 8
     known = {result.id: result.metadata["year"] for result in index.search("a red dog", k=12)}
     assert (known["p0"], known["p8"], known["p9"]) == (2000, 2008, None)
 
 
-def test_telling_facts_again_and_again_does_not_make_an_index_grow(
+def test_writing_metadata_repeatedly_does_not_make_an_index_grow(
     small: Small, index: Index, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(database, "VERSION_LIFETIME", timedelta(milliseconds=1))
     split = small.split()
 
-    def tell(year: int) -> tuple[int, int]:
+    def write(year: int) -> tuple[int, int]:
         index.add(
             split, metadata=metadata_of([{"id": name, "year": year} for name in (*split.image_ids, "x")], "facts")
         )
         return index._pictures.live.version, len(list((index.folder / "pictures.lance" / "data").iterdir()))
 
     with caplog.at_level(logging.WARNING):
-        first = tell(2000)
+        first = write(2000)
     assert caplog.text.count("1 entries of facts name no picture here") == 1
-    assert tell(2000) == first, "nothing was new"
-    files = [tell(year)[1] for year in (2001, 2002, 2003)]
-    assert max(files) <= first[1], "what nobody reads any more is freed"
+    assert write(2000) == first, "nothing changed"
+    files = [write(year)[1] for year in (2001, 2002, 2003)]
+    assert max(files) <= first[1], "versions without readers are deleted"
 
 
-def test_facts_that_do_not_fit_the_index_are_refused(
+def test_metadata_that_do_not_fit_the_index_are_refused(
     small: Small, index: Index, caplog: pytest.LogCaptureFixture
 ) -> None:
     split = small.split()

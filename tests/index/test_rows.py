@@ -1,4 +1,4 @@
-"""What an index keeps of an encoding is enough to make it again."""
+"""Encodings survive the conversion to table rows and back."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ MODELS: dict[str, ModelConfig] = {
     "vse": VseConfig(encoder=tiny.ENCODER),
 }
 HALF = 2**-11
-"""The rounding of a number below 1 in 16 bits."""
+"""Rounding error of a number below 1 in float16."""
 
 
-def kept(
+def round_trip(
     encoding: ItemEncoding, matcher: torch.nn.Module, boxes: torch.Tensor | None = None, *, pictures: bool = True
 ) -> ItemEncoding:
-    """An encoding through the columns of a table."""
+    """An encoding, converted to table columns and back."""
     columns = encoding_columns(encoding)
     if pictures:
         columns["boxes"] = boxes_column(boxes, encoding.mask)
@@ -42,14 +42,14 @@ def kept(
 
 @pytest.mark.parametrize("name", MODELS)
 @torch.inference_mode()
-def test_every_network_gets_its_encodings_back(name: str) -> None:
+def test_encodings_of_every_network_survive_the_table(name: str) -> None:
     matcher = build_matcher(MODELS[name]).eval()
     images = tiny.images(4, 5, real=[5, 2, 4, 1])
     boxes = images.boxes.float() * images.mask[..., None] if "places" in name and images.boxes is not None else None
     images = replace(images, regions=images.regions.float(), boxes=boxes)
     captions = tiny.captions((4, 1, 6))
     sides = matcher.encode_images(images), matcher.encode_captions(captions)
-    again = kept(sides[0], matcher, boxes), kept(sides[1], matcher, pictures=False)
+    again = round_trip(sides[0], matcher, boxes), round_trip(sides[1], matcher, pictures=False)
     for side, back in zip(sides, again, strict=True):
         assert torch.equal(back.mask, side.mask)
         assert torch.equal(back.pooled, side.pooled), "the first stage is exact"
@@ -59,13 +59,13 @@ def test_every_network_gets_its_encodings_back(name: str) -> None:
         assert back.views.keys() == side.views.keys()
         for view, expected in side.views.items():
             assert torch.allclose(back.views[view], expected, atol=20 * HALF * float(expected.abs().max()))
-    scores, from_kept = matcher.score_all(*sides), matcher.score_all(*again)
+    scores, restored = matcher.score_all(*sides), matcher.score_all(*again)
     for score, values in scores.items():
-        assert torch.allclose(from_kept[score], values, atol=5e-3), score
+        assert torch.allclose(restored[score], values, atol=5e-3), score
 
 
 @torch.inference_mode()
-def test_a_part_of_a_table_is_a_part_of_the_encoding() -> None:
+def test_a_slice_of_a_table_is_a_slice_of_the_encoding() -> None:
     matcher = build_matcher(tiny.config()).eval()
     images = tiny.images(4, 5, real=[5, 2, 4, 1])
     encoding = matcher.encode_images(replace(images, regions=images.regions.float(), boxes=None))
@@ -77,7 +77,7 @@ def test_a_part_of_a_table_is_a_part_of_the_encoding() -> None:
     assert torch.allclose(turned.items[1], encoding.items[0], atol=HALF)
 
 
-def test_boxes_are_those_of_real_regions() -> None:
+def test_boxes_exclude_padding() -> None:
     images = tiny.images(3, 4, real=[4, 1, 2])
     assert images.boxes is not None
     found = boxes_of(pa.table({"boxes": boxes_column(images.boxes, images.mask)}))
@@ -88,10 +88,10 @@ def test_boxes_are_those_of_real_regions() -> None:
 
 
 @torch.inference_mode()
-def test_a_network_that_compares_places_refuses_rows_without_boxes() -> None:
+def test_a_network_with_a_place_term_refuses_rows_without_boxes() -> None:
     matcher = build_matcher(MODELS["tshsr with places"]).eval()
     images = tiny.images(2, 3)
     assert images.boxes is not None
     encoding = matcher.encode_images(replace(images, regions=images.regions.float(), boxes=images.boxes.float()))
     with pytest.raises(DataError, match="a picture of this index has no boxes, and its network compares places"):
-        kept(encoding, matcher, None)
+        round_trip(encoding, matcher, None)

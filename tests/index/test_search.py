@@ -1,4 +1,4 @@
-"""A search in an index finds what the full matrix finds, and says where."""
+"""A search in an index agrees with the full score matrix, and returns the regions of words."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tshsr.index.metadata import metadata_of
 from tshsr.index.snapshot import Snapshot
 
 CLOSE = 2e-3
-"""What rounding regions to 16 bits (1 part in 2048) can move a score by."""
+"""Maximum change of a score by rounding regions to float16 (1 part in 2048)."""
 
 
 def names(split: Split, scores: torch.Tensor, k: int) -> list[str]:
@@ -62,9 +62,9 @@ def test_pictures_find_captions_as_the_full_matrix_does(small: Small, index: Ind
         index.search_picture(PictureRegions(np.zeros((2, 5), np.float32), np.zeros((2, 4), np.float32)))
 
 
-def test_results_carry_files_and_places_of_content_words(small: Small, index: Index) -> None:
+def test_results_hold_files_and_regions_of_content_words(small: Small, index: Index) -> None:
     found = index.search("a red dog in the zebra", k=2)
-    assert [word.word for word in found[0].words] == ["red", "dog"], "no function words, none that it never learned"
+    assert [word.word for word in found[0].words] == ["red", "dog"], "no function words, none outside the vocabulary"
     assert index.unknown_words("a red dog in the zebra") == ("in", "the", "zebra")
     assert found[0].file == str((small.store / "pictures" / f"{found[0].id}.png").resolve())
     split = small.split()
@@ -78,7 +78,7 @@ def test_results_carry_files_and_places_of_content_words(small: Small, index: In
             assert 0 < sum(weights) <= 1 + 1e-5
 
 
-def test_the_places_of_a_word_are_the_mean_of_both_streams(small: Small, index: Index) -> None:
+def test_the_regions_of_a_word_are_weighted_by_the_mean_of_both_streams(small: Small, index: Index) -> None:
     text = "one red dog here"
     result = index.search(text, k=1)[0]
     explanation = index.explain(text, result.id)
@@ -104,31 +104,31 @@ def test_an_explanation_is_that_of_the_network(small: Small, index: Index) -> No
         index.explain("one red dog", "p77")
 
 
-def test_questions_that_cannot_be_asked_are_refused(index: Index) -> None:
+def test_invalid_queries_are_refused(index: Index) -> None:
     with pytest.raises(InputError, match="the query has no word: '  '; describe what the picture shows"):
         index.search("  ")
     with pytest.raises(SettingsError, match="0 results were asked for; expected at least 1"):
         index.search("a dog", k=0)
 
 
-def test_only_files_of_the_index_are_given(small: Small, index: Index) -> None:
+def test_only_files_of_the_index_are_returned(small: Small, index: Index) -> None:
     assert index.picture_file("p0") == (small.store / "pictures" / "p0.png").resolve()
     assert index.picture_file("../pictures/p0") is None
     assert index.picture_file("nothing") is None
 
 
-def test_the_python_face_opens_an_index(small: Small, index: Index) -> None:
+def test_the_python_interface_opens_an_index(small: Small, index: Index) -> None:
     opened = tshsr.Index.open(index.folder)
     assert (len(opened), opened.captions) == (12, 24)
     assert opened.search("a red dog", k=1) == index.search("a red dog", k=1)
     assert opened.sample_captions(3) == [small.split().captions[place] for place in (0, 11, 23)]
 
 
-def test_filters_keep_to_the_facts(small: Small, index: Index) -> None:
-    facts = [
+def test_filters_select_by_metadata(small: Small, index: Index) -> None:
+    rows = [
         {"id": f"p{number}", "year": 2000 + number, "place": "Oslo" if number % 2 else None} for number in range(12)
     ]
-    index.add(small.split(), metadata=metadata_of(facts, "facts"))
+    index.add(small.split(), metadata=metadata_of(rows, "facts"))
     found = index.search("a red dog", k=12, where="year > 2005 AND place = 'Oslo'")
     assert {result.id for result in found} == {"p7", "p9", "p11"}
     assert {result.metadata["year"] for result in found} == {2007, 2009, 2011}
@@ -137,9 +137,9 @@ def test_filters_keep_to_the_facts(small: Small, index: Index) -> None:
     assert [r.id for r in found] == [f"p{n}" for n in sorted((7, 9, 11), key=lambda n: -float(scores[n]))]
 
 
-def test_a_filter_is_asked_as_it_was_checked(index: Index) -> None:
+def test_a_filter_runs_exactly_as_it_was_checked(index: Index) -> None:
     assert {result.id for result in index.search("a red dog", where="id = 'p1') OR (id = 'p0'")} == {"p0", "p1"}
-    assert len(index.search("a red dog", k=12, where="id != 'folder'")) == 12, "a text may be anything"
+    assert len(index.search("a red dog", k=12, where="id != 'folder'")) == 12, "strings are not column names"
 
 
 @pytest.mark.parametrize(
@@ -169,9 +169,7 @@ def test_a_filter_that_cannot_be_used_is_one_sentence(index: Index, where: str, 
     assert "\n" not in str(caught.value)
 
 
-def test_a_network_that_runs_out_of_memory_is_not_taken_for_a_damaged_index(
-    index: Index, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_out_of_memory_is_not_reported_as_a_damaged_index(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
     def fail(*question: object) -> None:
@@ -180,13 +178,13 @@ def test_a_network_that_runs_out_of_memory_is_not_taken_for_a_damaged_index(
 
     monkeypatch.setattr(searching, "ranked", fail)
     regions = PictureRegions(np.ones((2, 6), np.float32), np.ones((2, 4), np.float32))
-    for ask in (lambda: index.search("a red dog"), lambda: index.search_picture(regions)):
+    for run in (lambda: index.search("a red dog"), lambda: index.search_picture(regions)):
         with pytest.raises(torch.OutOfMemoryError, match="out of memory"):
-            ask()
-    assert len(calls) == 2, "each was asked once"
+            run()
+    assert len(calls) == 2, "each ran once"
 
 
-def test_a_search_asks_again_where_its_version_was_put_away(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_retries_where_its_version_was_deleted(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     nearest = Snapshot.nearest
 

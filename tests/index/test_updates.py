@@ -1,4 +1,4 @@
-"""Nothing that is in an index is lost, whatever happens while it is written."""
+"""Updates of an index: additions, replacements, deletions, interruptions, full disks, concurrent access."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tshsr.index.database import write_lock
 from tshsr.index.metadata import metadata_of
 
 
-def test_what_is_there_is_kept_and_what_is_new_is_added(small: Small, tmp_path: Path) -> None:
+def test_indexed_pictures_are_kept_and_new_ones_added(small: Small, tmp_path: Path) -> None:
     index = built(small, tmp_path / "index", "test")
     assert (len(index), index.captions) == (4, 8)
     added = index.add(small.split())
@@ -31,13 +31,13 @@ def test_what_is_there_is_kept_and_what_is_new_is_added(small: Small, tmp_path: 
     assert index.add(small.split()) == building.Added(0, 0, 12, 0)
 
 
-def test_pictures_without_names_are_not_taken_for_others_with_the_same_numbers(small: Small, tmp_path: Path) -> None:
+def test_pictures_identified_by_row_numbers_are_not_confused(small: Small, tmp_path: Path) -> None:
     def numbered(name: str) -> Split:
         split = small.split(name)
         return replace(split, name=name, image_ids=tuple(map(str, range(len(split.image_ids)))))
 
     index = Index.build(tmp_path / "index", small.retriever(), numbered("test"))
-    assert index.add(numbered("test")).kept == 4, "the same again is there already"
+    assert index.add(numbered("test")).kept == 4, "the same pictures are indexed"
     other = numbered("test")
     other = replace(other, regions=other.regions.select([1, 0, 2, 3]))
     with pytest.raises(DataError, match="no ids but their row numbers, and the index has another picture '0'"):
@@ -45,7 +45,7 @@ def test_pictures_without_names_are_not_taken_for_others_with_the_same_numbers(s
     assert index.replace(other).replaced == 4
 
 
-def test_replacing_encodes_anew_and_keeps_what_the_user_knows(small: Small, index: Index) -> None:
+def test_replacing_encodes_again_and_keeps_metadata(small: Small, index: Index) -> None:
     split = small.split("test")
     index.add(split, metadata=metadata_of([{"id": name, "year": 2000} for name in split.image_ids], "facts"))
     other = replace(
@@ -56,12 +56,12 @@ def test_replacing_encodes_anew_and_keeps_what_the_user_knows(small: Small, inde
     )
     before = index.explain("one red dog", split.image_ids[0]).scores["fused"]
     assert index.replace(other) == building.Added(0, 4, 0, 7)
-    assert (len(index), index.captions) == (12, 23), "a caption that is not there any more has gone"
+    assert (len(index), index.captions) == (12, 23), "a removed caption is deleted"
     assert index.explain("one red dog", split.image_ids[0]).scores["fused"] != before
     assert len(index.search("one red dog", where="year = 2000")) == 4
 
 
-def test_deleting_takes_captions_along_and_refuses_unknown_ids(index: Index) -> None:
+def test_deleting_includes_captions_and_refuses_unknown_ids(index: Index) -> None:
     with pytest.raises(DataError, match="has no picture 'p99'; did you mean 'p9'"):
         index.delete(["p1", "p99"])
     assert len(index) == 12
@@ -70,12 +70,12 @@ def test_deleting_takes_captions_along_and_refuses_unknown_ids(index: Index) -> 
     assert not {"p1", "p2"} & {result.id for result in index.search("a red dog", k=12)}
 
 
-def test_among_many_ids_none_is_guessed(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_among_many_ids_none_is_suggested(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(updates, "MAX_SUGGESTED_FROM", 11)
     monkeypatch.setattr(collection, "MAX_SUGGESTED_FROM", 11)
-    for ask in (lambda: index.delete(["p99"]), lambda: index.explain("a dog", "p99")):
+    for run in (lambda: index.delete(["p99"]), lambda: index.explain("a dog", "p99")):
         with pytest.raises(DataError, match=r"has no picture 'p99'\.$"):
-            ask()
+            run()
 
 
 def test_ids_with_quotes_are_ids(small: Small, tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_picture_folder_can_be_named_and_a_wrong_one_is_refused(small: Small, 
     assert len(index.search("a dog", where="width = 8 AND height = 6")) == 4
 
 
-def test_the_folder_of_the_pictures_is_remembered_whole(
+def test_the_folder_of_the_pictures_is_stored_as_an_absolute_path(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(small.store.parent)
@@ -118,7 +118,7 @@ def test_the_folder_of_the_pictures_is_remembered_whole(
     assert Path(index.search("a dog", k=1)[0].file or "").is_file()
 
 
-def test_a_picture_folder_that_is_named_later_is_that_of_old_pictures_too(small: Small, tmp_path: Path) -> None:
+def test_a_picture_folder_that_is_named_later_applies_to_indexed_pictures(small: Small, tmp_path: Path) -> None:
     split = replace(small.split("test"), pictures=None)
     index = Index.build(tmp_path / "index", small.retriever(), split)
     assert index.picture_file("p8") is None
@@ -128,7 +128,7 @@ def test_a_picture_folder_that_is_named_later_is_that_of_old_pictures_too(small:
     version = index._pictures.live.version
     index.add(split, pictures=small.store / "pictures")
     index.add(split)
-    assert index._pictures.live.version == version, "nothing was new"
+    assert index._pictures.live.version == version, "nothing changed"
     assert index.picture_file("p8") is not None
 
 
@@ -150,26 +150,27 @@ building.ENCODE_BLOCK, building.COMMIT_BYTES = 2, 1
 run, store, out, counted, at = *map(Path, sys.argv[1:4]), sys.argv[4], int(sys.argv[5])
 
 def begin(what, kind):
-    def tell(done, total):
+    def progress(done, total):
         if kind == counted and done >= at:
             os.kill(os.getpid(), signal.SIGKILL)
-    return tell
+    return progress
 
 small = Small(run, store)
 Index.build(out, small.retriever(), small.split(), run=run, begin=begin)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="processes are killed by a signal here")
 @pytest.mark.parametrize(("counted", "at", "pictures", "captions"), [("pictures", 6, 6, 0), ("captions", 8, 12, 8)])
-def test_a_killed_build_goes_on_where_it_was(
+def test_an_interrupted_build_continues(
     small: Small, tmp_path: Path, counted: str, at: int, pictures: int, captions: int
 ) -> None:
     out = tmp_path / "index"
     command = [sys.executable, "-c", KILLED, small.run, small.store, out, counted, str(at)]
     assert subprocess.run(command, check=False, cwd=Path(__file__).parents[2]).returncode == -signal.SIGKILL
     index = Index.open(out)
-    assert (len(index), index.captions) == (pictures, captions), "what was written is there, and can be searched"
+    assert (len(index), index.captions) == (pictures, captions), "committed rows are searchable"
     assert len(index.search("a red dog", k=12)) == pictures
     assert index.about.unfinished == "store, split all"
     added = index.add(small.split())
@@ -177,7 +178,7 @@ def test_a_killed_build_goes_on_where_it_was(
     assert index.about.unfinished is None
     found, expected = (each.search("a red dog", k=12) for each in (index, built(small, tmp_path / "whole")))
     assert [result.id for result in found] == [result.id for result in expected]
-    # Blocks of other sizes round otherwise.
+    # Other block sizes round differently.
     assert [result.score for result in found] == pytest.approx([result.score for result in expected], abs=1e-5)
 
 
@@ -194,8 +195,9 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="limits on files are a thing of POSIX")
-def test_a_full_disk_is_one_sentence_and_the_index_stays(small: Small, tmp_path: Path) -> None:
+def test_a_full_disk_is_one_sentence_and_the_index_is_unchanged(small: Small, tmp_path: Path) -> None:
     index = built(small, tmp_path / "index", "test")
     before = index.search("a red dog", k=12)
     # A file may grow to 2,500 bytes: enough for the small files, not for the rows.
@@ -213,7 +215,7 @@ def test_a_full_disk_is_one_sentence_and_the_index_stays(small: Small, tmp_path:
     assert index.add(small.split()).new == 8
 
 
-def test_searches_go_on_while_pictures_are_added_replaced_and_deleted(
+def test_searches_run_while_pictures_are_added_replaced_and_deleted(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(building, "ENCODE_BLOCK", 1)
@@ -229,7 +231,7 @@ def test_searches_go_on_while_pictures_are_added_replaced_and_deleted(
                 found = reader.search("a red dog", k=12)
                 assert len({result.id for result in found}) == len(found)
                 seen.append(len(found))
-        except BaseException as error:  # noqa: BLE001 - told below
+        except BaseException as error:  # noqa: BLE001 - asserted below
             failed.append(error)
 
     def write() -> None:
@@ -244,32 +246,32 @@ def test_searches_go_on_while_pictures_are_added_replaced_and_deleted(
     assert not failed, failed
     assert len(reader.search("a red dog", k=12)) == 8
     assert min(seen) >= 4
-    assert len(set(seen)) > 1, "it saw versions in between"
+    assert len(set(seen)) > 1, "intermediate versions were read"
 
 
-def test_two_writers_keep_out_of_each_others_way(small: Small, index: Index) -> None:
+def test_two_writers_exclude_each_other(small: Small, index: Index) -> None:
     with write_lock(index.folder), pytest.raises(DataError, match="is being written by another process; wait for it"):
         index.add(small.split())
     assert index.add(small.split()).kept == 12
 
 
-def test_two_first_builds_keep_out_of_each_others_way(small: Small, tmp_path: Path) -> None:
+def test_two_first_builds_exclude_each_other(small: Small, tmp_path: Path) -> None:
     folder = tmp_path / "index"
     folder.mkdir()
     with write_lock(folder), pytest.raises(DataError, match="is being written by another process; wait for it"):
         built(small, folder, "test")
-    assert [path.name for path in folder.iterdir()] == [database.LOCK], "the second touched nothing"
+    assert [path.name for path in folder.iterdir()] == [database.LOCK], "the second wrote nothing"
     assert len(built(small, folder, "test")) == 4
 
 
-def test_a_folder_of_something_else_stays_as_it_was(small: Small, tmp_path: Path) -> None:
+def test_a_folder_with_other_contents_is_not_changed(small: Small, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("")
     with pytest.raises(DataError, match="holds something that is no index"):
         built(small, tmp_path, "test")
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
-def test_a_build_killed_before_its_first_row_begins_anew(small: Small, tmp_path: Path) -> None:
+def test_a_build_interrupted_before_its_first_row_starts_again(small: Small, tmp_path: Path) -> None:
     index = built(small, tmp_path / "index", "test")
     for manifest in (index.folder / "captions.lance" / "_versions").iterdir():
         manifest.unlink()
@@ -279,7 +281,7 @@ def test_a_build_killed_before_its_first_row_begins_anew(small: Small, tmp_path:
     assert (len(again), again.captions) == (4, 8)
 
 
-def test_many_small_pieces_are_put_together(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_small_fragments_are_compacted(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(building, "ENCODE_BLOCK", 1)
     monkeypatch.setattr(building, "COMMIT_BYTES", 1)
     pieces = built(small, tmp_path / "pieces")
@@ -292,12 +294,12 @@ def test_many_small_pieces_are_put_together(small: Small, tmp_path: Path, monkey
     assert pieces.picture_file("p11") is not None
 
 
-def test_a_version_that_was_cut_short_is_taken_back_by_the_next_writer(small: Small, tmp_path: Path) -> None:
+def test_a_truncated_version_is_rolled_back_by_the_next_writer(small: Small, tmp_path: Path) -> None:
     index = built(small, tmp_path / "index", "test")
-    whole = set((index.folder / "pictures.lance" / "data").iterdir())
+    before = set((index.folder / "pictures.lance" / "data").iterdir())
     index.add(small.split())
-    (new,) = set((index.folder / "pictures.lance" / "data").iterdir()) - whole
-    new.write_bytes(new.read_bytes()[:-100])  # as a full disk, and a kill before anybody read it, would leave it
+    (new,) = set((index.folder / "pictures.lance" / "data").iterdir()) - before
+    new.write_bytes(new.read_bytes()[:-100])  # as a full disk and an interruption would leave it
     with pytest.raises(DataError, match=r"cannot be read \(.*\); run tshsr index on it again, which takes back"):
         Index.open(index.folder).search("a red dog")
     again = Index.open(index.folder)

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.populations import compared, population, small
 from tshsr.errors import InputError, SettingsError
+from tshsr.metrics import bootstrap
 from tshsr.metrics.bootstrap import FIGURES, MEAN_RANKS, MEDIAN_RANKS, RECALLS, RSUM, SEVERAL_RIGHT
 from tshsr.metrics.comparison import compare, compare_rsum
 from tshsr.metrics.ranks import QueryRanks, query_ranks
@@ -21,6 +22,25 @@ RECALLS_AND_SUM = tuple(figure.name for figure in (*RECALLS, RSUM))
 def recalls(ranks: QueryRanks) -> list[float]:
     metrics = ScoreMetrics(retrieval_metrics(ranks.image_to_text), retrieval_metrics(ranks.text_to_image))
     return [*metrics.recalls, metrics.rsum]
+
+
+@pytest.fixture
+def without_medians(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Median ranks, half of the work of a comparison, left out where a test reads rSum alone."""
+    monkeypatch.setattr(bootstrap, "median_ranks", lambda drawn, run: np.ones((drawn.shape[1], 2)))
+
+
+def test_figures_do_not_depend_on_medians(request: pytest.FixtureRequest) -> None:
+    random = np.random.default_rng(19)
+    a, b = population(random, 40, (2, 3), seeds=0.1)
+    whole = compare(a, b, resamples=400)
+    request.getfixturevalue("without_medians")
+    part = compare(a, b, resamples=400)
+    medians = {figure.name for figure in MEDIAN_RANKS}
+    for name in whole.differences:
+        assert (whole.differences[name] == part.differences[name]) is (name not in medians), name
+        assert (whole.a[name] == part.a[name]) is (name not in medians), name
+    assert whole.seed_deviation == part.seed_deviation
 
 
 def test_the_figures_are_those_of_the_metrics() -> None:
@@ -127,6 +147,7 @@ def test_intervals_over_images_cover_and_two_seeds_of_one_model_are_rarely_calle
             assert np.mean([one.p is not None and one.p < 0.05 for one in each]) <= 0.085, figure
 
 
+@pytest.mark.usefixtures("without_medians")
 def test_own_intervals_cover_the_true_recall() -> None:
     random = np.random.default_rng(12)
     truth = np.mean([recalls(population(random, 2000, (1, 1))[0][0])[-1] for _ in range(30)])
@@ -134,13 +155,16 @@ def test_own_intervals_cover_the_true_recall() -> None:
     assert 0.91 <= np.mean([each.low <= truth <= each.high for each in found]) <= 0.985
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [0.0, 0.15])
+@pytest.mark.usefixtures("without_medians")
 def test_intervals_over_images_and_seeds_cover(seeds: float) -> None:
     random = np.random.default_rng(13)
     found = [compared(random, 100, (3, 3), seeds=seeds) for _ in range(300)]
     assert 0.91 <= np.mean([each.rsum.low <= 0 <= each.rsum.high for each in found]) <= 0.99
 
 
+@pytest.mark.usefixtures("without_medians")
 def test_over_images_alone_runs_with_unequal_seeds_would_be_called_different_too_often() -> None:
     random = np.random.default_rng(14)
     pairs = [population(random, 100, (3, 3), seeds=0.15) for _ in range(150)]
@@ -164,6 +188,8 @@ def near(random: np.random.Generator, gained: float, lost: float) -> tuple[list[
     return [QueryRanks(images, better, owners)], [QueryRanks(images, worse, owners)]
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("without_medians")
 def test_a_planted_difference_of_a_point_of_rsum_is_found_as_often_as_the_stated_power() -> None:
     # R@10 of text to image alone moves: 100 * (0.066 - 0.056) = 1 point.
     random = np.random.default_rng(15)
@@ -174,6 +200,8 @@ def test_a_planted_difference_of_a_point_of_rsum_is_found_as_often_as_the_stated
     assert np.mean([each.different() for each in found]) == pytest.approx(stated, abs=0.09)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("without_medians")
 def test_the_detectable_difference_is_found_in_80_of_100_cases() -> None:
     random = np.random.default_rng(16)
     detectable = np.mean([compare(*near(random, 0.066, 0.056), resamples=400).rsum.detectable for _ in range(20)])
@@ -184,6 +212,7 @@ def test_the_detectable_difference_is_found_in_80_of_100_cases() -> None:
     assert 0.72 <= np.mean([each.different() for each in found]) <= 0.88
 
 
+@pytest.mark.usefixtures("without_medians")
 def test_the_deviation_between_seeds_is_found_beyond_what_images_explain() -> None:
     random = np.random.default_rng(17)
     still = [compared(random, 200, (5, 5)).seed_deviation for _ in range(30)]

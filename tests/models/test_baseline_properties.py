@@ -223,7 +223,7 @@ def test_pairs_that_are_computed_again_in_the_backward_pass_give_the_same_gradie
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_scores_in_16_bits_do_not_tie_for_want_of_digits(method: str) -> None:
+def test_bfloat16_scores_do_not_tie(method: str) -> None:
     matcher = network(method).float()
     images, captions = matcher.encode_images(tiny.images()), matcher.encode_captions(tiny.captions())
     exact = matcher.score_all(images, captions)

@@ -61,7 +61,7 @@ def test_the_gradient_of_unit_rows_is_that_of_the_division() -> None:
     torch.testing.assert_close(unit(torch.zeros(2, 3)), torch.zeros(2, 3))
 
 
-def test_a_sum_of_nothing_stays_nothing() -> None:
+def test_an_empty_sum_stays_zero() -> None:
     weights = to_unit_sums(torch.ones(2, 3), torch.zeros(3, 3))
     torch.testing.assert_close(attend(weights, torch.zeros(3, 4)), torch.zeros(2, 4))
 
@@ -101,10 +101,10 @@ def expected_stream(
     q, c = queries.items[0].tolist(), context.items[0].tolist()
     weights = oracles.attention(q, c, stream.inverse_temperature)
     attended = [oracles.unit(oracles.mix(row, c)) for row in weights]
-    met = places or [[0.0] * len(c)] * len(q)
-    agreements = [oracles.dot(row, fits) for row, fits in zip(weights, met, strict=True)]
-    looks = zip(q, attended, agreements, strict=True)
-    nodes = [plain_similarity(stream.local_similarity, *look) for look in looks]
+    fits = places or [[0.0] * len(c)] * len(q)
+    agreements = [oracles.dot(row, fit) for row, fit in zip(weights, fits, strict=True)]
+    inputs = zip(q, attended, agreements, strict=True)
+    nodes = [plain_similarity(stream.local_similarity, *each) for each in inputs]
     if stream.global_similarity is not None:
         nodes.insert(
             0, plain_similarity(stream.global_similarity, queries.pooled[0].tolist(), context.pooled[0].tolist())
@@ -142,7 +142,7 @@ def test_a_stream_is_the_formula_from_regions_and_words_to_the_score(whole: bool
 
 
 @torch.no_grad()
-def test_the_place_term_is_how_well_regions_are_where_their_words_expect_them() -> None:
+def test_the_place_term_is_the_formula() -> None:
     network = tiny.network(encoder=replace(tiny.ENCODER, boxes=True), place_term=True)
     assert network.expectation is not None
     batch = tiny.images(1, 5)
@@ -166,7 +166,7 @@ def test_the_place_term_is_how_well_regions_are_where_their_words_expect_them() 
         torch.testing.assert_close(scores[name][0], expected, **SAME)
 
 
-def test_pieces_of_similarity_vectors_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_of_similarity_vectors_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     network = tiny.network(encoder=replace(tiny.ENCODER, boxes=True), place_term=True)
     images, captions = network.encode_images(tiny.images(3)), network.encode_captions(tiny.captions())
     expected = network.score_all(images, captions)["fused"].detach()
@@ -206,7 +206,7 @@ def test_shares_of_a_pooling_make_its_vector_without_padding() -> None:
 
 
 @torch.no_grad()
-def test_what_each_region_with_each_word_adds_to_the_pooled_term_is_the_formula() -> None:
+def test_the_pooled_terms_are_the_formula() -> None:
     network = tiny.network()
     images, captions = network.encode_images(tiny.images(1, 5)), network.encode_captions(tiny.captions((4,)))
     a = network.region_pooling.weights(images.items, images.mask)[0].tolist()

@@ -1,4 +1,4 @@
-"""The explanation page: whole, safe, complete without a network, a picture or boxes."""
+"""The explanation page: well-formed, escaped, complete without network access, a picture or boxes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def picture(colour: str = "teal") -> Image.Image:
     return Image.new("RGB", (64, 48), colour)
 
 
-def test_a_page_is_whole_and_has_a_button_for_each_word() -> None:
+def test_a_page_is_well_formed_and_has_a_button_for_each_word() -> None:
     page = assert_whole(render_explanations([explained(), explained("two red circles")], [picture(), picture("navy")]))
     assert len(page.of("button", "word")) == 4 + 3
     assert len(page.of("rect", "box")) == 2 * 4
@@ -37,7 +37,7 @@ def test_a_page_is_whole_and_has_a_button_for_each_word() -> None:
     assert page.of("meta")[1]["content"].startswith("default-src 'none'")
 
 
-def test_a_caption_cannot_bring_its_own_html() -> None:
+def test_captions_are_escaped() -> None:
     text = render_explanations([explained(EVIL)], [picture()])
     page = assert_whole(text)
     assert len(page.of("script")) == 2  # the data and ours
@@ -45,7 +45,7 @@ def test_a_caption_cannot_bring_its_own_html() -> None:
     assert EVIL in "".join(page.text)
 
 
-def test_a_word_cannot_bring_its_own_html() -> None:
+def test_words_are_escaped() -> None:
     words = ("<b>", "</button>", "<img src=x>", "&amp;")
     page = assert_whole(render_explanations([replace(explained(), words=words)], [None]))
     assert page.of("b") == []
@@ -61,7 +61,7 @@ def test_the_data_of_a_page_cannot_end_its_element() -> None:
     }
 
 
-def test_the_data_holds_the_maps_of_all_levels_and_of_each() -> None:
+def test_the_data_hold_the_weights_of_all_levels_and_of_each() -> None:
     explanation = explained()
     data = re.search(r'<script type="application/json">(.*?)</script>', render_explanations([explanation], [None]))
     assert data is not None
@@ -83,7 +83,7 @@ def test_a_word_shows_its_share_of_the_weight_averaged_over_levels() -> None:
     assert [button["aria-pressed"] for button in buttons].index("true") == mean.index(max(mean))
 
 
-def test_without_a_picture_the_boxes_stand_on_an_empty_canvas() -> None:
+def test_without_a_picture_the_boxes_are_drawn_on_an_empty_canvas() -> None:
     page = assert_whole(render_explanations([explained()], [None]))
     assert len(page.of("rect", "empty")) == 1
     assert len(page.of("rect", "box")) == 4
@@ -116,11 +116,11 @@ def test_a_method_without_a_trace_shows_its_scores() -> None:
     tokenizer = scripted([CAPTION], {}).tokenizer
     silent = retriever(TracelessMatcher(len(tokenizer), {}, {1: 2.5}), tokenizer)
     page = assert_whole(render_explanations([explain_pair(silent, image(2), "a mauve square")], [picture()]))
-    assert "without a trace" in "".join(page.text)
+    assert "provides no trace" in "".join(page.text)
     assert "2.500" in page.text
 
 
-def test_a_page_lists_what_each_word_adds_and_the_regions_that_count_most() -> None:
+def test_a_page_lists_the_relevance_of_words_and_of_the_most_relevant_regions() -> None:
     explanation = replace(
         explained(regions=8),
         word_relevance=(0.5, -1.0, 0.25, 0.0),
@@ -128,10 +128,10 @@ def test_a_page_lists_what_each_word_adds_and_the_regions_that_count_most() -> N
     )
     page = assert_whole(render_explanations([explanation], [None]))
     text = "".join(page.text).replace("\n", "")
-    first, second = text.index("What each word adds"), text.index("Regions that count most")
-    assert text[first:second].removeprefix("What each word adds") == "a+0.50small-1.00red+0.25square+0.00"
+    first, second = text.index("Relevance of words"), text.index("Regions of largest relevance")
+    assert text[first:second].removeprefix("Relevance of words") == "a+0.50small-1.00red+0.25square+0.00"
     shown = "Region 7+7.00Region 6-6.00Region 5+5.00Region 4-4.00Region 3+3.00Region 2-2.00"
-    assert text[second:].removeprefix("Regions that count most").startswith(shown)
+    assert text[second:].removeprefix("Regions of largest relevance").startswith(shown)
 
 
 def test_contributions_are_bars_that_fit_their_track() -> None:
@@ -143,7 +143,7 @@ def test_contributions_are_bars_that_fit_their_track() -> None:
     assert max(width for _, width in ends) == pytest.approx(50, abs=0.1)
 
 
-def test_a_spotlight_is_brightest_where_the_weight_is_largest() -> None:
+def test_the_largest_weight_is_lit_most() -> None:
     embedded = EmbeddedPicture("p", (200, 100), 200, 100, "data:,")
     canvas = canvas_of("m", embedded, ((0, 0, 0.5, 1), (0.5, 0.5, 1, 1)), (0.2, 0.8))
     drawing = render_macro("explanation.html.jinja", "canvas", canvas)

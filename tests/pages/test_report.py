@@ -1,4 +1,4 @@
-"""The report page: everything that was measured is on it, right ones are marked, and it is whole."""
+"""The report page: well-formed, all figures are on it, relevant results are marked."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def line_chart(chart: Chart) -> str:
     return render_macro("chart.html.jinja", "figure", chart, plot(chart))
 
 
-def test_a_report_is_whole_safe_and_small(page: ReportPage) -> None:
+def test_a_report_is_well_formed_safe_and_small(page: ReportPage) -> None:
     text = render_report(page)
     parsed = assert_whole(text)
     assert "<script>alert" not in text
@@ -95,13 +95,13 @@ def test_a_report_is_whole_safe_and_small(page: ReportPage) -> None:
     assert len(parsed.of("article", "explanation")) == 2
 
 
-def test_a_report_tells_what_was_run_and_what_this_is(page: ReportPage) -> None:
+def test_a_report_states_the_run_and_the_method(page: ReportPage) -> None:
     text = "".join(assert_whole(render_report(page)).text)
     for fact in ("Seed", "17", "40 images", "12.3 s", "a machine <with> 2 cores", "0123abc", "3 images, 6 captions"):
         assert fact in text
     assert "our own instantiation" in text
     assert "75.0 %" in text
-    assert "blind guess, 25.0 %" in text
+    assert "accuracy of random guesses, 25.0 %" in text
 
 
 def test_a_report_of_figures_alone_has_no_empty_parts() -> None:
@@ -122,7 +122,7 @@ def test_the_best_of_each_column_is_bold_and_fused_comes_first() -> None:
     assert bold[2] == ["90.0"] * 4
 
 
-def test_searches_list_the_best_answers_and_rank_like_the_metrics(tmp_path: Path) -> None:
+def test_searches_list_the_best_results_and_rank_like_the_metrics(tmp_path: Path) -> None:
     split = write_split(tmp_path, CAPTIONS, IMAGES)
     by_caption = [search_pictures(SCORES, split, n, names=NAMES, k=2) for n in range(6)]
     by_image = [search_captions(SCORES, split, n, names=NAMES, k=2) for n in range(3)]
@@ -133,14 +133,14 @@ def test_searches_list_the_best_answers_and_rank_like_the_metrics(tmp_path: Path
     assert by_image[2].answer.item == "two rings"
 
 
-def test_among_equal_scores_the_right_answer_comes_last(tmp_path: Path) -> None:
+def test_among_equal_scores_the_relevant_result_is_last(tmp_path: Path) -> None:
     split = write_split(tmp_path, CAPTIONS, IMAGES)
     search = search_pictures(np.zeros((3, 6), dtype=np.float32), split, 0, names=NAMES, k=3)
     assert [hit.right for hit in search.hits] == [False, False, True]
     assert search.rank == 3
 
 
-def test_a_right_answer_beyond_the_first_ones_is_shown_with_its_rank(tmp_path: Path) -> None:
+def test_a_relevant_result_beyond_the_first_k_is_shown_with_its_rank(tmp_path: Path) -> None:
     split = write_split(tmp_path, CAPTIONS, IMAGES)
     search = search_pictures(SCORES, split, 4, names=NAMES, k=1)
     assert [(rank, hit.item) for rank, hit in search.shown()] == [(1, 'tw"o.png'), (2, "three.png")]
@@ -148,7 +148,7 @@ def test_a_right_answer_beyond_the_first_ones_is_shown_with_its_rank(tmp_path: P
     assert found.shown() == [(1, found.answer)]
 
 
-def test_an_image_without_captions_has_no_right_answer(tmp_path: Path) -> None:
+def test_an_image_without_captions_has_no_relevant_result(tmp_path: Path) -> None:
     split = write_split(tmp_path, ["a", "b"], [0, 2])
     with pytest.raises(InputError, match=r"nothing is a right answer to 'tw\"o.png'"):
         search_captions(SCORES[:, :2], split, 1, names=NAMES)
@@ -163,7 +163,7 @@ def test_galleries_mark_the_right_ones(page: ReportPage) -> None:
     assert len(parsed.of("li", "is-right")) == len(right)
 
 
-def test_maps_mark_words_that_point_right_where_the_truth_is_known(page: ReportPage) -> None:
+def test_maps_mark_correct_pointing_where_the_truth_is_known(page: ReportPage) -> None:
     cards = render_report(page).split('<div class="cards">')[1:]
     for card, maps in zip(cards, page.maps, strict=True):
         verdicts = re.findall(r'<span>\d+ %(?: <span class="(right|wrong)">.</span>)?</span></figcaption>', card)
@@ -174,7 +174,7 @@ def test_maps_mark_words_that_point_right_where_the_truth_is_known(page: ReportP
         assert verdicts == [*expected, "", ""]  # word 1 has a truth, word 2 has none
 
 
-def test_examples_are_the_first_ones_and_not_the_nicest() -> None:
+def test_examples_are_the_first_ones_without_selection() -> None:
     assert first_examples(np.array([4, 1, 1, 2, 1, 9]), found=2, missed=2) == [1, 2, 0, 3]
     assert first_examples(np.array([1, 1]), found=5, missed=3) == [0, 1]
 
@@ -197,7 +197,7 @@ def test_ticks_are_round_and_cover_the_data(low: float, high: float, ticks: list
         assert found == pytest.approx(ticks)
 
 
-def test_a_chart_stays_in_its_frame_and_leaves_out_what_is_not_finite() -> None:
+def test_a_chart_stays_in_its_frame_and_omits_points_that_are_not_finite() -> None:
     points = ((0.0, 1.5), (1.0, float("nan")), (2.0, 0.25), (3.0, float("inf")), (4.0, 0.5))
     drawing = line_chart(Chart("Loss", "epoch", (Curve("loss", points), Curve("a<b", ((0.0, 1.0),)))))
     path = re.search(r'<path d="M(.*?)"', drawing)
@@ -225,5 +225,5 @@ def test_a_runs_log_becomes_its_charts(tmp_path: Path) -> None:
     assert spread.curves == (Curve("spread", ((1, 0.1), (2, 0.2))),)
 
 
-def test_a_chart_of_nothing_says_so() -> None:
+def test_a_chart_without_points_says_so() -> None:
     assert "Nothing was logged" in line_chart(Chart("Loss", "epoch", (Curve("loss", ()),)))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.release.run import check_sdist, check_wheel, lowest_versions
 from tests.support.markdown import ROOT
+from tests.support.release import check_sdist, check_wheel, lowest_versions
 
 PROJECT = ROOT / "pyproject.toml"
 

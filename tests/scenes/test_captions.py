@@ -1,4 +1,4 @@
-"""Captions are true, foils are false with the same words, and words are tied to the right things."""
+"""Captions are true, foils have the same words and are false, and words have the right regions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def put(shape: str, colour: str, x: float, y: float, *, radius: float = 15.0, in
 
 
 def phrase(text: str, count: int = 1) -> Phrase:
-    """ "red circle" -> the phrase that says so."""
+    """ "red circle" -> its phrase."""
     attribute = {"red": "colour", "blue": "colour", "small": "size", "large": "size", "plain": "texture"}
     words = [Word(attribute.get(MEANING[word], "shape"), MEANING[word], word) for word in text.split()]
     return Phrase(tuple(words), count)
@@ -50,7 +50,7 @@ GROUP = Scene((put("circle", "red", 30, 30), put("circle", "red", 100, 30), put(
             relating("red circle", "above", "blue square"),
             False,
             True,
-        ),  # by 5 pixels: no caption says so, no foil either
+        ),  # by 5 pixels: neither captions nor foils may say so
         (relating("red star", "above", "blue square"), True, True),
         (relating("red star", "right", "red circle"), True, True),
         (relating("red square", "right", "red circle"), False, False),  # there is no red square
@@ -76,7 +76,7 @@ def test_counts_are_exact_and_an_article_is_at_least_one(count: int, clear: bool
     assert SceneEvaluator(GROUP).holds(statement, clearly=False) is possible
 
 
-def test_a_group_must_not_be_larger_than_said() -> None:
+def test_a_group_must_not_be_larger_than_its_count() -> None:
     three = Scene((*GROUP.things, put("circle", "red", 140, 100)), BACKGROUND)
     statement = Statement((phrase("red circle", 2),), (), (0,))
     assert not SceneEvaluator(three).holds(statement)
@@ -88,7 +88,7 @@ def test_two_phrases_name_two_things() -> None:
     assert not SceneEvaluator(SCENE).holds(statement, clearly=False)
 
 
-def test_an_unclear_word_may_mean_several_things() -> None:
+def test_an_ambiguous_phrase_has_several_groundings() -> None:
     groundings = list(SceneEvaluator(SCENE).groundings(relating("red circle", "left", "blue square")))
     assert groundings == [((0,), (1,))]
     either = Statement((Phrase((Word("colour", "red", "red"),)),), (), (0,))
@@ -104,7 +104,7 @@ def test_writing_finds_articles_plurals_and_word_positions() -> None:
 
 
 def claims(text: str) -> list[tuple[int, list[str]]]:
-    """An independent grounding of a caption: how many of which properties, phrase by phrase."""
+    """An independent parser of captions: count and attributes of each phrase."""
     singular = {word + "s": word for word in MEANING} | {"crosses": "cross", "rhombuses": "rhombus"}
     found: list[tuple[int, list[str]]] = []
     for word in re.sub(r"^(a picture of|an image of|we see|there is|there are)", "", text).split():
@@ -115,7 +115,7 @@ def claims(text: str) -> list[tuple[int, list[str]]]:
     return found
 
 
-def test_captions_are_true_when_read_anew() -> None:
+def test_captions_are_true_by_an_independent_parser() -> None:
     for index in range(150):
         rng = np.random.default_rng([3, index])
         scene = sample_scene(rng)
@@ -182,7 +182,7 @@ def test_foils_have_the_same_words_and_are_false() -> None:
                 if kind == "relation":
                     assert caption.statement.relations
                     continue
-                # Where nothing is related, grounding the foil anew must show that it claims what is not there.
+                # Without relations, the parsed foil must mention something that is not in the scene.
                 if not caption.statement.relations:
                     assert not satisfiable(claims(text), scene), (text, scene)
     assert kinds["attribute"] > 100
@@ -190,7 +190,7 @@ def test_foils_have_the_same_words_and_are_false() -> None:
 
 
 def satisfiable(parts: list[tuple[int, list[str]]], scene: Scene, taken: frozenset[int] = frozenset()) -> bool:
-    """Plain search for different things that fit all parts (a group of n counts as n single things)."""
+    """Exhaustive search for distinct things that match all phrases (a group of n as n single things)."""
     if not parts:
         return True
     (count, properties), rest = parts[0], parts[1:]
@@ -211,7 +211,7 @@ def test_a_swap_that_stays_true_is_no_foil() -> None:
     assert found == {("attribute", swapped), ("relation", swapped)}
 
 
-def test_a_group_and_a_single_thing_do_not_trade_places() -> None:
+def test_a_group_and_a_single_thing_do_not_swap_places() -> None:
     statement = Statement(
         (phrase("red circle", 2), phrase("blue star")), (Relation(0, "above", 1),), ("there are", 0, "above", 1)
     )
@@ -229,7 +229,7 @@ def test_at_most_one_foil_of_each_kind_is_kept() -> None:
     assert all(same_words(text, written[number].text) for number, _, text in kept)
 
 
-def test_twins_are_neighbours_and_their_captions_tell_them_apart() -> None:
+def test_twins_are_neighbours_and_their_captions_distinguish_them() -> None:
     apart = total = 0
     for pair in range(12):
         _, first, its_twin = scene_and_twin(0, "test", 10 * pair + 8)
@@ -247,7 +247,7 @@ def test_other_scenes_have_no_twin(split: str, index: int) -> None:
     assert scene_and_twin(0, split, index)[2] is None
 
 
-def test_words_are_tied_to_the_regions_of_all_things_they_may_mean() -> None:
+def test_words_have_the_regions_of_all_their_possible_things() -> None:
     regions = [(4,), (7, 9), (2,)]
     red_circle = write(relating("red circle", "left", "blue square"))
     assert regions_of_words(SceneEvaluator(SCENE), red_circle, regions) == {1: (4,), 2: (4,), 5: (7, 9), 6: (7, 9)}
@@ -255,7 +255,7 @@ def test_words_are_tied_to_the_regions_of_all_things_they_may_mean() -> None:
     assert regions_of_words(SceneEvaluator(GROUP), group, [(1,), (0,), (5,)]) == dict.fromkeys(range(3), (0, 1))
 
 
-def test_exchanging_what_is_not_said_gives_nothing() -> None:
+def test_an_attribute_that_a_phrase_lacks_is_not_swapped() -> None:
     statement = relating("red circle", "left", "square")
     assert statement.exchange(0, 1, "colour") is None
     swapped = statement.exchange(0, 1, "shape")

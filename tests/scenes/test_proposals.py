@@ -1,4 +1,4 @@
-"""Boxes of drawn things, and the extractor of the scenes."""
+"""Proposals in drawn pictures, and the extractor of the scenes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_boxes_are_tight_whatever_the_size_and_the_ground(size: tuple[int, int],
     np.testing.assert_allclose(found, true, atol=0.03)
 
 
-def test_things_that_touch_are_told_apart_by_their_colours() -> None:
+def test_touching_things_are_separated_by_their_colours() -> None:
     picture = Image.new("RGB", (100, 100), (240, 240, 240))
     pen = ImageDraw.Draw(picture)
     pen.rectangle((20, 20, 49, 49), fill=(220, 30, 30))
@@ -50,7 +50,7 @@ def test_things_that_touch_are_told_apart_by_their_colours() -> None:
     assert (overlaps.max(axis=0) > 0.9).all()
 
 
-def test_things_of_one_colour_that_touch_come_apart() -> None:
+def test_touching_things_of_one_colour_are_separated() -> None:
     picture = Image.new("RGB", (100, 100), (240, 240, 240))
     pen = ImageDraw.Draw(picture)
     pen.ellipse((10, 30, 50, 70), fill=(220, 30, 30))
@@ -116,5 +116,5 @@ def test_the_extractor_describes_its_boxes_and_the_same_pixels_give_the_same() -
     assert (extractor.name, extractor.feature_dim) == (EXTRACTOR, FEATURES)
 
 
-def test_stores_of_the_scenes_get_their_extractor_back() -> None:
+def test_the_extractor_of_the_scenes_is_rebuilt() -> None:
     assert rebuild_extractor(EXTRACTOR, {"crop": 32, "context": 0.1}).name == EXTRACTOR

@@ -1,4 +1,4 @@
-"""Regions of scenes and the numbers that describe them."""
+"""Regions of scenes and their features."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def scenes(count: int, seed: int = 0) -> list[tuple[np.random.Generator, Scene]]
 
 
 def block(features: np.ndarray, name: str) -> np.ndarray:
-    """The unscaled numbers of one block."""
+    """The unscaled features of one block."""
     start = 0
     for other, (size, shift, scale) in BLOCKS.items():
         if other == name:
@@ -46,7 +46,7 @@ def plain(colour: tuple[int, int, int], side: int = 40) -> Image.Image:
 
 
 def window_boxes() -> np.ndarray:
-    """Boxes (10 x 4) for a picture of which nothing is known: the whole, and 3 x 3 overlapping halves."""
+    """Boxes (10 x 4) for any picture: the whole, and 3 x 3 overlapping halves."""
     halves = [(x, y, x + 0.5, y + 0.5) for y in (0.0, 0.25, 0.5) for x in (0.0, 0.25, 0.5)]
     return np.array([(0.0, 0.0, 1.0, 1.0), *halves], dtype=np.float32)
 
@@ -69,7 +69,7 @@ def test_every_thing_has_a_region_and_no_distractor_is_one() -> None:
         assert [len(regions) for regions in found] == [1] * len(scene.things)
         assert len({region for regions in found for region in regions}) == len(scene.things)
         places.add(found[0][0])
-    assert len(places) == REGIONS  # the order tells nothing
+    assert len(places) == REGIONS  # the order is random
 
 
 def test_overlaps_agree_with_counted_pixels() -> None:

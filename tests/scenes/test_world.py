@@ -1,4 +1,4 @@
-"""What is in a scene, and how it looks: things fit, twins differ in one property, pictures show what is said."""
+"""Scenes and their pictures: consistency, twins, drawing."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def scenes(count: int, seed: int = 0) -> list[Scene]:
     return [sample_scene(np.random.default_rng([seed, index])) for index in range(count)]
 
 
-def test_scenes_hold_two_to_five_things_that_lie_in_the_picture() -> None:
+def test_scenes_have_two_to_five_things_within_the_picture() -> None:
     for scene in scenes(100):
         assert 2 <= len(scene.things) <= 5
         boxes = [tight_box(item) for item in scene.things]
@@ -92,12 +92,12 @@ def test_overlap_is_a_share_of_the_smaller_box() -> None:
         ((thing(x=40.0), thing("circle", x=120.0)), True),
         ((thing(x=40.0), thing(x=120.0, texture="dotted")), False),  # "a red square" would be either
         ((thing(x=40.0), thing("circle", x=60.0)), False),  # they cover each other
-        ((thing(x=20.0), thing("circle", x=120.0)), False),  # the first sticks out
+        ((thing(x=20.0), thing("circle", x=120.0)), False),  # the first crosses the border
         ((thing(), thing("star", "blue", radius=14.0, inside=0)), True),
         ((thing(), thing("star", "red", radius=14.0, inside=0)), False),  # red on red
     ],
 )
-def test_a_scene_is_consistent_where_captions_and_eyes_can_tell_its_things_apart(
+def test_a_scene_is_consistent_where_its_things_are_visible_and_distinguishable(
     things: tuple[Thing, ...], consistent: bool
 ) -> None:
     assert is_consistent(things) is consistent
@@ -125,7 +125,7 @@ def test_twins_differ_in_one_property_of_two_things() -> None:
     assert seen == set(SWAPPED_FIELDS)
 
 
-def test_nothing_that_is_held_or_one_of_a_group_is_swapped() -> None:
+def test_nested_and_grouped_things_are_not_swapped() -> None:
     group = (thing(x=40.0, y=40.0), thing(x=120.0, y=40.0))
     nested = (thing("ring", "blue", y=120.0, x=40.0), thing("star", "green", y=120.0, x=40.0, radius=13.0, inside=0))
     assert twins(Scene(group, PLAIN)) == []
@@ -154,20 +154,20 @@ def test_a_plain_thing_has_the_paint_of_its_colour(colour: str) -> None:
 
 
 @pytest.mark.parametrize(("texture", "share"), [("plain", 0.0), ("striped", 0.42), ("dotted", 0.25), ("checked", 0.5)])
-def test_a_texture_is_so_much_white(texture: str, share: float) -> None:
+def test_a_texture_has_its_fraction_of_white(texture: str, share: float) -> None:
     picture = np.asarray(draw_scene(Scene((thing(texture=texture, radius=36.0),), PLAIN)))
     inside = picture[56:104, 56:104].astype(float)
     part = (inside[..., 2] - PAINT["red"][2]) / (PATTERN_WHITE[2] - PAINT["red"][2])
     assert part.mean() == pytest.approx(share, abs=0.05)
 
 
-def test_a_ring_shows_what_is_behind_it() -> None:
+def test_the_background_shows_through_a_ring() -> None:
     picture = draw_scene(Scene((thing("ring"),), PLAIN))
     assert picture.getpixel((80, 80)) == PLAIN.first
     assert picture.getpixel((80 + 25, 80)) == PAINT["red"]
 
 
-def test_what_is_small_lies_on_top() -> None:
+def test_small_things_are_drawn_on_top() -> None:
     small = thing("circle", "blue", size="small", radius=14.0, inside=1)
     picture = draw_scene(Scene((small, thing()), PLAIN))
     assert picture.getpixel((80, 80)) == PAINT["blue"]

@@ -31,6 +31,7 @@ print(json.dumps(peak() - before))
 """
 
 
+@pytest.mark.slow
 def test_the_temporaries_of_full_size_scoring_stay_within_the_budget() -> None:
     if not sys.platform.startswith("linux"):
         pytest.skip("peak memory is read from /proc, which only Linux has")

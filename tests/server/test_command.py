@@ -51,6 +51,7 @@ def post(served: Served, path: str, content: bytes, **fields: str) -> Any:
         return json.load(answer)
 
 
+@pytest.mark.slow
 def test_a_sentence_finds_the_same_pictures_as_the_command(served: Served, index: Path) -> None:
     query = "a red circle left of a blue square"
     found = get(served, "api/search", q=query, k=5)["results"]
@@ -87,7 +88,7 @@ def test_a_broken_picture_is_refused(served: Served) -> None:
         assert "no readable picture" in json.load(answer)["error"]
 
 
-def test_health_and_about_tell_the_size(served: Served) -> None:
+def test_health_and_about_report_the_size(served: Served) -> None:
     assert get(served, "healthz") | {"version": ""} == {
         "status": "ok",
         "pictures": PICTURES,
@@ -99,7 +100,8 @@ def test_health_and_about_tell_the_size(served: Served) -> None:
     assert about["examples"]
 
 
-def test_ctrl_c_stops_it_with_one_word(index: Path) -> None:
+@pytest.mark.slow
+def test_ctrl_c_stops_it_with_one_line(index: Path) -> None:
     with serving(index) as running:
         assert running.address.startswith("http://127.0.0.1:")
         assert get(running, "healthz")["status"] == "ok"
@@ -109,9 +111,10 @@ def test_ctrl_c_stops_it_with_one_word(index: Path) -> None:
         assert said.splitlines() == ["Stopped."]
 
 
-def test_a_server_for_everybody_warns(index: Path) -> None:
+@pytest.mark.slow
+def test_a_server_open_to_every_network_warns(index: Path) -> None:
     with serving(index, "--host", "0.0.0.0") as running:
-        assert running.address.startswith("http://127.0.0.1:"), "what a person can type"
+        assert running.address.startswith("http://127.0.0.1:"), "an address for a browser"
         running.process.send_signal(signal.SIGINT)
         _, said = running.process.communicate(timeout=300)
         assert "Anybody who can reach this machine at 0.0.0.0 can search these pictures" in said

@@ -22,7 +22,7 @@ def client(tmp_path: Path) -> TestClient:
     return TestClient(create_app(make_index(tmp_path)), base_url="http://127.0.0.1")
 
 
-def test_the_page_brings_everything_along_and_nothing_runs_inline(client: TestClient) -> None:
+def test_the_page_loads_only_files_of_the_server_and_runs_nothing_inline(client: TestClient) -> None:
     for name in (*PAGE, *SHARED, "labels.js"):
         answer = client.get("/" if name == "index.html" else f"/{name}")
         assert answer.status_code == 200
@@ -59,7 +59,7 @@ def test_every_answer_has_the_strict_headers(client: TestClient) -> None:
         assert "access-control-allow-origin" not in headers
 
 
-def test_captions_that_are_too_long_to_ask_are_no_examples(tmp_path: Path) -> None:
+def test_captions_longer_than_a_query_may_be_are_no_examples(tmp_path: Path) -> None:
     index = make_index(tmp_path)
     service = Service(index, Limits(query_characters=80))
     for sentences, examples in ((["dog " * 30, "a red dog"], ["a red dog"]), (["dog " * 30], [])):
@@ -68,14 +68,14 @@ def test_captions_that_are_too_long_to_ask_are_no_examples(tmp_path: Path) -> No
         assert service.examples == examples
 
 
-def test_the_interface_is_described_for_programs_and_for_people(client: TestClient) -> None:
+def test_the_openapi_schema_describes_every_route(client: TestClient) -> None:
     schema = client.get("/openapi.json").json()
     assert {"/api/search", "/api/score", "/api/explain", "/healthz"} <= set(schema["paths"])
-    assert "HTTPValidationError" not in schema["components"]["schemas"], "refusals have one form"
+    assert "HTTPValidationError" not in schema["components"]["schemas"], "errors have one form"
     described = [route[method] for route in schema["paths"].values() for method in route]
     assert all(route["summary"] and route["description"] for route in described)
     answers = schema["components"]["schemas"]["PictureAnswers"]["properties"]
-    assert answers["unknown"]["description"] == "Words of the query that the network never learned."
+    assert answers["unknown"]["description"] == "Words of the query outside the vocabulary."
     forms = [form["properties"]["picture"] for name, form in schema["components"]["schemas"].items() if "Body" in name]
     assert len(forms) == 3
     assert all(picture["contentMediaType"] == "application/octet-stream" for picture in forms)

@@ -1,4 +1,4 @@
-"""The server over an index in memory: every answer, every refusal, the page and its description."""
+"""The server over an index in memory: responses and errors of every route."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def client(index: FakeIndex) -> Iterator[TestClient]:
 
 def serving(index: Any, limits: Limits = LIMITS) -> TestClient:
     app = create_app(index, limits)
-    app.state.desk.service.prepare()
+    app.state.backend.service.prepare()
     return TestClient(app, base_url=HERE)
 
 
@@ -54,7 +54,7 @@ def jpeg(width: int = 60, height: int = 40, colour: str = "red", **options: Any)
     return file.getvalue()
 
 
-def test_a_sentence_finds_pictures_with_the_places_of_its_words(client: TestClient) -> None:
+def test_a_sentence_finds_pictures_with_the_regions_of_its_words(client: TestClient) -> None:
     answer = client.get("/api/search", params={"q": CAPTIONS[0], "k": 3}).json()
     assert answer["query"] == CAPTIONS[0]
     assert answer["unknown"] == []
@@ -63,7 +63,7 @@ def test_a_sentence_finds_pictures_with_the_places_of_its_words(client: TestClie
     assert scores == sorted(scores, reverse=True)
     first = answer["results"][0]
     assert first["id"].startswith("pictures/")
-    assert first["file"] == Path(first["id"]).name, "where the files lie is not told"
+    assert first["file"] == Path(first["id"]).name, "without its folder"
     assert first["metadata"] == {"place": "Oslo"}
     assert [word["word"] for word in first["words"]] == CAPTIONS[0].split()
     for word in first["words"]:
@@ -72,12 +72,12 @@ def test_a_sentence_finds_pictures_with_the_places_of_its_words(client: TestClie
         assert all(0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1 for box in word["boxes"])
 
 
-def test_words_that_the_network_never_learned_are_told(client: TestClient) -> None:
+def test_unknown_words_are_reported(client: TestClient) -> None:
     assert client.get("/api/search", params={"q": "a red zebra", "k": 1}).json()["unknown"] == ["zebra"]
     assert client.get("/api/explain", params={"q": "a zebra", "id": RED}).json()["unknown"] == ["zebra"]
 
 
-def test_the_size_of_a_picture_is_the_upright_one(client: TestClient, index: FakeIndex) -> None:
+def test_the_size_of_a_picture_respects_its_orientation(client: TestClient, index: FakeIndex) -> None:
     turned = Image.new("RGB", (90, 30), "red")
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -89,26 +89,26 @@ def test_the_size_of_a_picture_is_the_upright_one(client: TestClient, index: Fak
         assert (answer["id"], answer["width"], answer["height"]) == (RED, 30, 90)
 
 
-def test_a_picture_without_a_file_is_found_all_the_same(client: TestClient, index: FakeIndex) -> None:
+def test_a_picture_without_a_file_is_found(client: TestClient, index: FakeIndex) -> None:
     index.files[RED] = None
     answer = client.get("/api/explain", params={"q": "red", "id": RED}).json()
     assert (answer["file"], answer["width"], answer["height"]) == (None, None, None)
     assert "no picture file is known of" in refusal(client.get("/api/picture", params={"id": RED}), 404)
 
 
-def test_a_picture_finds_sentences(client: TestClient) -> None:
+def test_a_picture_finds_captions(client: TestClient) -> None:
     answer = client.post("/api/search", files={"picture": ("x.jpg", jpeg())}, data={"k": "4"}).json()
     assert len(answer["results"]) == 4
     assert {result["caption"] for result in answer["results"]} <= set(CAPTIONS)
     assert set(answer["results"][0]) == {"id", "caption", "image", "score"}
 
 
-def test_a_picture_that_is_sent_again_is_not_looked_at_again(client: TestClient, index: FakeIndex) -> None:
-    service = client.app.state.desk.service
+def test_the_regions_of_uploaded_pictures_are_cached(client: TestClient, index: FakeIndex) -> None:
+    service = client.app.state.backend.service
     for number in range(10):
         assert client.post("/api/search", files={"picture": jpeg(60 + number)}).status_code == 200
-    assert len(service.remembered) == 8
-    service.extractor = None  # looking would fail now
+    assert len(service.uploads) == 8
+    service.extractor = None  # extraction would fail now
     service.no_uploads = "gone."
     assert "gone" in refusal(client.post("/api/search", files={"picture": jpeg(60)}), 422)
 
@@ -123,7 +123,7 @@ def test_scores_of_a_pair_are_those_of_its_explanation(client: TestClient, index
     assert len(explanation["boxes"]) == explanation["regions"] == 4
 
 
-def test_a_sent_picture_gets_the_scores_and_the_explanation_of_the_indexed_one(
+def test_an_uploaded_picture_gets_the_scores_and_the_explanation_of_the_indexed_one(
     client: TestClient, index: FakeIndex
 ) -> None:
     file = index.files[RED]
@@ -162,9 +162,7 @@ def test_a_sent_picture_gets_the_scores_and_the_explanation_of_the_indexed_one(
         ("/service.py", 404, "there is nothing at '/service.py'"),
     ],
 )
-def test_a_question_that_cannot_be_answered_is_refused_in_a_sentence(
-    client: TestClient, path: str, status: int, said: str
-) -> None:
+def test_an_invalid_request_is_refused_in_one_sentence(client: TestClient, path: str, status: int, said: str) -> None:
     assert said in refusal(client.get(path), status)
 
 
@@ -209,7 +207,7 @@ def test_an_index_without_captions_says_so(client: TestClient, index: FakeIndex)
     assert "this index holds no captions" in refusal(answer, 422)
 
 
-def test_a_filter_that_cannot_be_used_is_the_questions_fault_and_a_broken_index_is_not(
+def test_an_unusable_filter_is_a_client_error_and_a_broken_index_a_server_error(
     client: TestClient, index: FakeIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*question: object, **how: object) -> None:
@@ -221,20 +219,20 @@ def test_a_filter_that_cannot_be_used_is_the_questions_fault_and_a_broken_index_
 
 
 @pytest.mark.parametrize("path", ["/api/search?q=dog&where=x", "/api/search?q=dog", "/api/explain?q=dog&id=x"])
-def test_where_the_index_lies_is_not_told(
+def test_the_path_of_the_index_is_redacted(
     client: TestClient, index: FakeIndex, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    whole = index.folder.resolve()
+    absolute = index.folder.resolve()
 
     def fail(*question: object, **how: object) -> None:
         raise DataError(
-            f"{index.folder} cannot be read (Not found: {str(whole)[1:]}/x); {whole}/index.json is damaged."
+            f"{index.folder} cannot be read (Not found: {str(absolute)[1:]}/x); {absolute}/index.json is damaged."
         )
 
     monkeypatch.setattr(index, "search", fail)
     monkeypatch.setattr(index, "explain", fail)
     monkeypatch.chdir(index.folder.parent)
-    for folder in (whole, Path(index.folder.name), Path()):
+    for folder in (absolute, Path(index.folder.name), Path()):
         if folder == Path():
             monkeypatch.chdir(index.folder)
         index.folder = folder
@@ -242,17 +240,17 @@ def test_where_the_index_lies_is_not_told(
         assert said == "the index cannot be read (Not found: the index/x); the index/index.json is damaged."
 
 
-def test_a_fault_of_ours_is_a_sentence_without_a_traceback(
+def test_an_internal_error_is_a_sentence_without_a_traceback(
     client: TestClient, index: FakeIndex, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(index, "search", lambda *question, **how: 1 / 0)
     answer = client.get("/api/search?q=dog")
-    assert refusal(answer, 500) == "this should not have happened; the server's log tells where."
+    assert refusal(answer, 500) == "internal error; the log of the server holds the details."
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_small_pictures_are_sent_as_they_are_and_large_ones_smaller(client: TestClient, index: FakeIndex) -> None:
+def test_small_pictures_are_sent_unchanged_and_large_ones_scaled(client: TestClient, index: FakeIndex) -> None:
     file = index.files[RED]
     assert file is not None
     answer = client.get("/api/picture", params={"id": RED})
@@ -272,7 +270,7 @@ def test_other_formats_are_sent_as_jpeg(client: TestClient, index: FakeIndex) ->
     assert Image.open(io.BytesIO(answer.content)).format == "JPEG"
 
 
-def test_a_file_that_is_no_picture_any_more_is_not_sent(client: TestClient, index: FakeIndex, tmp_path: Path) -> None:
+def test_a_file_that_is_no_longer_a_picture_is_not_sent(client: TestClient, index: FakeIndex, tmp_path: Path) -> None:
     file = index.files[RED]
     assert file is not None
     secret = tmp_path / "secret.txt"
@@ -289,7 +287,7 @@ def test_a_file_that_is_no_picture_any_more_is_not_sent(client: TestClient, inde
     )
 
 
-def test_health_and_about_tell_what_is_here(client: TestClient) -> None:
+def test_health_and_about_report_the_sizes(client: TestClient) -> None:
     health = client.get("/healthz").json()
     assert (health["status"], health["pictures"], health["captions"]) == ("ok", 6, 6)
     about = client.get("/api/about").json()

@@ -1,4 +1,4 @@
-"""The equations of the baselines once more, as slow plain loops over Python floats (see `oracles.py`)."""
+"""The equations of the baselines as slow plain loops over Python floats (see `oracles.py`)."""
 
 import math
 
@@ -26,7 +26,7 @@ def scan_attention(queries: Matrix, context: Matrix, how: str, inverse_temperatu
 
 
 def scan_cosines(queries: Matrix, context: Matrix, how: str, inverse_temperature: float) -> Vector:
-    """Each query's cosine with what it attends to, formed and measured as it is."""
+    """Cosine of each query with its attended context, materialised."""
     weights = scan_attention(queries, context, how, inverse_temperature)
     attended = [mix(row, context) for row in weights]
     return [dot(q, a) / (math.sqrt(dot(q, q)) * math.sqrt(dot(a, a))) for q, a in zip(queries, attended, strict=True)]
@@ -50,7 +50,7 @@ def graph_step(nodes: Matrix, p: dict) -> tuple[Matrix, Matrix]:
 
 
 def graph(nodes: Matrix, steps: list[dict]) -> tuple[Vector, Vector]:
-    """SGR: the first node after all steps, and how much it took from each node that it began with."""
+    """SGR: the first node after all steps, and the weight of each input node in it."""
     came_from = [[float(i == j) for j in range(len(nodes))] for i in range(len(nodes))]
     for step in steps:
         nodes, edges = graph_step(nodes, step)
@@ -78,7 +78,7 @@ def mean(rows: Matrix) -> Vector:
 
 
 def self_attention_pool(items: Matrix, p: dict) -> Vector:
-    """SGRAF's global vector; `item_norms` holds one batch normalisation an item, `whole_norms` one a channel."""
+    """SGRAF's global vector; `item_norms` holds one batch normalisation per item, `whole_norms` one per channel."""
     whole = affine(p["whole"], p["whole_bias"], mean(items))
     if p["whole_norms"]:
         whole = [normalise(x, norm) for x, norm in zip(whole, p["whole_norms"], strict=True)]

@@ -24,7 +24,7 @@ class Page:
     chrome: Chrome
     address: str
     refusals: bool = False
-    """Whether the test makes the server refuse something, which the browser then writes to its console."""
+    """Whether the test causes error responses, which the browser writes to its console."""
     requests: list[str] = field(default_factory=list)
 
     def open(self, path: str = "") -> None:
@@ -72,7 +72,7 @@ class Page:
         self.wait(lambda: text in self.chrome.title and self.has(".result"))
 
     def problem(self) -> str:
-        """What the page complains of."""
+        """The displayed error."""
         return str(self.wait(lambda: self.text("#problem")))
 
     def send(self, file: Path) -> None:
@@ -90,7 +90,7 @@ class Page:
         self.chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", wanted)
 
     def console_errors(self) -> list[str]:
-        """What went wrong in the page."""
+        """Errors and warnings in the browser's console."""
         bad = [entry for entry in self.chrome.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
         if self.refusals:
             bad = [entry for entry in bad if entry["source"] != "network"]

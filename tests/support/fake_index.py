@@ -50,7 +50,7 @@ class Colours:
 
 @dataclass
 class FakeIndex:
-    """Scores every picture with a real network; `asked` remembers the questions."""
+    """Scores every picture with a real network; `queries` records the searches."""
 
     retriever: Retriever
     files: dict[str, Path | None]
@@ -58,7 +58,7 @@ class FakeIndex:
     sentences: Sequence[str]
     folder: Path
     tool: Any = None
-    asked: list[str] = field(default_factory=list)
+    queries: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.regions)
@@ -68,7 +68,7 @@ class FakeIndex:
         return len(self.sentences)
 
     def search(self, text: str, k: int = 10, *, where: str | None = None) -> list[Result]:
-        self.asked.append(text)
+        self.queries.append(text)
         known = self.regions.values()
         batch = as_batch(np.stack([it.features for it in known]), np.stack([it.boxes for it in known]))
         scores = dict(zip(self.regions, self.retriever.score(batch, text)[:, 0].tolist(), strict=True))

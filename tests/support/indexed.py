@@ -1,4 +1,4 @@
-"""A small run and small data with boxes, pictures and facts, that the tests of the index share."""
+"""A small run and small data with boxes and pictures, for the tests of the index."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tshsr.retriever import Retriever
 
 @dataclass(frozen=True)
 class Small:
-    """A trained network and what it was trained on, as a store.
+    """A trained network and its data as a store.
 
     Attributes:
         run: The run's folder.

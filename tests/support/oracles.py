@@ -1,4 +1,4 @@
-"""Every equation once more, as slow plain loops over Python floats; the package must agree with them.
+"""Every equation as slow plain loops over Python floats; the package must agree with them.
 
 Written from the formulas, not from the package: a softmax over the wrong axis shows here.
 """
@@ -74,7 +74,7 @@ def reasoning_level(
 
 
 def read_out(nodes: Matrix, opening: Vector, bias: float, weight: Vector) -> tuple[float, Vector]:
-    """Model description, section 4, step 3: what the level adds to the logit, and beta."""
+    """Model description, section 4, step 3: the contribution of the level to the logit, and beta."""
     gates = [sigmoid(dot(opening, node) + bias) for node in nodes]
     beta = [x / sum(gates) for x in gates]
     return dot(weight, mix(beta, nodes)), beta
@@ -83,7 +83,7 @@ def read_out(nodes: Matrix, opening: Vector, bias: float, weight: Vector) -> tup
 def hierarchy(
     nodes: Matrix, levels: list[dict[str, Matrix]], outs: list[tuple[Vector, float, Vector]], **switches: bool
 ) -> tuple[Vector, Matrix, Matrix]:
-    """Model description, section 4: every level's contribution; its weights and terms followed back to the nodes."""
+    """Model description, section 4: contribution of each level, with its weights and terms by base node."""
     to_base = [[float(i == j) for j in range(len(nodes))] for i in range(len(nodes))]
     contribution, beta = read_out(nodes, *outs[0])
     contributions, weights, added = [contribution], [beta], [terms(nodes, beta, outs[0][2])]
@@ -98,7 +98,7 @@ def hierarchy(
 
 
 def terms(nodes: Matrix, beta: Vector, weight: Vector) -> Vector:
-    """What each node adds to a read-out: beta_p (w·S_p)."""
+    """Terms of a read-out: beta_p (w·S_p)."""
     return [share * dot(weight, node) for share, node in zip(beta, nodes, strict=True)]
 
 
@@ -121,7 +121,7 @@ def hinge(
     scored: list[list[bool]],
     max_cost: float = math.inf,
 ) -> float:
-    """Bidirectional hinge, averaged over captions; unscored pairs and the image's own captions are no negatives.
+    """Bidirectional hinge, averaged over captions; unscored pairs and captions of the same image are not negatives.
 
     A cost above `max_cost` is left out.
     """
@@ -187,7 +187,7 @@ def responsibilities(
 
 
 def mixture(values: list[float], rounds: int) -> tuple[list[float], list[float], list[float]]:
-    """Means, deviations and shares by EM, begun at the quartiles; the lower mean is at most half the upper one."""
+    """Means, deviations and shares by EM, started at the quartiles; the lower mean is at most half the upper one."""
     ordered, last = sorted(values), len(values) - 1
 
     def quantile(q: float) -> float:

@@ -1,4 +1,4 @@
-"""The real server in a process of its own, over a small index that the real commands made."""
+"""The real server in a process of its own, over a small index built by the commands."""
 
 from __future__ import annotations
 
@@ -23,9 +23,8 @@ class Served:
     """A running server.
 
     Attributes:
-        address: Where it answers, with a slash at the end.
-        process: Its process.
-        pictures: Folder of the pictures that it serves.
+        address: Base URL, with a slash at the end.
+        pictures: Folder of the served pictures.
     """
 
     address: str
@@ -34,7 +33,7 @@ class Served:
 
 
 def make_index(folder: Path) -> Path:
-    """Scenes, a network that was trained for a moment, and an index of its test pictures.
+    """Scenes, a briefly trained network, and an index of its test pictures.
 
     Returns:
         The index; the scenes are beside it, in `scenes`.

@@ -1,4 +1,4 @@
-"""What every page must be: well-formed, complete, safe."""
+"""Checks of every page: well-formed, complete, without foreign resources."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from html.parser import HTMLParser
 
 EVIL = "a <script>alert(\"1\")</script> & 'red' square </script>"
-"""A caption that would take over a careless page."""
+"""A caption that breaks a page without escaping."""
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
@@ -38,13 +38,13 @@ class Page(HTMLParser):
         self.text.append(data)
 
     def of(self, tag: str, css: str | None = None) -> list[dict[str, str | None]]:
-        """The elements of a tag, where asked those of one class."""
+        """The elements of a tag, optionally of one class."""
         found = [attributes for name, attributes in self.elements if name == tag]
         return [each for each in found if css is None or css in (each.get("class") or "").split()]
 
 
 def assert_whole(text: str) -> Page:
-    """Well-formed, one id a thing, every reference answered inside, nothing from outside."""
+    """Assert that a page is well-formed, ids are unique, references are internal, and nothing is loaded."""
     page = Page(text)
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids))

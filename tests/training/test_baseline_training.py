@@ -91,9 +91,7 @@ def test_an_ensemble_of_sgr_and_saf_is_the_mean_of_both(data: tuple[Split, Split
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_an_explanation_tells_of_the_streams_that_there_are(
-    method: str, data: tuple[Split, Split], tmp_path: Path
-) -> None:
+def test_an_explanation_has_the_streams_of_its_network(method: str, data: tuple[Split, Split], tmp_path: Path) -> None:
     run(config(method, epochs=1), data, tmp_path / "run")
     retriever = Retriever.from_pretrained(tmp_path / "run")
     explanation = explain_pair(retriever, data[1].regions.read([0]), "a red dog here")

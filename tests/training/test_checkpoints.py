@@ -82,7 +82,7 @@ def test_a_weights_file_that_is_no_safetensors_is_one_sentence(tmp_path: Path) -
 def test_weights_of_another_shape_or_name_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_weights(path, tiny.network(torch.float32))
-    with pytest.raises(CheckpointError, match=r"weight 'streams\.\S+' has shape \(6,\), the settings ask for \(5,\)"):
+    with pytest.raises(CheckpointError, match=r"weight 'streams\.\S+' has shape \(6,\), the settings require \(5,\)"):
         load_weights(path, Tshsr(tiny.config(similarity_dim=5)))
     with pytest.raises(
         CheckpointError, match=r"holds the weight 'streams\.region_stream\S*', which the model does not"

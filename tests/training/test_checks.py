@@ -90,7 +90,7 @@ def test_settings_that_contradict_the_data_are_refused(tmp_path: Path) -> None:
         complete(encoder(feature_dim=2048), tokenizer, train, dev)
     with pytest.raises(SettingsError, match=r"model\.encoder\.vocabulary is 3, the data has 1\d; leave it 0"):
         complete(encoder(vocabulary=3), tokenizer, train, dev)
-    with pytest.raises(DataError, match=r"small, split train has no boxes, which model\.encoder\.boxes asks for"):
+    with pytest.raises(DataError, match=r"small, split train has no boxes, which model\.encoder\.boxes requires"):
         complete(encoder(boxes=True), tokenizer, train, dev)
     placed = encoder(boxes=True)
     placed = replace(placed, model=replace(placed.model, place_term=True))

@@ -27,6 +27,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Split, Split]:
     return small_split(folder, "train"), small_split(folder, "dev", images=6)
 
 
+@pytest.mark.slow
 def test_a_run_learns_and_keeps_what_the_contract_names(data: tuple[Split, Split], tmp_path: Path) -> None:
     result = run(small_config(epochs=25, save_every_steps=0, evaluate_every=8), data, tmp_path / "run")
     assert (result.steps, result.already_finished, result.folder) == (25 * STEPS, False, tmp_path / "run")

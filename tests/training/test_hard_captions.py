@@ -32,14 +32,14 @@ CAPTION = [A, RED, BALL, ABOVE, A, BLUE, BOX]
 KNOWN = [CAPTION, [A, BLUE, BALL], [A, RED, BOX, ABOVE], [ABOVE, A, RED, BOX], [A, BLUE, BALL]]
 
 
-def test_words_swap_where_both_have_been_seen_beside_their_new_neighbours() -> None:
+def test_a_swap_makes_known_bigrams_only() -> None:
     swaps = WordSwaps(KNOWN)
-    neighbours = {(left, right) for row in KNOWN for left, right in zip([EDGE, *row], [*row, EDGE], strict=True)}
+    bigrams = {(left, right) for row in KNOWN for left, right in zip([EDGE, *row], [*row, EDGE], strict=True)}
     expected = []
     for i in range(7):
-        for j in range(i + 2, 7):  # the plain way: swap, and look at every pair of neighbours
+        for j in range(i + 2, 7):  # brute force: swap, and check every bigram
             row = [EDGE, *exchanged(CAPTION, i, j), EDGE]
-            if CAPTION[i] != CAPTION[j] and all(pair in neighbours for pair in pairwise(row)):
+            if CAPTION[i] != CAPTION[j] and all(pair in bigrams for pair in pairwise(row)):
                 expected.append((i, j))
     assert swaps.positions(CAPTION) == expected
     assert set(expected) == {(1, 5), (2, 6)}, "the colours and the things, and nothing else"

@@ -86,7 +86,7 @@ def test_the_losses_are_weighted_by_kind_of_score() -> None:
     torch.testing.assert_close(result["spread"], scores["fused"].detach().float().std())
 
 
-def test_candidates_cut_the_pairs_that_are_reasoned_about(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_candidates_reduce_the_scored_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     network = tiny.network()
     counted = []
     original = network.score_listed
@@ -97,11 +97,11 @@ def test_candidates_cut_the_pairs_that_are_reasoned_about(monkeypatch: pytest.Mo
     assert 12 < sum(counted) <= 12 + 2 * 2 * 12 < 144
 
 
-def test_the_loss_of_a_network_that_scores_all_alike_is_twice_the_margin() -> None:
+def test_equal_scores_have_a_loss_of_twice_the_margin() -> None:
     assert hinge(torch.full((3, 4), 0.5), IMAGE_OF_CAPTION, margin=0.2, hardest=True).item() == pytest.approx(0.4)
 
 
-def test_losses_are_added_up_in_32_bits_under_mixed_precision() -> None:
+def test_losses_are_summed_in_float32_under_mixed_precision() -> None:
     network = tiny.network(torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         result = Objective(network, LossConfig(), candidates=2)(*batch(), hardest=True, seed=0)

@@ -57,12 +57,12 @@ def test_without_noise_the_split_is_as_it_was(train: Split) -> None:
     assert with_noise(train, TrainingConfig()) is train
 
 
-def test_only_whose_the_captions_are_changes(train: Split) -> None:
+def test_noise_changes_only_image_of_caption(train: Split) -> None:
     before = train.image_of_caption.copy()
     noisy = with_noise(train, TrainingConfig(noise=0.6))
     assert not np.array_equal(noisy.image_of_caption, before)
     assert replace(noisy, image_of_caption=before).captions == train.captions
-    assert np.array_equal(train.image_of_caption, before), "the caller's split is his own"
+    assert np.array_equal(train.image_of_caption, before), "the caller's split is unchanged"
     assert captions_checksum(noisy) != captions_checksum(train)
 
 

@@ -1,4 +1,4 @@
-"""Runs are killed (SIGKILL) and resumed until they end; they must end as one that nobody touched."""
+"""Runs are killed (SIGKILL) and resumed until they end; they must end as an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -71,6 +71,7 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return end_of(folder / "run")
 
 
+@pytest.mark.slow
 @needs_sigkill
 def test_a_run_killed_at_any_operation_on_its_files_ends_as_an_untouched_one(
     untouched: dict[str, Any], tmp_path: Path
@@ -85,6 +86,7 @@ def test_a_run_killed_at_any_operation_on_its_files_ends_as_an_untouched_one(
     assert end_of(tmp_path / "run") == untouched
 
 
+@pytest.mark.slow
 @needs_sigkill
 def test_a_run_killed_at_any_time_ends_as_an_untouched_one(untouched: dict[str, Any], tmp_path: Path) -> None:
     dice = random.Random()
@@ -101,6 +103,7 @@ def test_a_run_killed_at_any_time_ends_as_an_untouched_one(untouched: dict[str, 
     assert end_of(tmp_path / "run") == untouched
 
 
+@pytest.mark.slow
 def test_two_processes_share_each_batch(tmp_path: Path) -> None:
     child = (
         "import os, sys; from pathlib import Path; from tests.support.resumed import train; "

@@ -37,6 +37,7 @@ def robust_config(**training: object) -> RunConfig:
     return with_loss(small_config(**training), robust="mixture", warmup_epochs=1.0)
 
 
+@pytest.mark.slow
 def test_right_pairs_get_higher_weights_than_wrong_ones(data: tuple[Split, Split], tmp_path: Path) -> None:
     config = robust_config(epochs=6, noise=0.4, batch=16, save_every_steps=0, evaluate_every=6)
     config = with_optimiser(with_loss(config, warmup_epochs=3.0), learning_rate=0.03)
@@ -91,7 +92,8 @@ def test_a_robust_loss_needs_scores_that_are_trained() -> None:
     config = robust_config()
     config = with_loss(config, pooled=0.0)
     message = (
-        r"loss\.robust 'mixture' tells right pairs by v·t, which loss\.pooled 0 leaves untrained; set loss\.pooled"
+        r"loss\.robust 'mixture' separates right pairs from wrong ones by v·t, which loss\.pooled 0 leaves untrained; "
+        r"set loss\.pooled"
     )
     for model in (config.model, ScanConfig(encoder=config.model.encoder)):
         with pytest.raises(SettingsError, match=message):

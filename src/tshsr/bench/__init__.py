@@ -1,1 +1,1 @@
-"""How fast this machine scores pairs: ours against the plain reference, in one process and one run."""
+"""Speed of scoring on this machine, against a plain reference in the same process."""

@@ -1,4 +1,4 @@
-"""The machine's own limits: how fast it multiplies matrices, how much memory a piece of work takes at its peak."""
+"""Measurements of the machine: rate of matrix products, peak memory of a function."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ import torch
 from tshsr.system import trim
 
 SIZES = ((2048, 2048, 2048), (4608, 1024, 1024), (8192, 1024, 256))
-"""Rows, inner width and columns of the products that are timed: a square one, and shapes like those of scoring ..."""
+"""Rows, inner width and columns of the timed products: a square one, and shapes like those of scoring."""
 GPU_SIZES = ((8192, 8192, 8192), (16384, 4096, 4096))
-"""... and large enough for a GPU."""
+"""The same for a GPU."""
 WARM_UP = 3
-"""Rounds before a rate counts: threads start, and a processor takes some time to reach its clock."""
+"""Warm-up rounds: thread start, and processor clock."""
 STATUS = Path("/proc/self/status")
 CLEAR = Path("/proc/self/clear_refs")
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until a GPU has done what it was told."""
+    """Wait until a GPU has finished its queue; no-op on other devices."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
-    """How long a piece of work takes."""
+    """Seconds of one call."""
     synchronise(device)
     start = time.perf_counter()
     work()
@@ -38,12 +38,7 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
 
 
 class Products:
-    """Large matrix products of one precision, to ask now and then how fast the machine multiplies.
-
-    Args:
-        device: Where.
-        dtype: Precision.
-    """
+    """Large matrix products in one precision, for repeated measurements of their rate."""
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self.device = device
@@ -58,7 +53,7 @@ class Products:
 
     @torch.inference_mode()
     def rate(self) -> float:
-        """Floating-point operations a second, of the shape that goes fastest now."""
+        """Floating-point operations per second of the fastest shape."""
         found = 0.0
         for left, right in self.operands:
             taken = seconds_of(partial(torch.matmul, left, right), self.device)
@@ -68,16 +63,16 @@ class Products:
 
 
 def peak_of(work: Callable[[], object], device: torch.device) -> int | None:
-    """Bytes that a piece of work adds at its peak to what was there; None where the system does not tell."""
+    """Peak memory that a call adds, in bytes; None where the system does not report it."""
     gc.collect()
-    trim()  # what is free but kept would hide what the work takes
+    trim()  # freed memory kept by the allocator would hide the allocations of the call
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         work()
         return torch.cuda.max_memory_allocated(device) - before
     try:
-        CLEAR.write_text("5", encoding="ascii")  # the peak begins anew
+        CLEAR.write_text("5", encoding="ascii")  # resets VmHWM
     except OSError:  # no such file, or not allowed in a container
         return None
     before = resident("VmRSS")

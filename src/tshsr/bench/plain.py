@@ -1,9 +1,8 @@
-"""The plain references that speed is compared with: the published way of scoring, written from the formulas.
+"""Plain references for the speed measurements: scoring as in published code, written from the formulas.
 
-The evaluation code that this family of methods shares walks the captions in a Python loop and batches the images: the
-caption is repeated for every image, each stream computes its own similarities, attended vectors are normalised in the
-joint space, and every node of every step is computed. The functions here do just that, with the weights of our
-networks: the same scores, another way to them.
+The evaluation code of this family of methods loops over captions and batches the images: the caption is repeated for
+every image, each stream computes its own similarities, attended vectors are normalised in the joint space, and every
+node of every step is computed. The functions here do the same with the weights of our networks and give equal scores.
 
 Axes: images | regions | words | dim (joint space, D) | width (similarity vector, m).
 """
@@ -28,7 +27,7 @@ from tshsr.models.tshsr import Tshsr, TshsrStream
 
 CaptionRow = Float[Tensor, "words dim"]
 PlainScore = Callable[[ItemEncoding, CaptionRow, Float[Tensor, " dim"]], Float[Tensor, " images"]]
-"""(images, the words of a caption, its pooled vector) -> a score for each image."""
+"""(images, words of a caption, its pooled vector) -> one score per image."""
 
 
 def loop_over_captions(
@@ -36,7 +35,7 @@ def loop_over_captions(
     images: ItemEncoding,
     captions: ItemEncoding,
 ) -> Float[Tensor, "images captions"]:
-    """The published all-pairs loop: one caption at a time against a block of images without padding."""
+    """All-pairs loop of published code: one caption at a time against a block of images without padding."""
     columns = [
         score(images, words[mask], pooled)
         for words, mask, pooled in zip(captions.items, captions.mask, captions.pooled, strict=True)
@@ -45,7 +44,7 @@ def loop_over_captions(
 
 
 def unit(rows: Float[Tensor, "*rows width"], dim: int = -1) -> Float[Tensor, "*rows width"]:
-    """Rows x / (||x|| + 1e-8), step by step as this field writes it."""
+    """X / (||x|| + 1e-8), out of place as in published code."""
     return torch.div(rows, torch.pow(rows, 2).sum(dim=dim, keepdim=True).sqrt() + 1e-8)
 
 
@@ -54,11 +53,11 @@ def attended(
     context: Float[Tensor, "images context dim"],
     inverse_temperature: float,
 ) -> Float[Tensor, "images queries dim"]:
-    """SCAN's cross attention: unit sums of the context, one a query."""
+    """Cross attention of SCAN: one attended unit vector per query."""
     similarity = torch.bmm(context, queries.transpose(1, 2))
     similarity = unit(F.leaky_relu(similarity, 0.1), dim=2)
     weights = F.softmax(similarity.transpose(1, 2).contiguous() * inverse_temperature, dim=2)
-    # Context items stand in columns in the published product, so what follows reads it across its memory.
+    # The published product has context items in columns, so that the next operations read it with a stride.
     found = torch.bmm(context.transpose(1, 2), weights.transpose(1, 2).contiguous())
     return unit(found.transpose(1, 2))
 
@@ -93,9 +92,9 @@ def tshsr(network: Tshsr) -> PlainScore:
 def stream_logit(
     stream: TshsrStream, queries: Float[Tensor, "images queries dim"], context: Float[Tensor, "images context dim"]
 ) -> Float[Tensor, " images"]:
-    """The sum of the levels' contributions."""
-    found = attended(queries, context, stream.inverse_temperature)
-    nodes = similarity_vectors(stream.local_similarity, queries, found)
+    """Sum of the contributions of the levels."""
+    context_of_query = attended(queries, context, stream.inverse_temperature)
+    nodes = similarity_vectors(stream.local_similarity, queries, context_of_query)
     read_outs = cast(Sequence[ReadOut], stream.reasoning.read_outs)
     total = read_out(read_outs[0], nodes)
     for extract, update, out in zip(stream.reasoning.extractions, stream.reasoning.updates, read_outs[1:], strict=True):
@@ -107,7 +106,7 @@ def stream_logit(
 def next_level(
     extract: ContextExtraction, update: CoExploitation, nodes: Float[Tensor, "images nodes width"]
 ) -> Float[Tensor, "images seeds width"]:
-    """Context extraction and co-exploitation, with [S ; C] formed."""
+    """Context extraction and co-exploitation, with [S ; C] materialised."""
     assignment = F.softmax(torch.matmul(extract.seeds, nodes.transpose(1, 2)), dim=-1)
     context = torch.bmm(assignment, nodes)
     neighbours = torch.cat([nodes, context], dim=1)
@@ -119,14 +118,14 @@ def next_level(
 
 
 def read_out(out: ReadOut, nodes: Float[Tensor, "images nodes width"]) -> Float[Tensor, " images"]:
-    """w·r for the read-out r of a level."""
+    """w·r of the read-out r of a level."""
     beta = torch.sigmoid(out.opening(nodes)).transpose(1, 2)
     read = torch.bmm(F.normalize(beta, p=1, dim=-1), nodes).squeeze(1)
     return (read * out.weight).sum(dim=-1)
 
 
 def sgraf(network: Sgraf | TwoStreamSgr) -> PlainScore:
-    """The mean over the streams of the score of SGR or SAF, every node of every step computed."""
+    """Score of SGR or SAF, mean over the streams, with every node of every step computed."""
 
     def score(images: ItemEncoding, words: CaptionRow, pooled: Float[Tensor, " dim"]) -> Float[Tensor, " images"]:
         caption = words.unsqueeze(0).repeat(len(images), 1, 1)
@@ -147,9 +146,9 @@ def similarity_score(
     v: Float[Tensor, "images dim"],
     t: Float[Tensor, "images dim"],
 ) -> Float[Tensor, " images"]:
-    """The score of a stream whose similarity vectors, the global one first, are reasoned over."""
-    found = attended(queries, context, stream.inverse_temperature)
-    local = similarity_vectors(stream.local_similarity, queries, found)
+    """Score of a stream by reasoning over its similarity vectors, the global one first."""
+    context_of_query = attended(queries, context, stream.inverse_temperature)
+    local = similarity_vectors(stream.local_similarity, queries, context_of_query)
     whole = similarity_vectors(stream.global_similarity, t, v)
     nodes = torch.cat([whole.unsqueeze(1), local], dim=1)
     if isinstance(stream.reasoning, GraphReasoning):
@@ -168,7 +167,7 @@ def graph_step(step: GraphStep, nodes: Float[Tensor, "images nodes width"]) -> F
 
 
 def filtration(saf: AttentionFiltration, nodes: Float[Tensor, "images nodes width"]) -> Float[Tensor, "images width"]:
-    """SAF's weighted sum of the nodes."""
+    """Weighted sum of the nodes in SAF."""
     opening = saf.opening(nodes).transpose(1, 2)
     norm = saf.norm
     scaled = F.batch_norm(opening, norm.running_mean, norm.running_variance, norm.weight, norm.bias, eps=EPSILON)
@@ -177,7 +176,7 @@ def filtration(saf: AttentionFiltration, nodes: Float[Tensor, "images nodes widt
 
 
 def scan(network: Scan) -> PlainScore:
-    """The score of SCAN's word stream, log-sum-exp or another aggregation, attended vectors formed."""
+    """Score of the word stream of SCAN, with attended vectors materialised."""
     stream = cast(CrossAttention, network.streams["word_stream"])
 
     def score(images: ItemEncoding, words: CaptionRow, pooled: Float[Tensor, " dim"]) -> Float[Tensor, " images"]:

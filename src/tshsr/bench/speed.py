@@ -1,4 +1,4 @@
-"""Pairs a second of every network, ours against the plain reference: the same pairs, process, weights and scores."""
+"""Pairs per second of every network, package against plain reference: same pairs, process, weights and scores."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from tshsr.scoring.precision import cast_matcher, skip_reason
 from tshsr.system import keep_freed_memory, release_freed_memory
 
 IN_PLACE = {torch.ops.aten.addmm_: lambda _, left, right, **__: 2 * left[0] * left[1] * right[1]}
-"""Products that torch's counter does not know: from the shapes of the arguments to operations."""
+"""Operations by argument shapes of the products that torch's counter lacks."""
 TILE = 16
-"""Images and captions of the tile that is counted."""
+"""Images and captions of the counted tile."""
 
 
 def multiply_adds_of(work: Callable[[], object]) -> float:
-    """Multiply-adds of the matrix products of a piece of work."""
+    """Multiply-adds of the matrix products of one call."""
     with FlopCounterMode(display=False, custom_mapping=IN_PLACE) as counter:
         work()
     return float(counter.get_total_flops()) / 2
@@ -42,13 +42,13 @@ def multiply_adds_of(work: Callable[[], object]) -> float:
 
 @torch.no_grad()
 def multiply_adds(matcher: Matcher, *, features: int, regions: int, words: int) -> float:
-    """Multiply-adds of the matrix products that scoring one pair of a tile takes; encoding is apart.
+    """Multiply-adds of the matrix products for scoring one pair of a tile, without encoding.
 
-    Elementwise work (exponentials, roots, sums) is not counted, as in the figures of the field.
+    Elementwise operations (exponentials, roots, sums) are not counted, as usual.
 
     Args:
         matcher: The network.
-        features: Width of its region features.
+        features: Width of region features.
         regions: Regions of each image.
         words: Words of each caption.
     """
@@ -67,7 +67,7 @@ def multiply_adds(matcher: Matcher, *, features: int, regions: int, words: int) 
 
 Name = Literal["tshsr", "sgr", "saf", "scan", "two_stream_sgr"]
 NAMES: tuple[Name, ...] = ("tshsr", "sgr", "saf", "scan")
-"""The networks that are measured when none is named."""
+"""Networks measured by default."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 FEATURES, VOCABULARY = 2048, 1000
 LENGTHS = (
@@ -79,15 +79,15 @@ LENGTHS = (
 
 @dataclass(frozen=True)
 class Workload:
-    """What is scored.
+    """Size of a measurement.
 
     Attributes:
         images: Images, scored against every caption.
         captions: Captions, of real lengths.
-        regions: Regions of an image.
+        regions: Regions per image.
         dim: Width of the joint space (D).
-        width: Width of a similarity vector (m), and of the space in which TSHSR compares (k).
-        repeats: How often reference and ours take turns; medians are reported.
+        width: Width of a similarity vector (m), and of the comparison space of TSHSR (k).
+        repeats: Number of alternating measurements; medians are reported.
     """
 
     images: int = 100
@@ -100,22 +100,22 @@ class Workload:
 
 @dataclass(frozen=True)
 class Row:
-    """One network in one precision.
+    """Figures of one network in one precision.
 
     Attributes:
         name: The network.
-        dtype: Precision of ours; the reference is always float32.
-        pairs_per_s: Ours, median.
-        pairs_per_s_spread: Slowest and fastest of ours.
-        reference_pairs_per_s: The plain reference, median.
-        reference_pairs_per_s_spread: Slowest and fastest of the reference.
-        ratio: Median over the repeats of ours to the reference, taken one after the other.
-        macs_per_pair: Multiply-adds of ours, mean over the captions' lengths.
+        dtype: Precision of the package; the reference is always float32.
+        pairs_per_s: Package, median.
+        pairs_per_s_spread: Slowest and fastest repeat of the package.
+        reference_pairs_per_s: Plain reference, median.
+        reference_pairs_per_s_spread: Slowest and fastest repeat of the reference.
+        ratio: Package to reference, median over the repeats.
+        macs_per_pair: Multiply-adds of the package, mean over the lengths of captions.
         reference_macs_per_pair: Multiply-adds of the reference.
-        gemm_gflops: What large matrix products reached between the turns in that precision, median.
-        gemm_fraction: What ours multiplied and added a second, of what such a product reached just after; median.
-        peak_bytes: Memory that ours adds at its peak; None where the system does not tell.
-        reference_peak_bytes: The same of the reference.
+        gemm_gflops: Rate of large matrix products in this precision between the repeats, median.
+        gemm_fraction: Rate of the package's operations relative to the matrix products just after; median.
+        peak_bytes: Peak memory added by the package; None where the system does not report it.
+        reference_peak_bytes: The same for the reference.
         max_difference: Largest difference between the scores of both.
     """
 
@@ -136,16 +136,16 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Contest:
-    """One network with encoded images and captions, to be scored both ways.
+class Comparison:
+    """One network with encoded inputs, scored by the reference and by the package.
 
     Attributes:
         name: The network's name.
         network: The network.
-        images: Images.
-        captions: Captions, shortest first.
-        byte_budget: Bound on our temporaries.
-        compile_options: What else ours may do.
+        images: Encoded images.
+        captions: Encoded captions, shortest first.
+        byte_budget: Bound on the temporaries of the package.
+        compile_options: Compilation and TF32 of the package.
     """
 
     name: str
@@ -155,12 +155,12 @@ class Contest:
     byte_budget: int
     compile_options: CompileOptions = NOT_COMPILED
 
-    def plainly(self) -> Callable[[], Tensor]:
-        """The published way."""
+    def reference(self) -> Callable[[], Tensor]:
+        """Scoring by the plain reference."""
         return partial(plain.loop_over_captions, plain_score(self.network), self.images, self.captions)
 
-    def ours(self, dtype: torch.dtype) -> Callable[[], Tensor]:
-        """Ours, in a precision."""
+    def package(self, dtype: torch.dtype) -> Callable[[], Tensor]:
+        """Scoring by the package in a precision."""
         network, images, captions = cast_matcher(self.network, dtype), self.images.at(dtype), self.captions.at(dtype)
         if str(self.compile_options):
             network = CompiledMatcher(network, self.compile_options)
@@ -168,17 +168,17 @@ class Contest:
 
 
 @dataclass(frozen=True)
-class Turn:
-    """Both ways once, one after the other, so that what else the machine does meets both.
+class Repeat:
+    """One repeat: reference and package in sequence, so that other load affects both.
 
     Attributes:
-        plainly: Seconds of the reference.
-        ours: Seconds of ours.
-        gemm: Operations a second of a large matrix product just after.
+        reference: Seconds of the reference.
+        package: Seconds of the package.
+        gemm: Operations per second of large matrix products just after.
     """
 
-    plainly: float
-    ours: float
+    reference: float
+    package: float
     gemm: float
 
 
@@ -190,22 +190,22 @@ def bench(
     device: str = "cpu",
     byte_budget: int = BYTE_BUDGET,
     compile_options: CompileOptions = NOT_COMPILED,
-    tell: Callable[[str], None] = lambda _: None,
+    announce: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Time every network.
 
     Args:
-        work: What is scored.
-        names: Which networks.
-        dtypes: Which precisions of ours.
-        device: Where.
-        byte_budget: Bound on our temporaries.
-        compile_options: What else ours may do; compilation falls into the turns that are not timed.
-        tell: Told before each network.
+        work: Size of the measurement.
+        names: Networks.
+        dtypes: Precisions of the package; those without instructions on the device are skipped.
+        device: Device of both.
+        byte_budget: Bound on the temporaries of the package.
+        compile_options: Compilation and TF32 of the package; compilation time is not measured.
+        announce: Called with the name of each network before its measurement.
 
     Returns:
-        `gemm_gflops` (float32) and `gemm_gflops_by_dtype`, the best that was seen, `threads`, `shortcuts`, `workload`
-        and `rows`.
+        `gemm_gflops` (float32) and `gemm_gflops_by_dtype`, the best rates, `threads`, `shortcuts`, `workload`,
+        `skipped` (precision and reason) and `rows`.
     """
     place = torch.device(device)
     reasons = {name: skip_reason(DTYPES[name], place) for name in dtypes}
@@ -214,9 +214,9 @@ def bench(
     products = {name: Products(place, DTYPES[name]) for name in dict.fromkeys(("float32", *dtypes))}
     rows: list[Row] = []
     for name in names if dtypes else ():
-        tell(name)
-        contest = replace(prepared(name, work, place, byte_budget), compile_options=compile_options)
-        rows += rows_of(contest, products, dtypes, work.repeats)
+        announce(name)
+        comparison = replace(prepared(name, work, place, byte_budget), compile_options=compile_options)
+        rows += rows_of(comparison, products, dtypes, work.repeats)
     return {
         "gemm_gflops": products["float32"].best / 1e9,
         "gemm_gflops_by_dtype": {name: each.best / 1e9 for name, each in products.items()},
@@ -229,58 +229,61 @@ def bench(
 
 
 @torch.inference_mode()
-def rows_of(contest: Contest, products: Mapping[str, Products], dtypes: Sequence[str], repeats: int) -> list[Row]:
-    """One network in every precision; each way runs twice, for its scores and its peak memory, before it is timed."""
-    device, plainly = contest.images.items.device, contest.plainly()
+def rows_of(comparison: Comparison, products: Mapping[str, Products], dtypes: Sequence[str], repeats: int) -> list[Row]:
+    """Rows of one network; reference and package run twice, for scores and peak memory, before they are timed."""
+    device, reference = comparison.images.items.device, comparison.reference()
     release_freed_memory()
-    expected, plain_peak = plainly(), peak_of(plainly, device)
+    expected, reference_peak = reference(), peak_of(reference, device)
     pairs = expected.numel()
-    counted = replace(contest, compile_options=NOT_COMPILED).ours(expected.dtype)  # a compiled program is not counted
-    macs, plain_macs = (multiply_adds_of(work) / pairs for work in (counted, plainly))
+    counted = replace(comparison, compile_options=NOT_COMPILED).package(
+        expected.dtype
+    )  # a compiled program is not counted
+    macs, reference_macs = (multiply_adds_of(work) / pairs for work in (counted, reference))
     rows = []
     for dtype in dtypes:
-        ours = contest.ours(DTYPES[dtype])
+        package = comparison.package(DTYPES[dtype])
         keep_freed_memory()
-        found, peak = ours(), peak_of(ours, device)
-        turns = [take_turns(plainly, ours, products[dtype]) for _ in range(repeats)]
-        rates, plain_rates = [pairs / turn.ours for turn in turns], [pairs / turn.plainly for turn in turns]
+        found, peak = package(), peak_of(package, device)
+        measured = [time_both(reference, package, products[dtype]) for _ in range(repeats)]
+        rates = [pairs / each.package for each in measured]
+        reference_rates = [pairs / each.reference for each in measured]
         rows.append(
             Row(
-                name=contest.name,
+                name=comparison.name,
                 dtype=dtype,
                 pairs_per_s=median(rates),
                 pairs_per_s_spread=(min(rates), max(rates)),
-                reference_pairs_per_s=median(plain_rates),
-                reference_pairs_per_s_spread=(min(plain_rates), max(plain_rates)),
-                ratio=median(turn.plainly / turn.ours for turn in turns),
+                reference_pairs_per_s=median(reference_rates),
+                reference_pairs_per_s_spread=(min(reference_rates), max(reference_rates)),
+                ratio=median(each.reference / each.package for each in measured),
                 macs_per_pair=macs,
-                reference_macs_per_pair=plain_macs,
-                gemm_gflops=median(turn.gemm for turn in turns) / 1e9,
-                gemm_fraction=median(2 * macs * pairs / turn.ours / turn.gemm for turn in turns),
+                reference_macs_per_pair=reference_macs,
+                gemm_gflops=median(each.gemm for each in measured) / 1e9,
+                gemm_fraction=median(2 * macs * pairs / each.package / each.gemm for each in measured),
                 peak_bytes=peak,
-                reference_peak_bytes=plain_peak,
+                reference_peak_bytes=reference_peak,
                 max_difference=float((found.float() - expected).abs().max()),
             )
         )
     return rows
 
 
-def take_turns(plainly: Callable[[], Tensor], ours: Callable[[], Tensor], products: Products) -> Turn:
-    """Time both: the reference with the allocator as its users have it, ours as the command line sets it."""
+def time_both(reference: Callable[[], Tensor], package: Callable[[], Tensor], products: Products) -> Repeat:
+    """Time both: the reference with the default allocator, the package with that of the command line."""
     release_freed_memory()
-    reference = seconds_of(plainly, products.device)
+    seconds = seconds_of(reference, products.device)
     keep_freed_memory()
-    return Turn(reference, seconds_of(ours, products.device), products.rate())
+    return Repeat(seconds, seconds_of(package, products.device), products.rate())
 
 
-def prepared(name: Name, work: Workload, device: torch.device, byte_budget: int) -> Contest:
-    """The network of that name, and what it is to score."""
+def prepared(name: Name, work: Workload, device: torch.device, byte_budget: int) -> Comparison:
+    """Build a network and its inputs."""
     network = build_matcher(settings(name, work)).eval().to(device)
-    return Contest(name, network, *inputs(network, work, device), byte_budget)
+    return Comparison(name, network, *inputs(network, work, device), byte_budget)
 
 
 def settings(name: Name, work: Workload) -> ModelConfig:
-    """The network of that name at the sizes of the workload."""
+    """Configuration of a network at the size of the workload."""
     encoder = EncoderConfig(dim=work.dim, feature_dim=FEATURES, vocabulary=VOCABULARY)
     match name:
         case "tshsr":
@@ -299,7 +302,7 @@ def plain_score(network: Matcher) -> plain.PlainScore:
     """The plain reference of a network.
 
     Raises:
-        TypeError: Where it has none.
+        TypeError: For a network without a reference.
     """
     match network:
         case Tshsr():
@@ -314,7 +317,7 @@ def plain_score(network: Matcher) -> plain.PlainScore:
 
 @torch.inference_mode()
 def inputs(network: Matcher, work: Workload, device: torch.device) -> tuple[ItemEncoding, ItemEncoding]:
-    """Random images and captions, encoded; encoding is apart."""
+    """Random images and captions, encoded (not timed)."""
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(work.images, work.regions, FEATURES, generator=generator)
     images = ImageBatch(features, torch.ones(features.shape[:2], dtype=torch.bool))

@@ -1,4 +1,4 @@
-"""`tshsr bench`: pairs a second of this machine, ours against the plain way, in one process."""
+"""`tshsr bench`: pairs per second on this machine, ours and a plain implementation, in one process."""
 
 from __future__ import annotations
 
@@ -27,20 +27,21 @@ HEADER = (
 
 @dataclass(frozen=True)
 class Bench:
-    """How many pairs of an image and a caption this machine scores in a second, and how many the plain way.
+    """Pairs of an image and a caption that this machine scores per second, against a plain implementation.
 
-    The plain way is that of the published code of this family: a loop over captions. Random features, captions of real
-    lengths; encoding is apart. About a minute on two processor cores; more images, captions and repeats steady it.
+    The plain implementation loops over captions, as the published code of these networks does. Features are random,
+    captions have real lengths, encoding is not timed. About a minute on two processor cores; more images, captions and
+    repeats give steadier figures.
     """
 
     names: tuple[Literal["tshsr", "sgr", "saf", "scan", "two_stream_sgr"], ...] = ("tshsr", "sgr", "saf", "scan")
-    """Networks: tshsr, sgr, saf, scan."""
+    """Networks to measure."""
     dtypes: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
-    """Precisions of ours; the plain way is always float32."""
+    """Precisions of ours; the plain implementation is always in float32."""
     images: int = 50
     """Images, each scored with every caption."""
     captions: int = 50
-    """Captions."""
+    """Captions, each scored with every image."""
     regions: int = 36
     """Regions of an image."""
     dim: int = 1024
@@ -48,17 +49,17 @@ class Bench:
     width: int = 256
     """Width of a similarity vector (m)."""
     repeats: int = 3
-    """How often ours and the plain way take turns; medians are shown."""
+    """Repetitions, alternating between ours and the plain implementation; medians are shown."""
     tf32: Flag = False
-    """Let ours multiply float32 matrices in TF32, where the machine has units for it."""
+    """Multiply float32 matrices of ours in TF32, on a GPU that supports it."""
     compile: Flag = False
-    """Compile ours, which takes minutes a network."""
+    """Compile ours, which takes minutes per network."""
     json: File = None
     """Write the figures to this file; - writes them to stdout, in place of the table."""
     device: Name = None
-    """cpu, cuda or mps; the best one here without it."""
+    """cpu, cuda or mps; by default the best one of this machine."""
     quiet: Flag = False
-    """Do not say what is being measured."""
+    """Show no progress."""
 
 
 def main(arguments: Sequence[str], screen: Screen) -> None:
@@ -75,13 +76,18 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     if not wanted.names or not wanted.dtypes:
         raise SettingsError("there is nothing to measure; name at least one network and one precision.")
 
-    def tell(name: str) -> None:
+    def progress(name: str) -> None:
         if not wanted.quiet:
             screen.note(f"measuring {name}")
 
     compile_options = CompileOptions(tf32=wanted.tf32, compiled=wanted.compile)
     found = bench(
-        work, names=wanted.names, dtypes=wanted.dtypes, device=device, compile_options=compile_options, tell=tell
+        work,
+        names=wanted.names,
+        dtypes=wanted.dtypes,
+        device=device,
+        compile_options=compile_options,
+        announce=progress,
     )
     for each in found["skipped"]:
         screen.note(each["reason"])

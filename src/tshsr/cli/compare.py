@@ -35,7 +35,7 @@ class Compare:
     """Is A better than B? Paired bootstrap and permutation test over images, with intervals for every figure.
 
     A and B are reports (evaluate --json), or matrices (evaluate --save-scores) with --captions. Several runs of a side,
-    such as other seeds, stand with commas between them: tshsr compare a0.json,a1.json b0.json,b1.json
+    such as other seeds, are separated by commas: tshsr compare a0.json,a1.json b0.json,b1.json
     """
 
     a: Annotated[str, Argument("A[,A...]", positional=True)]
@@ -43,23 +43,23 @@ class Compare:
     b: Annotated[str, Argument("B[,B...]", positional=True)]
     """The other side; differences are A minus B."""
     score: str = "fused"
-    """Which score of reports."""
+    """Which score of the reports."""
     captions: File = None
-    """Whose image is which caption, for matrices: a file with a line a caption, JSON lines, or a folder of data."""
+    """For matrices, the image of each caption: a file with a line a caption, JSON lines, or a folder of data."""
     split: str = "test"
     """Which split of a folder of data."""
     protocol: Literal["auto", "flickr", "coco-1k", "coco-5k"] = "auto"
-    """How matrices are ranked; reports say it themselves."""
+    """Ranking of matrices; reports carry theirs."""
     key: str = "scores"
     """Name of the matrix in an .npz, or in a dictionary of tensors."""
     resamples: int = 10_000
-    """How often images are resampled."""
+    """Resamples of the images."""
     confidence: float = 0.95
-    """Of the intervals."""
+    """Confidence of the intervals."""
     seed: int = 0
-    """Of the resampling; the same one gives the same answer."""
+    """Seed of the resampling."""
     table: Literal["plain", "markdown", "latex"] = "plain"
-    """How the table is written."""
+    """Format of the table."""
     json: File = None
     """Write the comparison to this file; - writes it to stdout, in place of the table."""
 
@@ -76,16 +76,16 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     ranks = [[run.ranks for run in side] for side in runs]
     found = compare(*ranks, resamples=wanted.resamples, seed=wanted.seed, confidence=wanted.confidence)
     found = replace(found, models_a=models[0], models_b=models[1])
-    tell_what_is_left_out([run for side in runs for run in side], screen)
+    note_missing_places([run for side in runs for run in side], screen)
     a, b = ([str(path) for path in side] for side in sides)
     if wanted.json != "-":
         show(found, a, b, wanted.table, screen)
-    if wanted.json is not None:  # after the table, which is then not lost where the file cannot be written
+    if wanted.json is not None:  # after the table, which is kept if the file cannot be written
         screen.json(json.dumps(comparison_json(found, a, b, wanted.seed), indent=2, allow_nan=False), wanted.json)
 
 
-def tell_what_is_left_out(runs: Sequence[Run], screen: Screen) -> None:
-    """Say why there are no figures of several right answers, where a report was written before they were compared."""
+def note_missing_places(runs: Sequence[Run], screen: Screen) -> None:
+    """Report why figures of several right answers are missing: an old report has no caption places."""
     for run in [run for run in runs if run.ranks.caption_places is None][:1]:
         screen.note(
             f"{run.path} keeps the rank of every query but not the place of every caption, so mAP@R, R-Precision, true "
@@ -94,7 +94,7 @@ def tell_what_is_left_out(runs: Sequence[Run], screen: Screen) -> None:
 
 
 def show(found: Comparison, a: Sequence[str], b: Sequence[str], table: TableKind, screen: Screen) -> None:
-    """The table, and what the comparison says."""
+    """The table and the verdict."""
     if table == "plain":
         screen.say(f"A: {', '.join(a)}\nB: {', '.join(b)}")
         screen.table(header(found), grouped_rows(found))
@@ -110,7 +110,7 @@ def side_paths(name: str, words: str) -> list[Path]:
     """The files of one side.
 
     Raises:
-        SettingsError: Where one is named twice: a run does not count double.
+        SettingsError: Where a file is named twice, or none is.
     """
     paths = [Path(word) for word in words.split(",") if word]
     if not paths or len(set(paths)) < len(paths):
@@ -125,12 +125,12 @@ class Run:
     """One run to compare.
 
     Attributes:
-        path: Its file.
-        ranks: Of every query.
+        path: Report or matrix.
+        ranks: Ranks of every query.
         place: Name of the data and the split.
-        protocol: Of a report; None for a matrix.
-        digest: Of the captions; None where their texts are unknown.
-        models: How many a report names, more than one for an ensemble; None for a matrix, which does not say.
+        protocol: None for a matrix.
+        digest: SHA-256 of the captions; None where their texts are unknown.
+        models: Models of a report, more than one for an ensemble; None for a matrix.
     """
 
     path: Path
@@ -145,7 +145,7 @@ def read_run(path: Path, wanted: Compare) -> Run:
     """Read a report, or rank every query of a matrix.
 
     Raises:
-        DataError: Where a file is missing or damaged, or a report has no ranks of that score.
+        DataError: Where a file is missing or damaged, or a report has no ranks of the score.
         SettingsError: Where the captions of a matrix are not named.
     """
     if path.suffix != ".json":
@@ -157,10 +157,10 @@ def read_run(path: Path, wanted: Compare) -> Run:
 
 
 def check_for_matrices(wanted: Compare, paths: Sequence[Path]) -> None:
-    """Refuse options about matrices where there is none: nothing is left to be read or ranked by them.
+    """Refuse options of matrices where all files are reports.
 
     Raises:
-        SettingsError: Says who decides it.
+        SettingsError: Names the option.
     """
     if any(path.suffix != ".json" for path in paths):
         return
@@ -177,10 +177,10 @@ def check_for_matrices(wanted: Compare, paths: Sequence[Path]) -> None:
 
 
 def ranks_of(path: Path, report: Report, score: str) -> QueryRanks:
-    """The ranks of every query that a report carries.
+    """The ranks of every query in a report.
 
     Raises:
-        DataError: Where it carries none of that score, or has no such score.
+        DataError: Where the report lacks the score or its ranks.
     """
     if score not in report.scores:
         raise DataError(
@@ -211,14 +211,14 @@ def rank(path: Path, wanted: Compare) -> Run:
     from tshsr.evaluation.score_files import read_scores
 
     scores = read_scores(path, key=wanted.key)
-    whose = read_ground_truth(wanted.captions, wanted.split, *scores.shape)
+    truth = read_ground_truth(wanted.captions, wanted.split, *scores.shape)
     folds = folds_of(choose_protocol(wanted.protocol, len(scores)), len(scores))
-    ranks = query_ranks(scores, whose.image_of_caption, folds=folds)
-    return Run(path, ranks, f"{whose.data}, split {whose.split}", None, whose.digest)
+    ranks = query_ranks(scores, truth.image_of_caption, folds=folds)
+    return Run(path, ranks, f"{truth.data}, split {truth.split}", None, truth.digest)
 
 
 def check_same_data(one: Run, other: Run) -> None:
-    """Refuse runs on different data: known by the digests of their captions, or else by the names in reports.
+    """Refuse runs on different data, by the digests of their captions, or else by the names in reports.
 
     Raises:
         DataError: Names both runs.
@@ -240,10 +240,10 @@ def check_same_data(one: Run, other: Run) -> None:
 
 
 def models_of(side: Sequence[Run]) -> int:
-    """How many models each run of a side is; 1 where there are matrices only.
+    """Models of each run of a side; 1 where all are matrices.
 
     Raises:
-        DataError: Where single models and ensembles, or ensembles of other sizes, stand on one side.
+        DataError: Where a side mixes single models and ensembles, or ensembles of several sizes.
     """
     known = [run for run in side if run.models is not None]
     for run in known:

@@ -1,4 +1,4 @@
-"""`tshsr data`: say what is there, check all of it, convert it to our store."""
+"""`tshsr data`: describe, check and convert data sets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Info:
-    """What a data set holds; reads captions and headers, no features."""
+    """Contents of a data set; reads captions and headers, no features."""
 
     data: Annotated[str, Argument("DIR", positional=True)]
     """A folder in SCAN's layout, a Karpathy JSON or its folder, a feature store, or the word scenes."""
@@ -29,7 +29,7 @@ class Info:
 
 @dataclass(frozen=True)
 class Check:
-    """Read all of a data set and say everything that is wrong with it; exit code 2 where anything is."""
+    """Read all of a data set and list every fault; exit code 2 where there is one."""
 
     data: Annotated[str, Argument("DIR", positional=True)]
     """As for tshsr data info."""
@@ -39,36 +39,36 @@ class Check:
 
 @dataclass(frozen=True)
 class Convert:
-    """Write a data set as a feature store: one folder, with hashes; numbers stay as they are."""
+    """Write a data set as a feature store: one folder, with hashes; the features are copied exactly."""
 
     source: Annotated[str, Argument("SOURCE", positional=True)]
     """A folder in SCAN's layout, or a Karpathy JSON or its folder."""
     out: Annotated[Path, Argument("OUT", positional=True)]
     """Folder of the store."""
     extractor: str = ""
-    """Name of who made the features; empty keeps the name that the source gives."""
+    """Name of the extractor of the features; empty keeps the name given by the source."""
     pictures: OptionalPath = None
-    """Folder of the picture files; without it the one beside the features, if any."""
+    """Folder of the picture files; by default the one beside the features, if any."""
     quiet: Flag = False
     """Show no progress, neither a bar nor lines."""
 
 
 def main(arguments: Sequence[str], screen: Screen) -> None:
-    """Choose among the three.
+    """Run the named action.
 
     Raises:
-        SettingsError: Where none of them is named.
+        SettingsError: Where no action is named.
     """
     actions: dict[str, tuple[str, Callable[[Sequence[str], Screen], None]]] = {
-        "info": ("DIR          what is there", info),
-        "check": ("DIR         whether all of it can be used", check),
+        "info": ("DIR          its contents", info),
+        "check": ("DIR         read all of it and list every fault", check),
         "convert": ("SOURCE OUT  into a feature store", to_store),
     }
     if arguments and arguments[0] in ("-h", "--help"):
         screen.say("usage: tshsr data info|check|convert ...\n")
         for name, (line, _) in actions.items():
             screen.say(f"  tshsr data {name} {line}")
-        screen.say("\ntshsr data info --help tells the options, and so on.")
+        screen.say("\ntshsr data info --help lists the options of info, and so on.")
         return
     if not arguments or arguments[0] not in actions:
         near = difflib.get_close_matches(arguments[0], actions, n=1) if arguments else []
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
 
 
 def info(arguments: Sequence[str], screen: Screen) -> None:
-    """Say what is there."""
+    """Describe a data set."""
     wanted = parse(Info, "tshsr data info", arguments, example="tshsr data info DIR")
     from tshsr.data.check import inspect
 
@@ -91,7 +91,7 @@ def info(arguments: Sequence[str], screen: Screen) -> None:
 
 
 def show_info(screen: Screen, found: DataInfo) -> None:
-    """A data set on the screen."""
+    """The description on the screen."""
     screen.say(f"{found.data}: layout {found.layout}, {size(found.bytes)}")
     screen.say(f"features of {found.extractor}: {found.feature_dim} x {found.dtype} a region")
     header = ("split", "images", "captions", "regions", "boxes", "of various length")
@@ -110,7 +110,7 @@ def show_info(screen: Screen, found: DataInfo) -> None:
 
 
 def size(number: int) -> str:
-    """Bytes as people say them."""
+    """A number of bytes in text, such as 1.5 GiB."""
     for unit, power in (("GiB", 3), ("MiB", 2), ("KiB", 1)):
         if number >= 1024**power:
             return f"{number / 1024**power:.1f} {unit}"
@@ -118,10 +118,10 @@ def size(number: int) -> str:
 
 
 def check(arguments: Sequence[str], screen: Screen) -> None:
-    """Read everything.
+    """Check a data set.
 
     Raises:
-        DataError: Where anything is wrong.
+        DataError: Where there is a fault.
     """
     wanted = parse(Check, "tshsr data check", arguments, example="tshsr data check DIR")
     from tshsr.data.check import check_data
@@ -134,7 +134,7 @@ def check(arguments: Sequence[str], screen: Screen) -> None:
         for problem in problems:
             screen.say(problem)
         raise DataError(f"{wanted.data} has {len(problems)} problems, listed above.")
-    if found is not None:  # it always is where there is no problem
+    if found is not None:  # None only beside problems
         counts = ", ".join(f"{split.name} {split.images:,} images" for split in found.splits)
         screen.say(f"{wanted.data} is sound: {counts}; every file, feature and caption was read.")
 

@@ -1,4 +1,4 @@
-"""`tshsr demo`: everything once, on built-in scenes."""
+"""`tshsr demo`: training, evaluation, explanation and search on built-in scenes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tshsr.cli.options import Argument, Flag, Name, choose_device, parse
 from tshsr.cli.screen import Screen, duration
 
 if TYPE_CHECKING:
-    from tshsr.demo import Done, Sizes, Stage
+    from tshsr.demo import DemoResult, Sizes, Stage
     from tshsr.training.events import Event
 
 QUERY = "a small red circle"
@@ -27,15 +27,15 @@ class Demo:
     train: int = 3000
     """Scenes to train on, each with five captions."""
     dev: int = 500
-    """Scenes that choose the best weights."""
+    """Scenes that select the best weights."""
     test: int = 500
     """Scenes to evaluate on."""
     seed: int = 0
     """Seed of the scenes and of training."""
     epochs: Annotated[int | None, Argument("INT")] = None
-    """Passes over the captions; those of the recipe tshsr-scenes without it."""
+    """Passes over the captions; by default those of the recipe tshsr-scenes."""
     device: Name = None
-    """cpu, cuda or mps; the best one here without it."""
+    """cpu, cuda or mps; by default the best one of this machine."""
     quiet: Flag = False
     """Show no progress but a line for each epoch and each evaluation."""
 
@@ -79,8 +79,8 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
         screen.say(f"\nSearch the scenes on a page: {shlex.join(['tshsr', 'serve', str(done.index), '--open'])}")
 
 
-def suggestions(done: Done, sizes: Sizes) -> list[str]:
-    """Commands that work when they are pasted."""
+def suggestions(done: DemoResult, sizes: Sizes) -> list[str]:
+    """Commands to try next, quoted for a shell."""
     from tshsr.data.layouts import SCENES
     from tshsr.demo import RUN, Sizes
 

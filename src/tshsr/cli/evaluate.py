@@ -76,8 +76,8 @@ class Evaluate:
     """Human ratings, lines of image, caption and rating: their rank correlation with the score."""
     rerank: Annotated[str | None, Argument("K|auto")] = None
     """Two-stage search: score only the K best candidates of a query by v·t, on average, more where the first score
-    poorly; K,K for those of an image and of a caption; auto chooses both on dev, all of whose pairs it scores, so that
-    no recall should lose more than 0.1 points."""
+    poorly; K,K for those of an image and of a caption; auto chooses both by scoring all pairs of dev, so
+    that no recall should lose more than 0.1 points."""
     rerank_check: Flag = False
     """With --rerank, score all pairs as well, and report the recall lost."""
     dtype: Literal["float32", "bfloat16", "tf32"] = "float32"
@@ -89,7 +89,7 @@ class Evaluate:
     scores_folder: OptionalPath = None
     """Keep the matrices of all scores in this folder; without it those above 1 GiB are in a temporary one."""
     device: Name = None
-    """cpu, cuda or mps; the best one here without it."""
+    """cpu, cuda or mps; by default the best one of this machine."""
     quiet: Flag = False
     """Show no progress, neither a bar nor lines."""
 
@@ -218,7 +218,7 @@ def precision(name: str) -> torch.dtype | None:
 
 
 def exhaustively_scored(plan: Depth | Split | None, split: Split, *, check: bool) -> list[Split]:
-    """The splits all of whose pairs are scored: dev for --rerank auto; the split itself without --rerank or to check.
+    """The splits that are scored exhaustively: dev for --rerank auto; the split itself without --rerank or to check.
 
     Args:
         plan: The number of candidates, or the split that chooses it; None without --rerank.

@@ -1,4 +1,4 @@
-"""`tshsr explain`: a page for one picture and some sentences."""
+"""`tshsr explain`: a page that explains the scores of one picture with sentences."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ EXAMPLE = 'tshsr explain runs/first --data DIR --image 0 --text "a red circle"'
 
 @dataclass(frozen=True)
 class Explain:
-    """A page that shows which word met which region: both streams, every level."""
+    """A page that shows the attention between words and regions, in both streams."""
 
     run: Annotated[str, Argument("RUN", positional=True)]
     """A run's folder, or owner/name on the Hugging Face hub."""
     image: Annotated[str, Argument("IMAGE")]
     """Id or row number of an image of the data; without --data a picture file, for runs on the built-in scenes."""
     text: Annotated[tuple[str, ...], Argument("TEXT", append=True)] = ()
-    """A sentence, in quotes; give --text again for each further one."""
+    """A sentence, in quotes; repeat --text for more."""
     out: Path = Path("explanation.html")
     """The page: one file that needs no network."""
     data: Folder = None
@@ -37,9 +37,9 @@ class Explain:
     split: str = "test"
     """Which split of the data."""
     json: File = None
-    """Write the explanations as data to this file too; - writes them to stdout."""
+    """Write the explanations to this file as JSON too; - writes them to stdout, in place of the table."""
     device: Name = None
-    """cpu, cuda or mps; the best one here without it."""
+    """cpu, cuda or mps; by default the best one of this machine."""
 
 
 def main(arguments: Sequence[str], screen: Screen) -> None:
@@ -65,17 +65,17 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
         return
     for explanation in explanations:
         screen.say(f"{shown.name}: {explanation.caption}")
-        screen.table(("word", *map(who_looks, explanation.streams)), heaviest(explanation))
+        screen.table(("word", *map(column_header, explanation.streams)), heaviest(explanation))
     screen.say(f"Open {wanted.out} to see them in the picture.")
 
 
-def who_looks(stream: str) -> str:
-    """The heading of a stream's column."""
-    return {"word_stream": "word looks at region", "region_stream": "region looks at word"}.get(stream, stream)
+def column_header(stream: str) -> str:
+    """Column header of a stream."""
+    return {"word_stream": "word attends to region", "region_stream": "region attends to word"}.get(stream, stream)
 
 
 def heaviest(explanation: Explanation) -> list[tuple[str, ...]]:
-    """For each word the region that it met most, in each stream, with its share."""
+    """For each word and stream, the region with the largest weight and that weight."""
     rows = []
     for number, word in enumerate(explanation.words):
         cells = []

@@ -36,7 +36,7 @@ class FaithfulnessCommand:
     json: File = None
     """Write the figures to this file; - writes them to stdout, in place of the table."""
     device: Name = None
-    """cpu, cuda or mps; the best one here without it."""
+    """cpu, cuda or mps; by default the best one of this machine."""
     quiet: Flag = False
     """Show no progress, neither a bar nor lines."""
 

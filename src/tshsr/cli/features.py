@@ -1,4 +1,4 @@
-"""`tshsr features`: a folder of pictures into a feature store."""
+"""`tshsr features`: a feature store from a folder of pictures."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 EXAMPLE = "tshsr features PICTURES --extractor scenes --out STORE"
 SHOWN = 3
-"""Skipped files that are named on the screen."""
+"""Skipped files named on the screen, at most."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """Make a feature store of a folder of pictures; what is interrupted goes on when the command is run again."""
+    """Make a feature store of a folder of pictures; run an interrupted command again to continue it."""
 
     pictures: Annotated[Path, Argument("PICTURES", positional=True)]
-    """A folder; folders in it count too. What is no picture is skipped and listed."""
+    """A folder, read recursively. Files that are no pictures are skipped and listed."""
     out: Annotated[Path, Argument("STORE")]
     """Folder of the store."""
     extractor: Annotated[str, Argument("NAME")]
@@ -37,25 +37,25 @@ class Features:
     weights: Name = None
     """A folder with a network for transformers, or its name on the Hugging Face hub."""
     cells: Annotated[int | None, Argument("N")] = None
-    """Grid: rows and columns of regions; 6 without it."""
+    """Grid: rows and columns of regions; default 6."""
     regions: Annotated[int | None, Argument("N")] = None
-    """Detector: the most boxes of a picture; 36 without it."""
+    """Detector: boxes per picture, at most; default 36."""
     overlap: Annotated[float | None, Argument("X")] = None
-    """Detector: intersection over union above which the weaker of two boxes goes; 0.7 without it."""
+    """Detector: intersection over union above which the lower-scoring of two boxes is dropped; default 0.7."""
     prompt: Annotated[str | None, Argument("TEXT")] = None
-    """Detector that is asked in words: what it looks for, phrases with full stops."""
+    """Detector with a text prompt: phrases with full stops."""
     features_from: Name = None
     """Detector: take features from this network (CLIP, DINOv2, ...), pooled inside the boxes."""
     captions: File = None
     """Captions to train on: lines of picture, tab, caption (and tab, split), or Karpathy's JSON."""
     dtype: Literal["float32", "float16"] = "float32"
-    """Of the features in the store."""
+    """Precision of the features in the store."""
     batch: int = 16
-    """Pictures that a network is given at a time."""
+    """Pictures in a batch of the network."""
     workers: Annotated[int | None, Argument("N")] = None
-    """Pictures that are decoded at a time; one for each processor core without it."""
+    """Pictures decoded in parallel; by default one for each processor core."""
     device: Name = None
-    """cpu, cuda or mps; the best one here without it."""
+    """cpu, cuda or mps; by default the best one of this machine."""
     quiet: Flag = False
     """Show no progress, neither a bar nor lines."""
 
@@ -79,10 +79,10 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
 
 
 def chosen_extractor(wanted: Features) -> Extractor:
-    """The extractor that the options name.
+    """The extractor of the options.
 
     Raises:
-        SettingsError: Where there is none, or an option is another one's.
+        SettingsError: Where there is no such extractor, or it lacks an option.
     """
     from tshsr.features.catalog import CHOICES, FAMILIES, WEIGHTS, open_extractor
 
@@ -100,7 +100,7 @@ def chosen_extractor(wanted: Features) -> Extractor:
 
 
 def nearest(name: str) -> str:
-    """The end of a sentence: the extractor that was meant."""
+    """The end of a sentence: the nearest extractor name."""
     from tshsr.features.catalog import FAMILIES, WEIGHTS
 
     near = difflib.get_close_matches(name.lower(), (*FAMILIES, *WEIGHTS), n=1, cutoff=0.5)
@@ -108,7 +108,7 @@ def nearest(name: str) -> str:
 
 
 def show(screen: Screen, out: Path, extractor: Extractor, done: ExtractionResult) -> None:
-    """What came of it."""
+    """The result on the screen."""
     from tshsr.features.resume import SKIPPED
 
     reused = f", {done.reused:,} of them from before" if done.reused else ""

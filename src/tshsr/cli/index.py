@@ -1,4 +1,4 @@
-"""`tshsr index`: a collection that can be searched, made, grown, mended and thinned out."""
+"""`tshsr index`: create, extend, update and prune an index."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ EXAMPLE = "tshsr index runs/first --data DIR --out INDEX"
 
 @dataclass(frozen=True)
 class IndexCommand:
-    """Make an index of pictures and captions for tshsr search, or go on with one: what is in it already stays.
+    """Make an index of pictures and captions for tshsr search, or extend one: existing entries stay.
 
-    A run that was interrupted goes on where it was. Readers may search meanwhile.
+    Run an interrupted command again to continue it. Searches may run meanwhile.
     """
 
     run: Annotated[str, Argument("RUN", positional=True)]
@@ -35,19 +35,19 @@ class IndexCommand:
     data: Folder = None
     """What to add: a folder of data, or the word scenes."""
     split: str = "all"
-    """Which split of the data; all takes every picture."""
+    """Which split of the data; all is every picture."""
     pictures: OptionalPath = None
-    """Folder of the picture files; without it the one beside the data, if any."""
+    """Folder of the picture files; by default the one beside the data, if any."""
     metadata: OptionalPath = None
-    """Facts for --where: CSV with a heading, or JSON lines, with a column id or file that names the picture."""
+    """Metadata for --where: CSV with a header, or JSON lines, with a column id or file that names the picture."""
     captions: bool = True
-    """Index captions too, so that sentences can be found for a picture."""
+    """Index captions too, for searches by picture."""
     replace: Flag = False
-    """Encode anew what is in the index already."""
+    """Encode pictures again that are in the index already."""
     delete: Annotated[tuple[str, ...], Argument("ID")] = ()
-    """Take these pictures, and their captions, out."""
+    """Remove these pictures and their captions."""
     device: Name = None
-    """cpu, cuda or mps; the best one here without it."""
+    """cpu, cuda or mps; by default the best one of this machine."""
     quiet: Flag = False
     """Show no progress, neither a bar nor lines."""
 
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     """Make or change an index.
 
     Raises:
-        SettingsError: Where there is nothing to do.
+        SettingsError: Where there is nothing to add or remove.
     """
     wanted = parse(IndexCommand, "tshsr index", arguments, example=EXAMPLE)
     if wanted.data is None and not wanted.delete:
@@ -72,10 +72,10 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     else:
         splits = open_all(wanted.data, wanted.split)
         retriever.check_extractor(splits[0].extractor)
-        facts = facts_by_split(wanted.metadata, splits)  # read before anything changes
+        metadata = metadata_by_split(wanted.metadata, splits)  # read before anything changes
         index = prepared(wanted, retriever, splits[0])
         index.delete(wanted.delete)
-        for split, added in add_all(wanted, index, splits, facts, screen):
+        for split, added in add_all(wanted, index, splits, metadata, screen):
             screen.say(f"{split.data}, split {split.name}: {summary(added)}.")
     if wanted.delete:
         screen.say(f"{len(wanted.delete):,} pictures taken out.")
@@ -83,10 +83,10 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
 
 
 def open_all(data: str, split: str) -> list[Split]:
-    """The wanted split; for `all` in a layout without such a split every one.
+    """The named split; for `all` in a layout without such a split, every split.
 
     Raises:
-        DataError: Where two splits share an id: one would hide the other.
+        DataError: Where two splits share an id.
     """
     from tshsr.data.layouts import find_data, layout_of, open_split, splits_of
     from tshsr.data.store import EVERYTHING
@@ -107,7 +107,7 @@ def open_all(data: str, split: str) -> list[Split]:
 
 
 def prepared(wanted: IndexCommand, retriever: Retriever, split: Split) -> Index:
-    """The index, empty or as it is."""
+    """The index, created where there is none."""
     from tshsr.index.collection import Index
 
     return Index.create(
@@ -116,7 +116,7 @@ def prepared(wanted: IndexCommand, retriever: Retriever, split: Split) -> Index:
 
 
 def settings_of(data: str) -> Mapping[str, Any]:
-    """How the features were made, where a feature store says it."""
+    """Extractor settings of a feature store; empty for other layouts."""
     from tshsr.data.layouts import find_data, layout_of
     from tshsr.data.manifest import read_manifest
 
@@ -124,8 +124,8 @@ def settings_of(data: str) -> Mapping[str, Any]:
     return read_manifest(place).settings if layout_of(place) == "store" else {}
 
 
-def facts_by_split(file: Path | None, splits: Sequence[Split]) -> list[Metadata | None]:
-    """For each split the metadata of its pictures; None where the file names none of them.
+def metadata_by_split(file: Path | None, splits: Sequence[Split]) -> list[Metadata | None]:
+    """For each split the metadata of its pictures; None where there is none.
 
     Raises:
         DataError: Where the file cannot be read, or names no picture of any split.
@@ -142,12 +142,12 @@ def facts_by_split(file: Path | None, splits: Sequence[Split]) -> list[Metadata 
 
 
 def add_all(
-    wanted: IndexCommand, index: Index, splits: Sequence[Split], facts: Sequence[Metadata | None], screen: Screen
+    wanted: IndexCommand, index: Index, splits: Sequence[Split], metadata: Sequence[Metadata | None], screen: Screen
 ) -> list[tuple[Split, Added]]:
-    """Add the splits one after another."""
+    """Add the splits in order."""
     done = []
     with screen.progress(quiet=wanted.quiet) as begin:
-        for split, known in zip(splits, facts, strict=True):
+        for split, known in zip(splits, metadata, strict=True):
             added = index.add(
                 split,
                 pictures=wanted.pictures,
@@ -161,7 +161,7 @@ def add_all(
 
 
 def summary(added: Added) -> str:
-    """What came of adding a split."""
+    """Counts of an added split, in text."""
     parts = [f"{added.new:,} pictures added"]
     if added.replaced:
         parts.append(f"{added.replaced:,} encoded anew")

@@ -1,4 +1,4 @@
-"""`tshsr score`: one picture, one sentence."""
+"""`tshsr score`: all scores of one picture with one sentence; finding the picture, for `tshsr explain` too."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Score:
     json: File = None
     """Write the scores to this file; - writes them to stdout, in place of the table."""
     device: Name = None
-    """cpu, cuda or mps; the best one here without it."""
+    """cpu, cuda or mps; by default the best one of this machine."""
 
 
 def main(arguments: Sequence[str], screen: Screen) -> None:
@@ -59,12 +59,12 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture that a network can look at.
+    """A picture as input of a network.
 
     Attributes:
-        name: How to call it.
-        batch: Its regions, a batch of one.
-        picture: The picture itself, where it is at hand.
+        name: Id of the image, or name of the file.
+        batch: The regions, a batch of one.
+        picture: The pixels; None where the data has no picture files.
     """
 
     name: str
@@ -73,13 +73,13 @@ class Shown:
 
 
 def find_picture(retriever: Retriever, image: str, data: str | None, split: str) -> Shown:
-    """The image of a data set, or a picture file that the network's extractor can be run on here.
+    """An image of a data set, or a picture file whose regions the built-in extractor computes.
 
     Args:
-        retriever: Who will look at it.
-        image: Its id or row number in the data, or a file.
-        data: The data set.
-        split: The split of the data set.
+        retriever: The network that reads the regions.
+        image: Id or row number in the data, or a file.
+        data: Folder of the data set; None for a file.
+        split: Split of the data set.
 
     Raises:
         DataError: Where there is no such image, or the network needs features of another extractor.
@@ -97,10 +97,10 @@ def find_picture(retriever: Retriever, image: str, data: str | None, split: str)
 
 
 def image_number(split: Split, image: str) -> int:
-    """The row of an image, by its id, or else by that number.
+    """The row of an image, by its id or by its number.
 
     Raises:
-        DataError: Where there is none, with the nearest id.
+        DataError: Where there is no such image; names the nearest id.
     """
     if image in split.image_ids:
         return split.image_ids.index(image)
@@ -114,7 +114,7 @@ def image_number(split: Split, image: str) -> int:
 
 
 def picture_file(retriever: Retriever, path: Path) -> Shown:
-    """A picture described here, for networks that were trained on the built-in scenes.
+    """A picture file with regions of the extractor of the built-in scenes.
 
     Raises:
         DataError: Where the network needs features of another extractor, or the file is no picture.

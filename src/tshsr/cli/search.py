@@ -25,28 +25,28 @@ EXAMPLE = 'tshsr search INDEX "a red circle" -k 5'
 
 @dataclass(frozen=True)
 class Search:
-    """Find pictures for a sentence, with the places that answer to its words; with --image, sentences for a picture."""
+    """Find pictures for a sentence, with the regions of its words; with --image, sentences for a picture."""
 
     index: Annotated[Path, Argument("INDEX", positional=True)]
     """Folder that tshsr index made."""
     query: Annotated[str, Argument("QUERY", positional=True)] = ""
     """The sentence, in quotes."""
     k: Annotated[int, Argument(alias="-k")] = 10
-    """How many results."""
+    """Number of results."""
     image: OptionalPath = None
     """A picture file: find sentences for it."""
     where: Annotated[str | None, Argument("CONDITION")] = None
-    """Only pictures whose metadata meet it, as in "year > 2010 AND place = 'Oslo'"."""
+    """A condition on the metadata of pictures, as in "year > 2010 AND place = 'Oslo'"."""
     candidates: Annotated[int | None, Argument("INT")] = None
-    """How many of the best by v·t the network reasons about; 100 without it."""
+    """Candidates by v·t that the network scores; default 100."""
     json: File = None
     """Write the results to this file; - writes them to stdout, in place of the table."""
     explain: OptionalPath = None
     """Write a page that explains each result: one file that needs no network."""
     run: Name = None
-    """Where the run is now; without it where it was when the index was made."""
+    """The run, where it has moved since the index was made."""
     device: Name = None
-    """cpu, cuda or mps; the best one here without it."""
+    """cpu, cuda or mps; by default the best one of this machine."""
 
 
 def main(arguments: Sequence[str], screen: Screen) -> None:
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
 
 
 def check(wanted: Search) -> None:
-    """Refuse options that do not go together.
+    """Refuse options that exclude each other.
 
     Raises:
         SettingsError: Names them.
@@ -132,7 +132,7 @@ def by_picture(wanted: Search, file: Path, index: Index, screen: Screen) -> None
 
 
 def finish(wanted: Search, screen: Screen, *, found: bool) -> None:
-    """What to say under a table."""
+    """The line under a table."""
     if not found:
         screen.say("Nothing was found: the index holds nothing that meets the query.")
     elif wanted.explain is not None:
@@ -140,14 +140,14 @@ def finish(wanted: Search, screen: Screen, *, found: bool) -> None:
 
 
 def as_json(result: Result) -> Mapping[str, Any]:
-    """A result for programs."""
+    """A result as JSON values."""
     words = [{"word": word.word, "boxes": [list(box) for box in word.boxes]} for word in result.words]
     more = {"metadata": result.metadata} if result.metadata else {}
     return {"id": result.id, "file": result.file, "score": result.score, "words": words, **more}
 
 
 def show_pictures(screen: Screen, results: Sequence[Result]) -> None:
-    """Pictures as a table, each with a line for every word and its heaviest box."""
+    """Pictures as a table, with a line for each word and its heaviest box."""
     boxed = any(word.boxes for result in results for word in result.words)
     width = max((len(word.word) for result in results for word in result.words), default=0)
     rows = []
@@ -175,7 +175,7 @@ def place_of(word: WordBoxes, width: int) -> str:
 
 
 def short(file: str | None) -> str:
-    """A file as seen from here, where that is shorter."""
+    """A path relative to the working directory, where it is inside."""
     if file is None:
         return "-"
     path = Path(file)
@@ -183,7 +183,7 @@ def short(file: str | None) -> str:
 
 
 def opened(file: Path | None) -> Image.Image | None:
-    """The picture in a file; None where there is none, or it has been damaged since it was indexed."""
+    """The picture in a file; None where there is none, or it is damaged."""
     from tshsr.features.pictures import read_picture
 
     try:
@@ -193,7 +193,7 @@ def opened(file: Path | None) -> Image.Image | None:
 
 
 def write_page(path: Path, explanations: Sequence[Explanation], pictures: Sequence[Image.Image | None]) -> None:
-    """The page that explains results."""
+    """Write the page that explains results."""
     from tshsr.pages.explanation import render_explanations
 
     write_text(path, render_explanations(explanations, pictures))

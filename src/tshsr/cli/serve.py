@@ -1,4 +1,4 @@
-"""`tshsr serve`: an index on the web, for this machine alone unless told otherwise."""
+"""`tshsr serve`: a web server over an index, local by default."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NEEDED = {
     "python_multipart": "python-multipart",
     "lancedb": "lancedb",
 }
-"""Modules of the extras, and how they are called on the package index."""
+"""Modules of the extras, and their names on the package index."""
 EXPOSED = (
     "Anybody who can reach this machine at {host} can search these pictures and see them: there is no password and no "
     "encryption. Without --host the server is for this machine alone."
@@ -33,29 +33,29 @@ EXPOSED = (
 
 @dataclass(frozen=True)
 class Serve:
-    """A page and a REST interface over an index: search pictures by a sentence, sentences by a picture, and see why."""
+    """A page and a REST interface over an index: search by a sentence or a picture, with explanations."""
 
     index: Annotated[str, Argument("INDEX", positional=True)]
-    """An index, as tshsr index makes it."""
+    """An index made by tshsr index."""
     run: Name = None
-    """The run that answers; the one that the index was made with without it."""
+    """The run; by default the one that made the index."""
     host: str = "127.0.0.1"
-    """The address to listen at; the default is for this machine alone, 0.0.0.0 for everybody who can reach it."""
+    """The address to listen at; the default accepts only this machine, 0.0.0.0 every network."""
     port: int = 8000
-    """The port to listen at; 0 takes a free one."""
+    """The port to listen at; 0 chooses a free one."""
     open: Flag = False
     """Open the page in a browser."""
     upload_mib: int = 20
-    """The largest picture file that may be sent, in MiB."""
+    """Largest upload, in MiB."""
     device: Name = None
-    """cpu, cuda or mps; the best one here without it."""
+    """cpu, cuda or mps; by default the best one of this machine."""
 
 
 def main(arguments: Sequence[str], screen: Screen) -> None:
     """Serve until Ctrl-C.
 
     Raises:
-        SettingsError: Where a package is missing, or the address can't be had.
+        SettingsError: Where a package is missing, or the address is not available.
         DataError: Where there is no such index.
     """
     wanted = parse(Serve, "tshsr serve", arguments, example=EXAMPLE)
@@ -68,25 +68,25 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
 
 
 def serve(wanted: Serve, listener: socket.socket, screen: Screen) -> None:
-    """Open the index and answer at a socket."""
-    # Only here: these need the extras, which `check_extras` has asked for.
+    """Open the index and serve it at a socket."""
+    # These need the extras, which `check_extras` has found.
     import uvicorn
     from rich.logging import RichHandler
 
     from tshsr.index.collection import Index
     from tshsr.server.guard import Limits, is_loopback
-    from tshsr.server.server import Desk, create_app
+    from tshsr.server.server import Backend, create_app
 
     limits = Limits(upload_bytes=wanted.upload_mib * 2**20)
     index = Index.open(wanted.index, run=wanted.run, device=choose_device(wanted.device))
     local = is_loopback(wanted.host)
     app = create_app(index, limits, local=local)
-    desk: Desk = app.state.desk
-    service = desk.service
-    desk.network.ready(service.prepare)
+    backend: Backend = app.state.backend
+    service = backend.service
+    backend.network.warm_up(service.prepare)
     handler = RichHandler(console=screen.notes, show_path=False)
     logging.basicConfig(handlers=[handler], format="%(message)s", level=logging.WARNING)
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a visitor's broken form is no news
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # malformed forms of clients
     if index.about.unfinished is not None:
         screen.note(f"Not all of {index.about.unfinished} is here yet; what tshsr index adds is found at once.")
     if service.no_uploads is not None:
@@ -100,14 +100,14 @@ def serve(wanted: Serve, listener: socket.socket, screen: Screen) -> None:
         app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=3, limit_concurrency=512
     )
     if wanted.open:
-        webbrowser.open(where)  # whoever asks before the server runs waits at the socket
-    with suppress(KeyboardInterrupt):  # raised again when the requests under way are answered
+        webbrowser.open(where)  # requests wait at the socket until the server runs
+    with suppress(KeyboardInterrupt):  # uvicorn raises it again after the last response
         uvicorn.Server(config).run(sockets=[listener])
     screen.note("Stopped.")
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens.
+    """A listening socket.
 
     Raises:
         SettingsError: Where the port is taken, or the address is not this machine's.
@@ -132,16 +132,16 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def address(host: str, port: int) -> str:
-    """What to type into a browser on this machine."""
+    """The URL for a browser on this machine."""
     name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104 - read, not bound
     return f"http://{name}:{port}/"
 
 
 def check_extras() -> None:
-    """See that what the server needs is there.
+    """Check that the extras of the server are installed.
 
     Raises:
-        SettingsError: Names what to install.
+        SettingsError: Names the missing packages.
     """
     missing = [name for module, name in NEEDED.items() if importlib.util.find_spec(module) is None]
     if missing:

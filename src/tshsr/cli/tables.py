@@ -1,4 +1,4 @@
-"""A report on the screen."""
+"""Reports as text and tables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAMES = {"leave_one_out": "leave one out", "pooled": "v·t"}
 
 
 def show_report(screen: Screen, report: Report) -> None:
-    """The figures of a report, and what they were measured on."""
+    """The figures of a report and the data they were measured on."""
     what = f"{report.data}, split {report.split}: {report.images:,} images, {report.captions:,} captions"
     screen.say(f"{what}; protocol {report.protocol}; {members(report)}; {duration(report.seconds)}")
     header = [name.replace(" text", "\ntext").replace(" image", "\nimage").replace(" R@", "\nR@") for name in HEADER]
@@ -61,7 +61,7 @@ def rank_figures(metrics: ScoreMetrics) -> str:
 
 
 def ranking_lines(rankings: Rankings) -> Iterator[str]:
-    """What several right answers allow; with one right answer only the reciprocal rank says something new."""
+    """Figures for several right answers; text to image has one, so only its reciprocal rank adds to the recalls."""
     one = rankings.image_to_text
     yield (
         f"image to text: of an image's captions {one.true_r1:.1f} / {one.true_r5:.1f} / {one.true_r10:.1f} % are found "
@@ -80,7 +80,7 @@ def annotation_figures(metrics: RankingMetrics) -> str:
 
 
 def agreement_line(agreement: Agreement) -> str:
-    """How a score agrees with people."""
+    """Rank correlation of a score with human ratings."""
 
     def shown(name: str, value: Correlation) -> str:
         if value.low is None or value.high is None:
@@ -106,7 +106,7 @@ def members(report: Report) -> str:
 
 
 def precision_line(model: str, guard: PrecisionCheck) -> str:
-    """What a lower precision did to a sample, and whether it was used."""
+    """Effect of a lower precision on a sample, and whether it was used."""
     if guard.used:
         verdict = "used"
     else:
@@ -119,7 +119,7 @@ def precision_line(model: str, guard: PrecisionCheck) -> str:
 
 
 def rerank_lines(rerank: Rerank) -> Iterator[str]:
-    """How far a two-stage search went, what it could find at most, and what it lost."""
+    """Candidates of a two-stage search, the highest possible recall, and the recall lost."""
     chosen = "" if rerank.chosen_on is None else f" (chosen on {rerank.chosen_on})"
     yield (
         f"two stages{chosen}: v·t finds {rerank.k_images:,} captions for an image and {rerank.k_captions:,} images "
@@ -147,7 +147,7 @@ def lost_points(points: Sequence[float]) -> str:
 
 
 def show_explanations(screen: Screen, figures: ExplanationFigures) -> None:
-    """Areas by ranking, differences with their intervals, and what else is known."""
+    """Areas under the curves by ranking, differences with intervals, agreement and pointing."""
     screen.say(
         f"explanations of {figures.pairs:,} pairs ({figures.score}, {figures.full_score:.3f} on average; "
         f"{duration(figures.seconds)}). Area under the curve; 1 is the full score throughout:"
@@ -175,7 +175,7 @@ def show_explanations(screen: Screen, figures: ExplanationFigures) -> None:
 
 
 def difference_rows(differences: Mapping[str, Sequence[AreaDifference]]) -> Iterator[tuple[str, ...]]:
-    """The first ranking against the others: a row each, a column for each side."""
+    """Differences between the first ranking and the others: a row each, a column for each side."""
     cells = {
         side: {f"{each.a} less {NAMES.get(each.b, each.b)}": interval(each) for each in rows}
         for side, rows in differences.items()

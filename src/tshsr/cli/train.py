@@ -1,4 +1,4 @@
-"""`tshsr train`: a recipe, data, and a folder for the run."""
+"""`tshsr train`: train a recipe on a data set."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Train:
     data: Annotated[str, Argument("DIR")]
     """A folder of data (see tshsr data info), or the word scenes."""
     out: Annotated[Path, Argument("RUN")]
-    """The run's folder, which gets settings, weights and log."""
+    """Folder of the run: settings, weights and log."""
     model: ModelConfig
     """The network."""
     loss: LossConfig
@@ -30,17 +30,17 @@ class Train:
     optimiser: OptimiserConfig
     """Optimiser and schedule."""
     training: TrainingConfig
-    """Length, batches, seeds."""
+    """Epochs, batches, seeds."""
     extractor: str = ""
-    """Refuse features of any other extractor; empty takes those of the data."""
+    """Required extractor of the features; empty accepts any."""
     noise: Annotated[float | None, Argument("SHARE")] = None
     """Short for --training.noise: the share of the training captions that get wrong images."""
     resume: Flag = False
-    """Go on with the run in the folder; starts one where there is none."""
+    """Continue the run in the folder; starts one where there is none."""
     quiet: Flag = False
     """Show no progress but a line for each epoch and each evaluation."""
     device: Name = None
-    """cpu, cuda or mps; the best one here without it."""
+    """cpu, cuda or mps; by default the best one of this machine."""
 
 
 def main(arguments: Sequence[str], screen: Screen) -> None:
@@ -78,10 +78,10 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
 
 
 def read_arguments(arguments: list[str]) -> tuple[Train, RunConfig]:
-    """The options, and the recipe with what they change in it.
+    """The options, and the recipe with their changes.
 
     Raises:
-        SettingsError: Where no recipe is named first, or an option is wrong.
+        SettingsError: Where the first word is no recipe, or an option is wrong.
     """
     listed = "\n".join(f"  {name}: {(make.__doc__ or '').splitlines()[0]}" for name, make in RECIPES.items())
     description = f"{Train.__doc__}\n\nRecipes:\n{listed}\n\nThe defaults below are those of the recipe named."
@@ -111,10 +111,10 @@ def read_arguments(arguments: list[str]) -> tuple[Train, RunConfig]:
 
 
 def training_of(wanted: Train) -> TrainingConfig:
-    """The training settings, with the noise of the short option.
+    """The training settings, with --noise.
 
     Raises:
-        SettingsError: Where the long one gives another share.
+        SettingsError: Where --training.noise gives another share.
     """
     if wanted.noise is None:
         return wanted.training

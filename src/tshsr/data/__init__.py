@@ -1,1 +1,1 @@
-"""Files in, batches out: readers, the feature store, tokens and the built-in scenes; knows no network."""
+"""Data: readers of its layouts, the feature store, captions, batches and the built-in scenes; no networks."""

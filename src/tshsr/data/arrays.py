@@ -1,4 +1,4 @@
-"""What callers give as numbers, as numpy arrays: arrays of any kind, tensors on any device, nested lists."""
+"""Conversion of inputs to numpy arrays: arrays, tensors on any device, nested lists."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Numbers: TypeAlias = np.ndarray | torch.Tensor | Sequence[Any]
 
 
 def as_array(values: Numbers) -> np.ndarray:
-    """A plain array of the same numbers, which shares their memory where it can.
+    """A numpy array of the values, sharing memory where possible.
 
     Raises:
-        InputError: Where no array can hold them.
+        InputError: Where they make no array.
     """
     try:
         if isinstance(values, torch.Tensor):
@@ -35,7 +35,7 @@ def as_array(values: Numbers) -> np.ndarray:
 
 
 def tensor_to_array(tensor: torch.Tensor) -> np.ndarray:
-    """A tensor's numbers, without its gradient; bfloat16, which numpy has not, becomes float32."""
+    """A tensor's values without its gradient; bfloat16, unknown to numpy, becomes float32."""
     plain = tensor.detach().cpu()
     array: np.ndarray = (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
     return array
@@ -45,11 +45,11 @@ def as_matrix(values: Numbers, name: str) -> np.ndarray:
     """A score matrix.
 
     Args:
-        values: Its numbers.
-        name: How to call it where it is refused.
+        values: Images x captions.
+        name: Its name in error messages, in the plural.
 
     Raises:
-        InputError: Where it is no matrix of floats, or an empty one.
+        InputError: Where it is no matrix of floats, or empty.
     """
     matrix = as_array(values)
     if matrix.ndim != 2 or 0 in matrix.shape or matrix.dtype.kind != "f":
@@ -60,10 +60,10 @@ def as_matrix(values: Numbers, name: str) -> np.ndarray:
 
 
 def as_rows(values: Numbers) -> np.ndarray:
-    """For each caption the row of its image, as int64.
+    """The row of each caption's image: int64.
 
     Raises:
-        InputError: Where they are no list of whole numbers.
+        InputError: Where they are no list of integers.
     """
     rows = as_array(values)
     if rows.ndim != 1 or rows.dtype.kind not in "iu":

@@ -1,9 +1,8 @@
-"""Padded tensors with masks: what every network takes.
+"""Padded tensors with masks, the input of every network.
 
-Public constructors check their values once, which synchronises a device; tensors made from a checked batch go through
-`unchecked`.
+The constructors check values, which synchronises a device; batches derived from a checked one use `unchecked`.
 
-Axes: images | captions | regions | words | features (what the extractor gave). Masks: True is real, False is padding.
+Axes: images | captions | regions | words | features (the extractor's). Masks: True is real, False is padding.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from torch import Tensor
 
 from tshsr.errors import InputError
 
-FRACTIONS = (
+EXPECTED_BOXES = (
     "expected x1 <= x2 and y1 <= y2, all from 0 to 1: fractions of the picture (divide pixels by its width and height)."
 )
-"""What boxes must be."""
+"""Expected boxes, in words."""
 Batch = TypeVar("Batch")
 
 
@@ -29,9 +28,9 @@ class ImageBatch:
     """Pictures as sets of region features.
 
     Attributes:
-        regions: What the extractor gave for each region; padded rows are zero.
-        mask: True where a region is real. Every image has at least one.
-        boxes: Optional x1, y1, x2, y2 of each region as fractions of the picture.
+        regions: Features of each region; padded rows are zero.
+        mask: True where a region is real; at least one an image.
+        boxes: x1, y1, x2, y2 of each region as fractions of the picture.
     """
 
     regions: Float[Tensor, "images regions features"]
@@ -39,7 +38,7 @@ class ImageBatch:
     boxes: Float[Tensor, "images regions 4"] | None = None
 
     def __post_init__(self) -> None:
-        check_door("regions", self.regions, self.mask, axes=3)
+        check_batch("regions", self.regions, self.mask, axes=3)
         bad = first_not_finite(self.regions)
         if bad is not None:
             raise InputError(
@@ -51,14 +50,14 @@ class ImageBatch:
                 f"boxes have shape {tuple(self.boxes.shape)}; expected {(*self.mask.shape, 4)}: "
                 "x1, y1, x2, y2 of every region, as fractions of the picture."
             )
-        wrong = None if self.boxes is None else misplaced(self.boxes, self.mask)
+        wrong = None if self.boxes is None else first_invalid_box(self.boxes, self.mask)
         if self.boxes is not None and wrong is not None:
             corners = [round(number, 4) for number in self.boxes[wrong].tolist()]
-            raise InputError(f"boxes[{wrong[0]}, {wrong[1]}] (image, region) is {corners}; {FRACTIONS}")
+            raise InputError(f"boxes[{wrong[0]}, {wrong[1]}] (image, region) is {corners}; {EXPECTED_BOXES}")
 
     @classmethod
     def unchecked(cls, regions: Tensor, mask: Tensor, boxes: Tensor | None = None) -> ImageBatch:
-        """A batch from tensors that were checked before: no value is read, no device synchronises."""
+        """A batch of tensors that were checked earlier: reads no values, so that no device synchronises."""
         return _unchecked(cls, regions=regions, mask=mask, boxes=boxes)
 
     def __len__(self) -> int:
@@ -73,18 +72,18 @@ class ImageBatch:
 
 @dataclass(frozen=True)
 class CaptionBatch:
-    """Captions as rows of token numbers.
+    """Captions as rows of token ids.
 
     Attributes:
-        tokens: Numbers of the tokenizer's vocabulary; padding is 0.
-        mask: True where a token is real. Every caption has at least one.
+        tokens: Token ids; padding is 0.
+        mask: True where a token is real; at least one a caption.
     """
 
     tokens: Int[Tensor, "captions words"]
     mask: Bool[Tensor, "captions words"]
 
     def __post_init__(self) -> None:
-        check_door("tokens", self.tokens, self.mask, axes=2)
+        check_batch("tokens", self.tokens, self.mask, axes=2)
 
     @classmethod
     def unchecked(cls, tokens: Tensor, mask: Tensor) -> CaptionBatch:
@@ -108,26 +107,28 @@ def _unchecked(kind: type[Batch], **fields: Tensor | None) -> Batch:
 
 
 def first_not_finite(values: Tensor) -> list[int] | None:
-    """The place of the first number that is not finite; the sum, which is cheap, says whether to look for it."""
-    if bool(values.sum().isfinite()):
+    """Indices of the first non-finite value."""
+    if bool(values.sum().isfinite()):  # cheaper than a test of every value
         return None
     bad: list[list[int]] = (~values.isfinite()).nonzero()[:1].tolist()
     return bad[0] if bad else None
 
 
-def misplaced(boxes: Float[Tensor, "images regions 4"], mask: Bool[Tensor, "images regions"]) -> tuple[int, int] | None:
-    """Image and region of the first real box that is no x1, y1, x2, y2 in fractions of its picture."""
+def first_invalid_box(
+    boxes: Float[Tensor, "images regions 4"], mask: Bool[Tensor, "images regions"]
+) -> tuple[int, int] | None:
+    """Image and region of the first real box that is not x1, y1, x2, y2 as fractions of the picture."""
     inside = ((boxes >= 0) & (boxes <= 1)).all(dim=-1)
     ordered = (boxes[..., :2] <= boxes[..., 2:]).all(dim=-1)
     bad: list[list[int]] = (mask & ~(inside & ordered)).nonzero()[:1].tolist()
     return (bad[0][0], bad[0][1]) if bad else None
 
 
-def check_door(name: str, values: Tensor, mask: Tensor, *, axes: int) -> None:
-    """Refuse tensors that are no batch.
+def check_batch(name: str, values: Tensor, mask: Tensor, *, axes: int) -> None:
+    """Check the shapes of a batch and its mask.
 
     Raises:
-        InputError: Where the number of axes is wrong, the mask does not fit, or a row has nothing real in it.
+        InputError: Where the number of axes is wrong, the mask does not fit, or a row is all padding.
     """
     if values.ndim != axes or 0 in values.shape:
         raise InputError(f"{name} have shape {tuple(values.shape)}; expected {axes} axes, none of them empty.")
@@ -142,7 +143,7 @@ def check_door(name: str, values: Tensor, mask: Tensor, *, axes: int) -> None:
 
 
 def pad_sequences(rows: list[list[int]]) -> CaptionBatch:
-    """Pad lists of token numbers to the longest one."""
+    """Pad lists of token ids to the longest one."""
     longest = max((len(row) for row in rows), default=0)
     tokens = torch.zeros(len(rows), longest, dtype=torch.long)
     mask = torch.zeros(len(rows), longest, dtype=torch.bool)

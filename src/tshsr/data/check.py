@@ -1,4 +1,4 @@
-"""What is in a data set, and whether all of it can be used."""
+"""Summary and verification of a data set."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BLOCK = 64
 
 @dataclass(frozen=True)
 class SplitInfo:
-    """One split in short; `regions` is the most that an image has."""
+    """Summary of a split; `regions` is the largest number of an image."""
 
     name: str
     images: int
@@ -31,10 +31,10 @@ class SplitInfo:
 
 @dataclass(frozen=True)
 class DataInfo:
-    """A data set in short.
+    """Summary of a data set.
 
-    `bytes` counts every file in its folder, pictures too. Where images of a store have no captions, and so no split,
-    the split `all` comes last.
+    `bytes` counts all files in its folder, with pictures. The split `all` comes last where images of a store have no
+    captions and so no split.
     """
 
     data: str
@@ -47,7 +47,7 @@ class DataInfo:
 
 
 def inspect(data: str | Path) -> DataInfo:
-    """Say what is there; reads captions and headers, no features.
+    """Summarise a data set; reads captions and headers, no features.
 
     Raises:
         DataError: Where the data can't be opened.
@@ -58,7 +58,7 @@ def inspect(data: str | Path) -> DataInfo:
 
 
 def _everything(path: Path, splits: list[Split]) -> list[Split]:
-    """The split of all images of a store, where some are in none of its splits; else nothing."""
+    """The split of all images of a store, where some are in none of its splits; else none."""
     if layout_of(path) != "store":
         return []
     in_splits = {name for split in splits for name in split.image_ids}
@@ -87,15 +87,15 @@ def _split_info(split: Split) -> SplitInfo:
 def check_data(
     data: str | Path, progress: Progress = no_progress, *, hashing: Progress = no_progress
 ) -> tuple[list[str], DataInfo | None]:
-    """Read all of a data set and collect what is wrong with it.
+    """Read all of a data set and collect its problems.
 
     Args:
         data: As for `open_split`.
         progress: Called after each block of images.
-        hashing: Called, before that, after each piece of a store's files, with bytes.
+        hashing: Called before that, after each block of a store's files, with bytes.
 
     Returns:
-        One sentence for each problem (none: all is well), and what is there (None where some of it can't be opened).
+        One sentence for each problem, and a summary (None where a part can't be opened).
 
     Raises:
         DataError: Where there is no such data, or no known layout.
@@ -146,9 +146,9 @@ def _caption_problems(split: Split) -> list[str]:
         for number, caption in enumerate(split.captions)
         if not any(letter.isalnum() for letter in caption)
     ]
-    silent = np.bincount(split.image_of_caption, minlength=len(split.regions)) == 0
-    if split.captions and silent.any():
-        problems.append(f"{where}: {silent.sum()} images have no caption, the first is {np.flatnonzero(silent)[0]}.")
+    bare = np.bincount(split.image_of_caption, minlength=len(split.regions)) == 0
+    if split.captions and bare.any():
+        problems.append(f"{where}: {bare.sum()} images have no caption, the first is {np.flatnonzero(bare)[0]}.")
     if len(set(split.image_ids)) != len(split.image_ids):
         problems.append(f"{where}: {len(split.image_ids)} images share {len(set(split.image_ids))} ids.")
     return problems
@@ -163,7 +163,7 @@ def _all_feature_problems(splits: list[Split], progress: Progress) -> list[str]:
 
 
 def _feature_problems(split: Split, progress: Progress, done: int, total: int) -> list[str]:
-    """Read every image; a bad one hides at most the others of its block."""
+    """Read every image; only the first bad one of a block is reported."""
     problems = []
     for start in range(0, len(split.regions), BLOCK):
         stop = min(start + BLOCK, len(split.regions))
@@ -176,7 +176,7 @@ def _feature_problems(split: Split, progress: Progress, done: int, total: int) -
 
 
 def _split_problems(splits: list[Split]) -> list[str]:
-    """Splits that don't belong together, and training images that come back elsewhere."""
+    """Different feature widths, and training images in other splits."""
     problems = []
     for split in splits[1:]:
         if split.regions.feature_dim != splits[0].regions.feature_dim:
@@ -191,5 +191,5 @@ def _split_problems(splits: list[Split]) -> list[str]:
 
 
 def has_row_numbers(split: Split) -> bool:
-    """Whether the image ids are only row numbers, which say nothing outside their split."""
+    """Whether the image ids are row numbers, which identify nothing outside their split."""
     return split.image_ids == tuple(str(image) for image in range(len(split.image_ids)))

@@ -1,4 +1,4 @@
-"""SCAN and Karpathy layouts into our feature store, one block of images at a time."""
+"""Conversion of SCAN and Karpathy layouts to a feature store, in blocks of images."""
 
 from __future__ import annotations
 
@@ -32,18 +32,17 @@ def convert(
     progress: Progress = no_progress,
     opening: Progress = no_progress,
 ) -> Path:
-    """Write all splits of a data set as one feature store; numbers, order and dtype stay as they are.
+    """Write all splits of a data set as one feature store; values, order and dtype are kept.
 
-    An image that is in two splits (COCO's test and testall) is stored once for each.
+    An image in two splits (COCO's test and testall) is stored once for each.
 
     Args:
         source: A folder in SCAN's layout, or Karpathy's JSON or its folder.
-        out: Folder of the store, new or empty; what an interrupted conversion left there is replaced.
-        extractor: Who made the features; empty keeps the name that the reader gives them.
-        pictures: Folder of the pictures, recorded in the store; without it the one beside the features, if any.
-        progress: Called after each block.
-        opening: Called with (images done, images in all) while their pictures, where there are any, are opened for
-            their sizes; before the first block.
+        out: Folder of the store, new or empty; remains of an interrupted conversion are replaced.
+        extractor: Id of the features' extractor; empty for the reader's.
+        pictures: Folder of the pictures, recorded in the store; None for the one beside the features, if any.
+        progress: Called after each block of images.
+        opening: Called before that, while pictures are opened for their sizes.
 
     Returns:
         The folder of the store.
@@ -56,11 +55,7 @@ def convert(
     layout = layout_of(path)
     if layout == "store":
         raise DataError(f"{path} is a feature store already; it can be used as it is.")
-    if out.resolve() in (path.resolve(), path.resolve().parent if path.is_file() else None):
-        raise DataError(f"{out} is the source itself; name another folder for the store.")
-    if (out / MANIFEST).exists():
-        raise DataError(f"{out} is a feature store already; name another folder, or remove it first.")
-    refuse_foreign(out)
+    _check_destination(path, out)
     if pictures is not None and not Path(pictures).is_dir():
         raise DataError(f"{pictures} is no folder; name the one that holds the pictures, or leave it out.")
     splits = [open_split(path, name) for name in splits_of(path)]
@@ -85,18 +80,26 @@ def convert(
     return out
 
 
+def _check_destination(source: Path, out: Path) -> None:
+    if out.resolve() in (source.resolve(), source.resolve().parent if source.is_file() else None):
+        raise DataError(f"{out} is the source itself; name another folder for the store.")
+    if (out / MANIFEST).exists():
+        raise DataError(f"{out} is a feature store already; name another folder, or remove it first.")
+    refuse_foreign(out)
+
+
 def unique_ids(splits: list[Split]) -> dict[str, list[str]]:
-    """Image ids for one store, by split: as they are where they can be, else with the split's name and their row."""
+    """Image ids for one store, by split: unchanged where unique, else with the split's name and the row."""
     taken: set[str] = set()
     ids: dict[str, list[str]] = {}
-    # The larger splits first: of test and testall, testall keeps the COCO ids that extra metrics ask for.
+    # Larger splits first: of test and testall, testall keeps the COCO ids, which extra metrics require.
     for split in sorted(splits, key=lambda split: len(split.regions), reverse=True):
         numbered = has_row_numbers(split)
         ids[split.name] = []
         for row, name in enumerate(split.image_ids):
             short, long = f"{split.name}/{name}", f"{split.name}/{name}/{row}"
-            wishes = (short, long) if numbered else (name, short, long)
-            unique = next((wish for wish in wishes if wish not in taken), long)
+            choices = (short, long) if numbered else (name, short, long)
+            unique = next((choice for choice in choices if choice not in taken), long)
             taken.add(unique)
             ids[split.name].append(unique)
     return ids
@@ -172,12 +175,12 @@ def _mask(splits: list[Split]) -> np.ndarray:
 
 
 def _boxes(splits: list[Split]) -> np.ndarray | None:
-    """Boxes of all splits; explanations need them, so say when they get lost."""
+    """Boxes of all splits; a warning where some have none, as explanations require them."""
     longest = max(split.regions.regions for split in splits)
-    there = [split.regions.boxes for split in splits if split.regions.boxes is not None]
-    if len(there) == len(splits):
-        return np.concatenate([_padded(boxes, longest) for boxes in there])
-    if there:
+    known = [split.regions.boxes for split in splits if split.regions.boxes is not None]
+    if len(known) == len(splits):
+        return np.concatenate([_padded(boxes, longest) for boxes in known])
+    if known:
         without = ", ".join(split.name for split in splits if split.regions.boxes is None)
         LOG.warning("Boxes are left out of the store: split %s has none.", without)
     return None

@@ -1,4 +1,4 @@
-"""One split of a data set: regions, captions, and which caption belongs to which image."""
+"""A split of a data set: regions, captions, and the image of each caption."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from tshsr.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images and captions of one split; correspondence is data, never a constant 5.
+    """Images and captions of one split, with any number of captions an image.
 
     Attributes:
         data: Name of the data set (its folder's name).
-        name: Name of the split: train, dev, test, ...
-        regions: The region features; row i belongs to image i.
-        captions: Raw captions; a collection to search in may have none.
-        image_of_caption: int64, for each caption the number of its image.
-        image_ids: The name of each image: a file name, a COCO id, or its row number.
-        extractor: Who made the features. A model refuses features of another extractor.
-        pictures: Folder that holds the picture files, where there is one.
+        name: train, dev, test, ...
+        regions: Region features; row i belongs to image i.
+        captions: Raw captions; none in a collection for search.
+        image_of_caption: int64, for each caption the row of its image.
+        image_ids: File names, COCO ids, or row numbers.
+        extractor: Id of the features' extractor; a model refuses those of another one.
+        pictures: Folder of the picture files, where there is one.
         files: Picture file of each image relative to `pictures`; None where the image ids are the file names.
 
     Raises:
@@ -65,11 +65,11 @@ class Split:
 
     @property
     def captions_digest(self) -> str:
-        """Tells the captions, and whose they are, from those of other data: see `captions.captions_digest`."""
+        """`text.captions_digest` of this split."""
         return captions_digest(self.captions, self.image_of_caption)
 
     def picture(self, image: int) -> Path | None:
-        """The picture file of an image, where it is at hand."""
+        """The picture file of an image, where it exists."""
         name = self.image_ids[image] if self.files is None else self.files[image]
         if self.pictures is None or name is None:
             return None

@@ -1,6 +1,6 @@
-"""Flickr30K Entities (Plummer et al., ICCV 2015): which boxes a phrase of a caption is about.
+"""Flickr30K Entities (Plummer et al., ICCV 2015): boxes of the phrases of captions.
 
-A folder with `Sentences/ID.txt`, a line a caption with its phrases marked, and `Annotations/ID.xml`, the boxes:
+A folder with `Sentences/ID.txt`, one caption a line with marked phrases, and `Annotations/ID.xml`, the boxes:
 
     [/EN#283585/people Two young guys] with [/EN#283586/bodyparts shaggy hair] look at their hands .
     <object><name>283585</name><bndbox><xmin>..</xmin><ymin>..</ymin><xmax>..</xmax><ymax>..</ymax></bndbox></object>
@@ -27,29 +27,29 @@ from tshsr.errors import DataError
 LOG = logging.getLogger(__name__)
 
 OVERLAP = 0.5
-"""A region shows a box where their intersection is at least this share of their union, as in the field."""
+"""Smallest intersection over union of a region and a box that it shows, as usual in the field."""
 FOLDERS = ("", "flickr30k_entities", "Flickr30kEntities")
-"""Where beside the data the two folders may be."""
+"""Places of the two folders, relative to the data."""
 PHRASE = re.compile(r"\[/EN#(\d+)(?:/[^\s/\]]+)+ ([^\]]*)\]")
 Words = Callable[[str], Sequence[str]]
 Boxes = Mapping[str, np.ndarray]
-"""By the id of a phrase, its boxes x 4: fractions of the picture."""
+"""By phrase id, boxes x 4 as fractions of the picture."""
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """A caption and its phrases: the text in pieces, each with the id of its phrase, or with nothing."""
+    """A caption as segments of text, each with the id of its phrase, or None outside phrases."""
 
-    pieces: tuple[tuple[str, str | None], ...]
+    segments: tuple[tuple[str, str | None], ...]
 
     @property
     def key(self) -> str:
-        """The words alone, by which a caption is known again however it is spaced and pointed."""
-        return key_of(" ".join(text for text, _ in self.pieces))
+        """The normalised text, which identifies a caption."""
+        return normalised(" ".join(text for text, _ in self.segments))
 
 
 def find_entities(place: Path) -> Path | None:
-    """The folder of the annotation in or beside data, where there is one."""
+    """The folder of the annotation in or beside the data, where there is one."""
     folder = place if place.is_dir() else place.parent
     for name in FOLDERS:
         if all((folder / name / part).is_dir() for part in ("Annotations", "Sentences")):
@@ -58,18 +58,18 @@ def find_entities(place: Path) -> Path | None:
 
 
 def read_entities(place: Path, split: Split, words: Words) -> Truth | None:
-    """The true regions of the last word of each phrase (the noun, as a rule), for the captions that are annotated.
+    """The true regions of the last word of each phrase (the noun, as a rule), for annotated captions.
 
-    A region is true where it overlaps one of the phrase's boxes (`OVERLAP`). A phrase without a box, or whose boxes no
-    region covers, says nothing.
+    A region is true where it overlaps one of the phrase's boxes (`OVERLAP`). Phrases without a box, or without an
+    overlapping region, are left out.
 
     Args:
         place: The data.
         split: The split, with boxes of its regions.
-        words: Gives a text's words as the network reads them.
+        words: From a text to its words, as tokenised for the network.
 
     Returns:
-        None where there is no annotation, or no box to compare it with.
+        None where there is no annotation, or the regions have no boxes.
 
     Raises:
         DataError: Where a file is damaged, or the annotation is of other pictures.
@@ -80,34 +80,34 @@ def read_entities(place: Path, split: Split, words: Words) -> Truth | None:
     if split.regions.boxes is None:
         LOG.warning("%s is not used: the regions of %s have no boxes to compare it with", folder, split.data)
         return None
-    annotation = annotation_of_images(folder, split)
+    annotation = match_images(folder, split)
     if not annotation:
         raise DataError(
             f"{folder} annotates no image of {split.data}, split {split.name}: neither an image id nor a caption is "
             "found there. Take it away, or copy the annotation of these pictures."
         )
     sentences = {image: read_sentences(folder, name) for image, name in annotation.items()}
-    boxes = {image: read_boxes_of(folder, name) for image, name in annotation.items()}
+    boxes = {image: read_phrase_boxes(folder, name) for image, name in annotation.items()}
     truths = []
     for caption, image in zip(split.captions, split.image_of_caption.tolist(), strict=True):
-        same = next((each for each in sentences.get(image, ()) if each.key == key_of(caption)), None)
+        same = next((each for each in sentences.get(image, ()) if each.key == normalised(caption)), None)
         truths.append({} if same is None else regions_of_words(caption, same, boxes[image], split, image, words))
     return Truth(tuple(truths), ())
 
 
-def annotation_of_images(folder: Path, split: Split) -> dict[int, str]:
-    """For each annotated image the name of its files: its id, or the image whose captions are the same."""
-    there = {path.stem for path in (folder / "Sentences").glob("*.txt")}
+def match_images(folder: Path, split: Split) -> dict[int, str]:
+    """For each annotated image the name of its files: its id, or the annotated image with most of its captions."""
+    known = {path.stem for path in (folder / "Sentences").glob("*.txt")}
     names = {image: Path(name).stem for image, name in enumerate(split.image_ids)}
-    if any(name in there for name in names.values()):
-        return {image: name for image, name in names.items() if name in there}
+    if any(name in known for name in names.values()):
+        return {image: name for image, name in names.items() if name in known}
     named: dict[str, str] = {}
-    for name in sorted(there):
+    for name in sorted(known):
         named |= {sentence.key: name for sentence in read_sentences(folder, name)}
     votes: dict[int, Counter[str]] = {}
     for caption, image in zip(split.captions, split.image_of_caption.tolist(), strict=True):
-        if key_of(caption) in named:
-            votes.setdefault(image, Counter())[named[key_of(caption)]] += 1
+        if normalised(caption) in named:
+            votes.setdefault(image, Counter())[named[normalised(caption)]] += 1
     return {image: counter.most_common(1)[0][0] for image, counter in votes.items()}
 
 
@@ -119,14 +119,14 @@ def read_sentences(folder: Path, name: str) -> list[Sentence]:
     """
     path = folder / "Sentences" / f"{name}.txt"
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # Unicode's other line ends occur inside captions
+        lines = path.read_text(encoding="utf-8").split("\n")  # captions contain Unicode's other line separators
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read ({error}); copy the annotation again.") from None
-    return [Sentence(tuple(pieces_of(line))) for line in lines if line.strip()]
+    return [Sentence(tuple(split_phrases(line))) for line in lines if line.strip()]
 
 
-def pieces_of(line: str) -> Iterator[tuple[str, str | None]]:
-    """A line of a sentence file in pieces."""
+def split_phrases(line: str) -> Iterator[tuple[str, str | None]]:
+    """The segments of a line of a sentence file."""
     end = 0
     for phrase in PHRASE.finditer(line):
         yield line[end : phrase.start()], None
@@ -135,8 +135,8 @@ def pieces_of(line: str) -> Iterator[tuple[str, str | None]]:
     yield line[end:], None
 
 
-def read_boxes_of(folder: Path, name: str) -> Boxes:
-    """The boxes of an image's phrases as fractions of the picture. The file counts pixels from 1, both ends included.
+def read_phrase_boxes(folder: Path, name: str) -> Boxes:
+    """Boxes of an image's phrases as fractions of the picture; the file's pixels are 1-based and inclusive.
 
     Raises:
         DataError: Where the file is missing or damaged.
@@ -163,25 +163,25 @@ def read_boxes_of(folder: Path, name: str) -> Boxes:
 def regions_of_words(
     caption: str, sentence: Sentence, boxes: Boxes, split: Split, image: int, words: Words
 ) -> dict[int, tuple[int, ...]]:
-    """By position of a phrase's last word, the regions that show one of its boxes."""
-    positions = [place for place, word in enumerate(spoken(caption, words)) if key_of(word)]
+    """By position of a phrase's last word, the regions that overlap one of its boxes."""
+    positions = [place for place, word in enumerate(words_without_ends(caption, words)) if normalised(word)]
     found, read = {}, 0
-    for text, phrase in sentence.pieces:
-        read += sum(1 for word in spoken(text, words) if key_of(word))
+    for text, phrase in sentence.segments:
+        read += sum(1 for word in words_without_ends(text, words) if normalised(word))
         if phrase is not None and phrase in boxes and 0 < read <= len(positions):
-            regions = showing(boxes[phrase], split, image)
+            regions = overlapping_regions(boxes[phrase], split, image)
             if regions:
                 found[positions[read - 1]] = regions
-    # Where a piece alone is cut into words otherwise than in its sentence, no position can be trusted.
+    # Where segments are tokenised differently from the whole caption, positions are unreliable.
     return found if read == len(positions) else {}
 
 
-def spoken(text: str, words: Words) -> list[str]:
-    """The words of a text, without the tokens at its ends; none of points alone."""
+def words_without_ends(text: str, words: Words) -> list[str]:
+    """The words of a text, without boundary tokens; none of punctuation alone."""
     return [word for word in words(text) if word not in (START, END)] if any(map(str.isalnum, text)) else []
 
 
-def showing(boxes: np.ndarray, split: Split, image: int) -> tuple[int, ...]:
+def overlapping_regions(boxes: np.ndarray, split: Split, image: int) -> tuple[int, ...]:
     """The real regions of an image that overlap a box."""
     if split.regions.boxes is None:
         return ()
@@ -191,6 +191,6 @@ def showing(boxes: np.ndarray, split: Split, image: int) -> tuple[int, ...]:
     return tuple(np.flatnonzero((overlaps >= OVERLAP).any(axis=1)).tolist())
 
 
-def key_of(text: str) -> str:
-    """The words of a text, without case, spaces and points."""
+def normalised(text: str) -> str:
+    """The words of a text, without case, spacing and punctuation."""
     return " ".join(re.findall(r"\w+", text.lower()))

@@ -128,7 +128,7 @@ def remove_stale(cache: Path) -> None:
     """Delete unfinished folders of killed processes from the cache."""
     for unfinished in cache.glob(f"{UNFINISHED}*"):
         if is_stale(unfinished):
-            LOG.info("removing %s, which a generation that was killed left", unfinished)
+            LOG.info("removing %s, left by a killed process", unfinished)
             shutil.rmtree(unfinished, ignore_errors=True)
 
 
@@ -184,7 +184,7 @@ def generate_chunks(chunks: list[Chunk], processes: int) -> Iterator[list[Genera
                     yield scenes
                     done += 1
             except BrokenProcessPool:
-                LOG.warning("the drawing processes ended early; going on in this one, which takes longer")
+                LOG.warning("the drawing processes ended early; continuing in this process, which takes longer")
             finally:
                 pool.shutdown(cancel_futures=True)  # after Ctrl-C, the chunks under way are the last
     yield from map(generate_chunk, chunks[done:])

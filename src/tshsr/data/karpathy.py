@@ -20,12 +20,12 @@ from tshsr.data.regions import RegionFeatures
 from tshsr.errors import DataError
 
 SPLITS = {"train": "train", "restval": "train", "val": "dev", "test": "test"}
-"""Our name of each split of the JSON; restval joins train, as everyone does."""
+"""Our name of each split of the JSON; restval joins train, as usual."""
 
 
 @dataclass(frozen=True)
 class KarpathyImage:
-    """One image of the JSON: its row there, its split in our words, its names and captions."""
+    """One image of the JSON: its row, its split under our name, its names and captions."""
 
     row: int
     split: str
@@ -52,7 +52,7 @@ def find_json(data: Path) -> Path | None:
 
 
 def karpathy_splits(path: Path) -> tuple[str, ...]:
-    """Splits of the JSON, in our words."""
+    """Our names of the JSON's splits."""
     return tuple(sorted({image.split for image in read_images(path)}))
 
 
@@ -60,7 +60,7 @@ def open_karpathy(path: Path, split: str) -> Split:
     """Open one split (train, dev, test).
 
     Raises:
-        DataError: Where the JSON or the features are missing or damaged, or don't fit each other.
+        DataError: Where the JSON or the features are missing or damaged, or do not match.
     """
     everything = read_images(path)
     images = [image for image in everything if image.split == split]
@@ -88,7 +88,7 @@ def read_images(path: Path) -> list[KarpathyImage]:
         DataError: Where the file can't be read or an entry lacks something.
     """
     try:
-        values = json.loads(path.read_bytes(), object_hook=_lean)
+        values = json.loads(path.read_bytes(), object_hook=_text_only)
     except OSError as error:
         raise DataError(f"Cannot read {path}: {error.strerror}.") from None
     except ValueError as error:
@@ -98,8 +98,8 @@ def read_images(path: Path) -> list[KarpathyImage]:
     return [_image(path, row, entry) for row, entry in enumerate(values["images"])]
 
 
-def _lean(entry: dict[str, Any]) -> Any:
-    """Keep only the text of a sentence: COCO's words would fill most of a gigabyte."""
+def _text_only(entry: dict[str, Any]) -> Any:
+    """Keep only the text of a sentence; with their tokens, COCO's take most of a gigabyte."""
     if "imgid" in entry and ("raw" in entry or "tokens" in entry):
         return str(entry["raw"]).strip() if "raw" in entry else " ".join(entry["tokens"])
     return entry
@@ -134,7 +134,7 @@ def _open_regions(folder: Path, images: list[KarpathyImage], rows: int) -> Regio
     if (folder / "features").is_dir():
         source = NpyFolder.open(folder / "features", _feature_names(folder / "features", images))
         mask = np.arange(source.shape[1]) < source.counts[:, None]
-        if boxes is not None:  # they are padded for the whole data set, the features only for this split
+        if boxes is not None:  # padded for the whole data set; features only for this split
             boxes = boxes[:, : source.shape[1]]
         return RegionFeatures(source, np.arange(len(images)), boxes, None if mask.all() else mask)
     stored = NpyFile.open(folder / "features.npy", axes=3)
@@ -147,18 +147,18 @@ def _open_regions(folder: Path, images: list[KarpathyImage], rows: int) -> Regio
 
 
 def _feature_names(folder: Path, images: list[KarpathyImage]) -> list[str]:
-    """Each image's file. One way of naming must fit all: the imgid of one image may be the COCO id of another."""
-    there = {path.name for path in folder.iterdir()}
-    ways = (
+    """Each image's file, by one naming scheme for all: one image's imgid may be the COCO id of another."""
+    known = {path.name for path in folder.iterdir()}
+    schemes = (
         [f"{Path(image.file).stem}.npy" for image in images],
         [f"{image.cocoid}.npy" for image in images],
         [f"{image.imgid}.npy" for image in images],
     )
-    fewest = min(ways, key=lambda names: sum(name not in there for name in names))
-    missing = [name for name in fewest if name not in there]
+    names = min(schemes, key=lambda scheme: sum(name not in known for name in scheme))
+    missing = [name for name in names if name not in known]
     if missing:
         raise DataError(
             f"{folder} lacks {len(missing)} of {len(images)} files, for example {missing[0]}; "
             "expected one .npy an image, named by its picture file, COCO id or imgid."
         )
-    return fewest
+    return names

@@ -1,4 +1,4 @@
-"""One door for every layout: our store, SCAN's "precomp" files, Karpathy's JSON, and the built-in scenes."""
+"""Opening data of any layout: feature store, SCAN's "precomp" files, Karpathy's JSON, built-in scenes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def open_split(data: str | Path, split: str) -> Split:
             return open_store(path, _split_name(path, split, names))
         case "precomp":
             return open_precomp(path, _split_name(path, split, precomp_splits(path)))
-        case "karpathy":  # its splits have fixed names, and reading COCO's JSON twice would take seconds
+        case "karpathy":  # fixed names; reading COCO's JSON twice would take seconds
             return open_karpathy(_json(path), KARPATHY_SPLITS.get(split, split))
 
 
@@ -62,14 +62,14 @@ def splits_of(data: str | Path) -> tuple[str, ...]:
 
 
 def select_images(split: Split, images: int | Sequence[int]) -> Split:
-    """A smaller split with all captions of its images; both are numbered anew.
+    """A subset of a split's images, with all their captions; both are renumbered.
 
     Args:
-        split: Where to take them from.
-        images: How many from the start (all, where there are fewer), or which, in the new order.
+        split: The whole split.
+        images: Number of images from the first on (at most all), or row numbers in their new order.
 
     Raises:
-        InputError: Where nothing would be left, an image is named twice, or there is no such image.
+        InputError: Where it would be empty, or an image is repeated or does not exist.
     """
     chosen = np.arange(min(images, len(split.regions))) if isinstance(images, int) else np.asarray(images, np.int64)
     if len(np.unique(chosen)) != len(chosen):
@@ -90,23 +90,23 @@ def select_images(split: Split, images: int | Sequence[int]) -> Split:
 
 
 def find_data(data: str | Path) -> Path:
-    """The place of a data set; the word "scenes" means the built-in data, unless a store of that name is here.
+    """The path of a data set; the word "scenes" means the built-in data, unless a store has that path.
 
     Raises:
         DataError: Where there is no such file or folder.
     """
     path = Path(data)
     if str(data) == SCENES and not (path / MANIFEST).is_file():
-        from tshsr.data.generated import scenes_folder  # it writes a store, and so stands above this module
+        from tshsr.data.generated import scenes_folder  # imports this module
 
         return scenes_folder()
     if not path.exists():
-        raise DataError(f"{path} does not exist{_meant(path)} Name a folder of data, or the word {SCENES!r}.")
+        raise DataError(f"{path} does not exist{_suggestion(path)} Name a folder of data, or the word {SCENES!r}.")
     return path
 
 
 def layout_of(path: Path) -> Layout:
-    """Which layout a folder (or JSON file) has.
+    """The layout of a folder or JSON file.
 
     Raises:
         DataError: Where none is known.
@@ -132,24 +132,24 @@ def _json(path: Path) -> Path:
 
 
 def _split_name(path: Path, split: str, names: tuple[str, ...]) -> str:
-    """The name that the files use."""
+    """The split's name in the files."""
     for name in (split, ALIASES.get(split)):
         if name in names:
             return name
     raise DataError(f"{path} has no split {split!r}; it has {', '.join(names)}.")
 
 
-def _meant(path: Path) -> str:
-    """The end of a sentence about a missing folder: the one beside it whose name is like it."""
-    beside = {entry.name: entry for entry in path.parent.iterdir()} if path.parent.is_dir() else {}
-    beside |= {SCENES: Path(SCENES)} if path.parent == Path() else {}
-    near = difflib.get_close_matches(path.name, sorted(beside), n=1)
-    near = near or [name for name in sorted(beside) if name.startswith(path.name)]
-    return f"; did you mean {beside[near[0]]}?" if near else "."
+def _suggestion(path: Path) -> str:
+    """The end of a message about a missing path: a similar name in the same folder, if any."""
+    siblings = {entry.name: entry for entry in path.parent.iterdir()} if path.parent.is_dir() else {}
+    siblings |= {SCENES: Path(SCENES)} if path.parent == Path() else {}
+    near = difflib.get_close_matches(path.name, sorted(siblings), n=1)
+    near = near or [name for name in sorted(siblings) if name.startswith(path.name)]
+    return f"; did you mean {siblings[near[0]]}?" if near else "."
 
 
 def _names(folder: Path) -> str:
-    """What is in a folder, in a few words."""
+    """The names of a folder's entries, shortened."""
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     if not names:
         return "nothing"

@@ -1,4 +1,4 @@
-"""What a feature store's `manifest.json` and its two lists of records hold, and reading them with checks."""
+"""A feature store's `manifest.json` and its lists of records: content and checked reading."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tshsr.system import Progress
 
 VERSION = 1
 MANIFEST = "manifest.json"
-HASHED_AT_ONCE = 2**22
-"""Bytes."""
+HASH_BLOCK = 2**22
+"""Bytes read at a time."""
 Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
 class StoreFile:
-    """One file of a store: its name, its size and its hash (sha256, hexadecimal)."""
+    """A file of a store; the hash is hexadecimal."""
 
     name: str
     bytes: int
@@ -31,19 +31,19 @@ class StoreFile:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The store in short.
+    """Content of `manifest.json`.
 
     Attributes:
-        version: Of this layout.
-        extractor: Who made the features.
-        settings: How, and whatever else is worth keeping (JSON values).
-        images: How many.
-        captions: How many.
-        regions: Of the image that has most.
+        version: Of the layout.
+        extractor: Id of the features' extractor.
+        settings: Of the extractor, and other notes (JSON values).
+        images: Their number.
+        captions: Their number.
+        regions: Largest number of an image.
         feature_dim: Width of a region's features.
         dtype: Of the features.
-        splits: How many captions each split has.
-        files: By role: regions, images, captions; boxes and mask where there are any.
+        splits: Number of captions of each split.
+        files: By role: regions, images, captions; optionally boxes and mask.
     """
 
     version: int
@@ -59,7 +59,7 @@ class Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read a store's manifest and check that its files are there with the right sizes (`check` compares hashes).
+    """Read a store's manifest and check its files' sizes (`check_data` compares hashes).
 
     Raises:
         DataError: Where the manifest is missing, damaged or of a newer version, or a file is missing or has changed.
@@ -96,7 +96,7 @@ def read_records(path: Path, kind: type[Record], count: int) -> Iterator[Record]
     """Read a list of records, one JSON object a line.
 
     Raises:
-        DataError: Where a line can't be read, or there are more or fewer than the manifest says.
+        DataError: Where a line can't be read, or their number differs from `count`.
     """
     adapter = TypeAdapter(kind)
     number = 0
@@ -122,7 +122,7 @@ def sha256_of(path: Path, progress: Progress, *, before: int, total: int) -> str
     """
     digest, done = hashlib.sha256(), before
     with path.open("rb") as file:
-        while piece := file.read(HASHED_AT_ONCE):
+        while piece := file.read(HASH_BLOCK):
             digest.update(piece)
             done += len(piece)
             progress(done, total)

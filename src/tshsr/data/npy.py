@@ -1,4 +1,4 @@
-"""Rows of .npy files by explicit reads: a memory map would count every page it touched as resident."""
+"""Rows of .npy files by explicit reads: pages of a memory map would count as resident memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 from tshsr.errors import DataError
 
 KINDS = {"f": "float16, float32 or float64", "b": "bool", "iu": "whole numbers"}
-"""What is expected of an array with numbers of these kinds, in words."""
+"""Expected types of an array of these kinds, in words."""
 
 
 READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -23,7 +23,7 @@ READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.re
 
 
 class NpyHeader(NamedTuple):
-    """What a .npy header says of its array."""
+    """Shape, order and type of the array of a .npy file."""
 
     shape: tuple[int, ...]
     fortran: bool
@@ -35,7 +35,7 @@ class UnknownVersionError(ValueError):
 
 
 def read_npy_header(file: BinaryIO) -> NpyHeader:
-    """Read a header; the file is then at the first number.
+    """Read a header, up to the first value of the array.
 
     Raises:
         ValueError: Where it is damaged.
@@ -45,7 +45,7 @@ def read_npy_header(file: BinaryIO) -> NpyHeader:
     if version not in READERS:
         raise UnknownVersionError(version)
     try:
-        # numpy warns of Python 2's headers and of former names of types, which are read all the same.
+        # numpy warns of headers of Python 2 and of former names of types.
         with warnings.catch_warnings(action="ignore"):
             return NpyHeader(*READERS[version](file))
     except (TypeError, SyntaxError, tokenize.TokenError) as error:
@@ -62,12 +62,9 @@ def npy_header(shape: tuple[int, ...], dtype: np.dtype, *, fortran: bool = False
 
 @dataclass(frozen=True)
 class NpyFile:
-    """One array on the disk whose rows (first axis) are read when asked for.
+    """An array on the disk, read by rows (first axis).
 
     Attributes:
-        path: The file.
-        shape: As the header says.
-        dtype: As the header says.
         offset: Bytes of the header.
     """
 
@@ -78,12 +75,12 @@ class NpyFile:
 
     @classmethod
     def open(cls, path: Path, *, axes: int, kinds: str = "f") -> NpyFile:
-        """Read the header and check that the file holds what it promises.
+        """Read the header and check it, and the size of the file.
 
         Args:
             path: The file.
-            axes: How many axes the array must have.
-            kinds: Kinds of numbers allowed: "f" floating point, "b" booleans, "iu" whole numbers.
+            axes: Expected number of axes.
+            kinds: Allowed dtype kinds: "f" floating point, "b" booleans, "iu" integers.
 
         Raises:
             DataError: Where the file is missing, truncated, pickled, in Fortran order, or of another shape or dtype.
@@ -111,7 +108,7 @@ class NpyFile:
         return int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        """The rows with these numbers, in the file's own dtype.
+        """Read rows by number, in the file's dtype.
 
         Raises:
             DataError: Where the file has been cut or removed since it was opened.
@@ -121,7 +118,7 @@ class NpyFile:
         size = self.row_bytes
         try:
             with self.path.open("rb", buffering=0) as file:
-                # In the order of the disk, whatever order was asked for.
+                # In the order of the file, for sequential reads.
                 for place in np.argsort(rows, kind="stable").tolist():
                     file.seek(self.offset + int(rows[place]) * size)
                     self._fill(file, target[place * size : (place + 1) * size])
@@ -134,7 +131,7 @@ class NpyFile:
         return self.read(np.arange(self.shape[0]))
 
     def _fill(self, file: BinaryIO, target: memoryview) -> None:
-        """Read until the target is full: one call may return less."""
+        """Fill the target; a single read may return less."""
         while len(target):
             got = file.readinto(target)  # type: ignore[attr-defined]
             if not got:
@@ -142,25 +139,20 @@ class NpyFile:
             target = target[got:]
 
     def place(self, row: int) -> str:
-        """How a message names one row."""
+        """The row's name in messages."""
         return f"{self.path}, image row {row}"
 
 
 @dataclass(frozen=True)
 class NpyFolder:
-    """One .npy file an image (regions x features), padded to the longest; rows are the images.
-
-    Attributes:
-        path: The folder.
-        files: One opened file an image.
-    """
+    """A folder with one .npy file (regions x features) an image, read padded to the largest number of regions."""
 
     path: Path
     files: tuple[NpyFile, ...]
 
     @classmethod
     def open(cls, path: Path, names: list[str]) -> NpyFolder:
-        """Open the named files and check that they agree.
+        """Open files of one width.
 
         Raises:
             DataError: Where a file can't be used, or has another width than the first one.
@@ -176,21 +168,21 @@ class NpyFolder:
 
     @cached_property
     def counts(self) -> np.ndarray:
-        """int64, the number of regions of each image."""
+        """Number of regions of each image: int64."""
         return np.array([file.shape[0] for file in self.files], np.int64)
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        """Images x regions (of the image that has most) x features."""
+        """Images x largest number of regions x features."""
         return len(self.files), int(self.counts.max()), self.files[0].shape[1]
 
     @cached_property
     def dtype(self) -> np.dtype:
-        """A dtype that holds every file's numbers."""
+        """The common dtype of all files."""
         return np.result_type(*{file.dtype for file in self.files})
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        """The images with these numbers; padding is zero."""
+        """Read images by number; padding is zero."""
         values = np.zeros((len(rows), *self.shape[1:]), self.dtype)
         for place, row in enumerate(rows.tolist()):
             file = self.files[row]
@@ -198,7 +190,7 @@ class NpyFolder:
         return values
 
     def place(self, row: int) -> str:
-        """How a message names one row."""
+        """The row's name in messages."""
         return str(self.files[row].path)
 
 

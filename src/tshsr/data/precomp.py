@@ -1,6 +1,6 @@
-"""The SCAN "precomp" layout: `{split}_ims.npy` + `{split}_caps.txt`, what nearly everyone in this field has on disk.
+"""The SCAN "precomp" layout, `{split}_ims.npy` + `{split}_caps.txt`, the most common one of the field.
 
-Captions of an image stand on consecutive lines. Older files repeat each image row, once for every one of its captions.
+Captions of an image are consecutive lines. Older files repeat each image row for every one of its captions.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from tshsr.data.text import read_captions, read_lines
 from tshsr.errors import DataError
 
 REPEATS = 5
-"""How often older files repeat an image row (they all come from data with five captions an image)."""
+"""Repetitions of an image row in older files, all of data with five captions an image."""
 SAMPLED_GROUPS = 8
 FEATURES, CAPTIONS = "_ims.npy", "_caps.txt"
 
 
 def precomp_splits(folder: Path) -> tuple[str, ...]:
-    """Splits of a folder that have both features and captions."""
+    """Splits of a folder with both features and captions."""
     names = (path.name.removesuffix(FEATURES) for path in folder.glob(f"*{FEATURES}"))
     return tuple(sorted(name for name in names if (folder / f"{name}{CAPTIONS}").is_file()))
 
@@ -52,10 +52,10 @@ def open_precomp(folder: Path, split: str) -> Split:
 
 
 def image_rows(source: NpyFile, path: Path, captions: int) -> np.ndarray:
-    """The row of each image: every row, or where rows are repeated for each caption the first of each group.
+    """The row of each image: every row, or the first of each group of repeated rows.
 
     Raises:
-        DataError: Where the captions can't be shared out evenly.
+        DataError: Where the number of captions is not a multiple of the number of images.
     """
     images = source.shape[0]
     if captions % images:
@@ -69,7 +69,7 @@ def image_rows(source: NpyFile, path: Path, captions: int) -> np.ndarray:
 
 
 def _repeated(source: NpyFile) -> bool:
-    """Whether the rows of some groups, spread over the file, are the same."""
+    """Whether the rows of each of some sampled groups are equal."""
     groups = source.shape[0] // REPEATS
     for group in np.unique(np.linspace(0, groups - 1, SAMPLED_GROUPS).astype(np.int64)):
         rows = source.read(np.arange(group * REPEATS, (group + 1) * REPEATS))
@@ -79,18 +79,18 @@ def _repeated(source: NpyFile) -> bool:
 
 
 def extractor_name(folder: Path, feature_dim: int) -> str:
-    """Who made the features: the first line of `extractor.txt`, or a name made of their width."""
+    """Id of the extractor: the first line of `extractor.txt`, or a name with the width."""
     path = folder / "extractor.txt"
     return read_lines(path)[0] if path.is_file() else f"precomp-{feature_dim}"
 
 
 def pictures_folder(folder: Path) -> Path | None:
-    """Where the pictures are, if they are beside the features."""
+    """The folder of the pictures beside the features, if any."""
     return next((folder / name for name in ("pictures", "images") if (folder / name).is_dir()), None)
 
 
 def _image_ids(path: Path, stored: int, rows: np.ndarray, captions: int) -> tuple[str, ...]:
-    """One id an image; the field's files have one for each image, each row or each caption."""
+    """One id an image, from a file with one for each image, each row or each caption."""
     numbers = tuple(str(image) for image in range(len(rows)))
     if not path.is_file():
         return numbers
@@ -104,7 +104,7 @@ def _image_ids(path: Path, stored: int, rows: np.ndarray, captions: int) -> tupl
         )
     each = len(ids) // len(rows)
     of_images = all(len(set(ids[start : start + each])) == 1 for start in range(0, len(ids), each))
-    return ids[::each] if of_images else numbers  # ids that differ within an image are ids of captions
+    return ids[::each] if of_images else numbers  # else they are ids of captions
 
 
 def _boxes(folder: Path, split: str, stored: int, rows: np.ndarray) -> np.ndarray | None:

@@ -1,4 +1,4 @@
-"""Region features that stay on the disk until a batch asks for them."""
+"""Region features on the disk, read in batches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tshsr.data.batches import FRACTIONS, ImageBatch, first_not_finite, misplaced
+from tshsr.data.batches import EXPECTED_BOXES, ImageBatch, first_invalid_box, first_not_finite
 from tshsr.data.npy import NpyFile, NpyFolder
 from tshsr.errors import DataError, InputError
 
@@ -20,10 +20,10 @@ class RegionFeatures:
     """The regions of a sequence of images.
 
     Attributes:
-        source: Where the numbers lie: images x regions x features.
-        rows: int64, for each image its row in the source (several images may share one).
-        boxes: Optional float32, images x regions x 4: x1, y1, x2, y2 as fractions of the picture.
-        mask: Optional, images x regions: True where a region is real; without it all are.
+        source: The file or files: images x regions x features.
+        rows: int64, for each image its row in the source; several images may share one.
+        boxes: float32, images x regions x 4: x1, y1, x2, y2 as fractions of the picture.
+        mask: Images x regions: True where a region is real; None where all are.
     """
 
     source: NpyFile | NpyFolder
@@ -61,11 +61,11 @@ class RegionFeatures:
 
     @property
     def regions(self) -> int:
-        """The regions that are stored of every image, padding among them."""
+        """Number of stored regions of every image, with padding."""
         return self.source.shape[1]
 
     def most(self) -> int:
-        """The most regions that one of these images really has, padding left out."""
+        """Largest number of regions of an image, without padding."""
         return self.regions if self.mask is None else int(np.flatnonzero(self.mask.any(axis=0))[-1]) + 1
 
     @property
@@ -75,14 +75,14 @@ class RegionFeatures:
 
     @property
     def dtype(self) -> np.dtype:
-        """How the numbers are stored."""
+        """Of the stored features."""
         return self.source.dtype
 
     def read(self, images: Sequence[int] | np.ndarray) -> ImageBatch:
-        """Read some images; trailing regions that are padding in all of them are left out.
+        """Read a batch; trailing regions that are padding in all its images are left out.
 
         Args:
-            images: Their numbers, in any order, repeats allowed.
+            images: Row numbers, in any order, with repetitions.
 
         Raises:
             DataError: Where a feature is not finite or the file can't be read.
@@ -94,12 +94,12 @@ class RegionFeatures:
         longest = int(np.flatnonzero(mask.any(axis=0))[-1]) + 1
         boxes = None if self.boxes is None else torch.from_numpy(self.boxes[numbers, :longest])
         native = np.ascontiguousarray(regions[:, :longest], regions.dtype.newbyteorder("="))
-        values = torch.from_numpy(native).float()  # a float64 too large for float32 becomes infinite, and is refused
+        values = torch.from_numpy(native).float()  # a float64 beyond float32 becomes infinite, which is refused
         self._check_finite(values, numbers)
         return ImageBatch.unchecked(values, torch.from_numpy(mask[:, :longest].copy()), boxes)
 
     def read_array(self, images: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Images x regions x features in the stored dtype, with all padding (zero); numbers are not checked."""
+        """Images x regions x features in the stored dtype, padding zero, not checked to be finite."""
         numbers = self._numbers(images)
         regions = self.source.read(self.rows[numbers])
         if self.mask is not None:
@@ -107,7 +107,7 @@ class RegionFeatures:
         return regions
 
     def select(self, images: Sequence[int] | np.ndarray) -> RegionFeatures:
-        """Only these images, in this order."""
+        """These images, in this order."""
         numbers = self._numbers(images)
         boxes = None if self.boxes is None else self.boxes[numbers]
         mask = None if self.mask is None else self.mask[numbers]
@@ -142,10 +142,10 @@ class RegionFeatures:
 
 
 def check_mask(mask: np.ndarray, shape: tuple[int, ...], where: str) -> None:
-    """Refuse a mask that does not fit, or hides an image altogether.
+    """Check a mask.
 
     Raises:
-        DataError: In both cases.
+        DataError: Where the shape or dtype is wrong, or an image has no real region.
     """
     if mask.shape != shape or mask.dtype != np.bool_:
         raise DataError(f"{where}: the mask is {mask.dtype} {mask.shape}; expected bool {shape}, True where real.")
@@ -155,19 +155,21 @@ def check_mask(mask: np.ndarray, shape: tuple[int, ...], where: str) -> None:
 
 
 def check_boxes(boxes: np.ndarray, mask: np.ndarray | None, shape: tuple[int, ...], where: str) -> np.ndarray:
-    """Boxes as float32, zero where a region is padding.
+    """Boxes as float32, zero in padding.
 
     Raises:
-        DataError: Where the shape is wrong, or a box is no x1, y1, x2, y2 in fractions of its picture.
+        DataError: Where the shape is wrong, or a box is not x1, y1, x2, y2 as fractions of the picture.
     """
     if boxes.shape != (*shape, 4) or boxes.dtype.kind != "f":
         raise DataError(f"{where}: the boxes are {boxes.dtype} {boxes.shape}; expected floats of shape {(*shape, 4)}.")
     checked = boxes.astype(np.float32)
     if mask is not None:
         checked[~mask] = 0
-    wrong = misplaced(torch.from_numpy(checked), torch.ones(shape, dtype=torch.bool))  # padding is zero, a fair box
+    wrong = first_invalid_box(
+        torch.from_numpy(checked), torch.ones(shape, dtype=torch.bool)
+    )  # padding is zero, a valid box
     if wrong is not None:
         raise DataError(
-            f"{where}: the box of image {wrong[0]}, region {wrong[1]} is {boxes[wrong].tolist()}; {FRACTIONS}"
+            f"{where}: the box of image {wrong[0]}, region {wrong[1]} is {boxes[wrong].tolist()}; {EXPECTED_BOXES}"
         )
     return checked

@@ -1,7 +1,7 @@
-"""Our feature store: a folder whose manifest names, counts and hashes every file.
+"""The feature store: a folder with a manifest that names, counts and hashes its files.
 
-The manifest changes last and at once. Files of an older store in the same folder keep their names until then, so a
-kill at any moment leaves the old store or the new one.
+The manifest is replaced last, atomically, and files of the former store stay until then, so that a kill at any moment
+leaves the former store or the new one.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from tshsr.errors import DataError
 from tshsr.files import replacing
 
 EVERYTHING = "all"
-"""The split that holds every image of a store, with or without captions."""
+"""The split of all images of a store, with or without captions."""
 PICTURES = "pictures"
-"""The folder in a store where its pictures may lie."""
+"""Folder in a store for its pictures."""
 FIRST = "regions.npy"
 OWN = (FIRST, "images.jsonl", "captions.jsonl", "boxes.npy", "mask.npy")
-"""What `write_store` writes before the manifest, in this order; where it is interrupted these are left."""
+"""Files that `write_store` writes before the manifest, in this order; the remains of an interruption."""
 BLOCK = 64
 
 
@@ -38,10 +38,10 @@ class StoreImage:
     """One line of `images.jsonl`.
 
     Attributes:
-        id: The image's name, unique in the store.
-        file: The picture file, relative to the pictures folder, where there is one.
-        width: Of the picture in pixels; 0 where unknown.
-        height: Of the picture in pixels; 0 where unknown.
+        id: Unique in the store.
+        file: Picture file, relative to the folder of pictures.
+        width: Of the picture, in pixels; 0 where unknown.
+        height: Of the picture, in pixels; 0 where unknown.
     """
 
     id: str
@@ -55,8 +55,8 @@ class StoreCaption:
     """One line of `captions.jsonl`.
 
     Attributes:
-        id: The caption's name, unique in the store.
-        image: The `id` of its image.
+        id: Unique in the store.
+        image: Id of its image.
         text: The raw caption.
         split: train, dev, test, ...
     """
@@ -78,21 +78,21 @@ def write_store(
     boxes: np.ndarray | None = None,
     mask: np.ndarray | None = None,
 ) -> None:
-    """Write a feature store, or replace the one that is in the folder; other files there stay as they are.
+    """Write a feature store, or replace the one in the folder; other files there stay as they are.
 
     Args:
         folder: Made where it is missing.
-        extractor: Who made the features; a model refuses features of another extractor.
-        settings: How they were made, and whatever else is worth keeping (JSON values).
+        extractor: Id of the features' extractor; a model refuses those of another one.
+        settings: Of the extractor, and other notes (JSON values).
         images: One record an image.
-        captions: Any number of records for each image, in any order.
-        regions: Images x regions x features, floating point; or blocks of it in order, so that a set larger than
-            the memory streams through.
+        captions: Any number of records an image, in any order.
+        regions: Images x regions x features, floating point; or consecutive blocks of it, for data larger than the
+            memory.
         boxes: Images x regions x 4: x1, y1, x2, y2 as fractions of the picture.
         mask: Images x regions, True where a region is real.
 
     Raises:
-        DataError: Where the parts don't fit each other, a feature is not finite, or the disk is full.
+        DataError: Where the parts do not match, a feature is not finite, or the disk is full.
     """
     _check_records(folder, images, captions)
     first, blocks = _first_block(folder, regions)
@@ -116,24 +116,24 @@ def write_store(
     manifest = Manifest(VERSION, extractor, settings, *size, str(dtype), splits, files)
     with replacing(folder / MANIFEST) as file:
         file.write((json.dumps(asdict(manifest), indent=2) + "\n").encode())
-    for name in before:  # nobody names them any more
+    for name in before:  # no longer in the manifest
         (folder / name).unlink(missing_ok=True)
 
 
 def refuse_foreign(folder: Path, *, beside: Collection[str] = ()) -> None:
-    """Refuse a folder without a store in which something lies that is not left of one that was begun.
+    """Refuse a folder with anything but the remains of an interrupted `write_store`.
 
     Args:
-        folder: Where a store is going to be written; may be missing.
-        beside: Names that the writer uses itself, beside those of a store.
+        folder: The folder of a new store; may be missing.
+        beside: Names of the writer's own files, beside those of a store.
 
     Raises:
-        DataError: Names what is there.
+        DataError: Names an entry.
     """
     if not folder.is_dir():
         return
     names = {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")}
-    own = {PICTURES, *beside, *(OWN if FIRST in names else ())}  # without the first file the others are somebody else's
+    own = {PICTURES, *beside, *(OWN if FIRST in names else ())}  # without the first file the others are not of a store
     if other := sorted(names - own):
         raise DataError(f"{folder} is no feature store and holds {other[0]}; name a new folder for the store.")
 
@@ -187,7 +187,7 @@ def _check_records(folder: Path, images: Sequence[StoreImage], captions: Sequenc
 
 
 def _names_in_use(folder: Path) -> set[str]:
-    """Files that the present manifest names; a damaged one names none."""
+    """Files of the present manifest; none of a damaged one."""
     try:
         return {file.name for file in read_manifest(folder).files.values()}
     except DataError:
@@ -195,7 +195,7 @@ def _names_in_use(folder: Path) -> set[str]:
 
 
 def _free_name(name: str, taken: set[str]) -> str:
-    """The name, or where an older store uses it, another one."""
+    """The name, or another one where the former store uses it."""
     stem, _, ending = name.rpartition(".")
     return name if name not in taken else f"{stem}.new.{ending}"
 
@@ -225,7 +225,7 @@ def _array_chunks(array: np.ndarray) -> Iterator[bytes | memoryview]:
 
 
 def _first_block(folder: Path, regions: np.ndarray | Iterable[np.ndarray]) -> tuple[np.ndarray, Iterator[np.ndarray]]:
-    """Look at the first block, which tells shape and dtype, and put it back."""
+    """The first block, which has the shape and dtype of all, and an iterator over all blocks."""
     blocks = _sliced(regions) if isinstance(regions, np.ndarray) else iter(regions)
     first = next(blocks, None)
     if first is None or first.ndim != 3 or 0 in first.shape or first.dtype.kind != "f" or first.dtype.itemsize > 8:
@@ -284,7 +284,7 @@ def _rows_with_captions(path: Path, images: Sequence[StoreImage], captions: Sequ
 
 
 def _pictures(folder: Path, manifest: Manifest) -> Path | None:
-    """The folder of pictures inside the store, or the one that a conversion has recorded."""
+    """The folder of pictures inside the store, or the recorded one."""
     recorded = manifest.settings.get(PICTURES)
     for pictures in (folder / PICTURES, Path(recorded) if isinstance(recorded, str) else None):
         if pictures is not None and pictures.is_dir():

@@ -1,4 +1,4 @@
-"""Captions to token numbers: whole words, lower case, punctuation and clitics split off."""
+"""Captions: reading files of them, tokenising into words, ids and digests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tshsr.files import replacing
 BLOCK = 4096
 PAD, START, END, UNKNOWN = "<pad>", "<start>", "<end>", "<unk>"
 
-# The rules of the Penn Treebank tokeniser that matter in captions, in order; what no rule wants is one mark a token.
+# Rules of the Penn Treebank tokeniser that matter in captions, in order; any other mark is a token of its own.
 WORD = "|".join(
     (
         r"(?:\w\.){2,}",  # u.s.
@@ -51,18 +51,18 @@ NORMALIZER = normalizers.Sequence(
 
 
 class Tokenizer:
-    """A vocabulary of whole words: `<pad>` is 0, and an unseen word becomes `<unk>`."""
+    """A word-level tokeniser: lower case, clitics and punctuation split off; `<pad>` is 0, unseen words are `<unk>`."""
 
     def __init__(self, rules: tokenizers.Tokenizer) -> None:
         self.rules = rules
 
     @classmethod
     def build(cls, captions: Iterable[str], minimum_count: int) -> Tokenizer:
-        """Collect the words of the training captions, most frequent first.
+        """The vocabulary of the training captions, most frequent words first.
 
         Args:
             captions: The training captions.
-            minimum_count: Words seen less often are unknown.
+            minimum_count: Smallest count of a word in the vocabulary.
         """
         rules = _rules({PAD: 0, UNKNOWN: 1})
         counts: Counter[str] = Counter()
@@ -73,12 +73,12 @@ class Tokenizer:
 
     @classmethod
     def from_file(cls, path: str | Path, *, boundaries: bool = False) -> Tokenizer:
-        """Read our `tokenizer.json`, or the word list of the field's checkpoints (`word2idx` JSON).
+        """Read our `tokenizer.json`, or a `word2idx` JSON of the field's checkpoints.
 
         Args:
-            path: The file; its content tells which of the two it is.
-            boundaries: For a word list of the field: put `<start>` and `<end>` around every caption, as its
-                GRU checkpoints were trained. A `tokenizer.json` says so itself.
+            path: The file, of either kind.
+            boundaries: For `word2idx`: put `<start>` and `<end>` around every caption, as for the field's GRU
+                checkpoints. A `tokenizer.json` has this setting in itself.
 
         Raises:
             DataError: Where the file is missing, is neither of the two, or its numbers can't be used.
@@ -94,28 +94,28 @@ class Tokenizer:
         return cls(_saved_rules(path, values))
 
     def save(self, path: str | Path) -> None:
-        """Write `tokenizer.json` (whole or not at all)."""
+        """Write `tokenizer.json` atomically."""
         with replacing(Path(path)) as file:
             file.write((self.rules.to_str(pretty=True) + "\n").encode())
 
     def __len__(self) -> int:
-        """Number of tokens, `<pad>` and `<unk>` among them."""
+        """Number of tokens, with `<pad>` and `<unk>`."""
         return int(self.rules.get_vocab_size())
 
     def encode(self, captions: Sequence[str]) -> list[list[int]]:
-        """Token numbers of each caption.
+        """Token ids of each caption.
 
         Raises:
             InputError: Where a caption has no word.
         """
         for number, caption in enumerate(captions):
             _check_caption(caption, number)
-        starts = range(0, len(captions), BLOCK)  # the library's own records would take a gigabyte for all of COCO
+        starts = range(0, len(captions), BLOCK)  # the library's records of all of COCO take a gigabyte
         blocks = (self.rules.encode_batch(list(captions[start : start + BLOCK])) for start in starts)
         return [encoding.ids for block in blocks for encoding in block]
 
     def words(self, caption: str) -> list[str]:
-        """The caption's own spelling of each token, one per number that `encode` gives; unknown words keep theirs.
+        """The caption's spelling of each token of `encode`, also of unknown words.
 
         Raises:
             InputError: Where the caption has no word.
@@ -128,9 +128,9 @@ class Tokenizer:
 
 
 def _spelling(caption: str, start: int, stop: int, starts: set[int]) -> str:
-    """A piece of the caption with the accents that follow its last letter, which the library's offsets leave out.
+    """A span of the caption with the accents after its last letter, which the library's offsets omit.
 
-    An accent that the library does not know as one (its Unicode is another than Python's) is a token of its own.
+    An accent unknown to the library (its version of Unicode is not Python's) is a token of its own.
     """
     while stop < len(caption) and stop not in starts and unicodedata.combining(caption[stop]):
         stop += 1
@@ -173,7 +173,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _field_vocabulary(path: Path, words: object) -> dict[str, int]:
-    """Check the field's word list: numbers 0..n-1, each once, with the four marks at their places."""
+    """Check a `word2idx`: ids 0..n-1, each once, with the four special tokens at their places."""
     if not isinstance(words, dict) or not all(type(number) is int for number in words.values()):
         raise DataError(f"{path}: word2idx must map words to whole numbers.")
     if sorted(words.values()) != list(range(len(words))):
@@ -187,7 +187,7 @@ def _field_vocabulary(path: Path, words: object) -> dict[str, int]:
 
 
 def _saved_rules(path: Path, values: dict[str, Any]) -> tokenizers.Tokenizer:
-    """Load a tokenizer.json and check that it is one of ours."""
+    """Load a tokenizer.json and check its type and special tokens."""
     model = values.get("model")
     kind = model.get("type") if isinstance(model, dict) else None
     if kind != "WordLevel":
@@ -206,7 +206,7 @@ def _saved_rules(path: Path, values: dict[str, Any]) -> tokenizers.Tokenizer:
 
 
 def read_lines(path: Path) -> tuple[str, ...]:
-    """Lines of a UTF-8 file, stripped; only a line feed ends one, as Unicode's other line ends occur inside captions.
+    """Stripped lines of a UTF-8 file; only a line feed ends one, as captions contain Unicode's other separators.
 
     Raises:
         DataError: Where the file can't be read, is no UTF-8, or holds an empty line.
@@ -232,8 +232,8 @@ def read_captions(path: Path) -> tuple[str, ...]:
     """Captions of a file, one a line.
 
     Raises:
-        DataError: As `read_lines`, and where every line is a printed bytes object: b'...'. That slip of Python 2
-            code run by Python 3 has cost others their results, since each caption then starts with a strange word.
+        DataError: As `read_lines`, and where every line is a printed bytes object, b'...': a mistake of Python 2 code
+            under Python 3, which adds a wrong word to each caption.
     """
     captions = read_lines(path)
     if all(caption[:2] in ("b'", 'b"') and caption[-1] == caption[1] for caption in captions):
@@ -259,10 +259,10 @@ def numbered_caption_ids(image_ids: Iterable[str]) -> list[str]:
 
 
 def captions_digest(captions: Sequence[str], image_of_caption: np.ndarray) -> str:
-    """SHA-256 of captions and of the image that each belongs to, in their order: it tells data of one name apart.
+    """SHA-256 of captions and their images, in order, to identify data.
 
     Args:
-        captions: Their texts; spaces around them, and a mark of UTF-8 before them, do not count.
+        captions: Texts; surrounding spaces and a byte-order mark do not count.
         image_of_caption: For each caption the row of its image.
     """
     texts = [caption.removeprefix("\ufeff").strip() for caption in captions]

@@ -1,6 +1,6 @@
-"""What is known to be true of generated data: where each word's things are, and captions that are false.
+"""Ground truth of generated data: the regions of each word, and false captions.
 
-Kept beside the data in `truth_{split}.jsonl`: a line of counts, a line for each caption, a line for each foil.
+It lies beside the data in `truth_{split}.jsonl`: a line of counts, a line for each caption, a line for each foil.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ Line = TypeVar("Line")
 
 @dataclass(frozen=True)
 class Foil:
-    """A caption of the right words, bound together wrongly.
+    """A false caption with the words of a true one in another order.
 
     Attributes:
-        image: Number of the image, of which the text is false.
-        caption: Number of the true caption that consists of the same words.
-        text: The same multiset of words in another order.
-        kind: attribute (a colour, shape, size or texture changed places) or relation (its two sides did).
+        image: Row of the image.
+        caption: Number of the true caption.
+        text: The false caption.
+        kind: attribute (a swapped colour, shape, size or texture) or relation (its two sides swapped).
     """
 
     image: Number
@@ -41,11 +41,11 @@ class Foil:
 
 @dataclass(frozen=True)
 class Truth:
-    """The truth of a split.
+    """Ground truth of a split.
 
     Attributes:
-        regions_of_word: For each caption of the split, by position of a content word (a shape, colour, size, texture
-            or count), the numbers of all regions that show a thing which this very word is about.
+        regions_of_word: For each caption, by position of a content word (a shape, colour, size, texture or count), the
+            numbers of all regions that show the word's things.
         foils: False captions.
     """
 
@@ -66,7 +66,7 @@ class _Caption:
 
 
 def truth_file(folder: Path, split: str) -> Path:
-    """Where the truth of a split is kept."""
+    """The file of a split's truth."""
     return folder / f"truth_{split}.jsonl"
 
 
@@ -88,7 +88,7 @@ def read_truth(folder: Path, split: str) -> Truth | None:
     """Read the truth of a split; None where the data has none.
 
     Raises:
-        DataError: Where a line can't be read, or there are more or fewer than the first line says.
+        DataError: Where a line can't be read, or the counts of the first line are wrong.
     """
     path = truth_file(folder, split)
     try:

@@ -82,8 +82,8 @@ def compare_areas(
     table = np.stack([*areas.values(), np.abs(full)], axis=1).astype(np.float64)
     if not np.isfinite(table).all() or not table[:, -1].any():
         raise InputError(
-            "the areas under curves need finite scores that are not all zero; this network tells no pair from another. "
-            "Train it, or load another checkpoint."
+            "the areas under curves need finite scores that are not all zero; this network gives all pairs the same "
+            "score. Train it, or load another checkpoint."
         )
     resamples = resamples if len(table) >= LEAST_PAIRS else 0
     chunks = [counts @ table for counts in bootstrap_counts(len(table), 1, resamples, np.random.default_rng(seed))]

@@ -114,7 +114,7 @@ def restore_readable(folder: Path, table: Any) -> None:
             try:
                 check_readable(table)
             except LANCE_ERRORS:
-                LOG.warning("%s: version %d of %s was cut short and is taken back", folder, number, table.name)
+                LOG.warning("%s: version %d of %s is truncated; rolled back", folder, number, table.name)
                 continue
             table.checkout_latest()
             if table.version != number:

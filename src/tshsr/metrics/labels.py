@@ -1,4 +1,4 @@
-"""Display names of scores and streams, and the order in which a reader meets them."""
+"""Display names of scores and streams, and their order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LABELS = {
 }
 """Display names of scores, in reading order; `label` makes the others."""
 
-STREAM_CHOICES = {"word_stream": "Words look at regions", "region_stream": "Regions look at words"}
+STREAM_CHOICES = {"word_stream": "Words attend to regions", "region_stream": "Regions attend to words"}
 """Labels of the switch between streams."""
 
 

@@ -16,6 +16,7 @@ from tshsr.config.models import EncoderConfig
 from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.errors import InputError, SettingsError
 from tshsr.models.attention import unit
+from tshsr.models.recurrence import gru_states
 
 LONGEST_CAPTION = 256
 """Positions of the transformer word encoder, which refuses longer captions; the GRU takes any length."""
@@ -101,9 +102,13 @@ class GruWordEncoder(nn.Module):
         lengths = batch.mask.sum(dim=1).cpu()  # packing requires lengths on the CPU
         embedded = self.dropout(self.embedding(batch.tokens))
         packed = nn.utils.rnn.pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False)
-        with cudnn_without_tf32():
-            output = self.gru(packed)[0]
-        states, _ = nn.utils.rnn.pad_packed_sequence(output, batch_first=True, total_length=batch.tokens.shape[1])
+        words = batch.tokens.shape[1]
+        if self.training and torch.is_grad_enabled() and embedded.is_cpu and not torch.is_autocast_enabled("cpu"):
+            states = gru_states(self.gru, packed, words)
+        else:
+            with cudnn_without_tf32():
+                output = self.gru(packed)[0]
+            states, _ = nn.utils.rnn.pad_packed_sequence(output, batch_first=True, total_length=words)
         forward, backward = states.chunk(2, dim=-1)
         return self.finish((forward + backward) / 2) * batch.mask[..., None]
 

@@ -1,1 +1,1 @@
-"""HTML pages as single files that need no network: explanations and reports."""
+"""HTML pages as single files without network access: explanations and reports."""

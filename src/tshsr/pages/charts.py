@@ -18,8 +18,8 @@ class Curve:
     """One line of a chart.
 
     Attributes:
-        name: A score's name (it has its own colour) or any other.
-        points: (x, y) in the order of x; points that are not finite are left out.
+        name: Scores have their own colours.
+        points: (x, y) in the order of x; points that are not finite are omitted.
     """
 
     name: str
@@ -28,13 +28,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Chart:
-    """One small chart.
-
-    Attributes:
-        title: What is drawn.
-        x_label: What runs to the right.
-        curves: The lines.
-    """
+    """A line chart with a heading and a label of the x axis."""
 
     title: str
     x_label: str
@@ -42,7 +36,7 @@ class Chart:
 
 
 def training_charts(log: Sequence[Mapping[str, Any]]) -> tuple[Chart, ...]:
-    """The losses, rSum on dev, and the spread of the fused scores (0 is collapse).
+    """The losses, rSum on dev, and the spread of the fused scores (0 indicates collapse).
 
     Args:
         log: The lines of a run's `log.jsonl`.
@@ -64,7 +58,7 @@ def _logged(steps: Sequence[Mapping[str, Any]], name: str) -> Curve:
 
 
 def nice_ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Round numbers that cover low..high: steps of 1, 2 or 5 times a power of ten, at most `most` steps."""
+    """Ticks that cover low..high: multiples of 1, 2 or 5 times a power of ten, at most `most` steps."""
     if high <= low:
         low, high = low - 0.5, high + 0.5
     raw = (high - low) / most

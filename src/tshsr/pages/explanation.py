@@ -1,4 +1,4 @@
-"""The explanation page: the weights of each word over the regions, for both streams and every level."""
+"""The explanation page: weights of each word over the regions, for both streams and every level."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ EMPTY_SIZE = (4, 3)
 """Proportions of a canvas without a picture."""
 
 HOW_TO_READ = (
-    "Point at a word, tab to it or tap it: the regions it met light up. The two streams look from opposite sides. "
-    "The bar below a word is its share of the weight; a level reads single meetings first, then ever wider context. "
-    "All levels: a word's map is what its meetings add to the score; what speaks against the pair is left dark."
+    "Point at a word, focus it or tap it to highlight its regions. In one stream words attend to regions, in the other "
+    "regions attend to words. The bar below a word is its share of the weight. Level 0 reads single pairs of words and "
+    "regions, higher levels wider context. All levels: what each region adds to the score through this word; negative "
+    "contributions stay dark."
 )
 
 SHOWN_REGIONS = 6
@@ -95,7 +96,7 @@ class Bar:
     """A signed value as a bar from the middle of its track.
 
     Attributes:
-        text: What the value belongs to.
+        text: Label.
         value: The value.
         left: Start of the bar, in percent of the track.
         width: In percent of the track.
@@ -129,7 +130,7 @@ class WordButton:
 
 @dataclass(frozen=True)
 class ExplanationView:
-    """Everything that the section of one explanation displays.
+    """The displayed values of one explanation.
 
     Attributes:
         id: Element id, unique in the page.
@@ -140,7 +141,7 @@ class ExplanationView:
         words: Buttons.
         canvas: The picture; None without boxes or trace.
         matrix: The weights as a table; None without a trace.
-        data: Script element with the weights of all streams and levels, in the form of `Explanation.streams`.
+        data: Script element with the weights of all streams and levels, shaped as `Explanation.streams`.
         relevance: By heading, bars of words or regions.
         contributions: One for each stream.
         scores: By name, in reading order.
@@ -164,7 +165,7 @@ def render_explanations(explanations: Sequence[Explanation], pictures: Sequence[
     """A page that explains one or more pairs.
 
     Args:
-        explanations: What `explain_pair` returned.
+        explanations: Results of `explain_pair`.
         pictures: The picture of each; None where there is none.
 
     Returns:
@@ -182,7 +183,7 @@ def render_explanations(explanations: Sequence[Explanation], pictures: Sequence[
     embedded = embed_pictures(known, side=SIDE)
     return render_page(
         "explanations.html.jinja",
-        title="Which word met which region",
+        title="Explanation by words and regions",
         how_to_read=HOW_TO_READ,
         pictures=list(embedded.values()),
         views=[
@@ -193,7 +194,7 @@ def render_explanations(explanations: Sequence[Explanation], pictures: Sequence[
 
 
 def view_of(explanation: Explanation, id: str, picture: EmbeddedPicture | None) -> ExplanationView:  # noqa: A002
-    """What the section of an explanation displays.
+    """The displayed values of an explanation.
 
     Args:
         explanation: The explanation.
@@ -300,7 +301,7 @@ def _contributions(explanation: Explanation) -> tuple[Contributions, ...]:
     """Terms of the logit of each stream: levels, v·t and the bias; bars on one scale for all streams."""
     terms = {
         name: [(f"Level {n}", level.contribution) for n, level in enumerate(stream.levels)]
-        + [("Whole (v·t)", stream.pooled), ("Bias", stream.bias)]
+        + [("Pooled (v·t)", stream.pooled), ("Bias", stream.bias)]
         for name, stream in explanation.streams.items()
     }
     largest = max((abs(value) for rows in terms.values() for _, value in rows), default=0.0) or 1.0
@@ -323,10 +324,12 @@ def _relevance(explanation: Explanation) -> dict[str, tuple[Bar, ...]]:
     strongest = sorted(range(len(regions)), key=lambda region: -abs(regions[region]))[:SHOWN_REGIONS]
     largest = max(map(abs, (*words, *regions))) or 1.0
     return {
-        "What each word adds": tuple(
+        "Relevance of words": tuple(
             _bar(word, value, largest) for word, value in zip(explanation.words, words, strict=True)
         ),
-        "Regions that count most": tuple(_bar(f"Region {region}", regions[region], largest) for region in strongest),
+        "Regions of largest relevance": tuple(
+            _bar(f"Region {region}", regions[region], largest) for region in strongest
+        ),
     }
 
 

@@ -1,4 +1,4 @@
-"""The report page of a run: what was run, curves, recalls, probes, galleries, and word-region maps."""
+"""The report page of a run: settings, training curves, recalls, probes, example searches, word-region maps."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tshsr.pages.explanation import HOW_TO_READ, Canvas, canvas_of, view_of
 
 @dataclass(frozen=True)
 class Hit:
-    """One answer of a search.
+    """One result of a search.
 
     Attributes:
         item: A caption, or the name of a picture.
-        score: Its score.
-        right: Whether it is a right answer.
+        score: Score of the pair.
+        right: Whether it is relevant.
     """
 
     item: str
@@ -36,13 +36,13 @@ class Hit:
 
 @dataclass(frozen=True)
 class Search:
-    """A query, its first answers, and the rank of the best right one.
+    """A query, its first results, and the rank of the best relevant one.
 
     Attributes:
         query: A caption (pictures are searched) or the name of a picture (captions are searched).
-        hits: The first answers, best first.
-        rank: Rank of the best right answer, from 1; ties count against it.
-        answer: The best right answer.
+        hits: The first results, best first.
+        rank: Rank of the best relevant result, from 1; ties count against it.
+        answer: The best relevant result.
     """
 
     query: str
@@ -51,34 +51,34 @@ class Search:
     answer: Hit
 
     def shown(self) -> list[tuple[int, Hit]]:
-        """Ranks and answers to show: the first ones, and the right one where it is not among them."""
+        """Ranks and results to display: the first ones, and the relevant one where it is not among them."""
         first = list(enumerate(self.hits, start=1))
         return first if any(hit.right for hit in self.hits) else [*first, (self.rank, self.answer)]
 
 
 def search_pictures(scores: np.ndarray, split: Split, caption: int, *, names: Sequence[str], k: int = 5) -> Search:
-    """The pictures that a caption finds.
+    """Text-to-image search: the pictures of a caption.
 
     Args:
         scores: Images x captions.
-        split: Whose images and captions these are.
-        caption: Number of the caption.
+        split: The images and captions.
+        caption: Index of the caption.
         names: Name of each image's picture.
-        k: Number of answers to keep.
+        k: Number of results to keep.
     """
     right = np.arange(len(scores)) == split.image_of_caption[caption]
     return _search(split.captions[caption], scores[:, caption], right, names, k)
 
 
 def search_captions(scores: np.ndarray, split: Split, image: int, *, names: Sequence[str], k: int = 5) -> Search:
-    """The captions that a picture finds.
+    """Image-to-text search: the captions of a picture.
 
     Args:
         scores: Images x captions.
-        split: Whose images and captions these are.
-        image: Number of the image.
+        split: The images and captions.
+        image: Index of the image.
         names: Name of each image's picture.
-        k: Number of answers to keep.
+        k: Number of results to keep.
 
     Raises:
         InputError: Where the image has no caption.
@@ -89,7 +89,7 @@ def search_captions(scores: np.ndarray, split: Split, image: int, *, names: Sequ
 def _search(query: str, scores: np.ndarray, right: np.ndarray, items: Sequence[str], k: int) -> Search:
     if not right.any():
         raise InputError(f"nothing is a right answer to {query!r}; expected an image with captions of its own.")
-    order = np.lexsort((right, -scores))  # equal scores: the right one last, as the rank has it
+    order = np.lexsort((right, -scores))  # equal scores: the relevant one last, consistent with the rank
     best = int(order[right[order]][0])
     rank = 1 + int((scores[~right] >= scores[best]).sum())
     hits = tuple(Hit(items[i], float(scores[i]), bool(right[i])) for i in order[:k].tolist())
@@ -97,17 +97,17 @@ def _search(query: str, scores: np.ndarray, right: np.ndarray, items: Sequence[s
 
 
 def first_examples(ranks: np.ndarray, *, found: int, missed: int) -> list[int]:
-    """The first queries answered right at rank 1 and the first that were not: examples that nobody picked."""
+    """Indices of the first queries with rank 1 and of the first with a worse rank: examples without selection."""
     return [int(query) for query in (*np.flatnonzero(ranks == 1)[:found], *np.flatnonzero(ranks > 1)[:missed])]
 
 
 METHOD = (
-    "TSHSR, the Two-stream Hierarchical Similarity Reasoning network, matches pictures with sentences from two sides: "
-    "in the word stream every word looks at the regions of the picture, in the region stream every region looks at the "
-    "words. Each stream turns its looks into similarity vectors and reasons over them on several levels, from single "
-    "words or regions up to the whole pair. It was proposed by Chen, Wang, Wang and Kwong (arXiv 2203.05349, 2022). "
-    "Only the abstract of that work was available to us, and no code of it has been published: what the abstract "
-    "leaves open is our own instantiation, and no figure on this page is taken from the paper."
+    "TSHSR, the Two-stream Hierarchical Similarity Reasoning network, scores pictures with sentences in two streams: "
+    "in the word stream every word attends to the regions of the picture, in the region stream every region attends "
+    "to the words. Each stream computes similarity vectors of the attended pairs and reasons over them on several "
+    "levels, from single words or regions up to the whole pair. It was proposed by Chen, Wang, Wang and Kwong (arXiv "
+    "2203.05349, 2022). Only the abstract of that work was available to us, and no code of it has been published: what "
+    "the abstract leaves open is our own instantiation, and no figure on this page is taken from the paper."
 )
 
 SIDE = 360
@@ -116,12 +116,12 @@ SIDE = 360
 
 @dataclass(frozen=True)
 class WordMaps:
-    """The maps of some words of a pair, with the truth beside them.
+    """An explained pair with the ground truth of its words.
 
     Attributes:
         picture: Name of the picture.
-        explanation: What the network did.
-        true_regions: For the position of each word to show, the regions it is about; none where nobody knows.
+        explanation: The explanation.
+        true_regions: By position of each displayed word, the regions that it describes; empty where unknown.
     """
 
     picture: str
@@ -131,18 +131,18 @@ class WordMaps:
 
 @dataclass(frozen=True)
 class ReportPage:
-    """Everything that the report shows; what is empty is left out.
+    """The contents of the report page; empty parts are omitted.
 
     Attributes:
-        title: The headline.
+        title: The heading.
         report: The figures.
-        facts: What was run, in the order of reading: seed, sizes, time of training, ...
+        facts: Seed, sizes, training time and so on, in the order of display.
         charts: Training curves.
-        pointing_chance: Pointing accuracy of a blind guess, 0..1.
-        pictures: Pictures by name; every name used below is here.
-        text_to_image: Captions and the pictures they found.
-        image_to_text: Pictures and the captions they found.
-        maps: Words and where they looked.
+        pointing_chance: Pointing accuracy of random guesses, 0..1.
+        pictures: By name; holds every name used below.
+        text_to_image: Searches by captions.
+        image_to_text: Searches by pictures.
+        maps: Explained pairs.
     """
 
     title: str
@@ -227,7 +227,7 @@ class ShareBars:
     Attributes:
         title: The heading.
         shares: By name of the score.
-        chance: Accuracy of a blind guess, 0..1; None where it is unknown.
+        chance: Accuracy of random guesses, 0..1; None where unknown.
     """
 
     title: str
@@ -238,9 +238,9 @@ class ShareBars:
 def _probes(page: ReportPage) -> list[ShareBars]:
     report = page.report
     probes = (
-        ("Pointing: the heaviest region of a word is one it is about", report.pointing, page.pointing_chance),
-        ("Binding: the true caption scores above a foil that ties its words together wrongly", report.binding, 0.5),
-        ("Binding by what is swapped, of the fused score", report.binding_by_kind, 0.5),
+        ("Pointing: the heaviest region of a word is one that it describes", report.pointing, page.pointing_chance),
+        ("Binding: the true caption scores above a foil that binds its words wrongly", report.binding, 0.5),
+        ("Binding of the fused score by what is swapped", report.binding_by_kind, 0.5),
     )
     return [
         ShareBars(title, {name: shares[name] for name in sorted(shares, key=reading_order)}, chance)

@@ -1,4 +1,4 @@
-"""What the server answers, as models: they are checked on the way out and described at /docs."""
+"""Response models of the server; they are validated, and described at /docs."""
 
 from __future__ import annotations
 
@@ -12,47 +12,47 @@ Box = tuple[float, float, float, float, float]
 
 
 class Problem(BaseModel):
-    """Why a request was refused."""
+    """An error response."""
 
     error: str = Field(description="One sentence: what was expected, what came, what to do.")
 
 
 class Health(BaseModel):
-    """That the server is alive, and what it holds."""
+    """State of the server and size of the index."""
 
-    status: str = Field(description="ok, or busy while as much waits as may wait.")
+    status: str = Field(description="ok, or busy while the queue is full.")
     pictures: int = Field(description="Indexed pictures.")
-    captions: int = Field(description="Indexed captions, for questions by picture.")
+    captions: int = Field(description="Indexed captions, for queries by picture.")
     version: str
 
 
 class About(BaseModel):
-    """What the page needs to know before the first question."""
+    """The model, the size of the index, example queries and limits."""
 
-    model: str = Field(description="The run that answers.")
+    model: str = Field(description="Name of the run.")
     pictures: int
     captions: int
-    examples: list[str] = Field(description="Queries to try, from the index's captions.")
-    uploads: str | None = Field(description="Why pictures can't be sent; null where they can.")
-    upload_bytes: int = Field(description="The largest picture file.")
-    query_characters: int = Field(description="The longest query.")
-    results: int = Field(description="The most results of one question.")
+    examples: list[str] = Field(description="Example queries, from the captions of the index.")
+    uploads: str | None = Field(description="Why pictures can't be uploaded; null where they can.")
+    upload_bytes: int = Field(description="Maximum size of a picture file.")
+    query_characters: int = Field(description="Maximum length of a query.")
+    results: int = Field(description="Maximum number of results.")
 
 
 class WordAnswer(BaseModel):
-    """A word of the query and the regions that it met."""
+    """A word of the query and its regions."""
 
     word: str
     boxes: list[Box] = Field(description="x1, y1, x2, y2 as fractions of the picture, and a weight; heaviest first.")
 
 
 class PictureAnswer(BaseModel):
-    """A picture that was found."""
+    """A picture result."""
 
     id: str
-    file: str | None = Field(description="Its file's name; null where only its features are known.")
+    file: str | None = Field(description="File name; null where only its features are indexed.")
     score: float
-    width: int | None = Field(description="Pixels, upright; null where the file can't be read now.")
+    width: int | None = Field(description="Pixels, EXIF orientation applied; null where the file can't be read.")
     height: int | None
     words: list[WordAnswer]
     metadata: dict[str, Any]
@@ -62,17 +62,17 @@ class PictureAnswers(BaseModel):
     """Pictures for a sentence, best first."""
 
     query: str
-    unknown: list[str] = Field(description="Words of the query that the network never learned.")
+    unknown: list[str] = Field(description="Words of the query outside the vocabulary.")
     results: list[PictureAnswer]
     seconds: float
 
 
 class CaptionAnswer(BaseModel):
-    """A caption that was found."""
+    """A caption result."""
 
     id: str
     caption: str
-    image: str | None = Field(description="The id of the picture that it was written for, where that is known.")
+    image: str | None = Field(description="Id of the picture that it describes, where known.")
     score: float
 
 
@@ -84,19 +84,19 @@ class CaptionAnswers(BaseModel):
 
 
 class Scores(BaseModel):
-    """All scores of one pair."""
+    """Scores of one pair."""
 
     query: str
-    unknown: list[str] = Field(description="Words of the query that the network never learned.")
-    scores: dict[str, float] = Field(description="By name: fused, and those of streams and levels.")
+    unknown: list[str] = Field(description="Words of the query outside the vocabulary.")
+    scores: dict[str, float] = Field(description="By name: fused, streams and levels.")
 
 
 class ExplanationAnswer(BaseModel):
-    """Which word met which region, per stream and per level."""
+    """Weights of each word over the regions, by stream and level."""
 
-    id: str | None = Field(description="The indexed picture; null for one that was sent.")
+    id: str | None = Field(description="Id of the indexed picture; null for an uploaded one.")
     file: str | None
     width: int | None
     height: int | None
-    unknown: list[str] = Field(description="Words of the query that the network never learned.")
+    unknown: list[str] = Field(description="Words of the query outside the vocabulary.")
     explanation: Explanation

@@ -1,4 +1,4 @@
-"""The server: which path asks what."""
+"""Routes and error handlers of the server."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from starlette.exceptions import HTTPException
 
 from tshsr.errors import CheckpointError, DataError, PictureError, TshsrError
 from tshsr.server.answers import About, CaptionAnswers, ExplanationAnswer, Health, PictureAnswers, Problem, Scores
-from tshsr.server.guard import Guard, Limits, Worker, problem
+from tshsr.server.guard import Limits, RequestGuard, Worker, problem
 from tshsr.server.service import CAPTIONS, PICTURES, Searchable, Service
 from tshsr.server.site import add_docs, add_page
 from tshsr.system import package_version
 
 LOG = logging.getLogger(__name__)
-DESCRIPTION = """Search pictures by a sentence, sentences by a picture, and see which word met which region.
+DESCRIPTION = """Search pictures by a sentence and captions by a picture, and explain scores by words and regions.
 
-Every refusal is JSON: `{"error": "one sentence"}`. Pictures are sent as the field `picture` of a form
-(`multipart/form-data`); addresses of pictures elsewhere are never fetched."""
-"""What the reference says first."""
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    404: {"model": Problem, "description": "There is no such thing."},
-    413: {"model": Problem, "description": "Too many bytes were sent."},
-    422: {"model": Problem, "description": "Something given can't be used; the sentence says what."},
-    503: {"model": Problem, "description": "Too many questions wait, or this one took too long; ask again."},
+Every error response is JSON: `{"error": "one sentence"}`. Pictures are uploaded as the field `picture` of a form
+(`multipart/form-data`); URLs of pictures are not fetched."""
+"""Introduction of the API reference."""
+ERRORS: dict[int | str, dict[str, Any]] = {
+    404: {"model": Problem, "description": "Unknown path, picture or file."},
+    413: {"model": Problem, "description": "The request body is too large."},
+    422: {"model": Problem, "description": "A parameter or an uploaded file can't be used."},
+    503: {"model": Problem, "description": "The queue is full, or the time limit was exceeded; try again."},
 }
-KEEP = "private, max-age=600"
-"""Pictures are kept by the browser for ten minutes."""
-FILES = {"threads": 2, "waiting": 256}
-"""A page of results asks for a hundred pictures at once; two are made at a time."""
+PICTURE_CACHE = "private, max-age=600"
+"""Browsers cache pictures for ten minutes."""
+FILE_THREADS, FILE_QUEUE = 2, 256
+"""A page of results requests a hundred pictures at once; two are prepared at a time."""
 
 
 @dataclass(frozen=True)
-class Desk:
-    """Where the requests' work is done.
+class Backend:
+    """What handles requests.
 
     Attributes:
-        service: Answers.
-        network: One thread: the network is asked one question at a time.
-        files: Pictures for the browser.
+        service: Queries of the index.
+        network: One thread, as the network runs one query at a time.
+        files: Threads that prepare pictures for the browser.
     """
 
     service: Service
@@ -52,91 +52,91 @@ class Desk:
     files: Worker
 
 
-def desk_of(request: Request) -> Desk:
-    """The desk of the server that a request came to."""
-    return cast(Desk, request.app.state.desk)
+def backend_of(request: Request) -> Backend:
+    """The backend of the application of a request."""
+    return cast(Backend, request.app.state.backend)
 
 
-At = Annotated[Desk, Depends(desk_of)]
+Injected = Annotated[Backend, Depends(backend_of)]
 Q = Annotated[str, Query(description="A sentence: two dogs in the snow.")]
 QForm = Annotated[str, Form(description="A sentence: two dogs in the snow.")]
-Id = Annotated[str, Query(description="The id of an indexed picture, as a search tells it.")]
+Id = Annotated[str, Query(description="Id of an indexed picture, as in the results of a search.")]
 Picture = Annotated[UploadFile, File(description="A picture file.")]
-K = "How many results, best first: {} without it, or as many as there may be."
-api = APIRouter(responses=REFUSALS, tags=["API"])
+K = "Number of results, best first; {} by default."
+api = APIRouter(responses=ERRORS, tags=["API"])
 
 
 @api.get("/api/search", summary="Pictures for a sentence")
 async def search(
-    desk: At,
+    backend: Injected,
     q: Q,
     k: Annotated[int | None, Query(description=K.format(PICTURES))] = None,
     where: Annotated[
-        str | None, Query(description="A filter over your metadata: year > 2010 AND place = 'Oslo'.")
+        str | None, Query(description="SQL condition on the metadata: year > 2010 AND place = 'Oslo'.")
     ] = None,
 ) -> PictureAnswers:
-    """The pictures that fit a sentence best, each with the regions that its words met."""
-    return await desk.network.run(lambda: desk.service.search(q, k, where))
+    """Pictures with the highest scores for a sentence, each with the regions of its words."""
+    return await backend.network.run(lambda: backend.service.search(q, k, where))
 
 
-@api.post("/api/search", summary="Sentences for a picture")
+@api.post("/api/search", summary="Captions for a picture")
 async def search_picture(
-    desk: At, picture: Picture, k: Annotated[int | None, Form(description=K.format(CAPTIONS))] = None
+    backend: Injected, picture: Picture, k: Annotated[int | None, Form(description=K.format(CAPTIONS))] = None
 ) -> CaptionAnswers:
-    """The indexed captions that fit a picture best."""
+    """Indexed captions with the highest scores for an uploaded picture."""
     content = await picture.read()
-    return await desk.network.run(lambda: desk.service.search_picture(content, k))
+    return await backend.network.run(lambda: backend.service.search_picture(content, k))
 
 
 @api.get("/api/score", summary="Scores of a pair")
-async def score(desk: At, id: Id, q: Q) -> Scores:  # noqa: A002
+async def score(backend: Injected, id: Id, q: Q) -> Scores:  # noqa: A002
     """All scores of an indexed picture with a sentence."""
-    return await desk.network.run(lambda: desk.service.score(q, id))
+    return await backend.network.run(lambda: backend.service.score(q, id))
 
 
-@api.post("/api/score", summary="Scores of a sent picture and a sentence")
-async def score_picture(desk: At, picture: Picture, q: QForm) -> Scores:
-    """All scores of a picture with a sentence."""
+@api.post("/api/score", summary="Scores of an uploaded picture and a sentence")
+async def score_picture(backend: Injected, picture: Picture, q: QForm) -> Scores:
+    """All scores of an uploaded picture with a sentence."""
     content = await picture.read()
-    return await desk.network.run(lambda: desk.service.score_picture(q, content))
+    return await backend.network.run(lambda: backend.service.score_picture(q, content))
 
 
-@api.get("/api/explain", summary="Which word met which region")
-async def explain(desk: At, id: Id, q: Q) -> ExplanationAnswer:  # noqa: A002
-    """Both streams and every level of an indexed picture with a sentence."""
-    return await desk.network.run(lambda: desk.service.explain(q, id))
+@api.get("/api/explain", summary="Explanation of a pair")
+async def explain(backend: Injected, id: Id, q: Q) -> ExplanationAnswer:  # noqa: A002
+    """Weights of words over regions in both streams and every level, for an indexed picture."""
+    return await backend.network.run(lambda: backend.service.explain(q, id))
 
 
-@api.post("/api/explain", summary="Which word met which region of a sent picture")
-async def explain_picture(desk: At, picture: Picture, q: QForm) -> ExplanationAnswer:
-    """Both streams and every level of a picture with a sentence."""
+@api.post("/api/explain", summary="Explanation of an uploaded picture and a sentence")
+async def explain_picture(backend: Injected, picture: Picture, q: QForm) -> ExplanationAnswer:
+    """Weights of words over regions in both streams and every level, for an uploaded picture."""
     content = await picture.read()
-    return await desk.network.run(lambda: desk.service.explain_picture(q, content))
+    return await backend.network.run(lambda: backend.service.explain_picture(q, content))
 
 
 @api.get("/api/picture", summary="An indexed picture", response_class=Response)
 async def picture(
-    desk: At,
+    backend: Injected,
     id: Id,  # noqa: A002
     side: Annotated[int, Query(description="Longest side in pixels: 480 or 1600.")] = 480,
 ) -> Response:
-    """A picture of the index, made smaller where it is larger; no other file has an address."""
-    content, kind = await desk.files.run(lambda: desk.service.picture(id, side))
-    return Response(content, media_type=kind, headers={"cache-control": KEEP})
+    """A picture of the index, scaled down to the given side; no other file has a URL."""
+    content, kind = await backend.files.run(lambda: backend.service.picture(id, side))
+    return Response(content, media_type=kind, headers={"cache-control": PICTURE_CACHE})
 
 
-@api.get("/api/about", summary="What is indexed")
-async def about(desk: At) -> About:
-    """The model, the sizes, examples of queries and the limits."""
-    return await desk.files.run(desk.service.about)
+@api.get("/api/about", summary="Model, sizes and limits")
+async def about(backend: Injected) -> About:
+    """The model, the size of the index, example queries and limits."""
+    return await backend.files.run(backend.service.about)
 
 
-@api.get("/healthz", summary="Whether the server is alive")
-async def health(desk: At) -> Health:
-    """Answers at once, also while the network is at work."""
-    index = desk.service.index
-    pictures, captions = await desk.files.run(lambda: (len(index), index.captions))
-    status = "busy" if desk.network.busy else "ok"
+@api.get("/healthz", summary="State of the server")
+async def health(backend: Injected) -> Health:
+    """Responds at once, also while the network is busy."""
+    index = backend.service.index
+    pictures, captions = await backend.files.run(lambda: (len(index), index.captions))
+    status = "busy" if backend.network.busy else "ok"
     return Health(status=status, pictures=pictures, captions=captions, version=package_version())
 
 
@@ -144,23 +144,23 @@ def create_app(index: Searchable, limits: Limits | None = None, *, local: bool =
     """The server of an index, as an ASGI application.
 
     Args:
-        index: What is searched.
-        limits: Bounds on what is asked.
-        local: Whether it answers to names of this machine only.
+        index: The index.
+        limits: By default `Limits()`.
+        local: Accept only host names of the loopback interface.
     """
     bounds = limits or Limits()
-    desk = Desk(
+    backend = Backend(
         service=Service(index, bounds),
         network=Worker("network", threads=1, waiting=bounds.waiting, seconds=bounds.seconds),
-        files=Worker("files", threads=FILES["threads"], waiting=FILES["waiting"], seconds=bounds.seconds),
+        files=Worker("files", threads=FILE_THREADS, waiting=FILE_QUEUE, seconds=bounds.seconds),
     )
 
     @asynccontextmanager
     async def closing(app: FastAPI) -> AsyncIterator[None]:
         del app
         yield
-        desk.network.close()
-        desk.files.close()
+        backend.network.close()
+        backend.files.close()
 
     app = FastAPI(
         title="tshsr",
@@ -170,31 +170,31 @@ def create_app(index: Searchable, limits: Limits | None = None, *, local: bool =
         redoc_url=None,
         lifespan=closing,
     )
-    app.state.desk = desk
+    app.state.backend = backend
     app.include_router(api)
     add_page(app)
     add_docs(app)
-    app.add_middleware(Guard, limits=bounds, local=local)
-    app.add_exception_handler(HTTPException, told)
-    app.add_exception_handler(RequestValidationError, told_what_is_wrong)
-    app.add_exception_handler(TshsrError, told_why)
+    app.add_middleware(RequestGuard, limits=bounds, local=local)
+    app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(RequestValidationError, invalid_request)
+    app.add_exception_handler(TshsrError, package_error)
     return app
 
 
-async def told(request: Request, error: Exception) -> Response:
-    """A refusal with a status of its own."""
+async def http_error(request: Request, error: Exception) -> Response:
+    """Response to an `HTTPException`."""
     refused = cast(HTTPException, error)
     sentence = refused.detail
     if refused.status_code in (404, 405) and sentence in ("Not Found", "Method Not Allowed"):
         what = f"nothing at {request.url.path!r:.80} for {request.method}"
         sentence = f"there is {what}; the page is at / and the description of all paths at /docs."
-    if refused.status_code == 400:  # only forms are refused so
+    if refused.status_code == 400:  # raised only for forms
         sentence = f"the form can't be read ({sentence.rstrip('.')}); send it as multipart/form-data."
     return problem(refused.status_code, sentence, dict(refused.headers or {}))
 
 
-async def told_what_is_wrong(request: Request, error: Exception) -> Response:
-    """Something that is missing or of a wrong kind."""
+async def invalid_request(request: Request, error: Exception) -> Response:
+    """Response to a missing or malformed parameter."""
     first = cast(RequestValidationError, error).errors()[0]
     name = str(first["loc"][-1])
     if name == "picture":
@@ -204,9 +204,9 @@ async def told_what_is_wrong(request: Request, error: Exception) -> Response:
     return problem(422, f"{name} is {first.get('input')!r:.80}; expected a whole number.")
 
 
-async def told_why(request: Request, error: Exception) -> Response:
-    """What the package refuses: mostly the request's fault, else the index's."""
-    ours = isinstance(error, (DataError, CheckpointError)) and not isinstance(error, PictureError)
-    if ours:
+async def package_error(request: Request, error: Exception) -> Response:
+    """Response to an error of the package: 422 for the request's fault, 500 for the index's."""
+    internal = isinstance(error, (DataError, CheckpointError)) and not isinstance(error, PictureError)
+    if internal:
         LOG.error("%s: %s", request.url.path, error)
-    return problem(500 if ours else 422, desk_of(request).service.sentence(cast(TshsrError, error)))
+    return problem(500 if internal else 422, backend_of(request).service.error_message(cast(TshsrError, error)))

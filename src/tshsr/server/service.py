@@ -1,10 +1,9 @@
-"""Asks the index: from what came over the wire to an answer, one question at a time."""
+"""Queries of the index: from request parameters to response models, one at a time."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import logging
 import re
 import time
 from collections import OrderedDict
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class Searchable(Protocol):
-    """An index as the server sees it; `tshsr.index.Index` is one."""
+    """The interface that the server requires of an index; `tshsr.Index` implements it."""
 
     folder: Path
     retriever: Retriever
@@ -54,34 +53,34 @@ class Searchable(Protocol):
         """Pictures for a sentence, best first."""
 
     def search_picture(self, picture: PictureRegions, k: int = 10) -> list[CaptionResult]:
-        """Sentences for a picture, best first."""
+        """Captions for a picture, best first."""
 
-    def explain(self, text: str, id: str) -> Explanation:  # noqa: A002 - the name that results carry
-        """All about one result."""
+    def explain(self, text: str, id: str) -> Explanation:  # noqa: A002 - the name in results
+        """Explanation of one result."""
 
     def unknown_words(self, text: str) -> tuple[str, ...]:
-        """Words of a query that the network never saw in training."""
+        """Words of a query outside the vocabulary."""
 
     def picture_file(self, id: str) -> Path | None:  # noqa: A002
         """The file of an indexed picture."""
 
     def sample_captions(self, count: int) -> Sequence[str]:
-        """Some captions."""
+        """Captions at evenly spaced rows."""
 
     def extractor(self) -> Extractor:
-        """What the pictures' features were made with."""
+        """The extractor of the indexed features."""
 
 
 SIDES = (480, 1600)
-"""Longest sides that are asked for: in the grid, and alone."""
-KINDS = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}
-"""What every browser shows; other formats are sent as JPEG."""
-AS_IT_IS = 300_000
-"""Bytes up to which a file that needs no shrinking is sent untouched."""
+"""Longest sides in pixels: in the grid of results, and alone."""
+BROWSER_FORMATS = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}
+"""Media types that every browser displays; other formats are sent as JPEG."""
+MAX_UNCHANGED_BYTES = 300_000
+"""Maximum size of a file that is sent unchanged where it needs no scaling."""
 
 
 def upright_size(path: Path) -> tuple[int, int] | None:
-    """Width and height as a picture is shown, from its header; None where it can't be read."""
+    """Width and height from a picture's header, EXIF orientation applied; None where unreadable."""
     try:
         return _size(path, path.stat().st_mtime_ns)
     except OSError:
@@ -89,40 +88,40 @@ def upright_size(path: Path) -> tuple[int, int] | None:
 
 
 @lru_cache(maxsize=20_000)
-def _size(path: Path, changed: int) -> tuple[int, int] | None:
-    del changed  # part of the key: a replaced file is looked at again
+def _size(path: Path, modified: int) -> tuple[int, int] | None:
+    del modified  # part of the cache key
     return size_of(path)
 
 
-def shown(path: Path, side: int, max_pixels: int) -> tuple[bytes, str]:
-    """A picture as it is sent, and its media type.
+def encoded_picture(path: Path, side: int, max_pixels: int) -> tuple[bytes, str]:
+    """Bytes and media type of a picture, scaled to a side.
 
     Args:
         path: A picture of the index.
         side: Longest side in pixels.
-        max_pixels: The largest picture that is decoded.
+        max_pixels: Maximum size of a picture that is decoded.
 
     Raises:
         PictureError: Where the file is gone or is no readable picture.
     """
     try:
-        return _shown(path, path.stat().st_mtime_ns, side, max_pixels)
+        return _encoded_picture(path, path.stat().st_mtime_ns, side, max_pixels)
     except OSError as error:
         raise PictureError(
             f"{path.name} can't be read ({error.strerror}); it must stay where it was indexed."
         ) from None
     except PictureError as error:
-        # Where the file lies is nobody's business.
+        # Redact the folder from client-facing errors.
         raise PictureError(str(error).replace(str(path), path.name)) from None
 
 
 @lru_cache(maxsize=256)
-def _shown(path: Path, changed: int, side: int, max_pixels: int) -> tuple[bytes, str]:
-    del changed
+def _encoded_picture(path: Path, modified: int, side: int, max_pixels: int) -> tuple[bytes, str]:
+    del modified
     picture = read_picture(path, max_pixels=max_pixels)
-    if max(picture.size) <= side and path.stat().st_size <= AS_IT_IS:
+    if max(picture.size) <= side and path.stat().st_size <= MAX_UNCHANGED_BYTES:
         with Image.open(path) as opened:
-            kind = KINDS.get(opened.format or "")
+            kind = BROWSER_FORMATS.get(opened.format or "")
         if kind is not None:
             return path.read_bytes(), kind
     picture.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
@@ -131,46 +130,37 @@ def _shown(path: Path, changed: int, side: int, max_pixels: int) -> tuple[bytes,
     return small.getvalue(), "image/jpeg"
 
 
-if TYPE_CHECKING:
-    from tshsr.features.extractor import Extractor, PictureRegions
-
-LOG = logging.getLogger(__name__)
-REMEMBERED = 8
-"""Sent pictures whose regions are kept: a person asks several things of one picture."""
+CACHED_UPLOADS = 8
+"""Uploaded pictures whose regions are cached, for several requests with one picture."""
 PICTURES, CAPTIONS = 24, 10
-"""How many are found where nobody says."""
-EXAMPLES = 6
-EXAMPLE_CHARACTERS = 70
+"""Default numbers of results."""
+EXAMPLES, EXAMPLE_CHARACTERS = 6, 70
+"""Number of example queries, and their maximum length."""
 
 
 class Service:
-    """An index and what is needed to answer from it. Its methods are called one at a time.
-
-    Args:
-        index: The index.
-        limits: Bounds on what is asked.
-    """
+    """Queries of an index within limits. All methods but `picture` are called one at a time."""
 
     def __init__(self, index: Searchable, limits: Limits) -> None:
         self.index, self.limits = index, limits
         self.extractor: Extractor | None = None
         self.no_uploads: str | None = "the server is still starting."
-        self.remembered: OrderedDict[bytes, PictureRegions] = OrderedDict()
+        self.uploads: OrderedDict[bytes, PictureRegions] = OrderedDict()
         self.examples: list[str] = []
 
     def prepare(self) -> None:
-        """Load what the first question would else wait for."""
+        """Load the extractor and run one query, so that the first request does not wait."""
         try:
             self.extractor, self.no_uploads = self.index.extractor(), None
         except TshsrError as error:
-            self.no_uploads = self.sentence(error)
+            self.no_uploads = self.error_message(error)
         texts = self.index.sample_captions(8 * EXAMPLES)
-        self.examples = short_ones([text for text in texts if len(text) <= self.limits.query_characters])
+        self.examples = short_captions([text for text in texts if len(text) <= self.limits.query_characters])
         for text in self.examples[:1]:
             self.search(text, None, None)
 
     def about(self) -> About:
-        """What is here."""
+        """The model, the size of the index, example queries and limits."""
         return About(
             model=self.index.retriever.name,
             pictures=len(self.index),
@@ -187,16 +177,16 @@ class Service:
 
         Raises:
             TshsrError: Where the index refuses.
-            HTTPException: Where the sentence, the filter or the number can't be used.
+            HTTPException: Where the sentence, the filter or k can't be used.
         """
         started = time.perf_counter()
         condition = self._filter(where)
         try:
-            found = self.index.search(self._query(q), self._number(k, PICTURES), where=condition)
+            found = self.index.search(self._query(q), self._count(k, PICTURES), where=condition)
         except DataError as error:
             if condition is None:
-                raise  # only the index can be at fault
-            raise HTTPException(422, self.sentence(error)) from error
+                raise  # only the index can be the cause
+            raise HTTPException(422, self.error_message(error)) from error
         return PictureAnswers(
             query=q,
             unknown=list(self.index.unknown_words(q)),
@@ -205,22 +195,22 @@ class Service:
         )
 
     def search_picture(self, content: bytes, k: int | None) -> CaptionAnswers:
-        """Captions for a picture that was sent.
+        """Captions for an uploaded picture.
 
         Raises:
             TshsrError: Where the picture is broken, or the index refuses.
-            HTTPException: Where the index has no captions, or the number can't be used.
+            HTTPException: Where the index has no captions, or k can't be used.
         """
         started = time.perf_counter()
-        number = self._number(k, CAPTIONS)
+        count = self._count(k, CAPTIONS)
         if not self.index.captions:
             raise HTTPException(422, "this index holds no captions; build it from data that has some.")
-        found = self.index.search_picture(self._regions(content), number)
+        found = self.index.search_picture(self._regions(content), count)
         answers = [CaptionAnswer(id=it.id, caption=it.caption, image=it.image, score=it.score) for it in found]
         return CaptionAnswers(results=answers, seconds=time.perf_counter() - started)
 
     def explain(self, q: str, id: str) -> ExplanationAnswer:  # noqa: A002
-        """Why a picture of the index got its score.
+        """Explain the score of an indexed picture.
 
         Raises:
             TshsrError: Where the index refuses.
@@ -230,12 +220,12 @@ class Service:
         try:
             explanation = self.index.explain(query, name)
         except DataError as error:
-            raise HTTPException(404, self.sentence(error)) from error
+            raise HTTPException(404, self.error_message(error)) from error
         file = self.index.picture_file(id)
         return self._explained(q, explanation, id, file)
 
     def explain_picture(self, q: str, content: bytes) -> ExplanationAnswer:
-        """Why a picture that was sent gets its score.
+        """Explain the score of an uploaded picture.
 
         Raises:
             TshsrError: Where the picture is broken.
@@ -246,18 +236,18 @@ class Service:
         return self._explained(q, explanation, None, None)
 
     def score(self, q: str, id: str) -> Scores:  # noqa: A002
-        """All scores of a picture of the index with a sentence."""
+        """All scores of an indexed picture with a sentence."""
         return self._scores(q, self.explain(q, id))
 
     def score_picture(self, q: str, content: bytes) -> Scores:
-        """All scores of a picture that was sent with a sentence."""
+        """All scores of an uploaded picture with a sentence."""
         return self._scores(q, self.explain_picture(q, content))
 
     def picture(self, id: str, side: int) -> tuple[bytes, str]:  # noqa: A002
-        """A picture of the index as bytes, and its media type; called by several threads at once.
+        """Bytes and media type of an indexed picture; thread-safe.
 
         Raises:
-            HTTPException: Where the index has no file of that name, or it can't be read now.
+            HTTPException: Where the index has no file of that id, or it can't be read.
         """
         if side not in SIDES:
             raise HTTPException(422, f"side is {side}; expected {SIDES[0]} or {SIDES[1]}.")
@@ -265,16 +255,16 @@ class Service:
         if file is None:
             raise HTTPException(404, f"no picture file is known of {id!r:.80}.")
         try:
-            return shown(file, side, self.limits.pixels)
+            return encoded_picture(file, side, self.limits.pixels)
         except PictureError as error:
             raise HTTPException(404, str(error)) from error
 
-    def sentence(self, error: TshsrError) -> str:
-        """What a visitor is told of an error: where the index lies is nobody's business."""
-        whole = str(self.index.folder.resolve())
-        named = (whole, whole.lstrip("/"), str(self.index.folder))  # LanceDB leaves the first slash out
-        places = "|".join(re.escape(place) for place in named if place)
-        return re.sub(rf"(?<![^\s(])({places})(?=[\s/:;,)]|$)", "the index", " ".join(str(error).split()))
+    def error_message(self, error: TshsrError) -> str:
+        """Redact the path of the index from client-facing errors."""
+        absolute = str(self.index.folder.resolve())
+        spellings = (absolute, absolute.lstrip("/"), str(self.index.folder))  # LanceDB omits the first slash
+        paths = "|".join(re.escape(path) for path in spellings if path)
+        return re.sub(rf"(?<![^\s(])({paths})(?=[\s/:;,)]|$)", "the index", " ".join(str(error).split()))
 
     def _explained(self, q: str, explanation: Explanation, id: str | None, file: Path | None) -> ExplanationAnswer:  # noqa: A002
         width, height = (None, None) if file is None else upright_size(file) or (None, None)
@@ -292,12 +282,12 @@ class Service:
 
     def _picture(self, result: Result) -> PictureAnswer:
         name = None if result.file is None else PurePath(result.file)
-        # A whole path is that of a file; asking the index for each result anew would take longer than the search.
+        # Absolute paths are those of files; querying the index for each result would take longer than the search.
         size = upright_size(Path(name)) if name is not None and name.is_absolute() else None
         width, height = size or (None, None)
         return PictureAnswer(
             id=result.id,
-            file=None if name is None else name.name,  # where it lies is nobody's business
+            file=None if name is None else name.name,  # without its folder
             score=result.score,
             width=width,
             height=height,
@@ -306,45 +296,45 @@ class Service:
         )
 
     def _regions(self, content: bytes) -> PictureRegions:
-        """What the extractor sees in a picture; a picture sent again is not looked at again."""
+        """Regions of an uploaded picture, cached by its content."""
         if self.extractor is None:
             raise HTTPException(422, f"pictures can't be sent: {self.no_uploads}")
         key = hashlib.sha256(content).digest()
-        if key not in self.remembered:
+        if key not in self.uploads:
             picture = read_picture(content, max_pixels=self.limits.pixels)
-            self.remembered[key] = self.extractor.extract([picture])[0]
-        self.remembered.move_to_end(key)
-        while len(self.remembered) > REMEMBERED:
-            self.remembered.popitem(last=False)
-        return self.remembered[key]
+            self.uploads[key] = self.extractor.extract([picture])[0]
+        self.uploads.move_to_end(key)
+        while len(self.uploads) > CACHED_UPLOADS:
+            self.uploads.popitem(last=False)
+        return self.uploads[key]
 
     def _query(self, q: str) -> str:
         if not any(letter.isalnum() for letter in q):
             raise HTTPException(422, "the query has no word; expected a sentence such as 'two dogs in the snow'.")
-        return self._short("the query", q)
+        return self._bounded("the query", q)
 
     def _filter(self, where: str | None) -> str | None:
-        return self._short("the filter", where) if where and where.strip() else None
+        return self._bounded("the filter", where) if where and where.strip() else None
 
-    def _short(self, name: str, text: str) -> str:
+    def _bounded(self, name: str, text: str) -> str:
         most = self.limits.query_characters
         if len(text) > most:
             raise HTTPException(422, f"{name} has {len(text):,} characters; expected at most {most:,}.")
         return text
 
-    def _number(self, k: int | None, usual: int) -> int:
+    def _count(self, k: int | None, default: int) -> int:
         if k is None:
-            return min(usual, self.limits.results)
+            return min(default, self.limits.results)
         if not 1 <= k <= self.limits.results:
             raise HTTPException(422, f"k is {k}; expected a number from 1 to {self.limits.results}.")
         return k
 
     def _id(self, id: str) -> str:  # noqa: A002
-        return self._short("the id", id)
+        return self._bounded("the id", id)
 
 
-def short_ones(captions: Sequence[str]) -> list[str]:
-    """A few captions that are quickly read, from all over those given; the shortest where all are long."""
+def short_captions(captions: Sequence[str]) -> list[str]:
+    """Up to `EXAMPLES` short captions, evenly spaced by length; the shortest where all are long."""
     texts = sorted(dict.fromkeys(text.rstrip(" .") for text in captions), key=len)
     short = [text for text in texts if len(text) <= EXAMPLE_CHARACTERS] or texts[:EXAMPLES]
     return short[:: -(-len(short) // EXAMPLES)] if short else []

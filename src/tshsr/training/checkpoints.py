@@ -89,7 +89,7 @@ def check_fit(path: Path, given: Mapping[str, Tensor], expected: Mapping[str, Te
             )
         if given[name].shape != tensor.shape:
             raise CheckpointError(
-                f"{path}: weight {name!r} has shape {tuple(given[name].shape)}, the settings ask for "
+                f"{path}: weight {name!r} has shape {tuple(given[name].shape)}, the settings require "
                 f"{tuple(tensor.shape)}; it belongs to another {CONFIG}."
             )
     for name in given:

@@ -46,6 +46,23 @@ def check_training(config: RunConfig) -> None:
     Raises:
         SettingsError: Names the first one.
     """
+    check_ranges(config)
+    if config.optimiser.name == "adam" and config.optimiser.weight_decay:
+        raise SettingsError(
+            f"optimiser.weight_decay is {config.optimiser.weight_decay}, which adam ignores; set optimiser.name to "
+            "adamw."
+        )
+    check_noise(config)
+    check_losses(config)
+    check_network(config.model)
+
+
+def check_ranges(config: RunConfig) -> None:
+    """Refuse numbers out of range.
+
+    Raises:
+        SettingsError: Names the first one.
+    """
     training, optimiser, model = config.training, config.optimiser, vars(config.model)
     at_least = (
         ("training.epochs", training.epochs, 1),
@@ -86,13 +103,6 @@ def check_training(config: RunConfig) -> None:
     for name, value in shares:
         if not 0 <= value < 1:
             raise SettingsError(f"{name} is {value}; expected 0 or more, below 1.")
-    if optimiser.name == "adam" and optimiser.weight_decay:
-        raise SettingsError(
-            f"optimiser.weight_decay is {optimiser.weight_decay}, which adam ignores; set optimiser.name to adamw."
-        )
-    check_noise(config)
-    check_losses(config)
-    check_network(config.model)
 
 
 def check_losses(config: RunConfig) -> None:
@@ -102,16 +112,16 @@ def check_losses(config: RunConfig) -> None:
         SettingsError: In these cases.
     """
     loss, kind = config.loss, config.model.kind
-    taught = {"loss.fused": loss.fused}
-    taught |= {"loss.streams": loss.streams} if kind != "vse" else {}
-    taught |= {"loss.levels": loss.levels} if kind == "tshsr" else {}
-    if not any(taught.values()) and not loss.pooled:
+    weights = {"loss.fused": loss.fused}
+    weights |= {"loss.streams": loss.streams} if kind != "vse" else {}
+    weights |= {"loss.levels": loss.levels} if kind == "tshsr" else {}
+    if not any(weights.values()) and not loss.pooled:
         raise SettingsError(
-            f"every loss of this method weighs 0 ({', '.join(taught)}, loss.pooled); set one, such as loss.fused to 1."
+            f"every loss of this method weighs 0 ({', '.join(weights)}, loss.pooled); set one, such as loss.fused to 1."
         )
-    if loss.swapped and not any(taught.values()):
+    if loss.swapped and not any(weights.values()):
         raise SettingsError(
-            f"loss.swapped teaches the scores of {', '.join(taught)}, which weigh 0; set one, or loss.swapped to 0."
+            f"loss.swapped trains the scores of {', '.join(weights)}, which weigh 0; set one, or loss.swapped to 0."
         )
 
 
@@ -134,8 +144,8 @@ def check_noise(config: RunConfig) -> None:
         )
     if config.loss.robust != "none" and not config.loss.pooled and config.model.kind != "vse":
         raise SettingsError(
-            f"loss.robust {config.loss.robust!r} tells right pairs by v·t, which loss.pooled 0 leaves untrained; set "
-            "loss.pooled to 1."
+            f"loss.robust {config.loss.robust!r} separates right pairs from wrong ones by v·t, which loss.pooled 0 "
+            "leaves untrained; set loss.pooled to 1."
         )
 
 
@@ -194,7 +204,7 @@ def complete(config: RunConfig, tokenizer: Tokenizer, train: Split, dev: Split) 
         if encoder.boxes and split.regions.boxes is None:
             places = " and model.place-term" if getattr(config.model, "place_term", False) else ""
             raise DataError(
-                f"{split.data}, split {split.name} has no boxes, which model.encoder.boxes asks for; "
+                f"{split.data}, split {split.name} has no boxes, which model.encoder.boxes requires; "
                 f"switch model.encoder.boxes{places} off."
             )
     model = replace(

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
-from tshsr.config.run import RunConfig, read_config
+from tshsr.config.run import RunConfig, TrainingConfig, read_config
 from tshsr.data.dataset import Split
 from tshsr.data.text import Tokenizer
 from tshsr.errors import CheckpointError, SettingsError
@@ -147,13 +147,7 @@ def fit(
     begun = check_folder(out, resume=resume)
     tokenizer = Tokenizer.from_file(out / TOKENIZER) if begun else make_tokenizer(config, train)
     config = complete(config, tokenizer, train, dev)
-    order = Order(
-        captions=len(train.captions),
-        batch=config.training.batch,
-        accumulate=config.training.accumulate,
-        processes=accelerator.num_processes,
-        seed=config.training.seed,
-    )
+    order = make_order(config.training, train, processes=accelerator.num_processes)
     state = load_begun(out, config, train) if begun else State(captions_checksum(train))
     if state.step >= order.steps_per_epoch * config.training.epochs:
         return fit_result(out, config, state, already_finished=True)
@@ -169,6 +163,21 @@ def fit(
             trainer.begin()
         state = trainer.run()
     return fit_result(out, config, state, already_finished=False)
+
+
+def make_order(config: TrainingConfig, train: Split, *, processes: int) -> Order:
+    """The order of batches of a run.
+
+    Raises:
+        SettingsError: Where a batch would have fewer than two captions.
+    """
+    return Order(
+        captions=len(train.captions),
+        batch=config.batch,
+        accumulate=config.accumulate,
+        processes=processes,
+        seed=config.seed,
+    )
 
 
 def check_folder(out: Path, *, resume: bool) -> bool:

@@ -1,4 +1,4 @@
-"""A real browser before a real server. Without a browser these tests are skipped; `make test-browser` installs one."""
+"""A real browser and a real server. Without a browser these tests are skipped; `make test-browser` installs one."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def chrome() -> Iterator[Chrome]:
 
 @pytest.fixture(scope="session")
 def served(chrome: Chrome, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A server over generated scenes; not even made where there is no browser to look at it."""
+    """A server over generated scenes; skipped without a browser."""
     with serving(make_index(tmp_path_factory.mktemp("served")), "--upload-mib", "1") as running:
         yield running
 
 
 @pytest.fixture
 def page(chrome: Chrome, served: Served) -> Iterator[Page]:
-    """The page, opened; what no test may cause is looked for when it has ended."""
+    """The opened page; afterwards, console errors and foreign requests fail the test."""
     page = Page(chrome, served.address)
     page.size(1200, 900)
     page.prefer("light")

@@ -1,4 +1,4 @@
-"""The explanation page, a single file, in a real browser: words, streams and levels."""
+"""The explanation page, a single file, in a real browser; its script is also that of the server's page."""
 
 from __future__ import annotations
 
@@ -34,8 +34,7 @@ def test_words_streams_and_levels_change_the_map_the_table_and_the_status(chrome
     chrome.find_elements("css selector", ".word")[2].click()
     stream = explanation.streams["word_stream"]
     share = sum(sum(level.word_regions[2]) for level in stream.levels) / len(stream.levels)
-    assert texts(".status")[0].startswith("“red” ")
-    assert texts(".status")[0].endswith(f"{percent(share)} of the weight.")
+    assert texts(".status")[0].startswith(f"“red” carries {percent(share)} of the weight: region ")
     assert cells() == [[f"{100 * weight:.0f}" for weight in row] for row in stream.word_regions]
     chrome.find_elements("css selector", "[data-switch=stream] label")[1].click()
     chrome.find_elements("css selector", "[data-switch=level] label")[2].click()

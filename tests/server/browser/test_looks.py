@@ -1,4 +1,4 @@
-"""How the page looks and is called: dark and light, narrow screens, names for those who can't see it."""
+"""Appearance and accessibility of the page: dark and light, narrow screens, names for screen readers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page in a real browser: found, pointed at, dropped on, refused, by mouse, keyboard and phone."""
+"""The search page in a real browser: by mouse, keyboard and touch, with its errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def focused(page: Page, what: str = "id") -> str:
 
 
 def test_a_new_user_finds_pictures_with_one_click(page: Page) -> None:
-    assert f"{PICTURES} pictures are waiting." in page.text("#collection")
+    assert f"{PICTURES} pictures are indexed." in page.text("#collection")
     examples = page.all("#examples button")
     assert 1 <= len(examples) <= 6
     text = examples[0].text
@@ -38,7 +38,7 @@ def test_a_new_user_finds_pictures_with_one_click(page: Page) -> None:
     assert scores == sorted(scores, reverse=True)
 
 
-def test_an_address_with_a_query_can_be_opened_and_gone_back_from(page: Page) -> None:
+def test_a_url_with_a_query_can_be_opened_and_returned_from(page: Page) -> None:
     page.open("?q=a+red+circle")
     assert page.one("#q").get_attribute("value") == "a red circle"
     page.search(QUERY)
@@ -47,7 +47,7 @@ def test_an_address_with_a_query_can_be_opened_and_gone_back_from(page: Page) ->
     assert page.one("#q").get_attribute("value") == "a red circle"
 
 
-def test_a_word_under_the_pointer_lights_its_places_in_every_picture(page: Page) -> None:
+def test_a_word_under_the_pointer_highlights_its_regions_in_every_picture(page: Page) -> None:
     page.search(QUERY)
     assert boxes(page) == []
     words = page.all("#words .word")
@@ -63,7 +63,7 @@ def test_a_word_under_the_pointer_lights_its_places_in_every_picture(page: Page)
     page.wait(lambda: not page.has(".box"))
 
 
-def test_a_word_that_is_clicked_stays_lit_until_escape(page: Page) -> None:
+def test_a_clicked_word_stays_highlighted_until_escape(page: Page) -> None:
     page.search(QUERY)
     page.all("#words .word")[1].click()
     page.point_at(page.one("#status"))
@@ -83,7 +83,7 @@ def test_a_result_is_explained_by_both_streams_and_every_level(page: Page) -> No
     assert [word.text for word in page.all("#why-words .word")] == QUERY.split()
     assert page.has("#stage .box")
     said = page.text("#why-status")
-    assert "of the weight." in said
+    assert "of the weight: region " in said
     page.all("#streams label")[1].click()
     assert page.text("#why-status") != said
     page.all("#levels label")[1].click()
@@ -147,7 +147,7 @@ def test_everything_can_be_done_from_the_keyboard(page: Page) -> None:
     page.wait(lambda: page.has(".box"))
 
 
-def test_a_picture_from_the_file_dialog_finds_sentences_and_shows_why(page: Page, picture: Path) -> None:
+def test_a_picture_from_the_file_dialog_finds_captions_and_their_explanations(page: Page, picture: Path) -> None:
     page.send(picture)
     page.wait(lambda: page.has(".sentence"))
     assert len(page.all(".sentence")) == 10
@@ -173,14 +173,14 @@ return window.shownWhileOver;
 """
 
 
-def test_a_picture_that_is_dropped_finds_sentences(page: Page, picture: Path) -> None:
+def test_a_dropped_picture_finds_captions(page: Page, picture: Path) -> None:
     assert page.run(DROP, base64.b64encode(picture.read_bytes()).decode(), "dropped.png") is True
     page.wait(lambda: page.has(".sentence"))
     assert "dropped.png" in page.text("#sent")
     assert not page.one("#drop").is_displayed()
 
 
-def test_a_dropped_address_is_not_fetched(page: Page) -> None:
+def test_a_dropped_url_is_not_fetched(page: Page) -> None:
     page.run(DROP, "", "")
     assert "addresses of pictures are not fetched" in page.problem()
 
@@ -212,15 +212,15 @@ def test_a_picture_with_too_many_pixels_is_refused(page: Page, tmp_path: Path) -
 def test_a_long_query_is_refused_before_it_is_sent(page: Page) -> None:
     page.run("document.getElementById('q').value = 'dog '.repeat(200)")
     page.one("#q").send_keys("\n")
-    assert page.problem().startswith("That is 799 characters; a query may have 500.")
+    assert page.problem().startswith("The query has 799 characters; expected at most 500.")
 
 
-def test_words_that_the_network_does_not_know_are_told(page: Page) -> None:
+def test_unknown_words_are_reported(page: Page) -> None:
     page.search("a red zeppelin")
-    assert "The model never learned “zeppelin”" in page.text("#status")
+    assert "Not in the vocabulary of the model: “zeppelin”." in page.text("#status")
 
 
-def test_a_query_cannot_bring_its_own_html(page: Page) -> None:
+def test_queries_are_escaped(page: Page) -> None:
     page.search("<img src=x onerror=alert(1)> red <b>circle</b>")
     page.one(".open").click()
     page.wait(lambda: page.has("#why[open]"))
@@ -236,7 +236,7 @@ def test_an_empty_query_shows_the_start_again(page: Page) -> None:
     assert not page.has(".result")
 
 
-def test_a_server_that_is_gone_is_told(page: Page) -> None:
+def test_an_unreachable_server_is_reported(page: Page) -> None:
     page.refusals = True
     away = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
     page.chrome.execute_cdp_cmd("Network.enable", {})

@@ -66,7 +66,5 @@ function describe(text, view, word, level) {
   const row = view.rows[word];
   const regions = byWeight(row).slice(0, 3).map((region) => `region ${region} (${percent(row[region])})`).join(", ");
   const share = percent(view.shares[word]);
-  return level === 0
-    ? `“${text}” met ${regions}. It carries ${share} of the weight.`
-    : `“${text}” carries ${share} of the weight on level ${level - 1}: ${regions}.`;
+  return `“${text}” carries ${share} of the weight${level ? ` on level ${level - 1}` : ""}: ${regions}.`;
 }

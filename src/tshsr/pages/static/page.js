@@ -11,7 +11,7 @@ function displayOn(root) {
   const canvas = root.querySelector(".canvas");
 
   return (row, word, view, allLevels) => {
-    // All levels: each word has its own distribution. One level: all words share one, and a light word stays light.
+    // All levels: each word has its own distribution. One level: all words share one, and a word of small weight stays dark.
     const together = Math.max(...view.rows.flat());
     lines.forEach((line, i) => {
       paint(line, view.rows[i], allLevels ? Math.max(...view.rows[i]) : together);

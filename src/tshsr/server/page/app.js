@@ -1,10 +1,10 @@
-// The search: a sentence or a picture in, pictures or sentences out, and why.
+// Search by a sentence or a picture; explanations of the results.
 import { draw } from "/dialog.js";
 import { onKeys } from "/keys.js";
 import { element, framed } from "/picture.js";
 
 const PAGE = 24;
-const PAUSE = 150; // milliseconds before a search is shown to be under way
+const STATUS_DELAY = 150; // milliseconds before the status reads "Searching…"
 const $ = (id) => document.getElementById(id);
 const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 const address = (id, side) => `/api/picture?${new URLSearchParams({ id, side })}`;
@@ -12,14 +12,14 @@ const address = (id, side) => `/api/picture?${new URLSearchParams({ id, side })}
 let about = { results: 100, query_characters: 500, upload_bytes: Infinity, uploads: null, examples: [], pictures: 0, captions: 0 };
 let found = []; // the results shown, each with its `light`
 let query = "";
-let sent = null; // the picture that was sent: {file, source}
-let pinned = null; // the word of the query that stays lit
-let lit = null; // the word whose regions are lit
+let sent = null; // the uploaded picture: {file, name, source}
+let pinned = null; // index of the pinned word of the query
+let lit = null; // index of the highlighted word
 let opened = null; // the result in the dialog
-let running = null; // stops the question under way
+let running = null; // aborts the request in progress
 
-// -- asking ----------------------------------------------------------------------------------------------------------
-async function ask(path, options = {}) {
+// -- requests --------------------------------------------------------------------------------------------------------
+async function request(path, options = {}) {
   let response;
   try {
     response = await fetch(path, options);
@@ -32,25 +32,25 @@ async function ask(path, options = {}) {
   return answer;
 }
 
-/** Do one question at a time: a new one stops the one before it. */
-async function withStatus(question) {
+/** Run one request at a time: a new one aborts the previous one. */
+async function withStatus(task) {
   running?.abort();
   const own = running = new AbortController();
-  const late = setTimeout(() => { $("status").textContent = "Searching…"; document.body.setAttribute("aria-busy", "true"); }, PAUSE);
-  complain($("problem"), "");
+  const late = setTimeout(() => { $("status").textContent = "Searching…"; document.body.setAttribute("aria-busy", "true"); }, STATUS_DELAY);
+  showProblem($("problem"), "");
   try {
-    await question(own.signal);
+    await task(own.signal);
   } catch (error) {
     if (error.name === "AbortError") return;
     welcome();
-    complain($("problem"), error.message);
+    showProblem($("problem"), error.message);
   } finally {
     clearTimeout(late);
     if (running === own) document.body.removeAttribute("aria-busy");
   }
 }
 
-function complain(place, text) {
+function showProblem(place, text) {
   place.textContent = text;
   place.hidden = !text;
 }
@@ -62,10 +62,10 @@ function search(text, count = PAGE) {
   if (!q) return welcome();
   if (q.length > about.query_characters) {
     welcome();
-    return complain($("problem"), `That is ${q.length} characters; a query may have ${about.query_characters}. Leave out what matters least.`);
+    return showProblem($("problem"), `The query has ${q.length} characters; expected at most ${about.query_characters}. Shorten it.`);
   }
   return withStatus(async (signal) => {
-    const answer = await ask(`/api/search?${new URLSearchParams({ q, k: count })}`, { signal });
+    const answer = await request(`/api/search?${new URLSearchParams({ q, k: count })}`, { signal });
     [query, sent] = [q, null];
     document.title = `${q}: search pictures`;
     drawResults(answer, count);
@@ -84,8 +84,8 @@ function drawResults(answer, count) {
   $("status").textContent = (number
     ? `${number} of ${about.pictures.toLocaleString("en")} pictures, best first, in ${time}.`
     : "No picture is indexed; add some with “tshsr index”.")
-    + (unknown ? ` The model never learned ${unknown}: try another word.` : "")
-    + (number && found[0].words.length ? " Choose a word to see where it is." : "");
+    + (unknown ? ` Not in the vocabulary of the model: ${unknown}.` : "")
+    + (number && found[0].words.length ? " Choose a word to highlight its regions." : "");
   $("more").hidden = number < count || count >= Math.min(about.results, about.pictures);
   $("more").onclick = () => search(query, Math.min(count + PAGE, about.results));
   if (before) found[before]?.button.focus();
@@ -96,7 +96,7 @@ function resultOf(result, place) {
   const ratio = result.width && result.height ? result.width / result.height : 4 / 3;
   const known = Boolean(result.width);
   const { frame, light } = framed(known ? address(result.id, 480) : null, ratio, `Result ${place + 1}: ${name}`);
-  const button = element("button", { type: "button", class: "open", "aria-label": `Result ${place + 1}, ${name}, score ${result.score.toFixed(3)}: see why` }, frame);
+  const button = element("button", { type: "button", class: "open", "aria-label": `Result ${place + 1}, ${name}, score ${result.score.toFixed(3)}: explain` }, frame);
   button.addEventListener("click", () => explain(place));
   const line = element("p", { class: "line" }, element("span", { class: "name", title: name }, name), element("span", { class: "score" }, result.score.toFixed(3)));
   const item = element("li", { class: "result" }, button, line);
@@ -123,7 +123,7 @@ function pin(word) {
   lightWord(word);
 }
 
-/** Light the regions of a word in every picture; null lights none. */
+/** Highlight the regions of a word in every picture; null highlights none. */
 function lightWord(word) {
   if (word !== lit) for (const result of found) result.light(word === null ? [] : result.words[word]?.boxes || []);
   lit = word;
@@ -135,17 +135,17 @@ function lightWord(word) {
 
 // -- a picture -------------------------------------------------------------------------------------------------------
 function send(file) {
-  if (!file) return complain($("problem"), "That was no picture file. Drop a file such as a .jpg or .png; addresses of pictures are not fetched.");
-  if (about.uploads) return complain($("problem"), `Pictures can't be sent to this server: ${about.uploads}`);
+  if (!file) return showProblem($("problem"), "No picture file. Drop a file such as a .jpg or .png; addresses of pictures are not fetched.");
+  if (about.uploads) return showProblem($("problem"), `Pictures can't be sent to this server: ${about.uploads}`);
   if (file.size > about.upload_bytes) {
     const megabytes = (bytes) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
-    return complain($("problem"), `“${file.name}” has ${megabytes(file.size)}; this server takes pictures of up to ${megabytes(about.upload_bytes)}.`);
+    return showProblem($("problem"), `“${file.name}” has ${megabytes(file.size)}; this server takes pictures of up to ${megabytes(about.upload_bytes)}.`);
   }
   return withStatus(async (signal) => {
     const form = new FormData();
     form.append("picture", file);
     form.append("k", "10");
-    const answer = await ask("/api/search", { method: "POST", body: form, signal });
+    const answer = await request("/api/search", { method: "POST", body: form, signal });
     if (sent) URL.revokeObjectURL(sent.source);
     sent = { file, name: file.name || "your picture", source: URL.createObjectURL(file) };
     clear();
@@ -163,11 +163,11 @@ function drawSentences(answer) {
     return element("li", {}, button, element("span", { class: "score" }, result.score.toFixed(3)));
   }));
   const time = Math.max(1, Math.round(1000 * answer.seconds));
-  $("status").textContent = `${answer.results.length} of ${about.captions.toLocaleString("en")} sentences, best first, in ${time} ms. Choose one to see why.`;
+  $("status").textContent = `${answer.results.length} of ${about.captions.toLocaleString("en")} captions, best first, in ${time} ms. Choose one for its explanation.`;
   $("sentences").querySelector("button")?.focus({ focusVisible: false });
 }
 
-// -- why -------------------------------------------------------------------------------------------------------------
+// -- explanation -------------------------------------------------------------------------------------------------------------
 function explain(place, text = query) {
   const result = opened = found[place];
   [$("before").disabled, $("after").disabled] = [place === 0, place === found.length - 1];
@@ -175,7 +175,7 @@ function explain(place, text = query) {
   $("after").onclick = () => explain(place + 1);
   $("another").onsubmit = (event) => { event.preventDefault(); explain(place, $("sentence").value); };
   const path = `/api/explain?${new URLSearchParams({ id: result.id, q: text })}`;
-  return explained(() => ask(path), result.source, result.name, text, () => opened === result);
+  return explained(() => request(path), result.source, result.name, text, () => opened === result);
 }
 
 function explainSent(text) {
@@ -185,14 +185,14 @@ function explainSent(text) {
   const form = new FormData();
   form.append("picture", shown.file);
   form.append("q", text);
-  return explained(() => ask("/api/explain", { method: "POST", body: form }), shown.source, shown.name, text, () => opened === shown);
+  return explained(() => request("/api/explain", { method: "POST", body: form }), shown.source, shown.name, text, () => opened === shown);
 }
 
-async function explained(question, source, name, text, wanted) {
-  complain($("why-problem"), "");
+async function explained(send, source, name, text, wanted) {
+  showProblem($("why-problem"), "");
   $("sentence").value = text;
   try {
-    const answer = await question();
+    const answer = await send();
     if (!wanted()) return;
     draw(answer, source, name);
     $("why-name").textContent = name;
@@ -203,7 +203,7 @@ async function explained(question, source, name, text, wanted) {
       $("why-title").textContent = text;
       $("explanation").hidden = true;
     }
-    complain($("why-problem"), error.message);
+    showProblem($("why-problem"), error.message);
   }
   if (!$("why").open) {
     $("why").showModal();
@@ -211,7 +211,7 @@ async function explained(question, source, name, text, wanted) {
   }
 }
 
-/** Close the dialog and return the focus at once: the close event comes later, and would take it from where a key put it. */
+/** Close the dialog and return the focus at once: the close event is later, and would override a focus set by the next key. */
 function closeWhy() {
   if (!$("why").open) return;
   const origin = opened?.button || $("q");
@@ -220,7 +220,7 @@ function closeWhy() {
   origin.focus();
 }
 
-// -- the empty page --------------------------------------------------------------------------------------------------
+// -- start page --------------------------------------------------------------------------------------------------
 function clear() {
   [query, found] = ["", []];
   $("results").replaceChildren();
@@ -230,12 +230,12 @@ function clear() {
 
 function welcome() {
   clear();
-  complain($("problem"), "");
+  showProblem($("problem"), "");
   document.title = "Search pictures";
   $("status").textContent = "";
   $("welcome").hidden = false;
   $("collection").textContent = about.pictures
-    ? `${about.pictures.toLocaleString("en")} ${about.pictures === 1 ? "picture is" : "pictures are"} waiting.`
+    ? `${about.pictures.toLocaleString("en")} ${about.pictures === 1 ? "picture is" : "pictures are"} indexed.`
     : "No picture is indexed yet; add some with “tshsr index”.";
   $("tries").hidden = !about.examples.length;
   $("examples").replaceChildren(...about.examples.map((text) => {
@@ -245,7 +245,7 @@ function welcome() {
   }));
 }
 
-/** Ask a sentence and let the address tell it, so that it can be reloaded, shared and gone back to. */
+/** Search a sentence and put it into the URL, so that it can be reloaded, shared and returned to. */
 function visit(text) {
   const wanted = text.trim() ? `/?${new URLSearchParams({ q: text.trim() })}` : "/";
   if (wanted !== location.pathname + location.search) history.pushState(null, "", wanted);
@@ -266,7 +266,7 @@ function isDark() {
 
 function toggleTheme() {
   document.documentElement.dataset.theme = isDark() ? "light" : "dark";
-  try { localStorage.setItem("theme", document.documentElement.dataset.theme); } catch { /* not kept, then */ }
+  try { localStorage.setItem("theme", document.documentElement.dataset.theme); } catch { /* no storage: not kept */ }
   $("theme").setAttribute("aria-pressed", String(isDark()));
 }
 
@@ -294,14 +294,14 @@ async function start() {
   listen();
   let failure = "";
   try {
-    about = await ask("/api/about");
+    about = await request("/api/about");
   } catch (error) {
     failure = error.message;
   }
   const takesPictures = !about.uploads && about.captions > 0;
   [$("dropping").hidden, $("choose").hidden] = [!takesPictures, !takesPictures];
   await revisit();
-  if (failure) complain($("problem"), failure);
+  if (failure) showProblem($("problem"), failure);
 }
 
 start();

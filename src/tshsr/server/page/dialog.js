@@ -21,15 +21,15 @@ export function draw(answer, source, description) {
   const levels = Array.from({ length: count }, (_, level) => [String(level), level ? `Level ${level - 1}` : "All levels"]);
   fill($("levels"), "level", levels, chosen("level"));
   $("why-words").replaceChildren(...(names.length ? explanation.words.map(wordButton) : []));
-  drawSums(streams);
+  drawTerms(streams);
   drawScores(explanation.scores);
   if (names.length) {
     const display = (row) => light(boxes ? boxes.map((box, region) => [...box, row[region]]) : []);
-    const note = boxes ? "" : " These pictures were indexed without boxes, so nothing can be drawn.";
+    const note = boxes ? "" : " These pictures were indexed without boxes, so no region can be drawn.";
     connect($("explanation"), streams, display, note);
   } else {
     $("explanation").onchange = null;
-    $("why-status").textContent = "This method scores pairs without a trace: there are no maps to show.";
+    $("why-status").textContent = "This method provides no trace, so there are no maps.";
   }
 }
 
@@ -46,10 +46,10 @@ function fill(fieldset, name, choices, wanted) {
 
 const wordButton = (word) => element("button", { type: "button", class: "word" }, element("bdi", {}, word));
 
-/** What each level adds to the logit of a stream, as bars around zero on one scale for all streams. */
-function drawSums(streams) {
+/** Terms of the logit of each stream: levels, v·t and the bias, as bars around zero on one scale. */
+function drawTerms(streams) {
   const parts = Object.entries(streams).map(([name, stream]) => [name, stream, [
-    ...stream.levels.map((level, n) => [`Level ${n}`, level.contribution]), ["Whole (v·t)", stream.pooled], ["Bias", stream.bias],
+    ...stream.levels.map((level, n) => [`Level ${n}`, level.contribution]), ["Pooled (v·t)", stream.pooled], ["Bias", stream.bias],
   ]]);
   const largest = Math.max(...parts.flatMap(([, , rows]) => rows.map(([, value]) => Math.abs(value)))) || 1;
   const signed = (value) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(2);
@@ -61,9 +61,9 @@ function drawSums(streams) {
       return [element("dt", {}, text), element("dd", {}, element("span", { class: "bar" }, filled), element("span", { class: "value" }, signed(value)))];
     });
     const sum = rows.reduce((total, [, value]) => total + value, 0);
-    return element("section", { class: name }, element("h3", {}, `${label(name).replace(/ alone$/, "")}: what adds up to the score`),
+    return element("section", { class: name }, element("h3", {}, `${label(name).replace(/ alone$/, "")}: terms of the logit`),
       element("dl", { class: "contributions" }, ...bars),
-      element("p", { class: "note" }, `Sum ${signed(sum)}, as a score ${stream.score.toFixed(3)}`));
+      element("p", { class: "note" }, `Sum ${signed(sum)}; score ${stream.score.toFixed(3)}`));
   }));
 }
 

@@ -1,8 +1,8 @@
-// The keyboard: / searches, arrows go through the results and, in the dialog, from one to the next; Escape goes back.
+// Keys: / focuses the search, arrows move between results (in the dialog, too), Escape goes back.
 const $ = (id) => document.getElementById(id);
 const typing = () => document.activeElement?.matches("input:not([type=radio]):not([type=file])");
 
-/** The button that an arrow key leads to: the one beside, or the nearest one in the row above or below. */
+/** The button to focus for an arrow key: the adjacent one, or the nearest one in the row above or below. */
 function neighbour(buttons, key) {
   const here = buttons.indexOf(document.activeElement);
   if (here < 0) return buttons[0];
@@ -21,9 +21,9 @@ function neighbour(buttons, key) {
 }
 
 /**
- * Answer to the keyboard.
- * @param {{buttons: function(): Element[], unpin: function(): boolean}} page - The results' buttons, and what lets go
- *   of a word that stays lit and tells whether there was one.
+ * Handle the keys.
+ * @param {{buttons: function(): Element[], unpin: function(): boolean}} page - The buttons of the results, and a function
+ *   that releases a pinned word and returns whether there was one.
  */
 export function onKeys({ buttons, unpin }) {
   document.addEventListener("keydown", (event) => {

@@ -1,12 +1,12 @@
-// A picture in a frame of its proportions, with boxes that can be lit; nothing is drawn until a word asks for it.
+// A picture in a frame of its proportions, with boxes that a word highlights.
 import { percent } from "/explanation.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const LABELLED = 3;
-const LABEL = { width: 44, height: 22 }; // about, in pixels
+const LABEL = { width: 44, height: 22 }; // approximate, in pixels
 let frames = 0;
 
-/** An element with attributes and children; texts stay texts, whatever is in them. */
+/** An element with attributes and children; strings become text nodes, never HTML. */
 export function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
@@ -26,7 +26,7 @@ function shape(name, attributes) {
  * A frame around a picture.
  * @param {string|null} source - Its address; null draws the boxes on an empty canvas.
  * @param {number} ratio - Width by height.
- * @param {string} description - For those who can't see it.
+ * @param {string} description - For screen readers.
  * @returns {{frame: Element, light: function(number[][]): void}} `light` takes boxes: x1, y1, x2, y2, weight.
  */
 export function framed(source, ratio, description) {
@@ -42,7 +42,7 @@ export function framed(source, ratio, description) {
     frame.append(image);
   } else {
     frame.classList.add("bare");
-    frame.append(element("span", { class: "missing" }, "No picture file is at hand"), element("span", { class: "unseen" }, description));
+    frame.append(element("span", { class: "missing" }, "The picture file is missing"), element("span", { class: "unseen" }, description));
   }
   const mask = `veil-${frames++}`;
   const drawing = shape("svg", { viewBox: "0 0 1 1", preserveAspectRatio: "none", "aria-hidden": "true" });
@@ -70,7 +70,7 @@ export function framed(source, ratio, description) {
     write(heaviest.slice(0, LABELLED).filter((box) => box[4] > 0.25 * largest));
   }
 
-  /** The weights of some boxes, heaviest first; one that would cover another is left out. */
+  /** Labels with the weights of boxes, heaviest first; overlapping ones are omitted. */
   function write(boxes) {
     const taken = [];
     for (const [x1, y1, , , weight] of boxes) {

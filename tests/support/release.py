@@ -21,7 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 DIST = ROOT / "dist"
-SMOKE = Path(__file__).with_name("smoke.py")
+SMOKE = Path(__file__).with_name("release_smoke.py")
 CONSTRAINTS = ROOT / "constraints.txt"
 ENVIRONMENTS = ("newest", "lowest")
 LOWEST_PYTHON = (3, 11)
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 1 where a step fails.
     """
-    parser = argparse.ArgumentParser(prog="python -m tests.release.run", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.support.release", description=__doc__)
     parser.add_argument("--only", choices=ENVIRONMENTS, help="test this environment alone")
     wanted = parser.parse_args(arguments)
     try:

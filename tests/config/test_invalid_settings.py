@@ -1,4 +1,4 @@
-"""Settings that cannot work are refused in one sentence."""
+"""Invalid settings are refused in one sentence."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ def test_a_level_without_seeds_is_refused() -> None:
         Tshsr(tiny.config(reasoning=ReasoningConfig(seeds=(4, 0))))
 
 
-def test_an_update_that_sees_nothing_is_refused() -> None:
+def test_an_update_without_inputs_is_refused() -> None:
     with pytest.raises(SettingsError, match="turn `context` or `local` on, or set levels to 0"):
         Tshsr(tiny.config(reasoning=ReasoningConfig(context=False, local=False)))
     Tshsr(tiny.config(reasoning=ReasoningConfig(levels=0, context=False, local=False)))

@@ -1,0 +1,107 @@
+"""The recurrence of a GRU with its gradient in one function, for training on processors.
+
+Automatic differentiation of PyTorch's own GRU on a CPU adds a gradient of the whole packed sequence for every step.
+Here the factors of the gradient that do not depend on later steps are computed for all steps at once, and the gradients
+of the weights in one product: the same numbers up to rounding, in about half the time.
+
+Axes: items (packed: the words of all captions, step by step) | captions | words | gates (3 dim) |
+dim (states) | both (directions, 2 dim).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+
+def gru_states(gru: nn.GRU, packed: PackedSequence, words: int) -> Float[Tensor, "captions words both"]:
+    """The output of a one-layer bidirectional GRU, padded with zeros; equal to `gru(packed)` up to rounding."""
+    sizes = packed.batch_sizes.tolist()
+    directions = []
+    for suffix in ("", "_reverse"):
+        weights = (getattr(gru, f"{name}_l0{suffix}") for name in ("weight_ih", "bias_ih", "weight_hh", "bias_hh"))
+        input_weight, input_bias, weight, bias = weights
+        gates = nn.functional.linear(packed.data, input_weight, input_bias)
+        states = Recurrence.apply(gates, weight, bias, sizes, bool(suffix))  # type: ignore[no-untyped-call]
+        directions.append(states)
+    states = torch.cat(directions, dim=1)
+    rows, steps = places(packed)
+    return states.new_zeros(sizes[0], words, states.shape[1]).index_put((rows, steps), states)
+
+
+def places(packed: PackedSequence) -> tuple[Int[Tensor, " items"], Int[Tensor, " items"]]:
+    """Caption and position of each packed item."""
+    sizes = packed.batch_sizes
+    order = torch.arange(int(sizes[0])) if packed.sorted_indices is None else packed.sorted_indices
+    steps = torch.arange(len(sizes)).repeat_interleave(sizes)
+    starts = sizes.cumsum(0) - sizes
+    return order[torch.arange(len(steps)) - starts[steps]], steps
+
+
+class Recurrence(torch.autograd.Function):
+    """One direction of a GRU (Cho et al. 2014, as in PyTorch).
+
+    r, z = sigmoid(gates_rz + W_rz h + b_rz),   n = tanh(gates_n + r * (W_n h + b_n)),   h' = n + z * (h - n)
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        gates: Float[Tensor, "items gates"],
+        weight: Float[Tensor, "gates dim"],
+        bias: Float[Tensor, " gates"],
+        sizes: list[int],
+        backwards: bool,
+    ) -> Float[Tensor, "items dim"]:
+        """States of all items from the gates of their inputs; `sizes` are the captions of each step, falling."""
+        dim = weight.shape[1]
+        steps = spans(sizes, backwards)
+        before, states, new, hidden_new = (gates.new_empty(len(gates), dim) for _ in range(4))
+        reset_update = gates.new_empty(len(gates), 2 * dim)
+        state = gates.new_zeros(sizes[0], dim)  # backwards, a caption's stays 0 until its last word is reached
+        for span, captions in steps:
+            before[span] = state[:captions]
+            hidden = torch.addmm(bias, before[span], weight.t())
+            torch.add(gates[span, : 2 * dim], hidden[:, : 2 * dim], out=reset_update[span]).sigmoid_()
+            hidden_new[span] = hidden[:, 2 * dim :]
+            torch.addcmul(gates[span, 2 * dim :], reset_update[span, :dim], hidden_new[span], out=new[span]).tanh_()
+            torch.lerp(new[span], before[span], reset_update[span, dim:], out=states[span])
+            state[:captions] = states[span]
+        ctx.save_for_backward(before, reset_update, new, hidden_new, weight)
+        ctx.steps = steps
+        return states
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Float[Tensor, "items dim"]) -> tuple[Tensor | None, ...]:
+        """The gradients of gates, weight and bias."""
+        (of_states,) = gradients
+        before, reset_update, new, hidden_new, weight = ctx.saved_tensors
+        dim = weight.shape[1]
+        reset, update = reset_update.split(dim, dim=1)
+        new_factor = (1 - update) * (1 - new * new)
+        update_factor = (before - new) * update * (1 - update)
+        reset_factor = hidden_new * reset * (1 - reset)
+        of_gates, of_hidden = (of_states.new_empty(len(of_states), 3 * dim) for _ in range(2))
+        carried = torch.zeros_like(of_states[: max(captions for _, captions in ctx.steps)])
+        for span, captions in reversed(ctx.steps):
+            gradient = of_states[span] + carried[:captions]
+            of_new = torch.mul(gradient, new_factor[span], out=of_gates[span, 2 * dim :])
+            torch.mul(of_new, reset_factor[span], out=of_gates[span, :dim])
+            torch.mul(gradient, update_factor[span], out=of_gates[span, dim : 2 * dim])
+            of_hidden[span, : 2 * dim] = of_gates[span, : 2 * dim]
+            torch.mul(of_new, reset[span], out=of_hidden[span, 2 * dim :])
+            carried[:captions] = torch.addmm(gradient * update[span], of_hidden[span], weight)
+        return of_gates, of_hidden.t() @ before, of_hidden.sum(dim=0), None, None
+
+
+def spans(sizes: list[int], backwards: bool) -> list[tuple[slice, int]]:
+    """Items and captions of each step, in the order of the direction."""
+    starts = [0]
+    for size in sizes:
+        starts.append(starts[-1] + size)
+    steps = [(slice(start, start + size), size) for start, size in zip(starts, sizes, strict=False)]
+    return steps[::-1] if backwards else steps

@@ -1,1 +1,0 @@
-"""The release: distributions are built, and the wheel is tested as a user installs it."""
