@@ -197,7 +197,7 @@ def test_metadata_that_cannot_be_used_leaves_the_index_as_it_was(index: Path, ru
 
 
 def test_the_example_of_the_page_about_searching_runs(index: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    page = Path(__file__).parents[2] / "docs" / "search.md"
+    page = Path(__file__).parents[2] / "docs" / "guide" / "search.md"
     (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-    exec(compile(code.replace("INDEX", str(index)), page.name, "exec"), {})
+    exec(compile(code.replace('"index"', repr(str(index))), page.name, "exec"), {})
     assert len([line for line in capsys.readouterr().out.splitlines() if line[0] != " "]) == 3
