@@ -26,7 +26,8 @@ def gru_states(gru: nn.GRU, packed: PackedSequence, words: int) -> Float[Tensor,
         weights = (getattr(gru, f"{name}_l0{suffix}") for name in ("weight_ih", "bias_ih", "weight_hh", "bias_hh"))
         input_weight, input_bias, weight, bias = weights
         gates = nn.functional.linear(packed.data, input_weight, input_bias)
-        directions.append(Recurrence.apply(gates, weight, bias, sizes, bool(suffix)))
+        states = Recurrence.apply(gates, weight, bias, sizes, bool(suffix))  # type: ignore[no-untyped-call]
+        directions.append(states)
     states = torch.cat(directions, dim=1)
     rows, steps = places(packed)
     return states.new_zeros(sizes[0], words, states.shape[1]).index_put((rows, steps), states)
@@ -48,7 +49,7 @@ class Recurrence(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override] # the base class takes anything
+    def forward(
         ctx: Any,
         gates: Float[Tensor, "items gates"],
         weight: Float[Tensor, "gates dim"],
