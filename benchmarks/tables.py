@@ -50,6 +50,8 @@ def table_of(values: dict[str, Any], part: str = "") -> str:
         return PARTS[part](values)
     if "noise" in values:
         return noise_table(values)
+    if "budgets" in values.get("settings", {}):
+        return scale_table(values)
     if "gemm_gflops" in values:
         return speed_table(values)
     if "precision" in values:
@@ -212,6 +214,24 @@ def noise_table(values: dict[str, Any]) -> str:
         cells = [f"{row['share']:.0%}", row["loss"], *(f"{figure:.1f}" for figure in row["r"]), with_spread(row)]
         lines.append("| " + " | ".join([*cells, kept, gained]) + " |")
     return "\n".join(lines) + f"\n\nRecipe `{values['recipe']}`. {seeds_of({**values, 'rows': rows})}."
+
+
+def scale_table(values: dict[str, Any]) -> str:
+    """Seconds to score all pairs of a large split on a GPU, one row for each precision."""
+    lines = ["| precision | seconds | pairs/s | peak memory of the GPU |", "|---" * 4 + "|"]
+    for row in values["rows"]:
+        if row["seconds"] is None:
+            lines.append(
+                f"| {row['precision']} | {row['predicted_seconds']:.0f}, predicted from 1 % of the pairs | | |"
+            )
+        else:
+            memory = "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 2**30:.1f} GiB"
+            lines.append(f"| {row['precision']} | {row['seconds']:.0f} | {row['pairs_per_s']:,.0f} | {memory} |")
+    first, size = values["rows"][0], values["settings"]
+    return "\n".join(lines) + (
+        f"\n\n{first['images']:,} images of 36 regions x {first['captions']:,} captions, D {size['dim']}, "
+        f"m {size['width']}; encoding and the copy of all score matrices to the host included; {made(values)}."
+    )
 
 
 def speed_table(values: dict[str, Any]) -> str:

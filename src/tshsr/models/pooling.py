@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import pad
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from tshsr.errors import InputError
 from tshsr.models.attention import masked_softmax, unit
+from tshsr.models.recurrence import padded_states
 
 MOMENTUM = 0.1
 """Weight of a batch in the running statistics, as in torch."""
@@ -148,8 +149,7 @@ class GeneralisedPooling(nn.Module):
         rows, items = real.shape
         codes = position_codes(items).to(self.score.weight).expand(rows, -1, -1)
         packed = pack_padded_sequence(codes, real.sum(dim=1).cpu(), batch_first=True, enforce_sorted=False)
-        states, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=items)
-        forward, backward = states.chunk(2, dim=-1)
+        forward, backward = padded_states(self.gru, packed, items).chunk(2, dim=-1)
         logits = self.score((forward + backward) / 2).squeeze(-1)
         return masked_softmax(SHARPNESS * logits, real)
 
