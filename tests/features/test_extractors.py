@@ -142,7 +142,7 @@ def test_the_name_depends_on_weights_and_options_but_not_on_the_path(networks: P
     weights["layernorm.bias"] = weights["layernorm.bias"] + 1
     save_file(weights, tmp_path / "copy" / "model.safetensors", {"format": "pt"})
     assert open_extractor("grid", weights=tmp_path / "copy").name != name
-    with pytest.raises(DataError, match="Bring back the weights that it was made with"):
+    with pytest.raises(DataError, match="Restore the weights that it was made with"):
         rebuild_extractor(name, {"family": "grid", "weights": str(tmp_path / "copy"), "cells": 6})
 
 

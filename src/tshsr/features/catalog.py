@@ -96,6 +96,6 @@ def rebuild_extractor(name: str, settings: Mapping[str, Any], *, device: str = "
     if extractor.name != name:
         raise DataError(
             f"{settings.get('weights')} now gives features of {extractor.name!r}; the store has those of {name!r}. "
-            "Bring back the weights that it was made with."
+            "Restore the weights that it was made with."
         )
     return extractor

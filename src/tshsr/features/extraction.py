@@ -35,13 +35,13 @@ from tshsr.system import Begin, Progress, begin_no_progress
 
 Dtype = Literal["float32", "float16"]
 PART_PICTURES, PART_SECONDS = 256, 20.0
-"""Pictures, or seconds of work, between two writes to the work folder: the most that a kill can lose."""
+"""Pictures, or seconds of work, between two writes to the work folder: the maximum loss after a kill."""
 BLOCK = 64
 
 
 @dataclass(frozen=True)
 class ExtractionOptions:
-    """Speed and precision of an extraction; features depend on `dtype` alone.
+    """Speed and precision of an extraction; of these, only `dtype` affects the features.
 
     Attributes:
         workers: Pictures decoded at a time.
@@ -60,7 +60,7 @@ class ExtractionResult:
 
     Attributes:
         pictures: Their number in the store.
-        reused: How many of them earlier jobs had finished.
+        reused: Number of these that earlier jobs had finished.
         skipped: Files that are not in the store.
         captions: Their number in the store.
     """
@@ -83,26 +83,26 @@ def extract_folder(
     """Make a feature store of a folder of pictures, or update one.
 
     Finished pictures are kept in a hidden work folder beside `out`, from which an interrupted job resumes. An update
-    extracts new and changed files only; where there are none, the store's files stay as they are. The store appears
-    at once.
+    extracts new and changed files only; where there are none, the store's files stay as they are. The store is
+    written atomically.
 
     Args:
         pictures: The folder, with its subfolders.
         out: The store.
         extractor: The source of the regions.
         options: Workers, batches and dtype.
-        captions: From the folder's files to the captions of some of them; None keeps those of an existing store.
+        captions: Returns captions of the folder's files; None keeps those of an existing store.
         begin: Starts the progress of each stage.
 
     Raises:
-        DataError: Where no file is a picture, `out` is something else, or the disk is full or cannot be written.
+        DataError: Where no file is a picture, `out` is not a store of them, or the disk is full or cannot be written.
     """
     check_destination(pictures, out, extractor.name)
     folder = out.resolve().parent / f".{out.resolve().name}.{extractor.name}.{options.dtype}.work"
     files, skipped = find_pictures(pictures, exclude=[out])
     given = existing_captions(out) if captions is None else captions(files)
     with exclusive_job(folder, out), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="PIL")  # oddities of files that are readable all the same
+        warnings.filterwarnings("ignore", module="PIL")  # irregularities of files that can be decoded all the same
         work = WorkFolder(folder)
         existing = read_existing(out, extractor.name, options.dtype)
         missing = [file for file in files if not work.has(file) and not existing.has(file)]
@@ -176,7 +176,7 @@ def _compute(
         if len(pending) > 1:
             return [one for single in pending for one in _compute(extractor, [single], dtype, skipped)]
         reason = " ".join(str(error).split())
-        skipped.append(SkippedFile(pending[0][0].file, f"the network can't take it: {reason[:300]}"))
+        skipped.append(SkippedFile(pending[0][0].file, f"the network failed on it: {reason[:300]}"))
         return []
     finished = []
     for (file, decoded), regions in zip(pending, found, strict=True):

@@ -61,7 +61,7 @@ def read_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image
         raise PictureError(f"{name} is no readable picture (its format is not known here); {EXPECTED}") from None
     except OSError as error:
         raise PictureError(f"{name} is no readable picture ({error.strerror or error}); {EXPECTED}") from None
-    except Exception as error:  # noqa: BLE001 - decoders raise anything at all on damaged files
+    except Exception as error:  # noqa: BLE001 - decoders raise any exception on damaged files
         what = " ".join(f"{type(error).__name__}: {error}".split())
         raise PictureError(f"{name} is no readable picture ({what}); {EXPECTED}") from None
 
@@ -210,7 +210,7 @@ def _walk(folder: Path, top: Path, excluded: set[Path], skipped: list[SkippedFil
 
 
 def _is_folder(path: Path) -> bool:
-    """Whether it is a folder; no where access is denied, so that reading it as a file reports why."""
+    """Whether it is a folder; False where access is denied, so that reading it as a file reports the reason."""
     try:
         return path.is_dir()
     except OSError:
