@@ -100,7 +100,7 @@ class Screen:
 
 
 class Bar:
-    """The progress bar of one stage, drawn from its first report on."""
+    """The progress bar of one stage, drawn at its first report."""
 
     def __init__(self, drawn: Progress, what: str) -> None:
         self.drawn, self.what = drawn, what
@@ -111,7 +111,7 @@ class Bar:
         """Move the bar."""
         if self.task is None:
             self.task = self.drawn.add_task(self.what, total=total)
-        elif done <= self.done:  # the next model of an ensemble: its speed is estimated anew
+        elif done <= self.done:  # the next model of an ensemble: reset the speed estimate
             self.drawn.reset(self.task)
         self.done = done
         self.drawn.update(self.task, completed=done, total=total)

@@ -79,7 +79,7 @@ def measure_explanations(
         progress: Called with (pairs done, pairs in total).
 
     Raises:
-        SettingsError: Where no pair is asked for.
+        SettingsError: Where `pairs` is below 1.
         InputError: Where all scores are zero, or one is not finite.
         DataError: Where the truth does not fit the split.
     """
@@ -98,7 +98,7 @@ def choose_pairs(split: Split, pairs: int, seed: int) -> np.ndarray:
     """Random captions of `pairs` different images, or of all images where there are fewer.
 
     Raises:
-        SettingsError: Where no pair is asked for.
+        SettingsError: Where `pairs` is below 1.
     """
     if pairs < 1:
         raise SettingsError(f"explanations are measured on {pairs} pairs; expected at least 1.")
@@ -192,7 +192,7 @@ def agreement(pairs: Pairs, traces: Mapping[str, StreamTrace], generator: np.ran
 
     agreement = mean_w sum_r min( a_wr, b_wr ),   a, b: `explain.attention_maps`, distributions over regions
 
-    Of attention alone, as the term of v·t in `word_maps` is common to both streams.
+    The maps are those of attention alone, as the term of v·t in `word_maps` is common to both streams.
     """
     if len(traces) < len(SIDES):
         return None

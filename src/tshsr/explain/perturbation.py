@@ -1,6 +1,6 @@
 """Scores of pairs with regions or words removed.
 
-The rest is encoded again, so that removed items leave no trace in pooled vectors or recurrent states.
+The remaining items are encoded again, so that removed items leave no trace in pooled vectors or recurrent states.
 
 Axes: pairs | variants (of a pair) | regions | words (the removable ones: without start and end tokens).
 """
@@ -72,7 +72,7 @@ class Pairs:
         return np.arange(self.ends, len(self.tokens[pair]) - self.ends)
 
     def with_regions(self, left: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Scores with the regions of each mask only.
+        """Scores with only the regions in each mask.
 
         Args:
             left: For each pair a mask of variants x regions (in the order of `regions_of`), no row empty.
@@ -83,7 +83,7 @@ class Pairs:
         return score_variants(left, self._score_images)
 
     def with_words(self, left: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Scores with the words of each mask only.
+        """Scores with only the words in each mask.
 
         Args:
             left: For each pair a mask of variants x words (in the order of `words_of`), no row empty.

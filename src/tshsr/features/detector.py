@@ -1,7 +1,9 @@
 """Detector extractors: boxes of an object detector, with its query states or another network's map as features.
 
 RT-DETR, DETR, D-FINE, YOLOS and similar ones (`AutoModelForObjectDetection`), OWLv2 (class-agnostic, by its
-objectness) and Grounding DINO (with a text prompt). Axes of arrays: queries | features; boxes x1, y1, x2, y2 as fractions.
+objectness) and Grounding DINO (with a text prompt).
+
+Axes of arrays: queries | features; boxes x1, y1, x2, y2 as fractions.
 """
 
 from __future__ import annotations
