@@ -8,11 +8,11 @@ import pytest
 
 from tshsr.errors import DataError
 from tshsr.files import (
+    complete_folder,
     exclusive_lock,
     remove_partial,
     replacing,
     replacing_folder,
-    complete_folder,
     write_bytes,
     write_text,
 )

@@ -68,7 +68,7 @@ def make_page(
     maps = tuple(word_maps_of(retriever, test, truth, caption) for caption in explained)
     used = used_pictures(by_caption, by_picture, maps)
     return ReportPage(
-        title="Two streams, level by level: TSHSR on built-in scenes",
+        title="TSHSR on built-in scenes: results and explanations",
         report=report,
         facts=facts,
         charts=training_charts(log),

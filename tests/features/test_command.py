@@ -60,7 +60,9 @@ def test_a_second_run_does_only_what_is_new(pictures: Path, tmp_path: Path) -> N
     first = tshsr(*command)
     assert (first.code, first.err) == (0, "")
     drawn(60).save(pictures / "new.webp")
-    assert tshsr(*command).out.startswith(f"{tmp_path / 'store'}: 17 pictures, 16 of them extracted earlier, features of")
+    assert tshsr(*command).out.startswith(
+        f"{tmp_path / 'store'}: 17 pictures, 16 of them extracted earlier, features of"
+    )
 
 
 @pytest.mark.parametrize("kind", ["dinov2", "rt-detr"])

@@ -117,7 +117,7 @@ def test_a_server_open_to_every_network_warns(index: Path) -> None:
         assert running.address.startswith("http://127.0.0.1:"), "an address for a browser"
         running.process.send_signal(signal.SIGINT)
         _, said = running.process.communicate(timeout=300)
-        assert "Any client that can reach this machine at 0.0.0.0 can search these pictures" in said
+        assert "Any client that can reach this machine at 0.0.0.0 can search and view these pictures" in said
 
 
 def test_a_port_that_is_taken_is_refused_at_once() -> None:

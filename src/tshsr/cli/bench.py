@@ -18,7 +18,7 @@ HEADER = (
     "pairs/s",
     "plain\npairs/s",
     "ratio",
-    "M multiply-adds\na pair",
+    "M multiply-adds\nper pair",
     "of GEMM",
     "MiB",
     "difference",

@@ -134,7 +134,7 @@ def check(arguments: Sequence[str], screen: Screen) -> None:
         for problem in problems:
             screen.say(problem)
         raise DataError(f"{wanted.data} has {len(problems)} problems, listed above.")
-    if found is not None:  # None only beside problems
+    if found is not None:  # None only where there are problems
         counts = ", ".join(f"{split.name} {split.images:,} images" for split in found.splits)
         screen.say(f"{wanted.data} has no problems: {counts}; every file, feature and caption was read.")
 

@@ -329,7 +329,7 @@ def check_room(folder: Path, size: int) -> None:
     """Refuse a disk with too little free space, before hours of scoring.
 
     Raises:
-        SettingsError: Reports the free space.
+        SettingsError: Where the space is too small; the message has the free space.
     """
     free = shutil.disk_usage(folder).free
     if free < size:

@@ -37,6 +37,7 @@ RESUMING = {
     "train": "run the same command with --resume to continue from the last saved step.",
     "demo": "run the same command again; it starts from the beginning.",
     "features": "run the same command again to continue.",
+    "index": "run the same command again to continue.",
 }
 """How an interrupted command continues."""
 
@@ -48,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after `tshsr`; by default those of the process.
 
     Returns:
-        The exit code: 0, 2 for an error that the user can correct, 130 for an interruption, 1 for an internal error.
+        The exit code: 0, 2 for an error that the user can correct, 130 for an interruption, 141 for a closed pipe,
+        1 for an internal error.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words

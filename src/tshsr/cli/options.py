@@ -161,7 +161,7 @@ def parse(
         example: A whole command, shown where required options are missing.
 
     Raises:
-        SettingsError: Names the first fault, with the nearest valid name.
+        SettingsError: Where one is invalid; the message has the nearest valid name.
     """
     options = list(options_of(command, defaults or {}))
     parser = parser_of(options, program, description or inspect.cleandoc(command.__doc__ or ""))

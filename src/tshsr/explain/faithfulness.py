@@ -157,22 +157,22 @@ def of_items(values: torch.Tensor, items: Callable[[int], np.ndarray]) -> Values
 
 def leave_one_out(score: Score, sizes: Sequence[int]) -> tuple[np.ndarray, Values]:
     """Full score of each pair, and its decrease without each item; 0 for a single item, which stays."""
-    left = []
+    remaining = []
     for size in sizes:
         single = ~np.eye(size, dtype=np.bool_) if size > 1 else np.ones((1, 1), np.bool_)
-        left.append(np.concatenate([np.ones((1, size), np.bool_), single]))
-    scores = score(left)
+        remaining.append(np.concatenate([np.ones((1, size), np.bool_), single]))
+    scores = score(remaining)
     return np.array([row[0] for row in scores]), [row[0] - row[1:] for row in scores]
 
 
 def areas_of(score: Score, rankings: Sequence[Values], generator: np.random.Generator) -> np.ndarray:
     """Areas under both curves: pairs x rankings x (deletion, insertion)."""
-    left = [
+    remaining = [
         np.concatenate([mask for values in of_pair for mask in remaining_masks(ranks_of(values, generator))])
         for of_pair in zip(*rankings, strict=True)
     ]
     found = []
-    for masks, scores in zip(left, score(left), strict=True):
+    for masks, scores in zip(remaining, score(remaining), strict=True):
         curves = scores.reshape(len(rankings), len(CURVES), -1)
         found.append([[area(curve, masks.shape[1]) for curve in both] for both in curves])
     return np.array(found)

@@ -89,9 +89,7 @@ def add_columns(folder: Path, table: Any, metadata: Metadata) -> None:
     internal, known = schema_of(PICTURES, 1).names, table.schema
     for name in metadata.types:
         if name.lower() in internal:  # filters ignore case
-            raise DataError(
-                f"{metadata.source}: the index reserves the column {name.lower()!r}; give it another name."
-            )
+            raise DataError(f"{metadata.source}: the index reserves the column {name.lower()!r}; give it another name.")
         if name in known.names:
             check_type(metadata, name, known.field(name).type)
     new = [pa.field(name, kind) for name, kind in metadata.types.items() if name not in known.names]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tshsr.config.models import STRICT
 from tshsr.errors import CheckpointError, first_invalid
-from tshsr.files import replacing_folder, complete_folder, write_text
+from tshsr.files import complete_folder, replacing_folder, write_text
 from tshsr.models.base import Matcher
 from tshsr.training.checkpoints import WEIGHTS, load_tensors, load_weights, save_tensors, save_weights
 

@@ -136,7 +136,7 @@ function lightWord(word) {
 // -- a picture -------------------------------------------------------------------------------------------------------
 function send(file) {
   if (!file) return showProblem($("problem"), "No picture file. Drop a file such as a .jpg or .png; addresses of pictures are not fetched.");
-  if (about.uploads) return showProblem($("problem"), `Pictures can't be sent to this server: ${about.uploads}`);
+  if (about.uploads) return showProblem($("problem"), `Pictures can't be uploaded to this server: ${about.uploads}`);
   if (file.size > about.upload_bytes) {
     const megabytes = (bytes) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
     return showProblem($("problem"), `“${file.name}” has ${megabytes(file.size)}; this server takes pictures of up to ${megabytes(about.upload_bytes)}.`);
