@@ -320,8 +320,9 @@ def search_table(values: dict[str, Any]) -> str:
         f"built in {values['build_seconds']:,.0f} s and {values['ann_seconds']:,.0f} s for the ANN index, {size}; "
         f"a search that scores the {values['candidates']} best candidates of an exact first stage takes "
         f"**{all_of_it['p50']:.0f} ms** (p95 {all_of_it['p95']:.0f} ms); by {values['probes']} "
-        f"of the {values['parts']} partitions of the ANN index, chosen by recall, {near['p50']:.0f} ms (p95 {near['p95']:.0f} ms), "
-        f"with the same ten best in {values['agreement']:.1%} of {values['queries']} queries. {made(values)}."
+        f"of the {values['parts']} partitions of the ANN index, chosen by recall, "
+        f"{near['p50']:.0f} ms (p95 {near['p95']:.0f} ms), with the same ten best in {values['agreement']:.1%} of "
+        f"{values['queries']} queries. {made(values)}."
     )
 
 

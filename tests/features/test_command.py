@@ -91,7 +91,7 @@ def test_networks_make_stores_too(pictures: Path, tmp_path: Path, kind: str) -> 
     [
         ("--extractor gird", "there is no extractor 'gird'; did you mean grid? The extractors are scenes, grid,"),
         ("--extractor grid", "the extractor grid needs weights: a folder of a network for transformers, or its name"),
-        ("--extractor scenes --cells 3", "the extractor scenes has no cells; it has no choices and no weights."),
+        ("--extractor scenes --cells 3", "the extractor scenes has no cells; it has no options and no weights."),
         ("--extractor scenes --batch 0", "--batch is 0; expected at least 1."),
         ("--extractor scenes --workers -1", "--workers is -1; expected at least 1."),
         ("--extractor scenes --cells x", "--cells expects a whole number, got 'x'. See tshsr features --help."),

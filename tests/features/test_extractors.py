@@ -193,8 +193,8 @@ def test_a_folder_without_a_network_is_refused(tmp_path: Path) -> None:
     [
         ("gird", {}, "there is no extractor 'gird'; expected one of scenes, grid, detector, clip, "),
         ("grid", {}, "the extractor grid needs weights: a folder of a network for transformers, or its name on the"),
-        ("scenes", {"cells": 3}, "the extractor scenes has no cells; it has no choices and no weights"),
-        ("scenes", {"weights": "x"}, "the extractor scenes has no weights; it has no choices and no weights"),
+        ("scenes", {"cells": 3}, "the extractor scenes has no cells; it has no options and no weights"),
+        ("scenes", {"weights": "x"}, "the extractor scenes has no weights; it has no options and no weights"),
         ("clip", {"overlap": 0.5}, "the extractor clip has no overlap; it has cells"),
         ("grid", {"weights": "x", "cells": 0}, "cells is 0; expected 1 to 64"),
         ("detector", {"weights": "x", "regions": 0}, "regions is 0; expected at least 1"),

@@ -93,7 +93,7 @@ def chosen_extractor(wanted: Features) -> Extractor:
         )
     choices: dict[str, Any] = {
         name: getattr(wanted, name)
-        for name in {choice for own in CHOICES.values() for choice in own}
+        for name in {choice for options in CHOICES.values() for choice in options}
         if getattr(wanted, name) is not None
     }
     return open_extractor(wanted.extractor, weights=wanted.weights, device=choose_device(wanted.device), **choices)

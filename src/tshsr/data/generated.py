@@ -209,7 +209,9 @@ def write_scenes(folder: Path, made: list[GeneratedScene]) -> None:
         boxes=np.stack([scene.boxes for scene in made]),
     )
     for split in dict.fromkeys(splits):
-        write_truth(folder, split, gather_truth(scene for scene, own in zip(made, splits, strict=True) if own == split))
+        write_truth(
+            folder, split, gather_truth(scene for scene, name in zip(made, splits, strict=True) if name == split)
+        )
 
 
 def gather_truth(scenes: Iterable[GeneratedScene]) -> Truth:

@@ -207,10 +207,15 @@ class DetectorExtractor:
     @property
     def settings(self) -> dict[str, Any]:
         """JSON values, enough to build the extractor again."""
-        own = {"family": "detector", "weights": self.detector.weights, "regions": self.boxes, "overlap": self.overlap}
+        values = {
+            "family": "detector",
+            "weights": self.detector.weights,
+            "regions": self.boxes,
+            "overlap": self.overlap,
+        }
         if self.detector.prompted:
-            own["prompt"] = self.detector.prompt
-        return own if self.backbone is None else {**own, "features_from": self.backbone.weights}
+            values["prompt"] = self.detector.prompt
+        return values if self.backbone is None else {**values, "features_from": self.backbone.weights}
 
     @property
     def regions(self) -> int:

@@ -111,17 +111,17 @@ def extract_folder(
         if not finished:
             work.remove()
             raise DataError(f"{pictures}: none of its {len(files)} files is a picture; the first: {skipped[0].reason}")
-        own = _captions(finished, given)
+        store_captions = _captions(finished, given)
         settings = {**extractor.settings, "pictures": str(pictures.resolve())}
         remove_partial(out)
         if captions is not None or work.pictures or not existing.is_current(finished, settings):
             copy_existing(existing, work, finished)
-            _write(out, extractor.name, settings, finished, own, work, begin("writing", "pictures"))
+            _write(out, extractor.name, settings, finished, store_captions, work, begin("writing", "pictures"))
             write_file_list(out, work, finished)
         skipped.sort(key=lambda one: one.file)
         write_skipped(out, skipped)
         work.remove()
-    return ExtractionResult(len(finished), len(files) - len(missing), tuple(skipped), len(own))
+    return ExtractionResult(len(finished), len(files) - len(missing), tuple(skipped), len(store_captions))
 
 
 def _extract(
@@ -197,8 +197,8 @@ def _captions(files: Sequence[PictureFile], captions: Sequence[PictureCaption]) 
     kept = [caption for caption in captions if caption.file in ids]
     images = [ids[caption.file] for caption in kept]
     return [
-        StoreCaption(own, image, caption.text, caption.split)
-        for own, image, caption in zip(numbered_caption_ids(images), images, kept, strict=True)
+        StoreCaption(caption_id, image, caption.text, caption.split)
+        for caption_id, image, caption in zip(numbered_caption_ids(images), images, kept, strict=True)
     ]
 
 
@@ -217,8 +217,8 @@ def _write(
     most = max(picture.regions for picture in pictures)
     mask = np.arange(most) < np.array([picture.regions for picture in pictures])[:, None]
     boxes = np.zeros((*mask.shape, 4), np.float32)
-    for row, own in zip(boxes, work.read(names, "boxes"), strict=True):
-        row[: len(own)] = own
+    for row, real in zip(boxes, work.read(names, "boxes"), strict=True):
+        row[: len(real)] = real
     images = [
         StoreImage(file.id, file.file, picture.width, picture.height)
         for file, picture in zip(files, pictures, strict=True)
@@ -238,6 +238,6 @@ def _write(
 def _blocks(features: Iterator[np.ndarray], images: int, regions: int, progress: Progress) -> Iterator[np.ndarray]:
     """Features of a block of pictures, padded to this number of regions."""
     for start in range(0, images, BLOCK):
-        own = [next(features) for _ in range(min(BLOCK, images - start))]
-        yield np.stack([np.pad(one, ((0, regions - len(one)), (0, 0))) for one in own])
-        progress(start + len(own), images)
+        block = [next(features) for _ in range(min(BLOCK, images - start))]
+        yield np.stack([np.pad(one, ((0, regions - len(one)), (0, 0))) for one in block])
+        progress(start + len(block), images)

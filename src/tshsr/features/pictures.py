@@ -185,7 +185,9 @@ def find_pictures(folder: Path, *, exclude: Sequence[Path] = ()) -> tuple[list[P
     if not found:
         raise DataError(f"{folder} holds no files that can be read; name a folder of pictures.")
     ids = unique_ids([name for name, _ in found])
-    files = [PictureFile(own, name, s.st_size, s.st_mtime_ns) for own, (name, s) in zip(ids, found, strict=True)]
+    files = [
+        PictureFile(image_id, name, s.st_size, s.st_mtime_ns) for image_id, (name, s) in zip(ids, found, strict=True)
+    ]
     return files, skipped
 
 
@@ -226,7 +228,7 @@ def unique_ids(files: Sequence[str]) -> list[str]:
     ids = []
     for file, name in zip(files, preferred, strict=True):
         # Without its ending, `a.jpg.png` is the name of another file, `a.jpg`.
-        own = file if name != file and name in taken else name
-        taken.add(own)
-        ids.append(own)
+        image_id = file if name != file and name in taken else name
+        taken.add(image_id)
+        ids.append(image_id)
     return ids

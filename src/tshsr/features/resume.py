@@ -227,7 +227,7 @@ def copy_existing(existing: ExistingStore, work: WorkFolder, files: Sequence[Pic
         rows, pictures = np.array([row for row, _ in block]), [picture for _, picture in block]
         features, boxes = existing.split.regions.read_array(rows), existing.split.regions.boxes[rows]
         parts = zip(features, boxes, pictures, strict=True)
-        work.add(pictures, [PictureRegions(own[: one.regions], box[: one.regions]) for own, box, one in parts])
+        work.add(pictures, [PictureRegions(rows[: one.regions], box[: one.regions]) for rows, box, one in parts])
 
 
 def write_file_list(out: Path, work: WorkFolder, files: Sequence[PictureFile]) -> None:

@@ -35,18 +35,18 @@ async function request(path, options = {}) {
 /** Run one request at a time: a new one aborts the previous one. */
 async function withStatus(task) {
   running?.abort();
-  const own = running = new AbortController();
+  const controller = running = new AbortController();
   const late = setTimeout(() => { $("status").textContent = "Searching…"; document.body.setAttribute("aria-busy", "true"); }, STATUS_DELAY);
   showProblem($("problem"), "");
   try {
-    await task(own.signal);
+    await task(controller.signal);
   } catch (error) {
     if (error.name === "AbortError") return;
     welcome();
     showProblem($("problem"), error.message);
   } finally {
     clearTimeout(late);
-    if (running === own) document.body.removeAttribute("aria-busy");
+    if (running === controller) document.body.removeAttribute("aria-busy");
   }
 }
 
