@@ -70,7 +70,7 @@ def make_page(
     maps = tuple(word_maps_of(retriever, test, truth, caption) for caption in explained)
     used = used_pictures(by_caption, by_picture, maps)
     return ReportPage(
-        title="Two streams, level by level: TSHSR on built-in scenes",
+        title="TSHSR on built-in scenes: results and explanations",
         report=report,
         facts=facts,
         charts=training_charts(log),
@@ -108,7 +108,7 @@ def open_picture(split: Split, image: int) -> Image.Image:
     path = split.picture(image)
     if path is None:
         raise DataError(
-            f"{split.data} has lost the picture of {split.image_ids[image]}; remove its folder, and it is made again."
+            f"{split.data} has no picture of {split.image_ids[image]}; remove its folder, and run the demo again."
         )
     with Image.open(path) as opened:
         return opened.convert("RGB")
@@ -170,7 +170,7 @@ def ignore_event(_event: Event | Stage, /) -> None:
 
 
 def check_demo(config: RunConfig, sizes: Sizes) -> None:
-    """Check the settings, before anything is drawn and before an earlier demo is removed.
+    """Check the settings, before scenes are generated and an earlier demo is removed.
 
     Raises:
         SettingsError: Where a split has no scene, or a training setting is out of range.
@@ -223,7 +223,7 @@ def run_demo(
     )
     truth = read_truth(data, test.name)
     if truth is None:
-        raise DataError(f"{data} has lost its truth of {test.name}; remove the folder, and the demo makes it again.")
+        raise DataError(f"{data} has no ground truth of {test.name}; remove the folder, and run the demo again.")
     report = found.report(known_truth=pointing_and_binding(retriever, test, truth))
     listen(Stage("writing the report"))
     facts = describe_run(trained, retriever, sizes)
@@ -267,7 +267,7 @@ def demo_config(seed: int) -> RunConfig:
 
 
 def clear(out: Path, config: RunConfig, sizes: Sizes) -> None:
-    """Remove the files of an earlier demo, finished or killed; reports first, so that none belongs to another run.
+    """Remove the files of an earlier demo, finished or killed; reports first: none describes a removed run.
 
     Raises:
         DataError: Where the folder of the run was not made by a demo.

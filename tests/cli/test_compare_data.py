@@ -33,7 +33,7 @@ def test_reports_that_cannot_be_compared_are_refused_in_one_sentence(rivals: Pat
     for name, said in (
         (
             "bare",
-            "bare.json holds no ranks of the score 'fused' (it holds none), and they are what is resampled; write",
+            "bare.json holds no ranks of the score 'fused' (it holds none), which the bootstrap resamples; write",
         ),
         ("split", "split.json is of captions.txt, split dev, "),
         (
@@ -117,7 +117,7 @@ def test_a_protocol_is_for_matrices(rivals: Path) -> None:
 def test_what_is_about_matrices_is_refused_where_there_is_none(rivals: Path, option: str, value: str) -> None:
     a, b = rivals / "a0.json", rivals / "b0.json"
     assert (
-        f"{option} {value} is for matrices, and A and B are reports, which say already what they are of; leave it out, "
+        f"{option} {value} is for matrices, and A and B are reports, which record this already; leave it out, "
         "or name a matrix of scores (.npy, .npz, .pt)."
     ) in refused("compare", a, b, option, value)
     mixed = ("compare", a, rivals / "b0.npy", "--captions", rivals / "captions.txt")

@@ -231,7 +231,7 @@ def test_evaluate_refuses_what_it_cannot_do(scenes: Path, run: Path, tmp_path: P
     assert "--data is missing; for example: tshsr evaluate runs/first --data DIR." in refused("evaluate", run)
     assert "RUN and --data are missing; for example: " in refused("evaluate")
     assert f"{run} is named twice; an ensemble is of different models." in refused(*start[:2], run, *start[2:])
-    assert "device 'tpu' is not to be had here; this machine has cpu" in refused(*start[:-1], "tpu")
+    assert "device 'tpu' is not available; this machine has cpu" in refused(*start[:-1], "tpu")
 
 
 def test_a_folder_that_is_no_run_is_refused(scenes: Path, tmp_path: Path) -> None:
@@ -317,6 +317,6 @@ def test_a_fault_of_ours_is_a_sentence_too(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(tshsr.cli.main, "run", fail)
     said = call("demo")
     assert said.code == 1
-    assert said.err.startswith("tshsr: this should not have happened: ZeroDivisionError: division by zero (")
+    assert said.err.startswith("tshsr: internal error: ZeroDivisionError: division by zero (")
     with pytest.raises(ZeroDivisionError):
         call("demo", "--debug")

@@ -23,7 +23,7 @@ def test_two_stages_score_the_candidates_and_report_the_recall_lost(start: tuple
     assert set(report.scores) == {"fused", "pooled"}
     assert list(report.rerank.lost) == ["test"]
     assert "two stages: v·t finds 4 captions for an image and 2 images for a caption on average; " in said.out
-    assert f"{report.rerank.reasoned_pairs} of 500 pairs were reasoned about" in said.out
+    assert f"{report.rerank.reasoned_pairs} of 500 pairs were scored by the network" in said.out
     assert "recall lost against all pairs of test: image to text R@1" in said.out
     assert [line.partition(" in ")[0] for line in said.err.splitlines()] == [
         f"reasoning: {report.rerank.reasoned_pairs} pairs",

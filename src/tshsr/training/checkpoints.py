@@ -19,7 +19,7 @@ from torch import Tensor
 from tshsr.config.run import RunConfig, read_config, write_config
 from tshsr.data.text import Tokenizer
 from tshsr.errors import CheckpointError
-from tshsr.files import whole_folder, write_bytes, write_text
+from tshsr.files import complete_folder, write_bytes, write_text
 from tshsr.models.base import Matcher
 from tshsr.models.build import build_matcher
 
@@ -167,7 +167,7 @@ def weights_of(folder: Path, which: Which) -> Path:
     Raises:
         CheckpointError: Where it does not exist yet.
     """
-    for path in (whole_folder(folder / which) / WEIGHTS, folder / WEIGHTS):
+    for path in (complete_folder(folder / which) / WEIGHTS, folder / WEIGHTS):
         if path.is_file():
             return path
     raise CheckpointError(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tshsr.config.models import STRICT
 from tshsr.errors import CheckpointError, first_invalid
-from tshsr.files import replacing_folder, whole_folder, write_text
+from tshsr.files import complete_folder, replacing_folder, write_text
 from tshsr.models.base import Matcher
 from tshsr.training.checkpoints import WEIGHTS, load_tensors, load_weights, save_tensors, save_weights
 
@@ -90,7 +90,7 @@ def save_best(folder: Path, matcher: Matcher, *, epoch: int, step: int, rsum: fl
 
 def is_begun(folder: Path) -> bool:
     """Whether a folder holds a state to resume from."""
-    return (whole_folder(folder / LAST) / STATE).is_file()
+    return (complete_folder(folder / LAST) / STATE).is_file()
 
 
 def load_state(folder: Path) -> State:
@@ -99,7 +99,7 @@ def load_state(folder: Path) -> State:
     Raises:
         CheckpointError: Where it is damaged.
     """
-    path = whole_folder(folder / LAST) / STATE
+    path = complete_folder(folder / LAST) / STATE
     try:
         return TypeAdapter(State).validate_json(path.read_bytes(), strict=True)
     except (OSError, ValidationError) as error:
@@ -113,7 +113,7 @@ def load_last(folder: Path, matcher: Matcher, optimiser: torch.optim.Optimizer) 
     Raises:
         CheckpointError: Where something is missing, damaged or does not fit.
     """
-    last = whole_folder(folder / LAST)
+    last = complete_folder(folder / LAST)
     load_weights(last / WEIGHTS, matcher)
     set_optimiser_tensors(optimiser, load_tensors(last / OPTIMISER), last / OPTIMISER)
 
@@ -124,7 +124,7 @@ def load_match_zscores(folder: Path, *, captions: int) -> Tensor | None:
     Raises:
         CheckpointError: Where they are damaged or of another number of captions.
     """
-    path = whole_folder(folder / LAST) / MATCH_ZSCORES
+    path = complete_folder(folder / LAST) / MATCH_ZSCORES
     if not path.is_file():
         return None
     zscores = load_tensors(path).get(MATCH_ZSCORES_KEY)
