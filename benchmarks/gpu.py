@@ -3,8 +3,8 @@
     python -m benchmarks.gpu
 
 5,000 images of 36 regions against 25,000 captions of real lengths at D 1024, m 256; random features and weights. The
-clock includes encoding, reasoning about every pair, and copying seven score matrices to the host. A first run over a
-tenth of the images predicts the whole; a precision whose prediction is above the limit is not run in whole.
+time includes encoding, scoring every pair, and copying seven score matrices to the host. A first run over a tenth of
+the images predicts the time for all; a precision with a prediction above the limit is not run on all images.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class Scale:
     width: int = 256
     """Width of a similarity vector."""
     budgets: tuple[int, ...] = (2**28, 2**30, 2**32)
-    """Byte budgets of a tile that are tried on the first tenth; the fastest one scores the whole."""
+    """Byte budgets of a tile that are tried on the first tenth; the fastest one scores all images."""
     limit: float = 90.0
-    """Seconds that one whole run may take."""
+    """Maximum seconds of one run on all images."""
     device: str = "cuda"
     """Where."""
 

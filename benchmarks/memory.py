@@ -3,8 +3,8 @@
     python -m benchmarks.memory
 
 5,000 images of 36 regions and 25,000 captions of real lengths at D 1024, m 256: encodings of both sides, seven score
-matrices in files, and all their metrics, as in `tshsr evaluate`. Only the reasoning is left out (v·t replaces every
-score, for minutes instead of hours): its temporaries stay within a byte budget, which a test measures.
+matrices in files, and all their metrics, as in `tshsr evaluate`. Only the network's scoring is left out (v·t replaces
+every score, for minutes instead of hours): its temporaries stay within a byte budget, which a test measures.
 """
 
 from __future__ import annotations

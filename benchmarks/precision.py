@@ -69,30 +69,30 @@ def benchmark(wanted: Precision) -> None:
 def measured(name: str, run: Path, split: Split) -> dict[str, Any]:
     """The fused scores of one run in both precisions."""
     retriever = Retriever.from_pretrained(run)
-    exact, rough = (
+    full, reduced = (
         np.asarray(
             score_split_rescored(retriever.matcher, retriever.tokenizer, split, ScoringOptions(dtype=dtype))["fused"]
         )
         for dtype in (None, torch.bfloat16)
     )
     LOG.info("%s: scored", name)
-    return {"model": name, "title": ENTRIES[name].title, **compared(exact, rough, split.image_of_caption)}
+    return {"model": name, "title": ENTRIES[name].title, **compared(full, reduced, split.image_of_caption)}
 
 
-def compared(exact: np.ndarray, rough: np.ndarray, image_of_caption: np.ndarray) -> dict[str, Any]:
+def compared(full: np.ndarray, reduced: np.ndarray, image_of_caption: np.ndarray) -> dict[str, Any]:
     """Recalls in both precisions, and the queries whose result changed.
 
     Args:
-        exact: Scores in float32, images x captions.
-        rough: The same in bfloat16.
+        full: Scores in float32, images x captions.
+        reduced: The same in bfloat16.
         image_of_caption: For each caption the row of its image.
     """
-    before, after = (score_metrics(scores, image_of_caption) for scores in (exact, rough))
+    before, after = (score_metrics(scores, image_of_caption) for scores in (full, reduced))
     moved = []
     for ranks in (image_to_text_ranks, text_to_image_ranks):
-        old, new = ranks(exact, image_of_caption), ranks(rough, image_of_caption)
+        old, new = ranks(full, image_of_caption), ranks(reduced, image_of_caption)
         moved += [[int(((old <= k) & (new > k)).sum()), int(((old > k) & (new <= k)).sum())] for k in (1, 5, 10)]
-    best = np.concatenate([exact.argmax(axis=axis) == rough.argmax(axis=axis) for axis in (1, 0)])
+    best = np.concatenate([full.argmax(axis=axis) == reduced.argmax(axis=axis) for axis in (1, 0)])
     return {
         "recalls": list(before.recalls),
         "recalls_16": list(after.recalls),
@@ -100,8 +100,8 @@ def compared(exact: np.ndarray, rough: np.ndarray, image_of_caption: np.ndarray)
         "rsum_16": after.rsum,
         "lost_and_gained": moved,
         "rank_agreement": 100 * float(best.mean()),
-        "max_difference": float(np.abs(exact - rough).max()),
-        "distinct_share": len(np.unique(rough)) / rough.size,
+        "max_difference": float(np.abs(full - reduced).max()),
+        "distinct_share": len(np.unique(reduced)) / reduced.size,
     }
 
 

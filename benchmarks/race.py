@@ -170,7 +170,7 @@ def with_setting(settings: Any, path: list[str], value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Race:
-    """Which rows, seeds and data."""
+    """Rows, seeds and data of a race."""
 
     data: str = "scenes"
     """The word scenes, or a folder of Flickr8k with the splits train, dev and test."""
@@ -216,7 +216,7 @@ def data_name(data: str) -> str:
 
 
 def tasks_of(wanted: Race) -> list[Task]:
-    """The tasks, seed by seed, so that every row has its first seed early.
+    """The tasks, seed by seed, so that the first seed of every row is available early.
 
     The full network, to which the ablation compares, is one of its tasks.
 
@@ -361,7 +361,7 @@ class Cost:
 def cost_of(task: Task, known: Cost | None) -> Cost | None:
     """Measure the cost of a network on the first test images with all their captions.
 
-    A known rate is kept unless the number of multiply-adds has changed, as it may stem from a quieter machine.
+    A known rate is kept unless the number of multiply-adds has changed: the load of this machine may be higher now.
 
     Args:
         task: The run of the network.

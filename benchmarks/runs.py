@@ -138,7 +138,7 @@ def check_stored(tasks: Iterable[Task], data: str) -> None:
         data: `captions_checksum` of the test split.
 
     Raises:
-        DataError: Names the first one.
+        DataError: Where there are any; the message names the first one.
     """
     for task in tasks:
         if task.members or not task.exists:
@@ -146,12 +146,12 @@ def check_stored(tasks: Iterable[Task], data: str) -> None:
         if not is_stored(task):
             folder = f", and {task.folder} if it is there," * task.folder.exists()
             raise DataError(
-                f"{task.figures} is of other settings than {task.entry} has now; delete it{folder} to train anew."
+                f"{task.figures} is of other settings than {task.entry} has now; delete it{folder} to train again."
             )
         if read_figures(task)["data"] != data:
             raise DataError(
                 f"{task.figures} was made on other data than {task.place}; give the data it was made on, or delete it "
-                "to train anew."
+                "to train again."
             )
 
 

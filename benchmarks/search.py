@@ -4,8 +4,7 @@
 
 Images of 10 to 36 regions with random features (around one centre per image) are encoded by an untrained network. The
 same queries run with the exact first stage and with the approximate one; both rescore the same number of candidates.
-Random vectors have no neighbourhoods, which is the hard case for approximate search: trained encodings need fewer
-probes.
+Random vectors form no clusters, which is the hard case for approximate search: trained encodings need fewer probes.
 """
 
 from __future__ import annotations
@@ -68,7 +67,7 @@ class Search:
 
 
 def main() -> None:
-    """Build, search in both ways, and write the results file."""
+    """Build, search exactly and approximately, and write the results file."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     keep_freed_memory()
     wanted = tyro.cli(Search, description=__doc__)

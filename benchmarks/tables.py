@@ -50,6 +50,8 @@ def table_of(values: dict[str, Any], part: str = "") -> str:
         return PARTS[part](values)
     if "noise" in values:
         return noise_table(values)
+    if "budgets" in values.get("settings", {}):
+        return scale_table(values)
     if "gemm_gflops" in values:
         return speed_table(values)
     if "precision" in values:
@@ -71,7 +73,7 @@ def race_table(values: dict[str, Any]) -> str:
     kinds = list(dict.fromkeys(kind for row in values["rows"] for kind in row.get("binding_by_kind", {})))
     lines = [
         f"| method | {RECALLS} | rSum | TSHSR leads by | {binding_heads(kinds)}parameters "
-        "| multiply-adds a pair | pairs/s | trained in |",
+        "| multiply-adds per pair | pairs/s | trained in |",
         "|---" * (13 + len(kinds)) + "|",
     ]
     for row in values["rows"]:
@@ -83,9 +85,10 @@ def race_table(values: dict[str, Any]) -> str:
             *bound(row, kinds),
         ]
         lines.append("| " + " | ".join([*cells, *cost_cells(row)]) + " |")
-    minutes = "Minutes are those of the clock, the median over the seeds, beside other runs."
+    minutes = "Training time is wall-clock time in parallel with other runs, median over the seeds."
     leads_are = (
-        "Every row is set against all seeds of TSHSR; the interval of a row of one seed holds what seeds may do to it."
+        "Every row is compared with all seeds of TSHSR; the interval of a row with one seed includes an "
+        "estimate of the variation between seeds."
     )
     return "\n".join(lines) + f"\n\n{seeds_of(values)}. {minutes} {leads_are}"
 
@@ -107,7 +110,7 @@ def ablation_table(values: dict[str, Any]) -> str:
         return "No row of it has been run yet."
     ours = next(row for row in values["rows"] if row["model"] == values["ablation"][0]["b"])
     kinds = list(ours.get("binding_by_kind", {}))
-    costs = "multiply-adds a pair | parameters | trained in | seeds"
+    costs = "multiply-adds per pair | parameters | trained in | seeds"
     lines = [
         f"| change | rSum | against TSHSR | {binding_heads(kinds)}{costs} |",
         "|---" * (7 + len(kinds)) + "|",
@@ -214,11 +217,29 @@ def noise_table(values: dict[str, Any]) -> str:
     return "\n".join(lines) + f"\n\nRecipe `{values['recipe']}`. {seeds_of({**values, 'rows': rows})}."
 
 
+def scale_table(values: dict[str, Any]) -> str:
+    """Seconds to score all pairs of a large split on a GPU, one row for each precision."""
+    lines = ["| precision | seconds | pairs/s | peak memory of the GPU |", "|---" * 4 + "|"]
+    for row in values["rows"]:
+        if row["seconds"] is None:
+            lines.append(
+                f"| {row['precision']} | {row['predicted_seconds']:.0f}, predicted from 1 % of the pairs | | |"
+            )
+        else:
+            memory = "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 2**30:.1f} GiB"
+            lines.append(f"| {row['precision']} | {row['seconds']:.0f} | {row['pairs_per_s']:,.0f} | {memory} |")
+    first, size = values["rows"][0], values["settings"]
+    return "\n".join(lines) + (
+        f"\n\n{first['images']:,} images of 36 regions x {first['captions']:,} captions, D {size['dim']}, "
+        f"m {size['width']}; encoding and the copy of all score matrices to the host included; {made(values)}."
+    )
+
+
 def speed_table(values: dict[str, Any]) -> str:
     """Package against plain reference, one row for each network and precision."""
     lines = [
         "| network | precision | pairs/s (slowest … fastest) | plain reference, float32 | ratio "
-        "| M multiply-adds a pair, ours / plain | of the GEMM rate just after, GFLOP/s | memory, ours / plain "
+        "| M multiply-adds per pair, package / plain | share of the GEMM rate, GFLOP/s | memory, package / plain "
         "| largest difference |",
         "|---" * 9 + "|",
     ]
@@ -240,7 +261,7 @@ def speed_table(values: dict[str, Any]) -> str:
     return "\n".join(lines) + (
         f"\n\n{work['images']} images x {work['captions']} captions of real lengths, {work['regions']} regions, "
         f"D {work['dim']}, m {work['width']}, medians of {work['repeats']}; "
-        f"matrix products before all else {rates} GFLOP/s; {made(values)}."
+        f"matrix products at the start {rates} GFLOP/s; {made(values)}."
     )
 
 
@@ -289,9 +310,9 @@ def rerank_table(report: dict[str, Any]) -> str:
     compared_with = "" if every is None else f" where all pairs take {every:.0f} s"
     lost = [f"{max(points):.2f} points on {split}" for split, points in stage["lost"].items()]
     return (
-        f"{report['data']} {report['split']}: reasoning about {stage['reasoned_pairs']:,} of {stage['all_pairs']:,} "
-        f"pairs ({stage['all_pairs'] / stage['reasoned_pairs']:.1f} times fewer; {stage['k_images']} captions an "
-        f"image, {stage['k_captions']} images a caption) gives rSum {fused['rsum']:.1f}; "
+        f"{report['data']} {report['split']}: scoring {stage['reasoned_pairs']:,} of {stage['all_pairs']:,} "
+        f"pairs ({stage['all_pairs'] / stage['reasoned_pairs']:.1f} times fewer; {stage['k_images']} captions per "
+        f"image, {stage['k_captions']} images per caption) gives rSum {fused['rsum']:.1f}; "
         f"the worst recall loses {', '.join(lost)} against all pairs. Right answers among the candidates: "
         f"{stage['ceiling_image_to_text']:.1f} % of the images, {stage['ceiling_text_to_image']:.1f} % of captions. "
         f"{report['seconds']:.0f} s{compared_with}; choosing K takes all pairs of dev once (from then on `--rerank "
@@ -317,10 +338,11 @@ def search_table(values: dict[str, Any]) -> str:
     return (
         f"{values['images']:,} pictures of {' to '.join(map(str, values['regions']))} regions, D {values['dim']}: "
         f"built in {values['build_seconds']:,.0f} s and {values['ann_seconds']:,.0f} s for the ANN index, {size}; "
-        f"a search that reasons about the {values['candidates']} best by an exact first stage takes "
-        f"**{all_of_it['p50']:.0f} ms** (p95 {all_of_it['p95']:.0f} ms); by the {values['probes']} parts of the ANN "
-        f"index's {values['parts']} that its recall asks for, {near['p50']:.0f} ms (p95 {near['p95']:.0f} ms), "
-        f"with the same ten best in {values['agreement']:.1%} of {values['queries']} queries. {made(values)}."
+        f"a search that scores the {values['candidates']} best candidates of an exact first stage takes "
+        f"**{all_of_it['p50']:.0f} ms** (p95 {all_of_it['p95']:.0f} ms); by {values['probes']} "
+        f"of the {values['parts']} partitions of the ANN index, chosen by recall, "
+        f"{near['p50']:.0f} ms (p95 {near['p95']:.0f} ms), with the same ten best in {values['agreement']:.1%} of "
+        f"{values['queries']} queries. {made(values)}."
     )
 
 
@@ -341,9 +363,9 @@ def demo_table(report: dict[str, Any]) -> str:
     binding, kinds = report["binding"], report["binding_by_kind"]
     return (
         f"{recall_lines(report)}\n\n"
-        f"Captions with swapped attributes or sides of a relation told apart: {kinds['attribute']:.0%} and "
-        f"{kinds['relation']:.0%} by the fused score, {binding['pooled']:.0%} by `v·t` alone (guessing: 50%). "
-        f"Words whose region is the right one: {' and '.join(figures)}. "
+        f"Binding accuracy on captions with swapped attributes and with swapped sides of a relation: "
+        f"{kinds['attribute']:.0%} and {kinds['relation']:.0%} by the fused score, "
+        f"{binding['pooled']:.0%} by `v·t` alone (random: 50%). Pointing accuracy: {' and '.join(figures)}. "
         f"{report['images']:,} test scenes, {report['captions']:,} captions, scored in {report['seconds']:.0f} s on "
         f"{report['hardware']}; commit {short(report['commit'])}."
     )

@@ -37,3 +37,5 @@ nitpicky = True
 # References into other projects have no target offline, and types of internal modules have no page. Everything that a
 # docstring or a page links to by hand (a role such as :func:`...`) is still checked.
 nitpick_ignore_regex = [("py:(class|obj|data|exc)", r".*")]
+# `torch.device` in a signature matches the attribute `device` of two classes; neither is meant.
+suppress_warnings = ["ref.python"]

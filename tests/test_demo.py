@@ -76,7 +76,7 @@ def test_the_demo_writes_a_run_a_report_and_a_page(demo: tuple[Path, Said]) -> N
     page = (out / "report.html").read_text(encoding="utf-8")
     assert_whole(page)
     assert "recipe tshsr-scenes" in page
-    assert "Where the words looked" in page
+    assert "Regions of the words" in page
 
 
 def test_the_demo_says_where_the_report_is_and_the_figures(demo: tuple[Path, Said]) -> None:

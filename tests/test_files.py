@@ -8,11 +8,11 @@ import pytest
 
 from tshsr.errors import DataError
 from tshsr.files import (
+    complete_folder,
     exclusive_lock,
     remove_partial,
     replacing,
     replacing_folder,
-    whole_folder,
     write_bytes,
     write_text,
 )
@@ -120,7 +120,7 @@ def test_an_error_while_a_folder_is_filled_leaves_the_former_one(tmp_path: Path)
 
 
 @pytest.mark.parametrize("renames", [0, 1])
-def test_a_kill_at_either_rename_leaves_a_whole_folder_that_the_next_write_replaces(
+def test_a_kill_at_either_rename_leaves_a_complete_folder_that_the_next_write_replaces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int
 ) -> None:
     with replacing_folder(tmp_path / "last") as folder:
@@ -138,10 +138,10 @@ def test_a_kill_at_either_rename_leaves_a_whole_folder_that_the_next_write_repla
         with pytest.raises(KeyboardInterrupt), replacing_folder(tmp_path / "last") as folder:
             write_text(folder / "a", "new")
     assert (tmp_path / "last").exists() == (renames == 0)
-    assert (whole_folder(tmp_path / "last") / "a").read_text() == "old"
+    assert (complete_folder(tmp_path / "last") / "a").read_text() == "old"
     with replacing_folder(tmp_path / "last") as folder:
         write_text(folder / "a", "newer")
-    assert whole_folder(tmp_path / "last") == tmp_path / "last"
+    assert complete_folder(tmp_path / "last") == tmp_path / "last"
     assert (tmp_path / "last" / "a").read_text() == "newer"
     assert [entry.name for entry in tmp_path.iterdir()] == ["last"]
 

@@ -36,7 +36,7 @@ def test_every_public_name_is_there() -> None:
 
 
 def test_the_list_of_names_is_the_face() -> None:
-    assert sorted(tshsr.__all__) == sorted([*tshsr._HOMES, "__version__", "load"])
+    assert sorted(tshsr.__all__) == sorted([*tshsr._MODULES, "__version__", "load"])
     assert dir(tshsr) == sorted(tshsr.__all__)
 
 

@@ -25,9 +25,10 @@ def imported(tree: ast.Module) -> set[str]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(TESTS)))
-def test_tests_import_what_they_share_from_support_alone(path: Path) -> None:
-    own = {name for name in imported(ast.parse(path.read_text(encoding="utf-8"))) if name.split(".")[0] == "tests"}
-    assert {name for name in own if not name.startswith("tests.support") and name != "tests"} == set()
+def test_no_file_imports_a_test_module_or_a_conftest(path: Path) -> None:
+    own = [name.split(".") for name in imported(ast.parse(path.read_text(encoding="utf-8")))]
+    parts = {part for name in own if name[0] == "tests" for part in name}
+    assert not {part for part in parts if part.startswith("test_") or part == "conftest"}
 
 
 def test_few_tests_are_marked_slow(pytestconfig: pytest.Config) -> None:

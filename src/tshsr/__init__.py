@@ -3,7 +3,7 @@
 retriever = tshsr.load("runs/flickr30k")
 retriever.score(features, ["a dog runs", "two people talk"])      # images x captions
 
-What a name needs is imported when it is first asked for, so that `import tshsr` itself takes no time.
+Names are imported lazily, so that `import tshsr` is fast and loads no torch.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     __version__: str
 
-_HOMES = {
+_MODULES = {
     "RECIPES": "tshsr.config.recipes",
     "Report": "tshsr.metrics.report",
     "Retriever": "tshsr.retriever",
@@ -72,9 +72,9 @@ _HOMES = {
 }
 
 _EXTRAS = {"Index": "tshsr.index.collection"}
-"""Names that need an extra; `from tshsr import *` leaves them out, so that it works without."""
+"""Names that require an extra, and are therefore excluded from `from tshsr import *`."""
 
-__all__ = [  # noqa: PLE0604, RUF100, RUF022 - a test compares it with _HOMES
+__all__ = [  # noqa: PLE0604, RUF100, RUF022 - a test compares it with _MODULES
     "RECIPES",
     "Report",
     "Retriever",
@@ -109,8 +109,8 @@ def load(place: str | Path, **options: Any) -> Retriever:
     """Load a trained network: a run's folder, a folder of `save_pretrained`, or "owner/name" on the hub.
 
     Args:
-        place: Where it is.
-        options: As `Retriever.from_pretrained` takes them, such as `which="last"`.
+        place: The folder, or the name on the hub.
+        options: Keyword arguments of `Retriever.from_pretrained`, such as `which="last"`.
 
     Raises:
         CheckpointError: Where there is no such folder or model, or it is incomplete or damaged.
@@ -121,15 +121,15 @@ def load(place: str | Path, **options: Any) -> Retriever:
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for."""
+    """Import a public name at its first use."""
     if name == "__version__":
         from tshsr.system import package_version
 
         return package_version()
-    home = _HOMES.get(name) or _EXTRAS.get(name)
-    if home is None:
+    module = _MODULES.get(name) or _EXTRAS.get(name)
+    if module is None:
         raise AttributeError(f"module 'tshsr' has no attribute {name!r}")
-    return getattr(import_module(home), name)
+    return getattr(import_module(module), name)
 
 
 def __dir__() -> list[str]:

@@ -30,7 +30,7 @@ def centre_to_corners(boxes: np.ndarray) -> np.ndarray:
 
 
 def non_maximum_suppression(boxes: np.ndarray, scores: np.ndarray, *, overlap: float, most: int) -> np.ndarray:
-    """Class-agnostic non-maximum suppression: row numbers of the kept boxes, the best first.
+    """Class-agnostic non-maximum suppression: row numbers of the kept boxes, best first.
 
     Args:
         boxes: n x 4.
@@ -61,7 +61,7 @@ def pool_boxes(features: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         pooled_b = sum_yx area(cell_yx ∩ box_b) features_yx / sum_yx area(cell_yx ∩ box_b)
 
     Args:
-        features: y x x x features, over the whole picture.
+        features: Height x width x features, over the whole picture.
         boxes: n x 4, as fractions of the picture, none of them empty.
 
     Returns:

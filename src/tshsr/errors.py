@@ -44,7 +44,7 @@ class DivergenceError(TshsrError):
 
 @dataclass(frozen=True)
 class InvalidValue:
-    """A value that pydantic refuses.
+    """A value that fails the validation of pydantic.
 
     Attributes:
         place: Its path, "a.0.b"; empty for the whole document.

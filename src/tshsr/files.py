@@ -18,8 +18,8 @@ from tshsr.errors import DataError
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file that replaces `path` when the block succeeds.
 
-    A kill at any moment leaves the former file, or none; an error in the block removes the temporary file. A symbolic
-    link stays, and its target is replaced. A device or pipe (/dev/stdout) is written to directly.
+    After a kill at any moment, the former file (or none) remains; an error in the block removes the temporary file. A
+    symbolic link stays, and its target is replaced. A device or pipe (/dev/stdout) is written to directly.
 
     Raises:
         DataError: Where the disk is full or the folder cannot be written.
@@ -48,8 +48,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Make a temporary folder that replaces `path` when the block succeeds.
 
-    Write its files with `replacing` or `write_bytes`. Read such a folder through `whole_folder`: the replacement takes
-    two renames, and a kill between them leaves the former folder under another name.
+    Write its files with `replacing` or `write_bytes`. Read such a folder through `complete_folder`: the replacement
+    takes two renames, and a kill between them leaves the former folder under another name.
 
     Yields:
         A new, empty folder beside `path`.
@@ -68,7 +68,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def whole_folder(path: Path) -> Path:
+def complete_folder(path: Path) -> Path:
     """The place of a folder written by `replacing_folder`: `path`, or its former name after a kill between renames."""
     former = _former(path)
     return former if former.is_dir() and not path.is_dir() else path
@@ -170,7 +170,7 @@ def _former(path: Path) -> Path:
 def _put_in_place(partial: Path, path: Path) -> None:
     former = _former(path)
     if path.exists():
-        # Beside a complete folder, a former one is left of an interrupted clean-up.
+        # A former folder beside a complete one remains of an interrupted clean-up.
         shutil.rmtree(former, ignore_errors=True)
         path.rename(former)
     partial.rename(path)

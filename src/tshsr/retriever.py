@@ -24,7 +24,7 @@ from tshsr.data.batches import ImageBatch, pad_sequences
 from tshsr.data.dataset import Split
 from tshsr.data.text import Tokenizer
 from tshsr.errors import CheckpointError, DataError, InputError
-from tshsr.files import whole_folder
+from tshsr.files import complete_folder
 from tshsr.models.base import ItemEncoding, Matcher, StreamTrace, join_encodings
 from tshsr.scoring.all_pairs import ENCODE_BLOCK, score_encoded
 from tshsr.scoring.options import BYTE_BUDGET
@@ -111,7 +111,7 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
             DataError: Where the folder cannot be written.
         """
         folder = Path(save_directory)
-        if any(whole_folder(folder / which).exists() for which in ("best", "last")):
+        if any(complete_folder(folder / which).exists() for which in ("best", "last")):
             raise CheckpointError(f"{folder} is a run of `tshsr train`; save the model to another folder.")
         return super().save_pretrained(folder, **kwargs)
 
@@ -132,7 +132,7 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
         """Refuse features of another extractor than that of the training data.
 
         Raises:
-            DataError: Names both extractors.
+            DataError: Where they differ; the message names both extractors.
         """
         if extractor != self.config.extractor:
             raise DataError(
@@ -148,7 +148,7 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
 
         Args:
             images: A batch, an array of features, or a split.
-            indices: Images of the split; None: all.
+            indices: Row numbers of images of a split; None: all.
             boxes: For an array of features: x1, y1, x2, y2 of each region, as fractions of the picture.
 
         Raises:
@@ -174,7 +174,7 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
     def score(
         self, images: Images | ItemEncoding, captions: Captions | ItemEncoding, *, byte_budget: int = BYTE_BUDGET
     ) -> Float[Tensor, "images captions"]:
-        """The fused score of every image with every caption; encodings avoid encoding the same side again.
+        """The fused score of every image with every caption; pass encodings to avoid encoding a side again.
 
         Args:
             images: Images or their encodings.
@@ -182,7 +182,7 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
             byte_budget: Bound on the temporaries, in bytes.
 
         Raises:
-            InputError: As of `encode_images` and `encode_captions`.
+            InputError: As in `encode_images` and `encode_captions`.
         """
         return score_encoded(self.matcher, *self._encoded(images, captions), byte_budget=byte_budget)["fused"]
 
@@ -206,7 +206,8 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
         """
         encoded = self._encoded(images, captions)
         if len(encoded[0]) != len(encoded[1]):
-            raise InputError(f"pairs are traced one by one; got {len(encoded[0])} images, {len(encoded[1])} captions.")
+            got = f"{len(encoded[0])} images, {len(encoded[1])} captions"
+            raise InputError(f"expected one caption for each image; got {got}.")
         return self.matcher.trace(*encoded)
 
     def _encoded(
@@ -261,7 +262,7 @@ def _download(model_id: str, download: dict[str, Any]) -> Path:
         CheckpointError: Where the name is a missing path, or the hub has no such model or can't be reached.
     """
     is_path = model_id.startswith((".", "/", "~")) or "\\" in model_id or model_id.count("/") != 1
-    if is_path or Path(model_id).parent.is_dir():  # runs/frist beside runs/first is a typo, no owner on the hub
+    if is_path or Path(model_id).parent.is_dir():  # runs/frist, where runs/ exists, is a typo and no owner on the hub
         raise CheckpointError(f"{model_id} does not exist; expected a run's folder, or owner/name on the hub.")
     if not download.get("local_files_only") and not is_reachable(ENDPOINT):
         download = {**download, "local_files_only": True}
@@ -269,6 +270,6 @@ def _download(model_id: str, download: dict[str, Any]) -> Path:
         return Path(snapshot_download(model_id, allow_patterns=[CONFIG, TOKENIZER, WEIGHTS], **download))
     except (OSError, HFValidationError) as error:
         raise CheckpointError(
-            f"{model_id} is no folder here, and the Hugging Face hub did not give a model of this name "
+            f"{model_id} is no folder here, and the Hugging Face hub returned no model of this name "
             f"({type(error).__name__}); check the name, or the connection."
         ) from error

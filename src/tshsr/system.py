@@ -133,12 +133,13 @@ def usable_cores() -> int:
 def interrupts_held() -> Iterator[None]:
     """Hold Ctrl-C (SIGINT) back until the block ends; processes started in the block never receive it.
 
-    A new interpreter would print a traceback where Ctrl-C meets its imports, before any code of ours can ignore the
+    A new interpreter would print a traceback if Ctrl-C arrived during its imports, before this package can ignore the
     signal. On POSIX it therefore inherits a mask that blocks SIGINT; elsewhere `end_with_parent` ignores it later.
     """
     held: list[int] = []
     handler = signal.getsignal(signal.SIGINT)
-    handled = handler is not None and threading.current_thread() is threading.main_thread()  # others may set none
+    # Only the main thread can set handlers.
+    handled = handler is not None and threading.current_thread() is threading.main_thread()
     if handled:
         signal.signal(signal.SIGINT, lambda number, _: held.append(number))
     masked = hasattr(signal, "pthread_sigmask")
@@ -175,8 +176,8 @@ def end_with_parent() -> None:
 def is_reachable(url: str, seconds: float = 5.0) -> bool:
     """Whether a server answers at a URL; any answer counts, also a refusal or a certificate that is not trusted.
 
-    Libraries that download try again for half a minute where there is no network; this is known at once, or after
-    `seconds` where a name server or the server itself stays silent.
+    Without a network, the download libraries retry for half a minute; this check fails at once, or after `seconds`
+    where the name server or the server does not respond.
     """
     import ssl
     import urllib.error
@@ -184,7 +185,7 @@ def is_reachable(url: str, seconds: float = 5.0) -> bool:
 
     answered: list[bool] = []
 
-    def ask() -> None:
+    def request() -> None:
         try:
             # Proxies are those of the environment, as in the libraries.
             urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds).close()  # noqa: S310
@@ -196,9 +197,9 @@ def is_reachable(url: str, seconds: float = 5.0) -> bool:
             return
         answered.append(True)
 
-    asking = threading.Thread(target=ask, daemon=True)  # a thread, because looking up a name has no time limit
-    asking.start()
-    asking.join(seconds)
+    thread = threading.Thread(target=request, daemon=True)  # a thread, because looking up a name has no time limit
+    thread.start()
+    thread.join(seconds)
     return answered == [True]
 
 

@@ -65,7 +65,7 @@ def test_the_race_has_a_row_a_method_with_the_lead_over_it_and_its_costs() -> No
     assert lines[-1].startswith(
         "Means over 2 seeds ± their deviation; in brackets 95 % intervals: paired bootstrap over images and seeds."
     )
-    assert "torch 2.13.0; trained at commit 0123456789ab, fedcba987654+changed; `do it`. Minutes" in lines[-1]
+    assert "torch 2.13.0; trained at commit 0123456789ab, fedcba987654+changed; `do it`. Training time" in lines[-1]
     many = tables.table_of({**RACE, "trained_at": list("abcd")})
     assert "; trained at 4 commits (in the results file); " in many
 
@@ -199,8 +199,8 @@ def test_the_search_sentence_has_the_probed_parts_of_the_index() -> None:
         "queries": 100,
     }
     text = tables.table_of({**MADE, **values})
-    assert "the 100 best by an exact first stage takes **47 ms** (p95 60 ms)" in text
-    assert "by the 16 parts of the ANN index's 24 that its recall asks for, 51 ms (p95 59 ms)" in text
+    assert "the 100 best candidates of an exact first stage takes **47 ms** (p95 60 ms)" in text
+    assert "by 16 of the 24 partitions of the ANN index, chosen by recall, 51 ms (p95 59 ms)" in text
     assert "with the same ten best in 97.0% of 100 queries" in text
 
 
@@ -215,7 +215,7 @@ def test_the_two_stage_sentence_has_the_worst_loss_of_each_split() -> None:
         "lost": {"dev": [0.0, 0.0, 0.0, 0.0, -0.06, -0.02], "test": [0.0, 0.1, 0.1, -0.02, 0.0, 0.08]},
     }
     text = tables.table_of({**REPORT, "rerank": stage})
-    assert "reasoning about 204,199 of 5,000,000 pairs (24.5 times fewer; 100 captions an image, 40 images a" in text
+    assert "scoring 204,199 of 5,000,000 pairs (24.5 times fewer; 100 captions per image, 40 images per" in text
     assert "the worst recall loses 0.00 points on dev, 0.10 points on test against all pairs." in text
     assert "97.5 % of the images, 82.0 % of captions." in text
     assert " s; choosing K takes all pairs of dev once (from then on `--rerank 100,40`)." in text

@@ -73,7 +73,7 @@ def test_the_table_shows_the_chosen_rows_and_the_file_all_values(tmp_path: Path)
     [
         (("--images", "0"), "--images is 0; expected at least 1."),
         (("--repeats", "-2"), "--repeats is -2; expected at least 1."),
-        (("--device", "tpu"), "device 'tpu' is not to be had here"),
+        (("--device", "tpu"), "device 'tpu' is not available"),
     ],
 )
 def test_what_can_not_be_measured_is_refused(arguments: tuple[str, ...], message: str) -> None:

@@ -13,7 +13,7 @@ from tests.support.compared import ranks
 from tests.support.scan_logs import SCAN
 from tshsr.metrics.bootstrap import FIGURES, SEVERAL, SEVERAL_RIGHT
 from tshsr.metrics.comparison import compare
-from tshsr.metrics.comparison_tables import comparison_rows, escaped, latex_table, verdict, what_was_done
+from tshsr.metrics.comparison_tables import comparison_rows, escaped, latex_table, procedure, verdict
 from tshsr.metrics.report import read_report
 
 CONTRACT = {"metric", "difference", "low", "high", "p", "unit", "resamples"}
@@ -64,7 +64,7 @@ def test_reports_without_places_of_captions_are_compared_by_all_other_figures(ri
         name: figure for name, figure in whole.items() if name not in {each.name for each in SEVERAL_RIGHT}
     }
     assert (
-        "older.json keeps the rank of every query but not the place of every caption, so mAP@R, R-Precision, true "
+        "older.json has the rank of every query but not of every caption, so mAP@R, R-Precision, true "
         "recall and all found are left out; write it again with tshsr evaluate ... --json FILE to compare them."
     ) in said.err
     assert tshsr("compare", rivals / "a0.json", rivals / "b0.json").err == ""
@@ -147,7 +147,7 @@ def test_the_screen_shows_every_figure_and_a_verdict(rivals: Path) -> None:
         assert f"{name} " in said.out
     lines = [line.rstrip() for line in said.out.splitlines()]
     assert lines.index("image to text") < lines.index("text to image"), "two groups under rSum"
-    assert "Of median and mean ranks the lower ones are better; a median has no p." in lines
+    assert "Lower median and mean ranks are better; medians have no p value." in lines
     assert "Run A scores higher than run B: rSum" in said.out
     assert "40 images, each with its captions, were resampled 10,000 times, the same ones for A and B" in said.out
     said = tshsr("compare", rivals / "b0.json", rivals / "a0.json")
@@ -179,7 +179,7 @@ def test_tables_for_papers(rivals: Path) -> None:
     assert [number for number, line in enumerate(lines) if line == r"\midrule"] == [4, 12], "under header and rSum"
     assert lines[13].startswith("image to text median rank (lower is better) & $1.0 [1.0, 1.0]$ & ")
     assert lines[13].endswith(r"$ &  \\"), "a median has no p, and LaTeX no empty formula"
-    assert what_was_done(found) in latex_table(found, "a_0", "b").splitlines()[0]
+    assert procedure(found) in latex_table(found, "a_0", "b").splitlines()[0]
     assert escaped("a_0 & 5 % \\") == r"a\_0 \& 5 \% \textbackslash{}"
 
 

@@ -13,7 +13,7 @@ from tests.support.command_line import refused, tshsr
 from tests.support.compared import OWNERS, matrix, ranks
 from tshsr.data.layouts import open_split
 from tshsr.metrics.comparison import compare
-from tshsr.metrics.comparison_tables import kinds, what_was_done
+from tshsr.metrics.comparison_tables import kinds, procedure
 from tshsr.metrics.report import read_report
 
 
@@ -33,7 +33,7 @@ def test_reports_that_cannot_be_compared_are_refused_in_one_sentence(rivals: Pat
     for name, said in (
         (
             "bare",
-            "bare.json holds no ranks of the score 'fused' (it holds none), and they are what is resampled; write",
+            "bare.json holds no ranks of the score 'fused' (it holds none), which the bootstrap resamples; write",
         ),
         ("split", "split.json is of captions.txt, split dev, "),
         (
@@ -119,7 +119,7 @@ def test_a_protocol_is_for_matrices(rivals: Path) -> None:
 def test_what_is_about_matrices_is_refused_where_there_is_none(rivals: Path, option: str, value: str) -> None:
     a, b = rivals / "a0.json", rivals / "b0.json"
     assert (
-        f"{option} {value} is for matrices, and A and B are reports, which say already what they are of; leave it out, "
+        f"{option} {value} is for matrices, and A and B are reports, which record this already; leave it out, "
         "or name a matrix of scores (.npy, .npz, .pt)."
     ) in refused("compare", a, b, option, value)
     mixed = ("compare", a, rivals / "b0.npy", "--captions", rivals / "captions.txt")
@@ -154,13 +154,13 @@ def test_an_ensemble_is_called_one_everywhere(rivals: Path) -> None:
 def test_several_ensembles_a_side_are_named_with_their_size(rivals: Path) -> None:
     found = replace(compare(ranks(rivals, "a0", "a1"), ranks(rivals, "b0"), resamples=400), models_a=3, models_b=3)
     assert kinds(found) == ("2 runs, each an ensemble of 3", "ensemble of 3")
-    assert "over A (2 runs, each an ensemble of 3) and B (ensemble of 3), the deviation" in what_was_done(found)
+    assert "over A (2 runs, each an ensemble of 3) and B (ensemble of 3), the deviation" in procedure(found)
 
 
 def test_a_copied_report_is_no_second_seed(rivals: Path) -> None:
     (rivals / "copy.json").write_text((rivals / "a0.json").read_text())
     said = refused("compare", f"{rivals}/a0.json,{rivals}/copy.json", f"{rivals}/b0.json,{rivals}/b1.json")
-    assert "runs 1 and 2 of A rank every query alike; expected other seeds, for a copy does not count as a run" in said
+    assert "runs 1 and 2 of A rank every query alike; expected other seeds, as a copy does not count as a run" in said
 
 
 def test_a_matrix_by_another_name_is_found_by_it(rivals: Path) -> None:

@@ -231,7 +231,7 @@ def test_evaluate_refuses_what_it_cannot_do(scenes: Path, run: Path, tmp_path: P
     assert "--data is missing; for example: tshsr evaluate runs/first --data DIR." in refused("evaluate", run)
     assert "RUN and --data are missing; for example: " in refused("evaluate")
     assert f"{run} is named twice; an ensemble is of different models." in refused(*start[:2], run, *start[2:])
-    assert "device 'tpu' is not to be had here; this machine has cpu" in refused(*start[:-1], "tpu")
+    assert "device 'tpu' is not available; this machine has cpu" in refused(*start[:-1], "tpu")
 
 
 def test_a_folder_that_is_no_run_is_refused(scenes: Path, tmp_path: Path) -> None:
@@ -313,7 +313,7 @@ def test_a_picture_for_features_that_cannot_be_made_here_is_refused(run: Path, t
 
 def test_a_folder_with_a_run_is_not_overwritten(scenes: Path, run: Path) -> None:
     said = refused("train", "tshsr-scenes", "--data", scenes, "--out", run, *TINY)
-    assert "already holds a run; go on with it with --resume" in said
+    assert "already holds a run; continue it with --resume" in said
 
 
 def test_debug_shows_where_an_error_was_raised() -> None:
@@ -340,6 +340,6 @@ def test_a_fault_of_ours_is_a_sentence_too(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(tshsr.cli.main, "run", fail)
     said = call("demo")
     assert said.code == 1
-    assert said.err.startswith("tshsr: this should not have happened: ZeroDivisionError: division by zero (")
+    assert said.err.startswith("tshsr: internal error: ZeroDivisionError: division by zero (")
     with pytest.raises(ZeroDivisionError):
         call("demo", "--debug")

@@ -53,7 +53,7 @@ def hub(closed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[fl
 
 def test_a_run_on_a_hub_that_cannot_be_reached_is_refused_at_once(hub: list[float], scenes: Path) -> None:
     assert refused("evaluate", "owner/no-such-run", "--data", scenes, "--device", "cpu") == (
-        "tshsr: owner/no-such-run is no folder here, and the Hugging Face hub did not give a model of this name "
+        "tshsr: owner/no-such-run is no folder here, and the Hugging Face hub returned no model of this name "
         "(LocalEntryNotFoundError); check the name, or the connection."
     )
     assert hub == []

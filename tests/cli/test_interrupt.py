@@ -24,7 +24,7 @@ def test_ctrl_c_while_the_program_imports_is_one_line(tmp_path: Path, module: st
     with at_gate(tmp_path, gate, [*DEMO, "--out", str(tmp_path / "demo")]) as process:
         process.interrupt()
         said = process.end()
-    assert said == "tshsr: interrupted; run the same command again; it starts afresh.\n"
+    assert said == "tshsr: interrupted; run the same command again; it starts from the beginning.\n"
     assert process.code == 130
     assert not (tmp_path / "demo").exists()
 
@@ -46,7 +46,7 @@ def test_ctrl_c_while_a_drawing_process_starts_is_one_line(tmp_path: Path, monke
         said = process.end()
     assert said.splitlines() == [
         "drawing 122 scenes, unless they are cached",
-        "tshsr: interrupted; run the same command again; it starts afresh.",
+        "tshsr: interrupted; run the same command again; it starts from the beginning.",
     ]
     assert process.code == 130
     assert list((tmp_path / "cache" / "tshsr").iterdir()) == []

@@ -247,7 +247,7 @@ def test_data_info_says_what_is_there(scenes: Path) -> None:
 def test_data_check_reads_everything(scenes: Path) -> None:
     said = tshsr("data", "check", scenes)
     assert said.code == 0
-    assert "is sound: dev 6 images, test 10 images, train 16 images" in said.out
+    assert "has no problems: dev 6 images, test 10 images, train 16 images" in said.out
     size = sum(file["bytes"] for file in json.loads((scenes / "manifest.json").read_text())["files"].values())
     assert [line.partition(" in ")[0] for line in said.err.splitlines()] == [
         f"hashing: {size:,} bytes",

@@ -61,7 +61,7 @@ def test_a_table_shows_pictures_scores_words_and_files(index: Path, scenes: Path
     assert lines[1].split()[0].rpartition("-")[0] in ("train", "dev", "test")
     assert ["red" in lines[1], "circle" in lines[2]] == [True, True]
     assert "left, top, right and bottom in percent" in lines[-1]
-    assert said.err == "small has not learned zebra; no place will answer to it.\n"
+    assert said.err == "Not in the vocabulary of small, and without regions: zebra.\n"
 
 
 def test_a_filter_selects_by_metadata(index: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_filter_selects_by_metadata(index: Path) -> None:
         "test-00009": {"year": 2009},
     }
     nothing = tshsr("search", index, "a red circle", "--where", "year = 1", "--device", "cpu")
-    assert nothing.out == "Nothing was found: the index holds nothing that meets the query.\n"
+    assert nothing.out == "No results: the index holds nothing that matches the query.\n"
     assert "No field named yeer; expected a condition on id, file, width, height, year" in refused(
         "search", index, "a red circle", "--where", "yeer > 3"
     )
@@ -110,10 +110,10 @@ def test_an_index_grows_and_shrinks(run: Path, scenes: Path, tmp_path: Path) -> 
     assert "holds no captions; index some, without --no-captions" in refused(
         "search", out, "--image", scenes / "pictures" / "test-00003.png"
     )
-    assert "dev: 0 pictures added, 6 were there already; 30 captions written." in tshsr(*start, "--split", "dev").out
-    assert "0 pictures added, 6 encoded anew; 30 captions written." in tshsr(*start, "--split", "dev", "--replace").out
+    assert "dev: 0 pictures added, 6 kept; 30 captions written." in tshsr(*start, "--split", "dev").out
+    assert "0 pictures added, 6 encoded again; 30 captions written." in tshsr(*start, "--split", "dev", "--replace").out
     said = tshsr("index", run, "--out", out, "--delete", "dev-00001", "dev-00002")
-    assert said.out == f"2 pictures taken out.\n{out} holds 4 pictures and 20 captions.\n"
+    assert said.out == f"2 pictures removed.\n{out} holds 4 pictures and 20 captions.\n"
     assert "has no picture 'dev-0001'; did you mean 'dev-0000" in refused(
         "index", run, "--out", out, "--delete", "dev-0001"
     )
@@ -124,7 +124,7 @@ def test_a_search_reports_an_interrupted_build(index: Path, tmp_path: Path) -> N
     values = json.loads((half / "index.json").read_text())
     (half / "index.json").write_text(json.dumps({**values, "unfinished": "scenes, split all"}))
     said = tshsr("search", half, "a red circle", "-k", "1")
-    assert said.err.startswith("scenes, split all is being added, or was when tshsr index was interrupted")
+    assert said.err.startswith("The addition of scenes, split all is in progress or was interrupted")
 
 
 def test_all_splits_of_the_fields_files_go_into_one_index(run: Path, tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_all_splits_of_the_fields_files_go_into_one_index(run: Path, tmp_path: P
     ("given", "said"),
     [
         ("index", "RUN and --out are missing; for example: tshsr index runs/first --data DIR --out INDEX."),
-        ("index run --out x", "expected something to add, --data DIR, or to take out, --delete ID; for example: tshsr"),
+        ("index run --out x", "expected something to add, --data DIR, or to remove, --delete ID; for example: tshsr"),
         ("index run --out x --captons", "there is no option --captons; did you mean --captions?"),
         ("index run --out x --no-caption", "there is no option --no-caption; did you mean --no-captions?"),
         ("index run --out x --captions yes", "'yes' is one argument too many: --captions takes no value."),
@@ -159,7 +159,7 @@ def test_all_splits_of_the_fields_files_go_into_one_index(run: Path, tmp_path: P
         ("search x y -k 1 2", "'2' is one argument too many; put a text of several words in quotes."),
         ("search x y --candidates 0", "--candidates is 0; expected at least 1."),
         ("search x y --image z", "a search has one query: give the sentence or --image FILE, not both."),
-        ("search x --image z --where year>3", "--where is about pictures, and --image FILE finds sentences"),
+        ("search x --image z --where year>3", "--where filters pictures, and --image FILE finds sentences"),
         ("search nowhere y", "nowhere does not exist; make one with tshsr index RUN --data DIR --out nowhere."),
         ("search x a dog", "'dog' is one argument too many; put a text of several words in quotes."),
     ],

@@ -23,7 +23,7 @@ def test_two_stages_score_the_candidates_and_report_the_recall_lost(start: tuple
     assert set(report.scores) == {"fused", "pooled"}
     assert list(report.rerank.lost) == ["test"]
     assert "two stages: v·t finds 4 captions for an image and 2 images for a caption on average; " in said.out
-    assert f"{report.rerank.reasoned_pairs} of 500 pairs were reasoned about" in said.out
+    assert f"{report.rerank.reasoned_pairs} of 500 pairs were scored by the network" in said.out
     assert "recall lost against all pairs of test: image to text R@1" in said.out
     assert [line.partition(" in ")[0] for line in said.err.splitlines()] == [
         f"reasoning: {report.rerank.reasoned_pairs} pairs",
@@ -139,9 +139,7 @@ def test_auto_without_a_dev_split_and_a_method_without_a_second_stage_are_refuse
     )
     assert said.code == 0, said.err
     start = ("evaluate", tmp_path / "vse", "--data", tmp_path / "scan", "--device", "cpu", "--rerank")
-    assert "tshsr: vse has no first stage beside its score (fused, pooled): a two-stage search needs v·t" in refused(
-        *start, "3"
-    )
+    assert "tshsr: vse has the scores fused, pooled: a two-stage search needs v·t" in refused(*start, "3")
     for path in (tmp_path / "scan").glob("dev_*"):
         path.unlink()
     assert refused(*start, "auto").startswith("tshsr: --rerank auto chooses K on dev: ")

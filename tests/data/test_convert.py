@@ -23,7 +23,7 @@ from tests.support.picture_files import png_of_size
 from tshsr.data.check import check_data
 from tshsr.data.convert import convert
 from tshsr.data.layouts import open_split, splits_of
-from tshsr.data.store import OWN
+from tshsr.data.store import DATA_FILES
 from tshsr.errors import DataError
 
 
@@ -179,7 +179,7 @@ def test_a_folder_of_other_things_is_no_target(tmp_path: Path, name: str) -> Non
     assert (tmp_path / "mine" / name).read_text() == "my own"
 
 
-@pytest.mark.parametrize("last", [*OWN, "manifest.json"])
+@pytest.mark.parametrize("last", [*DATA_FILES, "manifest.json"])
 def test_remains_of_an_interrupted_conversion_are_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str
 ) -> None:

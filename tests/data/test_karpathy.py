@@ -94,7 +94,7 @@ def test_a_missing_feature_file_is_named(tmp_path: Path) -> None:
 def test_features_of_another_number_of_images_are_refused(tmp_path: Path) -> None:
     path = write_karpathy(tmp_path, SPLITS, CAPTIONS)
     np.save(tmp_path / "features.npy", random_regions(4))
-    with pytest.raises(DataError, match="features of 4 images; expected 5, one row an image in the order of the JSON"):
+    with pytest.raises(DataError, match="features of 4 images; expected 5, one row per image in the order of the JSON"):
         open_karpathy(path, "test")
 
 

@@ -96,8 +96,8 @@ def test_the_first_images_are_taken_by_count(tmp_path: Path) -> None:
     ("images", "message"),
     [
         ([1, 1], "an image twice"),
-        ([9], "for image 9; expected"),
-        ([], "expected a list of numbers"),
+        ([9], "got image 9; expected"),
+        ([], "expected a list of image numbers"),
         (0, "expected a list"),
     ],
 )

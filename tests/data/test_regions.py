@@ -113,7 +113,7 @@ def test_boxes_of_another_shape_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("images", [[], [4], [-1], [[0]]])
 def test_unknown_image_numbers_are_refused(tmp_path: Path, images: list[int]) -> None:
     features = RegionFeatures.open(saved(tmp_path, random_regions(4)))
-    with pytest.raises(InputError, match="expected a list of numbers from 0 to 3"):
+    with pytest.raises(InputError, match="expected a list of image numbers from 0 to 3"):
         features.read(images)
 
 

@@ -191,7 +191,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path, monkeypa
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"regions": random_regions(3)}, "regions of 3 images came; expected 4"),
+        ({"regions": random_regions(3)}, "got regions of 3 images; expected 4"),
         ({"regions": random_regions(5)}, r"images 0 to 4 have regions float32 \(3, 4\); expected .* of 4 images"),
         (
             {"regions": iter([random_regions(2), random_regions(2, 2)])},

@@ -28,3 +28,9 @@ def test_the_page_about_the_code_names_every_package() -> None:
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
     there = {path.stem for path in (ROOT / "src" / "tshsr").iterdir() if path.suffix in ("", ".py")}
     assert named == {name for name in there if not name.startswith("_")}
+
+
+def test_every_module_of_the_networks_is_in_the_figure_of_the_model() -> None:
+    figure = read(DOCS / "model.md").partition("## Overview")[2].partition("## 1.")[0]
+    modules = {path.stem for path in (ROOT / "src" / "tshsr" / "models").glob("*.py")} - {"__init__"}
+    assert {name for name in modules if not re.search(rf"\b{name}\b", figure)} == set()

@@ -149,7 +149,7 @@ def test_where_nothing_can_be_compiled_one_sentence_says_so_and_scoring_goes_on(
         taken = compile_members([one], split, CompileOptions(compiled=True), ScoringOptions())
     assert taken == ((one,), ())
     assert caplog.messages == [
-        "this machine can't compile the scoring (No working C++ compiler found); scoring goes on uncompiled"
+        "this machine can't compile the scoring (No working C++ compiler found); scoring continues uncompiled"
     ]
     monkeypatch.setattr(compilation, "check_precision", lambda *_, **__: fail())
     with pytest.raises(RuntimeError, match="No working"):

@@ -103,7 +103,7 @@ def test_an_id_that_names_two_captions_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError) as refusal:
         evaluate_matrix(matrix(), tmp_path / "ids.jsonl")
     assert str(refusal.value) == (
-        f"{tmp_path / 'ids.jsonl'}: caption id 'one' stands twice; give each caption its own id, or leave ids out "
+        f"{tmp_path / 'ids.jsonl'}: caption id 'one' occurs twice; give each caption its own id, or leave ids out "
         "(IMAGE#K then names it)."
     )
 

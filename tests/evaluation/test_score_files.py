@@ -144,8 +144,8 @@ def refuse_pickled(path):
     with pytest.raises(DataError) as refusal:
         read_scores(path)
     assert str(refusal.value) == (
-        f"{path} holds no readable scores, but something pickled beside tensors, or is no file of torch.save; save "
-        "them by torch.save(torch.as_tensor(scores), FILE), or as .npy by np.save."
+        f"{path} holds no readable scores: it has pickled objects other than tensors, or is no file of torch.save; "
+        "save them by torch.save(torch.as_tensor(scores), FILE), or as .npy by np.save."
     )
 
 
@@ -211,11 +211,11 @@ def test_json_gives_row_numbers_or_names_in_order_of_appearance(tmp_path, suffix
     [
         ("c.txt", "1\n2\n3\n", r"c\.txt has 3 captions, the scores have 4 columns for 2 rows; .*transpose them"),
         ("c.jsonl", '{"image": 0}\n{"image": 1}\n{"image": 0}\n{"image":', r"c\.jsonl, line 4, is not valid JSON"),
-        ("c.txt", "", r"c\.txt holds no caption; expected 4, one a column of the scores"),
+        ("c.txt", "", r"c\.txt holds no caption; expected 4, one per column of the scores"),
         ("c.jsonl", "", r"c\.jsonl holds no caption"),
         ("c.json", "[]", r"c\.json holds no caption"),
         ("c.txt", "\n", r"c\.txt has 1 captions, the scores have 4 columns"),
-        ("c.json", "[" * 100_000, r"c\.json, the whole file, is not valid JSON \(nested too deeply\); mend it"),
+        ("c.json", "[" * 100_000, r"c\.json, the whole file, is not valid JSON \(nested too deeply\); fix it"),
         ("c.json", "[", r"c\.json, the whole file, is not valid JSON"),
         ("c.json", "{}", r'c\.json holds a JSON dict; expected a list of \{"image": \.\.\.\}'),
         ("c.json", "[0, 0, 1, 1]", r'caption 0 \(from 0\) has no usable "image": None; expected row numbers'),

@@ -50,9 +50,9 @@ def evaluated(search: TwoStageSearch, split: Split, plan: Depth | Split, **optio
 def test_a_report_has_the_numbers_of_candidates(one: Member, split: Split) -> None:
     report, scores = evaluated(TwoStageSearch(one), split, Depth(4, 2))
     full = score_split(one.matcher, one.tokenizer, split)
-    *_, reasoned = candidate_rounds(full["fused"], full["pooled"], Depth(4, 2))
-    highest = recall_ceiling(reasoned, split.image_of_caption)
-    assert report.rerank == Rerank(4, 2, int(reasoned.sum()), 200, *highest)
+    *_, scored = candidate_rounds(full["fused"], full["pooled"], Depth(4, 2))
+    highest = recall_ceiling(scored, split.image_of_caption)
+    assert report.rerank == Rerank(4, 2, int(scored.sum()), 200, *highest)
     assert set(scores) == set(report.scores) == {"fused", "pooled"}
     assert report.scores["fused"] == score_metrics(scores["fused"], split.image_of_caption)
     assert (report.models, report.split, report.images, report.captions) == (("one",), "test", 10, 20)
@@ -84,8 +84,8 @@ def test_a_comparison_reports_the_exact_loss(one: Member, split: Split) -> None:
     report, _ = evaluated(TwoStageSearch(one), split, Depth(2, 1), check=True)
     full = score_split(one.matcher, one.tokenizer, split)
     owners = split.image_of_caption
-    *_, reasoned = candidate_rounds(full["fused"], full["pooled"], Depth(2, 1))
-    short = score_metrics(candidates_first(full["fused"], full["pooled"], reasoned), owners)
+    *_, scored = candidate_rounds(full["fused"], full["pooled"], Depth(2, 1))
+    short = score_metrics(candidates_first(full["fused"], full["pooled"], scored), owners)
     expected = lost(score_metrics(full["fused"], owners), short)
     assert report.rerank is not None
     assert report.rerank.lost == {"test": expected}
@@ -176,8 +176,8 @@ def test_a_method_whose_score_is_the_first_stage_is_refused(split: Split) -> Non
     with pytest.raises(SettingsError) as caught:
         evaluate_two_stage(TwoStageSearch(other(split, VseConfig)), split, Depth(4, 2))
     assert str(caught.value) == (
-        "other has no first stage beside its score (fused, pooled): a two-stage search needs v·t and a network that "
-        "reasons. Evaluate it without --rerank."
+        "other has the scores fused, pooled: a two-stage search needs v·t (pooled) for its first stage and another "
+        "score for its second. Evaluate it without --rerank."
     )
 
 

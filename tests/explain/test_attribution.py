@@ -263,7 +263,7 @@ def test_several_images_at_once_are_refused() -> None:
 def test_words_that_are_not_the_networks_tokens_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = real([CAPTION])
     monkeypatch.setattr(pairs.tokenizer, "words", lambda caption: caption.split()[1:])
-    with pytest.raises(InputError, match="has 7 words but 8 tokens; expected one token a word"):
+    with pytest.raises(InputError, match="has 7 words but 8 tokens; expected one each"):
         explain_pair(pairs, image(REGIONS), CAPTION)
 
 

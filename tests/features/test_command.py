@@ -42,7 +42,7 @@ def test_a_folder_of_pictures_becomes_a_store_for_training_and_search(pictures: 
     assert shown[-1] == "  ..."
     assert "extracting: " in said.err
     assert "writing: 16 pictures in " in said.err
-    assert "is sound" in tshsr("data", "check", store).out
+    assert "has no problems" in tshsr("data", "check", store).out
     info = tshsr("data", "info", store, "--json", "-").json()
     assert {split["name"]: split["images"] for split in info["splits"]} == {"train": 8, "dev": 4, "test": 4}
     assert tshsr("train", "tshsr-scenes", "--data", store, "--out", run, *TINY).code == 0
@@ -60,7 +60,9 @@ def test_a_second_run_does_only_what_is_new(pictures: Path, tmp_path: Path) -> N
     first = tshsr(*command)
     assert (first.code, first.err) == (0, "")
     drawn(60).save(pictures / "new.webp")
-    assert tshsr(*command).out.startswith(f"{tmp_path / 'store'}: 17 pictures, 16 of them from before, features of")
+    assert tshsr(*command).out.startswith(
+        f"{tmp_path / 'store'}: 17 pictures, 16 of them extracted earlier, features of"
+    )
 
 
 @pytest.mark.parametrize("kind", ["dinov2", "rt-detr"])
@@ -75,7 +77,7 @@ def test_networks_make_stores_too(pictures: Path, tmp_path: Path, kind: str) -> 
         *(*options, "--batch", "5", "--device", "cpu"),
     )
     assert said.code == 0, said.err
-    assert "is sound" in tshsr("data", "check", store).out
+    assert "has no problems" in tshsr("data", "check", store).out
     split = open_split(store, "all")
     assert len(split.regions) == 16
     assert split.regions.regions == 10
@@ -89,7 +91,7 @@ def test_networks_make_stores_too(pictures: Path, tmp_path: Path, kind: str) -> 
     [
         ("--extractor gird", "there is no extractor 'gird'; did you mean grid? The extractors are scenes, grid,"),
         ("--extractor grid", "the extractor grid needs weights: a folder of a network for transformers, or its name"),
-        ("--extractor scenes --cells 3", "the extractor scenes has no cells; it has no choices and no weights."),
+        ("--extractor scenes --cells 3", "the extractor scenes has no cells; it has no options and no weights."),
         ("--extractor scenes --batch 0", "--batch is 0; expected at least 1."),
         ("--extractor scenes --workers -1", "--workers is -1; expected at least 1."),
         ("--extractor scenes --cells x", "--cells expects a whole number, got 'x'. See tshsr features --help."),
@@ -132,7 +134,7 @@ def test_ctrl_c_names_the_next_command_which_continues(many: Path, tmp_path: Pat
         process.open_gate()
         said = process.end()
     assert process.code == 130
-    assert said.splitlines()[-1] == "tshsr: interrupted; run the same command again, and it goes on where it was."
+    assert said.splitlines()[-1] == "tshsr: interrupted; run the same command again to continue."
     assert "Traceback" not in said
     assert not (tmp_path / "store").exists()
     again = tshsr("features", many, "--extractor", "scenes", "--out", tmp_path / "store", "--quiet")

@@ -17,7 +17,7 @@ from PIL import Image
 from tests.support.data_files import failing_at
 from tests.support.extractors import Means, everything, work_folders
 from tests.support.picture_files import crash, drawn, write_pictures, write_rubbish
-from tshsr.data.store import OWN
+from tshsr.data.store import DATA_FILES
 from tshsr.errors import DataError
 from tshsr.features import extraction, resume
 from tshsr.features.decoding import decode_all
@@ -89,7 +89,7 @@ def test_a_picture_that_the_network_refuses_is_the_only_one_skipped(pictures: Pa
     done = extract_folder(pictures, out, Means(refuses=7))
     assert done.pictures == 10
     assert [(one.file, one.reason) for one in done.skipped] == [
-        ("odd.png", "the network can't take it: Kernel size can't be greater than the input")
+        ("odd.png", "the network failed on it: Kernel size can't be greater than the input")
     ]
 
 
@@ -137,7 +137,7 @@ def test_a_full_disk_is_one_sentence_and_no_written_part_is_lost(
     assert (done.pictures, done.reused) == (10, 4)
 
 
-@pytest.mark.parametrize("last", [*OWN, "manifest.json"])
+@pytest.mark.parametrize("last", [*DATA_FILES, "manifest.json"])
 def test_after_a_full_disk_while_the_store_is_written_the_next_job_finishes_it(
     pictures: Path, out: Path, monkeypatch: pytest.MonkeyPatch, last: str
 ) -> None:
@@ -154,7 +154,7 @@ def test_after_a_full_disk_while_the_store_is_written_the_next_job_finishes_it(
 def test_the_error_of_a_damaged_store_says_how_to_replace_it(pictures: Path, out: Path) -> None:
     extract_folder(pictures, out, Means())
     (out / "boxes.npy").unlink()
-    with pytest.raises(DataError, match=rf"Cannot read .*boxes\.npy: .* To make it anew, remove {out} first\.$"):
+    with pytest.raises(DataError, match=rf"Cannot read .*boxes\.npy: .* To extract again, remove {out} first\.$"):
         extract_folder(pictures, out, Means())
 
 

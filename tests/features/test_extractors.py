@@ -142,7 +142,7 @@ def test_the_name_depends_on_weights_and_options_but_not_on_the_path(networks: P
     weights["layernorm.bias"] = weights["layernorm.bias"] + 1
     save_file(weights, tmp_path / "copy" / "model.safetensors", {"format": "pt"})
     assert open_extractor("grid", weights=tmp_path / "copy").name != name
-    with pytest.raises(DataError, match="Bring back the weights that it was made with"):
+    with pytest.raises(DataError, match="Restore the weights that it was made with"):
         rebuild_extractor(name, {"family": "grid", "weights": str(tmp_path / "copy"), "cells": 6})
 
 
@@ -193,8 +193,8 @@ def test_a_folder_without_a_network_is_refused(tmp_path: Path) -> None:
     [
         ("gird", {}, "there is no extractor 'gird'; expected one of scenes, grid, detector, clip, "),
         ("grid", {}, "the extractor grid needs weights: a folder of a network for transformers, or its name on the"),
-        ("scenes", {"cells": 3}, "the extractor scenes has no cells; it has no choices and no weights"),
-        ("scenes", {"weights": "x"}, "the extractor scenes has no weights; it has no choices and no weights"),
+        ("scenes", {"cells": 3}, "the extractor scenes has no cells; it has no options and no weights"),
+        ("scenes", {"weights": "x"}, "the extractor scenes has no weights; it has no options and no weights"),
         ("clip", {"overlap": 0.5}, "the extractor clip has no overlap; it has cells"),
         ("grid", {"weights": "x", "cells": 0}, "cells is 0; expected 1 to 64"),
         ("detector", {"weights": "x", "regions": 0}, "regions is 0; expected at least 1"),

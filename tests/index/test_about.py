@@ -63,7 +63,7 @@ def test_a_folder_without_an_index_is_refused(small: Small, tmp_path: Path) -> N
 
 def test_an_index_without_a_known_run_requires_it(small: Small, tmp_path: Path) -> None:
     Index.build(tmp_path / "index", small.retriever(), small.split("test"))
-    with pytest.raises(CheckpointError, match="does not know where its model run is; name the run with --run"):
+    with pytest.raises(CheckpointError, match="does not record where its model run is; name the run with --run"):
         Index.open(tmp_path / "index")
 
 

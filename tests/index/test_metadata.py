@@ -58,8 +58,8 @@ def test_pictures_can_be_named_by_their_files(tmp_path: Path) -> None:
         ("facts.csv", "", r"cannot be read \(Empty CSV file\)"),
         ("facts.csv", "id,a year\na,1\n", "column 'a year' cannot be used in a filter; name it with letters"),
         ("facts.csv", "id,year\na,1\na,2\n", "2 entries name 1 different pictures"),
-        ("facts.jsonl", '{"id": "a"\n', r"facts\.jsonl:1: no JSON \(.*\); expected one object a line"),
-        ("facts.jsonl", '["a"]\n', r"facts\.jsonl:1: a JSON list; expected one object a line"),
+        ("facts.jsonl", '{"id": "a"\n', r"facts\.jsonl:1: no JSON \(.*\); expected one object per line"),
+        ("facts.jsonl", '["a"]\n', r"facts\.jsonl:1: a JSON list; expected one object per line"),
         ("facts.jsonl", '{"year": 1, "id": null}\n', "entry 1 has no id; each needs the id of its picture"),
         (
             "facts.jsonl",
@@ -137,8 +137,8 @@ def test_metadata_that_do_not_fit_the_index_are_refused(
     index.add(split, metadata=metadata_of([{"id": "p3", "year": 2003}], "facts"))
     for rows, said in (
         ([{"id": "p3", "year": "old"}], "more: column 'year' holds string, the index holds int64 there"),
-        ([{"id": "p3", "width": 3}], "more: the index has a column 'width' of its own; give it another name"),
-        ([{"id": "p3", "Folder": "x"}], "more: the index has a column 'folder' of its own; give it another name"),
+        ([{"id": "p3", "width": 3}], "more: the index reserves the column 'width'; give it another name"),
+        ([{"id": "p3", "Folder": "x"}], "more: the index reserves the column 'folder'; give it another name"),
         (
             [{"id": "x3", "year": 3}],
             "more names none of the 12 pictures of store, such as 'p0'; its column id names 'x3'",

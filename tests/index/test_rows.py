@@ -93,5 +93,5 @@ def test_a_network_with_a_place_term_refuses_rows_without_boxes() -> None:
     images = tiny.images(2, 3)
     assert images.boxes is not None
     encoding = matcher.encode_images(replace(images, regions=images.regions.float(), boxes=images.boxes.float()))
-    with pytest.raises(DataError, match="a picture of this index has no boxes, and its network compares places"):
+    with pytest.raises(DataError, match="a picture of this index has no boxes, and its network uses boxes"):
         round_trip(encoding, matcher, None)

@@ -107,7 +107,7 @@ def test_an_explanation_is_that_of_the_network(small: Small, index: Index) -> No
 def test_invalid_queries_are_refused(index: Index) -> None:
     with pytest.raises(InputError, match="the query has no word: '  '; describe what the picture shows"):
         index.search("  ")
-    with pytest.raises(SettingsError, match="0 results were asked for; expected at least 1"):
+    with pytest.raises(SettingsError, match="k is 0; expected at least 1 result"):
         index.search("a dog", k=0)
 
 

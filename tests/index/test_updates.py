@@ -40,7 +40,7 @@ def test_pictures_identified_by_row_numbers_are_not_confused(small: Small, tmp_p
     assert index.add(numbered("test")).kept == 4, "the same pictures are indexed"
     other = numbered("test")
     other = replace(other, regions=other.regions.select([1, 0, 2, 3]))
-    with pytest.raises(DataError, match="no ids but their row numbers, and the index has another picture '0'"):
+    with pytest.raises(DataError, match="no ids except row numbers, and the index has another picture '0'"):
         index.add(other)
     assert index.replace(other).replaced == 4
 
@@ -90,7 +90,7 @@ def test_ids_with_quotes_are_ids(small: Small, tmp_path: Path) -> None:
 def test_pictures_that_share_an_id_are_refused(small: Small, tmp_path: Path) -> None:
     split = small.split("test")
     same = replace(split, image_ids=("a", "a", "b", "c"))
-    with pytest.raises(DataError, match="2 pictures have the id 'a'; each needs its own"):
+    with pytest.raises(DataError, match="2 pictures have the id 'a'; each needs a unique one"):
         Index.build(tmp_path / "index", small.retriever(), same)
 
 
@@ -100,7 +100,7 @@ def test_a_picture_folder_can_be_named_and_a_wrong_one_is_refused(small: Small, 
     assert index.picture_file(split.image_ids[0]) is None
     assert index.search("a dog", k=1)[0].file is not None, "its name is known"
     (tmp_path / "other").mkdir()
-    with pytest.raises(DataError, match=r"other holds none of the picture files that were looked for, such as p8\.png"):
+    with pytest.raises(DataError, match=r"other holds none of the expected picture files, such as p8\.png"):
         index.replace(split, pictures=tmp_path / "other")
     index.replace(split, pictures=small.store / "pictures")
     assert index.picture_file("p8") == (small.store / "pictures" / "p8.png").resolve()
@@ -206,8 +206,8 @@ def test_a_full_disk_is_one_sentence_and_the_index_is_unchanged(small: Small, tm
     assert said.returncode == 2, said.stderr
     last = said.stderr.splitlines()[-1]
     assert re.match(
-        rf"tshsr: Cannot write {index.folder}: (File too large|a file was cut short, as on a full disk)\. "
-        "What was in the index is still there; make room",
+        rf"tshsr: Cannot write {index.folder}: (File too large|a file was truncated, as on a full disk)\. "
+        "The rows committed before are still there; free some space",
         last,
     )
     assert "Traceback" not in said.stderr
@@ -300,7 +300,7 @@ def test_a_truncated_version_is_rolled_back_by_the_next_writer(small: Small, tmp
     index.add(small.split())
     (new,) = set((index.folder / "pictures.lance" / "data").iterdir()) - before
     new.write_bytes(new.read_bytes()[:-100])  # as a full disk and an interruption would leave it
-    with pytest.raises(DataError, match=r"cannot be read \(.*\); run tshsr index on it again, which takes back"):
+    with pytest.raises(DataError, match=r"cannot be read \(.*\); run tshsr index on it again, which removes"):
         Index.open(index.folder).search("a red dog")
     again = Index.open(index.folder)
     assert again.add(small.split()) == building.Added(8, 0, 4, 0)

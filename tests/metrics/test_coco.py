@@ -132,7 +132,7 @@ def test_a_missing_package_is_reported_with_its_extra(monkeypatch: pytest.Monkey
     ("place", "identity", "sentence"),
     [
         (3, 12, "id 12 of caption 3 .* is no caption of COCO's test images; give COCO's own caption ids"),
-        (3, int(CAPTION_IDS[1]), r"id 49997 of caption 3 \(from 0\) stands twice"),
+        (3, int(CAPTION_IDS[1]), r"id 49997 of caption 3 \(from 0\) occurs twice"),
     ],
 )
 def test_ids_that_are_not_those_of_the_captions_are_refused(
@@ -159,7 +159,7 @@ def test_the_ids_of_a_part_are_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("1 2 x", "holds something else than COCO's caption ids, one a line"),
+        ("1 2 x", "does not hold COCO's caption ids, one per line"),
         ("1\n2\n", "holds 2 ids, the scores have 3 captions; expected one id each"),
         (None, "cannot be read .*; expected COCO's caption ids"),
     ],

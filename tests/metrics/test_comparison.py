@@ -238,7 +238,7 @@ def test_coco_5k_size_is_compared() -> None:
 @pytest.mark.parametrize(
     ("a", "b", "sentence"),
     [
-        ([], [1], "expected at least one run a side; got 0 of A and 1 of B"),
+        ([], [1], "expected at least one run per side; got 0 of A and 1 of B"),
         ([1], [], "got 1 of A and 0 of B"),
     ],
 )

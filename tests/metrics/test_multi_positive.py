@@ -10,7 +10,7 @@ import pytest
 from tests.support.ranked import looped
 from tshsr.errors import InputError
 from tshsr.metrics import multi_positive as module
-from tshsr.metrics.multi_positive import Places, RankingMetrics, ranked, ranking_metrics, rankings, right_places
+from tshsr.metrics.multi_positive import Places, RankingMetrics, ranked, ranking_metrics, rankings, relevant_places
 from tshsr.metrics.recall import score_metrics
 
 
@@ -25,8 +25,8 @@ def case(seed: int, images: int = 14) -> tuple[np.ndarray, np.ndarray]:
 
 def test_positions_of_relevant_items_count_ties_against_the_model() -> None:
     scores = np.array([[0.9, 0.5, 0.5, 0.1, 0.5], [0.2, 0.3, 0.1, 0.0, 0.4]])
-    places = right_places(scores, np.array([0, 1, 0, 0]), np.array([1, 4, 3, 2]))
-    assert places.rights.tolist() == [3, 1]
+    places = relevant_places(scores, np.array([0, 1, 0, 0]), np.array([1, 4, 3, 2]))
+    assert places.relevant.tolist() == [3, 1]
     assert places.place.tolist() == [3, 4, 5, 1], "0.9 and the wrong 0.5 go ahead of both right 0.5"
 
 
@@ -115,7 +115,7 @@ def test_a_nan_is_refused_with_its_place() -> None:
 def test_uneven_folds_and_no_queries_are_refused() -> None:
     with pytest.raises(InputError, match="14 images cannot be cut into 3 folds"):
         rankings(*case(1), folds=3)
-    with pytest.raises(InputError, match="at least one query with a right answer"):
+    with pytest.raises(InputError, match="at least one query with a relevant item"):
         ranking_metrics(Places(np.array([], dtype=int), np.array([], dtype=int)))
 
 

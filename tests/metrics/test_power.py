@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from tests.support.populations import compared, small
-from tshsr.metrics.comparison import compare, detectable, freedom_of, mean_error, share_found
+from tshsr.metrics.comparison import compare, detectable, freedom_of, mean_error, power_at
 
 
 @pytest.mark.parametrize("freedom", [1.0, 2.0, 4.0, 7.3, 300.0])
@@ -16,37 +16,37 @@ def test_it_is_the_noncentral_t(freedom: float, difference: float) -> None:
     reach = stats.t.ppf(0.975, freedom)
     shift = difference * mean_error(freedom)
     expected = stats.nct.sf(reach, freedom, shift) + stats.nct.cdf(-reach, freedom, shift)
-    assert share_found(3 * difference, 3 * reach, 3.0, freedom) == pytest.approx(expected, abs=1e-8)
+    assert power_at(3 * difference, 3 * reach, 3.0, freedom) == pytest.approx(expected, abs=1e-8)
 
 
 def test_it_is_the_share_of_simulated_comparisons() -> None:
     random, freedom = np.random.default_rng(5), 3.0
     errors = np.sqrt(random.chisquare(freedom, 400_000) / freedom)
     found = np.abs(random.standard_normal(400_000) + 2.5 * mean_error(freedom)) > 2.0 * errors
-    assert share_found(2.5, 2.0, 1.0, freedom) == pytest.approx(found.mean(), abs=0.004)
+    assert power_at(2.5, 2.0, 1.0, freedom) == pytest.approx(found.mean(), abs=0.004)
 
 
 def test_a_difference_far_beyond_the_interval_is_always_found() -> None:
     for freedom in (1.0, 2.0, 4.0, None):
-        assert share_found(1000.0, 2.0, 1.0, freedom) == pytest.approx(1.0, abs=1e-6)
+        assert power_at(1000.0, 2.0, 1.0, freedom) == pytest.approx(1.0, abs=1e-6)
         assert detectable(1.0, 1.0, freedom, 0.1) >= 0.0
         assert detectable(0.01, 1.0, freedom, 0.5) == 0.0, "an interval that excludes zero in most cases anyway"
 
 
 def test_a_known_error_gives_the_normal_distribution() -> None:
-    assert share_found(0.0, 1.96, 1.0, None) == pytest.approx(0.05, abs=1e-4)
-    assert share_found(1.0, 1.96, 1.0, 1e4) == pytest.approx(share_found(1.0, 1.96, 1.0, None), abs=1e-3)
+    assert power_at(0.0, 1.96, 1.0, None) == pytest.approx(0.05, abs=1e-4)
+    assert power_at(1.0, 1.96, 1.0, 1e4) == pytest.approx(power_at(1.0, 1.96, 1.0, None), abs=1e-3)
     assert detectable(1.96, 1.0, None, 0.8) == pytest.approx(1.96 + 0.8416, abs=1e-3)
 
 
 @pytest.mark.parametrize("freedom", [1.0, 2.6, 40.0])
 def test_the_detectable_difference_has_the_requested_power(freedom: float) -> None:
     least = detectable(8.0, 3.0, freedom, 0.8)
-    assert share_found(least, 8.0, 3.0, freedom) == pytest.approx(0.8, abs=1e-6)
+    assert power_at(least, 8.0, 3.0, freedom) == pytest.approx(0.8, abs=1e-6)
 
 
 def test_without_any_error_everything_is_found() -> None:
-    assert (share_found(0.1, 0.0, 0.0, None), share_found(0.0, 0.0, 0.0, None)) == (1.0, 0.0)
+    assert (power_at(0.1, 0.0, 0.0, None), power_at(0.0, 0.0, 0.0, None)) == (1.0, 0.0)
     assert detectable(0.0, 0.0, None, 0.8) == 0.0
 
 

@@ -132,8 +132,8 @@ def test_ranks_that_do_not_fit_are_refused(
 @pytest.mark.parametrize(
     ("places", "sentence"),
     [
-        ([1, 2], "expected a place for each of the 3 captions; got 2"),
-        ([2, 1, 4], "the captions of image 1 do not stand at places of their own, the best at the rank of the image"),
+        ([1, 2], "expected a position for each of the 3 captions; got 2"),
+        ([2, 1, 4], "the captions of image 1 need distinct positions, the best equal to the rank of the image"),
         ([3, 2, 5], "captions of image 0"),
         ([1, 1, 5], "captions of image 0"),
         ([0, 1, 5], "captions of image 0"),

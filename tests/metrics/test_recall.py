@@ -161,7 +161,7 @@ def test_no_ranks_are_refused():
 
 
 def test_recall_at_0_is_refused():
-    with pytest.raises(InputError, match="R@0 means nothing: a rank starts at 1"):
+    with pytest.raises(InputError, match="R@0 is undefined: ranks start at 1"):
         recall_at(np.array([1]), 0)
 
 

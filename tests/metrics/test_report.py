@@ -222,7 +222,7 @@ def test_ranks_rankings_annotations_and_judgements_are_kept_and_read_back(tmp_pa
         ({"image_to_text": [0]}, "its ranks do not fit: a rank is below 1"),
         ({"more": [1]}, "ranks.fused.more"),
         ({"caption_places": [1, "2"]}, "ranks.fused.caption_places: Value error, expected a list of whole numbers"),
-        ({"caption_places": [2, 3]}, "its ranks do not fit: the captions of image 0 do not stand at places of their"),
+        ({"caption_places": [2, 3]}, "its ranks do not fit: the captions of image 0 need distinct positions"),
     ],
 )
 def test_ranks_that_do_not_fit_are_refused(tmp_path, changes, sentence):

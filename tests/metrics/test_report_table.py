@@ -26,12 +26,12 @@ RERANK = Rerank(
 def test_a_lower_precision_is_reported_in_one_line() -> None:
     assert precision_line("first", CHECK) == (
         "bfloat16 (first): used. On 100 images and 500 captions it is 1.62 times as fast as float32, changes scores by "
-        "up to 0.003 and recalls by up to 0.20 points; 99.3 % of the best answers stay."
+        "up to 0.003 and recalls by up to 0.20 points; 99.3 % of the best answers agree."
     )
 
 
 @pytest.mark.parametrize(
-    ("speedup", "why"), [(0.8, "not used, it is no faster here"), (1.4, "not used, recalls move too far")]
+    ("speedup", "why"), [(0.8, "not used, it is no faster here"), (1.4, "not used, recalls change too much")]
 )
 def test_the_reason_why_it_was_not_used_is_reported(speedup: float, why: str) -> None:
     assert f"bfloat16 (first): {why}. On" in precision_line("first", replace(CHECK, used=False, speedup=speedup))
@@ -40,7 +40,7 @@ def test_the_reason_why_it_was_not_used_is_reported(speedup: float, why: str) ->
 def test_a_two_stage_search_reports_candidates_and_upper_bounds() -> None:
     assert list(rerank_lines(RERANK)) == [
         "two stages: v·t finds 100 captions for an image and 40 images for a caption on average; 204,199 of "
-        "5,000,000 pairs were reasoned about, 24.5 times fewer.",
+        "5,000,000 pairs were scored by the network, 24.5 times fewer.",
         "a right answer is among the candidates for 97.5 % of the images and 82.0 % of the captions: no recall can be "
         "higher.",
     ]

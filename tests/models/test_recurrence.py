@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
@@ -10,6 +12,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from tshsr.config.models import EncoderConfig
 from tshsr.data.batches import pad_sequences
 from tshsr.models.encoders import GruWordEncoder
+from tshsr.models.pooling import GeneralisedPooling
 from tshsr.models.recurrence import gru_states
 
 SAME = {"rtol": 1e-9, "atol": 1e-11}  # float64: only the order of additions differs
@@ -45,3 +48,19 @@ def test_the_encoder_gives_the_same_rows_in_training_and_evaluation() -> None:
     encoder = GruWordEncoder(EncoderConfig(dim=8, word_dim=6, vocabulary=20, dropout=0.0, word_dropout=0.0)).double()
     captions = pad_sequences([[3, 5, 7], [2], [4, 4, 4, 4, 9]])
     torch.testing.assert_close(encoder.train()(captions), encoder.eval()(captions), **SAME)
+
+
+@pytest.mark.parametrize(
+    "build", [lambda: GruWordEncoder(EncoderConfig(dim=8, word_dim=6, vocabulary=20)), GeneralisedPooling]
+)
+def test_no_gru_rounds_its_factors_to_tf32_on_a_gpu(build: Callable[[], nn.Module]) -> None:
+    module = build().eval()
+    gru, allowed = module.gru, []
+    assert isinstance(gru, nn.GRU)
+    gru.register_forward_pre_hook(lambda *_: allowed.append(torch.backends.cudnn.allow_tf32))
+    if isinstance(module, GeneralisedPooling):
+        module(torch.randn(2, 3, 4), torch.ones(2, 3, dtype=torch.bool))
+    else:
+        module(pad_sequences([[3, 5], [2]]))
+    assert allowed == [False]
+    assert torch.backends.cudnn.allow_tf32, "the setting of the process is restored"

@@ -150,7 +150,7 @@ def test_a_relevant_result_beyond_the_first_k_is_shown_with_its_rank(tmp_path: P
 
 def test_an_image_without_captions_has_no_relevant_result(tmp_path: Path) -> None:
     split = write_split(tmp_path, ["a", "b"], [0, 2])
-    with pytest.raises(InputError, match=r"nothing is a right answer to 'tw\"o.png'"):
+    with pytest.raises(InputError, match=r"nothing is relevant to 'tw\"o.png'"):
         search_captions(SCORES[:, :2], split, 1, names=NAMES)
 
 

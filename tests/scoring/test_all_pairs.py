@@ -102,7 +102,7 @@ def test_where_memory_runs_out_smaller_tiles_give_the_same_scores(
     assert max(seen) > pairs
     for name, matrix in expected.items():
         np.testing.assert_allclose(found[name], matrix, rtol=1e-6, atol=1e-7)
-    assert f"memory ran out ({type(error()).__name__}); going on with tiles of" in caplog.messages[0]
+    assert f"memory ran out ({type(error()).__name__}); continuing with tiles of" in caplog.messages[0]
 
 
 def test_a_tile_that_did_not_fit_is_tried_only_once() -> None:

@@ -58,11 +58,11 @@ def test_a_depth_grows_with_what_is_ranked_and_never_shrinks() -> None:
 
 def test_other_pairs_rank_below_the_candidates_by_the_first_stage() -> None:
     fused, pooled, _ = noisy(12, 5, noise=2)
-    reasoned = candidates(pooled, Depth(6, 2))
-    scores = candidates_first(fused, pooled, reasoned)
+    scored = candidates(pooled, Depth(6, 2))
+    scores = candidates_first(fused, pooled, scored)
     assert scores.dtype == np.float32
-    np.testing.assert_array_equal(scores[reasoned], fused[reasoned])
-    for lines, marks, first in ((scores, reasoned, pooled), (scores.T, reasoned.T, pooled.T)):
+    np.testing.assert_array_equal(scores[scored], fused[scored])
+    for lines, marks, first in ((scores, scored, pooled), (scores.T, scored.T, pooled.T)):
         for line, mark, order in zip(lines, marks, first, strict=True):
             assert line[~mark].max() < line[mark].min()
             np.testing.assert_array_equal(np.argsort(line[~mark]), np.argsort(order[~mark]))
@@ -70,18 +70,18 @@ def test_other_pairs_rank_below_the_candidates_by_the_first_stage() -> None:
 
 def test_the_ceiling_counts_queries_with_a_relevant_candidate() -> None:
     owners = np.array([0, 0, 1, 2, 2])
-    reasoned = np.zeros((3, 5), dtype=bool)
-    reasoned[0, [1, 2]] = True  # a caption of image 0, and one of image 1
-    reasoned[1, [0]] = True  # a wrong one
-    reasoned[2, [3, 4]] = True  # both right
-    assert recall_ceiling(reasoned, owners) == (pytest.approx(200 / 3), 60.0)
+    scored = np.zeros((3, 5), dtype=bool)
+    scored[0, [1, 2]] = True  # a caption of image 0, and one of image 1
+    scored[1, [0]] = True  # a wrong one
+    scored[2, [3, 4]] = True  # both right
+    assert recall_ceiling(scored, owners) == (pytest.approx(200 / 3), 60.0)
 
 
 def test_no_recall_exceeds_the_ceiling() -> None:
     fused, pooled, owners = noisy(60, 2, noise=4)
-    reasoned = candidates(pooled, Depth(10, 10))
-    metrics = score_metrics(candidates_first(fused, pooled, reasoned), owners)
-    of_images, of_captions = recall_ceiling(reasoned, owners)
+    scored = candidates(pooled, Depth(10, 10))
+    metrics = score_metrics(candidates_first(fused, pooled, scored), owners)
+    of_images, of_captions = recall_ceiling(scored, owners)
     assert metrics.image_to_text.r10 <= of_images < 100
     assert metrics.text_to_image.r10 <= of_captions < 100
 
@@ -121,7 +121,7 @@ def test_both_rounds_are_what_counting_query_by_query_gives(
     depth = Depth(*k)
     half, wanted = candidate_rounds(fused, pooled, depth)
     np.testing.assert_array_equal(wanted, plain_rounds(fused, pooled, depth))
-    assert wanted[half].all(), "what was reasoned about once stays"
+    assert wanted[half].all(), "what was scored about once stays"
 
 
 def test_the_first_round_needs_no_scores() -> None:

@@ -40,9 +40,9 @@ def by_trying_all(
     full = score_metrics(fused, owners)
     found = {}
     for k_images, k_captions in itertools.product(choices, choices):
-        reasoned = reasoned_about(fused, pooled, k_images, k_captions)
-        points = lost(full, score_metrics(candidates_first(fused, pooled, reasoned), owners))
-        found[k_images, k_captions] = int(reasoned.sum()), points
+        scored = reasoned_about(fused, pooled, k_images, k_captions)
+        points = lost(full, score_metrics(candidates_first(fused, pooled, scored), owners))
+        found[k_images, k_captions] = int(scored.sum()), points
     return found
 
 
@@ -78,11 +78,11 @@ def test_choosing_does_not_depend_on_the_block(monkeypatch: pytest.MonkeyPatch) 
 def test_the_chosen_depth_loses_the_reported_points() -> None:
     fused, pooled, owners = noisy(200, 3, noise=0.5)
     depth, points = choose_depth(fused, pooled, owners, tolerance=1.0)
-    *_, reasoned = candidate_rounds(fused, pooled, depth)
-    expected = lost(score_metrics(fused, owners), score_metrics(candidates_first(fused, pooled, reasoned), owners))
+    *_, scored = candidate_rounds(fused, pooled, depth)
+    expected = lost(score_metrics(fused, owners), score_metrics(candidates_first(fused, pooled, scored), owners))
     np.testing.assert_allclose(points, expected, atol=1e-9)
     assert max(points) <= 1.0
-    assert reasoned.sum() < fused.size / 4
+    assert scored.sum() < fused.size / 4
 
 
 def test_a_choice_within_the_tolerance_by_one_caption_is_passed_over_where_a_margin_is_cheap() -> None:

@@ -60,10 +60,10 @@ def test_the_network_scores_the_candidates_and_no_other_pairs(
     found = searched(one, split, 4, 2)
     half, wanted = candidate_rounds(full["fused"], full["pooled"], Depth(4, 2))
     np.testing.assert_array_equal(half, candidates(full["pooled"], Depth(2, 1)))
-    np.testing.assert_array_equal(found.reasoned, wanted)
+    np.testing.assert_array_equal(found.scored, wanted)
     assert (wanted & half == half).all()
-    assert sum(seen) == found.reasoned.sum() < 200
-    np.testing.assert_allclose(found.scores["fused"][found.reasoned], full["fused"][found.reasoned], atol=1e-6)
+    assert sum(seen) == found.scored.sum() < 200
+    np.testing.assert_allclose(found.scores["fused"][found.scored], full["fused"][found.scored], atol=1e-6)
     np.testing.assert_allclose(found.scores["pooled"], full["pooled"], atol=1e-6)
     assert {matrix.dtype for matrix in found.scores.values()} == {np.dtype(np.float32)}
 
@@ -71,7 +71,7 @@ def test_the_network_scores_the_candidates_and_no_other_pairs(
 def test_the_others_follow_below_in_the_order_of_the_first_stage(one: Member, split: Split) -> None:
     found = searched(one, split, 4, 2)
     fused, pooled = found.scores["fused"], found.scores["pooled"]
-    for scores, first, marks in ((fused, pooled, found.reasoned), (fused.T, pooled.T, found.reasoned.T)):
+    for scores, first, marks in ((fused, pooled, found.scored), (fused.T, pooled.T, found.scored.T)):
         for line, order, mark in zip(scores, first, marks, strict=True):
             assert line[~mark].max(initial=-np.inf) < line[mark].min()
             np.testing.assert_array_equal(np.argsort(line[~mark]), np.argsort(order[~mark]))
@@ -81,7 +81,7 @@ def test_the_others_follow_below_in_the_order_of_the_first_stage(one: Member, sp
 def test_with_all_as_candidates_it_is_the_score_of_all_pairs(one: Member, split: Split, depth: tuple[int, int]) -> None:
     full = score_split(one.matcher, one.tokenizer, split)
     found = searched(one, split, *depth)
-    assert found.reasoned.all()
+    assert found.scored.all()
     np.testing.assert_allclose(found.scores["fused"], full["fused"], atol=1e-6)
 
 
@@ -94,7 +94,7 @@ def test_the_result_does_not_depend_on_blocks_and_budget(
     encode = one.matcher.encode_captions
     monkeypatch.setattr(one.matcher, "encode_captions", lambda batch: encoded.append(len(batch)) or encode(batch))
     cut = searched(one, split, 4, 2, byte_budget=30_000)
-    np.testing.assert_array_equal(cut.reasoned, whole.reasoned)
+    np.testing.assert_array_equal(cut.scored, whole.scored)
     np.testing.assert_allclose(cut.scores["fused"], whole.scores["fused"], atol=1e-6)
     assert 20 < sum(encoded) < 60, "three passes: what does not fit the budget is encoded again, the rest is not"
     encoded.clear()
@@ -109,9 +109,9 @@ def test_where_memory_runs_out_fewer_pairs_at_a_time_give_the_same(
     seen = watched(one, monkeypatch, most=5)
     found = searched(one, split, 4, 2)
     np.testing.assert_allclose(found.scores["fused"], whole.scores["fused"], atol=1e-6)
-    assert sum(pairs for pairs in seen if pairs <= 5) == found.reasoned.sum()
+    assert sum(pairs for pairs in seen if pairs <= 5) == found.scored.sum()
     assert sum(pairs > 5 for pairs in seen) <= 4, "and it is not tried again"
-    assert "memory ran out (OutOfMemoryError); going on with tiles of" in caplog.messages[0]
+    assert "memory ran out (OutOfMemoryError); continuing with tiles of" in caplog.messages[0]
     watched(one, monkeypatch, most=0)
     with pytest.raises(torch.OutOfMemoryError):
         searched(one, split, 4, 2)
@@ -133,7 +133,7 @@ def test_progress_counts_the_candidates(one: Member, split: Split, monkeypatch: 
     monkeypatch.setattr(scoring, "ENCODE_BLOCK", 4)
     calls: list[tuple[int, int]] = []
     found = searched(one, split, 4, 2, progress=lambda *done: calls.append(done))
-    total = int(found.reasoned.sum())
+    total = int(found.scored.sum())
     assert calls[-1] == (total, total)
     assert [done for done, _ in calls] == sorted(done for done, _ in calls)
     assert len(calls) == 10, "five blocks in each round"
@@ -145,8 +145,8 @@ def test_a_lower_precision_is_used_for_the_second_stage_alone(
     monkeypatch.setattr(rerank, "RESCORED_PER_QUERY", 1)  # more would be all pairs of this small split
     exact, rough = searched(one, split, 4, 2), searched(one, split, 4, 2, dtype=torch.bfloat16)
     np.testing.assert_array_equal(rough.scores["pooled"], exact.scores["pooled"])
-    np.testing.assert_array_equal(rough.reasoned, exact.reasoned)
-    difference = np.abs(rough.scores["fused"] - exact.scores["fused"])[exact.reasoned].max()
+    np.testing.assert_array_equal(rough.scored, exact.scored)
+    difference = np.abs(rough.scores["fused"] - exact.scores["fused"])[exact.scored].max()
     assert 0 < difference < 0.02
     assert next(one.matcher.parameters()).dtype == torch.float32
 
@@ -207,8 +207,8 @@ def test_two_stages_in_bfloat16_rescore_their_best_results(
     found = searched(one, split, 10, 6, dtype=torch.bfloat16).scores["fused"]
     monkeypatch.setattr(rerank.PairScorer, "rescore_best", lambda *_, **__: None)
     rough = searched(one, split, 10, 6, dtype=torch.bfloat16)
-    best = candidates(rough.scores["fused"], Depth(2, 2)) & rough.reasoned
-    others = rough.reasoned & ~best
+    best = candidates(rough.scores["fused"], Depth(2, 2)) & rough.scored
+    others = rough.scored & ~best
     np.testing.assert_allclose(found[best], exact[best], atol=1e-6)
     assert np.abs(rough.scores["fused"] - exact)[best].max() > 1e-4, "else this would show nothing"
     np.testing.assert_array_equal(found[others], rough.scores["fused"][others])

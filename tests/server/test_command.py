@@ -117,7 +117,7 @@ def test_a_server_open_to_every_network_warns(index: Path) -> None:
         assert running.address.startswith("http://127.0.0.1:"), "an address for a browser"
         running.process.send_signal(signal.SIGINT)
         _, said = running.process.communicate(timeout=300)
-        assert "Anybody who can reach this machine at 0.0.0.0 can search these pictures" in said
+        assert "Any client that can reach this machine at 0.0.0.0 can search and view these pictures" in said
 
 
 def test_a_port_that_is_taken_is_refused_at_once() -> None:
@@ -140,7 +140,7 @@ def test_a_port_that_is_taken_is_refused_at_once() -> None:
         ("serve x --port 0 --host nowhere.invalid", "--host is 'nowhere.invalid', where this machine can't listen ("),
         ("serve x --port 0 --open yes", "'yes' is one argument too many: --open takes no value."),
         ("serve no-index --port 0", "no-index does not exist; make one with tshsr index"),
-        ("serve x --port 0 --device tpu", "device 'tpu' is not to be had here"),
+        ("serve x --port 0 --device tpu", "device 'tpu' is not available"),
     ],
 )
 def test_what_cannot_be_served_is_refused_in_a_sentence(given: str, said: str) -> None:

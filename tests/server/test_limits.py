@@ -59,7 +59,7 @@ def test_a_late_task_times_out_and_a_queued_one_is_never_started() -> None:
         for answer in await asyncio.gather(*late, return_exceptions=True):
             assert isinstance(answer, HTTPException)
             assert answer.status_code == 503
-            assert answer.detail.startswith("this took longer than 0.1 s and was given up")
+            assert answer.detail.startswith("this took longer than 0.1 s and was cancelled")
         assert worker.pending == 1, "the running task occupies its thread"
         go.set()
 
@@ -200,7 +200,7 @@ def test_pages_of_other_sites_are_refused() -> None:
     for origin in ("http://evil.example", "null", "http://localhost:9000", "http://[::"):
         status, text, _ = respond({"host": "localhost:8000", "origin": origin})
         assert status == 403
-        assert "this server answers its own page only" in text
+        assert "this server accepts requests of its own page only" in text
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_cross_site_subresources_are_refused_without_an_origin_header(
     for host, local in (("127.0.0.1:8000", True), ("pictures.example", False)):
         found, text, _ = respond({"host": host, **headers}, local=local)
         assert found == status
-        assert ("this server answers its own page only" in text) == (status == 403)
+        assert ("this server accepts requests of its own page only" in text) == (status == 403)
 
 
 def test_loopback_addresses_are_recognised() -> None:

@@ -93,7 +93,7 @@ def test_a_picture_without_a_file_is_found(client: TestClient, index: FakeIndex)
     index.files[RED] = None
     answer = client.get("/api/explain", params={"q": "red", "id": RED}).json()
     assert (answer["file"], answer["width"], answer["height"]) == (None, None, None)
-    assert "no picture file is known of" in refusal(client.get("/api/picture", params={"id": RED}), 404)
+    assert "there is no picture file of" in refusal(client.get("/api/picture", params={"id": RED}), 404)
 
 
 def test_a_picture_finds_captions(client: TestClient) -> None:
@@ -141,7 +141,7 @@ def test_an_uploaded_picture_gets_the_scores_and_the_explanation_of_the_indexed_
 @pytest.mark.parametrize(
     ("path", "status", "said"),
     [
-        ("/api/search", 422, "q is missing; the description of /api/search at /docs tells what it is."),
+        ("/api/search", 422, "q is missing; /docs describes the parameters of /api/search."),
         ("/api/search?q=", 422, "the query has no word; expected a sentence such as 'two dogs in the snow'."),
         ("/api/search?q=%20?!", 422, "the query has no word"),
         ("/api/search?q=" + "dog+" * 30, 422, "the query has 120 characters; expected at most 80."),
@@ -153,9 +153,9 @@ def test_an_uploaded_picture_gets_the_scores_and_the_explanation_of_the_indexed_
         ("/api/explain?id=x&q=dog", 404, "the index has no picture 'x'."),
         ("/api/score?id=x&q=dog", 404, "the index has no picture 'x'."),
         ("/api/score?id=x&q=.", 422, "the query has no word"),
-        ("/api/picture?id=x", 404, "no picture file is known of 'x'."),
-        ("/api/picture?id=../../etc/passwd", 404, "no picture file is known of"),
-        ("/api/picture?id=/etc/passwd", 404, "no picture file is known of"),
+        ("/api/picture?id=x", 404, "there is no picture file of 'x'."),
+        ("/api/picture?id=../../etc/passwd", 404, "there is no picture file of"),
+        ("/api/picture?id=/etc/passwd", 404, "there is no picture file of"),
         (f"/api/picture?id={RED}&side=9999", 422, "side is 9999; expected 480 or 1600."),
         ("/api/nothing", 404, "there is nothing at '/api/nothing' for GET; the page is at /"),
         ("/../../etc/passwd", 404, "there is nothing at"),
@@ -197,7 +197,7 @@ def test_a_form_without_a_picture_is_refused(client: TestClient) -> None:
 def test_an_index_whose_extractor_cannot_run_here_says_so(tmp_path: Path) -> None:
     client = serving(make_index(tmp_path, uploads=False))
     why = "the features of this index were made by another tool; pictures can't be described here."
-    assert refusal(client.post("/api/search", files={"picture": jpeg()}), 422) == f"pictures can't be sent: {why}"
+    assert refusal(client.post("/api/search", files={"picture": jpeg()}), 422) == f"pictures can't be uploaded: {why}"
     assert client.get("/api/about").json()["uploads"] == why
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.support.small_runs import small_split
 from tshsr.data.text import Tokenizer
 from tshsr.errors import DataError, SettingsError
-from tshsr.training.batching import Order, Reader, ahead, derived_seed
+from tshsr.training.batching import Order, Reader, derived_seed, prefetch
 
 
 @given(
@@ -83,9 +83,9 @@ def test_a_caption_without_a_word_names_its_split(tmp_path: Path) -> None:
 
 
 def test_items_come_ahead_in_their_order_and_errors_with_them() -> None:
-    assert list(ahead(iter([3, 1, 2]))) == [3, 1, 2]
-    assert list(ahead(iter([]))) == []
-    items = ahead(10 // number for number in (5, 2, 0, 1))
+    assert list(prefetch(iter([3, 1, 2]))) == [3, 1, 2]
+    assert list(prefetch(iter([]))) == []
+    items = prefetch(10 // number for number in (5, 2, 0, 1))
     assert (next(items), next(items)) == (2, 5)
     with pytest.raises(ZeroDivisionError):
         next(items)

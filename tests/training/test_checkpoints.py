@@ -127,7 +127,9 @@ def test_an_unknown_setting_is_refused(tmp_path: Path) -> None:
 def test_a_tokenizer_of_another_run_is_refused(tmp_path: Path) -> None:
     saved(tmp_path)
     Tokenizer.build([*CAPTIONS, "many more words"], minimum_count=1).save(tmp_path / "tokenizer.json")
-    with pytest.raises(CheckpointError, match=r"has 11 tokens, config\.json says 8; the two files are not of one run"):
+    with pytest.raises(
+        CheckpointError, match=r"has 11 tokens, config\.json says 8; the two files do not belong to one run"
+    ):
         load_settings(tmp_path)
 
 

@@ -8,7 +8,7 @@ from tests.support.small_runs import small_config, small_split, with_loss, with_
 from tshsr.config.models import ReasoningConfig, SgrafConfig, VseConfig
 from tshsr.data.text import Tokenizer
 from tshsr.errors import CheckpointError, DataError, SettingsError
-from tshsr.training.checks import captions_checksum, check_same, check_training, complete, make_tokenizer
+from tshsr.training.checks import captions_checksum, check_training, check_unchanged, complete, make_tokenizer
 from tshsr.training.fit import fit
 
 
@@ -130,20 +130,20 @@ def test_the_first_setting_that_differs_is_named(tmp_path: Path) -> None:
         (replace(saved, model=replace(saved.model, streams="word")), r"model\.streams = 'both', now it is 'word'"),
     ):
         with pytest.raises(CheckpointError, match=rf"was begun with {name}; resume with the same settings"):
-            check_same(tmp_path, saved, wanted)
+            check_unchanged(tmp_path, saved, wanted)
 
 
 def test_settings_that_change_no_weight_may_differ(tmp_path: Path) -> None:
-    check_same(tmp_path, small_config(), replace(small_config(save_every_steps=0), recipe="renamed"))
+    check_unchanged(tmp_path, small_config(), replace(small_config(save_every_steps=0), recipe="renamed"))
 
 
 def test_epochs_may_be_raised_but_not_lowered_nor_under_the_cosine(tmp_path: Path) -> None:
-    check_same(tmp_path, small_config(epochs=2), small_config(epochs=3))
+    check_unchanged(tmp_path, small_config(epochs=2), small_config(epochs=3))
     with pytest.raises(CheckpointError, match=r"training\.epochs = 2, now it is 1; on resuming it may only be raised"):
-        check_same(tmp_path, small_config(epochs=2), small_config(epochs=1))
+        check_unchanged(tmp_path, small_config(epochs=2), small_config(epochs=1))
     two, three = (with_optimiser(small_config(epochs=epochs), schedule="cosine") for epochs in (2, 3))
     with pytest.raises(CheckpointError, match="and not under the cosine schedule"):
-        check_same(tmp_path, two, three)
+        check_unchanged(tmp_path, two, three)
 
 
 def test_the_checksum_covers_captions_and_their_images(tmp_path: Path) -> None:

@@ -50,5 +50,5 @@ def test_a_precision_or_device_that_is_not_here_is_refused() -> None:
         SettingsError, match=r"training\.precision 'fp16' needs a GPU, and this is a CPU; choose no or bf16"
     ):
         make_accelerator(small_config(precision="fp16"), "cpu")
-    with pytest.raises(SettingsError, match=r"device 'tpu' is not to be had here, but '(cpu|cuda|mps)' is; choose it"):
+    with pytest.raises(SettingsError, match=r"device 'tpu' is not available here, but '(cpu|cuda|mps)' is; choose it"):
         make_accelerator(small_config(), "tpu")

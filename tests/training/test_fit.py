@@ -134,7 +134,8 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(
             )
 
     with pytest.raises(
-        DivergenceError, match=r"epoch 2, step 5: the loss is nan .*last keeps the last whole state\)\. Lower optimiser"
+        DivergenceError,
+        match=r"epoch 2, step 5: the loss is nan .*last keeps the last complete state\)\. Lower optimiser",
     ):
         run(small_config(), data, out, listen=poison)
     assert json.loads((out / "last" / "state.json").read_text())["step"] == 4
@@ -150,7 +151,7 @@ def test_a_collapsed_network_is_warned_of_and_stopped(
     monkeypatch.setattr("tshsr.training.trainer.build_matcher", constant_matcher)
     config = with_optimiser(with_loss(small_config(epochs=9, save_every_steps=0), warmup_epochs=0), learning_rate=1e-12)
     with pytest.raises(
-        CollapseError, match=r"has scored every pair alike for 9 steps .* rSum on dev is .* training stops"
+        CollapseError, match=r"has given all pairs the same score for 9 steps .* rSum on dev is .* training stops"
     ):
         run(config, data, tmp_path / "run", listen=events.append)
     assert len([event for event in events if isinstance(event, Warned)]) == 1

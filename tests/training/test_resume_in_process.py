@@ -69,7 +69,7 @@ def test_resuming_a_finished_run_says_so_and_changes_nothing(data: tuple[Split, 
 def test_a_folder_with_a_run_is_refused_without_resume(data: tuple[Split, Split], tmp_path: Path) -> None:
     run(small_config(epochs=1), data, tmp_path / "run")
     with pytest.raises(
-        CheckpointError, match="already holds a run; go on with it with --resume, or choose another --out"
+        CheckpointError, match="already holds a run; continue it with --resume, or choose another --out"
     ):
         run(small_config(epochs=1), data, tmp_path / "run")
 

@@ -24,8 +24,8 @@ def test_lasting_flatness_warns_once_with_what_to_do() -> None:
     warnings = flat(watch(), PATIENCE + 50)
     assert [number for number, warning in enumerate(warnings, 1) if warning] == [PATIENCE]
     assert warnings[PATIENCE - 1] == (
-        "The network has scored every pair alike for 100 steps (collapse: the loss rests at twice the margin). Raise "
-        "loss.warmup_epochs (now 2) or lower optimiser.learning_rate (now 0.5), and train again."
+        "The network has given all pairs the same score for 100 steps (collapse: the loss stays at twice the margin). "
+        "Raise loss.warmup_epochs (now 2) or lower optimiser.learning_rate (now 0.5), and train again."
     )
 
 
@@ -50,7 +50,7 @@ def test_training_stops_after_a_flat_epoch_at_chance_only() -> None:
     flat(watched, 1)
     watched.epoch(300.0, 9.6, steps_per_epoch=10)
     with pytest.raises(
-        CollapseError, match=r"alike for 110 steps .* rSum on dev is 9\.0 \(chance is 9\.6\): training stops"
+        CollapseError, match=r"same score for 110 steps .* rSum on dev is 9\.0 \(chance is 9\.6\): training stops"
     ):
         watched.epoch(9.0, 9.6, steps_per_epoch=10)
 

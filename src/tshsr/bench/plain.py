@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (the field's name for it)
+import torch.nn.functional as F  # noqa: N812 (the usual alias)
 from jaxtyping import Float
 from torch import Tensor
 

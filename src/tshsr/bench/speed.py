@@ -28,7 +28,7 @@ from tshsr.scoring.precision import cast_matcher, skip_reason
 from tshsr.system import keep_freed_memory, release_freed_memory
 
 IN_PLACE = {torch.ops.aten.addmm_: lambda _, left, right, **__: 2 * left[0] * left[1] * right[1]}
-"""Operations by argument shapes of the products that torch's counter lacks."""
+"""Operations of products that torch's FLOP counter lacks, by the shapes of their arguments."""
 TILE = 16
 """Images and captions of the counted tile."""
 
@@ -74,7 +74,7 @@ LENGTHS = (
     *(8, 8, 9, 9, 10, 10, 10, 11, 11, 11, 11, 11, 12, 12, 12, 12, 13, 13, 13, 13, 13, 14, 14, 14, 14),
     *(15, 15, 15, 15, 16, 16, 16, 16, 17, 17, 17, 18, 18, 18, 19, 19, 20, 20, 21, 22, 23, 25, 26, 29, 35),
 )
-"""Lengths of captions: fifty quantiles of Flickr30K's test captions, with the start and end tokens of this field."""
+"""Lengths of captions: fifty quantiles of Flickr30K's test captions, with start and end tokens."""
 
 
 @dataclass(frozen=True)

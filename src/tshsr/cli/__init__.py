@@ -1,1 +1,1 @@
-"""The commands, one file each; `tshsr.cli.main` chooses among them. Only here, and in `cli`, is anything printed."""
+"""The commands, one file each; `tshsr.cli.main` dispatches to them. No other package prints."""

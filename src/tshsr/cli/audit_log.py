@@ -43,7 +43,7 @@ def show_audit(screen: Screen, audit: Audit) -> None:
     for each in (each for each in audit.findings if not each.wrong and each.right is None):
         screen.note(f"line {each.line}, {each.label}: cannot be checked, {each.note}")
     if rows:
-        screen.table(("line", "it prints", "figure", "right", "what the figure is"), rows)
+        screen.table(("line", "label", "printed", "right", "printed figure"), rows)
     checked = sum(each.right is not None or each.wrong for each in audit.findings)
     screen.say(f"{len(rows)} of {checked} lines with figures that can be checked are wrong.")
 

@@ -1,4 +1,4 @@
-"""`tshsr bench`: pairs per second on this machine, ours and a plain implementation, in one process."""
+"""`tshsr bench`: pairs per second on this machine, of this package and of a plain implementation, in one process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEADER = (
     "pairs/s",
     "plain\npairs/s",
     "ratio",
-    "M multiply-adds\na pair",
+    "M multiply-adds\nper pair",
     "of GEMM",
     "MiB",
     "difference",
@@ -37,7 +37,7 @@ class Bench:
     names: tuple[Literal["tshsr", "sgr", "saf", "scan", "two_stream_sgr"], ...] = ("tshsr", "sgr", "saf", "scan")
     """Networks to measure."""
     dtypes: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
-    """Precisions of ours; the plain implementation is always in float32."""
+    """Precisions of this package; the plain implementation is always in float32."""
     images: int = 50
     """Images, each scored with every caption."""
     captions: int = 50
@@ -49,12 +49,17 @@ class Bench:
     width: int = 256
     """Width of a similarity vector (m)."""
     repeats: int = 3
-    """Repetitions, alternating between ours and the plain implementation; medians are shown."""
+    """Repetitions, alternating between this package and the plain implementation; medians are shown."""
     tf32: Flag = False
-    """Multiply float32 matrices of ours in TF32, on a GPU that supports it."""
+    """Multiply float32 matrices of this package in TF32, on a GPU that supports it."""
     compile: Flag = False
+<<<<<<< HEAD
+    """Compile the networks of this package, which takes minutes each."""
+    json: File = None
+=======
     """Compile ours, which takes minutes per network."""
     json: Output = None
+>>>>>>> stranger
     """Write the figures to this file; - writes them to stdout, in place of the table."""
     device: Name = None
     """cpu, cuda or mps; by default the best one of this machine."""
@@ -63,7 +68,7 @@ class Bench:
 
 
 def main(arguments: Sequence[str], screen: Screen) -> None:
-    """Measure, and show."""
+    """Measure, and print the table or JSON."""
     wanted = parse(Bench, "tshsr bench", arguments)
     from tshsr.bench.speed import Workload, bench
     from tshsr.evaluation.compile import CompileOptions

@@ -20,14 +20,14 @@ from tshsr.metrics.comparison_tables import (
     header,
     latex_table,
     markdown_table,
+    procedure,
     verdict,
-    what_was_done,
 )
 from tshsr.metrics.ranks import QueryRanks, query_ranks
 from tshsr.metrics.report import ProtocolName, Report, read_report
 
 EXAMPLE = "tshsr compare A.json B.json"
-OF_RANKS = "Of median and mean ranks the lower ones are better; a median has no p."
+OF_RANKS = "Lower median and mean ranks are better; medians have no p value."
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,17 @@ class Compare:
     """
 
     a: Annotated[str, Argument("A[,A...]", positional=True)]
-    """One side."""
+    """The first side."""
     b: Annotated[str, Argument("B[,B...]", positional=True)]
     """The other side; differences are A minus B."""
     score: str = "fused"
     """Which score of the reports."""
     captions: File = None
-    """For matrices, the image of each caption: a file with a line a caption, JSON lines, or a folder of data."""
+    """For matrices, the image of each caption: a file with one line per caption, JSON lines, or a folder of data."""
     split: str = "test"
     """Which split of a folder of data."""
     protocol: Literal["auto", "flickr", "coco-1k", "coco-5k"] = "auto"
-    """Ranking of matrices; reports carry theirs."""
+    """Ranking of matrices; reports record theirs."""
     key: str = "scores"
     """Name of the matrix in an .npz, or in a dictionary of tensors."""
     resamples: int = 10_000
@@ -85,10 +85,10 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
 
 
 def note_missing_places(runs: Sequence[Run], screen: Screen) -> None:
-    """Report why figures of several right answers are missing: an old report has no caption places."""
+    """Report why metrics with several relevant captions are missing: an old report lacks the ranks of captions."""
     for run in [run for run in runs if run.ranks.caption_places is None][:1]:
         screen.note(
-            f"{run.path} keeps the rank of every query but not the place of every caption, so mAP@R, R-Precision, true "
+            f"{run.path} has the rank of every query but not of every caption, so mAP@R, R-Precision, true "
             "recall and all found are left out; write it again with tshsr evaluate ... --json FILE to compare them."
         )
 
@@ -100,7 +100,7 @@ def show(found: Comparison, a: Sequence[str], b: Sequence[str], table: TableKind
         screen.table(header(found), grouped_rows(found))
         screen.say(OF_RANKS)
         screen.say(verdict(found))
-        screen.say(what_was_done(found))
+        screen.say(procedure(found))
     else:
         screen.say(markdown_table(found) if table == "markdown" else latex_table(found, ", ".join(a), ", ".join(b)))
         screen.note(verdict(found))
@@ -160,7 +160,7 @@ def check_for_matrices(wanted: Compare, paths: Sequence[Path]) -> None:
     """Refuse options of matrices where all files are reports.
 
     Raises:
-        SettingsError: Names the option.
+        SettingsError: Where one is given; the message names it.
     """
     if any(path.suffix != ".json" for path in paths):
         return
@@ -171,8 +171,8 @@ def check_for_matrices(wanted: Compare, paths: Sequence[Path]) -> None:
         )
     for name in (name for name in ("captions", "split", "key") if getattr(wanted, name) != getattr(Compare, name)):
         raise SettingsError(
-            f"--{name} {getattr(wanted, name)} is for matrices, and A and B are reports, which say "
-            "already what they are of; leave it out, or name a matrix of scores (.npy, .npz, .pt)."
+            f"--{name} {getattr(wanted, name)} is for matrices, and A and B are reports, which "
+            "record this already; leave it out, or name a matrix of scores (.npy, .npz, .pt)."
         )
 
 
@@ -189,7 +189,7 @@ def ranks_of(path: Path, report: Report, score: str) -> QueryRanks:
     if report.ranks is None or score not in report.ranks:
         named = ", ".join(report.ranks or ()) or "none"
         raise DataError(
-            f"{path} holds no ranks of the score {score!r} (it holds {named}), and they are what is resampled; write "
+            f"{path} holds no ranks of the score {score!r} (it holds {named}), which the bootstrap resamples; write "
             "it again with tshsr evaluate ... --json FILE."
         )
     return report.ranks[score]
@@ -225,7 +225,7 @@ def check_same_data(one: Run, other: Run) -> None:
     """Refuse runs on different data, by the digests of their captions, or else by the names in reports.
 
     Raises:
-        DataError: Names both runs.
+        DataError: Where the data differ; the message names both runs.
     """
     ends = "evaluate both on the same data to compare."
     if one.digest and other.digest:

@@ -93,8 +93,8 @@ def info(arguments: Sequence[str], screen: Screen) -> None:
 def show_info(screen: Screen, found: DataInfo) -> None:
     """The description on the screen."""
     screen.say(f"{found.data}: layout {found.layout}, {size(found.bytes)}")
-    screen.say(f"features of {found.extractor}: {found.feature_dim} x {found.dtype} a region")
-    header = ("split", "images", "captions", "regions", "boxes", "of various length")
+    screen.say(f"features of {found.extractor}: {found.feature_dim} x {found.dtype} per region")
+    header = ("split", "images", "captions", "regions", "boxes", "variable count")
     rows = [
         (
             split.name,
@@ -134,9 +134,9 @@ def check(arguments: Sequence[str], screen: Screen) -> None:
         for problem in problems:
             screen.say(problem)
         raise DataError(f"{wanted.data} has {len(problems)} problems, listed above.")
-    if found is not None:  # None only beside problems
+    if found is not None:  # None only where there are problems
         counts = ", ".join(f"{split.name} {split.images:,} images" for split in found.splits)
-        screen.say(f"{wanted.data} is sound: {counts}; every file, feature and caption was read.")
+        screen.say(f"{wanted.data} has no problems: {counts}; every file, feature and caption was read.")
 
 
 def to_store(arguments: Sequence[str], screen: Screen) -> None:

@@ -69,14 +69,14 @@ class Evaluate:
     save_scores: OptionalPath = None
     """Write the fused scores as .npy, images x captions, float32."""
     coco_ids: OptionalPath = None
-    """COCO's id of each caption, a line each: figures by ECCV Caption and CxC too (extra eccv)."""
+    """File with COCO's id of each caption, one per line; adds ECCV Caption and CxC (extra eccv)."""
     pmrp: OptionalPath = None
     """Folder with PMRP's annotation; needs --coco-ids."""
     judgements: OptionalPath = None
     """Human ratings, lines of image, caption and rating: their rank correlation with the score."""
     rerank: Annotated[str | None, Argument("K|auto")] = None
-    """Two-stage search: score only the K best candidates of a query by v·t, on average, more where the first score
-    poorly; K,K for those of an image and of a caption; auto chooses both by scoring all pairs of dev, so
+    """Two-stage search: score only K candidates per query, the best by v·t; K is a mean, and queries whose first
+    candidates score poorly get more; K,K: per image and per caption; auto chooses both by scoring all pairs of dev, so
     that no recall should lose more than 0.1 points."""
     rerank_check: Flag = False
     """With --rerank, score all pairs as well, and report the recall lost."""
@@ -104,10 +104,10 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
 
 
 def check_moved(arguments: Sequence[str]) -> None:
-    """Refuse options that are commands of their own now.
+    """Refuse options that have become commands.
 
     Raises:
-        SettingsError: Names the command.
+        SettingsError: Where there is one; the message names the command.
     """
     for name in (normal(word).partition("=")[0] for word in arguments):
         if name in MOVED:
@@ -174,7 +174,7 @@ def from_runs(wanted: Evaluate, screen: Screen) -> Report:
     from tshsr.explain.binding import pointing_and_binding
     from tshsr.scoring.options import ScoringOptions
 
-    matrix.check_once(wanted.runs)
+    matrix.check_distinct(wanted.runs)
     device = choose_device(wanted.device)
     options = ScoringOptions(byte_budget=read_bytes(wanted.bytes), device=device, dtype=precision(wanted.dtype))
     split = open_split(wanted.data, wanted.split)
@@ -234,7 +234,7 @@ def check_rerank(wanted: Evaluate) -> None:
     """Refuse options that exclude each other.
 
     Raises:
-        SettingsError: Names them.
+        SettingsError: Where two are given; the message names them.
     """
     if wanted.rerank is None:
         if wanted.rerank_check:
@@ -329,7 +329,7 @@ def check_room(folder: Path, size: int) -> None:
     """Refuse a disk with too little free space, before hours of scoring.
 
     Raises:
-        SettingsError: Reports the free space.
+        SettingsError: Where the space is too small; the message has the free space.
     """
     free = shutil.disk_usage(folder).free
     if free < size:

@@ -22,7 +22,7 @@ EXAMPLE = 'tshsr explain runs/first --data DIR --image 0 --text "a red circle"'
 
 @dataclass(frozen=True)
 class Explain:
-    """A page that shows the attention between words and regions, in both streams."""
+    """A page that explains scores by the weights between words and regions, in both streams."""
 
     run: Annotated[str, Argument("RUN", positional=True)]
     """A run's folder, or owner/name on the Hugging Face hub."""

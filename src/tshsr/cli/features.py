@@ -93,14 +93,14 @@ def chosen_extractor(wanted: Features) -> Extractor:
         )
     choices: dict[str, Any] = {
         name: getattr(wanted, name)
-        for name in {choice for own in CHOICES.values() for choice in own}
+        for name in {choice for options in CHOICES.values() for choice in options}
         if getattr(wanted, name) is not None
     }
     return open_extractor(wanted.extractor, weights=wanted.weights, device=choose_device(wanted.device), **choices)
 
 
 def nearest(name: str) -> str:
-    """The end of a sentence: the nearest extractor name."""
+    """The suffix of an error message: the nearest extractor name."""
     from tshsr.features.catalog import FAMILIES, WEIGHTS
 
     near = difflib.get_close_matches(name.lower(), (*FAMILIES, *WEIGHTS), n=1, cutoff=0.5)
@@ -111,7 +111,7 @@ def show(screen: Screen, out: Path, extractor: Extractor, done: ExtractionResult
     """The result on the screen."""
     from tshsr.features.resume import SKIPPED
 
-    reused = f", {done.reused:,} of them from before" if done.reused else ""
+    reused = f", {done.reused:,} of them extracted earlier" if done.reused else ""
     captions = f", {done.captions:,} captions" if done.captions else ""
     screen.say(f"{out}: {done.pictures:,} pictures{reused}, features of {extractor.name}{captions}.")
     if done.skipped:

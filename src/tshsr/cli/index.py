@@ -61,7 +61,7 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     wanted = parse(IndexCommand, "tshsr index", arguments, example=EXAMPLE)
     if wanted.data is None and not wanted.delete:
         raise SettingsError(
-            f"expected something to add, --data DIR, or to take out, --delete ID; for example: {EXAMPLE}."
+            f"expected something to add, --data DIR, or to remove, --delete ID; for example: {EXAMPLE}."
         )
     from tshsr.index.collection import Index
 
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
         for split, added in add_all(wanted, index, splits, metadata, screen):
             screen.say(f"{split.data}, split {split.name}: {summary(added)}.")
     if wanted.delete:
-        screen.say(f"{len(wanted.delete):,} pictures taken out.")
+        screen.say(f"{len(wanted.delete):,} pictures removed.")
     screen.say(f"{wanted.out} holds {len(index):,} pictures and {index.captions:,} captions.")
 
 
@@ -101,7 +101,7 @@ def open_all(data: str, split: str) -> list[Split]:
             if seen.setdefault(name, one.name) != one.name:
                 raise DataError(
                     f"{data}: the splits {seen[name]} and {one.name} both have a picture {name!r}; "
-                    "index one split with --split, the others into folders of their own."
+                    "index one split with --split, the others into separate folders."
                 )
     return splits
 
@@ -164,7 +164,7 @@ def summary(added: Added) -> str:
     """Counts of an added split, in text."""
     parts = [f"{added.new:,} pictures added"]
     if added.replaced:
-        parts.append(f"{added.replaced:,} encoded anew")
+        parts.append(f"{added.replaced:,} encoded again")
     if added.kept:
-        parts.append(f"{added.kept:,} were there already")
+        parts.append(f"{added.kept:,} kept")
     return f"{', '.join(parts)}; {added.captions:,} captions written"

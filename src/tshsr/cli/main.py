@@ -20,7 +20,7 @@ COMMANDS = {
     "compare": "Is A better than B? Intervals and tests over images, from reports or matrices.",
     "faithfulness": "Deletion and insertion curves of a run's explanations.",
     "score": "All scores of one picture with one sentence.",
-    "explain": "A page that shows the attention between words and regions.",
+    "explain": "A page that explains scores by the weights between words and regions.",
     "features": "Regions of a folder of pictures: tshsr features PICTURES --extractor NAME --out STORE.",
     "index": "Make a collection that can be searched: tshsr index RUN --data DIR --out INDEX.",
     "search": "Find pictures for a sentence, or sentences for a picture.",
@@ -31,9 +31,10 @@ COMMANDS = {
 }
 """Every command, with its line in the help; its module in `tshsr.cli` has the same name, with _ for -."""
 RESUMING = {
-    "train": "run the same command with --resume, and it goes on from the last saved step.",
-    "demo": "run the same command again; it starts afresh.",
-    "features": "run the same command again, and it goes on where it was.",
+    "train": "run the same command with --resume to continue from the last saved step.",
+    "demo": "run the same command again; it starts from the beginning.",
+    "features": "run the same command again to continue.",
+    "index": "run the same command again to continue.",
 }
 """How an interrupted command continues."""
 
@@ -45,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after `tshsr`; by default those of the process.
 
     Returns:
-        The exit code: 0, 2 for an error that the user can correct, 130 for an interruption, 1 for an internal error.
+        The exit code: 0, 2 for an error that the user can correct, 130 for an interruption, 141 for a closed pipe,
+        1 for an internal error.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
@@ -56,22 +58,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from tshsr.errors import TshsrError
 
         screen = Screen()
-        if arguments is None:  # in a caller's process, the allocator is the caller's
+        if arguments is None:  # another program's process keeps its allocator
             from tshsr.system import keep_freed_memory
 
             keep_freed_memory()
         return run(words, screen)
     except KeyboardInterrupt:
         if arguments is None:
+<<<<<<< HEAD
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would disturb the shutdown
+        after = RESUMING.get(words[0] if words else "", "no file was left incomplete.")
+=======
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would meet the interpreter's shutdown
             # An interrupt inside `exec` of a string, which dataclasses and namedtuples use, makes CPython end by SIGINT
             # instead of with our exit code, although it was caught; the next `exec` clears that.
             exec("")  # noqa: S102
         after = RESUMING.get(words[0] if words else "", "nothing was left half-written.")
+>>>>>>> stranger
         note(f"interrupted; {after}")
         return 130
     except BrokenPipeError:
-        # The reader of our output has gone; without this Python fails on flushing stdout at exit.
+        # The reader of stdout has exited; without this Python fails on flushing stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (TshsrError, OSError) as error:
@@ -83,12 +90,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             raise
         what = " ".join(f"{type(error).__name__}: {error}".split())
-        note(f"this should not have happened: {what} (the same command with --debug shows where).")
+        note(f"internal error: {what} (the same command with --debug shows the traceback).")
         return 1
 
 
 def note(text: str) -> None:
-    """A line of the program itself on stderr."""
+    """Print a line to stderr with the name of the program."""
     from tshsr.cli.screen import Screen
 
     Screen().note(f"tshsr: {text}")
@@ -125,7 +132,7 @@ def run(words: list[str], screen: Screen) -> int:
 
 
 def show_help(screen: Screen) -> None:
-    """The commands, one a line."""
+    """Print the commands, one per line."""
     screen.say("usage: tshsr COMMAND ...\n\nImage-text matching with two-stream hierarchical similarity reasoning.\n")
     for name, line in COMMANDS.items():
         screen.say(f"  {name:<13} {line}")

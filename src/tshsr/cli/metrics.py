@@ -21,7 +21,7 @@ class Metrics:
     scores: Annotated[tuple[Path, ...], Argument("SCORES", positional=True)]
     """Matrices, images x captions: .npy, .npz, .pt."""
     captions: Annotated[str, Argument("FILE")]
-    """The image of each caption: a file with a line a caption, JSON lines, or a folder of data."""
+    """The image of each caption: a file with one line per caption, JSON lines, or a folder of data."""
     split: str = "test"
     """Which split of a folder of data."""
     key: str = "scores"
@@ -33,7 +33,7 @@ class Metrics:
     save_scores: OptionalPath = None
     """Write the scores, of an ensemble their mean, as .npy: float32, or float64 where a matrix is."""
     coco_ids: OptionalPath = None
-    """COCO's id of each caption, a line each: figures by ECCV Caption and CxC too (extra eccv)."""
+    """File with COCO's id of each caption, one per line; adds ECCV Caption and CxC (extra eccv)."""
     pmrp: OptionalPath = None
     """Folder with PMRP's annotation; needs --coco-ids."""
     judgements: OptionalPath = None

@@ -164,7 +164,7 @@ def parse(
         example: A whole command, shown in the help and where required options are missing.
 
     Raises:
-        SettingsError: Names the first fault, with the nearest valid name.
+        SettingsError: Where one is invalid; the message has the nearest valid name.
     """
     options = list(options_of(command, defaults or {}))
     head = description or inspect.cleandoc(command.__doc__ or "")
@@ -313,7 +313,7 @@ def is_option(word: str) -> bool:
 
 
 def suggestion(name: str, known: Collection[str]) -> str:
-    """The end of a sentence about an unknown option: the nearest known ones, with or without their group."""
+    """The suffix of an error message for an unknown option: the nearest known ones, with or without their group."""
     meant, called = name.lstrip("-"), defaultdict[str, list[str]](list)
     for each in sorted(known):
         whole = each.lstrip("-")  # dashes, which all names have, would count as similarity
@@ -348,7 +348,7 @@ def choose_device(name: str | None) -> str:
     if name is None:
         return there[-1]
     if name not in there:
-        raise SettingsError(f"device {name!r} is not to be had here; this machine has {', '.join(there)}.")
+        raise SettingsError(f"device {name!r} is not available; this machine has {', '.join(there)}.")
     return name
 
 

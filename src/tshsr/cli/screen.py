@@ -100,18 +100,18 @@ class Screen:
 
 
 class Bar:
-    """The progress bar of one stage, drawn from its first report on."""
+    """The progress bar of one stage, drawn at its first report."""
 
-    def __init__(self, drawn: Progress, what: str) -> None:
-        self.drawn, self.what = drawn, what
+    def __init__(self, drawn: Progress, activity: str) -> None:
+        self.drawn, self.activity = drawn, activity
         self.task: TaskID | None = None
         self.done = 0
 
     def __call__(self, done: int, total: int) -> None:
         """Move the bar."""
         if self.task is None:
-            self.task = self.drawn.add_task(self.what, total=total)
-        elif done <= self.done:  # the next model of an ensemble: its speed is estimated anew
+            self.task = self.drawn.add_task(self.activity, total=total)
+        elif done <= self.done:  # the next model of an ensemble: reset the speed estimate
             self.drawn.reset(self.task)
         self.done = done
         self.drawn.update(self.task, completed=done, total=total)
@@ -128,30 +128,31 @@ class PlainLines:
 
     def __init__(self, note: Callable[[str], None], clock: Callable[[], float]) -> None:
         self.note, self.clock = note, clock
-        self.what, self.done = "", 0
+        self.activity, self.done = "", 0
         self.begun = self.noted = self.reported = clock()
 
-    def begin(self, what: str, counted: str) -> ProgressCallback:
+    def begin(self, activity: str, unit: str) -> ProgressCallback:
         """The progress callback of one stage."""
-        return partial(self.report, what, counted)
+        return partial(self.report, activity, unit)
 
-    def report(self, what: str, counted: str, done: int, total: int) -> None:
+    def report(self, activity: str, unit: str, done: int, total: int) -> None:
         """Write a line where one is due."""
-        if what != self.what or done <= self.done:  # a stage, or the next model, begins where the previous one ended
+        # A stage, or the next model, begins where the previous one ended.
+        if activity != self.activity or done <= self.done:
             self.begun = self.noted = self.reported
-        self.what, self.done = what, done
+        self.activity, self.done = activity, done
         now = self.reported = self.clock()
-        whole = f"{total:,} {counted}"
+        amount = f"{total:,} {unit}"
         if done >= total:
-            self.note(f"{what}: {whole} in {duration(now - self.begun)}")
+            self.note(f"{activity}: {amount} in {duration(now - self.begun)}")
         elif done and now - self.noted >= pause(now - self.begun):
             self.noted = now
             left = (now - self.begun) / done * (total - done)
-            self.note(f"{what}: {100 * done // total} % of {whole}, about {duration(left)} left")
+            self.note(f"{activity}: {100 * done // total} % of {amount}, about {duration(left)} left")
 
     def restart(self) -> None:
         """Time the next stage from now."""
-        self.what, self.reported = "", self.clock()
+        self.activity, self.reported = "", self.clock()
 
 
 def pause(elapsed: float) -> float:

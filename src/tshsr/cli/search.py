@@ -58,7 +58,7 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     index = Index.open(wanted.index, run=wanted.run, device=choose_device(wanted.device))
     if index.about.unfinished is not None:
         screen.note(
-            f"{index.about.unfinished} is being added, or was when tshsr index was interrupted: not all of it is here."
+            f"The addition of {index.about.unfinished} is in progress or was interrupted: results are incomplete."
         )
     if wanted.candidates is not None:
         index.candidates = wanted.candidates
@@ -72,14 +72,14 @@ def check(wanted: Search) -> None:
     """Refuse options that exclude each other.
 
     Raises:
-        SettingsError: Names them.
+        SettingsError: Where two are given; the message names them.
     """
     if wanted.image is None and not wanted.query.strip():
         raise SettingsError(f"expected a sentence to search for, or --image FILE; for example: {EXAMPLE}.")
     if wanted.image is not None and wanted.query:
         raise SettingsError("a search has one query: give the sentence or --image FILE, not both.")
     if wanted.image is not None and wanted.where is not None:
-        raise SettingsError("--where is about pictures, and --image FILE finds sentences; leave one of them out.")
+        raise SettingsError("--where filters pictures, and --image FILE finds sentences; leave one of them out.")
     for name, number in (("-k", wanted.k), ("--candidates", wanted.candidates)):
         if number is not None and number < 1:
             raise SettingsError(f"{name} is {number}; expected at least 1.")
@@ -89,7 +89,7 @@ def by_text(wanted: Search, index: Index, screen: Screen) -> None:
     """Pictures for a sentence."""
     unknown = index.unknown_words(wanted.query)
     if unknown:
-        screen.note(f"{index.retriever.name} has not learned {listed(unknown, 'and')}; no place will answer to it.")
+        screen.note(f"Not in the vocabulary of {index.retriever.name}, and without regions: {listed(unknown, 'and')}.")
     results = index.search(wanted.query, wanted.k, where=wanted.where)
     if wanted.explain is not None and results:
         explanations = [index.explain(wanted.query, result.id) for result in results]
@@ -132,9 +132,9 @@ def by_picture(wanted: Search, file: Path, index: Index, screen: Screen) -> None
 
 
 def finish(wanted: Search, screen: Screen, *, found: bool) -> None:
-    """The line under a table."""
+    """Print the line under a table."""
     if not found:
-        screen.say("Nothing was found: the index holds nothing that meets the query.")
+        screen.say("No results: the index holds nothing that matches the query.")
     elif wanted.explain is not None:
         screen.say(f"Open {wanted.explain} to see why.")
 
@@ -159,7 +159,7 @@ def show_pictures(screen: Screen, results: Sequence[Result]) -> None:
         screen.table(("picture", "score", "file"), [(name, score, file) for name, score, _, file in rows])
         return
     screen.table(("picture", "score", "where its words are", "file"), rows)
-    screen.say("A word's share on its heaviest box, and that box: left, top, right and bottom in percent.")
+    screen.say("For each word the weight of its heaviest box, and that box: left, top, right and bottom in percent.")
 
 
 def show_captions(screen: Screen, results: Sequence[CaptionResult]) -> None:

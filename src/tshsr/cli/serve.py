@@ -26,7 +26,7 @@ NEEDED = {
 }
 """Modules of the extras, and their names on the package index."""
 EXPOSED = (
-    "Anybody who can reach this machine at {host} can search these pictures and see them: there is no password and no "
+    "Any client that can reach this machine at {host} can search and view these pictures: there is no password and no "
     "encryption. Without --host the server is for this machine alone."
 )
 
@@ -88,9 +88,9 @@ def serve(wanted: Serve, listener: socket.socket, screen: Screen) -> None:
     logging.basicConfig(handlers=[handler], format="%(message)s", level=logging.WARNING)
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # malformed forms of clients
     if index.about.unfinished is not None:
-        screen.note(f"Not all of {index.about.unfinished} is here yet; what tshsr index adds is found at once.")
+        screen.note(f"{index.about.unfinished} is not complete yet; what tshsr index adds is found at once.")
     if service.no_uploads is not None:
-        screen.note(f"Pictures can't be sent to this server: {service.no_uploads}")
+        screen.note(f"Pictures can't be uploaded to this server: {service.no_uploads}")
     if not local:
         screen.note(EXPOSED.format(host=wanted.host))
     where = address(wanted.host, listener.getsockname()[1])
@@ -141,7 +141,7 @@ def check_extras() -> None:
     """Check that the extras of the server are installed.
 
     Raises:
-        SettingsError: Names the missing packages.
+        SettingsError: Where some are missing; the message names the packages.
     """
     missing = [name for module, name in NEEDED.items() if importlib.util.find_spec(module) is None]
     if missing:

@@ -15,7 +15,7 @@ from tshsr.metrics.report import HEADER, AreaDifference, ExplanationFigures, Pre
 
 ANNOTATIONS = {"eccv": "ECCV Caption", "cxc": "CxC", "pmrp": "PMRP"}
 NAMES = {"leave_one_out": "leave one out", "pooled": "v·t"}
-"""Names in a report that differ on the screen."""
+"""Display names of entries of a report, where they differ."""
 
 
 def show_report(screen: Screen, report: Report) -> None:
@@ -110,11 +110,11 @@ def precision_line(model: str, guard: PrecisionCheck) -> str:
     if guard.used:
         verdict = "used"
     else:
-        verdict = "not used, it is no faster here" if guard.speedup <= 1 else "not used, recalls move too far"
+        verdict = "not used, it is no faster here" if guard.speedup <= 1 else "not used, recalls change too much"
     return (
         f"{guard.dtype} ({model}): {verdict}. On {guard.images:,} images and {guard.captions:,} captions it is "
         f"{guard.speedup:.2f} times as fast as float32, changes scores by up to {guard.max_difference:.1g} and recalls "
-        f"by up to {guard.recall_change:.2f} points; {guard.rank_agreement:.1f} % of the best answers stay."
+        f"by up to {guard.recall_change:.2f} points; {guard.rank_agreement:.1f} % of the best answers agree."
     )
 
 
@@ -123,8 +123,8 @@ def rerank_lines(rerank: Rerank) -> Iterator[str]:
     chosen = "" if rerank.chosen_on is None else f" (chosen on {rerank.chosen_on})"
     yield (
         f"two stages{chosen}: v·t finds {rerank.k_images:,} captions for an image and {rerank.k_captions:,} images "
-        f"for a caption on average; {rerank.reasoned_pairs:,} of {rerank.all_pairs:,} pairs were reasoned about, "
-        f"{rerank.all_pairs / rerank.reasoned_pairs:.1f} times fewer."
+        f"for a caption on average; {rerank.reasoned_pairs:,} of {rerank.all_pairs:,} pairs were scored by the "
+        f"network, {rerank.all_pairs / rerank.reasoned_pairs:.1f} times fewer."
     )
     yield (
         f"a right answer is among the candidates for {rerank.ceiling_image_to_text:.1f} % of the images and "
@@ -206,4 +206,4 @@ def explanation_lines(figures: ExplanationFigures) -> Iterator[str]:
             shares = ", ".join(f"{stream} {100 * accuracy[stream]:.1f} %" for stream in streams)
             yield f"{name}, {figures.pointing_words:,} words of these pairs: {shares}"
     if figures.pointing_by_chance is not None:
-        yield f"pointing by a blind guess: {100 * figures.pointing_by_chance:.1f} %"
+        yield f"pointing by random guesses: {100 * figures.pointing_by_chance:.1f} %"

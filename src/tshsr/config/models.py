@@ -19,9 +19,9 @@ class EncoderConfig:
     dim: int = 1024
     """Width of the joint space (D)."""
     feature_dim: int = 0
-    """Width of a region feature; 0 takes it from the data."""
+    """Width of a region feature; 0: that of the data."""
     vocabulary: int = 0
-    """Number of tokens; 0 takes it from the tokenizer."""
+    """Number of tokens; 0: that of the tokenizer."""
     boxes: bool = False
     """Append x1, y1, x2, y2 and area of each region, as fractions of the picture, to its features."""
     text: Literal["gru", "transformer"] = "gru"
@@ -71,7 +71,7 @@ class TshsrConfig:
     similarity_dim: int = 256
     """Width of a similarity vector (m)."""
     comparison_dim: int = 256
-    """Width of the space of comparison of a query and its attended vector (k); 0: the joint space, as in SGRAF."""
+    """Width of the space in which a query is compared with its attended vector (k); 0: the joint space, as in SGRAF."""
     streams: Literal["both", "word", "region"] = "both"
     """Word stream: words attend to regions. Region stream: regions attend to words."""
     word_inverse_temperature: float = 9.0
@@ -79,12 +79,12 @@ class TshsrConfig:
     region_inverse_temperature: float = 4.0
     """Sharpness (lambda) of the attention of regions over words."""
     place_term: bool = False
-    """Add to similarity vectors the fit of each region's box with a place predicted from the word; requires
+    """Add a term to similarity vectors: agreement of a region's box with a position predicted from the word; requires
     `encoder.boxes`."""
     global_node: bool = False
-    """Add the similarity vector of the pooled picture and the pooled caption as a node of its own."""
+    """Add the similarity vector of the pooled picture and the pooled caption as a node."""
     pooled_term: bool = True
-    """Add v·t, with a learned weight, to each stream's logit, so that the reasoning learns its residual."""
+    """Add v·t, with a learned weight, to each stream's logit, so that the reasoning learns the residual."""
     reasoning: ReasoningConfig = field(default_factory=ReasoningConfig)
     """Hierarchical reasoning, the same settings in both streams (weights are not shared)."""
     fusion: Literal["mean", "learned"] = "mean"
@@ -131,14 +131,14 @@ class ScanConfig:
     region_inverse_temperature: float = 4.0
     """Sharpness (lambda) of the attention of regions over words."""
     word_logsumexp_factor: float = 6.0
-    """Sharpness of logsumexp over words: the mean towards 0, the maximum for large values."""
+    """Factor mu of logsumexp over words: near 0 it approaches the mean, for large values the maximum."""
     region_logsumexp_factor: float = 5.0
-    """Sharpness of logsumexp over regions."""
+    """Factor mu of logsumexp over regions."""
 
 
 @dataclass(frozen=True)
 class SgrafConfig:
-    """Similarity reasoning and filtration in the word stream (SGRAF, Diao et al. 2021); their SGRAF is an ensemble."""
+    """Graph reasoning or filtration in the word stream (SGRAF, Diao et al. 2021, is the ensemble of both)."""
 
     __pydantic_config__ = STRICT
 
@@ -149,7 +149,7 @@ class SgrafConfig:
     similarity_dim: int = 256
     """Width of a similarity vector (m)."""
     comparison_dim: int = 0
-    """As in TshsrConfig: width of the space of comparison (k); 0: the joint space, as in the authors' code."""
+    """As in TshsrConfig: width of the comparison space (k); 0: the joint space, as in the authors' code."""
     reasoning: Literal["sgr", "saf"] = "sgr"
     """sgr: graph steps over all nodes, with the global node read out. saf: attention filtration."""
     steps: int = 3
@@ -157,15 +157,15 @@ class SgrafConfig:
     inverse_temperature: float = 9.0
     """Sharpness (lambda) of the attention of words over regions."""
     region_slots: int = 0
-    """Regions with a batch normalisation of their own in the global pooling (36 in the authors' code), which limits
-    their number and makes their order matter. 0: one for all regions, in any number and order."""
+    """Number of region positions, each with a separate batch normalisation in the global pooling (36 in the authors'
+    code); limits the number of regions and depends on their order. 0: one normalisation for all regions."""
     pooling_dropout: float = 0.4
     """Dropout inside the global poolings while training."""
 
 
 @dataclass(frozen=True)
 class TwoStreamSgrConfig:
-    """Two streams without a hierarchy: SGR in each, with weights of its own; the score is the mean of both."""
+    """Two streams without a hierarchy: SGR in each, with separate weights; the score is the mean of both."""
 
     __pydantic_config__ = STRICT
 
@@ -176,7 +176,7 @@ class TwoStreamSgrConfig:
     similarity_dim: int = 256
     """Width of a similarity vector (m)."""
     comparison_dim: int = 0
-    """As in SgrafConfig: width of the space of comparison (k); 0: the joint space."""
+    """As in SgrafConfig: width of the comparison space (k); 0: the joint space."""
     steps: int = 3
     """Steps of the graph in each stream."""
     word_inverse_temperature: float = 9.0
@@ -184,7 +184,7 @@ class TwoStreamSgrConfig:
     region_inverse_temperature: float = 4.0
     """Sharpness (lambda) of the attention of regions over words."""
     region_slots: int = 0
-    """As in SgrafConfig: regions with a batch normalisation of their own in the global pooling; 0: one for all."""
+    """As in SgrafConfig: region positions, each with a separate batch normalisation; 0: one for all."""
     pooling_dropout: float = 0.4
     """Dropout inside the global poolings while training."""
 

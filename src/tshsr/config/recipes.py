@@ -73,13 +73,13 @@ def tshsr_scenes() -> RunConfig:
 
 
 ON_THE_SCORE = LossConfig(streams=0.0, levels=0.0, pooled=0.0, warmup_epochs=0.0)
-"""One hinge, on the ranking score, with the hardest negative from the first step."""
+"""One hinge, on the fused score, with the hardest negative from the first step."""
 ON_EACH_STREAM = replace(ON_THE_SCORE, streams=1.0)
 """ON_THE_SCORE, and a hinge on each stream's score."""
 SGRAF_ENCODER = EncoderConfig(word_dropout=0.4)
-"""With the word dropout of SGRAF and RCAR."""
+"""Encoders with the word dropout of SGRAF and RCAR."""
 BUTD_REGIONS = 36
-"""Regions a picture in the usual bottom-up-attention features."""
+"""Regions per picture in the usual bottom-up-attention features."""
 SMALL_WIDTH = 32
 """Width of similarity vectors in TSHSR's recipes for Flickr8k and scenes."""
 
@@ -279,17 +279,17 @@ def small_sgr(encoder: EncoderConfig) -> SgrafConfig:
 
 
 def at_the_budget_of(base: RunConfig, name: str, model: ModelConfig) -> RunConfig:
-    """Another method with the other settings of a run; v·t is trained too, as it selects the candidates."""
+    """Another method with all other settings of a run; v·t is trained too, as it selects the candidates."""
     return replace(base, recipe=name, model=model, loss=replace(base.loss, streams=0.0, levels=0.0, pooled=1.0))
 
 
 def with_stream_losses(config: RunConfig) -> RunConfig:
-    """A hinge on each stream's score as well."""
+    """The settings with an additional hinge on each stream's score."""
     return replace(config, loss=replace(config.loss, streams=1.0))
 
 
 def all_pairs(config: RunConfig) -> RunConfig:
-    """All pairs and one hinge: for v·t, all pairs cost less than mining candidates."""
+    """The settings with all pairs and one hinge: for v·t, all pairs cost less than mining."""
     return replace(config, loss=replace(config.loss, pooled=0.0), training=replace(config.training, candidates=0))
 
 

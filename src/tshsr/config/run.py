@@ -1,6 +1,6 @@
-"""Settings of a run as frozen dataclasses, whose docstrings are the command line's help.
+"""Settings of a run as frozen dataclasses; attribute docstrings are the help texts of the command line.
 
-They are saved as JSON beside the weights and read strictly: an unknown name is an error.
+Settings are saved as JSON with the weights and read strictly: an unknown name is an error.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class LossConfig:
     swapped: float = 0.0
     """Weight of the hinge between each caption and a copy with two words swapped, for the binding of words; 0: none."""
     warmup_epochs: float = 2.0
-    """Epochs with the mean over all negatives, before the hardest negative alone."""
+    """Initial epochs with the mean over all negatives instead of the hardest negative."""
     robust: Literal["none", "mixture"] = "none"
     """For noisy correspondence: after the warm-up, mixture weighs each caption by the probability that its pair is
-    clean, from a two-component normal mixture over z-scores of v·t, fitted each epoch; and a pair whose hardest
-    negative scores far above it is left out."""
+    clean, from a two-component normal mixture over z-scores of v·t, fitted each epoch; a pair with a negative that
+    scores far above it is ignored."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,10 @@ class TrainingConfig:
     epochs: int = 40
     """Passes over the training captions."""
     batch: int = 128
-    """Captions a batch, each with its image. Of N processes under torchrun each takes an Nth, with negatives from that
-    part alone: 128 captions a process are a batch of 128 N."""
+    """Captions per batch over all processes, each with its image. Each of N processes under torchrun takes 1/N of it,
+    and negatives from that part only: 128 captions per process are a batch of 128 N."""
     accumulate: int = 1
-    """Batches a step, whose gradients are added."""
+    """Batches per step, with accumulated gradients."""
     candidates: int = 0
     """Negatives scored for each image and each caption: random in the warm-up, then half mined by v·t, half random; 0:
     all pairs of a batch."""
@@ -91,7 +91,7 @@ class TrainingConfig:
     dev_images: int = 0
     """Number of dev images for evaluations, from the first; 0: all."""
     save_every_steps: int = 500
-    """Steps between saves of the resumable state, besides that at each epoch's end; 0: at epochs only."""
+    """Steps between saves of the resumable state, in addition to the end of each epoch; 0: only there."""
     minimum_count: int = 4
     """Smallest count in the training captions of a word in the vocabulary; rarer ones are unknown."""
     vocabulary: str = ""
@@ -100,8 +100,8 @@ class TrainingConfig:
     """Fraction of the training captions whose images are shuffled among them (synthetic noisy correspondence); dev and
     test stay clean."""
     noise_index: str = ""
-    """A published .npy file of such noise instead: for each training caption (or image) the number of its assigned
-    image."""
+    """A published .npy file of such noise, in place of `noise`: for each training caption (or image) the index of its
+    assigned image."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def read_config(path: Path) -> RunConfig:
     try:
         values: Any = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise SettingsError(f"{path} is missing; expected the settings that a run keeps as config.json.") from None
+        raise SettingsError(f"{path} is missing; expected the settings of a run, config.json.") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise SettingsError(f"{path} is not valid JSON ({error}); restore it from the run's backup.") from None
     try:

@@ -18,7 +18,7 @@ def as_array(values: Numbers) -> np.ndarray:
     """A numpy array of the values, sharing memory where possible.
 
     Raises:
-        InputError: Where they make no array.
+        InputError: Where they cannot form an array.
     """
     try:
         if isinstance(values, torch.Tensor):
@@ -49,7 +49,7 @@ def as_matrix(values: Numbers, name: str) -> np.ndarray:
         name: Its name in error messages, in the plural.
 
     Raises:
-        InputError: Where it is no matrix of floats, or empty.
+        InputError: Where it is not a matrix of floats, or is empty.
     """
     matrix = as_array(values)
     if matrix.ndim != 2 or 0 in matrix.shape or matrix.dtype.kind != "f":
@@ -63,7 +63,7 @@ def as_rows(values: Numbers) -> np.ndarray:
     """The row of each caption's image: int64.
 
     Raises:
-        InputError: Where they are no list of integers.
+        InputError: Where they are not a list of integers.
     """
     rows = as_array(values)
     if rows.ndim != 1 or rows.dtype.kind not in "iu":

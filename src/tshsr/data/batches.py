@@ -19,7 +19,7 @@ from tshsr.errors import InputError
 EXPECTED_BOXES = (
     "expected x1 <= x2 and y1 <= y2, all from 0 to 1: fractions of the picture (divide pixels by its width and height)."
 )
-"""Expected boxes, in words."""
+"""Definition of a valid box, for error messages."""
 Batch = TypeVar("Batch")
 
 
@@ -29,7 +29,7 @@ class ImageBatch:
 
     Attributes:
         regions: Features of each region; padded rows are zero.
-        mask: True where a region is real; at least one an image.
+        mask: True where a region is real; at least one per image.
         boxes: x1, y1, x2, y2 of each region as fractions of the picture.
     """
 
@@ -76,7 +76,7 @@ class CaptionBatch:
 
     Attributes:
         tokens: Token ids; padding is 0.
-        mask: True where a token is real; at least one a caption.
+        mask: True where a token is real; at least one per caption.
     """
 
     tokens: Int[Tensor, "captions words"]

@@ -19,7 +19,7 @@ BLOCK = 64
 
 @dataclass(frozen=True)
 class SplitInfo:
-    """Summary of a split; `regions` is the largest number of an image."""
+    """Summary of a split; `regions` is the maximum of an image."""
 
     name: str
     images: int
@@ -34,7 +34,7 @@ class DataInfo:
     """Summary of a data set.
 
     `bytes` counts all files in its folder, with pictures. The split `all` comes last where images of a store have no
-    captions and so no split.
+    captions and therefore no split.
     """
 
     data: str
@@ -58,7 +58,7 @@ def inspect(data: str | Path) -> DataInfo:
 
 
 def _everything(path: Path, splits: list[Split]) -> list[Split]:
-    """The split of all images of a store, where some are in none of its splits; else none."""
+    """The split `all` of a store, where some images are in no other split; otherwise empty."""
     if layout_of(path) != "store":
         return []
     in_splits = {name for split in splits for name in split.image_ids}
@@ -163,7 +163,7 @@ def _all_feature_problems(splits: list[Split], progress: Progress) -> list[str]:
 
 
 def _feature_problems(split: Split, progress: Progress, done: int, total: int) -> list[str]:
-    """Read every image; only the first bad one of a block is reported."""
+    """Read every image; only the first invalid one of a block is reported."""
     problems = []
     for start in range(0, len(split.regions), BLOCK):
         stop = min(start + BLOCK, len(split.regions))

@@ -39,7 +39,7 @@ def convert(
     Args:
         source: A folder in SCAN's layout, or Karpathy's JSON or its folder.
         out: Folder of the store, new or empty; remains of an interrupted conversion are replaced.
-        extractor: Id of the features' extractor; empty for the reader's.
+        extractor: Id of the features' extractor; empty: as determined by the reader.
         pictures: Folder of the pictures, recorded in the store; None for the one beside the features, if any.
         progress: Called after each block of images.
         opening: Called before that, while pictures are opened for their sizes.
@@ -138,7 +138,7 @@ def _size(picture: Path) -> tuple[int, int]:
         with Image.open(picture) as opened:
             return opened.size
     except (OSError, Image.DecompressionBombError) as error:
-        raise DataError(f"{picture} is no readable picture ({error}); copy it again or take it away.") from None
+        raise DataError(f"{picture} is no readable picture ({error}); copy it again or remove it.") from None
 
 
 def _captions(split: Split, names: list[str]) -> Iterator[StoreCaption]:
@@ -175,7 +175,7 @@ def _mask(splits: list[Split]) -> np.ndarray:
 
 
 def _boxes(splits: list[Split]) -> np.ndarray | None:
-    """Boxes of all splits; a warning where some have none, as explanations require them."""
+    """Boxes of all splits; warns where some have none, as explanations require boxes."""
     longest = max(split.regions.regions for split in splits)
     known = [split.regions.boxes for split in splits if split.regions.boxes is not None]
     if len(known) == len(splits):

@@ -14,16 +14,16 @@ from tshsr.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images and captions of one split, with any number of captions an image.
+    """Images and captions of one split, with any number of captions per image.
 
     Attributes:
         data: Name of the data set (its folder's name).
         name: train, dev, test, ...
         regions: Region features; row i belongs to image i.
-        captions: Raw captions; none in a collection for search.
+        captions: Raw captions; empty in a collection for search only.
         image_of_caption: int64, for each caption the row of its image.
         image_ids: File names, COCO ids, or row numbers.
-        extractor: Id of the features' extractor; a model refuses those of another one.
+        extractor: Id of the features' extractor; a model refuses features of another one.
         pictures: Folder of the picture files, where there is one.
         files: Picture file of each image relative to `pictures`; None where the image ids are the file names.
 

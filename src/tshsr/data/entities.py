@@ -1,6 +1,6 @@
 """Flickr30K Entities (Plummer et al., ICCV 2015): boxes of the phrases of captions.
 
-A folder with `Sentences/ID.txt`, one caption a line with marked phrases, and `Annotations/ID.xml`, the boxes:
+A folder with `Sentences/ID.txt`, one caption per line with marked phrases, and `Annotations/ID.xml`, the boxes:
 
     [/EN#283585/people Two young guys] with [/EN#283586/bodyparts shaggy hair] look at their hands .
     <object><name>283585</name><bndbox><xmin>..</xmin><ymin>..</ymin><xmax>..</xmax><ymax>..</ymax></bndbox></object>
@@ -84,7 +84,7 @@ def read_entities(place: Path, split: Split, words: Words) -> Truth | None:
     if not annotation:
         raise DataError(
             f"{folder} annotates no image of {split.data}, split {split.name}: neither an image id nor a caption is "
-            "found there. Take it away, or copy the annotation of these pictures."
+            "found there. Remove it, or copy the annotation of these pictures."
         )
     sentences = {image: read_sentences(folder, name) for image, name in annotation.items()}
     boxes = {image: read_phrase_boxes(folder, name) for image, name in annotation.items()}
@@ -96,7 +96,7 @@ def read_entities(place: Path, split: Split, words: Words) -> Truth | None:
 
 
 def match_images(folder: Path, split: Split) -> dict[int, str]:
-    """For each annotated image the name of its files: its id, or the annotated image with most of its captions."""
+    """Annotation name of each annotated image: its id, or the annotated image that shares most captions with it."""
     known = {path.stem for path in (folder / "Sentences").glob("*.txt")}
     names = {image: Path(name).stem for image, name in enumerate(split.image_ids)}
     if any(name in known for name in names.values()):

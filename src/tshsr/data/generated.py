@@ -29,7 +29,7 @@ from tshsr.scenes.world import SIDE
 from tshsr.system import Progress, end_with_parent, interrupts_held, no_progress, usable_cores
 
 CHUNK_SCENES = 50
-"""Scenes a chunk."""
+"""Scenes per chunk."""
 UNFINISHED = ".scenes-"
 """Prefix of unfinished folders in the cache; host and process follow."""
 STALE_SECONDS = 3600.0
@@ -49,8 +49,7 @@ def make_scenes(
 ) -> Path:
     """Generate scenes as a feature store with the splits train, dev and test.
 
-    The same sizes and seed give the same bytes, whatever the number of processes. The folder appears when it is
-    complete.
+    The same sizes and seed give the same bytes for any number of processes. The folder is created atomically.
 
     Args:
         folder: Must be missing or empty.
@@ -58,7 +57,7 @@ def make_scenes(
         dev: Number of dev scenes.
         test: Number of test scenes; a fifth of them form pairs of twins that differ in one swapped property.
         seed: Other seeds give other scenes.
-        processes: Number of drawing processes; None for one a usable core.
+        processes: Number of drawing processes; None for one per usable core.
         progress: Called after every few scenes.
 
     Returns:
@@ -94,8 +93,8 @@ def scenes_folder(
 ) -> Path:
     """The cached generated scenes; generates them where they are missing.
 
-    The folder is $XDG_CACHE_HOME (or ~/.cache) `/tshsr/scenes-v1-SIZES-SEED`. Of two processes at once both generate,
-    and the first one to finish wins.
+    The folder is $XDG_CACHE_HOME (or ~/.cache) `/tshsr/scenes-v1-SIZES-SEED`. Concurrent processes all generate;
+    the folder of the first one to finish is kept.
 
     Raises:
         SettingsError: Where a number is out of range.
@@ -135,7 +134,7 @@ def remove_stale(cache: Path) -> None:
 def is_stale(unfinished: Path) -> bool:
     """Whether an unfinished folder is abandoned: its process has ended, or nothing in it has changed for an hour.
 
-    Processes of other machines that share the cache are not visible from here; for their folders the hour counts.
+    Processes of other machines that share the cache are not visible from here; their folders are judged by age alone.
     """
     host, _, process = unfinished.name.removeprefix(UNFINISHED).rpartition("-")[0].rpartition("-")
     if host == socket.gethostname() and os.name == "posix":  # on Windows, os.kill would end the process
@@ -143,7 +142,7 @@ def is_stale(unfinished: Path) -> bool:
             os.kill(int(process), 0)
         except ProcessLookupError:
             return True
-        except (PermissionError, ValueError):  # another user's, or a name that is not ours
+        except (PermissionError, ValueError):  # another user's, or a name of another program
             pass
     try:
         changed = max(path.stat().st_mtime for path in (unfinished, *unfinished.rglob("*")))
@@ -156,7 +155,7 @@ def check_settings(sizes: dict[str, int], seed: int, processes: int | None) -> N
     """Refuse numbers out of range.
 
     Raises:
-        SettingsError: Names the number.
+        SettingsError: Where one is; the message names it.
     """
     for split, size in sizes.items():
         if not 0 <= size <= 99_999:
@@ -170,7 +169,7 @@ def check_settings(sizes: dict[str, int], seed: int, processes: int | None) -> N
 
 
 def generate_chunks(chunks: list[Chunk], processes: int) -> Iterator[list[GeneratedScene]]:
-    """Generate chunks in this many processes; the results come in the order of the chunks."""
+    """Generate chunks in parallel processes; the results keep the order of the chunks."""
     processes = min(processes, len(chunks))
     done = 0
     if processes > 1:
@@ -186,7 +185,7 @@ def generate_chunks(chunks: list[Chunk], processes: int) -> Iterator[list[Genera
             except BrokenProcessPool:
                 LOG.warning("the drawing processes ended early; continuing in this process, which takes longer")
             finally:
-                pool.shutdown(cancel_futures=True)  # after Ctrl-C, the chunks under way are the last
+                pool.shutdown(cancel_futures=True)  # after Ctrl-C, no further chunk starts
     yield from map(generate_chunk, chunks[done:])
 
 
@@ -210,7 +209,9 @@ def write_scenes(folder: Path, made: list[GeneratedScene]) -> None:
         boxes=np.stack([scene.boxes for scene in made]),
     )
     for split in dict.fromkeys(splits):
-        write_truth(folder, split, gather_truth(scene for scene, own in zip(made, splits, strict=True) if own == split))
+        write_truth(
+            folder, split, gather_truth(scene for scene, name in zip(made, splits, strict=True) if name == split)
+        )
 
 
 def gather_truth(scenes: Iterable[GeneratedScene]) -> Truth:

@@ -20,12 +20,12 @@ from tshsr.data.regions import RegionFeatures
 from tshsr.errors import DataError
 
 SPLITS = {"train": "train", "restval": "train", "val": "dev", "test": "test"}
-"""Our name of each split of the JSON; restval joins train, as usual."""
+"""Name of each split of the JSON in this package; restval joins train, as usual."""
 
 
 @dataclass(frozen=True)
 class KarpathyImage:
-    """One image of the JSON: its row, its split under our name, its names and captions."""
+    """One image of the JSON: its row, its split (as named in this package), its names and captions."""
 
     row: int
     split: str
@@ -52,7 +52,7 @@ def find_json(data: Path) -> Path | None:
 
 
 def karpathy_splits(path: Path) -> tuple[str, ...]:
-    """Our names of the JSON's splits."""
+    """The JSON's splits, as named in this package."""
     return tuple(sorted({image.split for image in read_images(path)}))
 
 
@@ -85,7 +85,7 @@ def read_images(path: Path) -> list[KarpathyImage]:
     """All images of the JSON.
 
     Raises:
-        DataError: Where the file can't be read or an entry lacks something.
+        DataError: Where the file can't be read or an entry lacks a field.
     """
     try:
         values = json.loads(path.read_bytes(), object_hook=_text_only)
@@ -141,7 +141,7 @@ def _open_regions(folder: Path, images: list[KarpathyImage], rows: int) -> Regio
     if stored.shape[0] != rows:
         raise DataError(
             f"{stored.path}: features of {stored.shape[0]} images; expected {rows}, "
-            "one row an image in the order of the JSON."
+            "one row per image in the order of the JSON."
         )
     return RegionFeatures(stored, chosen, boxes)
 
@@ -159,6 +159,6 @@ def _feature_names(folder: Path, images: list[KarpathyImage]) -> list[str]:
     if missing:
         raise DataError(
             f"{folder} lacks {len(missing)} of {len(images)} files, for example {missing[0]}; "
-            "expected one .npy an image, named by its picture file, COCO id or imgid."
+            "expected one .npy per image, named by its picture file, COCO id or imgid."
         )
     return names

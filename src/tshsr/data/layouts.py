@@ -109,7 +109,7 @@ def layout_of(path: Path) -> Layout:
     """The layout of a folder or JSON file.
 
     Raises:
-        DataError: Where none is known.
+        DataError: Where the layout is unknown.
     """
     if (path / MANIFEST).is_file():
         return "store"
@@ -127,7 +127,7 @@ def layout_of(path: Path) -> Layout:
 def _json(path: Path) -> Path:
     found = find_json(path)
     if found is None:
-        raise DataError(f"{path} has lost its dataset*.json; copy it again.")
+        raise DataError(f"{path} has no dataset*.json any more; copy it again.")
     return found
 
 
@@ -140,7 +140,7 @@ def _split_name(path: Path, split: str, names: tuple[str, ...]) -> str:
 
 
 def _suggestion(path: Path) -> str:
-    """The end of a message about a missing path: a similar name in the same folder, if any."""
+    """The suffix of an error message for a missing path: the most similar name in its folder, if any."""
     siblings = {entry.name: entry for entry in path.parent.iterdir()} if path.parent.is_dir() else {}
     siblings |= {SCENES: Path(SCENES)} if path.parent == Path() else {}
     near = difflib.get_close_matches(path.name, sorted(siblings), n=1)

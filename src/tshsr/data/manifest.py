@@ -93,7 +93,7 @@ def _check_size(path: Path, file: StoreFile) -> None:
 
 
 def read_records(path: Path, kind: type[Record], count: int) -> Iterator[Record]:
-    """Read a list of records, one JSON object a line.
+    """Read a list of records, one JSON object per line.
 
     Raises:
         DataError: Where a line can't be read, or their number differs from `count`.

@@ -15,11 +15,11 @@ import numpy as np
 from tshsr.errors import DataError
 
 KINDS = {"f": "float16, float32 or float64", "b": "bool", "iu": "whole numbers"}
-"""Expected types of an array of these kinds, in words."""
+"""Description of the dtypes of each kind, for error messages."""
 
 
 READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-"""Header readers by format version; only structured types need another version."""
+"""Header readers by format version; other versions are for structured types."""
 
 
 class NpyHeader(NamedTuple):
@@ -145,7 +145,7 @@ class NpyFile:
 
 @dataclass(frozen=True)
 class NpyFolder:
-    """A folder with one .npy file (regions x features) an image, read padded to the largest number of regions."""
+    """A folder with one .npy file (regions x features) per image, read padded to the largest number of regions."""
 
     path: Path
     files: tuple[NpyFile, ...]

@@ -17,7 +17,7 @@ from tshsr.data.text import read_captions, read_lines
 from tshsr.errors import DataError
 
 REPEATS = 5
-"""Repetitions of an image row in older files, all of data with five captions an image."""
+"""Repetitions of an image row in older files; all of these have five captions per image."""
 SAMPLED_GROUPS = 8
 FEATURES, CAPTIONS = "_ims.npy", "_caps.txt"
 
@@ -69,7 +69,7 @@ def image_rows(source: NpyFile, path: Path, captions: int) -> np.ndarray:
 
 
 def _repeated(source: NpyFile) -> bool:
-    """Whether the rows of each of some sampled groups are equal."""
+    """Whether every sampled group consists of equal rows."""
     groups = source.shape[0] // REPEATS
     for group in np.unique(np.linspace(0, groups - 1, SAMPLED_GROUPS).astype(np.int64)):
         rows = source.read(np.arange(group * REPEATS, (group + 1) * REPEATS))
@@ -90,7 +90,7 @@ def pictures_folder(folder: Path) -> Path | None:
 
 
 def _image_ids(path: Path, stored: int, rows: np.ndarray, captions: int) -> tuple[str, ...]:
-    """One id an image, from a file with one for each image, each row or each caption."""
+    """One id per image, from a file with one line per image, per stored row or per caption."""
     numbers = tuple(str(image) for image in range(len(rows)))
     if not path.is_file():
         return numbers

@@ -119,7 +119,7 @@ class RegionFeatures:
         if numbers.ndim != 1 or not len(numbers) or len(outside):
             got = f"image {outside[0]}" if len(outside) else f"numbers of shape {numbers.shape}"
             raise InputError(
-                f"asked {self.source.path} for {got}; expected a list of numbers from 0 to {len(self) - 1}."
+                f"{self.source.path}: got {got}; expected a list of image numbers from 0 to {len(self) - 1}."
             )
         return numbers
 

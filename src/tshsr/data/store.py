@@ -28,8 +28,8 @@ EVERYTHING = "all"
 PICTURES = "pictures"
 """Folder in a store for its pictures."""
 FIRST = "regions.npy"
-OWN = (FIRST, "images.jsonl", "captions.jsonl", "boxes.npy", "mask.npy")
-"""Files that `write_store` writes before the manifest, in this order; the remains of an interruption."""
+DATA_FILES = (FIRST, "images.jsonl", "captions.jsonl", "boxes.npy", "mask.npy")
+"""Files that `write_store` writes before the manifest, in this order; an interruption leaves the first of them."""
 BLOCK = 64
 
 
@@ -82,10 +82,10 @@ def write_store(
 
     Args:
         folder: Made where it is missing.
-        extractor: Id of the features' extractor; a model refuses those of another one.
+        extractor: Id of the features' extractor; a model refuses features of another one.
         settings: Of the extractor, and other notes (JSON values).
-        images: One record an image.
-        captions: Any number of records an image, in any order.
+        images: One record per image.
+        captions: Any number of records per image, in any order.
         regions: Images x regions x features, floating point; or consecutive blocks of it, for data larger than the
             memory.
         boxes: Images x regions x 4: x1, y1, x2, y2 as fractions of the picture.
@@ -120,21 +120,22 @@ def write_store(
         (folder / name).unlink(missing_ok=True)
 
 
-def refuse_foreign(folder: Path, *, beside: Collection[str] = ()) -> None:
+def refuse_foreign(folder: Path, *, allowed: Collection[str] = ()) -> None:
     """Refuse a folder with anything but the remains of an interrupted `write_store`.
 
     Args:
         folder: The folder of a new store; may be missing.
-        beside: Names of the writer's own files, beside those of a store.
+        allowed: Names of further files that the caller writes.
 
     Raises:
-        DataError: Names an entry.
+        DataError: Where there is anything else; the message names an entry.
     """
     if not folder.is_dir():
         return
     names = {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")}
-    own = {PICTURES, *beside, *(OWN if FIRST in names else ())}  # without the first file the others are not of a store
-    if other := sorted(names - own):
+    # Without the first file, the others do not come from an interrupted write.
+    known = {PICTURES, *allowed, *(DATA_FILES if FIRST in names else ())}
+    if other := sorted(names - known):
         raise DataError(f"{folder} is no feature store and holds {other[0]}; name a new folder for the store.")
 
 
@@ -174,9 +175,9 @@ def open_store(folder: Path, split: str) -> Split:
 def _check_records(folder: Path, images: Sequence[StoreImage], captions: Sequence[StoreCaption]) -> None:
     known = {image.id for image in images}
     if len(known) != len(images) or not images:
-        raise DataError(f"{folder}: {len(images)} images with {len(known)} different ids; each needs an id of its own.")
+        raise DataError(f"{folder}: {len(images)} images with {len(known)} different ids; each needs a unique id.")
     if len({caption.id for caption in captions}) != len(captions):
-        raise DataError(f"{folder}: two captions share an id; each needs one of its own.")
+        raise DataError(f"{folder}: two captions share an id; each needs a unique one.")
     for caption in captions:
         if caption.image not in known:
             raise DataError(f"{folder}: caption {caption.id!r} belongs to image {caption.image!r}, which is not there.")
@@ -187,7 +188,7 @@ def _check_records(folder: Path, images: Sequence[StoreImage], captions: Sequenc
 
 
 def _names_in_use(folder: Path) -> set[str]:
-    """Files of the present manifest; none of a damaged one."""
+    """Files of the current manifest; empty where it is damaged."""
     try:
         return {file.name for file in read_manifest(folder).files.values()}
     except DataError:
@@ -261,7 +262,7 @@ def _region_chunks(
         yield _bytes(block)
         written = stop
     if written != shape[0]:
-        raise DataError(f"{folder}: regions of {written} images came; expected {shape[0]}, one for each record.")
+        raise DataError(f"{folder}: got regions of {written} images; expected {shape[0]}, one for each record.")
 
 
 def _open_regions(manifest: Manifest, paths: dict[str, Path]) -> RegionFeatures:

@@ -20,7 +20,7 @@ from tshsr.files import replacing
 BLOCK = 4096
 PAD, START, END, UNKNOWN = "<pad>", "<start>", "<end>", "<unk>"
 
-# Rules of the Penn Treebank tokeniser that matter in captions, in order; any other mark is a token of its own.
+# Rules of the Penn Treebank tokeniser that matter in captions, in order; any other mark is a separate token.
 WORD = "|".join(
     (
         r"(?:\w\.){2,}",  # u.s.
@@ -73,12 +73,12 @@ class Tokenizer:
 
     @classmethod
     def from_file(cls, path: str | Path, *, boundaries: bool = False) -> Tokenizer:
-        """Read our `tokenizer.json`, or a `word2idx` JSON of the field's checkpoints.
+        """Read a `tokenizer.json` of this package, or a `word2idx` JSON of published checkpoints.
 
         Args:
             path: The file, of either kind.
-            boundaries: For `word2idx`: put `<start>` and `<end>` around every caption, as for the field's GRU
-                checkpoints. A `tokenizer.json` has this setting in itself.
+            boundaries: For `word2idx`: put `<start>` and `<end>` around every caption, as published GRU checkpoints
+                expect. A `tokenizer.json` contains this setting.
 
         Raises:
             DataError: Where the file is missing, is neither of the two, or its numbers can't be used.
@@ -115,7 +115,7 @@ class Tokenizer:
         return [encoding.ids for block in blocks for encoding in block]
 
     def words(self, caption: str) -> list[str]:
-        """The caption's spelling of each token of `encode`, also of unknown words.
+        """Each token of `encode`, unknown words included, as spelled in the caption.
 
         Raises:
             InputError: Where the caption has no word.
@@ -130,7 +130,7 @@ class Tokenizer:
 def _spelling(caption: str, start: int, stop: int, starts: set[int]) -> str:
     """A span of the caption with the accents after its last letter, which the library's offsets omit.
 
-    An accent unknown to the library (its version of Unicode is not Python's) is a token of its own.
+    An accent unknown to the library (its version of Unicode is not Python's) is a separate token.
     """
     while stop < len(caption) and stop not in starts and unicodedata.combining(caption[stop]):
         stop += 1
@@ -181,7 +181,7 @@ def _field_vocabulary(path: Path, words: object) -> dict[str, int]:
     for number, mark in enumerate((PAD, START, END, UNKNOWN)):
         if words.get(mark) != number:
             raise DataError(
-                f"{path}: word2idx has {mark} = {words.get(mark)}; expected {number}, as in the field's lists."
+                f"{path}: word2idx has {mark} = {words.get(mark)}; expected {number}, as in published lists."
             )
     return dict(words)
 
@@ -192,16 +192,15 @@ def _saved_rules(path: Path, values: dict[str, Any]) -> tokenizers.Tokenizer:
     kind = model.get("type") if isinstance(model, dict) else None
     if kind != "WordLevel":
         raise DataError(
-            f"{path} holds a tokenizer of type {kind}; expected WordLevel (one token a word), or a word2idx list."
+            f"{path} holds a tokenizer of type {kind}; expected WordLevel (one token per word), or a word2idx list."
         )
     try:
         rules = tokenizers.Tokenizer.from_str(json.dumps(values))
     except Exception as error:  # noqa: BLE001 - the library raises nothing narrower
         raise DataError(f"{path} is no usable tokenizer.json: {error}.") from None
     if rules.token_to_id(PAD) != 0 or rules.token_to_id(UNKNOWN) is None:
-        raise DataError(
-            f"{path}: expected {PAD} = 0 and a number for {UNKNOWN}; got {rules.token_to_id(PAD)} and none or more."
-        )
+        got = f"{rules.token_to_id(PAD)} and {rules.token_to_id(UNKNOWN)}"
+        raise DataError(f"{path}: expected {PAD} = 0 and a number for {UNKNOWN}; got {got}.")
     return rules
 
 
@@ -223,13 +222,13 @@ def read_lines(path: Path) -> tuple[str, ...]:
     lines = tuple(line.strip() for line in text.removesuffix("\n").split("\n"))
     if "" in lines:
         raise DataError(
-            f"{path}:{lines.index('') + 1}: the line is empty; expected one entry a line, none of them empty."
+            f"{path}:{lines.index('') + 1}: the line is empty; expected one entry per line, none of them empty."
         )
     return lines
 
 
 def read_captions(path: Path) -> tuple[str, ...]:
-    """Captions of a file, one a line.
+    """Captions of a file, one per line.
 
     Raises:
         DataError: As `read_lines`, and where every line is a printed bytes object, b'...': a mistake of Python 2 code

@@ -1,6 +1,6 @@
 """Ground truth of generated data: the regions of each word, and false captions.
 
-It lies beside the data in `truth_{split}.jsonl`: a line of counts, a line for each caption, a line for each foil.
+It is stored beside the data in `truth_{split}.jsonl`: a line of counts, a line for each caption, a line for each foil.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Truth:
 
     Attributes:
         regions_of_word: For each caption, by position of a content word (a shape, colour, size, texture or count), the
-            numbers of all regions that show the word's things.
+            numbers of all regions that show an object described by the word.
         foils: False captions.
     """
 

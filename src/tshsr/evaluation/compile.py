@@ -1,4 +1,4 @@
-"""Faster scoring with unchanged weights: TF32 products and compilation, measured on a sample before they are used.
+"""TF32 products and compilation for scoring, used only if a sample shows that they are faster and accurate.
 
 Axes: images | captions.
 """
@@ -26,7 +26,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CompileOptions:
-    """How scoring is accelerated.
+    """Options of accelerated scoring.
 
     Attributes:
         tf32: Matrix products of float32 with 10 instead of 23 bits of mantissa, on hardware with TF32 units.
@@ -96,14 +96,14 @@ class CompiledMatcher(Matcher):
         return self._score(images, captions, all_pairs=True)
 
     def _score(self, images: ItemEncoding, captions: ItemEncoding, *, all_pairs: bool) -> Scores:
-        # torch.compile specialises on size 1; single rows run uncompiled.
+        # torch.compile specialises on size 1, so single rows run uncompiled.
         run = self.run if min(len(images), len(captions)) > 1 else score
         with tf32_products() if self.compile_options.tf32 else nullcontext():
             return run(self.network, images, captions, all_pairs)
 
 
 def score(network: Matcher, images: ItemEncoding, captions: ItemEncoding, all_pairs: bool) -> Scores:
-    """The function that is compiled."""
+    """The function to compile: scores of all pairs, or pair by pair."""
     return network.score_all(images, captions) if all_pairs else network.score_pairs(images, captions)
 
 
@@ -121,7 +121,7 @@ def tf32_products() -> Iterator[None]:
 def compile_members(
     retrievers: Sequence[Scorer], split: Split, compile_options: CompileOptions, options: ScoringOptions
 ) -> tuple[tuple[Scorer, ...], tuple[PrecisionCheck, ...]]:
-    """The models, accelerated where that is faster and as good on a sample, and the measurements.
+    """The models, accelerated if that is faster without loss of recall on a sample, and the measurements.
 
     Where compilation fails, the models are returned unchanged, with a warning in the log.
     """
@@ -137,7 +137,7 @@ def compile_members(
             if not compile_options.compiled or is_out_of_memory(error):
                 raise
             reason = str(error).strip().splitlines()[0]
-            LOG.warning("this machine can't compile the scoring (%s); scoring goes on uncompiled", reason)
+            LOG.warning("this machine can't compile the scoring (%s); scoring continues uncompiled", reason)
             return tuple(retrievers), ()
         checks.append(replace(found, dtype=str(compile_options)))
         members.append(CompiledMember(retriever.name, compiled, retriever.tokenizer) if found.used else retriever)

@@ -80,7 +80,7 @@ def read_ground_truth(captions: Numbers | str | Path, split: str, images: int, c
 
 
 def check_ids(path: Path, ids: Sequence[str]) -> None:
-    """Refuse an id of two captions, because ratings refer to captions by id.
+    """Reject an id of two captions, as ratings refer to captions by id.
 
     Raises:
         DataError: Names the first such id.
@@ -88,7 +88,7 @@ def check_ids(path: Path, ids: Sequence[str]) -> None:
     twice = next((name for name, times in Counter(ids).items() if times > 1), None)
     if twice is not None:
         raise DataError(
-            f"{path}: caption id {twice!r} stands twice; give each caption its own id, or leave ids out (IMAGE#K then "
+            f"{path}: caption id {twice!r} occurs twice; give each caption its own id, or leave ids out (IMAGE#K then "
             "names it)."
         )
 

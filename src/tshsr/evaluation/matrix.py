@@ -64,8 +64,8 @@ def evaluate_matrix(
 
     Args:
         scores: A matrix of floats, images x captions (an array, which may be memory-mapped, a tensor or nested lists),
-            a file of one (see `read_scores`), or a list of several: an ensemble, truth scores are averaged. The report
-            names files by file name, a matrix "scores", and matrices of a list "scores[0]", "scores[1]" and so on.
+            a file of one (see `read_scores`), or a list of these: an ensemble with the mean scores. Names in the
+            report: the file name, "scores" for a matrix, "scores[0]", "scores[1]" ... for matrices of a list.
         captions: For each caption the row of its image (whole numbers: an array, tensor or list); or a file (see
             `read_image_of_caption`) or folder of data.
         protocol: See `choose_protocol`.
@@ -120,7 +120,7 @@ def read_extras(extras: Extras, truth: GroundTruth) -> Annotation:
 
 
 def check_annotated(caption_ids: np.ndarray, image_of_caption: np.ndarray, plausible: Path | None) -> None:
-    """Refuse ids other than those of the annotated captions, and unreadable files of PMRP.
+    """Reject ids other than those of the annotated captions, and unreadable files of PMRP.
 
     Raises:
         DataError: Where a file is missing or damaged, or of other images and captions.
@@ -136,7 +136,7 @@ def check_annotated(caption_ids: np.ndarray, image_of_caption: np.ndarray, plaus
 
 
 def measure_details(scores: np.ndarray, truth: GroundTruth, annotation: Annotation, *, folds: int) -> Details:
-    """Figures that consider several right answers per query, and figures by further annotation.
+    """Figures with several relevant items per query, and figures by further annotation.
 
     Args:
         scores: The fused scores, images x captions.
@@ -165,20 +165,20 @@ def read_matrices(scores: Numbers | str | Path, key: str = KEY) -> tuple[list[st
         DataError: Where a file is missing or damaged.
         InputError: Where an entry is no matrix of floats, shapes differ, or a file is named twice.
     """
-    if isinstance(scores, str | Path) or not are_several(scores):
+    if isinstance(scores, str | Path) or not is_list_of_matrices(scores):
         members = [named_matrix(scores, "scores", key)]
     else:
-        check_once([each for each in scores if isinstance(each, str | Path)])
+        check_distinct([each for each in scores if isinstance(each, str | Path)])
         members = [named_matrix(each, f"scores[{number}]", key) for number, each in enumerate(scores)]
     common_shape([{name: matrix} for name, matrix in members])
     return [name for name, _ in members], ensemble([{FUSED: matrix} for _, matrix in members])[FUSED]
 
 
-def check_once(places: Sequence[str | Path]) -> None:
-    """Refuse an ensemble with a duplicate file or run, which would count twice in the mean.
+def check_distinct(places: Sequence[str | Path]) -> None:
+    """Reject an ensemble with a duplicate file or run, which would count twice in the mean.
 
     Raises:
-        InputError: Names it.
+        InputError: Names the duplicate.
     """
     seen: set[Path] = set()
     for place in places:
@@ -187,7 +187,7 @@ def check_once(places: Sequence[str | Path]) -> None:
         seen.add(Path(place).resolve())
 
 
-def are_several(scores: Numbers) -> bool:
+def is_list_of_matrices(scores: Numbers) -> bool:
     """Whether this is a list of files or matrices, not the rows of one matrix."""
     if not isinstance(scores, Sequence):
         return False

@@ -32,7 +32,7 @@ from tshsr.system import provenance
 FOLD = 1000
 """Images of a COCO 1K fold."""
 MIN_SAMPLE, MAX_SAMPLE = 20, 100
-"""Bounds on the images on which a lower precision is measured: a tenth of the split."""
+"""Bounds on the sample on which a lower precision is measured, a tenth of the images of a split."""
 
 
 class Scorer(Protocol):
@@ -80,7 +80,7 @@ class Evaluation:
     rerank: Rerank | None = None
 
     def report(self, *, details: Details | None = None, known_truth: PointingAndBinding | None = None) -> Report:
-        """The report: recalls from the ranks, origin, and the parts that were measured."""
+        """The report: recalls from the ranks, provenance, and further measurements."""
         metrics = {name: metrics_by_fold(each) for name, each in self.ranks.items()}
         some_ranks, origin = next(iter(self.ranks.values())), provenance()
         return Report(
@@ -117,8 +117,8 @@ def evaluate(
         retrievers: One model, or several whose scores are averaged.
         split: Images and captions to evaluate on.
         protocol: See `choose_protocol`.
-        options: A lower precision is measured on a sample first, and used where it is faster and as good.
-            Progress starts at 0 for each model.
+        options: A lower precision is measured on a sample first, and used if it is faster without loss of recall.
+            Progress restarts at 0 for each model.
 
     Returns:
         The report, and by score name the (mean) matrices, images x captions.
@@ -141,19 +141,19 @@ def evaluate_models(
     """Score every image of a split with every caption, and rank the queries; arguments and errors as of `evaluate`."""
     if not retrievers:
         raise SettingsError("there is no model to evaluate; name at least one run.")
-    chosen = choose_protocol(protocol, len(split.regions))  # before hours of scoring
+    chosen = choose_protocol(protocol, len(split.regions))  # raises before hours of scoring
     check_captioned(len(split.regions), split.image_of_caption)
     options = usable_options(retrievers[0].matcher, options)
     start = time.perf_counter()
     checks = [check_precision(each, split, options) for each in retrievers] if options.dtype is not None else []
     members = []
     for number, retriever in enumerate(retrievers):
-        own = replace(
+        member_options = replace(
             options,
             dtype=options.dtype if checks and checks[number].used else None,
-            folder=own_folder(options.folder, number, len(retrievers)),
+            folder=member_folder(options.folder, number, len(retrievers)),
         )
-        members.append(score_split_rescored(retriever.matcher, retriever.tokenizer, split, own))
+        members.append(score_split_rescored(retriever.matcher, retriever.tokenizer, split, member_options))
     scores = ensemble(members, options.folder)
     seconds = time.perf_counter() - start
     return Evaluation(
@@ -175,13 +175,13 @@ def usable_options(matcher: Matcher, options: ScoringOptions) -> ScoringOptions:
     return replace(options, dtype=usable_dtype(options.dtype, device))
 
 
-def own_folder(folder: Path | None, number: int, members: int) -> Path | None:
-    """The folder of a member's matrices: `folder` for a single member, else a subfolder; None: in memory."""
+def member_folder(folder: Path | None, number: int, members: int) -> Path | None:
+    """Folder of a member's matrices: `folder` for a single member, else a subfolder; None: in memory."""
     if folder is None or members == 1:
         return folder
-    own = folder / str(number)
-    own.mkdir(exist_ok=True)
-    return own
+    subfolder = folder / str(number)
+    subfolder.mkdir(exist_ok=True)
+    return subfolder
 
 
 @torch.inference_mode()
@@ -194,7 +194,7 @@ def check_precision(
         retriever: The model.
         split: Source of the sample.
         options: Precision, memory and device of scoring.
-        compiled: A network with the same encodings that is measured instead, such as a `CompiledMatcher`.
+        compiled: A network with the same encodings to measure instead, such as a `CompiledMatcher`.
     """
     sample = min(len(split.regions), max(MIN_SAMPLE, min(MAX_SAMPLE, len(split.regions) // 10)))
     (captions,) = np.nonzero(split.image_of_caption < sample)
@@ -272,7 +272,7 @@ def choose_protocol(protocol: ProtocolName | Literal["auto"], images: int) -> Pr
 
     - `flickr`: each query ranks all images or all captions of the split (Flickr30K, Flickr8k, other data).
     - `coco-5k`: the same, for the 5,000 images of COCO's test split.
-    - `coco-1k`: the mean over folds of 1,000 consecutive images; each query ranks its own fold only.
+    - `coco-1k`: the mean over folds of 1,000 consecutive images; each query ranks the items of its fold only.
     - `auto`: `coco-5k` for 5,000 images, else `flickr`; never `coco-1k`, whose recalls are higher.
 
     Raises:

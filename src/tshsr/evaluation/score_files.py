@@ -39,12 +39,12 @@ def save_scores(path: Path, scores: np.ndarray) -> None:
         dtype = np.result_type(np.float32, scores.dtype).newbyteorder("<")
         handle.write(npy_header(scores.shape, dtype))
         rows = max(1, BLOCK // scores.shape[1])
-        for start in range(0, len(scores), rows):  # a mapped matrix is never in memory as a whole
+        for start in range(0, len(scores), rows):  # a mapped matrix is never fully in memory
             handle.write(np.ascontiguousarray(scores[start : start + rows], dtype).data)
 
 
 def check_scores_name(path: Path) -> None:
-    """Refuse a file name that `save_scores` refuses, before hours of scoring.
+    """Reject a file name that `save_scores` rejects, before hours of scoring.
 
     Raises:
         SettingsError: Where the name does not end in .npy.
@@ -60,7 +60,7 @@ def read_scores(path: Path, *, key: str = KEY) -> np.ndarray:
 
     - `.npy`: the array.
     - `.npz`: the array of that name.
-    - `.pt`, `.pth`: a tensor, or a dictionary with a tensor of that name; other pickled objects are refused.
+    - `.pt`, `.pth`: a tensor, or a dictionary with a tensor of that name; other pickled objects are rejected.
 
     Args:
         path: The file.
@@ -99,7 +99,7 @@ def load_matrix(path: Path, key: str) -> np.ndarray:
         case ".npy":
             array: np.ndarray = np.lib.format.open_memmap(path, mode="r")
         case ".npz":
-            # An explicit handle: numpy does not close its own one where the file is no archive.
+            # An explicit handle: numpy leaves its own handle open if the file is no archive.
             with path.open("rb") as file, np.lib.npyio.NpzFile(file) as arrays:
                 mapped = map_member(path, f"{key}.npy") if key in arrays else None
                 array = named_scores(path, arrays, key) if mapped is None else mapped
@@ -136,15 +136,15 @@ def load_tensors(path: Path) -> object:
         DataError: Where it holds pickled objects other than tensors.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):  # on the version of a pickle that is refused anyway
+        with warnings.catch_warnings(action="ignore"):  # about the version of a pickle that is rejected anyway
             try:
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             except RuntimeError:
                 return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:  # torch's message advises to load the file unsafely
+    except pickle.UnpicklingError:  # torch's message recommends unsafe loading
         raise DataError(
-            f"{path} holds no readable scores, but something pickled beside tensors, or is no file of torch.save; save "
-            "them by torch.save(torch.as_tensor(scores), FILE), or as .npy by np.save."
+            f"{path} holds no readable scores: it has pickled objects other than tensors, or is no file of torch.save; "
+            "save them by torch.save(torch.as_tensor(scores), FILE), or as .npy by np.save."
         ) from None
 
 
@@ -192,11 +192,11 @@ def read_image_of_caption(path: Path, images: int, captions: int) -> np.ndarray:
     """
     entries = read_entries(path)
     if not entries:
-        raise DataError(f"{path} holds no caption; expected {captions}, one a column of the scores.")
+        raise DataError(f"{path} holds no caption; expected {captions}, one per column of the scores.")
     if len(entries) != captions:
         raise DataError(
             f"{path} has {len(entries)} captions, the scores have {captions} columns for {images} rows; expected one "
-            "caption a column. Are the scores captions x images (transpose them), or the captions of another split?"
+            "caption per column. Are the scores captions x images (transpose them), or the captions of another split?"
         )
     if path.suffix in (".json", ".jsonl"):
         return rows_of_entries(path, entries, images)
@@ -241,7 +241,7 @@ def parse_json(path: Path, text: str, place: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise DataError(f"{path}, {place}, is not valid JSON ({reason}); mend it or write it again.") from None
+        raise DataError(f"{path}, {place}, is not valid JSON ({reason}); fix it or write it again.") from None
 
 
 def rows_of_entries(path: Path, entries: list[Any], images: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Evaluation of a two-stage search: recalls, share of scored pairs, recall lost against scoring all pairs."""
+"""Evaluation of a two-stage search: recalls, number of scored pairs, loss of recall against scoring all pairs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tshsr.system import Begin, Progress, begin_no_progress, no_progress
 
 @dataclass(frozen=True)
 class ChosenDepth:
-    """A depth and the validation split of its choice.
+    """A depth, and the validation split on which it was chosen.
 
     Attributes:
         depth: Candidates per query.
@@ -44,7 +44,7 @@ class TwoStageSearch:
     Attributes:
         retriever: The model.
         options: `folder` is for matrices of all pairs; `progress` is unused.
-        protocol: See `choose_protocol`; `coco-1k` is refused.
+        protocol: See `choose_protocol`; `coco-1k` is rejected.
     """
 
     retriever: Scorer
@@ -52,7 +52,7 @@ class TwoStageSearch:
     protocol: ProtocolName | Literal["auto"] = "auto"
 
     def check(self, split: Split) -> None:
-        """Refuse networks and protocols without a two-stage search, before hours of scoring.
+        """Reject networks and protocols without a two-stage search, before hours of scoring.
 
         Raises:
             SettingsError: Where the network has no separate first stage, or the protocol ranks folds of images.
@@ -67,8 +67,8 @@ class TwoStageSearch:
         names = self.retriever.matcher.score_names
         if "pooled" not in names or names <= {"fused", "pooled"}:
             raise SettingsError(
-                f"{self.retriever.name} has no first stage beside its score ({', '.join(sorted(names))}): a two-stage "
-                "search needs v·t and a network that reasons. Evaluate it without --rerank."
+                f"{self.retriever.name} has the scores {', '.join(sorted(names))}: a two-stage search needs v·t "
+                "(pooled) for its first stage and another score for its second. Evaluate it without --rerank."
             )
 
     def choose(self, known: Split, wanted: Split, *, progress: Progress = no_progress) -> ChosenDepth:
@@ -126,10 +126,10 @@ def evaluate_two_stage(
     """Search a split, and rank the queries.
 
     Args:
-        search: The search. A lower precision is measured on a sample first, and used where it is faster and as good.
+        search: The search. A lower precision is measured on a sample first, and used if faster without loss of recall.
         split: Images and captions.
         plan: Candidates per query, or the validation split (dev) that chooses them: see `depth.choose_depth`.
-        check: Whether to score all pairs too, and report the recall lost.
+        check: Whether to score all pairs as well, and report the loss of recall.
         begin: Called at the start of each stage.
 
     Raises:
@@ -168,24 +168,24 @@ def evaluate_two_stage(
         seconds=seconds,
         captions_digest=split.captions_digest,
         precision=checks,
-        rerank=rerank_block(found.reasoned, split, chosen, points, all_pairs_seconds),
+        rerank=rerank_block(found.scored, split, chosen, points, all_pairs_seconds),
     )
 
 
 def rerank_block(
-    reasoned: np.ndarray,
+    scored: np.ndarray,
     split: Split,
     chosen: ChosenDepth,
     points: Mapping[str, tuple[float, ...]],
     all_pairs_seconds: float | None,
 ) -> Rerank:
-    """The block of the report."""
-    highest = recall_ceiling(reasoned, split.image_of_caption)
+    """The part of the report on the search."""
+    highest = recall_ceiling(scored, split.image_of_caption)
     return Rerank(
         k_images=chosen.depth.k_images,
         k_captions=chosen.depth.k_captions,
-        reasoned_pairs=int(reasoned.sum()),
-        all_pairs=reasoned.size,
+        reasoned_pairs=int(scored.sum()),
+        all_pairs=scored.size,
         ceiling_image_to_text=highest[0],
         ceiling_text_to_image=highest[1],
         chosen_on=chosen.split,

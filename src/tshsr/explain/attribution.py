@@ -220,7 +220,7 @@ def explain_encoded(
     text = retriever.encode_captions([caption])
     tokens = int(text.mask.sum())
     if len(words) != tokens:
-        raise InputError(f"caption {caption!r} has {len(words)} words but {tokens} tokens; expected one token a word.")
+        raise InputError(f"caption {caption!r} has {len(words)} words but {tokens} tokens; expected one each.")
     scores, traces = retriever.score_pair(image, text), retriever.trace(image, text)
     for name, score in scores.items():
         if not math.isfinite(score):

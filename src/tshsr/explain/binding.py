@@ -1,4 +1,4 @@
-"""Binding: does the true caption score above a foil of the same words, bound together wrongly?
+"""Binding: does the true caption score above a foil with the same words in another order?
 
 Results are shares in 0..1; ties count against the model.
 """

@@ -79,7 +79,7 @@ def measure_explanations(
         progress: Called with (pairs done, pairs in total).
 
     Raises:
-        SettingsError: Where no pair is asked for.
+        SettingsError: Where `pairs` is below 1.
         InputError: Where all scores are zero, or one is not finite.
         DataError: Where the truth does not fit the split.
     """
@@ -98,7 +98,7 @@ def choose_pairs(split: Split, pairs: int, seed: int) -> np.ndarray:
     """Random captions of `pairs` different images, or of all images where there are fewer.
 
     Raises:
-        SettingsError: Where no pair is asked for.
+        SettingsError: Where `pairs` is below 1.
     """
     if pairs < 1:
         raise SettingsError(f"explanations are measured on {pairs} pairs; expected at least 1.")
@@ -157,22 +157,22 @@ def of_items(values: torch.Tensor, items: Callable[[int], np.ndarray]) -> Values
 
 def leave_one_out(score: Score, sizes: Sequence[int]) -> tuple[np.ndarray, Values]:
     """Full score of each pair, and its decrease without each item; 0 for a single item, which stays."""
-    left = []
+    remaining = []
     for size in sizes:
         single = ~np.eye(size, dtype=np.bool_) if size > 1 else np.ones((1, 1), np.bool_)
-        left.append(np.concatenate([np.ones((1, size), np.bool_), single]))
-    scores = score(left)
+        remaining.append(np.concatenate([np.ones((1, size), np.bool_), single]))
+    scores = score(remaining)
     return np.array([row[0] for row in scores]), [row[0] - row[1:] for row in scores]
 
 
 def areas_of(score: Score, rankings: Sequence[Values], generator: np.random.Generator) -> np.ndarray:
     """Areas under both curves: pairs x rankings x (deletion, insertion)."""
-    left = [
+    remaining = [
         np.concatenate([mask for values in of_pair for mask in remaining_masks(ranks_of(values, generator))])
         for of_pair in zip(*rankings, strict=True)
     ]
     found = []
-    for masks, scores in zip(left, score(left), strict=True):
+    for masks, scores in zip(remaining, score(remaining), strict=True):
         curves = scores.reshape(len(rankings), len(CURVES), -1)
         found.append([[area(curve, masks.shape[1]) for curve in both] for both in curves])
     return np.array(found)
@@ -192,7 +192,7 @@ def agreement(pairs: Pairs, traces: Mapping[str, StreamTrace], generator: np.ran
 
     agreement = mean_w sum_r min( a_wr, b_wr ),   a, b: `explain.attention_maps`, distributions over regions
 
-    Of attention alone, as the term of v·t in `word_maps` is common to both streams.
+    The maps are those of attention alone, as the term of v·t in `word_maps` is common to both streams.
     """
     if len(traces) < len(SIDES):
         return None

@@ -1,6 +1,6 @@
 """Scores of pairs with regions or words removed.
 
-The rest is encoded again, so that removed items leave no trace in pooled vectors or recurrent states.
+The remaining items are encoded again, so that removed items leave no trace in pooled vectors or recurrent states.
 
 Axes: pairs | variants (of a pair) | regions | words (the removable ones: without start and end tokens).
 """
@@ -71,27 +71,27 @@ class Pairs:
         """Indices of the removable tokens of a caption."""
         return np.arange(self.ends, len(self.tokens[pair]) - self.ends)
 
-    def with_regions(self, left: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Scores with the regions of each mask only.
+    def with_regions(self, remaining: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Scores with only the regions in each mask.
 
         Args:
-            left: For each pair a mask of variants x regions (in the order of `regions_of`), no row empty.
+            remaining: For each pair a mask of variants x regions (in the order of `regions_of`), no row empty.
 
         Returns:
             For each pair one score per variant.
         """
-        return score_variants(left, self._score_images)
+        return score_variants(remaining, self._score_images)
 
-    def with_words(self, left: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Scores with the words of each mask only.
+    def with_words(self, remaining: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Scores with only the words in each mask.
 
         Args:
-            left: For each pair a mask of variants x words (in the order of `words_of`), no row empty.
+            remaining: For each pair a mask of variants x words (in the order of `words_of`), no row empty.
 
         Returns:
             For each pair one score per variant.
         """
-        return score_variants(left, self._score_texts)
+        return score_variants(remaining, self._score_texts)
 
     @torch.inference_mode()
     def _score_images(self, variants: Sequence[Variant]) -> np.ndarray:
@@ -122,9 +122,11 @@ class Pairs:
         return matcher.score_listed(self.images[pairs], texts)[self.score].double().cpu().numpy()
 
 
-def score_variants(left: Sequence[np.ndarray], score: Callable[[Sequence[Variant]], np.ndarray]) -> list[np.ndarray]:
+def score_variants(
+    remaining: Sequence[np.ndarray], score: Callable[[Sequence[Variant]], np.ndarray]
+) -> list[np.ndarray]:
     """Score the variants of all pairs: duplicates once, variants of similar length together (less padding)."""
-    different = [np.unique(masks, axis=0, return_inverse=True) for masks in left]
+    different = [np.unique(masks, axis=0, return_inverse=True) for masks in remaining]
     variants = [(pair, mask) for pair, (masks, _) in enumerate(different) for mask in masks]
     order = np.argsort([mask.sum() for _, mask in variants], kind="stable")
     scores = np.empty(len(variants))

@@ -119,7 +119,7 @@ def _truth_of_pairs(
             length = words[pair] - 2 * shift
             if not 0 <= position < length or not true or min(true) < 0 or max(true) >= regions[pair]:
                 raise DataError(
-                    f"the truth of caption {caption} ties word {position} to regions {tuple(true)}; expected a word "
+                    f"the truth of caption {caption} assigns word {position} to regions {tuple(true)}; expected a word "
                     f"below {length} and regions below {regions[pair]}. Does the truth belong to this split?"
                 )
             pairs.append(pair)

@@ -1,7 +1,7 @@
 """A vision network of `transformers`: pictures -> a feature map and a pooled vector.
 
-CLIP, SigLIP, SigLIP 2, DINOv2, DINOv3, ViT, Swin, ConvNeXt and their like: networks that `AutoModel` loads and that
-give one vector a patch. Axes of maps: y | x | features.
+CLIP, SigLIP, SigLIP 2, DINOv2, DINOv3, ViT, Swin, ConvNeXt and similar networks that `AutoModel` loads and that
+return one vector per patch. Axes of maps: height | width | features (in patches).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class FeatureMap:
     """Features of a picture.
 
     Attributes:
-        patches: float32, y x x x features, over the whole picture.
+        patches: float32, height x width x features, over the whole picture.
         whole: float32, features: the network's pooled output, or the mean of the patches.
     """
 
@@ -91,13 +91,13 @@ class Backbone:
         """Feature maps of prepared pictures.
 
         Raises:
-            DataError: Where the network does not give one vector a patch.
+            DataError: Where the network does not return one vector per patch.
         """
         inputs = {name: torch.from_numpy(np.stack([one[name] for one in prepared])) for name in prepared[0]}
         given = self.network(**{name: values.to(self.device) for name, values in inputs.items()})
         found = getattr(given, "last_hidden_state", None)
         if found is None or found.ndim not in (3, 4):
-            raise DataError(f"{self.weights}: a {type(self.network).__name__} gives no features of patches; {EXPECTED}")
+            raise DataError(f"{self.weights}: a {type(self.network).__name__} returns no patch features; {EXPECTED}")
         if self.kind in CLIP_KINDS and isinstance(norm := getattr(self.network, "post_layernorm", None), nn.Module):
             found = norm(found)  # CLIP normalises its class token alone
         maps = self._unfold(found, inputs)
@@ -106,12 +106,12 @@ class Backbone:
         return [FeatureMap(one.cpu().numpy(), whole.cpu().numpy()) for one, whole in zip(maps, wholes, strict=True)]
 
     def _unfold(self, found: Tensor, inputs: dict[str, Tensor]) -> list[Tensor]:
-        """Patch vectors as grids: for each picture y x x x features.
+        """Patch vectors as grids: height x width x features per picture.
 
         Raises:
             DataError: Where their number fits no grid.
         """
-        if found.ndim == 4:  # convolutions: pictures x features x y x x
+        if found.ndim == 4:  # convolutions: pictures x features x height x width
             return list(found.movedim(1, -1))
         if "spatial_shapes" in inputs:
             shapes = inputs["spatial_shapes"].tolist()
@@ -140,7 +140,7 @@ class GridExtractor:
 
     Args:
         weights: A folder, or a name on the Hugging Face hub.
-        cells: Rows, and columns, of the grid.
+        cells: Number of rows, and of columns, of the grid.
         device: The network's.
 
     Raises:
@@ -170,7 +170,7 @@ class GridExtractor:
 
     @property
     def regions(self) -> int:
-        """Largest number of regions of a picture."""
+        """Maximum number of regions per picture."""
         return len(self.boxes)
 
     def prepare(self, picture: Image.Image) -> dict[str, np.ndarray]:

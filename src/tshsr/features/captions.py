@@ -29,7 +29,7 @@ def read_picture_captions(path: Path, files: Sequence[PictureFile]) -> list[Pict
     """The captions of a folder's pictures; those of files that are not in the folder are left out.
 
     Args:
-        path: Karpathy's JSON; or a text file with a line a caption: picture, tab, caption, and optionally tab and
+        path: Karpathy's JSON; or a text file with one caption per line: picture, tab, caption, and optionally tab and
             train, dev or test, for all captions of the picture. The default is one picture in ten for dev and one for
             test, by a hash of the name.
         files: Of the folder. A picture is named by its path in it, or by its file's name where that is unique.
@@ -59,7 +59,7 @@ def read_picture_captions(path: Path, files: Sequence[PictureFile]) -> list[Pict
 
 
 def split_of(file: str) -> str:
-    """train, dev or test by a hash of the picture's name, so that new pictures move none to another split."""
+    """train, dev or test by a hash of the picture's name, so that added pictures move no other one."""
     tenth = int(hashlib.sha256(file.encode()).hexdigest(), 16) % 10
     return {0: "dev", 1: "test"}.get(tenth, "train")
 
@@ -78,7 +78,7 @@ def _of_lines(path: Path) -> list[PictureCaption]:
         file, *rest = (part.strip() for part in line.split("\t"))
         if len(rest) not in (1, 2) or not all((file, *rest)) or (len(rest) == 2 and rest[1] not in SPLITS):
             raise DataError(
-                f"{path}:{number}: {line[:80]!r}; expected picture, tab, caption, and if wished tab and train, dev or "
+                f"{path}:{number}: {line[:80]!r}; expected picture, tab, caption, and optionally tab and train, dev or "
                 "test."
             )
         # Flickr8k and Flickr30K number the captions of a picture: picture.jpg#0.

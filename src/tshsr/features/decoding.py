@@ -31,7 +31,7 @@ class Decoded:
         width: Of the upright picture, in pixels; 0 where there is none.
         height: Of the upright picture, in pixels; 0 where there is none.
         prepared: The result of `prepare`.
-        problem: Why there is no picture; empty where there is one.
+        problem: The reason for a failure; empty after success.
     """
 
     width: int = 0
@@ -54,10 +54,10 @@ def decode(path: Path, prepare: Prepare, max_pixels: int = MAX_PIXELS) -> Decode
 def decode_all(
     paths: Iterable[Path], prepare: Prepare, *, workers: int, processes: bool
 ) -> Generator[Decoded, None, None]:
-    """Decode and prepare files; the results come in the order of the files.
+    """Decode and prepare files; results keep the order of the files.
 
     In processes, a file that kills its process (a crashing decoder, a picture too large for the memory) is reported
-    like other unreadable files, and no other file is lost. In threads such a file ends the whole job.
+    like other unreadable files, and no other file is lost. In threads, such a file ends the job.
 
     Args:
         paths: The files.
@@ -84,7 +84,7 @@ def decode_all(
 
 
 def _decode_isolated(path: Path, prepare: Prepare) -> Decoded:
-    """Decode one file in a process of its own, and report where it dies."""
+    """Decode one file in a separate process, and report a crash of that process."""
     with _Pool(1, processes=True) as pool:
         try:
             return pool.submit(path, prepare).result()
@@ -129,6 +129,6 @@ class _Pool:
 
 
 def initialise_worker() -> None:
-    """Set up a decoding process: no warnings of Pillow, no Ctrl-C, and an end with the parent."""
+    """Set up a decoding process: no warnings of Pillow, no Ctrl-C, and exit with the parent process."""
     warnings.filterwarnings("ignore", module="PIL")
     end_with_parent()

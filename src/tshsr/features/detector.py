@@ -1,7 +1,9 @@
 """Detector extractors: boxes of an object detector, with its query states or another network's map as features.
 
-RT-DETR, DETR, D-FINE, YOLOS and their like (`AutoModelForObjectDetection`), OWLv2 (class-agnostic, by its objectness)
-and Grounding DINO (with a text prompt). Axes of arrays: queries | features; boxes x1, y1, x2, y2 as fractions.
+RT-DETR, DETR, D-FINE, YOLOS and similar ones (`AutoModelForObjectDetection`), OWLv2 (class-agnostic, by its
+objectness) and Grounding DINO (with a text prompt).
+
+Axes of arrays: queries | features; boxes x1, y1, x2, y2 as fractions.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ PROMPTED = ("grounding-dino", "mm-grounding-dino")
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """Detections of one picture, one a query, unordered.
+    """Detections of one picture, one per query, unordered.
 
     Attributes:
         boxes: float32, queries x 4, as fractions of the network's input.
@@ -103,12 +105,12 @@ class Detector:
             pixels: Each 3 x height x width.
 
         Raises:
-            DataError: Where the network gives no features of its queries.
+            DataError: Where the network returns no features of its queries.
         """
         inputs = torch.from_numpy(np.stack(pixels)).to(self.device)
         boxes, scores, features = self._objectness(inputs) if self.kind == OWLV2 else self._queries(inputs)
         if features is None or features.shape[:2] != boxes.shape[:2]:
-            raise DataError(f"{self.weights}: a {type(self.network).__name__} gives no features of its queries.")
+            raise DataError(f"{self.weights}: a {type(self.network).__name__} returns no features of its queries.")
         return [
             Detections(centre_to_corners(box), score.clip(1e-6), feature)
             for box, score, feature in zip(
@@ -162,7 +164,7 @@ class DetectorExtractor:
 
     Args:
         weights: Of the detector: a folder, or a name on the Hugging Face hub.
-        regions: Largest number of boxes, besides that of the whole picture.
+        regions: Largest number of boxes, in addition to that of the whole picture.
         overlap: Intersection over union above which the weaker of two boxes is dropped.
         prompt: Text prompt of a detector that takes one; None for `PROMPT`.
         features_from: Weights of a vision network, whose map is pooled inside the boxes; None for the detector's own
@@ -187,7 +189,7 @@ class DetectorExtractor:
         device: str = "cpu",
     ) -> None:
         if regions < 1:
-            raise SettingsError(f"regions is {regions}; expected at least 1 box a picture.")
+            raise SettingsError(f"regions is {regions}; expected at least 1 box per picture.")
         if not 0 < overlap <= 1:
             raise SettingsError(f"overlap is {overlap:g}; expected more than 0 and at most 1.")
         self.boxes, self.overlap = regions, overlap
@@ -205,14 +207,19 @@ class DetectorExtractor:
     @property
     def settings(self) -> dict[str, Any]:
         """JSON values, enough to build the extractor again."""
-        own = {"family": "detector", "weights": self.detector.weights, "regions": self.boxes, "overlap": self.overlap}
+        values = {
+            "family": "detector",
+            "weights": self.detector.weights,
+            "regions": self.boxes,
+            "overlap": self.overlap,
+        }
         if self.detector.prompted:
-            own["prompt"] = self.detector.prompt
-        return own if self.backbone is None else {**own, "features_from": self.backbone.weights}
+            values["prompt"] = self.detector.prompt
+        return values if self.backbone is None else {**values, "features_from": self.backbone.weights}
 
     @property
     def regions(self) -> int:
-        """Largest number of regions of a picture."""
+        """Maximum number of regions per picture."""
         return self.boxes + 1
 
     def prepare(self, picture: Image.Image) -> Prepared:

@@ -35,13 +35,13 @@ from tshsr.system import Begin, Progress, begin_no_progress
 
 Dtype = Literal["float32", "float16"]
 PART_PICTURES, PART_SECONDS = 256, 20.0
-"""Pictures, or seconds of work, between two writes to the work folder: the most that a kill can lose."""
+"""Pictures, or seconds of work, between two writes to the work folder: the maximum loss after a kill."""
 BLOCK = 64
 
 
 @dataclass(frozen=True)
 class ExtractionOptions:
-    """Speed and precision of an extraction; features depend on `dtype` alone.
+    """Speed and precision of an extraction; of these, only `dtype` affects the features.
 
     Attributes:
         workers: Pictures decoded at a time.
@@ -60,7 +60,7 @@ class ExtractionResult:
 
     Attributes:
         pictures: Their number in the store.
-        reused: How many of them earlier jobs had finished.
+        reused: Number of these that earlier jobs had finished.
         skipped: Files that are not in the store.
         captions: Their number in the store.
     """
@@ -83,26 +83,26 @@ def extract_folder(
     """Make a feature store of a folder of pictures, or update one.
 
     Finished pictures are kept in a hidden work folder beside `out`, from which an interrupted job resumes. An update
-    extracts new and changed files only; where there are none, the store's files stay as they are. The store appears
-    at once.
+    extracts new and changed files only; where there are none, the store's files stay as they are. The store is
+    written atomically.
 
     Args:
         pictures: The folder, with its subfolders.
         out: The store.
         extractor: The source of the regions.
         options: Workers, batches and dtype.
-        captions: From the folder's files to the captions of some of them; None keeps those of an existing store.
+        captions: Returns captions of the folder's files; None keeps those of an existing store.
         begin: Starts the progress of each stage.
 
     Raises:
-        DataError: Where no file is a picture, `out` is something else, or the disk is full or cannot be written.
+        DataError: Where no file is a picture, `out` is not a store of them, or the disk is full or cannot be written.
     """
     check_destination(pictures, out, extractor.name)
     folder = out.resolve().parent / f".{out.resolve().name}.{extractor.name}.{options.dtype}.work"
     files, skipped = find_pictures(pictures, exclude=[out])
     given = existing_captions(out) if captions is None else captions(files)
     with exclusive_job(folder, out), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="PIL")  # oddities of files that are readable all the same
+        warnings.filterwarnings("ignore", module="PIL")  # irregularities of files that can be decoded all the same
         work = WorkFolder(folder)
         existing = read_existing(out, extractor.name, options.dtype)
         missing = [file for file in files if not work.has(file) and not existing.has(file)]
@@ -111,17 +111,17 @@ def extract_folder(
         if not finished:
             work.remove()
             raise DataError(f"{pictures}: none of its {len(files)} files is a picture; the first: {skipped[0].reason}")
-        own = _captions(finished, given)
+        store_captions = _captions(finished, given)
         settings = {**extractor.settings, "pictures": str(pictures.resolve())}
         remove_partial(out)
         if captions is not None or work.pictures or not existing.is_current(finished, settings):
             copy_existing(existing, work, finished)
-            _write(out, extractor.name, settings, finished, own, work, begin("writing", "pictures"))
+            _write(out, extractor.name, settings, finished, store_captions, work, begin("writing", "pictures"))
             write_file_list(out, work, finished)
         skipped.sort(key=lambda one: one.file)
         write_skipped(out, skipped)
         work.remove()
-    return ExtractionResult(len(finished), len(files) - len(missing), tuple(skipped), len(own))
+    return ExtractionResult(len(finished), len(files) - len(missing), tuple(skipped), len(store_captions))
 
 
 def _extract(
@@ -176,7 +176,7 @@ def _compute(
         if len(pending) > 1:
             return [one for single in pending for one in _compute(extractor, [single], dtype, skipped)]
         reason = " ".join(str(error).split())
-        skipped.append(SkippedFile(pending[0][0].file, f"the network can't take it: {reason[:300]}"))
+        skipped.append(SkippedFile(pending[0][0].file, f"the network failed on it: {reason[:300]}"))
         return []
     finished = []
     for (file, decoded), regions in zip(pending, found, strict=True):
@@ -197,8 +197,8 @@ def _captions(files: Sequence[PictureFile], captions: Sequence[PictureCaption]) 
     kept = [caption for caption in captions if caption.file in ids]
     images = [ids[caption.file] for caption in kept]
     return [
-        StoreCaption(own, image, caption.text, caption.split)
-        for own, image, caption in zip(numbered_caption_ids(images), images, kept, strict=True)
+        StoreCaption(caption_id, image, caption.text, caption.split)
+        for caption_id, image, caption in zip(numbered_caption_ids(images), images, kept, strict=True)
     ]
 
 
@@ -217,8 +217,8 @@ def _write(
     most = max(picture.regions for picture in pictures)
     mask = np.arange(most) < np.array([picture.regions for picture in pictures])[:, None]
     boxes = np.zeros((*mask.shape, 4), np.float32)
-    for row, own in zip(boxes, work.read(names, "boxes"), strict=True):
-        row[: len(own)] = own
+    for row, real in zip(boxes, work.read(names, "boxes"), strict=True):
+        row[: len(real)] = real
     images = [
         StoreImage(file.id, file.file, picture.width, picture.height)
         for file, picture in zip(files, pictures, strict=True)
@@ -238,6 +238,6 @@ def _write(
 def _blocks(features: Iterator[np.ndarray], images: int, regions: int, progress: Progress) -> Iterator[np.ndarray]:
     """Features of a block of pictures, padded to this number of regions."""
     for start in range(0, images, BLOCK):
-        own = [next(features) for _ in range(min(BLOCK, images - start))]
-        yield np.stack([np.pad(one, ((0, regions - len(one)), (0, 0))) for one in own])
-        progress(start + len(own), images)
+        block = [next(features) for _ in range(min(BLOCK, images - start))]
+        yield np.stack([np.pad(one, ((0, regions - len(one)), (0, 0))) for one in block])
+        progress(start + len(block), images)

@@ -47,7 +47,7 @@ class Extractor(Protocol):
 
     @property
     def regions(self) -> int:
-        """Largest number of regions of a picture."""
+        """Maximum number of regions per picture."""
 
     @property
     def in_processes(self) -> bool:

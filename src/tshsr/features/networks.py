@@ -30,9 +30,9 @@ class Preprocessing:
         height: Pixels.
         width: Pixels.
         resample: Pillow's number of the filter.
-        scale: Factor of a pixel of 0 to 255.
-        mean: Subtracted after scaling, one number a channel; empty for none.
-        deviation: Divisor after that, one number a channel; empty for none.
+        scale: Factor of pixel values of 0 to 255.
+        mean: Subtracted after scaling, one number per channel; empty for none.
+        deviation: Divisor after that, one number per channel; empty for none.
         multiple: With `keep`, both sides are multiples of it, in pixels: a patch embedding drops the remainder.
     """
 
@@ -100,8 +100,8 @@ class Preprocessing:
         """The network's input for an RGB picture: float32, 3 x height x width."""
         size = self.size_for(*picture.size)
         if self.fit == "square":
-            # A panorama's square would take gigabytes. Twice the input's pixels a side remain, enough for the filter to
-            # give nearly the same result (Pillow's `reducing_gap`).
+            # The square around a panorama would take gigabytes. Reduced to twice the input's size, the filter gives
+            # nearly the same result (Pillow's `reducing_gap`).
             factor = max(picture.size) // (2 * max(self.height, self.width))
             picture = picture.reduce(factor) if factor > 1 else picture
             side = max(picture.size)
@@ -198,7 +198,7 @@ def load_network(kind: str, weights: str, *, optional: str = "nothing") -> tuple
 
 
 def load_preprocessing(weights: str, *, fit: Fit = "stretch", multiple: int = 1) -> Preprocessing:
-    """A network's preprocessing, by its image processor, or by the file of one that needs torchvision.
+    """A network's preprocessing, from its image processor, or from the file of one that requires torchvision.
 
     Raises:
         DataError: Where there is none, or it has no size.
@@ -215,12 +215,12 @@ def load_preprocessing(weights: str, *, fit: Fit = "stretch", multiple: int = 1)
 
 
 def fingerprint(network: nn.Module, settings: Mapping[str, Any], *, exclude: str = "nothing") -> str:
-    """Ten hexadecimal digits of a hash of weights and settings, whatever the path of the file and the tensors' names.
+    """Ten hexadecimal digits of a hash of weights and settings, independent of paths and tensor names.
 
     Args:
         network: Its state is hashed.
         settings: JSON values.
-        exclude: A submodule that does not count.
+        exclude: A submodule whose weights are left out.
     """
     digests = []
     for values in (values for key, values in network.state_dict().items() if not key.startswith(f"{exclude}.")):

@@ -61,7 +61,7 @@ def read_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image
         raise PictureError(f"{name} is no readable picture (its format is not known here); {EXPECTED}") from None
     except OSError as error:
         raise PictureError(f"{name} is no readable picture ({error.strerror or error}); {EXPECTED}") from None
-    except Exception as error:  # noqa: BLE001 - decoders raise anything at all on damaged files
+    except Exception as error:  # noqa: BLE001 - decoders raise any exception on damaged files
         what = " ".join(f"{type(error).__name__}: {error}".split())
         raise PictureError(f"{name} is no readable picture ({what}); {EXPECTED}") from None
 
@@ -185,7 +185,9 @@ def find_pictures(folder: Path, *, exclude: Sequence[Path] = ()) -> tuple[list[P
     if not found:
         raise DataError(f"{folder} holds no files that can be read; name a folder of pictures.")
     ids = unique_ids([name for name, _ in found])
-    files = [PictureFile(own, name, s.st_size, s.st_mtime_ns) for own, (name, s) in zip(ids, found, strict=True)]
+    files = [
+        PictureFile(image_id, name, s.st_size, s.st_mtime_ns) for image_id, (name, s) in zip(ids, found, strict=True)
+    ]
     return files, skipped
 
 
@@ -210,7 +212,7 @@ def _walk(folder: Path, top: Path, excluded: set[Path], skipped: list[SkippedFil
 
 
 def _is_folder(path: Path) -> bool:
-    """Whether it is a folder; no where access is denied, so that reading it as a file reports why."""
+    """Whether it is a folder; False where access is denied, so that reading it as a file reports the reason."""
     try:
         return path.is_dir()
     except OSError:
@@ -226,7 +228,7 @@ def unique_ids(files: Sequence[str]) -> list[str]:
     ids = []
     for file, name in zip(files, preferred, strict=True):
         # Without its ending, `a.jpg.png` is the name of another file, `a.jpg`.
-        own = file if name != file and name in taken else name
-        taken.add(own)
-        ids.append(own)
+        image_id = file if name != file and name in taken else name
+        taken.add(image_id)
+        ids.append(image_id)
     return ids

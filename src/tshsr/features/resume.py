@@ -1,4 +1,4 @@
-"""What an extraction reuses of earlier ones: the finished store, and the hidden work folder of an interrupted job."""
+"""Reusable results of earlier extractions: the finished store, and the hidden work folder of an interrupted job."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tshsr.features.pictures import PictureFile, SkippedFile
 from tshsr.files import exclusive_lock, explained, remove_partial, write_bytes, write_text
 
 SKIPPED = "skipped.jsonl"
-"""File in a store: what it leaves out, and why."""
+"""File in a store: the skipped files and the reasons."""
 FILES = "files.jsonl"
 """File in a store: size and modification time of each picture, so that unchanged ones are not extracted again."""
 BLOCK = 256
@@ -45,12 +45,12 @@ def check_destination(pictures: Path, out: Path, extractor: str) -> None:
     if out.resolve() == pictures.resolve():
         raise DataError(f"{out} is the folder of the pictures itself; name another folder for the store.")
     if not (out / MANIFEST).exists():
-        refuse_foreign(out, beside=(SKIPPED, FILES))
+        refuse_foreign(out, allowed=(SKIPPED, FILES))
         return
     try:
         manifest = read_manifest(out)
     except DataError as error:
-        raise DataError(f"{error} To make it anew, remove {out} first.") from None
+        raise DataError(f"{error} To extract again, remove {out} first.") from None
     made_of = manifest.settings.get(PICTURES)
     if (made_of, manifest.extractor) != (str(pictures.resolve()), extractor):
         raise DataError(
@@ -218,7 +218,7 @@ class WorkFolder:
 
 
 def copy_existing(existing: ExistingStore, work: WorkFolder, files: Sequence[PictureFile]) -> None:
-    """Copy regions of a finished store into the work folder, for the files that it lacks."""
+    """Copy regions of a finished store into the work folder, for files that the work folder lacks."""
     if existing.split is None or existing.split.regions.boxes is None:
         return
     missing = [existing.rows[file.file] for file in files if existing.has(file) and not work.has(file)]
@@ -227,7 +227,7 @@ def copy_existing(existing: ExistingStore, work: WorkFolder, files: Sequence[Pic
         rows, pictures = np.array([row for row, _ in block]), [picture for _, picture in block]
         features, boxes = existing.split.regions.read_array(rows), existing.split.regions.boxes[rows]
         parts = zip(features, boxes, pictures, strict=True)
-        work.add(pictures, [PictureRegions(own[: one.regions], box[: one.regions]) for own, box, one in parts])
+        work.add(pictures, [PictureRegions(rows[: one.regions], box[: one.regions]) for rows, box, one in parts])
 
 
 def write_file_list(out: Path, work: WorkFolder, files: Sequence[PictureFile]) -> None:
@@ -255,7 +255,7 @@ def exclusive_job(folder: Path, store: Path) -> Iterator[None]:
     """Lock a work folder while the block runs.
 
     Raises:
-        DataError: Where another job has it.
+        DataError: Where another job holds the lock.
     """
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)

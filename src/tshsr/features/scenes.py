@@ -53,10 +53,10 @@ class ScenesExtractor:
 
 def region_boxes(picture: Image.Image) -> np.ndarray:
     """The whole picture, then proposals, then windows: float32, REGIONS x 4, as fractions of the picture."""
-    things = propose_boxes(picture, REGIONS - 1 - WINDOWS)
-    boxes = np.concatenate([np.array([WHOLE], np.float32), things, windows()])
-    matches = intersection_over_union(boxes, things) >= MATCH
-    kept = np.flatnonzero((np.arange(len(boxes)) <= len(things)) | ~matches.any(axis=1))
+    proposals = propose_boxes(picture, REGIONS - 1 - WINDOWS)
+    boxes = np.concatenate([np.array([WHOLE], np.float32), proposals, windows()])
+    matches = intersection_over_union(boxes, proposals) >= MATCH
+    kept = np.flatnonzero((np.arange(len(boxes)) <= len(proposals)) | ~matches.any(axis=1))
     return boxes[kept[:REGIONS]]
 
 

@@ -115,12 +115,12 @@ def locate_run(folder: Path, info: IndexInfo, run: str | None) -> str:
         run: Named by the user; None: the recorded place, or the same place relative to the index if both moved.
 
     Raises:
-        CheckpointError: Where it is unknown or gone.
+        CheckpointError: Where it is unknown or does not exist any more.
     """
     if run is not None:
         return run
     if info.run is None:
-        raise CheckpointError(f"{folder} does not know where its model {info.model} is; name the run with --run RUN.")
+        raise CheckpointError(f"{folder} does not record where its model {info.model} is; name the run with --run RUN.")
     if info.beside is None or Path(info.run).exists():
         return info.run
     beside = folder / info.beside
@@ -130,10 +130,10 @@ def locate_run(folder: Path, info: IndexInfo, run: str | None) -> str:
 
 
 def check_model(folder: Path, info: IndexInfo, retriever: Retriever) -> None:
-    """Refuse a model other than that of the index: its joint space is another one.
+    """Refuse a model other than that of the index, which has another joint space.
 
     Raises:
-        CheckpointError: Names both.
+        CheckpointError: Where they differ; the message names both.
     """
     if weights_digest(retriever) != info.weights:
         raise CheckpointError(

@@ -24,7 +24,7 @@ from tshsr.scoring.all_pairs import ENCODE_BLOCK, blocks
 from tshsr.system import Begin
 
 COMMIT_BYTES = 2**26
-"""Approximate bytes of encodings a commit: the most that an interruption loses."""
+"""Approximate bytes of encodings per commit, the maximum loss after an interruption."""
 MAX_COMPARED = 16
 """Maximum number of pictures that are encoded again to check that they are those of the index."""
 
@@ -70,7 +70,7 @@ class Addition:
 
     @property
     def rows_per_commit(self) -> int:
-        """Pictures, or captions, a commit."""
+        """Pictures, or captions, per commit."""
         row = 2 * self.split.regions.regions * self.retriever.config.model.encoder.dim
         return ENCODE_BLOCK * max(1, COMMIT_BYTES // (row * ENCODE_BLOCK))
 
@@ -221,7 +221,7 @@ def check_same_pictures(addition: Addition, table: Any, indexed: Collection[str]
     ones is encoded and compared with the index.
 
     Raises:
-        DataError: Names such a picture.
+        DataError: Where such a picture exists; the message names it.
     """
     shared = [row for row, name in enumerate(addition.split.image_ids) if name in indexed]
     if not shared or not has_row_numbers(addition.split):
@@ -230,12 +230,12 @@ def check_same_pictures(addition: Addition, table: Any, indexed: Collection[str]
     names = [addition.split.image_ids[row] for row in sample]
     rows = table.search().where(id_condition("id", names)).select(["id", POOLED]).to_arrow()
     kept = dict(zip(rows["id"].to_pylist(), pooled_of(rows), strict=True))
-    here = addition.retriever.encode_images(addition.split.regions.read(sample)).pooled.float().cpu()
-    for name, pooled in zip(names, here, strict=True):
+    encoded = addition.retriever.encode_images(addition.split.regions.read(sample)).pooled.float().cpu()
+    for name, pooled in zip(names, encoded, strict=True):
         if not torch.allclose(kept[name], pooled, atol=0.01):
             raise DataError(
-                f"{addition.split.data}, split {addition.split.name}: its pictures have no ids but their row numbers, "
-                f"and the index has another picture {name!r}. Index it into a folder of its own, or name its pictures "
+                f"{addition.split.data}, split {addition.split.name}: its pictures have no ids except row numbers, "
+                f"and the index has another picture {name!r}. Index it into a separate folder, or name its pictures "
                 "by tshsr data convert."
             )
 
@@ -244,8 +244,9 @@ def check_ids(split: Split) -> None:
     """Refuse duplicate ids.
 
     Raises:
-        DataError: Names one.
+        DataError: Where two pictures share an id; the message names it.
     """
     name, times = Counter(split.image_ids).most_common(1)[0]
     if times > 1:
-        raise DataError(f"{split.data}, split {split.name}: {times} pictures have the id {name!r}; each needs its own.")
+        where = f"{split.data}, split {split.name}"
+        raise DataError(f"{where}: {times} pictures have the id {name!r}; each needs a unique one.")

@@ -20,7 +20,7 @@ from tshsr.index.search import (
     CANDIDATES,
     CaptionResult,
     Result,
-    check_question,
+    check_query,
     find_captions,
     find_pictures,
     unknown_words,
@@ -204,7 +204,7 @@ class Index:
             InputError: Where the sentence has no word.
             DataError: Where the filter cannot be used, or the index cannot be read.
         """
-        check_question(text, k)
+        check_query(text, k)
         caption = self.retriever.encode_captions(text)
         query, count = caption.pooled[0].float().cpu(), max(self.candidates, k)
         rows = self._pictures.read(lambda table: table.candidates(query, count, where))
@@ -220,7 +220,7 @@ class Index:
         Raises:
             InputError: Where the features are not of the width that the network reads.
         """
-        check_question("picture", k)
+        check_query("picture", k)
         image = self.encode_picture(picture)
         query, count = image.pooled[0].float().cpu(), max(self.candidates, k)
         rows = self._captions.read(lambda table: table.candidates(query, count))
@@ -237,25 +237,25 @@ class Index:
             raise InputError(f"the picture's features have shape {picture.features.shape}; expected N x {expected}.")
         return self.retriever.encode_images(as_batch(picture.features, picture.boxes))
 
-    def explain(self, text: str, id: str) -> Explanation:  # noqa: A002 (the name that results carry)
+    def explain(self, text: str, id: str) -> Explanation:  # noqa: A002 (the field of results)
         """Explain the score of one picture with a sentence.
 
         Raises:
             InputError: Where the sentence has no word.
             DataError: Where there is no such picture.
         """
-        check_question(text, 1)
+        check_query(text, 1)
         row = self._pictures.read(lambda table: self._row(table, id))
         image = encoding_of(self.retriever.matcher, row, self.retriever.device)
         boxes = boxes_of(row)[0]
         return explain_encoded(self.retriever, image, None if boxes is None else torch.from_numpy(boxes)[None], text)
 
     def unknown_words(self, text: str) -> tuple[str, ...]:
-        """Words of a query outside the vocabulary, each once; the network reads all of them alike."""
-        check_question(text, 1)
+        """Words of a query outside the vocabulary, each once; all of them are encoded as `<unk>`."""
+        check_query(text, 1)
         return unknown_words(self.retriever.tokenizer, text)
 
-    def picture_file(self, id: str) -> Path | None:  # noqa: A002 (the name that results carry)
+    def picture_file(self, id: str) -> Path | None:  # noqa: A002 (the field of results)
         """The file of an indexed picture; None where it has none, or it does not exist any more."""
         file = self._pictures.read(lambda table: table.files.get(id))
         return file if file is not None and file.is_file() else None
@@ -283,7 +283,7 @@ class Index:
         """The row of a picture.
 
         Raises:
-            DataError: Where there is none of this id.
+            DataError: Where the id is unknown.
         """
         found = table.table.search().where(id_condition("id", [name])).limit(1).to_arrow()
         if not len(found):

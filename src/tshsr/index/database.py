@@ -28,7 +28,7 @@ MAX_FRAGMENTS = 200
 FRAGMENT_BITS = 32
 """A row id is the fragment's number, shifted by 32 bits, plus the row's number in the fragment."""
 CHECKED_FRAGMENTS = 4
-"""Newest fragments of which a whole row is read after writing; of the others only the ids."""
+"""Number of newest fragments of which one full row is read back after a write; of the others, only ids."""
 LANCE_ERRORS = (OSError, RuntimeError, ValueError, pa.ArrowException)
 """Exceptions of LanceDB, which does not distinguish their causes."""
 
@@ -54,7 +54,7 @@ def open_table(folder: Path, name: str, schema: pa.Schema | None = None) -> Any:
         return database.open_table(name)
     except LANCE_ERRORS as error:
         raise DataError(
-            f"{folder} has no {name} that can be read ({cause_of(error)}); run tshsr index again, and it goes on."
+            f"{folder} has no {name} that can be read ({cause_of(error)}); run tshsr index again to continue."
         ) from None
 
 
@@ -75,7 +75,7 @@ def restored_on_failure(folder: Path, *tables: Any) -> Iterator[None]:
     LanceDB sometimes accepts a file that a full disk has truncated, so the newest version is read back.
 
     Raises:
-        DataError: Names the cause.
+        DataError: Where the block fails; the message names the cause.
     """
     cause = ""
     try:
@@ -86,14 +86,14 @@ def restored_on_failure(folder: Path, *tables: Any) -> Iterator[None]:
         try:
             check_readable(table)
         except LANCE_ERRORS:
-            cause = cause or "a file was cut short, as on a full disk"
+            cause = cause or "a file was truncated, as on a full disk"
     if not cause:
         return
     for table in tables:
         restore_readable(folder, table)
     raise DataError(
-        f"Cannot write {folder}: {cause}. What was in the index is still there; make room, then run this again, and it "
-        "goes on."
+        f"Cannot write {folder}: {cause}. The rows committed before are still there; free some space, then run this "
+        "again to continue."
     )
 
 
@@ -163,7 +163,7 @@ def check_filter(table: Any, visible: Any, where: str) -> None:
         where: The filter; in brackets, so that LanceDB parses it to the end.
 
     Raises:
-        DataError: Names the cause and the columns.
+        DataError: Where it is invalid; the message names the cause and the columns.
     """
     try:
         for checked in (visible, table):  # some filters fail only on a row

@@ -116,9 +116,9 @@ def _lines(path: Path) -> list[dict[str, Any]]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise DataError(f"{path}:{number}: no JSON ({error.msg}); expected one object a line.") from None
+            raise DataError(f"{path}:{number}: no JSON ({error.msg}); expected one object per line.") from None
         if not isinstance(row, dict):
-            raise DataError(f"{path}:{number}: a JSON {type(row).__name__}; expected one object a line.")
+            raise DataError(f"{path}:{number}: a JSON {type(row).__name__}; expected one object per line.")
         rows.append(row)
     return rows
 
@@ -138,7 +138,7 @@ def _table(path: Path) -> list[dict[str, Any]]:
 ORIENTATION, ROTATED = 0x0112, (5, 6, 7, 8)
 """The EXIF tag of the orientation, and its values that swap width and height."""
 CHECKED_FILES = 20
-"""Files that are looked for before a folder is refused."""
+"""Number of expected files that are tested before a folder is refused."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def check_folder(split: Split, folder: Path) -> None:
     """Refuse a folder that holds none of the first pictures.
 
     Raises:
-        DataError: Names one that was looked for.
+        DataError: Where it does; the message names an expected file.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder of pictures; name the one that holds the files of {split.data}.")
@@ -192,7 +192,7 @@ def check_folder(split: Split, folder: Path) -> None:
     files = [name for name in names if name is not None]
     if not any((folder / name).is_file() for name in files):
         wanted = f"such as {files[0]}" if files else f"and {split.data} names none"
-        raise DataError(f"{folder} holds none of the picture files that were looked for, {wanted}.")
+        raise DataError(f"{folder} holds none of the expected picture files, {wanted}.")
 
 
 def size_of(path: Path) -> tuple[int, int] | None:

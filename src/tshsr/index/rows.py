@@ -17,7 +17,7 @@ from tshsr.models.base import ItemEncoding, Matcher
 
 POOLED, ITEMS, BOXES = "pooled", "items", "boxes"
 PICTURES, CAPTIONS = "pictures", "captions"
-"""The tables."""
+"""Names of the tables."""
 
 
 def schema_of(table: str, dim: int) -> pa.Schema:
@@ -93,7 +93,7 @@ def padded_boxes(rows: pa.Table, mask: Tensor) -> Tensor:
     """
     if rows[BOXES].null_count:
         raise DataError(
-            "a picture of this index has no boxes, and its network compares places; build the index anew, with boxes."
+            "a picture of this index has no boxes, and its network uses boxes; build the index again, with boxes."
         )
     boxes = torch.zeros(*mask.shape, 4)
     boxes[mask] = torch.from_numpy(np.array(rows[BOXES].combine_chunks().flatten().to_numpy())).view(-1, 4)

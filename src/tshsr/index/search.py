@@ -78,9 +78,9 @@ FUNCTION_WORDS = frozenset(
         *("it", "its", "he", "his", "him", "she", "her", "they", "their", "them"),
     )
 )
-"""Words without a region of their own, and the openings of descriptions: a picture of, we see."""
+"""Words that describe no region, and the openings of descriptions: a picture of, we see."""
 MAX_BOXES = 3
-"""Maximum number of boxes a word."""
+"""Maximum number of boxes per word."""
 MIN_RELATIVE_WEIGHT = 0.25
 """Boxes below this ratio to the heaviest one are omitted."""
 
@@ -167,10 +167,10 @@ INTERNAL_COLUMNS = {*schema_of(PICTURES, 1).names, *schema_of(CAPTIONS, 1).names
 
 
 MAX_WORDS = 1000
-"""Longest query: the time of a search grows with its words, and no caption comes near."""
+"""Maximum words of a query, far above any caption: the time of a search grows with them."""
 
 
-def check_question(text: str, k: int) -> None:
+def check_query(text: str, k: int) -> None:
     """Refuse a query without words or with too many, or k below 1.
 
     Raises:
@@ -185,7 +185,7 @@ def check_question(text: str, k: int) -> None:
             f"the query has {words:,} words; expected at most {MAX_WORDS:,}: describe the picture in a few sentences."
         )
     if k < 1:
-        raise SettingsError(f"{k} results were asked for; expected at least 1.")
+        raise SettingsError(f"k is {k}; expected at least 1 result.")
 
 
 def find_pictures(retriever: Retriever, rows: pa.Table, text: str, caption: ItemEncoding, k: int) -> list[Result]:

@@ -143,8 +143,8 @@ class TableReader:
                     self.cached = None
                 if not retry:
                     raise DataError(
-                        f"{self.folder} cannot be read ({cause_of(error)}); run tshsr index on it again, which takes "
-                        "back what was cut short."
+                        f"{self.folder} cannot be read ({cause_of(error)}); run tshsr index on it again, which "
+                        "removes what is truncated."
                     ) from error
         raise AssertionError("unreachable")
 

@@ -89,9 +89,7 @@ def add_columns(folder: Path, table: Any, metadata: Metadata) -> None:
     internal, known = schema_of(PICTURES, 1).names, table.schema
     for name in metadata.types:
         if name.lower() in internal:  # filters ignore case
-            raise DataError(
-                f"{metadata.source}: the index has a column {name.lower()!r} of its own; give it another name."
-            )
+            raise DataError(f"{metadata.source}: the index reserves the column {name.lower()!r}; give it another name.")
         if name in known.names:
             check_type(metadata, name, known.field(name).type)
     new = [pa.field(name, kind) for name, kind in metadata.types.items() if name not in known.names]
@@ -104,7 +102,7 @@ def check_type(metadata: Metadata, name: str, kind: pa.DataType) -> None:
     """Refuse values that do not fit the type of an existing column.
 
     Raises:
-        DataError: Names both types.
+        DataError: Where they do not; the message names both types.
     """
     values = pa.array([row.get(name) for row in metadata.rows.values()], metadata.types[name])
     try:
@@ -198,7 +196,7 @@ def check_place(folder: Path) -> None:
     """Refuse a folder with other contents before anything is written into it.
 
     Raises:
-        DataError: Names a file of it.
+        DataError: Where there are any; the message names one.
     """
     if (folder / INFO_FILE).exists() or not folder.is_dir():
         return

@@ -1,4 +1,4 @@
-"""Bootstrap over images with all their captions, for all runs at once; `comparison` makes intervals of it.
+"""Bootstrap over images with all their captions, for all runs at once; `comparison` derives intervals.
 
 Axes: resamples | runs (training seeds, of both sides) | images | captions | means (metrics that are a mean over
 queries) | figures (the six recalls, rSum, the other means, then the median ranks of both directions).
@@ -85,7 +85,7 @@ FIGURES = (*RECALLS, RSUM, *OTHERS)
 
 
 def means_of(runs: Sequence[QueryRanks]) -> tuple[Figure, ...]:
-    """The means over queries that all of these runs have; older reports have no positions of captions."""
+    """The means over queries that are known for all of these runs; older reports lack positions of captions."""
     several = SEVERAL_RIGHT if all(run.caption_places is not None for run in runs) else ()
     return (*RECALLS, *MEAN_RANKS, *RECIPROCAL_RANKS, *several)
 
@@ -112,7 +112,8 @@ def image_values(ranks: QueryRanks) -> np.ndarray:
 CHUNK = 1 << 22
 """Image counts per block: bounds the temporary memory."""
 REACH = 4
-"""Standard deviations below the middle at which the search for a resampled median starts; doubled while it is lower."""
+"""Distance below the middle, in standard deviations, at which the search for a resampled median starts; doubled until
+the median is above."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ class Sample:
 
 
 def sample_of(runs: Sequence[QueryRanks]) -> Sample:
-    """The sample of these runs; with the metrics that all of them have."""
+    """The sample of these runs, with the metrics common to all of them."""
     means, owner = means_of(runs), runs[0].image_of_caption
     captions = np.bincount(owner, minlength=len(runs[0].image_to_text))
     values = np.stack([image_values(run)[:, : len(means)] for run in runs], axis=1)
@@ -214,16 +215,16 @@ def median_ranks(drawn: np.ndarray, run: QueryRanks) -> np.ndarray:
     owners = (np.arange(len(drawn)), run.image_of_caption)
     for total, ranks, owner in zip(sums, (run.image_to_text, run.text_to_image), owners, strict=True):
         for fold in range(run.folds):
-            own = owner // size == fold
-            total += medians(drawn[fold * size : (fold + 1) * size], ranks[own], owner[own] - fold * size)
+            inside = owner // size == fold
+            total += medians(drawn[fold * size : (fold + 1) * size], ranks[inside], owner[inside] - fold * size)
     return sums.T / run.folds
 
 
 def medians(drawn: np.ndarray, ranks: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """Median over queries with the multiplicities of their images; the mean of the two middle ones of an even number.
+    """Median over queries with the multiplicities of their images; of an even number, the mean of the two middle ones.
 
     The ranks are sorted once, then the multiplicities are accumulated query by query. A resampled median is near the
-    middle of the sorted ranks, so the queries far below it are accumulated in one step.
+    middle of the sorted ranks, so queries far below it are accumulated in one step.
 
     Args:
         drawn: Multiplicities, images x resamples.
@@ -255,7 +256,7 @@ def medians(drawn: np.ndarray, ranks: np.ndarray, owner: np.ndarray) -> np.ndarr
 
 
 def contributions(sample: Sample) -> np.ndarray:
-    """Contribution of each image to the metrics of each run: images x runs x figures without medians (no sums)."""
+    """Contribution of each image to the metrics of each run: images x runs x figures without medians (not sums)."""
     folds, images = sample.folds, len(sample.queries)
     queries = sample.queries.reshape(folds, -1, 2).sum(axis=1)[:, sample.sides]
     weights = np.repeat(sample.scales / (folds * queries), images // folds, axis=0)
@@ -274,13 +275,13 @@ def swapped_differences(
     return np.concatenate(found)
 
 
-def seed_deviations(seen: np.ndarray, drawn: np.ndarray, sizes: tuple[int, int]) -> np.ndarray | None:
+def seed_deviations(observed: np.ndarray, drawn: np.ndarray, sizes: tuple[int, int]) -> np.ndarray | None:
     """Standard deviation of each metric between the seeds of a side, without the part due to the sample of images.
 
         sigma^2 = max(0, 2 s^2 - mean* s*^2),   s^2 the variance between runs inside a side, pooled over the sides
 
-    On resampled images the variance between runs is s^2 plus the variance due to the images. The same amount of s^2
-    itself is due to the images, and already part of the resampled difference.
+    On resampled images the variance between runs is s^2 plus the variance due to the images. The same amount is
+    contained in s^2, and is already part of the resampled difference.
 
     Returns:
         One per metric; None where both sides are single runs.
@@ -290,6 +291,6 @@ def seed_deviations(seen: np.ndarray, drawn: np.ndarray, sizes: tuple[int, int])
         return None
     sides = (slice(0, sizes[0]), slice(sizes[0], sum(sizes)))
     inside = [sum(np.var(values[:, side], axis=1) * size for side, size in zip(sides, sizes, strict=True)) / freedom
-              for values in (seen[None], drawn)]  # fmt: skip
+              for values in (observed[None], drawn)]  # fmt: skip
     deviations: np.ndarray = np.sqrt(np.maximum(0.0, 2 * inside[0][0] - inside[1].mean(axis=0)))
     return deviations

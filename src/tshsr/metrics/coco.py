@@ -1,7 +1,7 @@
 """Further relevance annotation of MSCOCO's test images: ECCV Caption, CxC and PMRP, if installed.
 
-In COCO only the five captions of an image are relevant to it, though hundreds of others describe it as well. These
-annotations have more relevant items for the same 5,000 images and 25,000 captions, matched by COCO's ids.
+In COCO only the five captions of an image count as relevant to it, although hundreds of others describe it as well.
+These annotations have more relevant items for the same 5,000 images and 25,000 captions, matched by COCO's ids.
 
 ECCV Caption: Chun et al., ECCV 2022 (doi 10.1007/978-3-031-20074-8_1). CxC: Parekh et al., EACL 2021.
 PMRP: Chun et al., CVPR 2021. The first two come with the package `eccv_caption`, PMRP's files do not.
@@ -88,9 +88,11 @@ def read_caption_ids(path: Path, captions: int) -> np.ndarray:
         words = path.read_text(encoding="utf-8").split()
         ids = np.array([int(word) for word in words], dtype=np.int64)
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); expected COCO's caption ids, one a line.") from None
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}); expected COCO's caption ids, one per line."
+        ) from None
     except (ValueError, OverflowError) as error:
-        raise DataError(f"{path} holds something else than COCO's caption ids, one a line ({error}).") from None
+        raise DataError(f"{path} does not hold COCO's caption ids, one per line ({error}).") from None
     if len(ids) != captions:
         raise DataError(f"{path} holds {len(ids)} ids, the scores have {captions} captions; expected one id each.")
     return ids
@@ -111,7 +113,7 @@ def images_of_ids(folder: Path, image_of_caption: np.ndarray, caption_ids: np.nd
     ids, seen = np.full(images, -1, dtype=np.int64), set()
     for column, (caption, row) in enumerate(zip(caption_ids.tolist(), image_of_caption.tolist(), strict=True)):
         if caption not in owner or caption in seen:
-            what = "stands twice" if caption in seen else "is no caption of COCO's test images"
+            what = "occurs twice" if caption in seen else "is no caption of COCO's test images"
             raise InputError(f"id {caption} of caption {column} (from 0) {what}; give COCO's own caption ids.")
         seen.add(caption)
         if ids[row] not in (-1, owner[caption]):
@@ -126,7 +128,7 @@ def images_of_ids(folder: Path, image_of_caption: np.ndarray, caption_ids: np.nd
 def right_pairs(
     path: Path, query_rows: Mapping[int, int], answer_rows: Mapping[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The relevant pairs of an annotation, as rows of queries and of answers; -1 for an answer that is not scored.
+    """The relevant pairs of an annotation, as rows of queries and of answers; -1 for an unscored answer.
 
     Raises:
         DataError: Where the file cannot be read or does not fit the images and captions.

@@ -34,7 +34,7 @@ POWER = 0.8
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric of one side: the mean over its runs with its interval, in the unit of the metric (percent, ranks)."""
+    """A metric of one side: the mean over its runs, with an interval, in the unit of the metric (percent, ranks)."""
 
     mean: float
     low: float
@@ -51,7 +51,7 @@ class Difference:
         p: Two-sided p-value of the permutation test that swaps the sides image by image. None for a median, which is
             no sum of contributions of images.
         standard_error: Over samples of images, and of seeds where there are several.
-        freedom: Degrees of freedom of the standard error; None where seeds have no part in it, as with single runs.
+        freedom: Degrees of freedom of the standard error; None where seeds do not contribute, as with single runs.
     """
 
     mean: float
@@ -68,7 +68,7 @@ class Difference:
 
     def power(self, difference: float) -> float:
         """Power: probability that the interval excludes zero at a true difference in points; in 0..1."""
-        return share_found(difference, (self.high - self.low) / 2, self.standard_error, self.freedom)
+        return power_at(difference, (self.high - self.low) / 2, self.standard_error, self.freedom)
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Comparison:
             images; None where both sides are single runs.
         resamples: Number of resamples.
         confidence: Confidence level of the intervals.
-        models_a, models_b: Models of each run; more than one is an ensemble. Set by the caller, as ranks lack it.
+        models_a, models_b: Models of each run; more than one is an ensemble. Set by the caller; unknown from ranks.
     """
 
     a: Mapping[str, Estimate]
@@ -149,7 +149,7 @@ def compare(
 
     images* are drawn with replacement, the same for all runs; sigma is the deviation between seeds
     (`seed_deviations`), t* Student's t with runs_A + runs_B - 2 degrees of freedom. The interval is the central part of
-    D*. With one run per side there is no sigma, and the result is about these two runs, not about other seeds.
+    D*. With one run per side there is no sigma, and the result holds for these two runs only.
 
     Args:
         ranks_a: One entry per run of A.
@@ -168,16 +168,16 @@ def compare(
     first = check_runs(ranks_a, ranks_b)
     generator, images = np.random.default_rng(seed), len(first.image_to_text)
     sample = sample_of((*ranks_a, *ranks_b))
-    (seen,) = figures(np.ones((1, images)), sample)
+    (observed,) = figures(np.ones((1, images)), sample)
     drawn = np.concatenate(
         [figures(counts, sample) for counts in bootstrap_counts(images, first.folds, resamples, generator)]
     )
     sizes = (len(ranks_a), len(ranks_b))
-    sigma = seed_deviations(seen, drawn, sizes)
+    sigma = seed_deviations(observed, drawn, sizes)
     noise = generator.standard_t(max(sum(sizes) - 2, 1), size=resamples) if sigma is not None else np.zeros(resamples)
     spread = np.zeros(len(sample.figures)) if sigma is None else sigma
     swapped = swapped_differences(contributions(sample), sizes, resamples, generator)
-    resampled = Resampled(sample.figures, seen, drawn, swapped, noise, spread, confidence)
+    resampled = Resampled(sample.figures, observed, drawn, swapped, noise, spread, confidence)
     return Comparison(
         a=resampled.estimates(slice(0, sizes[0])),
         b=resampled.estimates(slice(sizes[0], sum(sizes))),
@@ -195,11 +195,11 @@ def compare(
 
 @dataclass(frozen=True)
 class Resampled:
-    """The samples behind a comparison.
+    """The resampled metrics of a comparison.
 
     Attributes:
         figures: The metrics on the axis of figures.
-        seen: Metrics of the runs on the original images: runs x figures.
+        observed: Metrics of the runs on the original images: runs x figures.
         drawn: On resampled images: resamples x runs x figures.
         swapped: Differences of the permutation test: resamples x figures without medians, which are last.
         noise: Student's t, one per resample.
@@ -208,7 +208,7 @@ class Resampled:
     """
 
     figures: tuple[Figure, ...]
-    seen: np.ndarray
+    observed: np.ndarray
     drawn: np.ndarray
     swapped: np.ndarray
     noise: np.ndarray
@@ -217,7 +217,7 @@ class Resampled:
 
     def estimates(self, side: slice) -> dict[str, Estimate]:
         """The metrics of one side."""
-        runs = self.seen[side]
+        runs = self.observed[side]
         values = self.drawn[:, side].mean(axis=1) + self._of_seeds(1 / len(runs))
         ends = [np.array([getattr(figure, end) for figure in self.figures]) for end in ("lowest", "highest")]
         low, high = self._interval(np.clip(values, *ends))
@@ -226,8 +226,8 @@ class Resampled:
 
     def differences(self, runs_a: int) -> dict[str, Difference]:
         """A minus B."""
-        share = 1 / runs_a + 1 / (len(self.seen) - runs_a)
-        mean = self.seen[:runs_a].mean(axis=0) - self.seen[runs_a:].mean(axis=0)
+        share = 1 / runs_a + 1 / (len(self.observed) - runs_a)
+        mean = self.observed[:runs_a].mean(axis=0) - self.observed[runs_a:].mean(axis=0)
         values = self.drawn[:, :runs_a].mean(axis=1) - self.drawn[:, runs_a:].mean(axis=1)
         error = np.sqrt(values.var(axis=0) + share * self.spread**2)
         low, high = self._interval(values + self._of_seeds(share))
@@ -236,7 +236,7 @@ class Resampled:
         p = ((1 + np.count_nonzero(by_chance, axis=0)) / (1 + len(self.swapped))).tolist()
         p += [None] * (len(mean) - swaps)
         parts = zip(error, np.sqrt(share) * self.spread, strict=True)
-        freedom = [freedom_of(float(whole), float(of_seeds), len(self.seen) - 2) for whole, of_seeds in parts]
+        freedom = [freedom_of(float(total), float(of_seeds), len(self.observed) - 2) for total, of_seeds in parts]
         columns = (mean.tolist(), low.tolist(), high.tolist(), p, error.tolist(), freedom)
         return {figure.name: Difference(*each) for figure, *each in zip(self.figures, *columns, strict=True)}
 
@@ -253,10 +253,10 @@ class Resampled:
 
 
 def check_resamples(resamples: int, confidence: float) -> None:
-    """Refuse too few resamples: at least ten must lie beyond each end of the interval.
+    """Reject too few resamples: at least ten must lie beyond each end of the interval.
 
     Raises:
-        SettingsError: Reports the required number.
+        SettingsError: States the required number.
     """
     least = 20 / (1 - confidence) if 0 < confidence < 1 else 0
     if not least or resamples < least - 1e-6:
@@ -270,10 +270,10 @@ def check_runs(ranks_a: Sequence[QueryRanks], ranks_b: Sequence[QueryRanks]) -> 
     """Check that all runs are comparable; returns the first.
 
     Raises:
-        InputError: Reports the difference.
+        InputError: States the difference.
     """
     if not ranks_a or not ranks_b:
-        raise InputError(f"expected at least one run a side; got {len(ranks_a)} of A and {len(ranks_b)} of B.")
+        raise InputError(f"expected at least one run per side; got {len(ranks_a)} of A and {len(ranks_b)} of B.")
     first = ranks_a[0]
     for ranks in (*ranks_a, *ranks_b):
         if ranks.folds != first.folds:
@@ -288,15 +288,15 @@ def check_runs(ranks_a: Sequence[QueryRanks], ranks_b: Sequence[QueryRanks]) -> 
             )
     for name, side in (("A", ranks_a), ("B", ranks_b)):
         for (i, one), (j, other) in combinations(enumerate(side, 1), 2):
-            if rank_alike(one, other):
+            if same_ranks(one, other):
                 raise InputError(
-                    f"runs {i} and {j} of {name} rank every query alike; expected other seeds, for a copy does not "
+                    f"runs {i} and {j} of {name} rank every query alike; expected other seeds, as a copy does not "
                     "count as a run: leave one of them out."
                 )
     return first
 
 
-def rank_alike(one: QueryRanks, other: QueryRanks) -> bool:
+def same_ranks(one: QueryRanks, other: QueryRanks) -> bool:
     """Whether two runs rank every query alike; positions of captions, which older reports lack, are not compared."""
     return np.array_equal(one.image_to_text, other.image_to_text) and np.array_equal(
         one.text_to_image, other.text_to_image
@@ -304,7 +304,7 @@ def rank_alike(one: QueryRanks, other: QueryRanks) -> bool:
 
 
 def freedom_of(error: float, of_seeds: float, freedom: int) -> float | None:
-    """Degrees of freedom of a standard error of which only the part of the seeds is estimated from few runs.
+    """Degrees of freedom of a standard error, of which only the seeds' part is estimated from few runs.
 
         freedom error^4 / of_seeds^4        (Satterthwaite 1946)
 
@@ -314,13 +314,13 @@ def freedom_of(error: float, of_seeds: float, freedom: int) -> float | None:
     return freedom * (error / of_seeds) ** 4 if of_seeds > 0.1 * error else None
 
 
-def share_found(difference: float, reach: float, error: float, freedom: float | None) -> float:
-    """Power: how often the interval of a comparison excludes zero, in 0..1.
+def power_at(difference: float, reach: float, error: float, freedom: float | None) -> float:
+    """Power: probability that the interval of a comparison excludes zero.
 
-        P( |z + d| > reach s ),   d = c difference      lengths in errors; z normal, freedom s^2 chi-squared
+        P( |z + d| > reach s ),   d = c difference      lengths in units of the error; z normal, freedom s^2 chi-squared
 
     (z + d)^2 / s^2 has a noncentral F distribution with 1 and `freedom` degrees of freedom and noncentrality d^2. An
-    error from few runs is too small on average, by c = E s.
+    error estimated from few runs is too small on average, by the factor c = E s.
 
     Args:
         difference: The true difference.
@@ -344,11 +344,11 @@ def mean_error(freedom: float) -> float:
 
 
 def detectable(reach: float, error: float, freedom: float | None, power: float) -> float:
-    """The smallest true difference with that power; arguments as of `share_found`."""
+    """The smallest true difference with that power; arguments as of `power_at`."""
     from scipy.optimize import brentq  # on first use, as above
 
     def missing(difference: float) -> float:
-        return power - share_found(difference, reach, error, freedom)
+        return power - power_at(difference, reach, error, freedom)
 
     if error == 0 or missing(0.0) <= 0:
         return 0.0

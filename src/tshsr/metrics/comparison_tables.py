@@ -77,14 +77,14 @@ def kinds(comparison: Comparison) -> tuple[str, str]:
 
 
 def kind(runs: int, models: int) -> str:
-    """Kind of a side: a single run, an ensemble, or several of one."""
+    """Kind of a side: single run, ensemble, or several runs of either."""
     if runs == 1:
         return "single run" if models == 1 else f"ensemble of {models}"
     return f"{runs} runs" if models == 1 else f"{runs} runs, each an ensemble of {models}"
 
 
 def named(comparison: Comparison) -> tuple[str, str]:
-    """A and B, with their kinds where one is an ensemble, whose metrics are higher than those of a single model."""
+    """A and B, with their kinds where one is an ensemble, as metrics of ensembles exceed those of single models."""
     if comparison.models_a == comparison.models_b == 1:
         return "A", "B"
     a, b = kinds(comparison)
@@ -115,13 +115,13 @@ def verdict(comparison: Comparison) -> str:
 
 
 def caveat(comparison: Comparison) -> str:
-    """Note that a difference of two runs is no difference of two methods, because seeds change a model too."""
+    """Note that a difference of two runs is no difference of two methods, as it may be due to seeds."""
     a, b = (f"an {each}" if each.startswith("ensemble") else f"a {each}" for each in kinds(comparison))
     these = "two single runs" if named(comparison) == ("A", "B") else f"{a} and {b}"
     return f"; this is about {these}, and not about other seeds of them"
 
 
-def what_was_done(comparison: Comparison) -> str:
+def procedure(comparison: Comparison) -> str:
     """The procedure of the interval in a sentence."""
     images = f"{comparison.images:,} images, each with its captions,"
     inside = "" if comparison.folds == 1 else f" inside their {comparison.folds} folds"
@@ -134,7 +134,7 @@ def what_was_done(comparison: Comparison) -> str:
     runs = f"{comparison.runs_a} and {comparison.runs_b} runs" if single else " and ".join(named(comparison))
     return (
         f"{done}; over {runs}, the deviation between seeds ({comparison.seed_deviation:.1f} points of rSum beyond what "
-        "the images explain) was drawn anew as well."
+        "the images explain) was resampled as well."
     )
 
 
@@ -152,7 +152,7 @@ def comparison_rows(comparison: Comparison) -> list[tuple[str, ...]]:
 
 
 def grouped_rows(comparison: Comparison) -> list[tuple[str, ...]]:
-    """The same rows for a narrow screen: metrics after rSum are grouped by direction."""
+    """`comparison_rows` for a narrow screen: metrics after rSum are grouped by direction."""
     rows: list[tuple[str, ...]] = []
     direction = ""
     for figure, (title, *cells) in zip(compared(comparison), comparison_rows(comparison), strict=True):
@@ -204,7 +204,7 @@ def latex_table(comparison: Comparison, a: str, b: str) -> str:
         b: Name of B.
     """
     lines = [
-        f"% A: {' '.join(a.split())}; B: {' '.join(b.split())}. {what_was_done(comparison)}",
+        f"% A: {' '.join(a.split())}; B: {' '.join(b.split())}. {procedure(comparison)}",
         r"\begin{tabular}{lrrrr}",
         r"\toprule",
         " & ".join(map(escaped, header(comparison))) + r" \\",

@@ -20,7 +20,7 @@ from tshsr.metrics.bootstrap import bootstrap_counts
 CHUNK = 1 << 21
 """Judgement weights per block: bounds the temporary memory."""
 FEW = 64
-"""Number of distinct ratings up to which one pass per rating is the fastest way to count pairs."""
+"""Number of distinct ratings up to which `ordered_by_level` is the faster way to count pairs."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Groups:
         order: Permutation that sorts the judgements by score.
         start: For each sorted judgement, the start of the range with its score.
         end: The end of that range.
-        level: Index of its rating among the distinct ratings.
+        level: For each sorted judgement, the index of its rating among the distinct ratings.
         levels: Number of distinct ratings.
     """
 
@@ -64,7 +64,7 @@ def correlations(weights: np.ndarray, groups: Groups) -> tuple[np.ndarray, np.nd
         groups: The judgements.
 
     Returns:
-        Both, one value per resample.
+        Tau-c and rho, one value each per resample.
     """
     counted = np.zeros((len(weights), groups.levels))
     np.add.at(counted.T, groups.level, weights.T)
@@ -120,7 +120,7 @@ COLUMNS = ("image", "caption", "rating")
 LEAST_IMAGES = 20
 """Minimum number of rated images for an interval."""
 MOST_DEGENERATE = 0.05
-"""Largest share of resamples without a correlation for an interval; beyond it the others are a biased sample."""
+"""Largest share of resamples without a correlation for an interval; above it the others are a biased sample."""
 
 
 @dataclass(frozen=True)
@@ -285,7 +285,7 @@ def agreement(
         row, column = judgements.rows[bad[0]], judgements.columns[bad[0]]
         raise InputError(
             f"the score of image {row} (row) and caption {column} (column), counted from 0, is {judged[bad[0]]}; every "
-            "score must be a finite number. Mend the model that gave it."
+            "score must be a finite number. Fix the model that produced it."
         )
     if len(np.unique(judged)) < 2:
         raise InputError("all judged scores are alike, so there is nothing to correlate.")
@@ -318,7 +318,7 @@ def interval(drawn: np.ndarray, images: int, tails: tuple[float, float]) -> tupl
 
 
 def check_judgements(judgements: Judgements) -> None:
-    """Refuse ratings without a correlation, before hours of scoring.
+    """Reject ratings without a correlation, before hours of scoring.
 
     Raises:
         InputError: Where all ratings are equal or of one image.

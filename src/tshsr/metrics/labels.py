@@ -8,10 +8,10 @@ LABELS = {
     "region_stream": "Region stream alone",
     "pooled": "Pooled vectors, v·t",
 }
-"""Display names of scores, in reading order; `label` makes the others."""
+"""Display names of scores, in display order; `label` derives the others."""
 
 STREAM_CHOICES = {"word_stream": "Words attend to regions", "region_stream": "Regions attend to words"}
-"""Labels of the switch between streams."""
+"""Labels of the stream selector on explanation pages."""
 
 
 def label(name: str) -> str:

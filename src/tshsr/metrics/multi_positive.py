@@ -1,4 +1,4 @@
-"""Metrics of rankings with several relevant items per query, in addition to R@K, which considers the best one.
+"""Metrics of rankings with several relevant items per query, in addition to R@K, which considers only the best one.
 
 Axes: queries | answers (ranked items). Positions start at 1; irrelevant items with an equal score rank ahead
 (docs/metrics.md).
@@ -62,11 +62,11 @@ class Places:
 
     Attributes:
         place: int64, from 1, grouped by query, ascending within a query.
-        rights: int64, number of relevant items per query, at least one.
+        relevant: int64, number of relevant items per query, at least one.
     """
 
     place: np.ndarray
-    rights: np.ndarray
+    relevant: np.ndarray
 
 
 def rankings(scores: np.ndarray, image_of_caption: np.ndarray, *, folds: int = 1) -> Rankings:
@@ -96,18 +96,18 @@ def ranked(scores: np.ndarray, queries: np.ndarray, answers: np.ndarray) -> Rank
         queries: The query of each relevant pair.
         answers: The relevant item of each pair; no pair is repeated.
     """
-    return ranking_metrics(right_places(scores, queries, answers))
+    return ranking_metrics(relevant_places(scores, queries, answers))
 
 
-def right_places(scores: np.ndarray, queries: np.ndarray, answers: np.ndarray) -> Places:
+def relevant_places(scores: np.ndarray, queries: np.ndarray, answers: np.ndarray) -> Places:
     """Positions of the relevant items; arguments as of `pair_places`."""
     return sorted_places(pair_places(scores, queries, answers), queries)
 
 
 def sorted_places(place: np.ndarray, queries: np.ndarray) -> Places:
     """Positions of relevant pairs in any order, sorted by query and position."""
-    _, rights = np.unique(queries, return_counts=True)
-    return Places(place[np.lexsort((place, queries))], rights)
+    _, relevant = np.unique(queries, return_counts=True)
+    return Places(place[np.lexsort((place, queries))], relevant)
 
 
 def pair_places(scores: np.ndarray, queries: np.ndarray, answers: np.ndarray) -> np.ndarray:
@@ -118,26 +118,26 @@ def pair_places(scores: np.ndarray, queries: np.ndarray, answers: np.ndarray) ->
     Args:
         scores: queries x answers, finite; may be memory-mapped.
         queries: The query of each relevant pair.
-        answers: The relevant item of each pair; -1: not among the scored items, never found.
+        answers: The relevant item of each pair; -1: not scored, so never found.
 
     Returns:
         int64, one per pair; relevant items with equal scores are ordered arbitrarily.
     """
-    own = np.where(answers < 0, -np.inf, scores[queries, answers])
-    order = np.lexsort((-own, queries))
-    own, asked = own[order], queries[order]
-    names, starts, rights = np.unique(asked, return_index=True, return_counts=True)
-    place, rows = np.empty(len(own), dtype=np.int64), max(1, BLOCK // scores.shape[1])
-    for first in range(0, len(names), rows):
-        several = names[first : first + rows]
-        whole = several[-1] - several[0] + 1 == len(several)  # a view is faster than indexed rows
-        block = np.sort(scores[several[0] : several[-1] + 1] if whole else scores[several], axis=1)
-        for row, start, count in zip(block, starts[first:], rights[first:], strict=False):
-            mine = own[start : start + count]
-            as_good = len(row) - np.searchsorted(row, mine, "left")  # includes relevant ones
-            right_as_good = count - np.searchsorted(mine[::-1], mine, "left")
-            place[start : start + count] = as_good - right_as_good + np.arange(1, count + 1)
-    place[np.isneginf(own)] = np.iinfo(np.int64).max
+    positive = np.where(answers < 0, -np.inf, scores[queries, answers])
+    order = np.lexsort((-positive, queries))
+    positive, query = positive[order], queries[order]
+    distinct, starts, relevant = np.unique(query, return_index=True, return_counts=True)
+    place, rows = np.empty(len(positive), dtype=np.int64), max(1, BLOCK // scores.shape[1])
+    for first in range(0, len(distinct), rows):
+        several = distinct[first : first + rows]
+        contiguous = several[-1] - several[0] + 1 == len(several)  # a view is faster than indexed rows
+        block = np.sort(scores[several[0] : several[-1] + 1] if contiguous else scores[several], axis=1)
+        for row, start, count in zip(block, starts[first:], relevant[first:], strict=False):
+            positives = positive[start : start + count]
+            as_good = len(row) - np.searchsorted(row, positives, "left")  # includes relevant ones
+            relevant_as_good = count - np.searchsorted(positives[::-1], positives, "left")
+            place[start : start + count] = as_good - relevant_as_good + np.arange(1, count + 1)
+    place[np.isneginf(positive)] = np.iinfo(np.int64).max
     found = np.empty_like(place)
     found[order] = place
     return found
@@ -149,8 +149,8 @@ def ranking_metrics(places: Places) -> RankingMetrics:
     Raises:
         InputError: Where there is no query.
     """
-    if not len(places.rights):
-        raise InputError("expected at least one query with a right answer; got none.")
+    if not len(places.relevant):
+        raise InputError("expected at least one query with a relevant item; got none.")
     figures = query_figures(places).items()
     means = {name: (1.0 if name == "mrr" else 100.0) * fsum(values) / len(values) for name, values in figures}
     return RankingMetrics(**means)
@@ -158,14 +158,14 @@ def ranking_metrics(places: Places) -> RankingMetrics:
 
 def query_figures(places: Places) -> dict[str, np.ndarray]:
     """The value of each query, by the names of `RankingMetrics`: float64, one per query, in 0..1."""
-    rights, ends = places.rights, np.cumsum(places.rights)
-    starts = ends - rights
+    relevant, ends = places.relevant, np.cumsum(places.relevant)
+    starts = ends - relevant
     first, last = places.place[starts], places.place[ends - 1]
-    number = np.arange(len(places.place)) - np.repeat(starts, rights) + 1
-    inside = places.place <= np.repeat(rights, rights)
+    number = np.arange(len(places.place)) - np.repeat(starts, relevant) + 1
+    inside = places.place <= np.repeat(relevant, relevant)
 
     def share(found: np.ndarray) -> np.ndarray:
-        shares: np.ndarray = np.add.reduceat(found.astype(np.float64), starts) / rights
+        shares: np.ndarray = np.add.reduceat(found.astype(np.float64), starts) / relevant
         return shares
 
     return {

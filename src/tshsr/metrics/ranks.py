@@ -1,4 +1,4 @@
-"""The ranks of every query of one evaluation, as reports store them and comparisons of models use them.
+"""The ranks of all queries of one evaluation: stored in reports, input of comparisons.
 
 Axes: images | captions. Ranks start at 1; ties count against the model (`recall`).
 """
@@ -49,8 +49,8 @@ class QueryRanks:
         text_to_image: int64, for each caption the rank of its image.
         image_of_caption: int64, for each caption the row of its image; every image has one.
         folds: Number of folds of consecutive images that were ranked separately; 1: each query ranks all items.
-        caption_places: int64, for each caption its position in the ranking of its image, where the image's other
-            captions count too (`multi_positive`); the best position is the rank of the image. None in older reports.
+        caption_places: int64, for each caption its position in the ranking of its image, counting the image's other
+            captions (`multi_positive`); the best position is the rank of the image. None in older reports.
 
     Raises:
         InputError: Where lengths do not fit, a rank is below 1, an image has no caption, folds are of unequal size, or
@@ -99,21 +99,21 @@ class QueryRanks:
 
 
 def check_places(places: np.ndarray, image_to_text: np.ndarray, image_of_caption: np.ndarray) -> None:
-    """Refuse positions of captions that contradict the ranks.
+    """Reject positions of captions that contradict the ranks.
 
     Raises:
         InputError: Names the first image that does not fit.
     """
     if len(places) != len(image_of_caption):
-        raise InputError(f"expected a place for each of the {len(image_of_caption)} captions; got {len(places)}.")
+        raise InputError(f"expected a position for each of the {len(image_of_caption)} captions; got {len(places)}.")
     order = np.lexsort((places, image_of_caption))
     place, owner = places[order], image_of_caption[order]
     first = np.diff(owner, prepend=-1) > 0
     wrong = np.where(first, place != image_to_text[owner], np.diff(place, prepend=0) < 1)
     if wrong.any():
         raise InputError(
-            f"the captions of image {owner[wrong.argmax()]} do not stand at places of their own, the best at the rank "
-            "of the image."
+            f"the captions of image {owner[wrong.argmax()]} need distinct positions, the best equal to the rank of the "
+            "image."
         )
 
 
@@ -123,7 +123,7 @@ def query_ranks(scores: np.ndarray, image_of_caption: np.ndarray, *, folds: int 
     Args:
         scores: Floats, images x captions; may be memory-mapped.
         image_of_caption: For each caption the row of its image.
-        folds: Number of folds of consecutive images; each query ranks its own fold only (COCO 1K: 5).
+        folds: Number of folds of consecutive images; each query ranks the items of its fold only (COCO 1K: 5).
 
     Raises:
         InputError: Where shapes do not fit, a score is not finite, an image has no caption, or folds are of

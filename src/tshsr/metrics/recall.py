@@ -2,7 +2,7 @@
 
 Axes: images (rows) | captions (columns); `image_of_caption` is the image of each caption.
 Ranks start at 1, ties count against the model (an irrelevant item with an equal score ranks ahead), and scores that are
-not finite are refused.
+not finite are rejected.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tshsr.config.models import STRICT
 from tshsr.errors import InputError
 
 BLOCK = 1 << 22
-"""Scores per block: bounds the temporary memory, and keeps a block in the cache for its two reads."""
+"""Scores per block: bounds the temporary memory, and lets a block stay in the cache between its two reads."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class RetrievalMetrics:
     """One direction of retrieval.
 
     Attributes:
-        r1, r5, r10: R@K, queries with a relevant item among the first K, in percent.
+        r1, r5, r10: R@K: queries with a relevant item among the first K, in percent.
         medr: Median rank; the mean of the two middle ranks of an even number.
         meanr: Mean rank.
     """
@@ -67,11 +67,11 @@ class ScoreMetrics:
 
 
 def image_to_text_ranks(scores: np.ndarray, image_of_caption: np.ndarray) -> np.ndarray:
-    """Rank of each image's best-ranked own caption.
+    """Rank of the best-ranked relevant caption of each image.
 
-        rank_i = 1 + #{wrong c : score_ic >= max over own c' of score_ic'}
+        rank_i = 1 + #{irrelevant c : score_ic >= max over relevant c' of score_ic'}
 
-    The other captions of the image are not counted.
+    The image's other captions are not counted.
 
     Args:
         scores: Floats, images x captions; may be memory-mapped.
@@ -86,10 +86,10 @@ def image_to_text_ranks(scores: np.ndarray, image_of_caption: np.ndarray) -> np.
     check_scores(scores, image_of_caption)
     check_captioned(len(scores), image_of_caption)
     best = np.full(len(scores), -np.inf, dtype=scores.dtype)
-    own = own_scores(scores, image_of_caption)
-    with np.errstate(invalid="ignore"):  # finite_blocks refuses NaN below, with its position
-        np.maximum.at(best, image_of_caption, own)
-    right = np.bincount(image_of_caption[own == best[image_of_caption]], minlength=len(scores))
+    positive = positive_scores(scores, image_of_caption)
+    with np.errstate(invalid="ignore"):  # finite_blocks rejects NaN below, with its position
+        np.maximum.at(best, image_of_caption, positive)
+    right = np.bincount(image_of_caption[positive == best[image_of_caption]], minlength=len(scores))
     ahead = np.empty(len(scores), dtype=np.int64)
     for start, block in finite_blocks(scores):
         rows = slice(start, start + len(block))
@@ -100,7 +100,7 @@ def image_to_text_ranks(scores: np.ndarray, image_of_caption: np.ndarray) -> np.
 def text_to_image_ranks(scores: np.ndarray, image_of_caption: np.ndarray) -> np.ndarray:
     """Rank of each caption's image.
 
-        rank_c = 1 + #{wrong i : score_ic >= score_jc},   j the image of c
+        rank_c = 1 + #{irrelevant i : score_ic >= score_jc},   j the image of c
 
     An image without captions is irrelevant to every caption.
 
@@ -115,10 +115,10 @@ def text_to_image_ranks(scores: np.ndarray, image_of_caption: np.ndarray) -> np.
         InputError: Where shapes do not fit or a score is not finite.
     """
     check_scores(scores, image_of_caption)
-    own = own_scores(scores, image_of_caption)
-    ranks = np.zeros(len(own), dtype=np.int64)  # the caption's own image is counted too, so the count is the rank
+    positive = positive_scores(scores, image_of_caption)
+    ranks = np.zeros(len(positive), dtype=np.int64)  # the relevant image is counted too, so the count is the rank
     for _, block in finite_blocks(scores):
-        ranks += np.count_nonzero(block >= own, axis=0)
+        ranks += np.count_nonzero(block >= positive, axis=0)
     return ranks
 
 
@@ -129,7 +129,7 @@ def recall_at(ranks: np.ndarray, k: int) -> float:
         InputError: Where there are no ranks, a rank is below 1, or k is below 1.
     """
     if k < 1:
-        raise InputError(f"R@{k} means nothing: a rank starts at 1; give k as a whole number from 1 on.")
+        raise InputError(f"R@{k} is undefined: ranks start at 1; give a whole number k of at least 1.")
     if not len(ranks) or np.min(ranks) < 1:
         smallest = np.min(ranks) if len(ranks) else "none"
         raise InputError(f"expected at least one rank, and ranks that start at 1; the smallest is {smallest}.")
@@ -190,11 +190,11 @@ def cut(
         folds: Number of folds.
 
     Yields:
-        For each fold its columns in the whole matrix, its scores, and for each of its captions the row in the fold.
+        For each fold its columns in the full matrix, its scores, and for each of its captions the row in the fold.
 
     Raises:
-        InputError: Where shapes do not fit, a score is not finite (also outside the folds, where it is a sign of a
-            broken model), an image has no caption, or folds are of unequal size.
+        InputError: Where shapes do not fit, a score is not finite (in any fold or none), an image has no caption, or
+            folds are of unequal size.
     """
     check_scores(scores, image_of_caption)
     check_captioned(len(scores), image_of_caption)
@@ -211,7 +211,7 @@ def cut(
 
 
 def check_folds(images: int, folds: int) -> None:
-    """Refuse folds of unequal size.
+    """Reject folds of unequal size.
 
     Raises:
         InputError: Where the images are no multiple of the folds.
@@ -220,14 +220,14 @@ def check_folds(images: int, folds: int) -> None:
         raise InputError(f"{images} images cannot be cut into {folds} folds of equal size.")
 
 
-def own_scores(scores: np.ndarray, image_of_caption: np.ndarray) -> np.ndarray:
-    """The score of each caption with its own image."""
-    own: np.ndarray = scores[image_of_caption, np.arange(len(image_of_caption))]
-    return own
+def positive_scores(scores: np.ndarray, image_of_caption: np.ndarray) -> np.ndarray:
+    """The score of each caption with its image."""
+    positive: np.ndarray = scores[image_of_caption, np.arange(len(image_of_caption))]
+    return positive
 
 
 def finite_blocks(scores: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """The matrix in checked blocks of whole rows: (first row, rows).
+    """The matrix in checked blocks of complete rows: (first row, rows).
 
     Raises:
         InputError: Where a score is not finite.
@@ -240,7 +240,7 @@ def finite_blocks(scores: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def check_finite(block: np.ndarray, first_row: int) -> None:
-    """Refuse scores that are not finite: NaN for relevant pairs can sort first and read as R@1 = 100.
+    """Reject scores that are not finite: NaN for relevant pairs can sort first, which gives R@1 = 100.
 
     Raises:
         InputError: Names the first such score and its position.
@@ -250,12 +250,12 @@ def check_finite(block: np.ndarray, first_row: int) -> None:
         row, column = (int(place) for place in np.argwhere(~finite)[0])
         raise InputError(
             f"the score of image {first_row + row} (row) and caption {column} (column), counted from 0, is "
-            f"{block[row, column]}; every score must be a finite number. Mend the model that gave it."
+            f"{block[row, column]}; every score must be a finite number. Fix the model that produced it."
         )
 
 
 def check_scores(scores: np.ndarray, image_of_caption: np.ndarray) -> None:
-    """Refuse arrays that are no score matrix, or do not fit the captions.
+    """Reject arrays that are no score matrix, or do not fit the captions.
 
     Raises:
         InputError: Names the first mismatch.
@@ -279,14 +279,14 @@ def check_scores(scores: np.ndarray, image_of_caption: np.ndarray) -> None:
 
 
 def check_captioned(images: int, image_of_caption: np.ndarray) -> None:
-    """Refuse images without a caption, which have no relevant item.
+    """Reject images without a caption, which have no relevant item.
 
     Raises:
         InputError: Names the first image without a caption.
     """
-    (bare,) = np.nonzero(np.bincount(image_of_caption, minlength=images) == 0)
-    if len(bare):
+    (uncaptioned,) = np.nonzero(np.bincount(image_of_caption, minlength=images) == 0)
+    if len(uncaptioned):
         raise InputError(
-            f"image {bare[0]} has no caption ({len(bare)} of {images} images have none), so no text is a right answer "
-            "to it; leave such images out of the scores."
+            f"image {uncaptioned[0]} has no caption ({len(uncaptioned)} of {images} images have none), so no "
+            "caption is relevant to it; leave such images out of the scores."
         )

@@ -1,6 +1,6 @@
-"""A report: the metrics of one evaluation and their origin, as JSON (version 1) and as a table.
+"""A report: the metrics of one evaluation and their provenance, as JSON (version 1) and as a table.
 
-The JSON is a stable format for result pages and users' scripts; reading validates it strictly.
+The JSON format is stable; reading validates it strictly.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ class PrecisionCheck:
 
 @dataclass(frozen=True)
 class Area:
-    """The mean normalised area under a curve, with its 95 % interval; 1 is the full score throughout.
+    """The mean normalised area under a curve, with its 95 % interval; 1: the full score at every step.
 
-    The interval is None below `LEAST_PAIRS` pairs.
+    The interval is None for fewer than `LEAST_PAIRS` pairs.
     """
 
     __pydantic_config__ = STRICT
@@ -122,15 +122,15 @@ class ExplanationFigures:
     Attributes:
         pairs: Number of images, each with one of its captions.
         score: The explained score.
-        full_score: Its mean over the pairs.
+        full_score: Mean of this score over the pairs.
         regions: Faithfulness of rankings of regions.
         words: Faithfulness of rankings of words.
         level_shares: By stream, the mean absolute share of each level, and of v·t, in the logit of a pair.
         agreement: Overlap of the two streams' maps of a word, 0..1; None without two streams.
         agreement_by_chance: The same with the regions of one map shuffled.
-        pointing: By stream, the share of words with a true region as their highest-weighted one, if regions are known.
-        pointing_by_attention: The same by attention alone.
-        pointing_by_chance: The same for a random region.
+        pointing: By stream, the share of words whose highest-weighted region is a true one, if regions are known.
+        pointing_by_attention: `pointing` by attention only.
+        pointing_by_chance: `pointing` for a random region.
         pointing_words: Number of these words.
         seconds: Duration of the measurement.
     """
@@ -184,7 +184,7 @@ class Rerank:
 
 @dataclass(frozen=True)
 class Details:
-    """Figures beside the recalls, as in `Report`: several relevant items, further annotation, human ratings."""
+    """Figures in addition to recalls, as in `Report`: several relevant items, further annotation, human ratings."""
 
     rankings: Mapping[str, Rankings] | None = None
     annotations: Mapping[str, Rankings] | None = None
@@ -215,7 +215,7 @@ class Report:
         hardware: Description of the machine.
         commit: Commit of the code.
         seconds: Duration of encoding and scoring.
-        pointing: By stream, the share of words with a true region as their highest-weighted one.
+        pointing: By stream, the share of words whose highest-weighted region is a true one.
         binding: By score, the share of true captions that score above a foil with other bindings of the same words.
         binding_by_kind: The same for the fused score, by kind of foil: attribute, relation.
         folds: By score, the metrics of each fold (`coco-1k`).
@@ -303,14 +303,14 @@ def read_report(path: Path) -> Report:
     """Read a report strictly.
 
     Raises:
-        DataError: Where the file is missing, is no JSON, has another version, lacks a name or has an unknown one, or
+        DataError: Where the file is missing, is no JSON, has another version, lacks a key or has an unknown one, or
             where an rsum is not the sum of its recalls.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); expected a report of `evaluate --json`.") from None
-    except ValueError as error:  # no UTF-8, no JSON, or NaN
+    except ValueError as error:  # not UTF-8, not JSON, or NaN
         raise DataError(f"{path} is not valid JSON ({error}); write the report again.") from None
     version = values.pop("version", None) if isinstance(values, dict) else None
     if version != VERSION:
@@ -328,7 +328,7 @@ def read_report(path: Path) -> Report:
 
 
 def metrics_to_json(metrics: ScoreMetrics) -> dict[str, Any]:
-    """The block of one score."""
+    """The JSON values of one score."""
     return {**asdict(metrics), "rsum": metrics.rsum}
 
 
@@ -338,7 +338,7 @@ def metrics_from_json(values: Mapping[str, Any]) -> ScoreMetrics:
 
 
 def take_rsums(values: dict[str, Any]) -> list[object]:
-    """Remove the rsums, which follow from the recalls, from the values of a report; in the order of `check_rsums`."""
+    """Remove the rsums, which the recalls determine, from the values of a report; in the order of `check_rsums`."""
     folds = values.get("folds")
     lists = folds.values() if isinstance(folds, dict) else ()
     scores = values.get("scores")
@@ -348,7 +348,7 @@ def take_rsums(values: dict[str, Any]) -> list[object]:
 
 
 def check_rsums(path: Path, report: Report, rsums: list[object]) -> None:
-    """Refuse a report with an rsum that is not the sum of its recalls.
+    """Reject a report with an rsum that is not the sum of its recalls.
 
     Raises:
         DataError: Names the first one.
@@ -364,7 +364,7 @@ def check_rsums(path: Path, report: Report, rsums: list[object]) -> None:
 
 
 def refuse_constant(constant: str) -> float:
-    """Refuse NaN and Infinity, which are no JSON.
+    """Reject NaN and Infinity, which JSON does not allow.
 
     Raises:
         ValueError: Always.

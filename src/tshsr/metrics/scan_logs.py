@@ -1,8 +1,8 @@
 """Audit of evaluation logs of the VSE++, SCAN and SGRAF code bases: wrong printed figures, and the correct ones.
 
 The five-fold summary of these code bases has wrong labels (docs/metrics.md), and copies of the code have further
-errors. So labels are not trusted: every aggregate is recomputed from the lines of the folds, or from the long lines of
-the summary, within rounding; a wrong figure is compared with figures that it may be.
+errors. So labels are ignored: every aggregate is recomputed from the lines of the folds, or from the long lines of the
+summary, within rounding; a wrong figure is compared with the aggregates that it may be instead.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Block:
         """Whether a line of this kind can still belong here."""
         if self.closed:
             return False
-        if kind == "rsum":  # some copies print a second, correct one below the wrong one
+        if kind == "rsum":  # some copies print a second, correct rsum below the wrong one
             return not (self.first("i2t") or self.first("t2i")) or not (self.summary or self.first("rsum"))
         return self.first(kind) is None
 
@@ -184,7 +184,7 @@ def figures_of(number: int, line: str) -> Iterator[Printed]:
 
 
 def checked(block: Block, folds: Sequence[Block]) -> Iterator[Finding]:
-    """Compare the lines of a block with figures computed from the folds, or from its own long lines.
+    """Compare the lines of a block with figures computed from the folds, or from its long lines.
 
     Folds are used only if all are present, because the summary is the mean over all of them.
     """
@@ -238,11 +238,11 @@ def compared(
 
 
 def long_line(side: str, block: Block, folds: Sequence[Block]) -> tuple[tuple[float, ...], float]:
-    """The figures of one direction, from the folds or from the block's own line, and their rounding error."""
+    """The figures of one direction, from the folds or from the block's line, and their rounding error."""
     lines = [line for fold in folds if (line := fold.first(side))]
     if len(lines) < FOLDS or len({len(line.words) for line in lines}) > 1:
-        own = block.first(side)
-        lines = [] if own is None else [own]
+        line_of_block = block.first(side)
+        lines = [] if line_of_block is None else [line_of_block]
     if not lines:
         return (), 0.0
     columns = zip(*(line.values for line in lines), strict=True)

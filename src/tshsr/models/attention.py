@@ -1,4 +1,4 @@
-"""Cross-modal attention between regions and words, and the operations on unit vectors that it is made of.
+"""Cross-modal attention between regions and words, and its operations on unit vectors.
 
 Axes: pairs (leading, broadcast) | queries | context (the items they attend to) | dim (joint space).
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (the field's name for it)
+import torch.nn.functional as F  # noqa: N812 (the customary name)
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
@@ -27,7 +27,7 @@ class _UnitRows(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> Tensor:
-        """Project the gradient onto the tangent of the sphere."""
+        """Project the gradient onto the tangent space of the unit sphere."""
         rows, norm = context.saved_tensors
         radial = (gradient * rows).sum(dim=-1, keepdim=True)
         tangent: Tensor = torch.addcmul(gradient, rows, radial, value=-1)
@@ -46,7 +46,7 @@ def may_overwrite(temporary: Tensor) -> bool:
 
 
 def unit_in_place(vectors: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
-    """`unit`, in place without gradients: allocating large temporaries dominates the cost of scoring."""
+    """`unit`, in place if no gradient is recorded: allocation of large temporaries dominates the cost of scoring."""
     if not may_overwrite(vectors):
         return unit(vectors)
     wide = at_least_float32(vectors)  # a norm rounded to bfloat16 would scale the whole row
@@ -60,7 +60,7 @@ def at_least_float32(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]
 
 
 def masked_softmax(logits: Float[Tensor, "*rows n"], mask: Bool[Tensor, "*#rows n"] | None) -> Float[Tensor, "*rows n"]:
-    """Softmax over the real items of the last axis (all without a mask); zeros, never NaN, for a row without any."""
+    """Softmax over the real items of the last axis (all without a mask); zeros, not NaN, for a row without any."""
     if mask is None:
         return torch.softmax(logits, dim=-1)
     lowest = torch.finfo(logits.dtype).min
@@ -70,7 +70,7 @@ def masked_softmax(logits: Float[Tensor, "*rows n"], mask: Bool[Tensor, "*#rows 
 def similarities(
     queries: Float[Tensor, "*#pairs queries dim"], context: Float[Tensor, "*#pairs context dim"]
 ) -> Float[Tensor, "*pairs queries context"]:
-    """q·c of every query with every context item; the transpose is that of the other stream."""
+    """q·c of every query with every context item; the transpose is the input of the other stream."""
     # einsum broadcasts axes of size one: all pairs are one matrix product without copies.
     return torch.einsum("...qd,...cd->...qc", queries, context)
 
@@ -94,10 +94,10 @@ def attention_weights(
         inverse_temperature: Lambda; 0 averages the context, a large value picks one item.
 
     Returns:
-        Rows that sum to 1 over the real context items (0 without any), in float32 at least: rounding to bfloat16 does
-        most harm here.
+        Rows that sum to 1 over the real context items (0 without any), in float32 at least: this is where rounding to
+        bfloat16 costs most accuracy.
     """
-    # The SCAN paper clips at 0, the authors' code leaks 10 %: we follow the code (docs/paper.md, choice 3).
+    # The SCAN paper clips at 0, the authors' code has slope 0.1 below 0, as here (docs/paper.md, choice 3).
     similarity = F.leaky_relu(at_least_float32(similarity), negative_slope=0.1)
     if query_mask is not None:
         similarity = similarity * query_mask[..., :, None]

@@ -30,8 +30,8 @@ class ItemEncoding:
         mask: True where an item is real.
         pooled: Unit vector of the whole image or caption.
         gram: Products of the items of each row with each other.
-        views: Projections of the items, by name of the network's part that uses them.
-        padded: Whether any item is padding; False skips masking.
+        views: Projections of the items, by name of the module that uses them.
+        padded: Whether any item is padding; False omits masking.
     """
 
     items: Float[Tensor, "*rows items dim"]
@@ -59,14 +59,14 @@ class ItemEncoding:
         """Select rows."""
         if isinstance(rows, slice):
             return self.each(lambda part: part[rows])
-        return self.each(lambda part: part.index_select(0, rows))  # its backward pass adds whole rows
+        return self.each(lambda part: part.index_select(0, rows))  # its backward pass adds row by row
 
     def to(self, device: torch.device | str) -> ItemEncoding:
         """The same encoding on another device."""
         return self.each(lambda part: part.to(device))
 
     def at(self, dtype: torch.dtype) -> ItemEncoding:
-        """Convert to another precision, except the Gram matrices (small) and pooled vectors (v·t would tie)."""
+        """Convert to another precision, except Gram matrices (small) and pooled vectors (rounding would tie v·t)."""
         lowered = self.each(lambda part: part.to(dtype) if part.is_floating_point() else part)
         return replace(lowered, pooled=self.pooled, gram=self.gram)
 
@@ -87,7 +87,7 @@ class ItemEncoding:
         return self.cut(longest, padded=not bool(self.mask[..., :longest].all()))
 
     def cut(self, longest: int, *, padded: bool) -> ItemEncoding:
-        """Keep the first `longest` items of every row; `padded`: whether padding remains among them."""
+        """Keep the first `longest` items of every row; `padded`: whether these include padding."""
         return ItemEncoding(
             self.items[..., :longest, :],
             self.mask[..., :longest],
@@ -135,7 +135,7 @@ class StreamTrace:
         score: sigmoid(contributions.sum() + pooled + bias).
         has_global_node: Whether the first base node is the global one.
         node_contributions: Term of each base node in each level; rows sum to `contributions`.
-        pooled_terms: Term of each query and context item in `pooled`, which they sum to; None where `pooled` is 0.
+        pooled_terms: Term of each query and context item in `pooled`, their sum; None where `pooled` is 0.
     """
 
     attention: Float[Tensor, "*pairs queries context"]
@@ -197,7 +197,7 @@ class Matcher(nn.Module, ABC):
         """
 
     def score_listed(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
-        """Score pairs one by one, without the trailing padding that their captions share."""
+        """Score pairs one by one, without the trailing padding common to all their captions."""
         return self.score_pairs(images, captions.trimmed())
 
     @abstractmethod

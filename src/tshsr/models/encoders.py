@@ -5,9 +5,6 @@ Axes: images | captions | regions | words | features (extractor) | dim (joint sp
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -16,10 +13,10 @@ from tshsr.config.models import EncoderConfig
 from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.errors import InputError, SettingsError
 from tshsr.models.attention import unit
-from tshsr.models.recurrence import gru_states
+from tshsr.models.recurrence import gru_states, padded_states
 
 LONGEST_CAPTION = 256
-"""Positions of the transformer word encoder, which refuses longer captions; the GRU takes any length."""
+"""Positions of the transformer word encoder, which rejects longer captions; the GRU has no limit."""
 
 
 class RegionEncoder(nn.Module):
@@ -106,26 +103,9 @@ class GruWordEncoder(nn.Module):
         if self.training and torch.is_grad_enabled() and embedded.is_cpu and not torch.is_autocast_enabled("cpu"):
             states = gru_states(self.gru, packed, words)
         else:
-            with cudnn_without_tf32():
-                output = self.gru(packed)[0]
-            states, _ = nn.utils.rnn.pad_packed_sequence(output, batch_first=True, total_length=words)
+            states = padded_states(self.gru, packed, words)
         forward, backward = states.chunk(2, dim=-1)
         return self.finish((forward + backward) / 2) * batch.mask[..., None]
-
-
-@contextmanager
-def cudnn_without_tf32() -> Iterator[None]:
-    """Full float32 products in cuDNN, which rounds the factors of a GRU to TF32 by default.
-
-    TF32 keeps 10 of the 23 fraction bits. On an H100 it moved scores by up to 2e-4 against the CPU; the GRU is a small
-    part of the work, and matrix products elsewhere keep float32 by torch's own default.
-    """
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
 
 
 class TransformerWordEncoder(nn.Module):

@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import pad
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from tshsr.errors import InputError
 from tshsr.models.attention import masked_softmax, unit
+from tshsr.models.recurrence import padded_states
 
 MOMENTUM = 0.1
 """Weight of a batch in the running statistics, as in torch."""
@@ -44,7 +45,7 @@ class MaskedBatchNorm(nn.Module):
         self.register_buffer("running_variance", torch.ones(shape))
 
     def forward(self, x: Float[Tensor, "*rows"], mask: Bool[Tensor, "*mask"] | None) -> Float[Tensor, "*rows"]:
-        """Normalise; `mask` (None: all real) broadcasts against x. Values of padding are finite and meaningless."""
+        """Normalise; `mask` (None: all real) broadcasts against x. Outputs at padding are finite and unused."""
         x = x.to(self.weight.dtype)  # sums over a batch need float32
         mean, variance = self.running_mean, self.running_variance
         if self.training:
@@ -125,7 +126,7 @@ class GeneralisedPooling(nn.Module):
         theta    = softmax_k( 10 u·h_k )          h: mean of both directions of a bi-GRU over the codes of 1 .. n
 
     Mean (equal theta) and maximum (theta_1 = 1) are special cases. The weights depend on n alone. The result is
-    normalised, which the authors do right after it.
+    normalised here; the authors' code normalises it in the next step.
     """
 
     def __init__(self) -> None:
@@ -148,8 +149,7 @@ class GeneralisedPooling(nn.Module):
         rows, items = real.shape
         codes = position_codes(items).to(self.score.weight).expand(rows, -1, -1)
         packed = pack_padded_sequence(codes, real.sum(dim=1).cpu(), batch_first=True, enforce_sorted=False)
-        states, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=items)
-        forward, backward = states.chunk(2, dim=-1)
+        forward, backward = padded_states(self.gru, packed, items).chunk(2, dim=-1)
         logits = self.score((forward + backward) / 2).squeeze(-1)
         return masked_softmax(SHARPNESS * logits, real)
 
@@ -174,7 +174,7 @@ class SelfAttentionPooling(nn.Module):
         dim: Width of the joint space.
         dropout: Dropout after either tanh.
         normalised: Whether N is batch normalisation.
-        slots: With N: the number of positions with a normalisation each; 0: one for all positions.
+        slots: With N: number of positions, each with separate statistics; 0: common statistics of all positions.
     """
 
     def __init__(self, dim: int, dropout: float, *, normalised: bool, slots: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""Hierarchical similarity reasoning (HSR): from the similarities of single items to the whole pair, level by level.
+"""Hierarchical similarity reasoning (HSR): similarities of single items are combined level by level.
 
 The abstract of the TSHSR paper names multi-level similarity information, self-extracted context, and the joint use of
 context and local interaction; the formulas are our instantiation (docs/model.md, 4).
@@ -47,8 +47,8 @@ class CoExploitation(nn.Module):
 
         X = [S ; C],  C = A S;   M = relu( O softmax( C W X^T ) X );   g = sigmoid( G [C ; M] );   C' = l2( C + g * M )
 
-    W replaces the product Wq Wk^T of usual attention: the same functions at half the cost. As C = A S, X is never
-    formed:  Y X^T = [Y S^T, Y S^T A^T],   [p, q] X = (p + q A) S.
+    W replaces the product Wq Wk^T of usual attention: it represents the same functions at half the cost. As C = A S, X
+    is never formed:  Y X^T = [Y S^T, Y S^T A^T],   [p, q] X = (p + q A) S.
 
     Args:
         width: Width of a node (m).
@@ -117,7 +117,7 @@ class ReadOut(nn.Module):
     ) -> tuple[Float[Tensor, "*pairs nodes"], Float[Tensor, "*pairs nodes"]]:
         """The terms beta_p (w·S_p), which sum to w·r, and the weights beta."""
         readings = nodes @ torch.cat([self.opening.weight, self.weight]).T
-        # Few numbers per node from here on: their sum in bfloat16 would tie different scores.
+        # Two numbers per node: float32 costs little here, and sums in bfloat16 would tie different scores.
         opening, value = at_least_float32(readings).unbind(dim=-1)
         beta = torch.sigmoid(opening + self.opening.bias)
         if mask is not None:
@@ -131,7 +131,7 @@ class ReasoningOutput:
     """Result of the hierarchy for each pair.
 
     Attributes:
-        contributions: w_l·r_l of every level; level 0 is that of the similarity vectors.
+        contributions: w_l·r_l of every level; level 0 is the read-out of the similarity vectors.
         node_weights: Weight of each base node in the read-out of each level; rows sum to 1. None without a trace.
         node_contributions: Term of each base node in each level; rows sum to `contributions`. None without a trace.
     """
@@ -142,7 +142,7 @@ class ReasoningOutput:
 
 
 class HierarchicalReasoning(nn.Module):
-    """K levels of reasoning over similarity vectors, and a read-out of each and of the similarity vectors themselves.
+    """K levels of reasoning over similarity vectors, with a read-out of the similarity vectors and of each level.
 
         S_0 = the similarity vectors
         for l = 1..K:   A_l = context extraction from S_{l-1};    S_l = co-exploitation of A_l and S_{l-1}
@@ -187,17 +187,17 @@ class HierarchicalReasoning(nn.Module):
             mask: True where a node is real; None: all. Padding is invisible.
             traced: Also compute the weights and terms of the base nodes.
         """
-        added, beta = self.read_outs[0](nodes, mask)
-        terms, betas, assignments = [added], [beta], []
+        term, beta = self.read_outs[0](nodes, mask)
+        terms, betas, assignments = [term], [beta], []
         for extract, update, read_out in zip(self.extractions, self.updates, self.read_outs[1:], strict=True):
             assignment = extract(nodes, mask)
             nodes = update(nodes, assignment, mask)
             mask = None
-            added, beta = read_out(nodes, mask)
-            terms.append(added)
+            term, beta = read_out(nodes, mask)
+            terms.append(term)
             betas.append(beta)
             assignments.append(assignment)
-        contributions = torch.stack([added.sum(dim=-1) for added in terms], dim=-1)
+        contributions = torch.stack([term.sum(dim=-1) for term in terms], dim=-1)
         if not traced:
             return ReasoningOutput(contributions, None, None)
         return ReasoningOutput(contributions, to_base_nodes(betas, assignments), to_base_nodes(terms, assignments))

@@ -9,7 +9,7 @@ import math
 from typing import Literal, assert_never
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (the field's name for it)
+import torch.nn.functional as F  # noqa: N812 (the customary name)
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -25,7 +25,7 @@ Aggregation = Literal["mean", "logsumexp", "max", "sum"]
 
 
 class Scan(StreamMatcher):
-    """score = mean of the scores of its streams; v and t, for a first stage, are means of regions and of words."""
+    """score = mean of the stream scores; v and t, for first-stage retrieval, are means of regions and of words."""
 
     def __init__(self, config: ScanConfig) -> None:
         super().__init__(config.encoder)
@@ -76,9 +76,9 @@ class CrossAttention(ScoringStream):
         self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
     ) -> Float[Tensor, "*pairs queries context"]:
         """w_qc: rows that sum to 1 over the real context items."""
-        resemblance = normalise(similarity, queries.real, self.normalisation)
+        normalised = normalise(similarity, queries.real, self.normalisation)
         mask = None if context.real is None else context.mask[..., None, :]
-        return masked_softmax(self.inverse_temperature * resemblance, mask)
+        return masked_softmax(self.inverse_temperature * normalised, mask)
 
     def cosines(
         self,
@@ -86,7 +86,7 @@ class CrossAttention(ScoringStream):
         similarity: Float[Tensor, "*pairs queries context"],
         context: ItemEncoding,
     ) -> Float[Tensor, "*pairs queries"]:
-        """r_q, for unit queries, in float32 at least: few numbers per pair from here on."""
+        """r_q, for unit queries, in float32 at least: cheap, with few numbers per pair."""
         single = torch.promote_types(similarity.dtype, torch.float32)
         return (to_unit_sums(weights, context.gram) * similarity).sum(dim=-1, dtype=single)
 
@@ -97,20 +97,20 @@ class CrossAttention(ScoringStream):
         weights = self.attention(similarity, queries, context)
         cosines = self.cosines(weights, similarity, context)
         score = aggregate(cosines, queries.real, self.aggregation, self.factor)
-        counts = query_shares(cosines, queries.real, self.aggregation, self.factor)
+        shares = query_shares(cosines, queries.real, self.aggregation, self.factor)
         return StreamTrace(
             attention=weights,
-            node_weights=counts[..., None, :],
+            node_weights=shares[..., None, :],
             contributions=score[..., None],
             pooled=torch.zeros_like(score),
             bias=score.new_zeros(()),
             score=score,
             has_global_node=False,
-            node_contributions=query_terms(cosines, counts, score, self.aggregation)[..., None, :],
+            node_contributions=query_terms(cosines, shares, score, self.aggregation)[..., None, :],
         )
 
     def floats_per_pair(self, queries: int, context: int) -> int:
-        """About six matrices of queries x context."""
+        """About six temporary matrices of queries x context."""
         return 6 * queries * context
 
 
@@ -161,25 +161,26 @@ def query_shares(
     how: Aggregation,
     factor: float,
 ) -> Float[Tensor, "*pairs queries"]:
-    """Gradient of the score by each query's cosine, normalised to sum 1."""
+    """Gradient of the score with respect to each query's cosine, normalised to sum 1."""
     if how == "logsumexp":
         return masked_softmax(factor * cosines, mask)
-    counts = torch.ones_like(cosines) if mask is None else torch.ones_like(cosines) * mask
+    shares = torch.ones_like(cosines) if mask is None else torch.ones_like(cosines) * mask
     if how == "max":
-        counts = counts * (cosines == aggregate(cosines, mask, how, factor)[..., None])
-    return counts / counts.sum(dim=-1, keepdim=True)
+        shares = shares * (cosines == aggregate(cosines, mask, how, factor)[..., None])
+    return shares / shares.sum(dim=-1, keepdim=True)
 
 
 def query_terms(
     cosines: Float[Tensor, "*pairs queries"],
-    counts: Float[Tensor, "*pairs queries"],
+    shares: Float[Tensor, "*pairs queries"],
     score: Float[Tensor, "*pairs"],
     how: Aggregation,
 ) -> Float[Tensor, "*pairs queries"]:
-    """Terms of the queries in the score, which they sum to. `counts` are the `query_shares`.
+    """Term of each query in the score; the terms sum to the score. `shares` are the `query_shares`.
 
-    With p = softmax(mu r), log sum_q exp(mu r_q) = sum_q p_q (mu r_q - log p_q): each term is p_q times the sum.
+    With p = softmax(mu r), log sum_q exp(mu r_q) = mu r_q - log p_q for every q: with logsumexp the term of q is p_q
+    times the score.
     """
     if how == "logsumexp":
-        return counts * score[..., None]
-    return cosines * ((counts > 0) if how == "sum" else counts)
+        return shares * score[..., None]
+    return cosines * ((shares > 0) if how == "sum" else shares)

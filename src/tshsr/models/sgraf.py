@@ -43,7 +43,7 @@ class NodeReasoning(nn.Module, ABC):
         contribution: Float[Tensor, "*pairs 1"],
         weight: Float[Tensor, "1 width"],
     ) -> Float[Tensor, "*pairs nodes"]:
-        """Terms of the nodes in `contribution` = weight·vector; by node weight, as the vector is no sum of nodes."""
+        """Term of each node in `contribution` = weight·vector: its share by node weight (no exact terms exist)."""
         del nodes, weight
         return node_weights * contribution
 
@@ -94,9 +94,7 @@ class GraphStep(nn.Module):
 
 
 class GraphReasoning(NodeReasoning):
-    """SGR: reasoning steps over the graph, then the global node, which is the first.
-
-    The last step computes the global node only.
+    """SGR: reasoning steps over the graph; the result is the global (first) node; the last step updates no other.
 
     Args:
         width: Width of a node (m).
@@ -173,7 +171,7 @@ class AttentionFiltration(NodeReasoning):
 
 
 class SgrafStream(SimilarityVectorStream):
-    """One stream of SGRAF: its similarity vectors S, reduced to one vector, give the score.
+    """One stream of SGRAF: similarity vectors S, reduced to one vector, then to a score.
 
         score = sigmoid( w·reasoning( S ) + b )
 
@@ -205,7 +203,7 @@ class SgrafStream(SimilarityVectorStream):
         self.reasoning = reasoning
         self.score = nn.Linear(width, 1)
         for similarity in (self.local_similarity, self.global_similarity):
-            init_xavier(similarity.projection)  # the view keeps its own initialisation
+            init_xavier(similarity.projection)  # the view keeps its orthogonal initialisation
         for layer in (self.reasoning, self.score):
             init_xavier(layer)
 
@@ -214,7 +212,7 @@ class SgrafStream(SimilarityVectorStream):
     ) -> Float[Tensor, "*pairs"]:
         """The score of each pair, 0..1."""
         nodes, mask = self.nodes(similarity, self.attention(similarity, queries, context), queries, context)
-        # One number per pair: bfloat16 scores would tie.
+        # One number per pair: rounding to bfloat16 would tie scores.
         read, weight, bias = map(at_least_float32, (self.reasoning(nodes, mask), self.score.weight, self.score.bias))
         logit = nn.functional.linear(read, weight, bias)
         return torch.sigmoid(logit.squeeze(-1))

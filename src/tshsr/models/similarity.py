@@ -1,4 +1,4 @@
-"""Similarity vectors: m numbers, instead of one cosine, for a pair of vectors of the joint space.
+"""Similarity vectors: m numbers per pair of vectors in the joint space, in place of one cosine.
 
 Axes: pairs (leading, broadcast) | rows (items of one side) | dim (joint space, D) | comparison (k) | width (m).
 """
@@ -27,7 +27,7 @@ class SimilarityVector(nn.Module):
         dim: Width of the joint space (D).
         comparison_dim: Width of the comparison space (k); 0: P = I and u = 0, as in SGRAF.
         width: Width of the similarity vector (m).
-        places: Whether there is the term z e, with e the agreement of positions.
+        places: Whether the term z e is added, with e the agreement of positions.
     """
 
     def __init__(self, dim: int, comparison_dim: int, width: int, *, places: bool = False) -> None:
@@ -66,8 +66,8 @@ class SimilarityVector(nn.Module):
     ) -> Float[Tensor, "*pairs queries width"]:
         """s(q, sum_c w_qc c) for every query.
 
-        Without gradients, on a CPU, the first axis is processed in chunks that fit its cache; k-wide temporaries exist
-        for one chunk at a time.
+        Without gradients, on a CPU, the first axis is processed in chunks that fit the cache, so that temporaries of
+        width k exist for one chunk only.
 
         Args:
             queries: P q.
@@ -97,7 +97,7 @@ class SimilarityVector(nn.Module):
         agreement: Float[Tensor, "*#pairs"] | None,
         out: Float[Tensor, "*pairs width"] | None = None,
     ) -> Float[Tensor, "*pairs width"]:
-        """l2( W (P d)^2 + u cosine + z agreement + b ) from P d, in place and into `out` where that is allowed."""
+        """l2( W (P d)^2 + u cosine + z agreement + b ) from P d, in place and into `out` if no gradient is recorded."""
         if not may_overwrite(difference):
             return self._vectors_with_gradients(difference, cosine, agreement)
         squares, weight = difference.square_(), self.projection.weight
@@ -118,7 +118,7 @@ class SimilarityVector(nn.Module):
         cosine: Float[Tensor, "*#pairs"] | None,
         agreement: Float[Tensor, "*#pairs"] | None,
     ) -> Float[Tensor, "*pairs width"]:
-        """The same out of place, for autograd."""
+        """The same result by out-of-place operations, for autograd."""
         vectors = self.projection(difference.square())
         if self.cosine is not None and cosine is not None:
             vectors = vectors + cosine[..., None] * self.cosine

@@ -1,4 +1,4 @@
-"""Base classes of the methods with streams: a stream attends from one side (queries) to the other (context).
+"""Base classes of methods with streams. A stream: attention of one side (queries) over the other (context).
 
 Word stream: words attend to regions. Region stream: regions attend to words.
 
@@ -26,7 +26,7 @@ class ScoringStream(nn.Module, ABC):
     """One stream: attention of the queries over the context, reduced to one score per pair or to its terms."""
 
     def view(self, items: Float[Tensor, "rows items dim"]) -> Float[Tensor, "rows items _"] | None:
-        """Projection of the items of one side, computed once per encoding; None: the items themselves."""
+        """Projection of the items of one side, computed once per encoding; None: the stream uses the items."""
         del items
         return None
 
@@ -34,7 +34,7 @@ class ScoringStream(nn.Module, ABC):
     def forward(
         self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
     ) -> Float[Tensor, ...]:
-        """The score of each pair, or its terms along one more axis."""
+        """The score of each pair, or its terms along an additional last axis."""
 
     @abstractmethod
     def trace(
@@ -48,7 +48,7 @@ class ScoringStream(nn.Module, ABC):
 
 
 class StreamMatcher(Matcher):
-    """Encoders and one or two streams; subclasses add the poolings for `v·t` and the streams.
+    """Encoders and one or two streams; subclasses add the streams and the poolings for `v·t`.
 
     Args:
         encoder: Settings of the encoders.
@@ -98,7 +98,7 @@ class StreamMatcher(Matcher):
         return self.combine(parts, cosine(images.pooled, captions.pooled))
 
     def score_all(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
-        """Score every image against every caption; the context axis comes first, which avoids copies per pair."""
+        """Score every image against every caption; the context side's rows are axis 0, which avoids copies per pair."""
         similarity = all_similarities(images, captions)
         parts = {}
         for name, stream in self._streams():
@@ -133,7 +133,7 @@ class StreamMatcher(Matcher):
         return {name: view for name, view in views.items() if view is not None}
 
     def _streams(self) -> Iterator[tuple[str, ScoringStream]]:
-        """The streams by name, typed."""
+        """Names and streams, typed as ScoringStream."""
         for name, stream in self.streams.items():
             if isinstance(stream, ScoringStream):
                 yield name, stream
@@ -145,7 +145,7 @@ class StreamMatcher(Matcher):
         pooled: Float[Tensor, "rows dim"],
         boxes: Float[Tensor, "rows items 4"] | None = None,
     ) -> ItemEncoding:
-        """Rebuild an encoding from items, pooled vectors and boxes."""
+        """Build an encoding from items, pooled vectors and boxes."""
         views = self.views(items, boxes)
         return ItemEncoding(items, mask, pooled, similarities(items, items), views, padded=not bool(mask.all()))
 
@@ -156,7 +156,7 @@ def cosine(v: Float[Tensor, "*#pairs dim"], t: Float[Tensor, "*#pairs dim"]) -> 
 
 
 def all_similarities(images: ItemEncoding, captions: ItemEncoding) -> Float[Tensor, "images regions captions words"]:
-    """q·c of all regions with all words, as one matrix product."""
+    """Cosines of all regions with all words, as one matrix product."""
     product = images.items.flatten(0, 1) @ captions.items.flatten(0, 1).T
     return product.view(*images.mask.shape, *captions.mask.shape)
 
@@ -164,16 +164,16 @@ def all_similarities(images: ItemEncoding, captions: ItemEncoding) -> Float[Tens
 def queries_and_context(
     name: str, similarity: Float[Tensor, "*pairs regions words"], images: ItemEncoding, captions: ItemEncoding
 ) -> tuple[Float[Tensor, "*pairs queries context"], ItemEncoding, ItemEncoding]:
-    """q·c, queries and context of a stream."""
+    """Cosines q·c, queries and context of a stream."""
     return (similarity.mT, captions, images) if name == "word_stream" else (similarity, images, captions)
 
 
 PLACE = "place"
-"""Name of the view with positions: of a region, or expected by a word for its region."""
+"""Name of the view with positions: that of a region, or the one that a word predicts for its region."""
 
 
 class SimilarityVectorStream(ScoringStream, ABC):
-    """A stream with one similarity vector per query; subclasses reason over them.
+    """A stream with one similarity vector per query; subclasses reduce these vectors to a score.
 
         S = [ s(v, t; W_g) ; s(q_1, a_1; W_l) ; ... ; s(q_n, a_n; W_l) ]          a_q: attended context of query q
 
@@ -184,7 +184,7 @@ class SimilarityVectorStream(ScoringStream, ABC):
         width: Width of a similarity vector (m).
         inverse_temperature: Lambda of the attention.
         global_node: Whether S begins with the similarity vector of the pooled vectors.
-        places: Whether local similarity vectors have the term of positions (views `PLACE`).
+        places: Whether local similarity vectors include the position term (views `PLACE`).
     """
 
     def __init__(
@@ -207,7 +207,7 @@ class SimilarityVectorStream(ScoringStream, ABC):
         self.global_similarity = SimilarityVector(dim, comparison_dim, width) if global_node else None
 
     def view(self, items: Float[Tensor, "rows items dim"]) -> Float[Tensor, "rows items comparison"] | None:
-        """P x of the items; None in the joint space."""
+        """Projection P x of the items; None where vectors are compared in the joint space."""
         return self.local_similarity.project(items) if self.narrow else None
 
     def attention(
@@ -228,12 +228,12 @@ class SimilarityVectorStream(ScoringStream, ABC):
         queries: ItemEncoding,
         context: ItemEncoding,
     ) -> tuple[Float[Tensor, "*pairs nodes width"], Bool[Tensor, "*#pairs nodes"] | None]:
-        """The similarity vectors S and which of them are real (None: all)."""
+        """The similarity vectors S and their mask (None: all are real)."""
         weights = to_unit_sums(attention, context.gram)
         q, c = (side.views.get(self.name, side.items) for side in (queries, context))
         attended = (weights * similarity).sum(dim=-1).to(q.dtype) if self.narrow else None
         agreement = None
-        if self.places:  # attended mean of the agreement between position and expected position
+        if self.places:  # attention-weighted mean of the agreement of positions with predicted positions
             places = queries.views[PLACE].to(attention.dtype), context.views[PLACE].to(attention.dtype)
             agreement = (attention * (places[0] @ places[1].mT)).sum(dim=-1).to(q.dtype)
         local = self.local_similarity.to_attended(q, weights.to(q.dtype), c, attended, agreement)
@@ -241,8 +241,8 @@ class SimilarityVectorStream(ScoringStream, ABC):
             return local, queries.real
         pooled = (self.global_similarity.project(side.pooled[..., None, :].to(q.dtype)) for side in (queries, context))
         cosine_of_pooled = cosine(queries.pooled, context.pooled)[..., None].to(q.dtype) if self.narrow else None
-        whole = self.global_similarity(*pooled, cosine_of_pooled)
-        nodes = torch.cat([whole, local], dim=-2)
+        global_node = self.global_similarity(*pooled, cosine_of_pooled)
+        nodes = torch.cat([global_node, local], dim=-2)
         if queries.real is None:
             return nodes, None
         return nodes, torch.cat([queries.mask.new_ones((*queries.mask.shape[:-1], 1)), queries.mask], dim=-1)

@@ -27,7 +27,7 @@ from tshsr.models.streams import PLACE, SimilarityVectorStream, StreamMatcher, c
 POOLED_WEIGHT = 5.0
 """Initial value of gamma, the weight of v·t: a margin of 0.2 in v·t then moves the logit by 1."""
 EXPECTATION_SCALE = 40.0
-"""Scale of expected positions, large enough for learning them in a few epochs (docs/log.md)."""
+"""Scale of predicted positions, large enough to learn them within a few epochs (docs/log.md)."""
 
 
 class TshsrStream(SimilarityVectorStream):
@@ -100,8 +100,8 @@ class TshsrStream(SimilarityVectorStream):
 class Tshsr(StreamMatcher):
     """TSHSR: both streams and their fusion, trained end to end by one loss.
 
-    With the place term each word w predicts the position of its region: H w·g_r scores region r, with g_r its centre
-    and size. The mean over the attended items, by attention, is the term e of the similarity vector.
+    With the place term each word w predicts the position of its region: H w·g_r is the score of region r with centre
+    and size g_r. The attention-weighted mean of these scores is e in the similarity vector.
     """
 
     region_pooling: AttentionPooling
@@ -134,7 +134,7 @@ class Tshsr(StreamMatcher):
     def views(
         self, items: Float[Tensor, "rows items dim"], boxes: Float[Tensor, "rows items 4"] | None
     ) -> dict[str, Tensor]:
-        """Views of the streams; with the place term also positions of regions, or expected positions of words."""
+        """Views of the streams; with the place term also positions of regions, or positions predicted by words."""
         views = super().views(items, boxes)
         if self.expectation is not None:
             views[PLACE] = (

@@ -46,7 +46,7 @@ class Vse(Matcher):
 
     @property
     def score_names(self) -> frozenset[str]:
-        """One score under two names."""
+        """Two names of the same score."""
         return frozenset({"fused", "pooled"})
 
     def encode_images(self, batch: ImageBatch) -> ItemEncoding:
@@ -123,7 +123,7 @@ def build_pooling(config: VseConfig) -> nn.Module:
 
 
 def shortened(batch: CaptionBatch, kept: Bool[Tensor, "captions words"]) -> CaptionBatch:
-    """Captions of the kept words in their order, padded at the end."""
+    """Captions reduced to the kept words, in order, padded at the end."""
     order = (~kept).to(torch.uint8).argsort(dim=1, stable=True)
     mask = kept.gather(1, order)
     return CaptionBatch.unchecked(batch.tokens.gather(1, order) * mask, mask)

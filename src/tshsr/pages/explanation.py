@@ -22,9 +22,9 @@ EMPTY_SIZE = (4, 3)
 
 HOW_TO_READ = (
     "Point at a word, focus it or tap it to highlight its regions. In one stream words attend to regions, in the other "
-    "regions attend to words. The bar below a word is its share of the weight. Level 0 reads single pairs of words and "
-    "regions, higher levels wider context. All levels: what each region adds to the score through this word; negative "
-    "contributions stay dark."
+    "regions attend to words. The bar below a word is its share of the weight. Level 0 compares single words and "
+    "regions, higher levels use wider context. All levels: the contribution of each region to the score through this "
+    "word; negative contributions stay dark."
 )
 
 SHOWN_REGIONS = 6

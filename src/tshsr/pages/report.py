@@ -88,7 +88,7 @@ def search_captions(scores: np.ndarray, split: Split, image: int, *, names: Sequ
 
 def _search(query: str, scores: np.ndarray, right: np.ndarray, items: Sequence[str], k: int) -> Search:
     if not right.any():
-        raise InputError(f"nothing is a right answer to {query!r}; expected an image with captions of its own.")
+        raise InputError(f"nothing is relevant to {query!r}; expected an image with at least one caption.")
     order = np.lexsort((right, -scores))  # equal scores: the relevant one last, consistent with the rank
     best = int(order[right[order]][0])
     rank = 1 + int((scores[~right] >= scores[best]).sum())
@@ -239,7 +239,7 @@ def _probes(page: ReportPage) -> list[ShareBars]:
     report = page.report
     probes = (
         ("Pointing: the heaviest region of a word is one that it describes", report.pointing, page.pointing_chance),
-        ("Binding: the true caption scores above a foil that binds its words wrongly", report.binding, 0.5),
+        ("Binding: the true caption scores above a foil with swapped words", report.binding, 0.5),
         ("Binding of the fused score by what is swapped", report.binding_by_kind, 0.5),
     )
     return [

@@ -1,4 +1,4 @@
-"""Region -> 185 features of its pixels, deterministic and without learning.
+"""Region -> 185 features of its pixels, deterministic, not learned.
 
 A region is cropped with a margin of a tenth of its size and resized to 32 x 32 pixels. Its foreground is what differs
 from the colours in the corners of that square. The features, in order (`BLOCKS`):
@@ -8,10 +8,10 @@ from the colours in the corners of that square. The features, in order (`BLOCKS`
     33  layout      27  red, then green, then blue of 3 x 3 cells, row by row
     60  silhouette  64  mean foreground of 8 x 8 cells, row by row
     124 edges       24  edges of the foreground: 2 x 2 cells x 6 directions; square roots of their shares
-    148 pattern     35  spectrum of the palest channel inside the foreground: 5 frequencies x 7 numbers, each the log
+    148 pattern     35  spectrum of the smallest channel inside the foreground: 5 frequencies x 7 numbers: the log
                         energy of the frequency, then the shares of its 6 directions, largest first (invariant to the
                         slant of stripes)
-    183 contrast     2  deviation of the palest channel inside the foreground; share of the foreground
+    183 contrast     2  deviation of the smallest channel inside the foreground; share of the foreground
 
 Every block is shifted and scaled by constants to about zero mean and unit variance over the scenes.
 Axes: channels (red, green, blue) | regions | y | x.
@@ -59,12 +59,12 @@ def describe(picture: Image.Image, boxes: np.ndarray) -> np.ndarray:
     """
     crops = cut_out(picture, boxes)
     foreground = foreground_of(crops)
-    palest, brightest = np.minimum.reduce(crops), np.maximum.reduce(crops)
+    smallest, largest = np.minimum.reduce(crops), np.maximum.reduce(crops)
     inside = foreground / foreground.sum(axis=(1, 2), keepdims=True)
-    centred = palest - (palest * inside).sum(axis=(1, 2), keepdims=True)
+    centred = smallest - (smallest * inside).sum(axis=(1, 2), keepdims=True)
     deviation = np.sqrt((np.square(centred) * inside).sum(axis=(1, 2)))
     blocks = {
-        "colour": np.sqrt(colour_shares(crops, palest, brightest, inside)),
+        "colour": np.sqrt(colour_shares(crops, smallest, largest, inside)),
         "surround": (crops * rim()).sum(axis=(2, 3)).T,
         "layout": np.moveaxis(cells(crops, 3), 0, 1).reshape(len(boxes), -1),
         "silhouette": cells(foreground, 8).reshape(len(boxes), -1),
@@ -94,7 +94,7 @@ def cut_out(picture: Image.Image, boxes: np.ndarray) -> np.ndarray:
 def foreground_of(crops: np.ndarray) -> np.ndarray:
     """Distance of each pixel's colour from the nearest mean colour of the four corners, 0..1: regions x y x x.
 
-    The nearest corner counts, so that a thing that covers one corner is still foreground.
+    With the nearest corner, a thing that covers one corner is still foreground.
     """
     nearest = np.full(crops.shape[1:], np.inf, dtype=np.float32)
     for y, x in product((slice(3), slice(-3, None)), repeat=2):
@@ -113,24 +113,24 @@ def rim() -> np.ndarray:
     return weights
 
 
-def colour_shares(crops: np.ndarray, palest: np.ndarray, brightest: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def colour_shares(crops: np.ndarray, smallest: np.ndarray, largest: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Soft histogram of 12 dark hues, 12 bright hues and 6 greys: regions x 30, rows sum to 1 as the weights do."""
-    chroma = brightest - palest
+    chroma = largest - smallest
     coloured = np.square(np.minimum(chroma / 0.3, 1)) * weights
-    bright = np.clip((brightest - 0.4) / 0.4, 0, 1) * coloured
-    hue = hues(crops, brightest, chroma)
+    bright = np.clip((largest - 0.4) / 0.4, 0, 1) * coloured
+    hue = hues(crops, largest, chroma)
     shares = [
         *spread(hue, (coloured - bright, bright), HUES, wraps=True),
-        *spread(brightest * (GREYS - 1), (weights - coloured,), GREYS, wraps=False),
+        *spread(largest * (GREYS - 1), (weights - coloured,), GREYS, wraps=False),
     ]
     return np.concatenate(shares, axis=1).clip(0)
 
 
-def hues(crops: np.ndarray, brightest: np.ndarray, chroma: np.ndarray) -> np.ndarray:
+def hues(crops: np.ndarray, largest: np.ndarray, chroma: np.ndarray) -> np.ndarray:
     """Hue of each pixel, 0 (red) up to HUES; arbitrary for grey."""
     red, green, blue = crops
-    difference = np.where(brightest == red, green - blue, np.where(brightest == green, blue - red, red - green))
-    sector = np.where(brightest == red, 0, np.where(brightest == green, 2, 4))
+    difference = np.where(largest == red, green - blue, np.where(largest == green, blue - red, red - green))
+    sector = np.where(largest == red, 0, np.where(largest == green, 2, 4))
     return np.asarray((difference / np.maximum(chroma, 1e-6) + sector) * (HUES / 6) % HUES)
 
 
@@ -152,7 +152,7 @@ def spread(place: np.ndarray, masses: Sequence[np.ndarray], size: int, *, wraps:
 
 @cache
 def averaging(side: int) -> np.ndarray:
-    """Matrix (side x CROP) that takes means over `side` nearly equal stretches."""
+    """Matrix (side x CROP) of means over `side` nearly equal intervals."""
     edges = np.linspace(0, CROP, side + 1).round().astype(int).tolist()
     matrix = np.zeros((side, CROP), dtype=np.float32)
     for row, (start, stop) in enumerate(pairwise(edges)):

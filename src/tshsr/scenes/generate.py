@@ -1,6 +1,6 @@
-"""One scene from its number: the picture, its regions, captions, word-region truth and foils.
+"""Generation of one scene by index: picture, regions, captions, true regions of words, and foils.
 
-Imports no torch, so that worker processes start fast.
+Does not import torch, so that worker processes start fast.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def jitter(rng: np.random.Generator, box: np.ndarray) -> np.ndarray:
 
 
 def part(rng: np.random.Generator, box: np.ndarray) -> np.ndarray:
-    """A piece of a box, 40 to 65 % of its width and of its height."""
+    """A random part of a box, 40 to 65 % of its width and of its height."""
     size = (box[2:] - box[:2]) * rng.uniform(0.4, 0.65, size=2)
     corner = box[:2] + rng.random(2) * (box[2:] - box[:2] - size)
     return np.concatenate([corner, corner + size])
@@ -70,7 +70,7 @@ def window(rng: np.random.Generator) -> np.ndarray:
 
 SPLITS = ("train", "dev", "test")
 TWINS_EVERY = 10
-"""Period of twins among the test scenes: the last of each ten is the twin of the one before, a fifth in pairs."""
+"""Period of twins among the test scenes: the last of each ten is the twin of the one before it."""
 
 
 @dataclass(frozen=True)
@@ -86,14 +86,14 @@ class Chunk:
 
 @dataclass(frozen=True)
 class GeneratedScene:
-    """A scene's part of the store.
+    """The data of one scene.
 
     Attributes:
-        name: Of the image; its file has the same name and `.png`.
+        name: Image id; the file is NAME.png.
         boxes: float32, regions x 4.
         features: float32, regions x FEATURES.
         captions: Five texts.
-        regions_of_word: For each caption.
+        regions_of_word: For each caption, the true regions by position of the word.
         foils: Number of the caption (0 to 4), kind, text.
     """
 
@@ -140,7 +140,7 @@ def scene_and_twin(seed: int, split: str, index: int) -> tuple[np.random.Generat
     scene = sample_scene(first)
     while not (choices := twins(scene)):
         scene = sample_scene(first)
-    # Its own generator, so that both members of the pair find the same twin.
+    # A separate generator, so that both members of the pair choose the same twin.
     twin = pick(np.random.default_rng([seed, SPLITS.index(split), index - place, 1]), choices)
     return (rng, scene, twin) if first is rng else (rng, twin, scene)
 

@@ -39,16 +39,15 @@ NUMBERS = {2: "two", 3: "three", 4: "four"}
 OPENINGS = ("a picture of", "an image of", "we see", "")
 CAPTIONS = 5
 MAX_ATTEMPTS = 60
-"""Attempts at a statement that is true, new, and false of the twin, before any true one is accepted."""
+"""Attempts at a statement that is true, new, and false for the twin; then any true one is accepted."""
 
 
 @dataclass(frozen=True)
 class Caption:
-    """A worded statement.
+    """A statement in words.
 
     Attributes:
-        text: The words.
-        statement: Its meaning.
+        statement: The meaning.
         phrase_of_word: For each content or count word its position and phrase.
     """
 
@@ -58,7 +57,7 @@ class Caption:
 
 
 def write(statement: Statement) -> Caption:
-    """Word a statement."""
+    """Express a statement in words."""
     words: list[str] = []
     phrase_of_word: list[tuple[int, int]] = []
     for part in statement.layout:
@@ -80,10 +79,10 @@ def phrase_for(rng: np.random.Generator, thing: Thing, count: int, detail: float
     """A phrase for a thing or a group of its kind.
 
     Args:
-        rng: Of the choice of words.
+        rng: Chooses the words.
         thing: One of the group.
         count: Size of the group.
-        detail: Chance that size and texture are each mentioned; the colour nearly always is.
+        detail: Probability that size, and texture, is mentioned; the colour nearly always is.
     """
     size, texture = (name if rng.random() < detail else "" for name in ("size", "texture"))
     colour = "colour" if not (size or texture) or rng.random() < 0.93 else ""
@@ -96,7 +95,7 @@ def phrase_for(rng: np.random.Generator, thing: Thing, count: int, detail: float
 def describe_scene(
     rng: np.random.Generator, evaluator: SceneEvaluator, twin: SceneEvaluator | None = None
 ) -> list[Caption]:
-    """Five captions in random order, true of the scene; where possible all different, and false of its twin."""
+    """Five captions in random order, true for the scene; if possible all different, and false for its twin."""
     statements: list[Statement] = []
     for plan in range(CAPTIONS):
         statements.append(find_statement(rng, evaluator, twin, plan, statements))
@@ -110,10 +109,10 @@ def find_statement(
     plan: int,
     known: Sequence[Statement],
 ) -> Statement:
-    """A true statement; a known one, or one true of the twin too, only after MAX_ATTEMPTS."""
+    """A true statement; a known one, or one that is true for the twin too, only after MAX_ATTEMPTS."""
     attempt = 0
     while True:
-        # A list of things cannot distinguish swapped places; two relations can.
+        # A list of things is true for a twin with swapped positions; two relations may be false.
         statement = propose(rng, evaluator, plan if attempt < MAX_ATTEMPTS // 2 else 3)
         attempt += 1
         if not evaluator.holds(statement):
@@ -192,7 +191,7 @@ def lay_out(
 
 
 def foils(rng: np.random.Generator, evaluator: SceneEvaluator, written: Caption) -> Iterator[tuple[FoilKind, str]]:
-    """Kind and text of every foil of a caption, in random order: the same words, false of the scene."""
+    """Kind and text of every foil of a caption, in random order: the same words, false for the scene."""
     statement = written.statement
     pairs = list(combinations(range(len(statement.phrases)), 2))
     exchanges = list(product(pairs, ("colour", "shape", "size", "texture", "place")))

@@ -1,6 +1,6 @@
-"""The meaning of captions, apart from their wording: phrases that refer to things, and relations between them.
+"""The meaning of captions, separate from their wording: phrases that refer to things, and relations between them.
 
-One evaluator checks captions (true), foils (false) and captions against twins (false).
+The same evaluator verifies captions (true), foils (false), and captions on the twin scene (false).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Literal
 from tshsr.scenes.world import CLEAR, Scene, Thing, tight_box
 
 FoilKind = Literal["attribute", "relation"]
-"""What a false caption swaps: an attribute of two phrases, or the two sides of a relation."""
+"""Kind of swap in a false caption: an attribute of two phrases, or the two sides of a relation."""
 Group = tuple[int, ...]
 """Numbers of the things that a phrase refers to."""
 OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
@@ -42,7 +42,7 @@ class Phrase:
 
     Attributes:
         words: In the order of writing; the shape comes last.
-        count: Size of the group; 1 is the article, and allows more such things in the scene.
+        count: Size of the group; 1 is the indefinite article, which allows more such things in the scene.
     """
 
     words: tuple[Word, ...]
@@ -99,7 +99,7 @@ class Statement:
 
 @dataclass(frozen=True)
 class SceneEvaluator:
-    """Truth of statements about a scene."""
+    """Evaluates the truth of statements about a scene."""
 
     scene: Scene
 
@@ -112,8 +112,8 @@ class SceneEvaluator:
     def relates(self, kind: str, a: int, b: int, *, clearly: bool) -> bool:
         """Whether thing a is left of, right of, above, below or inside thing b.
 
-        Clearly: by at least CLEAR pixels and 0.7 of the distance along the other axis, and neither inside the other.
-        Otherwise: by any distance.
+        `clearly`: by at least CLEAR pixels and 0.7 of the distance along the other axis, and neither inside the other;
+        False: by any distance.
         """
         things = self.scene.things
         if kind == "inside":
@@ -128,7 +128,7 @@ class SceneEvaluator:
     def groundings(self, statement: Statement, *, clearly: bool = True) -> Iterator[tuple[Group, ...]]:
         """Every assignment of the phrases to disjoint groups of things that makes the statement true.
 
-        Clearly: relations hold clearly and counts are exact. A caption requires a clear grounding, a foil the absence
+        `clearly`: relations hold clearly and counts are exact. A caption requires a clear grounding, a foil the absence
         of any grounding.
         """
         choices = [self._groups(phrase, exact=clearly) for phrase in statement.phrases]

@@ -1,8 +1,9 @@
 """Box proposals in a drawn picture, from its pixels alone.
 
-The background's colours (plain, gradient, stripes or clouds) lie on a segment in colour space, fitted to the picture's
-rim; pixels off the segment are foreground. Proposals are connected components of the foreground, of one hue in it
-(where things of several colours touch), and of the eroded foreground (where things of one hue touch).
+The background's colours (plain, gradient, stripes or clouds) lie on a line segment in colour space, fitted to the
+picture's rim; pixels far from the segment are foreground. Proposals are connected components of the foreground, of its
+pixels of one hue (separates touching things of different colours), and of the eroded foreground (separates touching
+things of one hue).
 
 Axes: y | x | channels (red, green, blue).
 """
@@ -19,9 +20,9 @@ LONGEST = 128
 """Longer side of the resized picture, in pixels."""
 RIM = 3
 THRESHOLDS = (0.07, 0.14, 0.25)
-"""Smallest distances of the foreground from the background's colours, where white is sqrt(3) from black."""
+"""Smallest distances of the foreground from the background's colours; white and black are sqrt(3) apart."""
 GAPS = (0, 3)
-"""Radii of the closing, in pixels: none, and for stripes and dots."""
+"""Radii of the closing, in pixels: none, and one that closes stripes and dots."""
 DEPTHS = (3, 6)
 """Radii of the erosion that separates touching things, in pixels."""
 HUE_BINS = 12
@@ -40,7 +41,7 @@ def propose_boxes(picture: Image.Image, most: int) -> np.ndarray:
 
     Args:
         picture: RGB, any size.
-        most: Largest number of boxes; a mere background has none.
+        most: Largest number of boxes; an empty background has none.
     """
     pixels = _resized(picture)
     distance = off_background(pixels)
@@ -69,7 +70,7 @@ def off_background(pixels: np.ndarray) -> np.ndarray:
     colours = pixels[rim]
     weights = np.ones(len(colours))
     centre, direction = np.median(colours, axis=0), np.zeros(3)
-    for _ in range(8):  # things at the rim are outliers, and lose their weight
+    for _ in range(8):  # things at the rim are outliers and get low weights
         far = _from_line(colours, centre, direction)
         weights = 1 / (1 + np.square(far / 0.06)) ** 2
         centre = np.average(colours, axis=0, weights=weights)
@@ -110,22 +111,22 @@ def _dilated(mask: np.ndarray, depth: int) -> np.ndarray:
 
 
 def hue_boxes(pixels: np.ndarray, foreground: np.ndarray) -> list[np.ndarray]:
-    """Boxes of components of one hue (two neighbouring bins each, so that no hue is cut), and of black."""
-    brightest, palest = pixels.max(axis=2), pixels.min(axis=2)
-    chroma = brightest - palest
-    bins = np.floor(_hue(pixels, brightest, chroma) * HUE_BINS).astype(np.int64) % HUE_BINS
+    """Boxes of components of one hue (two neighbouring bins, so that no hue is split), and of black."""
+    largest, smallest = pixels.max(axis=2), pixels.min(axis=2)
+    chroma = largest - smallest
+    bins = np.floor(_hue(pixels, largest, chroma) * HUE_BINS).astype(np.int64) % HUE_BINS
     coloured = foreground & (chroma > COLOURED)
-    found = component_boxes(foreground & ~coloured & (brightest < DARK))
+    found = component_boxes(foreground & ~coloured & (largest < DARK))
     for first in range(HUE_BINS):
         found += component_boxes(coloured & ((bins == first) | (bins == (first + 1) % HUE_BINS)))
     return found
 
 
-def _hue(pixels: np.ndarray, brightest: np.ndarray, chroma: np.ndarray) -> np.ndarray:
+def _hue(pixels: np.ndarray, largest: np.ndarray, chroma: np.ndarray) -> np.ndarray:
     """Hue of each pixel, 0 to 1 from red over green and blue to red; arbitrary for grey."""
     red, green, blue = np.moveaxis(pixels, 2, 0)
-    difference = np.where(brightest == red, green - blue, np.where(brightest == green, blue - red, red - green))
-    sector = np.where(brightest == red, 0, np.where(brightest == green, 2, 4))
+    difference = np.where(largest == red, green - blue, np.where(largest == green, blue - red, red - green))
+    sector = np.where(largest == red, 0, np.where(largest == green, 2, 4))
     return np.asarray((difference / np.maximum(chroma, 1e-6) + sector) / 6 % 1)
 
 

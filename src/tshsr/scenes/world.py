@@ -1,6 +1,6 @@
-"""Scenes: things with a shape, a colour, a size, a texture and a position; sampling, and twins.
+"""Scenes: objects (things) with shape, colour, size, texture and position; sampling; twins, with one property swapped.
 
-A scene determines its picture, so that a twin's picture differs in exactly the swapped property. Lengths are in pixels
+A scene determines its picture, so that the pictures of twins differ in the swapped property only. Lengths are in pixels
 of a picture of `SIDE` x `SIDE`; y grows downwards.
 """
 
@@ -26,7 +26,7 @@ CONTAINERS = ("ring", "ring", "square", "circle")
 RING_HOLE = 0.68
 """Inner radius of a ring over its outer radius."""
 CLEAR = 14.0
-"""Smallest distance of centres, in pixels, for a caption to say `left of`, `above`, ..."""
+"""Smallest distance of centres, in pixels, for the relations `left of`, `above`, ... in captions."""
 MOST_OVERLAP = 0.15
 """Largest covered fraction of the smaller of two boxes, unless one thing lies inside the other."""
 
@@ -82,7 +82,7 @@ class Background:
         first: A light colour.
         second: Another light colour, for all kinds but plain.
         angle: Direction of the gradient or stripes, in radians.
-        seed: Of the clouds.
+        seed: Seed of the clouds.
     """
 
     kind: str
@@ -181,7 +181,7 @@ def sample_kinds(rng: np.random.Generator, count: int) -> list[Kind]:
     group = int(rng.integers(2, min(count, 4))) if count > 2 and rng.random() < 0.35 else 1
     while len(kinds) <= count - group:
         shape, colour = pick(rng, SHAPES), pick(rng, COLOURS)
-        if kinds and rng.random() < 0.35:  # A shared attribute makes the binding of words matter.
+        if kinds and rng.random() < 0.35:  # With a shared attribute the caption depends on the binding of words.
             colour = kinds[-1][1]
         elif kinds and rng.random() < 0.35:
             shape = kinds[-1][0]
@@ -211,7 +211,7 @@ def place(
 
 
 def sample_background(rng: np.random.Generator) -> Background:
-    """A muted, light background, on which every colour of COLOURS stands out."""
+    """A muted, light background, in contrast to every colour of COLOURS."""
     kind = pick(rng, ("plain", "gradient", "gradient", "stripes", "clouds"))
     base = rng.uniform(165, 225) + rng.uniform(-18, 18, size=3)
     other = np.clip(base + rng.uniform(-1, 1) * (35 if kind == "gradient" else 16), 140, 240)
@@ -271,18 +271,18 @@ def swap(scene: Scene, i: int, j: int, property_: str) -> Scene:
 def twins(scene: Scene) -> list[Scene]:
     """Every consistent scene that differs from this one in one property swapped between two things.
 
-    Groups, containers and their content stay as they are; places are swapped only between things of one size, and only
-    where that clearly changes which is left of, or above, the other.
+    Groups, containers and their content stay unchanged; positions are swapped only between things of equal size, and
+    only where that clearly changes which one is left of, or above, the other.
     """
     kinds = [thing.kind for thing in scene.things]
     containers = {thing.inside for thing in scene.things}
-    loose = [
+    swappable = [
         i
         for i, thing in enumerate(scene.things)
         if kinds.count(thing.kind) == 1 and i not in containers and thing.inside is None
     ]
     found = []
-    for i, j in combinations(loose, 2):
+    for i, j in combinations(swappable, 2):
         a, b = scene.things[i], scene.things[j]
         for property_ in SWAPPED_FIELDS:
             if property_ == "place":

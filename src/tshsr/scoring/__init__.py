@@ -1,1 +1,1 @@
-"""Exact scores of all pairs or of candidate pairs, within a byte budget."""
+"""Scores of all pairs or of candidate pairs, within a byte budget."""

@@ -1,7 +1,7 @@
-"""The all-pairs loop of the package: exact, tiled in both axes, bounded in memory.
+"""All-pairs scoring: exact, tiled in both axes, bounded in memory.
 
-Captions are sorted by length and split into blocks, so that padding is rare; a tile is a block of images against a
-block of captions, as large as the byte budget allows. The tile changes the result by float rounding only.
+Captions are sorted by length and split into blocks, so that padding is rare; a tile is a block of images times a block
+of captions, as large as the byte budget allows. The size of tiles affects results by float rounding only.
 
 Axes: images | captions.
 """
@@ -41,7 +41,7 @@ CACHE_TILE = 2**26
 
 @dataclass
 class Budget:
-    """Bound on the temporaries of a tile in bytes; lowered when memory runs out.
+    """Bound on the temporaries of a tile, in bytes; lowered after failed allocations.
 
     Attributes:
         bytes: The requested bound.
@@ -54,16 +54,16 @@ class Budget:
     def lower(self, bound: int, error: BaseException) -> None:
         """Bound all further tiles."""
         self.fitting = min(self.fitting, bound)
-        LOG.warning("memory ran out (%s); going on with tiles of %d bytes", type(error).__name__, self.fitting)
+        LOG.warning("memory ran out (%s); continuing with tiles of %d bytes", type(error).__name__, self.fitting)
 
 
 @dataclass(frozen=True)
 class CaptionLengths:
-    """Lengths of the captions of a block; computed once per block, because it synchronises with a GPU.
+    """Lengths of the captions of a block; computed once per block, as reading them synchronises with a GPU.
 
     Attributes:
-        words: For each caption the position of its last token, from 1.
-        holes: Whether a caption has padding before its last token; the tokenizer makes none.
+        words: For each caption the position of its last token, 1-based.
+        holes: Whether a caption has padding before its last token; never with the tokenizer's output.
     """
 
     words: list[int]
@@ -119,7 +119,7 @@ def score_blocks(
     for columns, block in captions:
         parts, lengths, block = [], CaptionLengths.of(block), block.at(dtype)
         for part in images:
-            # Cast per block: a whole copy would double the memory of the images, and the cast is cheap beside scoring.
+            # Cast per block: a full copy would double the memory of the images, and casts cost little next to scoring.
             parts.append(score_block(scorer, part.at(dtype), block, lengths, budget))
             done += len(part) * len(columns)
             options.progress(done, shape[0] * shape[1])
@@ -139,13 +139,13 @@ def encode_image_blocks(matcher: Matcher, images: Iterable[ImageBatch], device: 
 
 
 class CaptionBlocks:
-    """Captions encoded in blocks of similar length, each block when iteration reaches it.
+    """Captions in blocks of similar length, encoded lazily during iteration.
 
     Args:
         matcher: The network.
         tokens: A row of token ids per caption.
         device: Device of the encodings.
-        cache_bytes: Bound on the encodings that are kept for further iterations; other blocks are encoded again.
+        cache_bytes: Bound on the encodings cached for further iterations; other blocks are encoded again.
 
     Raises:
         InputError: Where there is no caption.
@@ -176,7 +176,7 @@ class CaptionBlocks:
 
 
 class evaluation_mode:  # noqa: N801 (a context manager: with evaluation_mode(matcher, device) as device)
-    """Context with a network in evaluation mode on a device; the mode is restored afterwards, also after an error."""
+    """Context with a network in evaluation mode on a device; the mode is restored at the end, also after an error."""
 
     def __init__(self, matcher: Matcher, device: torch.device | str | None) -> None:
         self.matcher, self.training = matcher, matcher.training
@@ -184,7 +184,7 @@ class evaluation_mode:  # noqa: N801 (a context manager: with evaluation_mode(ma
 
     def __enter__(self) -> torch.device:
         """Returns the device."""
-        with torch.inference_mode(mode=False):  # weights moved in inference mode cannot be trained afterwards
+        with torch.inference_mode(mode=False):  # weights that are moved in inference mode cannot be trained
             self.matcher.eval().to(self.device)
         return self.device
 
@@ -236,7 +236,7 @@ def similar_lengths(lengths: Sequence[int]) -> int:
 
 
 def score_tile(matcher: Matcher, images: ItemEncoding, captions: ItemEncoding, budget: Budget) -> Scores:
-    """All pairs at once; where memory runs out, recursively in halves."""
+    """All pairs at once; after a failed allocation, recursively in halves."""
     try:
         return matcher.score_all(images, captions)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -260,7 +260,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def tile_bytes(images: ItemEncoding, cost: int, budget: Budget) -> int:
-    """Bytes of a tile: the budget, on a CPU at most `CACHE_TILE`, and after an allocation failure at least one pair."""
+    """Bytes of a tile: the budget (on a CPU at most `CACHE_TILE`), or the lower bound after a failed allocation."""
     size = min(budget.bytes, max(CACHE_TILE, cost)) if images.mask.device.type == "cpu" else budget.bytes
     return min(size, max(budget.fitting, cost))
 
@@ -286,6 +286,6 @@ def by_length(captions: Sequence[list[int]]) -> np.ndarray:
 
 
 def blocks(items: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """Consecutive pieces of an array."""
+    """Consecutive slices of an array."""
     for start in range(0, len(items), size):
         yield items[start : start + size]

@@ -1,7 +1,7 @@
-"""Candidates of a two-stage search: which pairs the network scores, and the recall that is lost.
+"""Candidates of a two-stage search, the pairs that the network scores, and the loss of recall.
 
-A query with a high best score among its first candidates needs no more of them; one with low scores does. So K is a
-mean: every query has K / 2 candidates at first, and the other half is distributed to queries with a low best score.
+A query with a high best score among its first candidates needs few more; one with low scores needs many. So K is a mean
+over queries: each has K / 2 candidates at first, and the other half is distributed by best score, more for lower ones.
 
 Axes: images (rows) | captions (columns).
 """
@@ -19,7 +19,7 @@ from tshsr.errors import SettingsError
 from tshsr.metrics.recall import BLOCK, ScoreMetrics
 
 FIRST = 10
-"""Candidates that determine the best score of a query, or K / 2 of them where that is less."""
+"""Number of candidates that determine the best score of a query (K / 2 if less)."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class Depth:
             )
 
     def scaled(self, known: tuple[int, int], wanted: tuple[int, int]) -> Depth:
-        """The depth for a larger split than the one it was chosen on: ranks grow in proportion to the ranked items.
+        """The depth for a larger split than the one of its choice: ranks grow in proportion to the number of items.
 
         Args:
-            known: Images and captions of the split it was chosen on.
+            known: Images and captions of the split of the choice.
             wanted: Images and captions of the split to search.
         """
         images, captions = (max(1.0, many / few) for many, few in zip(wanted, known, strict=True))
@@ -68,7 +68,7 @@ class Shares:
 
     @classmethod
     def by_best(cls, fused: np.ndarray, pooled: np.ndarray, first: tuple[int, int] = (FIRST, FIRST)) -> Shares:
-        """From 1/2 for the query with the highest best score to 3/2 for the lowest, 1 on average.
+        """Shares from 1/2 (highest best score) to 3/2 (lowest best score), 1 on average.
 
         Args:
             fused: Scores, valid at least for the first candidates of every query.
@@ -79,7 +79,7 @@ class Shares:
         return cls(_shares(images), _shares(captions))
 
     def of_lines(self, axis: int, lines: tuple[slice, slice]) -> np.ndarray:
-        """The shares of a block of lines along an axis, broadcastable to their pairs."""
+        """The shares of a block of rows or columns, broadcastable to the block."""
         values = (self.captions if axis == 0 else self.images)[lines[1 - axis]]
         return np.expand_dims(values, axis)
 
@@ -92,7 +92,7 @@ def _shares(best: np.ndarray) -> np.ndarray:
 
 
 def best_score(fused: np.ndarray, pooled: np.ndarray, axis: int, few: int) -> np.ndarray:
-    """The highest score among the `few` best by v·t, for each line along an axis."""
+    """The highest score among the `few` best by v·t, for each row (axis 1) or column (axis 0)."""
     found = np.empty(pooled.shape[1 - axis], fused.dtype)
     for lines in blocks_across(pooled.shape, axis):
         best = top_indices(pooled[lines], axis, few)
@@ -113,13 +113,13 @@ def candidates(pooled: np.ndarray, depth: Depth, shares: Shares | None = None) -
     Args:
         pooled: v·t of all pairs.
         depth: K of both sides.
-        shares: Factors on K; None: 1. A K that covers all items stays complete.
+        shares: Factors on K; None: 1. Not applied to a K that covers all items.
     """
     shares = shares or Shares.equal(pooled.shape, 1)
     chosen = np.zeros(pooled.shape, dtype=bool)
     for axis, k, most in ((0, depth.k_captions, shares.captions.max()), (1, depth.k_images, shares.images.max())):
         for lines in blocks_across(pooled.shape, axis):
-            best = top_indices(pooled[lines], axis, max(k, math.ceil(k * most) + 1))  # one more, for rounding
+            best = top_indices(pooled[lines], axis, max(k, math.ceil(k * most) + 1))  # + 1 for rounding
             order = np.expand_dims(np.arange(best.shape[axis]), 1 - axis)
             within_k = (order / shares.of_lines(axis, lines) < k) | (k >= pooled.shape[axis])
             # Candidates of the other side are kept.
@@ -142,28 +142,28 @@ def candidate_rounds(fused: np.ndarray, pooled: np.ndarray, depth: Depth) -> Ite
 
 
 def blocks_across(shape: tuple[int, ...], axis: int) -> Iterator[tuple[slice, slice]]:
-    """Blocks of whole lines along an axis, of at most `BLOCK` scores."""
+    """Blocks of complete rows (axis 1) or columns (axis 0), of at most `BLOCK` scores."""
     size = max(1, BLOCK // shape[axis])
     for start in range(0, shape[1 - axis], size):
         lines = slice(start, start + size)
         yield (slice(None), lines) if axis == 0 else (lines, slice(None))
 
 
-def candidates_first(fused: np.ndarray, pooled: np.ndarray, reasoned: np.ndarray) -> np.ndarray:
-    """The fused score of candidates; other pairs have v·t, shifted below the lowest candidate."""
-    scores = pooled - np.float32(pooled.max() - fused[reasoned].min() + 1)
-    np.copyto(scores, fused, where=reasoned)
+def candidates_first(fused: np.ndarray, pooled: np.ndarray, scored: np.ndarray) -> np.ndarray:
+    """The fused score of candidates; v·t of other pairs, shifted below the lowest candidate."""
+    scores = pooled - np.float32(pooled.max() - fused[scored].min() + 1)
+    np.copyto(scores, fused, where=scored)
     return scores
 
 
-def recall_ceiling(reasoned: np.ndarray, image_of_caption: np.ndarray) -> tuple[float, float]:
+def recall_ceiling(scored: np.ndarray, image_of_caption: np.ndarray) -> tuple[float, float]:
     """Percentage of queries with a relevant item among their candidates: an upper bound on every recall.
 
     Returns:
         For images (any of their captions), and for captions.
     """
-    kept = reasoned[image_of_caption, np.arange(len(image_of_caption))]
-    found = np.zeros(len(reasoned), dtype=bool)
+    kept = scored[image_of_caption, np.arange(len(image_of_caption))]
+    found = np.zeros(len(scored), dtype=bool)
     np.logical_or.at(found, image_of_caption, kept)
     return 100.0 * int(found.sum()) / len(found), 100.0 * int(kept.sum()) / len(kept)
 

@@ -13,13 +13,13 @@ from tshsr.metrics.recall import BLOCK, image_to_text_ranks, text_to_image_ranks
 from tshsr.scoring.candidates import Depth, Shares, blocks_across
 
 CHOICES = tuple(round(20 * 1.1**step) for step in range(42))
-"""Values of K for both sides, 20 to 996 in steps of a tenth; at least 20, because half of it must cover R@10."""
+"""Values of K for both sides, 20 to 996 in steps of 10 %; at least 20, because K / 2 must cover R@10."""
 
 TOLERANCE = 0.1
 """Largest loss of a recall, in points."""
 
 BUDGET = 1 / 20
-"""Largest share of all pairs that a margin of safety may cost."""
+"""Largest share of all pairs under rules 1 and 2 of `best_choice`."""
 
 ROUNDING = 1e-9
 """Float tolerance of a loss, in points."""
@@ -35,10 +35,10 @@ def choose_depth(
     tolerance: float = TOLERANCE,
     choices: Sequence[int] = CHOICES,
 ) -> tuple[Depth, tuple[float, ...]]:
-    """A small depth with no recall that loses more than a tolerance, on this split or on similar ones.
+    """A small depth at which no recall loses more than a tolerance, on this split or on similar ones.
 
-    Queries have shares of K by the scores of their first candidates, as in the search (`Shares.by_best`). Both K are
-    chosen jointly, because their effects differ: an image has a few relevant captions among many, a caption one
+    K is distributed over queries by the scores of their first candidates, as in the search (`Shares.by_best`). Both K
+    are chosen jointly, because their effects differ: an image has a few relevant captions among many, a caption one
     relevant image among a few. One pass over the scores evaluates all pairs of choices.
 
         loss = (missed - gained) / queries
@@ -46,7 +46,8 @@ def choose_depth(
 
     missed: queries that leave the first k ranks; gained: queries that enter them because items ahead of the relevant
     one are no candidates. Both are rare, hence about Poisson: between two splits of one size their difference has the
-    standard error sqrt(2 (missed + gained)). Gains are chance and do not offset the risk. `best_choice` uses both.
+    standard error sqrt(2 (missed + gained)). Gains are due to chance and do not offset the risk.
+    `best_choice` uses both.
 
     Args:
         fused: Scores of all pairs of the validation split.
@@ -63,13 +64,13 @@ def choose_depth(
     """
     size = len(choices) + 1
     shares = Shares.by_best(fused, pooled)
-    place = size * choice_index(pooled, 1, choices, shares).astype(np.uint16)
-    place += choice_index(pooled, 0, choices, shares)
-    missed, gained = moved_by_depth(fused, place, image_of_caption, size)
+    choice_code = size * choice_index(pooled, 1, choices, shares).astype(np.uint16)
+    choice_code += choice_index(pooled, 0, choices, shares)
+    missed, gained = moved_by_depth(fused, choice_code, image_of_caption, size)
     point = 100 / np.repeat(fused.shape, len(RECALLS))[:, None, None]
     loss = point * (missed - gained)
     risk = point * (np.maximum(missed - gained, 0) + 2 * np.sqrt(2 * (missed + gained)))
-    counts = np.bincount(place.ravel(), minlength=size**2).reshape(1, size, size)
+    counts = np.bincount(choice_code.ravel(), minlength=size**2).reshape(1, size, size)
     best = best_choice(within(counts)[0], loss.max(axis=0), risk, tolerance, BUDGET * fused.size)
     if best is None:
         return Depth(pooled.shape[1], pooled.shape[0]), (0.0,) * len(loss)
@@ -84,7 +85,7 @@ def best_choice(
 
     1. The fewest pairs with every risk within the tolerance, if they are within the budget.
     2. Else, within the budget and with a loss within the tolerance, the least sum of risks. The sum, not the maximum:
-       one image that is missed at every depth would hide what captions lose.
+       one image that is missed at every depth would mask the losses of captions.
     3. Else the fewest pairs with a loss within the tolerance at this and at every greater depth, which excludes a
        loss that is within the tolerance by chance.
 
@@ -125,7 +126,7 @@ def choice_index(pooled: np.ndarray, axis: int, choices: Sequence[int], shares: 
 
 
 def moved_by_depth(
-    fused: np.ndarray, place: np.ndarray, image_of_caption: np.ndarray, size: int
+    fused: np.ndarray, choice_code: np.ndarray, image_of_caption: np.ndarray, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Queries that leave the first 1, 5 and 10 ranks, and those that enter them, for each pair of choices.
 
@@ -133,9 +134,9 @@ def moved_by_depth(
 
     Args:
         fused: Scores of all pairs.
-        place: For each pair size * `choice_index` for images + `choice_index` for captions.
+        choice_code: For each pair size * `choice_index` for images + `choice_index` for captions.
         image_of_caption: For each caption the row of its image.
-        size: Number of choices per side + 1, for pairs that all choices exclude.
+        size: Number of choices per side + 1 (for pairs that all choices exclude).
 
     Returns:
         Both int64, recalls (in the order of `lost`) x choices for images x choices for captions.
@@ -147,13 +148,13 @@ def moved_by_depth(
     step = max(1, BLOCK // max(fused.shape[1], size**2))
     for columns in np.split(np.arange(fused.shape[1]), range(step, fused.shape[1], step)):
         owners = image_of_caption[columns]
-        own = np.asarray(fused[owners, columns])[:, None]
-        reasoned = within(one_hot(place[owners, columns], size)) > 0
-        ahead = (fused[owners] >= own) & (image_of_caption != owners[:, None])
-        ranks = np.where(reasoned, 1 + reasoned_among(ahead, place[owners], size), never)
+        positive = np.asarray(fused[owners, columns])[:, None]
+        is_candidate = within(one_hot(choice_code[owners, columns], size)) > 0
+        ahead = (fused[owners] >= positive) & (image_of_caption != owners[:, None])
+        ranks = np.where(is_candidate, 1 + candidates_among(ahead, choice_code[owners], size), never)
         np.minimum.at(of_image, owners, ranks.astype(np.int32))
-        level = own <= fused[:, columns].T  # includes the caption's own image, so the count is the rank
-        ranks = np.where(reasoned, reasoned_among(level, place[:, columns].T, size), never)
+        level = positive <= fused[:, columns].T  # includes the caption's own image, so the count is the rank
+        ranks = np.where(is_candidate, candidates_among(level, choice_code[:, columns].T, size), never)
         of_captions += moved(full_captions[columns], ranks)
     missed, gained = np.concatenate([moved(full_images, of_image), of_captions], axis=1)
     return missed, gained
@@ -166,21 +167,21 @@ def moved(full: np.ndarray, short: np.ndarray) -> np.ndarray:
     return np.stack([np.count_nonzero(was & ~now, axis=1), np.count_nonzero(now & ~was, axis=1)])
 
 
-def reasoned_among(marked: np.ndarray, place: np.ndarray, size: int) -> np.ndarray:
+def candidates_among(marked: np.ndarray, choice_code: np.ndarray, size: int) -> np.ndarray:
     """For each row the number of marked pairs that are candidates, for every pair of choices."""
     rows, columns = marked.nonzero()
-    counts = np.bincount(rows * size**2 + place[rows, columns], minlength=len(marked) * size**2)
+    counts = np.bincount(rows * size**2 + choice_code[rows, columns], minlength=len(marked) * size**2)
     return within(counts.reshape(-1, size, size))
 
 
-def one_hot(place: np.ndarray, size: int) -> np.ndarray:
+def one_hot(choice_code: np.ndarray, size: int) -> np.ndarray:
     """Counts of one pair per row, in the shape of `within`."""
-    counts: np.ndarray = np.eye(size**2, dtype=np.int64)[place].reshape(-1, size, size)
+    counts: np.ndarray = np.eye(size**2, dtype=np.int64)[choice_code].reshape(-1, size, size)
     return counts
 
 
 def within(counts: np.ndarray) -> np.ndarray:
-    """Number of candidates for each pair of choices, from counts by `place`: pairs that not both choices exclude."""
+    """Number of candidates for each pair of choices, from counts by `choice_code`: pairs included by either."""
     beyond = counts[:, ::-1, ::-1].cumsum(axis=1).cumsum(axis=2)[:, ::-1, ::-1]
     inside: np.ndarray = counts.sum(axis=(1, 2), keepdims=True) - beyond[:, 1:, 1:]
     return inside

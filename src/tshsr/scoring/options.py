@@ -1,4 +1,4 @@
-"""How pairs are scored: memory, device, precision, where the matrices are kept."""
+"""Options of scoring: memory, device, precision, storage of the matrices."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import torch
 from tshsr.system import Progress, no_progress
 
 BYTE_BUDGET = 2**30
-"""Default bound on a tile's temporaries."""
+"""Default bound on a tile's temporaries, in bytes."""
 
 
 @dataclass(frozen=True)
 class ScoringOptions:
-    """How a split is scored.
+    """Options of scoring a split.
 
     Attributes:
-        byte_budget: Bound on a tile's temporaries and, once more, on cached caption encodings, in bytes. Score matrices
-            in memory come on top: 4 bytes per pair, score name and model.
+        byte_budget: Bound on a tile's temporaries, and on cached caption encodings, in bytes each. Score matrices in
+            memory are extra: 4 bytes per pair, score name and model.
         device: None: the device of the network.
         dtype: Precision of scoring; encoding keeps the network's. None: the network's.
         folder: Existing folder of the score matrices, NAME.npy; None: in memory.

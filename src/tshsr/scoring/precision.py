@@ -1,4 +1,4 @@
-"""Scoring in bfloat16: speed and accuracy are measured on a sample before it is used.
+"""Scoring in bfloat16, used only if a sample shows that it is faster and accurate.
 
 Axes: images | captions.
 """
@@ -20,16 +20,16 @@ from tshsr.models.base import Matcher, Scores
 
 LOG = logging.getLogger(__name__)
 PRODUCT_SIZE, PRODUCT_REPEATS = 256, 5
-"""Rows and columns of the matrices that `product_speed` multiplies, and how often: a few milliseconds, or 0.2 s where a
-processor without bfloat16 instructions takes a hundred times as long as in float32."""
+"""Size of the matrices in `product_speed`, and number of products: a few milliseconds, or 0.2 s on a processor without
+bfloat16 instructions, where products take a hundred times as long as in float32."""
 MIN_PRODUCT_SPEED = 0.5
-"""Speed of matrix products relative to float32 below which a precision can't make scoring faster."""
+"""Minimum speed of matrix products relative to float32 at which a precision may make scoring faster."""
 REPEATS = 2
 """Times a sample is scored in each precision, alternating; the best time counts, so the first is a warm-up."""
 
 
 def cast_matcher(matcher: Matcher, dtype: torch.dtype | None) -> Matcher:
-    """A copy of the network in another precision; the network itself where that is its own, or None.
+    """A copy of the network in another precision; the network itself if `dtype` is its own or None.
 
     Scalar parameters (such as the weight of v·t) keep their precision: they cost nothing, and rounding one of them
     would shift every score.
@@ -53,7 +53,7 @@ def usable_dtype(dtype: torch.dtype | None, device: torch.device) -> torch.dtype
 
 
 def skip_reason(dtype: torch.dtype, device: torch.device) -> str | None:
-    """One sentence on a precision with slow matrix products on the device; None for a usable one."""
+    """Reason why a precision is not used: slow matrix products on the device; None for a usable one."""
     speed = product_speed(dtype, device)
     if speed >= MIN_PRODUCT_SPEED:
         return None
@@ -108,12 +108,12 @@ def compare_precisions(
 
 
 def allowed_change(images: int, captions: int) -> np.ndarray:
-    """Largest change of each recall of a sample, in points: one query, which near a tie is chance."""
+    """Largest change of each recall of a sample, in points: one query, as ties are broken by chance."""
     return np.repeat([100.0 / images, 100.0 / captions], 3) + 1e-9
 
 
 def alternate(*scorers: Callable[[], Scores]) -> list[tuple[Scores, float]]:
-    """The scores of each scorer, and its least time in seconds."""
+    """The scores of each scorer, and its shortest time in seconds."""
     found: list[tuple[Scores, float]] = [({}, float("inf"))] * len(scorers)
     for _ in range(REPEATS):
         for number, score in enumerate(scorers):

@@ -1,6 +1,6 @@
 """Two-stage scoring: v·t selects candidates, and the network scores only those, in two rounds (`candidates.py`).
 
-The same pair scorer rescores the best results of bfloat16 scoring in the network's own precision.
+`PairScorer` also rescores the best results of bfloat16 scoring in the network's own precision.
 
 Axes: images | captions.
 """
@@ -36,7 +36,7 @@ from tshsr.scoring.storage import writable
 from tshsr.system import Progress, no_progress
 
 RESCORED_PER_QUERY = 16
-"""Best results of each query that are rescored after bfloat16; R@10 depends on ten of them."""
+"""Best results of each query that are rescored after bfloat16 scoring; R@10 requires ten."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ class TwoStageScores:
     """Scores of a two-stage search over a split.
 
     Attributes:
-        scores: `fused` and `pooled`, float32, images x captions. Outside the candidates `fused` holds v·t, shifted
-            below every candidate's score: candidates rank first, the others follow by v·t.
-        reasoned: Mask of the candidates, the pairs that the network scored.
+        scores: `fused` and `pooled`, float32, images x captions. Outside the candidates `fused` is v·t, shifted
+            below every candidate's score: candidates rank first, all others follow by v·t.
+        scored: Mask of the candidates, the pairs that the network scored.
     """
 
     scores: dict[str, np.ndarray]
-    reasoned: np.ndarray
+    scored: np.ndarray
 
 
 @torch.inference_mode()
@@ -77,17 +77,18 @@ def score_two_stage(
         for columns, block in captions:
             products = [part.pooled @ block.pooled.T for part in images]
             pooled[:, columns] = torch.cat(products).float().cpu().numpy()
-        fused, reasoned = np.full_like(pooled, -np.inf), np.zeros(pooled.shape, dtype=bool)
+        fused, scored = np.full_like(pooled, -np.inf), np.zeros(pooled.shape, dtype=bool)
         second_stage = PairScorer(scorer, images, captions, fused, Budget(options.byte_budget))
         for wanted in candidate_rounds(fused, pooled, depth):
-            done = int(reasoned.sum())
-            total = int(wanted.sum()) if done else 2 * int(wanted.sum())  # the first round has about half of the pairs
-            second_stage.score(wanted & ~reasoned, done, total, options.progress)
-            reasoned |= wanted
+            done = int(scored.sum())
+            # The first round scores about half of the pairs.
+            total = int(wanted.sum()) if done else 2 * int(wanted.sum())
+            second_stage.score(wanted & ~scored, done, total, options.progress)
+            scored |= wanted
         if scorer is not matcher:
             rescorer = PairScorer(matcher, images, captions, fused, Budget(options.byte_budget))
-            rescorer.rescore_best(candidates_first(fused, pooled, reasoned), among=reasoned)
-    return TwoStageScores({"fused": candidates_first(fused, pooled, reasoned), "pooled": pooled}, reasoned)
+            rescorer.rescore_best(candidates_first(fused, pooled, scored), among=scored)
+    return TwoStageScores({"fused": candidates_first(fused, pooled, scored), "pooled": pooled}, scored)
 
 
 @torch.inference_mode()
@@ -119,7 +120,7 @@ def encode_split(
     *,
     twice: bool = True,
 ) -> tuple[list[ItemEncoding], CaptionBlocks]:
-    """The images of a split in encoded blocks, and its captions; a second pass over them uses a cache."""
+    """Encoded blocks of a split's images, and its captions; `twice`: cached for a second pass."""
     cache_bytes = options.byte_budget if twice else 0
     captions = CaptionBlocks(matcher, tokenizer.encode(split.captions), device, cache_bytes)
     return encode_image_blocks(matcher, image_batches(split), device), captions
@@ -144,7 +145,7 @@ class PairScorer:
     budget: Budget
 
     def rescore_best(self, scores: np.ndarray, among: np.ndarray | None = None) -> None:
-        """Score the `RESCORED_PER_QUERY` best pairs of every image and caption by `scores`, inside the mask `among`."""
+        """Score the `RESCORED_PER_QUERY` best pairs of every image and caption by `scores`, within the mask `among`."""
         best = candidates(scores, Depth(RESCORED_PER_QUERY, RESCORED_PER_QUERY))
         wanted = best if among is None else best & among
         self.score(wanted, 0, int(wanted.sum()), no_progress)
@@ -155,10 +156,12 @@ class PairScorer:
         for columns, block in self.captions:
             lengths, block, first = CaptionLengths.of(block), block.at(dtype), 0
             for part in self.images:
-                places, rows = wanted[first : first + len(part), columns].T.nonzero()  # by caption, so by length
+                local_columns, rows = wanted[first : first + len(part), columns].T.nonzero()  # by caption, so by length
                 if len(rows):
-                    scores = score_listed(self.scorer, part.at(dtype), block, lengths, (rows, places), self.budget)
-                    self.fused[first + rows, columns[places]] = scores.cpu().numpy()
+                    scores = score_listed(
+                        self.scorer, part.at(dtype), block, lengths, (rows, local_columns), self.budget
+                    )
+                    self.fused[first + rows, columns[local_columns]] = scores.cpu().numpy()
                 done, first = done + len(rows), first + len(part)
             progress(done, total)
 
@@ -171,14 +174,14 @@ def score_listed(
     pairs: tuple[np.ndarray, np.ndarray],
     budget: Budget,
 ) -> Float[Tensor, " pairs"]:
-    """The fused scores of listed pairs in tiles, smaller ones where memory runs out; no synchronisation with a GPU.
+    """The fused scores of listed pairs in tiles, smaller after failed allocations; no synchronisation with a GPU.
 
     Args:
         matcher: The network, in the precision of the encodings.
         images: Encoded images.
         captions: Encoded captions.
         lengths: Lengths of the captions.
-        pairs: Rows of `images`, and of `captions`, one each per pair.
+        pairs: Rows of `images` and rows of `captions`, one entry per pair.
         budget: Bound on the temporaries.
     """
     device = images.mask.device

@@ -1,4 +1,4 @@
-"""Score matrices that are written by columns (captions), in memory or in files; means of several models.
+"""Score matrices in memory or in files, written column by column (captions); means over several models.
 
 Axes: images (rows) | captions (columns).
 """
@@ -42,8 +42,8 @@ class MatricesInMemory:
 class MatricesInFiles:
     """Named matrices in files FOLDER/NAME.npy, in Fortran order: the scores of a caption are contiguous.
 
-    Written by plain writes, because the pages of a memory map count as memory of the process. A file is open only
-    during a write, so that no file stays open after an error elsewhere.
+    Written without a memory map, whose pages count as memory of the process. A file is open only during a write, so
+    that none stays open after an error.
 
     Args:
         shape: Images and captions.
@@ -103,7 +103,7 @@ class MappedMatrices(Mapping[str, np.ndarray]):
         return mapped
 
     def writable(self, name: str) -> np.ndarray:
-        """The same, writable: writes go to the file."""
+        """The matrix of that name, memory-mapped; writes change the file."""
         mapped: np.ndarray = np.load(self.paths[name], mmap_mode="r+")
         return mapped
 
@@ -122,7 +122,7 @@ def writable(matrices: Mapping[str, np.ndarray], name: str) -> np.ndarray:
 
 
 def ensemble(members: Sequence[Mapping[str, np.ndarray]], folder: Path | None = None) -> Mapping[str, np.ndarray]:
-    """The mean of several models' matrices, for the score names that all of them have.
+    """The mean of several models' matrices, for the score names common to all.
 
     The means have the highest precision of the members, at least float32. A single member is returned unchanged.
 
@@ -159,7 +159,7 @@ def mean(members: Sequence[np.ndarray]) -> np.ndarray:
     The second term corrects the rounding of the first, so that the mean of equal members equals them exactly.
     """
     first: np.ndarray = np.mean(members, axis=0, dtype=np.result_type(np.float64, *members))
-    with np.errstate(invalid="ignore"):  # infinite scores are refused when they are ranked
+    with np.errstate(invalid="ignore"):  # ranking rejects infinite scores
         rest = sum(member - first for member in members) / len(members)
     return np.where(np.isfinite(first), first + rest, first)
 

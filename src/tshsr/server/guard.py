@@ -41,7 +41,7 @@ class Limits:
 
 Result = TypeVar("Result")
 BUSY = "the server is busy, {count} requests are waiting already; try again in a moment."
-LATE = "this took longer than {seconds:g} s and was given up; try again, or request less."
+LATE = "this took longer than {seconds:g} s and was cancelled; try again, or request less."
 
 
 class Worker:
@@ -180,7 +180,7 @@ class RequestGuard:
             await problem(500, "internal error; the log of the server holds the details.")(scope, receive, respond)
 
     def check(self, headers: Headers) -> None:
-        """Refuse requests of other sites, to other names, and with large bodies.
+        """Refuse requests of other sites, to other host names, and with large bodies.
 
         Raises:
             HTTPException: 421, 403 or 413.
@@ -190,11 +190,11 @@ class RequestGuard:
             raise HTTPException(421, f"this server answers to names of this machine only, not to {host!r:.80}.")
         origin = headers.get("origin")
         if origin is not None and origin.partition("://")[2] != host:
-            raise HTTPException(403, f"this server answers its own page only, not one of {origin!r:.80}.")
+            raise HTTPException(403, f"this server accepts requests of its own page only, not of {origin!r:.80}.")
         # Subresources loaded with GET, such as images, send no origin; a followed link is a document.
         cross_site = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
         if cross_site and headers.get("sec-fetch-dest") != "document":
-            raise HTTPException(403, "this server answers its own page only, not one of another site.")
+            raise HTTPException(403, "this server accepts requests of its own page only, not of another site.")
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self.limits.upload_bytes:
             raise self.too_large()

@@ -39,7 +39,7 @@ FILE_THREADS, FILE_QUEUE = 2, 256
 
 @dataclass(frozen=True)
 class Backend:
-    """What handles requests.
+    """Handlers of requests.
 
     Attributes:
         service: Queries of the index.
@@ -200,12 +200,12 @@ async def invalid_request(request: Request, error: Exception) -> Response:
     if name == "picture":
         return problem(422, "picture is missing; send a file as the field 'picture' of a form (multipart/form-data).")
     if first["type"] == "missing":
-        return problem(422, f"{name} is missing; the description of {request.url.path} at /docs tells what it is.")
+        return problem(422, f"{name} is missing; /docs describes the parameters of {request.url.path}.")
     return problem(422, f"{name} is {first.get('input')!r:.80}; expected a whole number.")
 
 
 async def package_error(request: Request, error: Exception) -> Response:
-    """Response to an error of the package: 422 for the request's fault, 500 for the index's."""
+    """Response to an error of the package: 422 where the request is the cause, 500 where the index is."""
     internal = isinstance(error, (DataError, CheckpointError)) and not isinstance(error, PictureError)
     if internal:
         LOG.error("%s: %s", request.url.path, error)

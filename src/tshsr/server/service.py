@@ -72,7 +72,7 @@ class Searchable(Protocol):
 
 
 SIDES = (480, 1600)
-"""Longest sides in pixels: in the grid of results, and alone."""
+"""Longest sides in pixels: in the grid of results, and in the dialog."""
 BROWSER_FORMATS = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}
 """Media types that every browser displays; other formats are sent as JPEG."""
 MAX_UNCHANGED_BYTES = 300_000
@@ -176,7 +176,7 @@ class Service:
         """Pictures for a sentence.
 
         Raises:
-            TshsrError: Where the index refuses.
+            TshsrError: Where the index raises it.
             HTTPException: Where the sentence, the filter or k can't be used.
         """
         started = time.perf_counter()
@@ -198,7 +198,7 @@ class Service:
         """Captions for an uploaded picture.
 
         Raises:
-            TshsrError: Where the picture is broken, or the index refuses.
+            TshsrError: Where the picture is broken, or the index raises it.
             HTTPException: Where the index has no captions, or k can't be used.
         """
         started = time.perf_counter()
@@ -213,7 +213,7 @@ class Service:
         """Explain the score of an indexed picture.
 
         Raises:
-            TshsrError: Where the index refuses.
+            TshsrError: Where the index raises it.
             HTTPException: Where the sentence can't be used, or there is no such picture.
         """
         query, name = self._query(q), self._id(id)
@@ -253,7 +253,7 @@ class Service:
             raise HTTPException(422, f"side is {side}; expected {SIDES[0]} or {SIDES[1]}.")
         file = self.index.picture_file(self._id(id))
         if file is None:
-            raise HTTPException(404, f"no picture file is known of {id!r:.80}.")
+            raise HTTPException(404, f"there is no picture file of {id!r:.80}.")
         try:
             return encoded_picture(file, side, self.limits.pixels)
         except PictureError as error:
@@ -298,7 +298,7 @@ class Service:
     def _regions(self, content: bytes) -> PictureRegions:
         """Regions of an uploaded picture, cached by its content."""
         if self.extractor is None:
-            raise HTTPException(422, f"pictures can't be sent: {self.no_uploads}")
+            raise HTTPException(422, f"pictures can't be uploaded: {self.no_uploads}")
         key = hashlib.sha256(content).digest()
         if key not in self.uploads:
             picture = read_picture(content, max_pixels=self.limits.pixels)

@@ -28,7 +28,7 @@ SHARED = ("common.css", "explanation.js")
 SWAGGER = {"swagger-ui-bundle.js": JAVASCRIPT, "swagger-ui.css": CSS}
 """Files of Swagger UI, from the package fastapi-offline: FastAPI itself links to a CDN (decision 8)."""
 REVALIDATE = {"cache-control": "no-cache"}
-"""The page and its script always fit the running server."""
+"""Browsers revalidate the page and its script, which must match the running server."""
 
 
 def add_page(app: FastAPI) -> None:

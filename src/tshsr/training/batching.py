@@ -1,4 +1,4 @@
-"""Order and reading of training batches: a pure function of seed, epoch, step and process."""
+"""Order and reading of training batches; the order is a pure function of seed, epoch, step and process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tshsr.errors import DataError, InputError, SettingsError
 Item = TypeVar("Item")
 
 ENCODE_AT_ONCE = 4096
-"""Captions tokenised together; the tokenizer's own record of a caption is large."""
+"""Captions tokenised per call: bounds the memory of the tokenizer's output objects."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class TrainingBatch:
 
     Attributes:
         image_of_caption: For each caption the row of its image.
-        numbers: Numbers of the captions in the split; always on the CPU.
+        numbers: Indices of the captions in the split; always on the CPU.
     """
 
     images: ImageBatch
@@ -99,7 +99,7 @@ class TrainingBatch:
 
 
 class Reader:
-    """Reads batches of a split; captions are tokenised once, regions are read from disk for each batch.
+    """Reader of batches of a split; captions are tokenised once, regions are read from disk for each batch.
 
     Raises:
         DataError: Where a caption has no word.
@@ -112,7 +112,7 @@ class Reader:
         self.tokens = np.concatenate(rows)
 
     def captions(self) -> Iterator[list[int]]:
-        """Token numbers of every caption."""
+        """Token ids of every caption."""
         for start, stop in pairwise(self.starts.tolist()):
             yield self.tokens[start:stop].tolist()
 
@@ -123,7 +123,7 @@ class Reader:
         return TrainingBatch(self.split.regions.read(images), pad_sequences(rows), torch.from_numpy(local), captions)
 
 
-def ahead(items: Iterator[Item]) -> Generator[Item]:
+def prefetch(items: Iterator[Item]) -> Generator[Item]:
     """Prefetch: a thread prepares the next item while the caller works on the current one."""
     with ThreadPoolExecutor(max_workers=1) as thread:
         upcoming = thread.submit(next, items, None)
@@ -133,7 +133,7 @@ def ahead(items: Iterator[Item]) -> Generator[Item]:
 
 
 def _encode(split: Split, tokenizer: Tokenizer) -> list[np.ndarray]:
-    """Token numbers of every caption, as int32."""
+    """Token ids of every caption, as int32."""
     rows: list[np.ndarray] = []
     for start in range(0, len(split.captions), ENCODE_AT_ONCE):
         try:

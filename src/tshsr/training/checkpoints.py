@@ -19,7 +19,7 @@ from torch import Tensor
 from tshsr.config.run import RunConfig, read_config, write_config
 from tshsr.data.text import Tokenizer
 from tshsr.errors import CheckpointError
-from tshsr.files import whole_folder, write_bytes, write_text
+from tshsr.files import complete_folder, write_bytes, write_text
 from tshsr.models.base import Matcher
 from tshsr.models.build import build_matcher
 
@@ -49,7 +49,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing; give the folder of a whole run, or train it again.") from None
+        raise CheckpointError(f"{path} is missing; give the folder of a complete run, or train it again.") from None
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path} is damaged or cut short ({error}); restore it from a copy, or train again."
@@ -77,7 +77,7 @@ def load_weights(path: Path, matcher: Matcher) -> None:
 
 
 def check_fit(path: Path, given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Refuse tensors with other names or shapes than expected.
+    """Reject tensors with other names or shapes than expected.
 
     Raises:
         CheckpointError: Names the first such tensor.
@@ -136,7 +136,7 @@ def load_settings(folder: Path) -> tuple[RunConfig, Tokenizer]:
     if config.model.encoder.vocabulary != len(tokenizer):
         raise CheckpointError(
             f"{folder / TOKENIZER} has {len(tokenizer)} tokens, {CONFIG} says {config.model.encoder.vocabulary}; "
-            "the two files are not of one run."
+            "the two files do not belong to one run."
         )
     return config, tokenizer
 
@@ -155,7 +155,7 @@ def load_run(folder: Path, which: Which = "best") -> tuple[RunConfig, Tokenizer,
     """
     config, tokenizer = load_settings(folder)
     weights = weights_of(folder, which)
-    with torch.random.fork_rng(devices=[]):  # keeps the caller's random state: initial weights are overwritten
+    with torch.random.fork_rng(devices=[]):  # preserves the caller's random state; the initial weights are overwritten
         matcher = build_matcher(config.model)
     load_weights(weights, matcher)
     return config, tokenizer, matcher.eval()
@@ -167,9 +167,9 @@ def weights_of(folder: Path, which: Which) -> Path:
     Raises:
         CheckpointError: Where it does not exist yet.
     """
-    for path in (whole_folder(folder / which) / WEIGHTS, folder / WEIGHTS):
+    for path in (complete_folder(folder / which) / WEIGHTS, folder / WEIGHTS):
         if path.is_file():
             return path
     raise CheckpointError(
-        f"{folder} has no {which}/{WEIGHTS} yet: training stopped before it kept any. Continue it with --resume."
+        f"{folder} has no {which}/{WEIGHTS} yet: training stopped before it saved any. Continue it with --resume."
     )

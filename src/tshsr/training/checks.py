@@ -41,7 +41,7 @@ MAY_CHANGE = frozenset({"recipe", "training.epochs", "training.save_every_steps"
 
 
 def check_training(config: RunConfig) -> None:
-    """Refuse settings out of range or in contradiction.
+    """Reject settings that are out of range or contradict each other.
 
     Raises:
         SettingsError: Names the first one.
@@ -58,7 +58,7 @@ def check_training(config: RunConfig) -> None:
 
 
 def check_ranges(config: RunConfig) -> None:
-    """Refuse numbers out of range.
+    """Reject numbers out of range.
 
     Raises:
         SettingsError: Names the first one.
@@ -106,7 +106,7 @@ def check_ranges(config: RunConfig) -> None:
 
 
 def check_losses(config: RunConfig) -> None:
-    """Refuse losses that all weigh 0, and `loss.swapped` without a weight on a score other than `pooled`.
+    """Reject loss weights that are all 0, and `loss.swapped` without a weight on a score other than `pooled`.
 
     Raises:
         SettingsError: In these cases.
@@ -126,7 +126,7 @@ def check_losses(config: RunConfig) -> None:
 
 
 def check_noise(config: RunConfig) -> None:
-    """Refuse noise that is set twice, and a robust loss without a warm-up or without a trained v·t.
+    """Reject two sources of noise, and a robust loss without a warm-up or without a trained v·t.
 
     Raises:
         SettingsError: In these cases.
@@ -150,10 +150,10 @@ def check_noise(config: RunConfig) -> None:
 
 
 def check_network(model: ModelConfig) -> None:
-    """Build the network on the meta device, so that its own errors come before the run's folder is created.
+    """Build the network on the meta device, so that it raises its errors before the run's folder is created.
 
     Raises:
-        SettingsError: Where the network refuses its settings.
+        SettingsError: Where the network rejects its settings.
     """
     encoder = model.encoder
     filled = replace(encoder, feature_dim=encoder.feature_dim or 1, vocabulary=encoder.vocabulary or 2)
@@ -179,7 +179,7 @@ def complete(config: RunConfig, tokenizer: Tokenizer, train: Split, dev: Split) 
         SettingsError: Where a setting contradicts the data.
         DataError: Where the splits contradict each other or `extractor`, or required boxes are missing.
     """
-    check_alike(train, dev)
+    check_compatible(train, dev)
     encoder = config.model.encoder
     found = {"feature_dim": train.regions.feature_dim, "vocabulary": len(tokenizer)}
     for name, number in found.items():
@@ -213,8 +213,8 @@ def complete(config: RunConfig, tokenizer: Tokenizer, train: Split, dev: Split) 
     return replace(config, model=model, extractor=train.extractor)
 
 
-def check_alike(train: Split, dev: Split) -> None:
-    """Refuse two splits with features of different extractors or widths, or without captions.
+def check_compatible(train: Split, dev: Split) -> None:
+    """Reject splits with features of different extractors or widths, or without captions.
 
     Raises:
         DataError: Where they differ, or train has no captions.
@@ -222,7 +222,7 @@ def check_alike(train: Split, dev: Split) -> None:
     """
     if not len(train.captions):
         raise DataError(f"{train.data}, split {train.name} has no captions; training needs captioned images.")
-    check_captioned(len(dev.regions), dev.image_of_caption)  # not only in the first evaluation, after an epoch
+    check_captioned(len(dev.regions), dev.image_of_caption)  # here, not in the first evaluation after an epoch
     for name, first, second in (
         ("extractor", train.extractor, dev.extractor),
         ("width", train.regions.feature_dim, dev.regions.feature_dim),
@@ -234,8 +234,8 @@ def check_alike(train: Split, dev: Split) -> None:
             )
 
 
-def check_same(folder: Path, saved: RunConfig, wanted: RunConfig) -> None:
-    """Refuse to resume a run with settings that would change its weights.
+def check_unchanged(folder: Path, saved: RunConfig, wanted: RunConfig) -> None:
+    """Reject resumption of a run with settings that would change its weights.
 
     `training.epochs` may be raised, except under the cosine schedule, where every learning rate depends on it. The
     result equals a run with the higher number from the start (plus an evaluation after the former last epoch).

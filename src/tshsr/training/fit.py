@@ -20,7 +20,7 @@ from tshsr.errors import CheckpointError, SettingsError
 from tshsr.files import remove_partial
 from tshsr.training.batching import Order
 from tshsr.training.checkpoints import CONFIG, TOKENIZER, save_settings
-from tshsr.training.checks import captions_checksum, check_same, check_training, complete, make_tokenizer
+from tshsr.training.checks import captions_checksum, check_training, check_unchanged, complete, make_tokenizer
 from tshsr.training.events import Event, Listener
 from tshsr.training.noisy_pairs import with_noise
 from tshsr.training.state import State, is_begun, load_state
@@ -35,13 +35,13 @@ def make_accelerator(config: RunConfig, device: str | None) -> Accelerator:
 
     Args:
         config: Precision and gradient accumulation.
-        device: "cpu", "cuda" or "mps"; None takes the best available. CUDA_VISIBLE_DEVICES chooses among several.
+        device: "cpu", "cuda" or "mps"; None: the best available. CUDA_VISIBLE_DEVICES selects among several GPUs.
 
     Raises:
-        SettingsError: Where this machine lacks the device, or the precision needs another one.
+        SettingsError: Where the device is not available, or does not support the precision.
     """
     if not torch.distributed.is_initialized():
-        # Accelerate's state is global: it would refuse a bf16 run after a float32 run in the same program.
+        # Accelerate's state is global: without this it rejects a bf16 run after a float32 run in the same process.
         AcceleratorState._reset_state(reset_partial_state=True)
     try:
         accelerator = Accelerator(
@@ -62,7 +62,7 @@ def make_accelerator(config: RunConfig, device: str | None) -> Accelerator:
         raise SettingsError("training.precision 'fp16' needs a GPU, and this is a CPU; choose no or bf16.")
     if device is not None and accelerator.device.type != device:
         raise SettingsError(
-            f"device {device!r} is not to be had here, but {accelerator.device.type!r} is; choose it or none."
+            f"device {device!r} is not available here, but {accelerator.device.type!r} is; choose it or none."
         )
     return accelerator
 
@@ -88,13 +88,13 @@ class FitResult:
     """Outcome of training.
 
     Attributes:
-        folder: The run's folder: `load_run(folder)` gives the best weights.
+        folder: The run's folder; `load_run(folder)` returns the best weights.
         config: The settings, completed from the data.
         steps: Steps of the whole run, over all resumptions.
         best_epoch: Epoch (from 1) with the best fused rSum on dev.
-        best_rsum: rSum of the fused score on dev after it.
+        best_rsum: That rSum.
         seconds: Duration of all steps, over all resumptions.
-        already_finished: True where the run had been complete before, so that no step was made.
+        already_finished: True where the run was complete already, and no step was made.
     """
 
     folder: Path
@@ -118,26 +118,26 @@ def fit(
 ) -> FitResult:
     """Train a network; the same settings, data and CPU type give bit-identical weights, interrupted or not.
 
-    The folder gets `config.json`, `tokenizer.json`, `log.jsonl`, `tensorboard/`, `best/` (by the fused rSum on dev) and
-    `last/` (the resumable state). Under torchrun every process calls this with the same arguments; each batch is
-    split among them, and a pair's negatives come from its process's part. The same weights need the same number of
-    processes.
+    Contents of the folder: `config.json`, `tokenizer.json`, `log.jsonl`, `tensorboard/`, `best/` (by the fused rSum on
+    dev) and `last/` (the resumable state). Under torchrun every process calls this with the same arguments; each batch
+    is split among them, and negatives come from the part of the process only. Weights are reproduced only with the
+    same number of processes.
 
     Args:
         config: The settings; 0 and "" in feature_dim, vocabulary and extractor are filled from the data.
         train: Clean training split; the noise of the settings is added here.
         dev: Split that chooses the best weights.
         out: The run's folder.
-        resume: Continue the run in the folder; an empty folder starts one, a finished run is left as it is. All
-            settings must be those of the run, but `training.epochs` may be raised (not under the cosine schedule).
+        resume: Continue the run in the folder; without one, start one; a finished run stays unchanged. All settings
+            must equal those of the run, but `training.epochs` may be raised (not under the cosine schedule).
         device: "cpu", "cuda" or "mps"; None takes the best available.
         listen: Called with events.
 
     Raises:
         SettingsError: Where settings are invalid, or contradict the data or the machine.
         DataError: Where the splits contradict each other or can't be read, or the folder can't be written.
-        CheckpointError: Where the folder holds a run and `resume` is False, or a run of other settings or data.
-        CollapseError: Where the network keeps giving all pairs the same score.
+        CheckpointError: Where the folder holds a run and `resume` is False, or a run with other settings or data.
+        CollapseError: Where the network gives all pairs the same score for more than an epoch.
         DivergenceError: Where the loss or its gradient is not finite.
     """
     check_training(config)
@@ -151,7 +151,7 @@ def fit(
     state = load_begun(out, config, train) if begun else State(captions_checksum(train))
     if state.step >= order.steps_per_epoch * config.training.epochs:
         return fit_result(out, config, state, already_finished=True)
-    accelerator.wait_for_everyone()  # every process has read the folder before the main process changes it
+    accelerator.wait_for_everyone()  # the main process changes the folder only after all have read it
     prepare_folder(out, config, tokenizer, accelerator)
     with reproducible(accelerator.device):
         trainer = Trainer(
@@ -187,7 +187,7 @@ def check_folder(out: Path, *, resume: bool) -> bool:
         CheckpointError: Where it holds a run and `resume` is False.
     """
     if (out / CONFIG).exists() and not resume:
-        raise CheckpointError(f"{out} already holds a run; go on with it with --resume, or choose another --out.")
+        raise CheckpointError(f"{out} already holds a run; continue it with --resume, or choose another --out.")
     return (out / CONFIG).exists() and is_begun(out)
 
 
@@ -197,7 +197,7 @@ def load_begun(out: Path, config: RunConfig, train: Split) -> State:
     Raises:
         CheckpointError: Where the run has other settings or data, or the state is damaged.
     """
-    check_same(out, read_config(out / CONFIG), config)
+    check_unchanged(out, read_config(out / CONFIG), config)
     state, here = load_state(out), captions_checksum(train)
     if state.data != here:
         raise CheckpointError(

@@ -1,8 +1,8 @@
-"""Hard negative captions: two words of a caption swapped, so that attributes or roles are bound wrongly.
+"""Hard negative captions: two words of a caption swapped, which binds attributes or roles to the wrong objects.
 
-Captions of other images are seldom hard in this way. NegCLIP (Yuksekgonul et al., ICLR 2023) swaps words of one part of
-speech; here no tagger is needed: two words are swapped where both bigrams of each at its new position occur in the
-training captions.
+Captions of other images are seldom hard negatives of this kind. NegCLIP (Yuksekgonul et al., ICLR 2023) swaps words of
+one part of speech; here no tagger is needed: two words are swapped where both bigrams of each at its new position occur
+in the training captions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from tshsr.data.batches import CaptionBatch, pad_sequences
 
 EDGE = 0
-"""Boundary token before the first and after the last word: the number of padding, which no word has."""
+"""Boundary token before the first and after the last word: the id of padding, which no word has."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ class Swapped:
 
 
 class WordSwaps:
-    """Swaps two words of a caption such that all new bigrams occur in the training captions.
+    """Random swaps of two words of a caption such that all new bigrams occur in the training captions.
 
     A swapped caption may still be true ("a dog and a cat", or synonyms): such false negatives are rare where word order
     carries meaning.
 
     Args:
-        captions: Token numbers of each training caption.
+        captions: Token ids of each training caption.
     """
 
     def __init__(self, captions: Iterable[Sequence[int]]) -> None:
@@ -65,7 +65,7 @@ class WordSwaps:
         return Swapped(torch.tensor(rows), pad_sequences(swapped))
 
     def positions(self, caption: Sequence[int]) -> list[tuple[int, int]]:
-        """Pairs of positions with different, non-adjacent words whose swap makes known bigrams only."""
+        """Pairs of positions with different, non-adjacent words whose swap creates only known bigrams."""
         row, known = (EDGE, *caption, EDGE), self.bigrams
         return [
             (i - 1, j - 1)

@@ -28,7 +28,7 @@ class Journal:
     Args:
         folder: The run's folder.
         step: Number of steps done.
-        window: Sums over the steps since the last line, from the saved state.
+        window: Sums of values over the steps since the last line, from the saved state.
     """
 
     def __init__(self, folder: Path, step: int, window: Mapping[str, float]) -> None:
@@ -75,11 +75,11 @@ class Journal:
         with explained(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
             file.flush()
-            os.fsync(file.fileno())  # the log must never lag behind a saved state
+            os.fsync(file.fileno())  # a saved state must never be ahead of the log
 
 
 def lines_until(path: Path, step: int) -> list[str]:
-    """Complete lines of a log up to a step, without those of a killed process after its last save."""
+    """Complete lines of a log up to a step; drops those that a killed process wrote after its last save."""
     if not path.is_file():
         return []
     kept = []
@@ -87,7 +87,7 @@ def lines_until(path: Path, step: int) -> list[str]:
         try:
             values = json.loads(line)
         except json.JSONDecodeError:
-            continue  # cut short by the kill
+            continue  # incomplete: the process was killed
         if line.endswith("\n") and values["step"] <= step:
             kept.append(line)
     return kept

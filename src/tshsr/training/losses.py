@@ -27,29 +27,29 @@ def hinge(
         c's image i:  [margin - s(i,c) + s(i,c')]+  over captions c' of other images
                       [margin - s(i,c) + s(i',c)]+  over other images i'
 
-    of which the largest counts, or the mean. A caption of the same image is never a negative. Hardest negatives can
-    collapse an untrained network (every score equal, loss = 2 * margin): begin with the mean.
+    each reduced to its maximum or its mean. A caption of the same image is never a negative. Hardest negatives can
+    collapse an untrained network (all scores equal, loss = 2 * margin), so training starts with the mean.
 
     Args:
         scores: Every image against every caption.
         image_of_caption: For each caption the row of its image.
         margin: Required distance of a positive from a negative.
-        hardest: The hardest negative alone; False: the mean over all negatives.
+        hardest: Only the hardest negative; False: the mean over all negatives.
         scored: Pairs whose score is known; others are not used as negatives. None: all.
         weights: Weight of each caption in the mean, 0 to 1; a caption of weight 0 is still a negative. None: all 1.
-        max_cost: A cost above this counts 0, in either direction: the pair is taken for a wrong one (truncated hinge,
-            Wu & Liu 2007, without the constant).
+        max_cost: Costs above this are set to 0, per direction, as those of wrong pairs (truncated hinge, Wu & Liu 2007,
+            without the constant).
     """
     captions = torch.arange(scores.shape[1], device=scores.device)
     positive = scores[image_of_caption, captions]
-    own = image_of_caption[None, :] == torch.arange(scores.shape[0], device=scores.device)[:, None]
-    negative = ~own if scored is None else scored & ~own
+    positive_pairs = image_of_caption[None, :] == torch.arange(scores.shape[0], device=scores.device)[:, None]
+    negative = ~positive_pairs if scored is None else scored & ~positive_pairs
     costs = margin + scores - positive[None, :]  # other images: the caption's column
     by_image = _reduce(costs.T, negative.T, hardest=hardest)
     costs = margin + scores[image_of_caption] - positive[:, None]  # other captions: the row of its image
     by_caption = _reduce(costs, negative[image_of_caption], hardest=hardest)
     costs = by_image * (by_image <= max_cost) + by_caption * (by_caption <= max_cost)
-    # A batch with a total weight below one caption counts less instead of being scaled up.
+    # A total weight below 1 is not scaled up.
     return costs.mean() if weights is None else (weights * costs).sum() / weights.sum().clamp_min(1)
 
 

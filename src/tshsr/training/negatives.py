@@ -1,4 +1,4 @@
-"""Candidate negatives of a batch: the hardest by v·t and random ones; with the positives, the only scored pairs.
+"""Candidate negatives of a batch: the hardest by v·t and random ones; only these and the positives are scored.
 
 Axes: images | captions.
 """
@@ -20,27 +20,27 @@ def candidate_pairs(
 ) -> tuple[Bool[Tensor, "images captions"], Bool[Tensor, "images captions"]]:
     """Choose `count` negatives per image and per caption: half (rounded down) mined, half random, or all random.
 
-    Mined: the hardest by v·t, which include the hardest by the full score as a rule. Random: pairs that v·t separates
-    easily; without them in training their full scores rise above the positives, and R@10 falls below that of v·t
-    (docs/log.md).
+    Mined: the hardest by v·t, which usually include the hardest by the full score. Random: mostly pairs that v·t
+    separates easily; without them in training their full scores exceed those of positives, and R@10 falls below that
+    of v·t (docs/log.md).
 
     Args:
         pooled: v·t of every pair; no gradient flows through the choice.
         image_of_caption: For each caption the row of its image.
         count: Negatives per image and per caption.
         seed: Seed of the random half.
-        mine: False draws all at random, for the warm-up, as an unbiased sample of all negatives: mined negatives there
-            collapse the network (docs/log.md).
+        mine: False: all random, an unbiased sample for the warm-up, where mined negatives collapse the network
+            (docs/log.md).
 
     Returns:
         Disjoint masks of the mined and of the random negatives.
     """
-    own = image_of_caption[None, :] == torch.arange(pooled.shape[0], device=pooled.device)[:, None]
-    # Drawn on the CPU: the same pairs on every device.
+    positives = image_of_caption[None, :] == torch.arange(pooled.shape[0], device=pooled.device)[:, None]
+    # Drawn on the CPU: the same on every device.
     noise = torch.rand(pooled.shape, generator=torch.Generator().manual_seed(seed)).to(pooled.device)
     hard = count // 2 if mine else 0
-    mined = best_of_rows_and_columns(pooled.detach().float(), ~own, hard)
-    return mined, best_of_rows_and_columns(noise, ~(own | mined), count - hard)
+    mined = best_of_rows_and_columns(pooled.detach().float(), ~positives, hard)
+    return mined, best_of_rows_and_columns(noise, ~(positives | mined), count - hard)
 
 
 def best_of_rows_and_columns(

@@ -1,9 +1,9 @@
-"""Noisy correspondence: wrong training pairs made on purpose, and per-caption weights against wrong pairs.
+"""Noisy correspondence: synthetic wrong training pairs, and per-caption weights against wrong pairs.
 
-A wrong pair scores like a random one, and every batch is full of random pairs: the z-score of a pair's `v·t` against
+A wrong pair scores like a random one, and every batch contains many random pairs: the z-score of a pair's `v·t` against
 in-batch negatives separates the two kinds, as networks learn right pairs before they memorise wrong ones. A mixture of
-two normal distributions over these z-scores gives the probability that a pair is clean (DivideMix, Li et al., ICLR
-2020; NCR, Huang et al., NeurIPS 2021). Differences from both: docs/paper.md, 24 and 25.
+two normal distributions, fitted to these z-scores, yields the probability that a pair is clean (DivideMix, Li et al.,
+ICLR 2020; NCR, Huang et al., NeurIPS 2021). Differences from both: docs/paper.md, 24 and 25.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from tshsr.data.dataset import Split
 from tshsr.data.npy import NpyFile
 from tshsr.errors import DataError
 from tshsr.models.base import Matcher
-from tshsr.training.batching import Reader, TrainingBatch, ahead
+from tshsr.training.batching import Reader, TrainingBatch, prefetch
 from tshsr.training.objective import positives
 
 NOISE_STREAM = 0x6E6F697365
-"""Last word of the noise generator's seed: keeps its draws apart from the epoch orders of the same run seed."""
+"""Last word of the noise generator's seed: makes its draws independent of the epoch orders of the same run."""
 GROUP_SIZE = 512
-"""Approximate number of captions whose z-scores are computed against each other; the captions of an image stay
-together."""
+"""Approximate number of captions whose z-scores are computed against each other; the captions of an image are in
+one group."""
 EM_ITERATIONS = 200
-"""Iterations of expectation-maximisation; it converges well before."""
+"""Iterations of expectation-maximisation, more than convergence takes."""
 ZSCORE_DECAY = 0.5
-"""Weight of the former epochs in the running mean of the z-scores: pairs memorised late gain little."""
+"""Weight of earlier epochs in the running mean of the z-scores; it delays the effect of memorised wrong pairs."""
 MIN_DEVIATION = 1e-3
 """Lower bound of a component's deviation; smaller differences between scores are rounding."""
 
@@ -59,9 +59,9 @@ def with_noise(train: Split, config: TrainingConfig) -> Split:
 def permute_images(image_of_caption: np.ndarray, share: float, seed: int) -> np.ndarray:
     """Permute the images of a random share of the captions among themselves, as NCR does.
 
-    The share is rounded down to whole captions. The permutation need not be a derangement: a caption may keep its image
-    (or get another copy of it, as images have several captions), so that slightly fewer pairs than the share are
-    wrong, by about `share / images`. Every image keeps its number of captions.
+    The number of captions is rounded down. The permutation need not be a derangement: a caption may be assigned its own
+    image again (images have several captions), so that the share of wrong pairs is lower than `share`, by about
+    `share / images`. Every image keeps its number of captions.
 
     Args:
         image_of_caption: int64, for each caption the number of its image.
@@ -79,8 +79,8 @@ def read_noise_index(path: Path, train: Split) -> np.ndarray:
     """The image of each caption by a published index file.
 
     The files of NCR (and of BiCro, RCL and others) hold one number for each caption: its image. Files with one number
-    for each image are read too: all captions of image i get image `index[i]`. Where a split has as many captions as
-    images, the numbers are those of captions.
+    for each image are read too: image `index[i]` replaces image i for all captions of i. Where a split has as many
+    captions as images, the file is read as one number for each caption.
 
     Args:
         path: A .npy file with one axis of whole numbers; pickled objects are never loaded.
@@ -108,7 +108,7 @@ def read_noise_index(path: Path, train: Split) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Mixture:
-    """Two normal distributions over match z-scores, that of wrong pairs first.
+    """Two normal distributions over match z-scores: wrong pairs first, right pairs second.
 
     Attributes:
         shares: Sum to 1.
@@ -121,11 +121,11 @@ class Mixture:
     def clean_probability(self, zscores: Float[np.ndarray, " captions"]) -> Float[np.ndarray, " captions"]:
         """Posterior probability that each pair is right (Bayes' rule), made monotone in the z-score.
 
-        In the far tails the wider component always wins, which would reject the best pairs (or accept the worst):
-        beyond its turning point the posterior is held constant.
+        In the far tails the wider component always has the higher density, which would reject the best pairs (or accept
+        the worst): beyond its extremum the posterior is held constant.
         """
         (wrong, right), (wide, narrow) = self.means, (each**2 for each in self.deviations)
-        if wide != narrow:  # where the second is the wider one, the turning point is a minimum instead of a maximum
+        if wide != narrow:  # the extremum is a maximum if the first component is the wider one, else a minimum
             turn = (right * wide - wrong * narrow) / (wide - narrow)
             zscores = np.minimum(zscores, turn) if wide > narrow else np.maximum(zscores, turn)
         probability: np.ndarray = responsibilities(zscores, self)[1]
@@ -144,7 +144,7 @@ def match_zscore(
         o_c = l2( Σ relu(y_d) t_d )   over the captions d ≠ c of c's image i        o_i: over all captions of image i
 
     with z(x; negatives) = (x − mean) / deviation, over other images i' and captions c' of other images. The result is
-    (y + s) / 2, with mean 0 over random pairs, whatever the network.
+    (y + s) / 2, with mean 0 over random pairs for every network.
 
     Args:
         images: v of the images of a group.
@@ -190,10 +190,10 @@ def fit_mixture(zscores: Float[np.ndarray, " captions"]) -> Mixture | None:
     """Fit the mixture by expectation-maximisation (Dempster et al. 1977).
 
     The mean of the wrong component is bounded by half the mean of the right one: it would be 0 if no wrong pair were
-    memorised. Without the bound, two components would share clean data evenly.
+    memorised. Without the bound, both components would fit clean data.
 
     Returns:
-        None where right pairs score no higher than random ones, as those of an untrained network.
+        None where right pairs score no higher than random ones, as with an untrained network.
     """
     low, high = np.quantile(zscores, (0.25, 0.75)).tolist()
     deviation = max(float(zscores.std()), MIN_DEVIATION)
@@ -236,15 +236,15 @@ def clean_probabilities(zscores: Float[Tensor, " captions"]) -> Float[Tensor, " 
 
 
 class NoisyPairWeights:
-    """Weight of every training pair: its probability to be clean, updated before each epoch after the warm-up.
+    """Weight of every training pair: the probability that it is clean, updated before each epoch after the warm-up.
 
     Args:
         config: Warm-up and seed.
         reader: Reads the training captions.
 
     Attributes:
-        zscores: Exponential moving mean of the match z-scores over the epochs; None before the first update. All that
-            resuming needs.
+        zscores: Exponential moving mean of the match z-scores over the epochs; None before the first update. The
+            only state needed to resume.
     """
 
     def __init__(self, config: RunConfig, reader: Reader) -> None:
@@ -253,24 +253,24 @@ class NoisyPairWeights:
         self._weights = torch.ones(len(reader.split.captions))
 
     def restore(self, zscores: Tensor | None) -> None:
-        """Continue from saved z-scores; None leaves all weights as they are."""
+        """Continue from saved z-scores; None keeps the weights."""
         if zscores is not None:
             self.zscores, self._weights = zscores, clean_probabilities(zscores)
 
     def of(self, captions: np.ndarray) -> Float[Tensor, " captions"]:
-        """The weights of captions by number."""
+        """The weights of captions by index."""
         return self._weights[torch.from_numpy(captions)]
 
     def update(self, matcher: Matcher, accelerator: Accelerator, epoch: int) -> None:
-        """Measure all z-scores before an epoch (0-based); does nothing during the warm-up."""
+        """Compute all z-scores before an epoch (0-based); no-op during the warm-up."""
         if epoch < self.config.loss.warmup_epochs:
             return
         found = torch.zeros(len(self._weights), device=accelerator.device)
-        with closing(ahead(self.reader.read(group) for group in self._groups(accelerator, epoch))) as batches:
+        with closing(prefetch(self.reader.read(group) for group in self._groups(accelerator, epoch))) as batches:
             for batch in batches:
                 on_device = batch.to(accelerator.device)
                 found[torch.from_numpy(batch.numbers).to(found.device)] = batch_zscores(matcher, on_device)
-        # Each process holds the z-scores of its own groups, and 0 elsewhere.
+        # Each process has the z-scores of its groups, and 0 elsewhere.
         now = accelerator.reduce(found, reduction="sum").cpu()
         self.restore(now if self.zscores is None else torch.lerp(now, self.zscores, ZSCORE_DECAY))
 
@@ -283,7 +283,7 @@ class NoisyPairWeights:
 
 
 def image_groups(image_of_caption: np.ndarray, count: int, *, seed: Sequence[int]) -> Iterator[np.ndarray]:
-    """Split all captions into at most `count` groups of random images; yields caption numbers."""
+    """Split all captions into at most `count` groups of random images; yields caption indices."""
     images = np.unique(image_of_caption)
     group_of_image = np.zeros(images[-1] + 1, np.int64)
     for number, members in enumerate(np.array_split(np.random.default_rng(seed).permutation(images), count)):
@@ -295,7 +295,7 @@ def image_groups(image_of_caption: np.ndarray, count: int, *, seed: Sequence[int
 
 @torch.no_grad()
 def batch_zscores(matcher: Matcher, batch: TrainingBatch) -> Float[Tensor, " captions"]:
-    """Match z-scores of a batch by v·t in evaluation mode; runs the encoders alone, the cheap part of a step."""
+    """Match z-scores of a batch by v·t in evaluation mode; runs only the encoders, the cheap part of a step."""
     training = matcher.training
     matcher.eval()
     images, captions = matcher.encode_images(batch.images).pooled, matcher.encode_captions(batch.captions).pooled

@@ -1,4 +1,4 @@
-"""Training objective: encode a batch, score its pairs or the candidates among them, sum the losses of `LossConfig`."""
+"""Training objective: encode a batch, score all or candidate pairs, sum the losses of `LossConfig`."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ LENGTH_GROUPS = 4
 """Groups of captions of similar length that are scored together, to keep padding low."""
 
 ACTIVATION_BYTES = 2**31
-"""Above this, pairs are scored in parts under activation checkpointing."""
+"""Size of temporaries above which pairs are scored in parts with activation checkpointing."""
 PART_BYTES = 2**28
 """Temporaries of each such part, approximately."""
 
 MAX_GAP = 0.04
-"""With mean pair weight 1 - d, a pair whose hardest negative scores more than this / d higher has no gradient: the more
-pairs are wrong, the lower the bound (docs/log.md)."""
+"""With mean pair weight 1 - d, a pair with a negative that scores more than MAX_GAP / d higher has no gradient: the
+bound falls with the estimated share of wrong pairs (docs/log.md)."""
 
 
 class Objective(nn.Module):
@@ -71,7 +71,7 @@ class Objective(nn.Module):
             image_of_caption: For each caption the row of its image.
             hardest: Hardest negative; False: mean over all negatives (warm-up).
             seed: Seed of the random candidates.
-            weights: Weights of the captions in every hinge, 0 to 1, which also bound its cost (`max_gap`); None: all 1.
+            weights: Weights of the captions in every hinge, 0 to 1; their mean bounds costs (`max_gap`). None: all 1.
             swapped: Captions with two words swapped, each a negative of its own image.
 
         Returns:
@@ -103,7 +103,7 @@ class Objective(nn.Module):
                 f"the weight of every score of this method ({', '.join(scores)}) is 0; set one, such as loss.fused."
             )
         total = torch.stack([self._weight(name) * part for name, part in parts.items()]).sum()
-        if self.config.swapped:  # also where no caption of the batch has a swap: every step has the same log keys
+        if self.config.swapped:  # even if no caption of the batch has a swap: the log keys of all steps are equal
             parts["swapped"] = self._swapped_hinge(scores, encoded_images, image_of_caption, swapped, weights)
             total = total + self.config.swapped * parts["swapped"]
         known = scores["fused"].detach()[positives(image_of_caption, len(images)) | torch.stack(groups).any(dim=0)]
@@ -120,8 +120,8 @@ class Objective(nn.Module):
     ) -> Float[Tensor, ""]:
         """[margin - s(i,c) + s(i,c')]+ of each caption c and its swapped c', summed over scores by their loss weights.
 
-        The (weighted) mean over all captions; captions without a swap cost 0. `pooled` is left out: v·t hardly depends
-        on word order.
+        (Weighted) mean over all captions; captions without a swap cost 0. `pooled` is excluded: v·t hardly depends on
+        word order.
         """
         if swapped is None:
             return images.pooled.new_zeros(())
@@ -145,7 +145,7 @@ class Objective(nn.Module):
         *,
         mine: bool,
     ) -> tuple[Bool[Tensor, "images captions"], ...]:
-        """Groups of negatives, one hinge each: all of the batch, or the mined and the random candidates."""
+        """Groups of negatives, with one hinge per group: all of the batch, or mined and random candidates."""
         every = ~positives(image_of_caption, len(pooled))
         if not self.candidates:
             return (every,)
@@ -192,7 +192,7 @@ class Objective(nn.Module):
 
 
 def max_gap(weights: Float[Tensor, " captions"]) -> Float[Tensor, ""]:
-    """Largest s(negative) - s(positive) with a gradient: MAX_GAP / (1 - mean weight), practically none at weight 1."""
+    """Largest s(negative) - s(positive) with a gradient: MAX_GAP / (1 - mean weight), practically unbounded at 1."""
     return MAX_GAP / (1 - weights.mean()).clamp_min(1e-6)
 
 
@@ -210,8 +210,8 @@ def mean(losses: list[Float[Tensor, ""]]) -> Float[Tensor, ""]:
 def in_parts(score: Callable[..., Scores], temporaries: int) -> tuple[Callable[..., Scores], int]:
     """The scoring function and the number of parts that bound the memory of the backward pass.
 
-    Above `ACTIVATION_BYTES` the parts are checkpointed: each keeps its inputs alone and is computed again in the
-    backward pass, a third slower.
+    Above `ACTIVATION_BYTES` the parts are checkpointed: only their inputs are stored, and each is recomputed in the
+    backward pass, which takes a third longer.
     """
     if temporaries <= ACTIVATION_BYTES:
         return score, LENGTH_GROUPS

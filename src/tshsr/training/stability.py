@@ -12,10 +12,10 @@ from tshsr.errors import CollapseError, DivergenceError
 
 FLAT = 0.01
 """A step is flat where the deviation of the fused scores is below this share of the margin: the hinge is then within a
-few percent of 2 * margin, its value at equal scores."""
+few percent of 2 * margin, its value where all scores are equal."""
 
 PATIENCE = 100
-"""Consecutive flat steps before a warning; a slow start leaves the plateau earlier."""
+"""Consecutive flat steps before a warning; a slow start that recovers has fewer."""
 
 
 @dataclass
@@ -23,8 +23,8 @@ class CollapseWatch:
     """Counts consecutive flat steps.
 
     Attributes:
-        loss: Loss weights; without one on a score other than `pooled` no step is flat.
-        optimiser: Named in the message.
+        loss: Loss weights; if only `pooled` has one, no step counts as flat.
+        optimiser: Settings quoted in the message.
         flat_steps: Consecutive flat steps so far.
     """
 
@@ -37,11 +37,11 @@ class CollapseWatch:
 
         Args:
             spread: Deviation of the fused scores of the batch.
-            hardest: False in the warm-up, where no step is flat.
+            hardest: False in the warm-up, where no step counts as flat.
         """
         watched = hardest and max(self.loss.fused, self.loss.streams, self.loss.levels) > 0
         self.flat_steps = self.flat_steps + 1 if watched and spread < FLAT * self.loss.margin else 0
-        return self.sentence() if self.flat_steps == PATIENCE else None
+        return self.message() if self.flat_steps == PATIENCE else None
 
     def epoch(self, rsum: float, chance: float, *, steps_per_epoch: int) -> None:
         """Stop a run that is flat for an epoch after the warning and near the rSum of a random ranking.
@@ -52,16 +52,14 @@ class CollapseWatch:
         lasting = self.flat_steps >= PATIENCE + steps_per_epoch
         # Twice chance; on few images, where chance is high, chance plus a tenth of the way to 600.
         if lasting and rsum < min(2 * chance, chance + (600 - chance) / 10):
-            raise CollapseError(
-                f"{self.sentence()} rSum on dev is {rsum:.1f} (chance is {chance:.1f}): training stops."
-            )
+            raise CollapseError(f"{self.message()} rSum on dev is {rsum:.1f} (chance is {chance:.1f}): training stops.")
 
-    def sentence(self) -> str:
+    def message(self) -> str:
         """Message with the remedy."""
         return (
-            f"The network has scored every pair alike for {self.flat_steps} steps (collapse: the loss rests at twice "
-            f"the margin). Raise loss.warmup_epochs (now {self.loss.warmup_epochs:g}) or lower optimiser.learning_rate "
-            f"(now {self.optimiser.learning_rate:g}), and train again."
+            f"The network has given all pairs the same score for {self.flat_steps} steps (collapse: the loss stays at "
+            f"twice the margin). Raise loss.warmup_epochs (now {self.loss.warmup_epochs:g}) or lower "
+            f"optimiser.learning_rate (now {self.optimiser.learning_rate:g}), and train again."
         )
 
 
@@ -71,8 +69,12 @@ def chance_rsum(image_of_caption: np.ndarray, images: int) -> float:
     R@K of image-to-text for an image with c of M captions: 1 - C(M - c, K) / C(M, K); of text-to-image: K / images.
     """
     captions = len(image_of_caption)
-    own = np.bincount(image_of_caption, minlength=images)
-    hits = [1 - math.comb(captions - c, k) / math.comb(captions, k) for c in own.tolist() for k in _cuts(captions)]
+    captions_of_image = np.bincount(image_of_caption, minlength=images)
+    hits = [
+        1 - math.comb(captions - c, k) / math.comb(captions, k)
+        for c in captions_of_image.tolist()
+        for k in _cuts(captions)
+    ]
     return 100 * (sum(hits) / images + sum(k / images for k in _cuts(images)))
 
 
@@ -83,7 +85,7 @@ def check_finite(loss: float, gradient_norm: float, *, where: str, kept: str, ra
         loss: Loss of the step.
         gradient_norm: Norm of its gradient.
         where: Epoch and step, for the message.
-        kept: Contents of the folder, for the message.
+        kept: The saved state, for the message.
         rate: Learning rate of the step.
 
     Raises:

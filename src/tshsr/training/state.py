@@ -1,6 +1,6 @@
 """Resumable state of a run: `last/` with weights, the tensors of the optimiser (safetensors) and `state.json`.
 
-A run with a robust loss also keeps the match z-score of each training pair there.
+With a robust loss it also holds the match z-score of each training pair.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tshsr.config.models import STRICT
 from tshsr.errors import CheckpointError, first_invalid
-from tshsr.files import replacing_folder, whole_folder, write_text
+from tshsr.files import complete_folder, replacing_folder, write_text
 from tshsr.models.base import Matcher
 from tshsr.training.checkpoints import WEIGHTS, load_tensors, load_weights, save_tensors, save_weights
 
@@ -33,10 +33,10 @@ class State:
 
     Attributes:
         data: Checksum of the training captions.
-        step: Steps done; at a multiple of an epoch's steps the evaluation after it is done too.
+        step: Steps done; at the end of an epoch the evaluation is done too.
         seconds: Duration of the steps done.
         best_epoch: Epoch (from 1) with the best rSum on dev; 0 before the first evaluation.
-        best_rsum: rSum of the fused score after it.
+        best_rsum: That rSum, by the fused score.
         flat_steps: Consecutive steps with equal scores for all pairs.
         window: Sums of the logged values since the last line of the log.
         scaler: State of the gradient scaler (fp16).
@@ -90,7 +90,7 @@ def save_best(folder: Path, matcher: Matcher, *, epoch: int, step: int, rsum: fl
 
 def is_begun(folder: Path) -> bool:
     """Whether a folder holds a state to resume from."""
-    return (whole_folder(folder / LAST) / STATE).is_file()
+    return (complete_folder(folder / LAST) / STATE).is_file()
 
 
 def load_state(folder: Path) -> State:
@@ -99,7 +99,7 @@ def load_state(folder: Path) -> State:
     Raises:
         CheckpointError: Where it is damaged.
     """
-    path = whole_folder(folder / LAST) / STATE
+    path = complete_folder(folder / LAST) / STATE
     try:
         return TypeAdapter(State).validate_json(path.read_bytes(), strict=True)
     except (OSError, ValidationError) as error:
@@ -113,7 +113,7 @@ def load_last(folder: Path, matcher: Matcher, optimiser: torch.optim.Optimizer) 
     Raises:
         CheckpointError: Where something is missing, damaged or does not fit.
     """
-    last = whole_folder(folder / LAST)
+    last = complete_folder(folder / LAST)
     load_weights(last / WEIGHTS, matcher)
     set_optimiser_tensors(optimiser, load_tensors(last / OPTIMISER), last / OPTIMISER)
 
@@ -124,7 +124,7 @@ def load_match_zscores(folder: Path, *, captions: int) -> Tensor | None:
     Raises:
         CheckpointError: Where they are damaged or of another number of captions.
     """
-    path = whole_folder(folder / LAST) / MATCH_ZSCORES
+    path = complete_folder(folder / LAST) / MATCH_ZSCORES
     if not path.is_file():
         return None
     zscores = load_tensors(path).get(MATCH_ZSCORES_KEY)

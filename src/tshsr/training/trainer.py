@@ -23,7 +23,7 @@ from tshsr.models.base import Matcher
 from tshsr.models.build import build_matcher
 from tshsr.scoring.all_pairs import score_split
 from tshsr.scoring.options import ScoringOptions
-from tshsr.training.batching import Order, Reader, TrainingBatch, ahead, derived_seed
+from tshsr.training.batching import Order, Reader, TrainingBatch, derived_seed, prefetch
 from tshsr.training.events import Evaluated, Listener, Saved, Scoring, StepDone, Warned
 from tshsr.training.hard_captions import Swapped, WordSwaps
 from tshsr.training.log import Journal
@@ -63,7 +63,7 @@ def learning_rate(config: OptimiserConfig, step: int, *, steps_per_epoch: int, e
 
 
 def uses_hardest(config: LossConfig, step: int, *, steps_per_epoch: int) -> bool:
-    """Whether the hinge of a step (0-based) takes the hardest negative, as after the warm-up, or the mean over all."""
+    """Whether the hinge of a step (0-based) uses the hardest negative (after the warm-up) or the mean over all."""
     return step / steps_per_epoch >= config.warmup_epochs
 
 
@@ -85,7 +85,7 @@ class TrainingInputs:
 
 
 class Trainer:
-    """Trains from a state to the end of the run.
+    """Training from a saved or initial state to the end of the run.
 
     Args:
         inputs: Settings and data.
@@ -133,7 +133,7 @@ class Trainer:
         """Train to the end.
 
         Raises:
-            CollapseError: Where the network keeps giving all pairs the same score.
+            CollapseError: Where the network gives all pairs the same score for more than an epoch.
             DivergenceError: Where the loss or its gradient is not finite.
             DataError: Where the data can't be read or the folder can't be written.
         """
@@ -154,7 +154,7 @@ class Trainer:
             self.pair_weights.update(self.matcher, self.accelerator, epoch)
         numbers = self.order.steps(epoch, self.accelerator.process_index, first=self.state.step - epoch * per_epoch)
         self.objective.train()
-        with closing(ahead([self.reader.read(captions) for captions in step] for step in numbers)) as steps:
+        with closing(prefetch([self.reader.read(captions) for captions in step] for step in numbers)) as steps:
             for batches in steps:
                 self._step(epoch, batches)
                 if every and self.state.step % every == 0 and self.state.step % per_epoch:
@@ -178,7 +178,7 @@ class Trainer:
             losses["loss"],
             losses["gradient_norm"],
             where=f"epoch {epoch + 1}, step {number + 1}",
-            kept=f"{self.inputs.folder / LAST} keeps the last whole state",
+            kept=f"{self.inputs.folder / LAST} keeps the last complete state",
             rate=rate,
         )
         seconds = time.perf_counter() - started
@@ -205,7 +205,7 @@ class Trainer:
         parts, norm = [], torch.zeros(())
         names: list[str] = []
         for number, batch in enumerate(batches):
-            # Dropout and candidates depend on the step alone, so that resuming needs no generator state.
+            # Dropout and candidates depend only on seed, step and process, so that resuming needs no generator state.
             seed = derived_seed(self.config.training.seed, self.state.step, number, self.accelerator.process_index)
             torch.manual_seed(seed)
             on_device = batch.to(self.accelerator.device)
@@ -236,7 +236,7 @@ class Trainer:
         return None if self.pair_weights is None else self.pair_weights.of(batch.numbers).to(self.accelerator.device)
 
     def _swapped(self, batch: TrainingBatch, seed: int) -> Swapped | None:
-        """The batch's captions with two words swapped; None where the loss has no weight, or no caption a swap."""
+        """The batch's captions with two words swapped; None if the loss has weight 0 or no caption allows a swap."""
         swapped = None if self.swaps is None else self.swaps.of_batch(batch.captions, seed=seed)
         return None if swapped is None else swapped.to(self.accelerator.device)
 
@@ -280,7 +280,7 @@ class Trainer:
         )
 
     def _from_main(self, value: float) -> float:
-        """Broadcast a number of the main process; blocks the others until then."""
+        """Broadcast a number from the main process; the others wait for it."""
         if self.accelerator.num_processes == 1:
             return value
         shared = torch.tensor(value, dtype=torch.float64, device=self.accelerator.device)

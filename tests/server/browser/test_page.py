@@ -151,7 +151,7 @@ def test_a_picture_from_the_file_dialog_finds_captions_and_their_explanations(pa
     page.send(picture)
     page.wait(lambda: page.has(".sentence"))
     assert len(page.all(".sentence")) == 10
-    assert page.run("return document.querySelector('#sent img').naturalWidth") > 0
+    assert page.wait(lambda: page.run("return document.querySelector('#sent img').naturalWidth") > 0)
     text = page.one(".sentence").text
     page.one(".sentence").click()
     page.wait(lambda: page.has("#why[open]"))

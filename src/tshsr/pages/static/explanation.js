@@ -1,4 +1,4 @@
-// One explanation, in a page of its own and in the dialog of the server: the words, both streams, every level.
+// One explanation, in a separate page and in the dialog of the server: the words, both streams, every level.
 
 /** A share as text; positive shares below 0.01 as "<1 %". */
 export const percent = (share) => (share > 0 && share < 0.01 ? "<1 %" : `${Math.round(100 * share)} %`);

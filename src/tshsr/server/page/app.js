@@ -35,18 +35,18 @@ async function request(path, options = {}) {
 /** Run one request at a time: a new one aborts the previous one. */
 async function withStatus(task) {
   running?.abort();
-  const own = running = new AbortController();
+  const controller = running = new AbortController();
   const late = setTimeout(() => { $("status").textContent = "Searching…"; document.body.setAttribute("aria-busy", "true"); }, STATUS_DELAY);
   showProblem($("problem"), "");
   try {
-    await task(own.signal);
+    await task(controller.signal);
   } catch (error) {
     if (error.name === "AbortError") return;
     welcome();
     showProblem($("problem"), error.message);
   } finally {
     clearTimeout(late);
-    if (running === own) document.body.removeAttribute("aria-busy");
+    if (running === controller) document.body.removeAttribute("aria-busy");
   }
 }
 
@@ -136,7 +136,7 @@ function lightWord(word) {
 // -- a picture -------------------------------------------------------------------------------------------------------
 function send(file) {
   if (!file) return showProblem($("problem"), "No picture file. Drop a file such as a .jpg or .png; addresses of pictures are not fetched.");
-  if (about.uploads) return showProblem($("problem"), `Pictures can't be sent to this server: ${about.uploads}`);
+  if (about.uploads) return showProblem($("problem"), `Pictures can't be uploaded to this server: ${about.uploads}`);
   if (file.size > about.upload_bytes) {
     const megabytes = (bytes) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
     return showProblem($("problem"), `“${file.name}” has ${megabytes(file.size)}; this server takes pictures of up to ${megabytes(about.upload_bytes)}.`);
