@@ -169,13 +169,8 @@ def ignore_event(_event: Event | Stage, /) -> None:
     """No-op listener."""
 
 
-<<<<<<< HEAD
-def check_demo(config: RunConfig, sizes: Sizes) -> None:
-    """Check the settings, before scenes are generated and an earlier demo is removed.
-=======
 def check_demo(out: Path, config: RunConfig, sizes: Sizes) -> None:
-    """Check the settings, before anything is drawn and before an earlier demo is removed.
->>>>>>> stranger
+    """Check the settings, before scenes are generated and an earlier demo is removed.
 
     Raises:
         DataError: Where the folder is a file.

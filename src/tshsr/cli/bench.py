@@ -53,13 +53,8 @@ class Bench:
     tf32: Flag = False
     """Multiply float32 matrices of this package in TF32, on a GPU that supports it."""
     compile: Flag = False
-<<<<<<< HEAD
     """Compile the networks of this package, which takes minutes each."""
-    json: File = None
-=======
-    """Compile ours, which takes minutes per network."""
     json: Output = None
->>>>>>> stranger
     """Write the figures to this file; - writes them to stdout, in place of the table."""
     device: Name = None
     """cpu, cuda or mps; by default the best one of this machine."""

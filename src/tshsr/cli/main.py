@@ -65,16 +65,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run(words, screen)
     except KeyboardInterrupt:
         if arguments is None:
-<<<<<<< HEAD
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would disturb the shutdown
-        after = RESUMING.get(words[0] if words else "", "no file was left incomplete.")
-=======
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would meet the interpreter's shutdown
             # An interrupt inside `exec` of a string, which dataclasses and namedtuples use, makes CPython end by SIGINT
             # instead of with our exit code, although it was caught; the next `exec` clears that.
             exec("")  # noqa: S102
-        after = RESUMING.get(words[0] if words else "", "nothing was left half-written.")
->>>>>>> stranger
+        after = RESUMING.get(words[0] if words else "", "no file was left incomplete.")
         note(f"interrupted; {after}")
         return 130
     except BrokenPipeError:

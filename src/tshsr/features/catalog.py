@@ -51,17 +51,10 @@ def open_extractor(name: str, *, weights: str | Path | None = None, device: str 
     if family not in FAMILIES:
         raise SettingsError(f"there is no extractor {name!r}; expected one of {', '.join((*FAMILIES, *WEIGHTS))}.")
     unknown = [choice for choice in choices if choice not in CHOICES[family]]
-<<<<<<< HEAD
-    if unknown or (family == "scenes" and weights is not None):
+    if unknown or (family in WITHOUT_WEIGHTS and weights is not None):
         known = ", ".join(CHOICES[family]) or "no options and no weights"
         raise SettingsError(f"the extractor {name} has no {(*unknown, 'weights')[0]}; it has {known}.")
-    if family != "scenes" and source is None:
-=======
-    if unknown or (family in WITHOUT_WEIGHTS and weights is not None):
-        own = ", ".join(CHOICES[family]) or "no choices and no weights"
-        raise SettingsError(f"the extractor {name} has no {(*unknown, 'weights')[0]}; it has {own}.")
     if family not in WITHOUT_WEIGHTS and source is None:
->>>>>>> stranger
         raise SettingsError(
             f"the extractor {name} needs weights: a folder of a network for transformers, or its name on the hub."
         )
