@@ -161,7 +161,7 @@ class Matcher(nn.Module, ABC):
     @property
     @abstractmethod
     def score_names(self) -> frozenset[str]:
-        """Names of the scores of a pair, the keys of `score_pairs` and `score_all`; `fused` and `pooled` are always here."""
+        """Names of the scores of a pair, the keys of `score_pairs` and `score_all`, with `fused` and `pooled`."""
 
     @abstractmethod
     def encode_images(self, batch: ImageBatch) -> ItemEncoding:
