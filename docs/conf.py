@@ -18,6 +18,7 @@ exclude_patterns = ["_extensions", "_static"]
 html_theme = "furo"
 html_title = f"tshsr {release}"
 html_static_path = ["_static"]
+html_css_files = ["site.css"]
 
 myst_heading_anchors = 4
 myst_enable_extensions = ["deflist"]
