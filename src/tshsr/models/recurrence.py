@@ -1,8 +1,8 @@
 """GRU states: by PyTorch, and by a recurrence with an explicit backward pass, for training on a CPU.
 
 On a CPU, autograd of PyTorch's GRU adds, for every step, a gradient of the size of the full packed sequence. In the
-recurrence the factors of the gradient that do not depend on later steps are computed for all steps at once, and the gradients of the
-weights by one product each: equal up to rounding, in about half the time.
+recurrence the factors of the gradient that do not depend on later steps are computed for all steps at once, and the
+gradients of the weights by one product each: equal up to rounding, in about half the time.
 
 Axes: items (packed: the words of all captions, step by step) | captions | words | gates (3 dim) |
 dim (states) | both (directions, 2 dim).
