@@ -18,7 +18,7 @@ from tshsr.data.text import Tokenizer
 from tshsr.errors import DataError
 from tshsr.explain.pointing_game import pointing_accuracy
 
-CAPTIONS = ["Two young guys with shaggy hair look at their hands.", "A man's T-shirt is red.", "An unknown caption."]
+CAPTIONS = ["Two young guys with shaggy hair look at their hands.", "A man's T-shirt is red.", "No one wrote this."]
 SENTENCES = (
     "[/EN#1/people Two young guys] with [/EN#2/bodyparts/other shaggy hair] look at [/EN#0/notvisual their hands] .",
     "[/EN#3/people A man] 's [/EN#4/clothing T-shirt] is red .",

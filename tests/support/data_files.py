@@ -60,7 +60,7 @@ def write_precomp(
 
 
 def write_karpathy(folder: Path, splits: list[str], captions: list[int], **more: object) -> Path:
-    """A dataset JSON whose images have these splits (as named in the JSON) and these numbers of sentences."""
+    """A dataset JSON: the split of each image (in the JSON's words) and its number of sentences."""
     folder.mkdir(parents=True, exist_ok=True)
     images = [
         {
