@@ -52,6 +52,18 @@ def test_wrong_settings_are_refused_before_an_earlier_demo_is_removed(demo: tupl
     assert (sorted(out.rglob("*")), sorted(cache.rglob("*"))) == (before, drawn)
 
 
+def test_a_file_in_place_of_the_folder_is_refused_before_anything_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "file").write_text("mine")
+    assert f"{tmp_path / 'file'} is a file; name a folder with --out." in refused(
+        "demo", "--out", tmp_path / "file", *SMALL
+    )
+    assert (tmp_path / "file").read_text() == "mine"
+    assert not (tmp_path / "cache").exists()
+
+
 def test_the_demo_writes_a_run_a_report_and_a_page(demo: tuple[Path, Said]) -> None:
     out, _ = demo
     assert {path.name for path in out.iterdir()} == {"run", "index", "report.html", "report.json"}

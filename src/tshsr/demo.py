@@ -169,12 +169,15 @@ def ignore_event(_event: Event | Stage, /) -> None:
     """No-op listener."""
 
 
-def check_demo(config: RunConfig, sizes: Sizes) -> None:
+def check_demo(out: Path, config: RunConfig, sizes: Sizes) -> None:
     """Check the settings, before scenes are generated and an earlier demo is removed.
 
     Raises:
+        DataError: Where the folder is a file.
         SettingsError: Where a split has no scene, or a training setting is out of range.
     """
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out} is a file; name a folder with --out.")
     for name in ("train", "dev", "test"):
         if getattr(sizes, name) < 1:
             raise SettingsError(f"{name} is {getattr(sizes, name)} scenes; expected at least 1.")
@@ -205,7 +208,7 @@ def run_demo(
     """
     start = time.perf_counter()
     config = config or demo_config(sizes.seed)
-    check_demo(config, sizes)
+    check_demo(out, config, sizes)
     data = scenes_folder(**asdict(sizes))
     train, dev, test = (open_split(data, name) for name in ("train", "dev", "test"))
     clear(out, config, sizes)

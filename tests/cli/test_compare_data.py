@@ -58,6 +58,8 @@ def test_other_mistakes_of_compare_are_one_sentence(rivals: Path) -> None:
     assert "is a matrix of scores, which needs its captions: tshsr compare A.npy B.npy --captions FILE" in refused(
         "compare", rivals / "a0.npy", b
     )
+    assert "none does not exist; expected a report (.json) or a matrix" in refused("compare", rivals / "none", b)
+    assert f"{rivals} is a folder; expected a report (.json) or a matrix" in refused("compare", a, rivals)
     assert "B[,B...] is missing; for example: tshsr compare A.json B.json." in refused("compare", a)
     assert "100 resamples for an interval of 0.95; expected" in refused("compare", a, b, "--resamples", "100")
     assert "scores.csv: scores are read from .npy" in refused(

@@ -265,6 +265,29 @@ def test_an_image_that_is_not_there_is_refused_with_the_nearest(scenes: Path, ru
     assert "has no image '10'" in refused(*pair, "10")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "evaluate run --data x --json",
+        "metrics a.npy --captions x --json",
+        "compare a.json b.json --json",
+        "faithfulness run --data x --json",
+        "score run --image 0 --text a --json",
+        "explain run --image 0 --text a --json",
+        "explain run --image 0 --text a --out",
+        "search x a --json",
+        "search x a --explain",
+        "audit-log x --json",
+        "bench --json",
+        "data info x --json",
+    ],
+)
+def test_a_folder_in_place_of_an_output_file_is_refused_before_any_work(command: str, tmp_path: Path) -> None:
+    words = command.split()
+    said = refused(*words, tmp_path)
+    assert said.startswith(f"tshsr: Cannot write {tmp_path}: Is a directory. Name a file for {words[-1]}.")
+
+
 def test_a_text_without_words_is_refused(scenes: Path, run: Path, tmp_path: Path) -> None:
     for text in ("", "  "):
         assert "caption" in refused("score", run, "--data", scenes, "--image", "0", "--text", text)

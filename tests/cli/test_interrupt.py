@@ -16,7 +16,9 @@ from tshsr.system import interrupts_held
 DEMO = ("demo", "--train", "120", "--dev", "1", "--test", "1", "--device", "cpu")
 
 
-@pytest.mark.parametrize("module", ["rich.console", "tshsr.cli.demo", "numpy", "torch", "tshsr.scoring.all_pairs"])
+@pytest.mark.parametrize(
+    "module", ["tshsr.errors", "rich.console", "tshsr.cli.demo", "numpy", "torch", "tshsr.scoring.all_pairs"]
+)
 def test_ctrl_c_while_the_program_imports_is_one_line(tmp_path: Path, module: str) -> None:
     gate = on_import(module, worker=False)
     with at_gate(tmp_path, gate, [*DEMO, "--out", str(tmp_path / "demo")]) as process:
@@ -25,6 +27,15 @@ def test_ctrl_c_while_the_program_imports_is_one_line(tmp_path: Path, module: st
     assert said == "tshsr: interrupted; run the same command again; it starts from the beginning.\n"
     assert process.code == 130
     assert not (tmp_path / "demo").exists()
+
+
+def test_ctrl_c_inside_exec_of_a_string_has_the_same_exit_code(tmp_path: Path) -> None:
+    gate = on_import("tshsr.cli.demo", worker=False).replace("wait()", "exec('wait()', globals())")
+    with at_gate(tmp_path, gate, [*DEMO, "--out", str(tmp_path / "demo")]) as process:
+        process.interrupt()
+        said = process.end()
+    assert said == "tshsr: interrupted; run the same command again; it starts afresh.\n"
+    assert process.code == 130
 
 
 def test_ctrl_c_while_a_drawing_process_starts_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,8 @@ def test_every_command_has_a_help(command: str) -> None:
     said = tshsr(*command.split(), "--help")
     assert said.code == 0
     assert f"usage: tshsr {command}" in said.out
+    if command not in ("demo", "bench", "data"):  # the first two need no argument
+        assert f"\nexample: tshsr {command} " in said.out
 
 
 def test_the_help_of_train_lists_recipes_and_the_defaults_of_the_one_that_is_named() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from tshsr.cli.options import Argument, File, parse
+from tshsr.cli.options import Argument, Output, parse
 from tshsr.cli.screen import Screen
 from tshsr.metrics.scan_logs import Audit, read_log
 
@@ -19,7 +19,7 @@ class AuditLog:
 
     log: Annotated[Path, Argument("LOG", positional=True)]
     """The file."""
-    json: File = None
+    json: Output = None
     """Write the audit to this file; - writes it to stdout, in place of the table."""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tshsr.cli.options import File, Flag, Name, choose_device, parse
+from tshsr.cli.options import Flag, Name, Output, choose_device, parse
 from tshsr.cli.screen import Screen
 from tshsr.errors import SettingsError
 from tshsr.system import provenance
@@ -54,7 +54,7 @@ class Bench:
     """Multiply float32 matrices of this package in TF32, on a GPU that supports it."""
     compile: Flag = False
     """Compile the networks of this package, which takes minutes each."""
-    json: File = None
+    json: Output = None
     """Write the figures to this file; - writes them to stdout, in place of the table."""
     device: Name = None
     """cpu, cuda or mps; by default the best one of this machine."""

@@ -9,7 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tshsr.cli.options import Argument, File, parse
+from tshsr.cli.options import Argument, File, Output, parse
 from tshsr.cli.screen import Screen
 from tshsr.errors import DataError, SettingsError
 from tshsr.metrics.comparison import Comparison, compare
@@ -60,7 +60,7 @@ class Compare:
     """Seed of the resampling."""
     table: Literal["plain", "markdown", "latex"] = "plain"
     """Format of the table."""
-    json: File = None
+    json: Output = None
     """Write the comparison to this file; - writes it to stdout, in place of the table."""
 
 
@@ -199,9 +199,13 @@ def rank(path: Path, wanted: Compare) -> Run:
     """Rank every query of a matrix.
 
     Raises:
+        DataError: Where there is no such file.
         SettingsError: Where its captions are not named.
     """
     if wanted.captions is None:
+        if not path.is_file():
+            what = "is a folder" if path.is_dir() else "does not exist"
+            raise DataError(f"{path} {what}; expected a report (.json) or a matrix of scores (.npy, .npz, .pt).")
         raise SettingsError(
             f"{path} is a matrix of scores, which needs its captions: tshsr compare A.npy B.npy --captions FILE "
             "(or a folder of data)."

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tshsr.cli.options import Argument, File, Flag, OptionalPath, parse
+from tshsr.cli.options import Argument, Flag, OptionalPath, Output, parse
 from tshsr.cli.screen import Screen
 from tshsr.errors import DataError, SettingsError
 
@@ -23,7 +23,7 @@ class Info:
 
     data: Annotated[str, Argument("DIR", positional=True)]
     """A folder in SCAN's layout, a Karpathy JSON or its folder, a feature store, or the word scenes."""
-    json: File = None
+    json: Output = None
     """Write it to this file as JSON; - writes it to stdout, in place of the table."""
 
 
@@ -60,8 +60,8 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
         SettingsError: Where no action is named.
     """
     actions: dict[str, tuple[str, Callable[[Sequence[str], Screen], None]]] = {
-        "info": ("DIR          its contents", info),
-        "check": ("DIR         read all of it and list every fault", check),
+        "info": ("DIR            its contents", info),
+        "check": ("DIR           read all of it and list every fault", check),
         "convert": ("SOURCE OUT  into a feature store", to_store),
     }
     if arguments and arguments[0] in ("-h", "--help"):

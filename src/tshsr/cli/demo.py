@@ -52,7 +52,7 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     config = demo_config(wanted.seed)
     if wanted.epochs is not None:
         config = replace(config, training=replace(config.training, epochs=wanted.epochs))
-    check_demo(config, sizes)
+    check_demo(wanted.out, config, sizes)
     device = choose_device(wanted.device)
     screen.note(f"drawing {sizes.train + sizes.dev + sizes.test:,} scenes, unless they are cached")
     with screen.progress(quiet=wanted.quiet) as begin:

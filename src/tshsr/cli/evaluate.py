@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tshsr.cli.options import (
     Argument,
-    File,
     Flag,
     Name,
     OptionalPath,
+    Output,
     choose_device,
     load_retriever,
     normal,
@@ -64,7 +64,7 @@ class Evaluate:
     """Which split of the data."""
     protocol: Literal["auto", "flickr", "coco-1k", "coco-5k"] = "auto"
     """flickr: rank among all images; coco-1k: mean of five folds; auto: coco-5k for 5,000 images, else flickr."""
-    json: File = None
+    json: Output = None
     """Write the report to this file; - writes it to stdout, in place of the table."""
     save_scores: OptionalPath = None
     """Write the fused scores as .npy, images x captions, float32."""

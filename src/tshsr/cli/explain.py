@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tshsr.cli.options import Argument, File, Folder, Name, load_retriever, parse
+from tshsr.cli.options import Argument, Folder, Name, Output, load_retriever, parse
 from tshsr.cli.score import find_picture
 from tshsr.cli.screen import Screen
 from tshsr.errors import SettingsError
@@ -30,13 +30,13 @@ class Explain:
     """Id or row number of an image of the data; without --data a picture file, for runs on the built-in scenes."""
     text: Annotated[tuple[str, ...], Argument("TEXT", append=True)] = ()
     """A sentence, in quotes; repeat --text for more."""
-    out: Path = Path("explanation.html")
+    out: Annotated[Path, Argument("PATH", output=True)] = Path("explanation.html")
     """The page: one file that needs no network."""
     data: Folder = None
     """A folder of data, or the word scenes."""
     split: str = "test"
     """Which split of the data."""
-    json: File = None
+    json: Output = None
     """Write the explanations to this file as JSON too; - writes them to stdout, in place of the table."""
     device: Name = None
     """cpu, cuda or mps; by default the best one of this machine."""

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tshsr.cli.options import Argument, File, Flag, Name, OptionalPath, load_retriever, parse
+from tshsr.cli.options import Argument, Flag, Name, OptionalPath, Output, load_retriever, parse
 from tshsr.cli.screen import Screen
 from tshsr.errors import DataError, SettingsError
 
@@ -33,7 +33,7 @@ class FaithfulnessCommand:
     """Pairs of an image and one of its captions, no image twice; all images where there are fewer."""
     report: OptionalPath = None
     """Add the figures to this report, which tshsr evaluate --json wrote of the same run and split."""
-    json: File = None
+    json: Output = None
     """Write the figures to this file; - writes them to stdout, in place of the table."""
     device: Name = None
     """cpu, cuda or mps; by default the best one of this machine."""

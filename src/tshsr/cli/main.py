@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
-
-from tshsr.errors import SettingsError, TshsrError
 
 if TYPE_CHECKING:
     from tshsr.cli.screen import Screen
@@ -58,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         # Imports are inside, here and in the commands: Ctrl-C may come while they load, which takes seconds for torch.
         from tshsr.cli.screen import Screen
+        from tshsr.errors import TshsrError
 
         screen = Screen()
         if arguments is None:  # another program's process keeps its allocator
@@ -68,6 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         if arguments is None:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would disturb the shutdown
+            # An interrupt inside `exec` of a string, which dataclasses and namedtuples use, makes CPython end by SIGINT
+            # instead of with our exit code, although it was caught; the next `exec` clears that.
+            exec("")  # noqa: S102
         after = RESUMING.get(words[0] if words else "", "no file was left incomplete.")
         note(f"interrupted; {after}")
         return 130
@@ -101,6 +102,10 @@ def run(words: list[str], screen: Screen) -> int:
     Raises:
         SettingsError: Where there is no such command.
     """
+    import difflib
+
+    from tshsr.errors import SettingsError
+
     if not words or words[0] in ("-h", "--help", "help"):
         show_help(screen)
         return 0

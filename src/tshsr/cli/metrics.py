@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from tshsr.cli.evaluate import check_output, extras_of, show_result
-from tshsr.cli.options import Argument, File, OptionalPath, parse
+from tshsr.cli.options import Argument, OptionalPath, Output, parse
 from tshsr.cli.screen import Screen
 
 EXAMPLE = "tshsr metrics SCORES.npy --captions FILE"
@@ -28,7 +28,7 @@ class Metrics:
     """Name of the matrix in an .npz, or in a dictionary of tensors."""
     protocol: Literal["auto", "flickr", "coco-1k", "coco-5k"] = "auto"
     """flickr: rank among all images; coco-1k: mean of five folds; auto: coco-5k for 5,000 images, else flickr."""
-    json: File = None
+    json: Output = None
     """Write the report to this file; - writes it to stdout, in place of the table."""
     save_scores: OptionalPath = None
     """Write the scores, of an ensemble their mean, as .npy: float32, or float64 where a matrix is."""

@@ -40,6 +40,7 @@ class Argument:
         alias: A second name, such as -k.
         append: Several values are given as `--text A --text B`; otherwise as `--text A B`.
         negatable: A bool has a negative form, `--no-name`.
+        output: The value is a file that the command writes.
     """
 
     metavar: str = ""
@@ -47,13 +48,15 @@ class Argument:
     alias: str = ""
     append: bool = False
     negatable: bool = True
+    output: bool = False
 
 
 Flag = Annotated[bool, Argument(negatable=False)]
 Name = Annotated[str | None, Argument("NAME")]
 Folder = Annotated[str | None, Argument("DIR")]
 File = Annotated[str | None, Argument("FILE")]
-"""A file; - is stdout."""
+Output = Annotated[str | None, Argument("FILE", output=True)]
+"""A file to write; - is stdout."""
 OptionalPath = Annotated[Path | None, Argument("PATH")]
 
 METAVARS: dict[type, str] = {int: "INT", float: "FLOAT", Path: "PATH"}
@@ -158,13 +161,14 @@ def parse(
         arguments: The words after the command's name.
         defaults: Values of fields, in place of the dataclass's own.
         description: Head of the help; by default the docstring of the dataclass.
-        example: A whole command, shown where required options are missing.
+        example: A whole command, shown in the help and where required options are missing.
 
     Raises:
         SettingsError: Where one is invalid; the message has the nearest valid name.
     """
     options = list(options_of(command, defaults or {}))
-    parser = parser_of(options, program, description or inspect.cleandoc(command.__doc__ or ""))
+    head = description or inspect.cleandoc(command.__doc__ or "")
+    parser = parser_of(options, program, f"{head}\n\nexample: {example}" if example else head)
     known = {"-h", "--help", *(name for option in options for name in option.names)}
     words = [normal(word) for word in arguments]
     for word in itertools.takewhile(lambda word: word != "--", words):
@@ -184,6 +188,9 @@ def parse(
         names = listed([option.metavar if option.mark.positional else option.names[0] for option in absent], "and")
         verb = "is" if len(absent) == 1 else "are"
         parser.error(f"{names} {verb} missing{f'; for example: {example}' if example else ''}")
+    for option in options:
+        if option.mark.output and option.dest in found and Path(found[option.dest]).is_dir():
+            parser.error(f"Cannot write {found[option.dest]}: Is a directory. Name a file for {option.names[0]}")
     return build(command, defaults or {}, found)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tshsr.cli.options import Argument, File, Folder, Name, load_retriever, parse
+from tshsr.cli.options import Argument, Folder, Name, Output, load_retriever, parse
 from tshsr.cli.screen import Screen
 from tshsr.errors import DataError
 
@@ -37,7 +37,7 @@ class Score:
     """A folder of data, or the word scenes."""
     split: str = "test"
     """Which split of the data."""
-    json: File = None
+    json: Output = None
     """Write the scores to this file; - writes them to stdout, in place of the table."""
     device: Name = None
     """cpu, cuda or mps; by default the best one of this machine."""

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tshsr.cli.options import Argument, File, Name, OptionalPath, choose_device, listed, parse
+from tshsr.cli.options import Argument, Name, OptionalPath, Output, choose_device, listed, parse
 from tshsr.cli.screen import Screen
 from tshsr.errors import PictureError, SettingsError
 from tshsr.files import write_text
@@ -39,9 +39,9 @@ class Search:
     """A condition on the metadata of pictures, as in "year > 2010 AND place = 'Oslo'"."""
     candidates: Annotated[int | None, Argument("INT")] = None
     """Candidates by v·t that the network scores; default 100."""
-    json: File = None
+    json: Output = None
     """Write the results to this file; - writes them to stdout, in place of the table."""
-    explain: OptionalPath = None
+    explain: Annotated[Path | None, Argument("PATH", output=True)] = None
     """Write a page that explains each result: one file that needs no network."""
     run: Name = None
     """The run, where it has moved since the index was made."""

@@ -14,6 +14,8 @@ from tshsr.config.recipes import RECIPES, recipe
 from tshsr.config.run import LossConfig, OptimiserConfig, RunConfig, TrainingConfig
 from tshsr.errors import SettingsError
 
+EXAMPLE = "tshsr train tshsr-scenes --data scenes --out runs/first"
+
 
 @dataclass(frozen=True)
 class Train:
@@ -86,7 +88,14 @@ def read_arguments(arguments: list[str]) -> tuple[Train, RunConfig]:
     listed = "\n".join(f"  {name}: {(make.__doc__ or '').splitlines()[0]}" for name, make in RECIPES.items())
     description = f"{Train.__doc__}\n\nRecipes:\n{listed}\n\nThe defaults below are those of the recipe named."
     if arguments and arguments[0] in ("-h", "--help"):
-        parse(Train, "tshsr train RECIPE", ["--help"], defaults=defaults(RunConfig()), description=description)
+        parse(
+            Train,
+            "tshsr train RECIPE",
+            ["--help"],
+            defaults=defaults(RunConfig()),
+            description=description,
+            example=EXAMPLE,
+        )
     if not arguments or arguments[0].startswith("-"):
         raise SettingsError(
             f"expected a recipe first: tshsr train RECIPE --data DIR --out RUN. The recipes are {', '.join(RECIPES)}."

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, assert_never, get_args
 
 from tshsr.errors import DataError, SettingsError
 from tshsr.features.extractor import Extractor
 from tshsr.scenes.descriptor import EXTRACTOR
 
-FAMILIES = ("scenes", "grid", "detector")
-"""Families of extractors; the last two need weights."""
-CHOICES: dict[str, tuple[str, ...]] = {
+Family = Literal["scenes", "grid", "detector"]
+FAMILIES: tuple[Family, ...] = get_args(Family)
+"""Families of extractors."""
+WITHOUT_WEIGHTS: tuple[Family, ...] = ("scenes",)
+"""The families that need no weights."""
+CHOICES: dict[Family, tuple[str, ...]] = {
     "scenes": (),
     "grid": ("cells",),
     "detector": ("regions", "overlap", "prompt", "features_from"),
@@ -48,10 +51,10 @@ def open_extractor(name: str, *, weights: str | Path | None = None, device: str 
     if family not in FAMILIES:
         raise SettingsError(f"there is no extractor {name!r}; expected one of {', '.join((*FAMILIES, *WEIGHTS))}.")
     unknown = [choice for choice in choices if choice not in CHOICES[family]]
-    if unknown or (family == "scenes" and weights is not None):
+    if unknown or (family in WITHOUT_WEIGHTS and weights is not None):
         known = ", ".join(CHOICES[family]) or "no options and no weights"
         raise SettingsError(f"the extractor {name} has no {(*unknown, 'weights')[0]}; it has {known}.")
-    if family != "scenes" and source is None:
+    if family not in WITHOUT_WEIGHTS and source is None:
         raise SettingsError(
             f"the extractor {name} needs weights: a folder of a network for transformers, or its name on the hub."
         )
@@ -65,10 +68,12 @@ def open_extractor(name: str, *, weights: str | Path | None = None, device: str 
             from tshsr.features.detector import DetectorExtractor
 
             return DetectorExtractor(str(source), device=device, **choices)
-        case _:
+        case "scenes":
             from tshsr.features.scenes import ScenesExtractor
 
             return ScenesExtractor()
+        case _:
+            assert_never(family)
 
 
 def rebuild_extractor(name: str, settings: Mapping[str, Any], *, device: str = "cpu") -> Extractor:

@@ -39,7 +39,7 @@ class Extractor(Protocol):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """JSON values, enough to build the extractor again."""
+        """JSON values, enough to build the extractor again; `family` is its family in `catalog`."""
 
     @property
     def feature_dim(self) -> int:

@@ -18,7 +18,7 @@ from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.models.attention import similarities
 
 Scores = dict[str, Tensor]
-"""Scores by name: `fused` always; `pooled`, `word_stream`, `region_stream`, `level_0`... where the method has them."""
+"""Scores by name: `fused` and `pooled` (v·t) always; `word_stream`, `level_0`... where the method has them."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class Matcher(nn.Module, ABC):
     @property
     @abstractmethod
     def score_names(self) -> frozenset[str]:
-        """Names of the scores of a pair, the keys of `score_pairs` and `score_all`; `fused` is always among them."""
+        """Names of the scores of a pair, the keys of `score_pairs` and `score_all`, with `fused` and `pooled`."""
 
     @abstractmethod
     def encode_images(self, batch: ImageBatch) -> ItemEncoding:
