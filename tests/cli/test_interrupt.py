@@ -34,7 +34,19 @@ def test_ctrl_c_inside_exec_of_a_string_has_the_same_exit_code(tmp_path: Path) -
     with at_gate(tmp_path, gate, [*DEMO, "--out", str(tmp_path / "demo")]) as process:
         process.interrupt()
         said = process.end()
-    assert said == "tshsr: interrupted; run the same command again; it starts afresh.\n"
+    assert said == "tshsr: interrupted; run the same command again; it starts from the beginning.\n"
+    assert process.code == 130
+
+
+def test_ctrl_c_that_an_import_swallows_is_not_an_internal_error(tmp_path: Path) -> None:
+    swallow = (
+        "\n            try: wait()\n            except KeyboardInterrupt: raise ImportError('half imported') from None"
+    )
+    gate = on_import("numpy", worker=False).replace("\n            wait()", swallow)
+    with at_gate(tmp_path, gate, [*DEMO, "--out", str(tmp_path / "demo")]) as process:
+        process.interrupt()
+        said = process.end()
+    assert said == "tshsr: interrupted; run the same command again; it starts from the beginning.\n"
     assert process.code == 130
 
 

@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
+    received = record_interrupts() if arguments is None else []
     try:
         # Imports are inside, here and in the commands: Ctrl-C may come while they load, which takes seconds for torch.
         from tshsr.cli.screen import Screen
@@ -64,14 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             keep_freed_memory()
         return run(words, screen)
     except KeyboardInterrupt:
-        if arguments is None:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would disturb the shutdown
-            # An interrupt inside `exec` of a string, which dataclasses and namedtuples use, makes CPython end by SIGINT
-            # instead of with our exit code, although it was caught; the next `exec` clears that.
-            exec("")  # noqa: S102
-        after = RESUMING.get(words[0] if words else "", "no file was left incomplete.")
-        note(f"interrupted; {after}")
-        return 130
+        return interrupted(words, own_process=arguments is None)
     except BrokenPipeError:
         # The reader of stdout has exited; without this Python fails on flushing stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -79,14 +73,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (TshsrError, OSError) as error:
         if debug:
             raise
+        if received:
+            return interrupted(words, own_process=True)
         note(" ".join(str(error).split()))
         return 2
     except Exception as error:
         if debug:
             raise
+        if received:
+            return interrupted(words, own_process=True)
         what = " ".join(f"{type(error).__name__}: {error}".split())
         note(f"internal error: {what} (the same command with --debug shows the traceback).")
         return 1
+
+
+def record_interrupts() -> list[int]:
+    """Record each SIGINT before it raises KeyboardInterrupt; returns the list that receives them.
+
+    Extension modules clear exceptions while they import numpy: an interrupt there surfaces as an ImportError later.
+    """
+    received: list[int] = []
+
+    def handle(number: int, _: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a background process ignores SIGINT
+        signal.signal(signal.SIGINT, handle)
+    return received
+
+
+def interrupted(words: Sequence[str], *, own_process: bool) -> int:
+    """Report an interruption and how the command continues; returns the exit code."""
+    if own_process:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would disturb the shutdown
+        # An interrupt inside `exec` of a string, which dataclasses and namedtuples use, makes CPython end by SIGINT
+        # instead of with our exit code, although it was caught; the next `exec` clears that.
+        exec("")  # noqa: S102
+    after = RESUMING.get(words[0] if words else "", "no file was left incomplete.")
+    note(f"interrupted; {after}")
+    return 130
 
 
 def note(text: str) -> None:
