@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command_line import refused, tshsr
+from tests.support.command_line import full_disk, refused, tshsr
 from tests.support.compared import ranks
 from tests.support.scan_logs import SCAN
 from tshsr.metrics.bootstrap import FIGURES, SEVERAL, SEVERAL_RIGHT
@@ -130,13 +130,14 @@ def test_reports_are_compared_by_any_score_that_they_have(
     )
 
 
-def test_a_file_that_cannot_be_written_does_not_cost_the_table(rivals: Path) -> None:
-    said = tshsr("compare", rivals / "a0.json", rivals / "b0.json", "--json", rivals)
+def test_a_disk_that_is_full_at_the_end_does_not_cost_the_table(rivals: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tshsr.cli.screen.write_text", full_disk)
+    said = tshsr("compare", rivals / "a0.json", rivals / "b0.json", "--json", rivals / "c.json")
     assert said.code == 2
     assert "Run A scores higher than run B: rSum" in said.out
     (rivals / "log.txt").write_text(SCAN)
-    said = tshsr("audit-log", rivals / "log.txt", "--json", rivals)
-    assert said.code == 2
+    said = tshsr("audit-log", rivals / "log.txt", "--json", rivals / "c.json")
+    assert (said.code, said.err) == (2, "tshsr: Cannot write c.json: the disk is full.\n")
     assert "lines with figures that can be checked are wrong." in said.out
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.command_line import NAMES, refused, tshsr
+from tests.support.command_line import NAMES, full_disk, refused, tshsr
 from tshsr.bench.speed import NAMES as NETWORKS
 from tshsr.bench.speed import Name as NetworkName
 from tshsr.cli import evaluate as command
@@ -149,8 +149,8 @@ def test_what_fails_after_the_scoring_leaves_the_scores(
 def test_a_report_that_cannot_be_written_is_on_the_screen(
     start: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tshsr.cli.evaluate.check_place", lambda _: None)  # the disk was full later
-    said = tshsr(*start, "--json", tmp_path)
+    monkeypatch.setattr("tshsr.cli.screen.write_text", full_disk)
+    said = tshsr(*start, "--json", tmp_path / "report.json")
     assert said.code == 2
     assert "\nfused " in said.out
 

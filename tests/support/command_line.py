@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tshsr.cli.main import main
+from tshsr.errors import DataError
 
 TINY = (
     *("--model.encoder.dim", "8", "--model.encoder.word-dim", "6", "--model.similarity-dim", "4"),
@@ -58,3 +59,8 @@ REPORT |= {"rankings", "ranks", "captions_digest"}
 """Keys of every report."""
 NAMES = {"fused", "word_stream", "region_stream", "pooled", "level_0", "level_1"}
 """Scores of a TSHSR with two levels."""
+
+
+def full_disk(path: Path, _text: str) -> None:
+    """In the place of a function that writes a file."""
+    raise DataError(f"Cannot write {path.name}: the disk is full.")
