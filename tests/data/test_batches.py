@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.support import tiny
-from tshsr.data.batches import CaptionBatch, ImageBatch, pad_sequences
+from tshsr.data.batches import CaptionBatch, ImageBatch, join_captions, pad_sequences
 from tshsr.errors import InputError
 from tshsr.models.encoders import drop_regions
 
@@ -46,3 +46,12 @@ def test_a_checked_batch_moves_and_drops_regions_without_reading_values() -> Non
     assert {tensor.device.type for tensor in (images.regions, images.mask, captions.tokens, captions.mask)} == {"meta"}
     with pytest.raises(NotImplementedError, match="meta"):
         ImageBatch(images.regions, images.mask)
+
+
+def test_joined_captions_are_padded_to_the_longest() -> None:
+    short, long = pad_sequences([[3, 4], [5]]), pad_sequences([[6, 7, 8, 9]])
+    for first, second, rows in ((short, long, [[3, 4, 0, 0], [5, 0, 0, 0], [6, 7, 8, 9]]), (long, short, None)):
+        joined = join_captions(first, second)
+        assert len(joined) == len(first) + len(second)
+        assert torch.equal(joined.mask, joined.tokens > 0)
+        assert rows is None or joined.tokens.tolist() == rows

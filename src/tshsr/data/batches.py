@@ -13,6 +13,7 @@ from typing import TypeVar
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from tshsr.errors import InputError
 
@@ -97,6 +98,16 @@ class CaptionBatch:
     def to(self, device: torch.device | str) -> CaptionBatch:
         """The same batch on another device."""
         return CaptionBatch.unchecked(self.tokens.to(device), self.mask.to(device))
+
+
+def join_captions(first: CaptionBatch, second: CaptionBatch) -> CaptionBatch:
+    """The captions of both batches, padded to the longest."""
+    words = max(first.tokens.shape[1], second.tokens.shape[1])
+    tokens, mask = (
+        torch.cat([functional.pad(each, (0, words - each.shape[1])) for each in both])
+        for both in ((first.tokens, second.tokens), (first.mask, second.mask))
+    )
+    return CaptionBatch.unchecked(tokens, mask)
 
 
 def _unchecked(kind: type[Batch], **fields: Tensor | None) -> Batch:

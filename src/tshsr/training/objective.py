@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tshsr.config.run import LossConfig
-from tshsr.data.batches import CaptionBatch, ImageBatch
+from tshsr.data.batches import CaptionBatch, ImageBatch, join_captions
 from tshsr.errors import SettingsError
 from tshsr.models.base import ItemEncoding, Matcher, Scores
 from tshsr.training.hard_captions import Swapped
@@ -82,7 +82,7 @@ class Objective(nn.Module):
             SettingsError: Where every score of this network has loss weight 0.
         """
         encoded_images = self.matcher.encode_images(images)
-        encoded_captions = self.matcher.encode_captions(captions)
+        encoded_captions, encoded_swaps = self._encode_captions(captions, swapped)
         pooled = encoded_images.pooled @ encoded_captions.pooled.T
         groups = self._negatives(pooled, image_of_caption, seed, mine=hardest)
         scores = {**self._score(encoded_images, encoded_captions, image_of_caption, groups), "pooled": pooled}
@@ -104,16 +104,25 @@ class Objective(nn.Module):
             )
         total = torch.stack([self._weight(name) * part for name, part in parts.items()]).sum()
         if self.config.swapped:  # even if no caption of the batch has a swap: the log keys of all steps are equal
-            parts["swapped"] = self._swapped_hinge(scores, encoded_images, image_of_caption, swapped, weights)
+            parts["swapped"] = self._swapped_hinge(
+                scores, encoded_images, encoded_swaps, image_of_caption, swapped, weights
+            )
             total = total + self.config.swapped * parts["swapped"]
         known = scores["fused"].detach()[positives(image_of_caption, len(images)) | torch.stack(groups).any(dim=0)]
         extras = {"spread": known.float().std(), **({} if weights is None else {"trust": weights.mean()})}
         return {"loss": total, **{name: part.detach() for name, part in parts.items()}, **extras}
 
+    def _encode_captions(self, captions: CaptionBatch, swapped: Swapped | None) -> tuple[ItemEncoding, ItemEncoding]:
+        """The captions and their swaps, in one pass: for narrow networks the number of operations is the cost."""
+        every = captions if swapped is None else join_captions(captions, swapped.captions)
+        encoded = self.matcher.encode_captions(every)
+        return encoded[: len(captions)], encoded[len(captions) :]
+
     def _swapped_hinge(
         self,
         scores: Scores,
         images: ItemEncoding,
+        negatives: ItemEncoding,
         image_of_caption: Int[Tensor, " captions"],
         swapped: Swapped | None,
         weights: Float[Tensor, " captions"] | None,
@@ -125,8 +134,8 @@ class Objective(nn.Module):
         """
         if swapped is None:
             return images.pooled.new_zeros(())
-        rows, negatives = image_of_caption[swapped.rows], self.matcher.encode_captions(swapped.captions)
-        found = self.matcher.score_listed(images[rows], negatives)
+        rows = image_of_caption[swapped.rows]
+        found = self.matcher.score_listed(images[rows], negatives.trimmed())
         costs = [
             self._weight(name) * (self.config.margin - scores[name][rows, swapped.rows] + found[name].float())
             for name in scores
