@@ -137,10 +137,7 @@ def score_table(values: dict[str, Any]) -> str:
 
 def short_table(values: dict[str, Any]) -> str:
     """The README's table: rSum and cost of each method."""
-    lines = [
-        "| method | image → text R@1 | text → image R@1 | rSum | multiply-adds per pair |",
-        "|---" * 5 + "|",
-    ]
+    lines = ["| method | image → text R@1 | text → image R@1 | rSum | multiply-adds per pair |", "|---" * 5 + "|"]
     for row in values["rows"]:
         recalls = (f"{row['r'][first]:.1f}" for first in (0, 3))
         lines.append("| " + " | ".join([row["title"], *recalls, with_spread(row), cost_cells(row)[1]]) + " |")

@@ -147,9 +147,6 @@ class DemoResult:
         data: The folder of the scenes.
         report: The figures on the test split.
         image: Id of a test image, as an example.
-        caption: A caption of that image.
-        picture: The file of that image.
-        seconds: Total time.
     """
 
     folder: Path

@@ -48,8 +48,6 @@ class InvalidValue:
 
     Attributes:
         place: Its path, "a.0.b"; empty for the whole document.
-        reason: What was expected.
-        value: The value itself.
     """
 
     place: str
@@ -65,7 +63,6 @@ def first_invalid(error: ValidationError, *, omit: Collection[str] = ()) -> Inva
     """The first invalid value of a validation.
 
     Args:
-        error: As pydantic raises it.
         omit: Parts of the path that the document does not have, such as the tags of a union.
     """
     first = error.errors()[0]

@@ -41,9 +41,6 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
     """A trained network with its tokenizer and settings, in evaluation mode and without gradients.
 
     Args:
-        matcher: The network.
-        tokenizer: Its tokenizer.
-        config: Its settings.
         name: Name in reports.
     """
 
@@ -103,7 +100,6 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
         """Write the settings, the tokenizer, the weights and a model card into a folder.
 
         Args:
-            save_directory: The folder.
             kwargs: Of `huggingface_hub.ModelHubMixin.save_pretrained`, such as `push_to_hub=True, repo_id=...`.
 
         Raises:
@@ -177,8 +173,6 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
         """The fused score of every image with every caption; pass encodings to avoid encoding a side again.
 
         Args:
-            images: Images or their encodings.
-            captions: Captions or their encodings.
             byte_budget: Bound on the temporaries, in bytes.
 
         Raises:

@@ -31,10 +31,7 @@ def test_reports_that_cannot_be_compared_are_refused_in_one_sentence(rivals: Pat
         kept = {key: value for key, value in (values | changes).items() if value is not None}
         (rivals / f"{name}.json").write_text(json.dumps(kept))
     for name, said in (
-        (
-            "bare",
-            "bare.json holds no ranks of the score 'fused' (it holds none), which the bootstrap resamples; write",
-        ),
+        ("bare", "bare.json holds no ranks of the score 'fused' (it holds none), which the bootstrap resamples; write"),
         ("split", "split.json is of captions.txt, split dev, "),
         (
             "order",

@@ -111,10 +111,7 @@ def test_missing_options_are_named_with_a_whole_command_that_shows_them(given: s
         ("--wibble 3", "there is no option --wibble."),
         ("-x", "there is no option -x."),
         ("--resume yes", "'yes' is one argument too many: --resume takes no value."),
-        (
-            "--model.encoder.boxes yes",
-            "'yes' is one argument too many: --model.encoder.boxes takes no value.",
-        ),
+        ("--model.encoder.boxes yes", "'yes' is one argument too many: --model.encoder.boxes takes no value."),
         ("--model.encoder.no-boxes=yes", "--model.encoder.no-boxes: ignored explicit argument 'yes'."),
     ],
 )

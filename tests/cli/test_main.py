@@ -77,7 +77,7 @@ def test_train_reports_each_epoch_and_the_next_command(scenes: Path, tmp_path: P
     lines = said.err.splitlines()
     assert lines[0] == "scenes: 16 images, 80 captions to train on"
     assert [line.split(":")[0] for line in lines[1:]] == [
-        *("epoch 1 of 2", "after epoch 1", "epoch 2 of 2", "after epoch 2"),
+        *("epoch 1 of 2", "after epoch 1", "epoch 2 of 2", "after epoch 2")
     ]
     assert "left" in lines[1]
     assert "dev rSum" in lines[2]

@@ -90,10 +90,7 @@ def test_a_two_stage_search_keeps_what_all_pairs_were_scored_for(start: tuple, t
             "--rerank is 'many'; expected a number of candidates such as 40, two such as 100,40 (of an image, of a "
             "caption), or auto.",
         ),
-        (
-            ("--rerank-check",),
-            "--rerank-check measures what --rerank loses; give --rerank K or --rerank auto with it.",
-        ),
+        (("--rerank-check",), "--rerank-check measures what --rerank loses; give --rerank K or --rerank auto with it."),
         (
             ("--rerank", "5", "--protocol", "coco-1k"),
             "--rerank takes its candidates from all images, coco-1k ranks 1000 at a time; use another protocol, or "

@@ -8,11 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.data_files import (
-    random_regions,
-    small_store,
-    write_precomp,
-)
+from tests.support.data_files import random_regions, small_store, write_precomp
 from tshsr.data import check
 from tshsr.data.check import check_data, inspect
 from tshsr.data.layouts import open_split

@@ -99,10 +99,7 @@ def test_a_fold_is_1000_images():
     ("scores", "sentence"),
     [
         ({}, "expected at least one score matrix of every model; got none"),
-        (
-            {"a": np.zeros((2, 3)), "b": np.zeros((3, 2))},
-            r"'b' have shape \(3, 2\), 'a' have \(2, 3\); expected",
-        ),
+        ({"a": np.zeros((2, 3)), "b": np.zeros((3, 2))}, r"'b' have shape \(3, 2\), 'a' have \(2, 3\); expected"),
         ({"a": np.zeros(3)}, r"'a' have shape \(3,\)"),
     ],
 )

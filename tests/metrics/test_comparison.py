@@ -237,10 +237,7 @@ def test_coco_5k_size_is_compared() -> None:
 
 @pytest.mark.parametrize(
     ("a", "b", "sentence"),
-    [
-        ([], [1], "expected at least one run per side; got 0 of A and 1 of B"),
-        ([1], [], "got 1 of A and 0 of B"),
-    ],
+    [([], [1], "expected at least one run per side; got 0 of A and 1 of B"), ([1], [], "got 1 of A and 0 of B")],
 )
 def test_a_side_without_runs_is_refused(a: list[int], b: list[int], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):

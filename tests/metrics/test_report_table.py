@@ -64,8 +64,7 @@ def test_rounding_is_no_gain() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "depth"),
-    [("40", Depth(40, 40)), ("100,40", Depth(100, 40)), (" 7 ", Depth(7, 7)), ("auto", None)],
+    ("text", "depth"), [("40", Depth(40, 40)), ("100,40", Depth(100, 40)), (" 7 ", Depth(7, 7)), ("auto", None)]
 )
 def test_numbers_of_candidates_are_read(text: str, depth: Depth | None) -> None:
     assert read_depth(text) == depth

@@ -43,11 +43,7 @@ def test_padding_is_invisible(variant: str, regions: list[int], words: list[int]
     images, captions = tiny.images(len(regions), max(regions), real=regions), tiny.captions(tuple(words))
     pad = torch.nn.functional.pad
     # Padding holds garbage here: it must not matter what is in it.
-    padded = ImageBatch(
-        torch.where(images.mask[..., None], images.regions, 7.0),
-        images.mask,
-        images.boxes,
-    )
+    padded = ImageBatch(torch.where(images.mask[..., None], images.regions, 7.0), images.mask, images.boxes)
     padded = ImageBatch(
         pad(padded.regions, (0, 0, 0, extra), value=-3.0),
         pad(padded.mask, (0, extra)),

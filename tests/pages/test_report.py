@@ -33,12 +33,7 @@ CAPTIONS = ["a red square", EVIL, "a red circle", "a blue circle", "a star", "tw
 IMAGES = [0, 0, 1, 1, 2, 2]
 NAMES = ["one.png", 'tw"o.png', "three.png"]
 SCORES = np.array(
-    [
-        [0.9, 0.8, 0.1, 0.3, 0.0, 0.6],
-        [0.2, 0.1, 0.7, 0.3, 0.5, 0.4],
-        [0.3, 0.9, 0.2, 0.4, 0.1, 0.5],
-    ],
-    dtype=np.float32,
+    [[0.9, 0.8, 0.1, 0.3, 0.0, 0.6], [0.2, 0.1, 0.7, 0.3, 0.5, 0.4], [0.3, 0.9, 0.2, 0.4, 0.1, 0.5]], dtype=np.float32
 )
 
 

@@ -128,11 +128,7 @@ async def count_body(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def respond(
-    headers: dict[str, str],
-    body: AsyncIterator[bytes] | None = None,
-    *,
-    local: bool = True,
-    seconds: float = PATIENCE,
+    headers: dict[str, str], body: AsyncIterator[bytes] | None = None, *, local: bool = True, seconds: float = PATIENCE
 ) -> tuple[int, str, int]:
     """Status and text of a response, and the number of body messages read."""
     parts, sent = [0], []

@@ -31,9 +31,7 @@ PlainScore = Callable[[ItemEncoding, CaptionRow, Float[Tensor, " dim"]], Float[T
 
 
 def loop_over_captions(
-    score: PlainScore,
-    images: ItemEncoding,
-    captions: ItemEncoding,
+    score: PlainScore, images: ItemEncoding, captions: ItemEncoding
 ) -> Float[Tensor, "images captions"]:
     """All-pairs loop of published code: one caption at a time against a block of images without padding."""
     columns = [

@@ -47,10 +47,7 @@ def multiply_adds(matcher: Matcher, *, features: int, regions: int, words: int) 
     Elementwise operations (exponentials, roots, sums) are not counted, as usual.
 
     Args:
-        matcher: The network.
         features: Width of region features.
-        regions: Regions of each image.
-        words: Words of each caption.
     """
     device = next(matcher.parameters()).device
     boxes = torch.rand(TILE, regions, 4).sort(dim=-1).values
@@ -84,7 +81,6 @@ class Workload:
     Attributes:
         images: Images, scored against every caption.
         captions: Captions, of real lengths.
-        regions: Regions per image.
         dim: Width of the joint space (D).
         width: Width of a similarity vector (m), and of the comparison space of TSHSR (k).
         repeats: Number of alternating measurements; medians are reported.
@@ -103,7 +99,6 @@ class Row:
     """Figures of one network in one precision.
 
     Attributes:
-        name: The network.
         dtype: Precision of the package; the reference is always float32.
         pairs_per_s: Package, median.
         pairs_per_s_spread: Slowest and fastest repeat of the package.
@@ -111,7 +106,6 @@ class Row:
         reference_pairs_per_s_spread: Slowest and fastest repeat of the reference.
         ratio: Package to reference, median over the repeats.
         macs_per_pair: Multiply-adds of the package, mean over the lengths of captions.
-        reference_macs_per_pair: Multiply-adds of the reference.
         gemm_gflops: Rate of large matrix products in this precision between the repeats, median.
         gemm_fraction: Rate of the package's operations relative to the matrix products just after; median.
         peak_bytes: Peak memory added by the package; None where the system does not report it.
@@ -140,9 +134,6 @@ class Comparison:
     """One network with encoded inputs, scored by the reference and by the package.
 
     Attributes:
-        name: The network's name.
-        network: The network.
-        images: Encoded images.
         captions: Encoded captions, shortest first.
         byte_budget: Bound on the temporaries of the package.
         compile_options: Compilation and TF32 of the package.
@@ -172,8 +163,6 @@ class Repeat:
     """One repeat: reference and package in sequence, so that other load affects both.
 
     Attributes:
-        reference: Seconds of the reference.
-        package: Seconds of the package.
         gemm: Operations per second of large matrix products just after.
     """
 
@@ -195,10 +184,7 @@ def bench(
     """Time every network.
 
     Args:
-        work: Size of the measurement.
-        names: Networks.
         dtypes: Precisions of the package; those without instructions on the device are skipped.
-        device: Device of both.
         byte_budget: Bound on the temporaries of the package.
         compile_options: Compilation and TF32 of the package; compilation time is not measured.
         announce: Called with the name of each network before its measurement.

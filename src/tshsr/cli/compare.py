@@ -125,9 +125,6 @@ class Run:
     """One run to compare.
 
     Attributes:
-        path: Report or matrix.
-        ranks: Ranks of every query.
-        place: Name of the data and the split.
         protocol: None for a matrix.
         digest: SHA-256 of the captions; None where their texts are unknown.
         models: Models of a report, more than one for an ensemble; None for a matrix.

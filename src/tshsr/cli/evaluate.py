@@ -119,7 +119,6 @@ def check_output(report: str | None, scores: Path | None) -> None:
 
     Args:
         report: The file of --json; - is stdout.
-        scores: The file of --save-scores.
 
     Raises:
         DataError: Where a file cannot be written.
@@ -297,7 +296,6 @@ def place_for_scores(folder: Path | None, size: int) -> Iterator[Path | None]:
     nothing otherwise.
 
     Args:
-        folder: That of --scores-folder.
         size: Size of the matrices in bytes.
 
     Raises:

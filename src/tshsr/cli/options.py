@@ -69,7 +69,6 @@ class Option:
 
     Attributes:
         path: Names of the fields from the command's dataclass to the value.
-        kind: Type of one value.
         several: Whether the field is a tuple of values.
         default: `MISSING` where a value is required.
     """
@@ -156,7 +155,6 @@ def parse(
     """Read a command's arguments; `--help` prints the help and exits.
 
     Args:
-        command: A dataclass.
         program: The command in the usage line.
         arguments: The words after the command's name.
         defaults: Values of fields, in place of the dataclass's own.

@@ -79,7 +79,6 @@ def find_picture(retriever: Retriever, image: str, data: str | None, split: str)
         retriever: The network that reads the regions.
         image: Id or row number in the data, or a file.
         data: Folder of the data set; None for a file.
-        split: Split of the data set.
 
     Raises:
         DataError: Where there is no such image, or the network needs features of another extractor.

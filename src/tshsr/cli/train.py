@@ -62,15 +62,7 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     elif config.training.noise_index:
         screen.note(f"noise: these captions have the images that {config.training.noise_index} gives them")
     with watching(screen, config.training.epochs, quiet=wanted.quiet) as listen:
-        result = fit(
-            config,
-            train=train,
-            dev=dev,
-            out=wanted.out,
-            resume=wanted.resume,
-            device=device,
-            listen=listen,
-        )
+        result = fit(config, train=train, dev=dev, out=wanted.out, resume=wanted.resume, device=device, listen=listen)
     if result.already_finished:
         screen.say(f"{result.folder} was finished already, after {result.steps} steps; there is nothing to do.")
     else:

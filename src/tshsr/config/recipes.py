@@ -230,13 +230,7 @@ BASELINES = (
 
 
 def as_published(
-    name: str,
-    model: ModelConfig,
-    *,
-    epochs: int,
-    decay_epoch: int,
-    learning_rate: float = 2e-4,
-    dev_images: int = 0,
+    name: str, model: ModelConfig, *, epochs: int, decay_epoch: int, learning_rate: float = 2e-4, dev_images: int = 0
 ) -> RunConfig:
     """A run with the published schedule of SCAN, SGRAF and RCAR."""
     return RunConfig(
@@ -266,10 +260,7 @@ def sgr() -> SgrafConfig:
 def two_streams() -> TwoStreamSgrConfig:
     """Two streams at full size, with RCAR's temperatures."""
     return TwoStreamSgrConfig(
-        encoder=SGRAF_ENCODER,
-        word_inverse_temperature=10.0,
-        region_inverse_temperature=3.0,
-        region_slots=BUTD_REGIONS,
+        encoder=SGRAF_ENCODER, word_inverse_temperature=10.0, region_inverse_temperature=3.0, region_slots=BUTD_REGIONS
     )
 
 

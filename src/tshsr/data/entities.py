@@ -64,7 +64,6 @@ def read_entities(place: Path, split: Split, words: Words) -> Truth | None:
     overlapping region, are left out.
 
     Args:
-        place: The data.
         split: The split, with boxes of its regions.
         words: From a text to its words, as tokenised for the network.
 

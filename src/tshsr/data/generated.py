@@ -54,7 +54,6 @@ def make_scenes(
     Args:
         folder: Must be missing or empty.
         train: Number of training scenes, each with five captions.
-        dev: Number of dev scenes.
         test: Number of test scenes; a fifth of them form pairs of twins that differ in one swapped property.
         seed: Other seeds give other scenes.
         processes: Number of drawing processes; None for one per usable core.

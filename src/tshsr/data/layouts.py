@@ -65,7 +65,6 @@ def select_images(split: Split, images: int | Sequence[int]) -> Split:
     """A subset of a split's images, with all their captions; both are renumbered.
 
     Args:
-        split: The whole split.
         images: Number of images from the first on (at most all), or row numbers in their new order.
 
     Raises:

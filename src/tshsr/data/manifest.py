@@ -34,15 +34,10 @@ class Manifest:
     """Content of `manifest.json`.
 
     Attributes:
-        version: Of the layout.
         extractor: Id of the features' extractor.
         settings: Of the extractor, and other notes (JSON values).
-        images: Their number.
-        captions: Their number.
         regions: Largest number of an image.
         feature_dim: Width of a region's features.
-        dtype: Of the features.
-        splits: Number of captions of each split.
         files: By role: regions, images, captions; optionally boxes and mask.
     """
 
@@ -115,10 +110,8 @@ def sha256_of(path: Path, progress: Progress, *, before: int, total: int) -> str
     """The hash of a file, read in blocks.
 
     Args:
-        path: The file.
         progress: Called after each block, in bytes.
         before: Bytes of the files hashed earlier.
-        total: Bytes of all files.
     """
     digest, done = hashlib.sha256(), before
     with path.open("rb") as file:

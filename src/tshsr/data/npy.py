@@ -78,8 +78,6 @@ class NpyFile:
         """Read the header and check it, and the size of the file.
 
         Args:
-            path: The file.
-            axes: Expected number of axes.
             kinds: Allowed dtype kinds: "f" floating point, "b" booleans, "iu" integers.
 
         Raises:

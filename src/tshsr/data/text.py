@@ -61,7 +61,6 @@ class Tokenizer:
         """The vocabulary of the training captions, most frequent words first.
 
         Args:
-            captions: The training captions.
             minimum_count: Smallest count of a word in the vocabulary.
         """
         rules = _rules({PAD: 0, UNKNOWN: 1})

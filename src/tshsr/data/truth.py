@@ -27,9 +27,7 @@ class Foil:
     """A false caption with the words of a true one in another order.
 
     Attributes:
-        image: Row of the image.
         caption: Number of the true caption.
-        text: The false caption.
         kind: attribute (a swapped colour, shape, size or texture) or relation (its two sides swapped).
     """
 
@@ -46,7 +44,6 @@ class Truth:
     Attributes:
         regions_of_word: For each caption, by position of a content word (a shape, colour, size, texture or count), the
             numbers of all regions that show an object described by the word.
-        foils: False captions.
     """
 
     regions_of_word: tuple[dict[int, tuple[int, ...]], ...]

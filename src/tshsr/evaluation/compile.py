@@ -31,7 +31,6 @@ class CompileOptions:
     Attributes:
         tf32: Matrix products of float32 with 10 instead of 23 bits of mantissa, on hardware with TF32 units.
         compiled: Compile the scoring of a tile; on a GPU with CUDA graphs.
-        backend: Backend of `torch.compile`.
     """
 
     tf32: bool = False

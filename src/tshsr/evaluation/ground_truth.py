@@ -22,8 +22,6 @@ class GroundTruth:
     """The image of each caption, and the names of images and captions.
 
     Attributes:
-        data: Name of the data set.
-        split: Name of the split.
         image_of_caption: For each caption the row of its image.
         images: Row by image name.
         captions: Column by caption name.
@@ -43,9 +41,6 @@ def read_ground_truth(captions: Numbers | str | Path, split: str, images: int, c
 
     Args:
         captions: For each caption the row of its image; or a file (`read_image_of_caption`), a folder, `scenes`.
-        split: Name of the split.
-        images: Rows of the scores.
-        columns: Columns of the scores.
 
     Raises:
         DataError: Where the captions do not fit the scores.

@@ -71,7 +71,6 @@ def evaluate_matrix(
         protocol: See `choose_protocol`.
         split: Split of a folder of data; otherwise a name for the report.
         key: Name of the matrix in a file of several.
-        extras: Files of further annotation.
 
     Returns:
         The report, with the ranks of all queries, which `tshsr compare` reads.
@@ -141,8 +140,6 @@ def measure_details(scores: np.ndarray, truth: GroundTruth, annotation: Annotati
     Args:
         scores: The fused scores, images x captions.
         truth: Ground truth of the scores.
-        annotation: See `read_extras`.
-        folds: Folds of the protocol.
 
     Raises:
         DataError: Where a file of the annotation is damaged.

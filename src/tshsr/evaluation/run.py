@@ -58,12 +58,8 @@ class Evaluation:
     Attributes:
         scores: By score name the matrices, images x captions.
         ranks: By score name the ranks of all queries.
-        protocol: Protocol of the ranks.
-        data: Name of the data set.
-        split: Name of the split.
         models: Names of the models; more than one is an ensemble.
         seconds: Duration of encoding and scoring.
-        captions_digest: As in `Report`.
         precision: Measurements of lower precisions.
         rerank: The two-stage search of the scores.
     """
@@ -191,8 +187,6 @@ def check_precision(
     """Measure a precision on the first images of a split and their captions, about 1 % of the pairs.
 
     Args:
-        retriever: The model.
-        split: Source of the sample.
         options: Precision, memory and device of scoring.
         compiled: A network with the same encodings to measure instead, such as a `CompiledMatcher`.
     """
@@ -236,8 +230,6 @@ def evaluate_scores(
         scores: By score name, floats, images x captions; may be memory-mapped.
         image_of_caption: For each caption the row of its image.
         protocol: See `choose_protocol`.
-        data: Name of the data set.
-        split: Name of the split.
         models: Names of the models; more than one is an ensemble.
         seconds: Duration of encoding and scoring.
 

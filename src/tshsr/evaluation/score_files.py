@@ -63,7 +63,6 @@ def read_scores(path: Path, *, key: str = KEY) -> np.ndarray:
     - `.pt`, `.pth`: a tensor, or a dictionary with a tensor of that name; other pickled objects are rejected.
 
     Args:
-        path: The file.
         key: Name of the matrix in a file that holds several.
 
     Raises:
@@ -74,15 +73,7 @@ def read_scores(path: Path, *, key: str = KEY) -> np.ndarray:
         scores = load_matrix(path, key)
     except FileNotFoundError:
         raise DataError(f"{path} is missing; expected a score matrix, as `evaluate --save-scores` writes it.") from None
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        EOFError,
-        LookupError,
-        RuntimeError,
-        zipfile.BadZipFile,
-    ) as error:
+    except (OSError, ValueError, TypeError, EOFError, LookupError, RuntimeError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path} holds no readable scores ({reason}); save or copy the file again.") from None
     if scores.ndim != 2 or 0 in scores.shape or scores.dtype.kind != "f":
@@ -178,11 +169,6 @@ def read_image_of_caption(path: Path, images: int, captions: int) -> np.ndarray:
     - `.json`, `.jsonl`: one object per caption with the key `image`, in the order of the columns. Whole numbers are
       0-based rows. Names are numbered in order of first appearance.
     - Other suffixes: plain text, one caption per line, the same number of consecutive lines for each image.
-
-    Args:
-        path: The file.
-        images: Rows of the scores.
-        captions: Columns of the scores.
 
     Returns:
         int64, for each caption the row of its image.

@@ -42,7 +42,6 @@ class TwoStageSearch:
     """A model that scores only the best candidates by v·t.
 
     Attributes:
-        retriever: The model.
         options: `folder` is for matrices of all pairs; `progress` is unused.
         protocol: See `choose_protocol`; `coco-1k` is rejected.
     """
@@ -75,8 +74,6 @@ class TwoStageSearch:
         """Score all pairs of a validation split, choose the depth on it, and scale it to another split.
 
         Args:
-            known: The validation split: dev.
-            wanted: The split to search.
             progress: Called with (pairs done, pairs in total).
 
         Raises:
@@ -99,8 +96,6 @@ class TwoStageSearch:
         """The recall lost on a split; scores all its pairs.
 
         Args:
-            split: The searched split.
-            found: Ranks of the search.
             progress: Called with (pairs done, pairs in total).
 
         Returns:
@@ -127,7 +122,6 @@ def evaluate_two_stage(
 
     Args:
         search: The search. A lower precision is measured on a sample first, and used if faster without loss of recall.
-        split: Images and captions.
         plan: Candidates per query, or the validation split (dev) that chooses them: see `depth.choose_depth`.
         check: Whether to score all pairs as well, and report the loss of recall.
         begin: Called at the start of each stage.

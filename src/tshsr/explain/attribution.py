@@ -70,9 +70,6 @@ class Explanation:
     """Explanation of the score of a caption and an image.
 
     Attributes:
-        caption: The original text.
-        words: Words as tokenised.
-        regions: Number of regions.
         boxes: x1, y1, x2, y2 of each region as fractions of the image; None without boxes.
         scores: Every score of the pair, by name.
         streams: By name, `word_stream` and `region_stream`; empty for a method without traces.
@@ -191,7 +188,6 @@ def explain_pair(retriever: Retriever, images: ImageBatch, caption: str) -> Expl
     Args:
         retriever: The network and its tokenizer.
         images: A batch of exactly one image, with boxes where known.
-        caption: The caption.
 
     Raises:
         InputError: Where the batch holds several images, or the tokenizer's words are not the network's tokens,
@@ -209,9 +205,7 @@ def explain_encoded(
 
     Args:
         retriever: The network and its tokenizer.
-        image: The image.
         boxes: x1, y1, x2, y2 of each region as fractions of the image, where known.
-        caption: The caption.
 
     Raises:
         InputError: Where the tokenizer's words are not the network's tokens, or a score is not finite.

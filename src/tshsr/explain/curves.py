@@ -72,8 +72,6 @@ def compare_areas(
     Args:
         areas: By ranking, one value per pair.
         full: The score of each complete pair.
-        resamples: Number of bootstrap resamples.
-        seed: Seed of the resampling.
 
     Raises:
         InputError: Where all scores are zero, or a value is not finite.

@@ -72,7 +72,6 @@ def measure_explanations(
 
     Args:
         retriever: The network and its tokenizer.
-        split: Images and captions.
         pairs: Number of pairs; at most one caption per image, so that pairs are independent.
         truth: The true regions of words, where known.
         seed: Seed of the choice of pairs, the random orders and the resampling.

@@ -35,9 +35,6 @@ class Pairs:
         batch: The raw images.
         tokens: Token numbers of each caption.
         ends: 1 where captions have start and end tokens, which are never removed; else 0.
-        images: The encoded images.
-        texts: The encoded captions.
-        score: Name of the score.
     """
 
     retriever: Retriever

@@ -33,7 +33,6 @@ def pointing_accuracy(
 
     Args:
         retriever: The network and its tokenizer.
-        split: Images and captions.
         truth: The true regions of content words.
         limit: Number of captions, the first ones of the split; None takes all.
         attention: Use `attribution.attention_maps` instead.

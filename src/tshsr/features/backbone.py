@@ -141,7 +141,6 @@ class GridExtractor:
     Args:
         weights: A folder, or a name on the Hugging Face hub.
         cells: Number of rows, and of columns, of the grid.
-        device: The network's.
 
     Raises:
         SettingsError: Where `cells` is out of range, or transformers is not installed.

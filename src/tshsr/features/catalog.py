@@ -39,7 +39,6 @@ def open_extractor(name: str, *, weights: str | Path | None = None, device: str 
     Args:
         name: A family (scenes, grid, detector) or a short name of `WEIGHTS`.
         weights: A folder or a name on the Hugging Face hub; families with networks need it.
-        device: Of the network.
         **choices: Options of the family: cells for grid; regions, overlap, prompt, features_from for detector.
 
     Raises:
@@ -82,7 +81,6 @@ def rebuild_extractor(name: str, settings: Mapping[str, Any], *, device: str = "
     Args:
         name: `Manifest.extractor`.
         settings: `Manifest.settings`.
-        device: Of the network.
 
     Raises:
         DataError: Where another tool made the features, or the weights are missing or have changed.

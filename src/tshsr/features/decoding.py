@@ -60,7 +60,6 @@ def decode_all(
     like other unreadable files, and no other file is lost. In threads, such a file ends the job.
 
     Args:
-        paths: The files.
         prepare: Called with each picture; picklable where `processes`.
         workers: Number of threads or processes.
         processes: Processes instead of threads.

@@ -61,7 +61,6 @@ class Detector:
     Args:
         weights: A folder, or a name on the hub.
         prompt: Text prompt of detectors that take one; None for `PROMPT`.
-        device: The network's.
 
     Raises:
         SettingsError: Where transformers is not installed, or the detector takes no prompt.
@@ -169,7 +168,6 @@ class DetectorExtractor:
         prompt: Text prompt of a detector that takes one; None for `PROMPT`.
         features_from: Weights of a vision network, whose map is pooled inside the boxes; None for the detector's own
             query states.
-        device: The networks'.
 
     Raises:
         SettingsError: Where a number is out of range, the detector takes no prompt, or transformers is not installed.

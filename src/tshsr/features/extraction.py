@@ -88,7 +88,6 @@ def extract_folder(
 
     Args:
         pictures: The folder, with its subfolders.
-        out: The store.
         extractor: The source of the regions.
         options: Workers, batches and dtype.
         captions: Returns captions of the folder's files; None keeps those of an existing store.

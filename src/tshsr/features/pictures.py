@@ -135,7 +135,6 @@ class PictureFile:
     Attributes:
         id: Its image id in the store.
         file: Its path in the folder, with / between the parts.
-        bytes: Its size.
         changed: Modification time, in nanoseconds.
     """
 

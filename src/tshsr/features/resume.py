@@ -65,11 +65,9 @@ class FinishedPicture:
 
     Attributes:
         file: Its path in the folder of pictures.
-        bytes: Size of the file.
         changed: Modification time of the file, in nanoseconds.
         width: Of the upright picture, in pixels.
         height: Of the upright picture, in pixels.
-        regions: Their number.
     """
 
     file: str
@@ -90,7 +88,6 @@ class ExistingStore:
 
     Attributes:
         split: All its images; None where there is no store to reuse.
-        settings: Its manifest's.
         rows: By file, the row in the split and the picture.
     """
 

@@ -25,8 +25,6 @@ class IndexInfo:
     """Contents of `index.json`.
 
     Attributes:
-        version: Version of this layout.
-        model: Name of the model.
         weights: Digest of its weights and vocabulary.
         dim: Width of the joint space.
         extractor: Name of the extractor of the features.
@@ -110,7 +108,6 @@ def locate_run(folder: Path, info: IndexInfo, run: str | None) -> str:
     """The folder or hub name of the model of an index.
 
     Args:
-        folder: The index.
         info: Its `index.json`.
         run: Named by the user; None: the recorded place, or the same place relative to the index if both moved.
 

@@ -41,8 +41,6 @@ def maintain(folder: Path, name: str, table: Any, queries: Callable[[], Float[Te
 
     Args:
         folder: The user's index.
-        name: The table's name.
-        table: The table.
         queries: Returns sample queries: pooled vectors of the other side.
 
     Raises:

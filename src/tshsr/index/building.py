@@ -34,10 +34,8 @@ class Added:
     """Counts of an addition.
 
     Attributes:
-        new: New pictures.
         replaced: Indexed pictures that were encoded again.
         kept: Indexed pictures that were left unchanged.
-        captions: Captions that were written.
     """
 
     new: int
@@ -51,7 +49,6 @@ class Addition:
     """A split to add, and how.
 
     Attributes:
-        folder: The index.
         pictures: Absolute folder of the picture files.
         metadata: User metadata of the pictures.
         replace: Whether indexed pictures are encoded again.

@@ -44,7 +44,6 @@ class Index:
     thread-safe.
 
     Args:
-        folder: The index.
         retriever: The network that encoded it.
 
     Attributes:
@@ -76,7 +75,6 @@ class Index:
 
         Args:
             folder: Created where it is missing.
-            retriever: The network.
             extractor: Name of the extractor of the features.
             settings: Its settings, from the feature store's manifest, so that `extractor` can build it again.
             run: Folder or hub name of the network, for `open`.
@@ -103,8 +101,6 @@ class Index:
 
         Args:
             folder: Created where it is missing.
-            retriever: The network.
-            split: Pictures and captions.
             run: Folder or hub name of the network, for `open`.
             settings: Settings of the extractor, from the feature store's manifest.
             how: Further arguments of `add`: pictures, metadata, captions, begin.
@@ -122,7 +118,6 @@ class Index:
         """Open an index with its network.
 
         Args:
-            folder: The index.
             run: Folder or hub name of the network; by default the recorded one, or the one that moved with the index.
             device: None: the CPU.
 
@@ -161,7 +156,6 @@ class Index:
         """Add the pictures of a split; indexed ones are not encoded again.
 
         Args:
-            split: Pictures and captions.
             pictures: Folder of the picture files, also of indexed pictures; by default the split's.
             metadata: Metadata for filters, of new and of indexed pictures.
             captions: Whether captions are indexed, too.
@@ -196,8 +190,6 @@ class Index:
         """Pictures for a sentence, best first: v·t selects candidates, the network scores them exactly.
 
         Args:
-            text: The sentence.
-            k: Number of results.
             where: SQL condition on the metadata, such as "year > 2010 AND place = 'Oslo'".
 
         Raises:
@@ -215,7 +207,6 @@ class Index:
 
         Args:
             picture: Its regions, by the extractor of the index.
-            k: Number of results.
 
         Raises:
             InputError: Where the features are not of the width that the network reads.

@@ -37,8 +37,6 @@ def open_table(folder: Path, name: str, schema: pa.Schema | None = None) -> Any:
     """A table handle that reads the newest version.
 
     Args:
-        folder: The index.
-        name: The table.
         schema: Creates the table where it is missing.
 
     Raises:
@@ -157,7 +155,6 @@ def check_filter(table: Any, visible: Any, where: str) -> None:
     """Refuse a filter that the table can't use.
 
     Args:
-        table: The table.
         visible: An empty table with its public columns: LanceDB itself then rejects other columns, in any spelling,
             quoting or comment.
         where: The filter; in brackets, so that LanceDB parses it to the end.

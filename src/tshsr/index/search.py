@@ -49,7 +49,6 @@ class Result:
         file: Absolute path where the file existed when it was indexed, else its name in the data.
         score: Score of the picture with the query.
         words: Content words of the query with their regions; empty for a method without a trace.
-        metadata: User metadata by column.
     """
 
     id: str
@@ -109,11 +108,7 @@ def content_words(tokenizer: Tokenizer, text: str) -> list[tuple[int, str]]:
 
 @torch.inference_mode()
 def boxes_of_words(
-    retriever: Retriever,
-    images: ItemEncoding,
-    boxes: Sequence[np.ndarray | None],
-    text: str,
-    caption: ItemEncoding,
+    retriever: Retriever, images: ItemEncoding, boxes: Sequence[np.ndarray | None], text: str, caption: ItemEncoding
 ) -> list[tuple[WordBoxes, ...]]:
     """For each picture, the content words of a query with their heaviest regions.
 
@@ -123,10 +118,7 @@ def boxes_of_words(
     the word in the attention of each region (region stream). Their mean is a distribution, too.
 
     Args:
-        retriever: The network.
-        images: Encoded pictures.
         boxes: Boxes of each picture, regions x 4, or None.
-        text: The query.
         caption: Its encoding, one row.
 
     Returns:

@@ -113,8 +113,6 @@ class TableReader:
     """Reads the newest version of a table.
 
     Args:
-        folder: The index.
-        name: The table.
         probes: Returns the number of partitions of the ANN index that a query reads.
     """
 

@@ -178,7 +178,6 @@ def figures(counts: np.ndarray, sample: Sample) -> np.ndarray:
 
     Args:
         counts: Multiplicities of the images, resamples x images.
-        sample: The runs.
 
     Returns:
         resamples x runs x figures.
@@ -205,7 +204,6 @@ def median_ranks(drawn: np.ndarray, run: QueryRanks) -> np.ndarray:
 
     Args:
         drawn: Multiplicities of the images, images x resamples.
-        run: Ranks of the run.
 
     Returns:
         resamples x 2.
@@ -228,8 +226,6 @@ def medians(drawn: np.ndarray, ranks: np.ndarray, owner: np.ndarray) -> np.ndarr
 
     Args:
         drawn: Multiplicities, images x resamples.
-        ranks: Rank of each query.
-        owner: Image of each query.
 
     Returns:
         One per resample.

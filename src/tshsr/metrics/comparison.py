@@ -46,7 +46,6 @@ class Difference:
     """A minus B in one metric, in its unit: percentage points, ranks (negative: A is better), 0..1 (MRR).
 
     Attributes:
-        mean: The difference.
         low, high: Its interval.
         p: Two-sided p-value of the permutation test that swaps the sides image by image. None for a median, which is
             no sum of contributions of images.
@@ -78,15 +77,11 @@ class Comparison:
     Attributes:
         a: Metrics of A by the names of `bootstrap.FIGURES`; without those of several relevant items where a run has
             no positions of captions (an older report).
-        b: Metrics of B.
         differences: A minus B.
-        images: Number of resampled images.
-        captions: Number of their captions.
         folds: Folds of the protocol; images are resampled inside their fold.
         runs_a, runs_b: Number of training runs (seeds).
         seed_deviation: Standard deviation of the rSum of a run due to its seed, without the part due to the sample of
             images; None where both sides are single runs.
-        resamples: Number of resamples.
         confidence: Confidence level of the intervals.
         models_a, models_b: Models of each run; more than one is an ensemble. Set by the caller; unknown from ranks.
     """
@@ -124,9 +119,6 @@ def compare_rsum(
 
     Args:
         ranks_a: One entry per run (training seed) of A, all on the same images and captions.
-        ranks_b: The same for B.
-        resamples: Number of resamples.
-        seed: Seed of the resampling.
 
     Raises:
         InputError: As `compare` does.
@@ -154,8 +146,6 @@ def compare(
     Args:
         ranks_a: One entry per run of A.
         ranks_b: One entry per run of B.
-        resamples: Number of resamples.
-        seed: Seed of the resampling.
         confidence: Confidence level of the intervals.
 
     Raises:
@@ -323,7 +313,6 @@ def power_at(difference: float, reach: float, error: float, freedom: float | Non
     error estimated from few runs is too small on average, by the factor c = E s.
 
     Args:
-        difference: The true difference.
         reach: Half the width of the interval.
         error: The estimated standard error of the difference.
         freedom: See `freedom_of`.

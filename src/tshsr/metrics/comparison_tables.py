@@ -18,10 +18,8 @@ def comparison_json(comparison: Comparison, a: Sequence[str], b: Sequence[str], 
     """The comparison as plain values, version 1.
 
     Args:
-        comparison: The comparison.
         a: Names of A's runs.
         b: Names of B's runs.
-        seed: Seed of the resampling.
     """
     rsum = comparison.rsum
     return {
@@ -196,13 +194,7 @@ def markdown_table(comparison: Comparison) -> str:
 
 
 def latex_table(comparison: Comparison, a: str, b: str) -> str:
-    """The table in LaTeX (package booktabs).
-
-    Args:
-        comparison: The comparison.
-        a: Name of A.
-        b: Name of B.
-    """
+    """The table in LaTeX (package booktabs)."""
     lines = [
         f"% A: {' '.join(a.split())}; B: {' '.join(b.split())}. {procedure(comparison)}",
         r"\begin{tabular}{lrrrr}",

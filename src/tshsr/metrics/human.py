@@ -32,7 +32,6 @@ class Groups:
         start: For each sorted judgement, the start of the range with its score.
         end: The end of that range.
         level: For each sorted judgement, the index of its rating among the distinct ratings.
-        levels: Number of distinct ratings.
     """
 
     order: np.ndarray
@@ -61,7 +60,6 @@ def correlations(weights: np.ndarray, groups: Groups) -> tuple[np.ndarray, np.nd
 
     Args:
         weights: Multiplicities, resamples x judgements, in the order of `groups`.
-        groups: The judgements.
 
     Returns:
         Tau-c and rho, one value each per resample.
@@ -139,7 +137,6 @@ class Agreement:
     """Rank correlation of a score with human ratings.
 
     Attributes:
-        judgements: Number of ratings.
         images: Number of rated images; these are resampled.
         tau_c: Kendall's tau-c (Stuart 1953).
         spearman: Spearman's rho, of average ranks.
@@ -270,9 +267,7 @@ def agreement(
 
     Args:
         scores: Floats, images x captions; only rated pairs are read.
-        judgements: The ratings.
         resamples: Number of resamples of images with all their judgements.
-        seed: Seed of the resampling.
         confidence: Confidence level of the intervals.
 
     Raises:

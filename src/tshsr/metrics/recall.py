@@ -27,7 +27,6 @@ class RetrievalMetrics:
     Attributes:
         r1, r5, r10: R@K: queries with a relevant item among the first K, in percent.
         medr: Median rank; the mean of the two middle ranks of an even number.
-        meanr: Mean rank.
     """
 
     __pydantic_config__ = STRICT
@@ -187,7 +186,6 @@ def cut(
     Args:
         scores: Floats, images x captions; may be memory-mapped.
         image_of_caption: For each caption the row of its image.
-        folds: Number of folds.
 
     Yields:
         For each fold its columns in the full matrix, its scores, and for each of its captions the row in the fold.

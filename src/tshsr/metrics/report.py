@@ -38,8 +38,6 @@ class PrecisionCheck:
     Attributes:
         dtype: The precision, such as bfloat16, or another acceleration: tf32, compiled.
         used: Whether it was used: it was faster, and no recall of the sample changed by more than one query.
-        images: Images of the sample.
-        captions: Captions of the sample.
         max_difference: Largest change of a fused score.
         rank_agreement: Queries of both directions with an unchanged best result, in percent.
         recall_change: Largest change of a recall on the sample, in points.
@@ -121,7 +119,6 @@ class ExplanationFigures:
 
     Attributes:
         pairs: Number of images, each with one of its captions.
-        score: The explained score.
         full_score: Mean of this score over the pairs.
         regions: Faithfulness of rankings of regions.
         words: Faithfulness of rankings of words.
@@ -132,7 +129,6 @@ class ExplanationFigures:
         pointing_by_attention: `pointing` by attention only.
         pointing_by_chance: `pointing` for a random region.
         pointing_words: Number of these words.
-        seconds: Duration of the measurement.
     """
 
     __pydantic_config__ = STRICT
@@ -160,7 +156,6 @@ class Rerank:
         k_images: Mean number of candidate captions per image.
         k_captions: Mean number of candidate images per caption.
         reasoned_pairs: Pairs that the network scored.
-        all_pairs: Images times captions.
         ceiling_image_to_text: Images with a relevant caption among their candidates, in percent: bounds every recall.
         ceiling_text_to_image: Captions with their image among their candidates, in percent.
         chosen_on: The validation split of both K; None where they were given.
@@ -205,15 +200,9 @@ class Report:
     """Metrics of one evaluation.
 
     Attributes:
-        data: Name of the data set.
-        split: Name of the split.
         protocol: `flickr` and `coco-5k` rank all images together; `coco-1k` is a mean over folds of 1,000.
-        images: Number of images.
-        captions: Number of captions.
         models: Names of the models; more than one is an ensemble.
         scores: Metrics by the name of the score: `fused`, `word_stream`, `region_stream`, `pooled`, `level_0`...
-        hardware: Description of the machine.
-        commit: Commit of the code.
         seconds: Duration of encoding and scoring.
         pointing: By stream, the share of words whose highest-weighted region is a true one.
         binding: By score, the share of true captions that score above a foil with other bindings of the same words.

@@ -42,7 +42,6 @@ class Printed:
     Attributes:
         line: Line number, from 1.
         kind: A key of `LABELS`, by the label of the line.
-        words: The numbers as text.
     """
 
     line: int
@@ -66,8 +65,6 @@ class Finding:
 
     Attributes:
         line: Line number, from 1.
-        label: Label of the line.
-        printed: Its figures.
         right: The correct figures; None where they cannot be computed.
         wrong: Whether a figure differs by more than rounding.
         note: The actual meaning of a wrong figure, if recognised, or the reason why the line cannot be checked.

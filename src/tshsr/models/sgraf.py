@@ -98,7 +98,6 @@ class GraphReasoning(NodeReasoning):
 
     Args:
         width: Width of a node (m).
-        steps: Number of steps.
     """
 
     def __init__(self, width: int, steps: int) -> None:
@@ -177,7 +176,6 @@ class SgrafStream(SimilarityVectorStream):
 
     Args:
         name: Key of its view in an encoding.
-        config: The network's settings.
         reasoning: SGR or SAF.
         inverse_temperature: Lambda of the attention.
     """
@@ -185,11 +183,7 @@ class SgrafStream(SimilarityVectorStream):
     global_similarity: SimilarityVector
 
     def __init__(
-        self,
-        name: str,
-        config: SgrafConfig | TwoStreamSgrConfig,
-        reasoning: NodeReasoning,
-        inverse_temperature: float,
+        self, name: str, config: SgrafConfig | TwoStreamSgrConfig, reasoning: NodeReasoning, inverse_temperature: float
     ) -> None:
         width = config.similarity_dim
         super().__init__(

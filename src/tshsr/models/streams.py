@@ -50,9 +50,6 @@ class ScoringStream(nn.Module, ABC):
 class StreamMatcher(Matcher):
     """Encoders and one or two streams; subclasses add the streams and the poolings for `v·t`.
 
-    Args:
-        encoder: Settings of the encoders.
-
     Attributes:
         region_pooling: From regions to v.
         word_pooling: From words to t.
@@ -215,10 +212,7 @@ class SimilarityVectorStream(ScoringStream, ABC):
     ) -> Float[Tensor, "*pairs queries context"]:
         """Attention weights of the queries over the context."""
         return attention_weights(
-            similarity,
-            query_mask=queries.real,
-            context_mask=context.real,
-            inverse_temperature=self.inverse_temperature,
+            similarity, query_mask=queries.real, context_mask=context.real, inverse_temperature=self.inverse_temperature
         )
 
     def nodes(

@@ -37,7 +37,6 @@ class TshsrStream(SimilarityVectorStream):
 
     Args:
         name: Key of its view in an encoding.
-        config: The network's settings.
         inverse_temperature: Lambda of the attention.
     """
 

@@ -15,13 +15,7 @@ from tshsr.config.models import VseConfig
 from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.models.attention import unit
 from tshsr.models.base import ItemEncoding, Matcher, Scores
-from tshsr.models.encoders import (
-    RegionEncoder,
-    build_word_encoder,
-    drop_items,
-    drop_regions,
-    init_xavier,
-)
+from tshsr.models.encoders import RegionEncoder, build_word_encoder, drop_items, drop_regions, init_xavier
 from tshsr.models.pooling import AttentionPooling, GeneralisedPooling, MaskedBatchNorm, MeanPooling
 from tshsr.models.streams import cosine
 

@@ -93,7 +93,6 @@ def embed_pictures(pictures: Mapping[str, Image.Image], *, side: int) -> dict[st
     """Scaled copies of pictures for a page, under the same names.
 
     Args:
-        pictures: Pictures by name.
         side: Longest side in pixels; larger pictures are scaled down.
     """
     embedded = {}

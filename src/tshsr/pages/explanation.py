@@ -97,7 +97,6 @@ class Bar:
 
     Attributes:
         text: Label.
-        value: The value.
         left: Start of the bar, in percent of the track.
         width: In percent of the track.
     """
@@ -134,7 +133,6 @@ class ExplanationView:
 
     Attributes:
         id: Element id, unique in the page.
-        caption: The caption.
         stream: The stream that is displayed without the script; empty for a method without a trace.
         streams: Display names by stream.
         levels: Display names by value of the switch.
@@ -197,7 +195,6 @@ def view_of(explanation: Explanation, id: str, picture: EmbeddedPicture | None) 
     """The displayed values of an explanation.
 
     Args:
-        explanation: The explanation.
         id: Element id, unique in the page.
         picture: The picture in the page.
     """

@@ -25,7 +25,6 @@ class Hit:
 
     Attributes:
         item: A caption, or the name of a picture.
-        score: Score of the pair.
         right: Whether it is relevant.
     """
 
@@ -42,7 +41,6 @@ class Search:
         query: A caption (pictures are searched) or the name of a picture (captions are searched).
         hits: The first results, best first.
         rank: Rank of the best relevant result, from 1; ties count against it.
-        answer: The best relevant result.
     """
 
     query: str
@@ -61,8 +59,6 @@ def search_pictures(scores: np.ndarray, split: Split, caption: int, *, names: Se
 
     Args:
         scores: Images x captions.
-        split: The images and captions.
-        caption: Index of the caption.
         names: Name of each image's picture.
         k: Number of results to keep.
     """
@@ -75,8 +71,6 @@ def search_captions(scores: np.ndarray, split: Split, image: int, *, names: Sequ
 
     Args:
         scores: Images x captions.
-        split: The images and captions.
-        image: Index of the image.
         names: Name of each image's picture.
         k: Number of results to keep.
 
@@ -119,8 +113,6 @@ class WordMaps:
     """An explained pair with the ground truth of its words.
 
     Attributes:
-        picture: Name of the picture.
-        explanation: The explanation.
         true_regions: By position of each displayed word, the regions that it describes; empty where unknown.
     """
 
@@ -134,10 +126,7 @@ class ReportPage:
     """The contents of the report page; empty parts are omitted.
 
     Attributes:
-        title: The heading.
-        report: The figures.
         facts: Seed, sizes, training time and so on, in the order of display.
-        charts: Training curves.
         pointing_chance: Pointing accuracy of random guesses, 0..1.
         pictures: By name; holds every name used below.
         text_to_image: Searches by captions.
@@ -225,8 +214,6 @@ class ShareBars:
     """Horizontal bars from 0 to 1.
 
     Attributes:
-        title: The heading.
-        shares: By name of the score.
         chance: Accuracy of random guesses, 0..1; None where unknown.
     """
 
@@ -254,7 +241,6 @@ class MapFigure:
     """The map of a word in one stream.
 
     Attributes:
-        stream: The stream.
         canvas: The picture, lit.
         weight: The largest weight.
         right: Whether it lies on a true region; None where the truth is unknown.

@@ -40,7 +40,6 @@ def regions_of_things(scene: Scene, boxes: np.ndarray) -> list[tuple[int, ...]]:
     """For each thing the numbers of the regions that match it.
 
     Args:
-        scene: The scene.
         boxes: regions x 4, as fractions of the picture.
     """
     tight = np.array([tight_box(thing) for thing in scene.things])

@@ -47,7 +47,6 @@ class Caption:
     """A statement in words.
 
     Attributes:
-        statement: The meaning.
         phrase_of_word: For each content or count word its position and phrase.
     """
 
@@ -80,7 +79,6 @@ def phrase_for(rng: np.random.Generator, thing: Thing, count: int, detail: float
 
     Args:
         rng: Chooses the words.
-        thing: One of the group.
         count: Size of the group.
         detail: Probability that size, and texture, is mentioned; the colour nearly always is.
     """

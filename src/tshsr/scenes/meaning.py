@@ -27,8 +27,6 @@ class Word:
 
     Attributes:
         attribute: shape, colour, size or texture.
-        meaning: Value of the attribute.
-        text: The word as written.
     """
 
     attribute: str

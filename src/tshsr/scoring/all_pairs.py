@@ -44,7 +44,6 @@ class Budget:
     """Bound on the temporaries of a tile, in bytes; lowered after failed allocations.
 
     Attributes:
-        bytes: The requested bound.
         fitting: The bound after allocation failures.
     """
 
@@ -79,10 +78,7 @@ class CaptionLengths:
 
 
 def score_split(
-    matcher: Matcher,
-    tokenizer: Tokenizer,
-    split: Split,
-    options: ScoringOptions = DEFAULT_OPTIONS,
+    matcher: Matcher, tokenizer: Tokenizer, split: Split, options: ScoringOptions = DEFAULT_OPTIONS
 ) -> Mapping[str, np.ndarray]:
     """Score every image of a split with every caption.
 
@@ -142,9 +138,7 @@ class CaptionBlocks:
     """Captions in blocks of similar length, encoded lazily during iteration.
 
     Args:
-        matcher: The network.
         tokens: A row of token ids per caption.
-        device: Device of the encodings.
         cache_bytes: Bound on the encodings cached for further iterations; other blocks are encoded again.
 
     Raises:

@@ -88,7 +88,6 @@ def compare_precisions(
         exact: Scores the sample in the network's own precision.
         rough: Scores the sample in the lower precision.
         image_of_caption: For each caption of the sample the row of its image; every image has a caption.
-        dtype: The lower precision.
     """
     (scores, plain_seconds), (low, seconds) = alternate(exact, rough)
     a, b = (each["fused"].float().cpu().numpy() for each in (scores, low))

@@ -55,18 +55,12 @@ class TwoStageScores:
 
 @torch.inference_mode()
 def score_two_stage(
-    matcher: Matcher,
-    tokenizer: Tokenizer,
-    split: Split,
-    depth: Depth,
-    options: ScoringOptions = DEFAULT_OPTIONS,
+    matcher: Matcher, tokenizer: Tokenizer, split: Split, depth: Depth, options: ScoringOptions = DEFAULT_OPTIONS
 ) -> TwoStageScores:
     """Rank all pairs of a split by v·t, and score the candidates of every image and of every caption.
 
     Args:
         matcher: A network with a pooled score.
-        tokenizer: The network's tokenizer.
-        split: Images and captions.
         depth: Mean number of candidates per query.
         options: `dtype` is the precision of the second stage; the matrices are in memory.
     """
@@ -135,7 +129,6 @@ class PairScorer:
         images: Encoded blocks of consecutive images, in the precision of encoding.
         captions: Encoded blocks of captions.
         fused: Output, images x captions.
-        budget: Bound on temporaries.
     """
 
     scorer: Matcher
@@ -178,11 +171,7 @@ def score_listed(
 
     Args:
         matcher: The network, in the precision of the encodings.
-        images: Encoded images.
-        captions: Encoded captions.
-        lengths: Lengths of the captions.
         pairs: Rows of `images` and rows of `captions`, one entry per pair.
-        budget: Bound on the temporaries.
     """
     device = images.mask.device
     rows, columns = (torch.from_numpy(side).to(device) for side in pairs)

@@ -22,7 +22,6 @@ class MatricesInMemory:
 
     Args:
         shape: Images and captions.
-        dtype: Precision of all matrices.
     """
 
     def __init__(self, shape: tuple[int, int], dtype: DTypeLike = np.float32) -> None:
@@ -48,7 +47,6 @@ class MatricesInFiles:
     Args:
         shape: Images and captions.
         folder: An existing folder.
-        dtype: Precision of all matrices.
     """
 
     def __init__(self, shape: tuple[int, int], folder: Path, dtype: DTypeLike = np.float32) -> None:

@@ -26,7 +26,6 @@ class Limits:
         upload_bytes: Maximum size of a request body.
         pixels: Maximum size of a picture, checked on its header before it is decoded.
         query_characters: Maximum length of a sentence or filter.
-        results: Maximum number of results.
         waiting: Maximum number of queued requests; more are refused at once.
         seconds: Time limit of a request, and of the arrival of its body.
     """
@@ -142,7 +141,6 @@ class RequestGuard:
     """ASGI middleware that checks requests, limits their bodies and adds security headers.
 
     Args:
-        app: The application.
         limits: Limits of the size and duration of a body.
         local: Accept only host names of the loopback interface, so that a web site whose name resolves to this
             machine (DNS rebinding) can read nothing.

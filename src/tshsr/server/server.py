@@ -42,7 +42,6 @@ class Backend:
     """Handlers of requests.
 
     Attributes:
-        service: Queries of the index.
         network: One thread, as the network runs one query at a time.
         files: Threads that prepare pictures for the browser.
     """
@@ -144,7 +143,6 @@ def create_app(index: Searchable, limits: Limits | None = None, *, local: bool =
     """The server of an index, as an ASGI application.
 
     Args:
-        index: The index.
         limits: By default `Limits()`.
         local: Accept only host names of the loopback interface.
     """

@@ -32,11 +32,8 @@ class Order:
     Sizes differ by one at most.
 
     Attributes:
-        captions: Number of training captions.
         batch: Maximum captions of a batch, over all processes.
-        accumulate: Batches per step.
         processes: Processes that share each batch.
-        seed: Seed of the order.
     """
 
     captions: int
@@ -64,7 +61,6 @@ class Order:
 
         Args:
             epoch: 0-based.
-            process: Index of this process.
             first: First step of the iteration, 0-based.
         """
         order = np.random.default_rng([self.seed, epoch]).permutation(self.captions)

@@ -145,7 +145,6 @@ def load_run(folder: Path, which: Which = "best") -> tuple[RunConfig, Tokenizer,
     """Read a trained network on the CPU, from a run or from a flat model folder.
 
     Args:
-        folder: The folder.
         which: For a run: the best weights on dev, or the latest ones. A flat folder has one set of weights.
 
     Raises:

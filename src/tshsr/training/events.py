@@ -16,11 +16,8 @@ class StepDone:
 
     Attributes:
         epoch: 1-based.
-        step: Number of steps done in the run.
         steps: Number of steps of the whole run.
         losses: `loss`, its parts, `spread` of the fused scores and `gradient_norm` before clipping.
-        learning_rate: Learning rate of the step.
-        seconds: Duration of the step.
     """
 
     epoch: int
@@ -46,7 +43,6 @@ class Evaluated:
 
     Attributes:
         epoch: 1-based.
-        report: The figures.
         best: Whether these weights are the best so far.
     """
 

@@ -92,7 +92,6 @@ class FitResult:
         config: The settings, completed from the data.
         steps: Steps of the whole run, over all resumptions.
         best_epoch: Epoch (from 1) with the best fused rSum on dev.
-        best_rsum: That rSum.
         seconds: Duration of all steps, over all resumptions.
         already_finished: True where the run was complete already, and no step was made.
     """
@@ -127,11 +126,9 @@ def fit(
         config: The settings; 0 and "" in feature_dim, vocabulary and extractor are filled from the data.
         train: Clean training split; the noise of the settings is added here.
         dev: Split that chooses the best weights.
-        out: The run's folder.
         resume: Continue the run in the folder; without one, start one; a finished run stays unchanged. All settings
             must equal those of the run, but `training.epochs` may be raised (not under the cosine schedule).
         device: "cpu", "cuda" or "mps"; None takes the best available.
-        listen: Called with events.
 
     Raises:
         SettingsError: Where settings are invalid, or contradict the data or the machine.

@@ -28,7 +28,6 @@ class Swapped:
 
     Attributes:
         rows: Row of the original caption of each.
-        captions: The swapped captions.
     """
 
     rows: Int[Tensor, " swapped"]

@@ -26,8 +26,6 @@ class Journal:
     """Writes the log of a run; on resuming, lines after the resumed step are dropped.
 
     Args:
-        folder: The run's folder.
-        step: Number of steps done.
         window: Sums of values over the steps since the last line, from the saved state.
     """
 
@@ -43,10 +41,8 @@ class Journal:
 
         Args:
             epoch: 1-based.
-            step: Number of steps done.
             values: Losses and learning rate of the step.
             epoch_ends: Whether this is the last step of the epoch.
-            seconds: Training time so far.
         """
         for name, value in {**values, "steps": 1.0}.items():
             self.window[name] = self.window.get(name, 0.0) + value

@@ -66,7 +66,6 @@ def permute_images(image_of_caption: np.ndarray, share: float, seed: int) -> np.
     Args:
         image_of_caption: int64, for each caption the number of its image.
         share: 0 to 1.
-        seed: The run's seed.
     """
     generator = np.random.default_rng([seed, 0, 0, 0, NOISE_STREAM])
     chosen = generator.permutation(len(image_of_caption))[: int(share * len(image_of_caption))]
@@ -240,7 +239,6 @@ class NoisyPairWeights:
 
     Args:
         config: Warm-up and seed.
-        reader: Reads the training captions.
 
     Attributes:
         zscores: Exponential moving mean of the match z-scores over the epochs; None before the first update. The

@@ -67,7 +67,6 @@ class Objective(nn.Module):
 
         Args:
             images: The batch's images, each once.
-            captions: The batch's captions.
             image_of_caption: For each caption the row of its image.
             hardest: Hardest negative; False: mean over all negatives (warm-up).
             seed: Seed of the random candidates.

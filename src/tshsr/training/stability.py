@@ -82,8 +82,6 @@ def check_finite(loss: float, gradient_norm: float, *, where: str, kept: str, ra
     """Stop a diverged run.
 
     Args:
-        loss: Loss of the step.
-        gradient_norm: Norm of its gradient.
         where: Epoch and step, for the message.
         kept: The saved state, for the message.
         rate: Learning rate of the step.

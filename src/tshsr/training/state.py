@@ -60,9 +60,6 @@ def save_last(
     """Replace a run's `last/` atomically.
 
     Args:
-        folder: The run's folder.
-        matcher: The network.
-        optimiser: Its optimiser.
         state: Written as `state.json`.
         zscores: Match z-scores of the training captions, with a robust loss after the warm-up.
 

@@ -45,7 +45,6 @@ def learning_rate(config: OptimiserConfig, step: int, *, steps_per_epoch: int, e
     Args:
         config: Rate and schedule.
         step: 0-based.
-        steps_per_epoch: Number of steps per epoch.
         epochs: Epochs of the whole run.
     """
     epoch = step / steps_per_epoch
@@ -74,7 +73,6 @@ class TrainingInputs:
     Attributes:
         config: The settings, completed from the data.
         dev: Split that chooses the best weights.
-        folder: The run's folder.
     """
 
     config: RunConfig
@@ -88,9 +86,7 @@ class Trainer:
     """Training from a saved or initial state to the end of the run.
 
     Args:
-        inputs: Settings and data.
         order: Captions of each batch.
-        state: Progress so far.
         accelerator: Devices, precision and processes.
         listen: Called with events on the main process.
     """
@@ -265,8 +261,7 @@ class Trainer:
             self.inputs.tokenizer,
             self.dev,
             ScoringOptions(
-                device=self.accelerator.device,
-                progress=lambda done, pairs: self.listen(Scoring(epoch, done, pairs)),
+                device=self.accelerator.device, progress=lambda done, pairs: self.listen(Scoring(epoch, done, pairs))
             ),
         )
         return evaluate_scores(
