@@ -263,7 +263,7 @@ def one_thread() -> Iterator[None]:
 def demo_config(seed: int) -> RunConfig:
     """The demo's recipe with a seed."""
     config = recipe(RECIPE)
-    # The 100 images of dev only plot the curve: the last epoch is the best one of so short a run.
+    # Dev is scored twice in four epochs, for the curve and the choice between the two; few images keep that short.
     return replace(config, training=replace(config.training, seed=seed, dev_images=100))
 
 

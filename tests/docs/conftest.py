@@ -9,7 +9,7 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def docs_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the tutorial has been followed, so that guides find its data, runs and index.
 
     Parallel workers share it: the first one makes it, and the others wait.

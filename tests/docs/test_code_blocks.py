@@ -18,15 +18,15 @@ BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 
 
 @pytest.mark.parametrize("page", CODE, ids=lambda page: str(page.relative_to(ROOT)))
-def test_the_code_blocks_run(page: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(workplace)
+def test_the_code_blocks_run(page: Path, docs_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(docs_folder)
     if page != DOCS / "tutorial.md":  # it has run when the folder was made
         run_blocks(page)
 
 
-def test_the_tutorial_leaves_what_the_guides_use(workplace: Path) -> None:
+def test_the_tutorial_leaves_what_the_guides_use(docs_folder: Path) -> None:
     for name in ("scenes-small/manifest.json", "runs/first/config.json", "first.json", "page.html", "index-small"):
-        assert (workplace / name).exists(), name
+        assert (docs_folder / name).exists(), name
 
 
 def test_every_kind_of_block_is_known() -> None:
