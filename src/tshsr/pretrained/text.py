@@ -39,6 +39,10 @@ POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 """Kinds that number positions from the padding token's id + 1 on, so that they read fewer tokens than positions."""
 EXPECTED = "expected a text encoder such as BERT, MiniLM or RoBERTa, or a CLIP, SigLIP or SigLIP 2."
 POOLER = "encoder.pooler"
+SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
+"""Sentencepiece's mark of a space."""
+KNOWN = 50_000
+"""Most words whose pieces are remembered."""
 SETTINGS = ("num_attention_heads", "hidden_act", "layer_norm_eps", "eos_token_id", "pad_token_id")
 """Settings of a network, beside its weights, that change its outputs."""
 PROBES = (
@@ -95,7 +99,7 @@ class TextTokenizer:
         self.length = positions if self.fixed else min(positions, int(self.rules.model_max_length))
         if self.fixed and self.rules.is_fast:
             _lower_case(self.rules.backend_tokenizer)
-        self._word_rules = WordRules()
+        self._word_rules, self._known = WordRules(), dict[str, list[int]]()
 
     def __len__(self) -> int:
         """Number of tokens in the vocabulary."""
@@ -104,7 +108,7 @@ class TextTokenizer:
     @cached_property
     def fingerprint(self) -> str:
         """Ten hexadecimal digits of a hash of the vocabulary, the length and the tokens of a few captions."""
-        content = [sorted(self.rules.get_vocab().items()), self.length, [one.ids for one in self.encode(PROBES)]]
+        content = [sorted(self.rules.get_vocab().items()), self.length, [one.ids for one in self._encode(PROBES)[0]]]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:10]
 
     def save(self, folder: str | Path) -> None:
@@ -125,27 +129,37 @@ class TextTokenizer:
         Raises:
             InputError: Where a caption has no word.
         """
+        encoded, cut = self._encode(captions)
+        if cut:
+            warnings.warn(
+                f"{cut} of {len(captions)} captions have more than the {self.length} tokens that {self.weights} reads; "
+                "their last words are left out.",
+                stacklevel=2,
+            )
+        return encoded
+
+    def _encode(self, captions: Sequence[str]) -> tuple[list[EncodedCaption], int]:
+        """Tokens and nodes of captions, and how many of the captions are cut."""
         for number, caption in enumerate(captions):
             check_caption(caption, number)
         if not captions:
-            return []
-        encoded = self._with_offsets(captions) if self.rules.is_fast else [self._by_words(one) for one in captions]
+            return [], 0
+        encoded, cut = self._with_offsets(captions) if self.rules.is_fast else self._word_by_word(captions)
         for number, one in enumerate(encoded):
             if not one.words:
                 raise InputError(
                     f"caption {number} has no word that the tokenizer of {self.weights} knows: {captions[number]!r}. "
                     "Give it at least one word, or leave it out."
                 )
-        return encoded
+        return encoded, cut
 
     def _padding(self) -> dict[str, Any]:
         return {"truncation": True, "max_length": self.length, "padding": "max_length" if self.fixed else False}
 
-    def _with_offsets(self, captions: Sequence[str]) -> list[EncodedCaption]:
+    def _with_offsets(self, captions: Sequence[str]) -> tuple[list[EncodedCaption], int]:
         given = self.rules(
             list(captions), return_offsets_mapping=True, return_special_tokens_mask=True, **self._padding()
         )
-        self._warn(sum(bool(one.overflowing) for one in given.encodings))
         spans = self._word_rules.spans(captions) if self.nodes == "words" else [None] * len(captions)
         parts = zip(
             captions, given["input_ids"], given["offset_mapping"], given["special_tokens_mask"], spans, strict=True
@@ -155,45 +169,51 @@ class TextTokenizer:
             pieces = [None if mark else span for span, mark in zip(offsets, special, strict=True)]
             found = _own_nodes(caption, pieces) if words is None else _word_nodes(caption, pieces, words)
             encoded.append(EncodedCaption(list(ids), *found))
-        return encoded
+        return encoded, sum(bool(one.overflowing) for one in given.encodings)
 
-    def _by_words(self, caption: str) -> EncodedCaption:
-        """For tokenizers without offsets, whose pieces never cross a space.
+    def _word_by_word(self, captions: Sequence[str]) -> tuple[list[EncodedCaption], int]:
+        """For tokenizers without offsets, whose pieces never cross a space."""
+        room = self.length - self.rules.num_special_tokens_to_add()
+        encoded, cut = [], 0
+        for caption in captions:
+            inner, nodes, words = self._split(caption)
+            cut += len(inner) > room
+            inner, nodes = inner[:room], nodes[:room]
+            ids = list(self.rules(caption, **self._padding())["input_ids"])
+            start = next((at for at in range(len(ids)) if ids[at : at + len(inner)] == inner), None)
+            if start is None:
+                raise DataError(
+                    f"the tokenizer of {self.weights} joins words of {caption!r} and has no offsets; name weights "
+                    "with a tokenizer.json."
+                )
+            after = [NO_NODE] * (len(ids) - start - len(inner))
+            encoded.append(EncodedCaption(ids, [NO_NODE] * start + nodes + after, words[: max(nodes, default=-1) + 1]))
+        return encoded, cut
 
-        Raises:
-            DataError: Where pieces do cross one.
-        """
-        ids = list(self.rules(caption, **self._padding())["input_ids"])
-        inner: list[int] = []
+    def _split(self, caption: str) -> tuple[list[int], list[int], list[str]]:
+        """Ids of the words between spaces, the node of each, and the spelling of each node."""
+        ids: list[int] = []
         nodes: list[int] = []
         words: list[str] = []
         for word in caption.split():
-            pieces = self.rules(word, add_special_tokens=False)["input_ids"]
-            spelled = [word] if self.nodes == "words" else self.rules.convert_ids_to_tokens(pieces)
-            own = range(len(words), len(words) + len(pieces))
-            nodes += [len(words)] * len(pieces) if self.nodes == "words" else list(own)
-            words += spelled if pieces else []
-            inner += pieces
-        whole = self.rules(caption, add_special_tokens=False)["input_ids"]
-        if whole != inner:
-            raise DataError(
-                f"the tokenizer of {self.weights} joins words of {caption!r} and has no offsets; name weights with a "
-                "tokenizer.json."
-            )
-        room = self.length - self.rules.num_special_tokens_to_add()
-        self._warn(int(len(inner) > room))
-        inner, nodes = inner[:room], nodes[:room]
-        start = next(place for place in range(len(ids)) if ids[place : place + len(inner)] == inner)
-        after = [NO_NODE] * (len(ids) - start - len(inner))
-        return EncodedCaption(ids, [NO_NODE] * start + nodes + after, words[: max(nodes, default=-1) + 1])
+            for piece in self._pieces(word):
+                if self.nodes == "pieces":
+                    spelled = self.rules.convert_ids_to_tokens(piece).removeprefix(SPACE)
+                    nodes.append(len(words) if spelled else NO_NODE)
+                    words += [spelled] if spelled else []
+                else:
+                    nodes.append(len(words))
+                ids.append(piece)
+            words += [word] if self.nodes == "words" and nodes[-1:] == [len(words)] else []
+        return ids, nodes, words
 
-    def _warn(self, cut: int) -> None:
-        if cut:
-            warnings.warn(
-                f"{cut} of the captions have more than the {self.length} tokens that {self.weights} reads; their last "
-                "words are left out.",
-                stacklevel=4,
-            )
+    def _pieces(self, word: str) -> list[int]:
+        """Ids of a word's pieces, remembered: these tokenizers are slow, and captions repeat their words."""
+        if word not in self._known:
+            if len(self._known) >= KNOWN:
+                self._known.clear()
+            self._known[word] = list(self.rules(word, add_special_tokens=False)["input_ids"])
+        return self._known[word]
 
 
 def _lower_case(backend: Any) -> None:
@@ -326,7 +346,7 @@ class TextNetwork(nn.Module):
         joint = hasattr(network, "text_model") and kind not in CLIP + SIGLIP
         if joint or "text" not in network.input_modalities or network.config.is_encoder_decoder:
             raise DataError(f"{weights} holds a {type(network).__name__}; {EXPECTED}")
-        return cls(encoder, getattr(network, "text_projection", None))
+        return cls(encoder, getattr(network, "text_projection", None)).eval()
 
     def save_config(self, folder: str | Path) -> None:
         """Write the configuration, for `empty`."""
