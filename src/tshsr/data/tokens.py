@@ -85,13 +85,12 @@ class TokenIds(CaptionTokens):
 
 
 class CaptionTokenizer(ABC):
-    """What turns captions into the tokens that a network reads.
+    """What turns captions into the tokens that a network reads."""
 
-    Attributes:
-        ends: Nodes at either end of every caption that stand for its start and its end, and for no word.
-    """
-
-    ends: int = 0
+    @property
+    def ends(self) -> int:
+        """Number of nodes at either end of every caption that stand for its start and its end, and for no word."""
+        return 0
 
     @abstractmethod
     def encode(self, captions: Sequence[str]) -> CaptionTokens:
