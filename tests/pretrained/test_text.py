@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from tests.support.tiny_text import CAPTIONS, JOINT, LENGTH, TOKENIZER_OF, TOWERS, WHOLE, transformers
+from tshsr.data.batches import NO_WORD, UNREAD
 from tshsr.errors import DataError, InputError
-from tshsr.pretrained.text import NO_NODE, TextNetwork, TextTokenizer, node_states, token_batch
+from tshsr.pretrained.text import TextNetwork, TextTokenizer, node_states, token_batch
 
 Folder = Callable[[str], str]
 KINDS = tuple(TOKENIZER_OF)
@@ -48,9 +49,9 @@ def test_states_and_projected_vectors_are_the_librarys_own(kind: str, text_folde
     inputs, states, projected = own_outputs(kind, folder, CAPTIONS)
     tokenizer, network = TextTokenizer(folder), TextNetwork.load(folder)
     batch = token_batch(tokenizer.encode(CAPTIONS), tokenizer.pad_id)
-    assert torch.equal(batch.ids, inputs["input_ids"])
-    found, pooled = network(batch.ids, batch.attention_mask)
-    real = batch.attention_mask
+    assert torch.equal(batch.tokens, inputs["input_ids"])
+    found, pooled = network(batch.tokens, batch.word_of_token != UNREAD)
+    real = batch.word_of_token != UNREAD
     torch.testing.assert_close(found[real], states[real], **CLOSE)
     assert (pooled is None) == (projected is None)
     assert network.width == states.shape[2]
@@ -66,13 +67,13 @@ def test_a_caption_does_not_depend_on_its_batch(kind: str, text_folder: Folder) 
     tokenizer, network = TextTokenizer(text_folder(kind)), TextNetwork.load(text_folder(kind))
     encoded = tokenizer.encode(CAPTIONS)
     batch = token_batch(encoded, tokenizer.pad_id)
-    states, pooled = network(batch.ids, batch.attention_mask)
+    states, pooled = network(batch.tokens, batch.word_of_token != UNREAD)
     nodes = node_states(states, batch.word_of_token, batch.mask.shape[1])
     assert not nodes[~batch.mask].any()
     for row, one in enumerate(encoded):
         alone = token_batch([one], tokenizer.pad_id)
-        own, projected = network(alone.ids, alone.attention_mask)
-        words = len(one.words)
+        own, projected = network(alone.tokens, alone.word_of_token != UNREAD)
+        words = len(one.spans)
         torch.testing.assert_close(node_states(own, alone.word_of_token, words)[0], nodes[row, :words], **CLOSE)
         if pooled is not None:
             torch.testing.assert_close(projected[0], pooled[row], **CLOSE)
@@ -94,7 +95,7 @@ def test_a_piece_with_several_words_is_one_node(text_folder: Folder) -> None:
 def test_siglip_drops_punctuation_and_words_lie_between_spaces(text_folder: Folder) -> None:
     tokenizer = TextTokenizer(text_folder("siglip"))
     assert tokenizer.words("A man's dog - said: wow!") == ["A", "man's", "dog", "said:", "wow!"]
-    assert TextTokenizer(text_folder("siglip"), "pieces").words("A man's!") == ["a", "man", "s"]
+    assert TextTokenizer(text_folder("siglip"), "pieces").words("A man's!") == ["A", "man", "s"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -105,21 +106,22 @@ def test_every_token_but_start_end_and_padding_has_a_node(kind: str, text_folder
     for nodes in ("words", "pieces"):
         tokenizer.nodes = nodes
         for caption, one in zip(CAPTIONS, tokenizer.encode(CAPTIONS), strict=True):
-            assert sorted({*one.word_of_token} - {NO_NODE}) == list(range(len(one.words)))
-            real = [node for node in one.word_of_token if node != NO_NODE]
+            assert sorted({*one.word_of_token} - {NO_WORD}) == list(range(len(one.spans)))
+            real = [node for node in one.word_of_token if node != NO_WORD]
             assert real == sorted(real)
             for token, node in zip(one.ids, one.word_of_token, strict=True):
-                assert (node == NO_NODE) == (token in special) or token in spaces
+                assert (node == NO_WORD) == (token in special) or token in spaces
             if nodes == "words":
-                assert all(word in caption for word in one.words)
+                assert [caption[slice(*span)] for span in one.spans] == tokenizer.words(caption)
             else:
                 assert len(set(real)) == len(real)
 
 
 def test_an_emoji_of_several_pieces_is_one_node(text_folder: Folder) -> None:
     for kind in ("roberta", "clip", "siglip-gemma"):
-        one = TextTokenizer(text_folder(kind)).encode(["a \N{DOG FACE} runs"])[0]
-        assert one.words == ["a", "\N{DOG FACE}", "runs"]
+        tokenizer, caption = TextTokenizer(text_folder(kind)), "a \N{DOG FACE} runs"
+        one = tokenizer.encode([caption])[0]
+        assert tokenizer.words(caption) == ["a", "\N{DOG FACE}", "runs"]
         assert one.word_of_token.count(1) >= 4, "one piece a byte"
 
 
@@ -129,7 +131,28 @@ def test_siglip_reads_lower_case_whatever_its_tokenizer_does(text_folder: Folder
         upper, lower = tokenizer.encode(["TWO DOGS RUN", "two dogs run"])
         assert upper.ids == lower.ids, kind
         assert len(upper.ids) == LENGTH
-        assert upper.words == ["TWO", "DOGS", "RUN"]
+        assert tokenizer.words("TWO DOGS RUN") == ["TWO", "DOGS", "RUN"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_caption_without_some_nodes_is_as_if_they_had_never_been_written(kind: str, text_folder: Folder) -> None:
+    tokenizer = TextTokenizer(text_folder(kind))
+    words = tokenizer.words("Two brown dogs run on grass!")
+    without = tokenizer.without("Two brown dogs run on grass!", [number not in (1, 3) for number in range(len(words))])
+    assert without == "Two  dogs  on grass!"
+    assert tokenizer.words(without) == [word for word in words if word not in ("brown", "run")]
+    with pytest.raises(InputError, match=r"has 2 nodes; expected a mask of them, got 1 values\.$"):
+        tokenizer.without("Two dogs", [True])
+
+
+def test_unknown_text_and_whole_words_of_the_vocabulary_are_named(text_folder: Folder) -> None:
+    assert TextTokenizer(text_folder("bert")).are_known("a \N{DOG FACE} man") == [True, False, True]
+    assert TextTokenizer(text_folder("roberta")).are_known("a \N{DOG FACE}") == [True, True], "bytes are always known"
+    for kind in ("bert", "clip", "roberta", "xlm-roberta", "siglip", "siglip2"):
+        words = TextTokenizer(text_folder(kind)).known_words()
+        assert {"man", "dogs"} <= {*words}, kind
+        assert words == sorted(words)
+        assert all(word.isalnum() for word in words)
 
 
 @pytest.mark.parametrize("kind", ["bert", "clip", "siglip", "siglip2"])
@@ -138,7 +161,7 @@ def test_a_long_caption_is_cut_with_a_warning(kind: str, text_folder: Folder) ->
     with pytest.warns(UserWarning, match=r"^1 of 2 captions have more than the 40 tokens that .* left out\.$"):
         long, short = tokenizer.encode([" ".join(["man"] * 50), "man"])
     ends = {"bert": 2, "clip": 2}.get(kind, 1)
-    assert (len(long.ids), len(long.words), len(short.words)) == (LENGTH, LENGTH - ends, 1)
+    assert (len(long.ids), len(long.spans), len(short.spans)) == (LENGTH, LENGTH - ends, 1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tokenizer.encode([" ".join(["man"] * (LENGTH - ends))])
@@ -173,7 +196,9 @@ def test_a_network_is_rebuilt_from_its_configuration_and_state(kind: str, text_f
     assert (rebuilt.fingerprint, again.fingerprint) == (network.fingerprint, tokenizer.fingerprint)
     batch = token_batch(tokenizer.encode(CAPTIONS[:2]), tokenizer.pad_id)
     for own, other in zip(
-        network(batch.ids, batch.attention_mask), rebuilt.eval()(batch.ids, batch.attention_mask), strict=True
+        network(batch.tokens, batch.word_of_token != UNREAD),
+        rebuilt.eval()(batch.tokens, batch.word_of_token != UNREAD),
+        strict=True,
     ):
         assert (own is None and other is None) or torch.equal(own, other)
 
