@@ -108,7 +108,9 @@ def test_without_transformers_one_sentence_names_the_extra(monkeypatch: pytest.M
 def test_a_tokenizer_of_another_network_is_refused(text_folder: Callable[[str], str], tmp_path: Path) -> None:
     folder = tmp_path / "mixed"
     shutil.copytree(text_folder("bert"), folder)
-    transformers.BertTokenizer(vocab={f"w{number}": number for number in range(300)}).save_pretrained(folder)
+    transformers.BertTokenizer(vocab={"[UNK]": 300} | {f"w{number}": number for number in range(300)}).save_pretrained(
+        folder
+    )
     with pytest.raises(
         DataError, match=r"has 305 tokens, its network reads \d+; name a folder whose tokenizer belongs"
     ):
