@@ -212,7 +212,10 @@ def test_wrong_settings_of_text_are_one_sentence(encoder: Path) -> None:
     vocabulary = replace(settings(encoder), training=replace(small_config().training, vocabulary="words.json"))
     for wrong, message in (
         (settings(""), r"text_weights is empty; expected one of minilm, bert, .*, a folder, or a name on the hub"),
-        (settings(encoder, text="gru"), r"text_weights is '.*bert', which gru ignores; set model\.encoder\.text to pre"),
+        (
+            settings(encoder, text="gru"),
+            r"text_weights is '.*bert', which gru ignores; set model\.encoder\.text to pre",
+        ),
         (settings("", 2, text="gru"), r"text_tuned_layers is 2, which gru ignores"),
         (settings(encoder, -1), r"model\.encoder\.text_tuned_layers is -1; expected 0 or more"),
         (settings(encoder, 3), r"text_tuned_layers is 3, and .*bert has 2 layers; expected 2 or fewer"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tshsr.files import write_text
-from tshsr.system import Begin, begin_no_progress
+from tshsr.system import Begin, begin_no_progress, progress_to
 from tshsr.system import Progress as ProgressCallback
 
 if TYPE_CHECKING:
@@ -89,14 +89,19 @@ class Screen:
 
     @contextmanager
     def progress(self, *, quiet: bool) -> Iterator[Begin]:
-        """Show the progress of a job's stages: bars on a terminal, plain lines elsewhere, nothing where quiet."""
-        if quiet:
-            yield begin_no_progress
-        elif self.draws_bars(quiet=quiet):
-            with bars(self.notes) as drawn:
-                yield lambda what, counted: Bar(drawn, f"{what} {counted}")
-        else:
-            yield PlainLines(self.note, self.clock).begin
+        """Show the progress of a job's stages: bars on a terminal, plain lines elsewhere, nothing where quiet.
+
+        `current_begin` gives the same callback to jobs that receive none.
+        """
+        with ExitStack() as stack:
+            begin: Begin = PlainLines(self.note, self.clock).begin
+            if quiet:
+                begin = begin_no_progress
+            elif self.draws_bars(quiet=quiet):
+                drawn = stack.enter_context(bars(self.notes))
+                begin = partial(stage_bar, drawn)
+            stack.enter_context(progress_to(begin))
+            yield begin
 
 
 class Bar:
@@ -121,6 +126,11 @@ class Bar:
         if self.task is not None:
             self.drawn.remove_task(self.task)
         self.task, self.done = None, 0
+
+
+def stage_bar(drawn: Progress, activity: str, unit: str) -> Bar:
+    """The bar of a stage."""
+    return Bar(drawn, f"{activity} {unit}")
 
 
 class PlainLines:

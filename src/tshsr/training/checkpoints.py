@@ -138,9 +138,10 @@ def load_settings(folder: Path) -> tuple[RunConfig, CaptionTokenizer]:
     config = read_config(folder / CONFIG)
     tokenizer = load_tokenizer(folder, config)
     if config.model.encoder.vocabulary != len(tokenizer):
+        files = folder / (TEXT_FOLDER if config.model.encoder.text == "pretrained" else TOKENIZER)
         raise CheckpointError(
-            f"the tokenizer of {folder} has {len(tokenizer)} tokens, {CONFIG} says {config.model.encoder.vocabulary}; "
-            "the two do not belong to one run."
+            f"{files} has {len(tokenizer)} tokens, {CONFIG} says {config.model.encoder.vocabulary}; "
+            "the two files do not belong to one run."
         )
     return config, tokenizer
 
