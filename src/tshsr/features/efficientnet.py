@@ -53,6 +53,7 @@ class EfficientNetExtractor:
 
     in_processes = False
     feature_dim = FEATURES
+    joint_dim = 0
 
     def __init__(self, *, size: int = SIZE, cells: int = CELLS, windows: bool = True, device: str = "cpu") -> None:
         if not STRIDE <= size <= 2048 or size % STRIDE:
