@@ -20,16 +20,17 @@ from torch import Tensor
 
 from tshsr.config.run import RunConfig
 from tshsr.data.arrays import as_array
-from tshsr.data.batches import ImageBatch, pad_sequences
+from tshsr.data.batches import ImageBatch
 from tshsr.data.dataset import Split
-from tshsr.data.text import Tokenizer
+from tshsr.data.text import TOKENIZER
+from tshsr.data.tokens import CaptionTokenizer
 from tshsr.errors import CheckpointError, DataError, InputError
 from tshsr.files import complete_folder
 from tshsr.models.base import ItemEncoding, Matcher, StreamTrace, join_encodings
-from tshsr.scoring.all_pairs import ENCODE_BLOCK, score_encoded
+from tshsr.scoring.all_pairs import ENCODE_BLOCK, blocks, score_encoded
 from tshsr.scoring.options import BYTE_BUDGET
 from tshsr.system import is_reachable
-from tshsr.training.checkpoints import CONFIG, TOKENIZER, WEIGHTS, Which, load_run, save_model
+from tshsr.training.checkpoints import CONFIG, WEIGHTS, Which, load_run, save_model
 
 Images = ImageBatch | np.ndarray | Split
 """A batch; an array images x regions x features (or regions x features: one image); or a split."""
@@ -44,7 +45,7 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
         name: Name in reports.
     """
 
-    def __init__(self, matcher: Matcher, tokenizer: Tokenizer, config: RunConfig, name: str) -> None:
+    def __init__(self, matcher: Matcher, tokenizer: CaptionTokenizer, config: RunConfig, name: str) -> None:
         self.matcher = matcher.eval()
         self.tokenizer = tokenizer
         self.config = config
@@ -160,11 +161,10 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
         Raises:
             InputError: Where there is no caption, or one has no word.
         """
-        rows = self.tokenizer.encode([captions] if isinstance(captions, str) else captions)
-        if not rows:
+        tokens = self.tokenizer.encode([captions] if isinstance(captions, str) else captions)
+        if not len(tokens):
             raise InputError("there are no captions to encode; give at least one.")
-        starts = range(0, len(rows), ENCODE_BLOCK)
-        batches = [pad_sequences(rows[start : start + ENCODE_BLOCK]).to(self.device) for start in starts]
+        batches = (tokens.read(rows).to(self.device) for rows in blocks(np.arange(len(tokens)), ENCODE_BLOCK))
         return join_encodings([self.matcher.encode_captions(batch) for batch in batches])
 
     def score(

@@ -17,14 +17,14 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from tshsr.config.run import RunConfig, read_config, write_config
-from tshsr.data.text import Tokenizer
+from tshsr.data.text import TOKENIZER, Tokenizer
+from tshsr.data.tokens import CaptionTokenizer
 from tshsr.errors import CheckpointError
 from tshsr.files import complete_folder, write_bytes, write_text
 from tshsr.models.base import Matcher
 from tshsr.models.build import build_matcher
 
 CONFIG = "config.json"
-TOKENIZER = "tokenizer.json"
 WEIGHTS = "model.safetensors"
 
 Which = Literal["best", "last"]
@@ -100,7 +100,7 @@ def check_fit(path: Path, given: Mapping[str, Tensor], expected: Mapping[str, Te
             )
 
 
-def save_model(folder: Path, config: RunConfig, tokenizer: Tokenizer, matcher: Matcher) -> None:
+def save_model(folder: Path, config: RunConfig, tokenizer: CaptionTokenizer, matcher: Matcher) -> None:
     """Write a flat model folder: settings, tokenizer and weights.
 
     Raises:
@@ -110,17 +110,17 @@ def save_model(folder: Path, config: RunConfig, tokenizer: Tokenizer, matcher: M
     save_settings(folder, config, tokenizer)
 
 
-def save_settings(folder: Path, config: RunConfig, tokenizer: Tokenizer) -> None:
+def save_settings(folder: Path, config: RunConfig, tokenizer: CaptionTokenizer) -> None:
     """Write the tokenizer, then the settings, so that settings never exist without a tokenizer.
 
     Raises:
         DataError: Where the disk is full or the folder cannot be written.
     """
-    tokenizer.save(folder / TOKENIZER)
+    tokenizer.save_into(folder)
     write_text(folder / CONFIG, write_config(config))
 
 
-def load_settings(folder: Path) -> tuple[RunConfig, Tokenizer]:
+def load_settings(folder: Path) -> tuple[RunConfig, CaptionTokenizer]:
     """Read the settings and the tokenizer of a run or of a flat model folder.
 
     Raises:
@@ -141,7 +141,7 @@ def load_settings(folder: Path) -> tuple[RunConfig, Tokenizer]:
     return config, tokenizer
 
 
-def load_run(folder: Path, which: Which = "best") -> tuple[RunConfig, Tokenizer, Matcher]:
+def load_run(folder: Path, which: Which = "best") -> tuple[RunConfig, CaptionTokenizer, Matcher]:
     """Read a trained network on the CPU, from a run or from a flat model folder.
 
     Args:

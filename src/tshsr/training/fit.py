@@ -15,11 +15,11 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 
 from tshsr.config.run import RunConfig, TrainingConfig, read_config
 from tshsr.data.dataset import Split
-from tshsr.data.text import Tokenizer
+from tshsr.data.text import TOKENIZER, Tokenizer
 from tshsr.errors import CheckpointError, SettingsError
 from tshsr.files import remove_partial
 from tshsr.training.batching import Order
-from tshsr.training.checkpoints import CONFIG, TOKENIZER, save_settings
+from tshsr.training.checkpoints import CONFIG, save_settings
 from tshsr.training.checks import captions_checksum, check_training, check_unchanged, complete, make_tokenizer
 from tshsr.training.events import Event, Listener
 from tshsr.training.noisy_pairs import with_noise

@@ -16,7 +16,7 @@ from torch import Tensor
 from tshsr.config.run import LossConfig, OptimiserConfig, RunConfig
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import select_images
-from tshsr.data.text import Tokenizer
+from tshsr.data.tokens import CaptionTokenizer, TokenIds
 from tshsr.evaluation.run import evaluate_scores
 from tshsr.metrics.report import Report
 from tshsr.models.base import Matcher
@@ -76,7 +76,7 @@ class TrainingInputs:
     """
 
     config: RunConfig
-    tokenizer: Tokenizer
+    tokenizer: CaptionTokenizer
     train: Split
     dev: Split
     folder: Path
@@ -105,7 +105,8 @@ class Trainer:
         self.objective, self.stepper = accelerator.prepare(objective, self.optimiser)
         self.collapse_watch = CollapseWatch(self.config.loss, self.config.optimiser, state.flat_steps)
         self.pair_weights = NoisyPairWeights(self.config, self.reader) if self.config.loss.robust != "none" else None
-        self.swaps = WordSwaps(self.reader.captions()) if self.config.loss.swapped else None
+        tokens = self.reader.tokens
+        self.swaps = WordSwaps(tokens.rows()) if self.config.loss.swapped and isinstance(tokens, TokenIds) else None
         self.journal: Journal | None = None
 
     @property
