@@ -158,13 +158,14 @@ def test_unknown_text_and_whole_words_of_the_vocabulary_are_named(text_folder: F
 @pytest.mark.parametrize("kind", ["bert", "clip", "siglip", "siglip2"])
 def test_a_long_caption_is_cut_with_a_warning(kind: str, text_folder: Folder) -> None:
     tokenizer = TextTokenizer(text_folder(kind))
-    with pytest.warns(UserWarning, match=r"^1 of 2 captions have more than the 40 tokens that .* left out\.$"):
-        long, short = tokenizer.encode([" ".join(["man"] * 50), "man"])
+    with pytest.warns(UserWarning, match=r"^caption 8 has more than the 40 tokens that .* other long captions\.$"):
+        short, long = tokenizer.encode(["man", " ".join(["man"] * 50)], first=7)
     ends = {"bert": 2, "clip": 2}.get(kind, 1)
     assert (len(long.ids), len(long.spans), len(short.spans)) == (LENGTH, LENGTH - ends, 1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        tokenizer.encode([" ".join(["man"] * (LENGTH - ends))])
+        tokenizer.encode([" ".join(["man"] * 60)])  # warned of once
+        assert not TextTokenizer(tokenizer.weights).encode([" ".join(["man"] * (LENGTH - ends))])[0].cut
 
 
 def test_a_caption_without_a_word_is_refused(text_folder: Folder) -> None:

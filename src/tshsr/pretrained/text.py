@@ -62,11 +62,13 @@ class EncodedCaption:
         ids: Token ids with start and end, and with padding where the network reads a fixed length.
         word_of_token: The node of each token, from 0; `NO_WORD` for start, end and padding.
         spans: First and last + 1 character of each node in the caption.
+        cut: Whether the caption is longer than the network reads, so that its last words are left out.
     """
 
     ids: list[int]
     word_of_token: list[int]
     spans: list[Span]
+    cut: bool = False
 
 
 class TextTokenizer:
@@ -100,7 +102,9 @@ class TextTokenizer:
         self.length = positions if self.fixed else min(positions, int(self.rules.model_max_length))
         if self.fixed and self.rules.is_fast:
             _lower_case(self.rules.backend_tokenizer)
-        self._word_rules, self._known = WordRules(), dict[str, list[int]]()
+        self._word_rules, self._known, self._warned = WordRules(), dict[str, list[int]](), True
+        self._probes = [one.ids for one in self.encode(PROBES)]
+        self._warned = False
 
     def __len__(self) -> int:
         """Number of tokens in the vocabulary."""
@@ -109,7 +113,7 @@ class TextTokenizer:
     @cached_property
     def fingerprint(self) -> str:
         """Ten hexadecimal digits of a hash of the vocabulary, the length and the tokens of a few captions."""
-        content = [sorted(self.rules.get_vocab().items()), self.length, [one.ids for one in self._encode(PROBES)[0]]]
+        content = [sorted(self.rules.get_vocab().items()), self.length, self._probes]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:10]
 
     def save(self, folder: str | Path) -> None:
@@ -160,72 +164,70 @@ class TextTokenizer:
             letters[start:stop] = letters[start:stop] if stays else [""] * (stop - start)
         return "".join(letters)
 
-    def encode(self, captions: Sequence[str]) -> list[EncodedCaption]:
-        """Tokens and nodes of captions; a caption longer than `length` is cut, with a warning.
+    def encode(self, captions: Sequence[str], *, first: int = 0) -> list[EncodedCaption]:
+        """Tokens and nodes of captions; one longer than `length` is cut, the first time with a warning.
+
+        Args:
+            first: The first caption's place in its list, for messages.
 
         Raises:
             InputError: Where a caption has no word.
         """
-        encoded, cut = self._encode(captions)
-        if cut:
-            warnings.warn(
-                f"{cut} of {len(captions)} captions have more than the {self.length} tokens that {self.weights} reads; "
-                "their last words are left out.",
-                stacklevel=2,
-            )
-        return encoded
-
-    def _encode(self, captions: Sequence[str]) -> tuple[list[EncodedCaption], int]:
-        """Tokens and nodes of captions, and how many of the captions are cut."""
-        for number, caption in enumerate(captions):
+        for number, caption in enumerate(captions, first):
             check_caption(caption, number)
         if not captions:
-            return [], 0
-        encoded, cut = self._with_offsets(captions) if self.rules.is_fast else self._word_by_word(captions)
-        for number, one in enumerate(encoded):
+            return []
+        encoded = self._with_offsets(captions) if self.rules.is_fast else [self._word_by_word(one) for one in captions]
+        for number, (caption, one) in enumerate(zip(captions, encoded, strict=True), first):
             if not one.spans:
                 raise InputError(
-                    f"caption {number} has no word that the tokenizer of {self.weights} knows: {captions[number]!r}. "
+                    f"caption {number} has no word that the tokenizer of {self.weights} knows: {caption!r}. "
                     "Give it at least one word, or leave it out."
                 )
-        return encoded, cut
+            if one.cut and not self._warned:
+                self._warned = True
+                warnings.warn(
+                    f"caption {number} has more than the {self.length} tokens that {self.weights} reads: its last "
+                    "words are left out, as are those of other long captions.",
+                    stacklevel=2,
+                )
+        return encoded
 
     def _padding(self) -> dict[str, Any]:
         return {"truncation": True, "max_length": self.length, "padding": "max_length" if self.fixed else False}
 
-    def _with_offsets(self, captions: Sequence[str]) -> tuple[list[EncodedCaption], int]:
+    def _with_offsets(self, captions: Sequence[str]) -> list[EncodedCaption]:
         given = self.rules(
             list(captions), return_offsets_mapping=True, return_special_tokens_mask=True, **self._padding()
         )
         spans = self._word_rules.spans(captions) if self.nodes == "words" else [None] * len(captions)
-        parts = zip(
-            captions, given["input_ids"], given["offset_mapping"], given["special_tokens_mask"], spans, strict=True
-        )
+        names = ("input_ids", "offset_mapping", "special_tokens_mask")
+        parts = zip(captions, *(given[name] for name in names), spans, given.encodings, strict=True)
         encoded = []
-        for caption, ids, offsets, special, words in parts:
+        for caption, ids, offsets, special, words, whole in parts:
             pieces = [None if mark else span for span, mark in zip(offsets, special, strict=True)]
             found = _own_nodes(caption, pieces) if words is None else _word_nodes(caption, pieces, words)
-            encoded.append(EncodedCaption(list(ids), *found))
-        return encoded, sum(bool(one.overflowing) for one in given.encodings)
+            encoded.append(EncodedCaption(list(ids), *found, cut=bool(whole.overflowing)))
+        return encoded
 
-    def _word_by_word(self, captions: Sequence[str]) -> tuple[list[EncodedCaption], int]:
-        """For tokenizers without offsets, whose pieces never cross a space."""
+    def _word_by_word(self, caption: str) -> EncodedCaption:
+        """For tokenizers without offsets, whose pieces never cross a space.
+
+        Raises:
+            DataError: Where pieces do cross one.
+        """
         room = self.length - self.rules.num_special_tokens_to_add()
-        encoded, cut = [], 0
-        for caption in captions:
-            inner, nodes, spans = self._split(caption)
-            cut += len(inner) > room
-            inner, nodes = inner[:room], nodes[:room]
-            ids = list(self.rules(caption, **self._padding())["input_ids"])
-            start = next((at for at in range(len(ids)) if ids[at : at + len(inner)] == inner), None)
-            if start is None:
-                raise DataError(
-                    f"the tokenizer of {self.weights} joins words of {caption!r} and has no offsets; name weights "
-                    "with a tokenizer.json."
-                )
-            after = [NO_WORD] * (len(ids) - start - len(inner))
-            encoded.append(EncodedCaption(ids, [NO_WORD] * start + nodes + after, spans[: max(nodes, default=-1) + 1]))
-        return encoded, cut
+        pieces, nodes, spans = self._split(caption)
+        inner, nodes = pieces[:room], nodes[:room]
+        ids = list(self.rules(caption, **self._padding())["input_ids"])
+        start = next((at for at in range(len(ids)) if ids[at : at + len(inner)] == inner), None)
+        if start is None:
+            raise DataError(
+                f"the tokenizer of {self.weights} joins words of {caption!r} and has no offsets; name weights "
+                "with a tokenizer.json."
+            )
+        nodes = [NO_WORD] * start + nodes + [NO_WORD] * (len(ids) - start - len(inner))
+        return EncodedCaption(ids, nodes, spans[: max(nodes) + 1], cut=len(pieces) > room)
 
     def _split(self, caption: str) -> tuple[list[int], list[int], list[Span]]:
         """Ids of the words between spaces, the node of each, and the place of each node."""
@@ -243,9 +245,10 @@ class TextTokenizer:
             for piece in self.rules.convert_ids_to_tokens(pieces):
                 spelled = piece.removeprefix(SPACE)
                 nodes.append(len(spans) if spelled else NO_WORD)
-                found = caption.lower().find(spelled, at, word.end())
-                spans += [(found, found + len(spelled)) if found >= 0 else word.span()] if spelled else []
-                at = spans[-1][1] if found >= 0 else at
+                if spelled:
+                    found = caption.lower().find(spelled, at, word.end())
+                    spans.append((found, found + len(spelled)) if found >= 0 else word.span())
+                    at = max(at, found + len(spelled)) if found >= 0 else at
         return ids, nodes, spans
 
     def _pieces(self, word: str) -> list[int]:
