@@ -133,7 +133,7 @@ def test_a_model_of_the_hub_is_loaded_under_its_name(
     monkeypatch.setattr("tshsr.retriever.snapshot_download", download)
     monkeypatch.setattr("tshsr.retriever.is_reachable", lambda _: True)
     assert Retriever.from_pretrained("owner/model", revision="v1").name == "owner/model"
-    assert asked == [("owner/model", "v1", ["config.json", "tokenizer.json", "model.safetensors"])]
+    assert asked == [("owner/model", "v1", ["config.json", "tokenizer.json", "model.safetensors", "text/*"])]
 
 
 def test_features_of_another_extractor_are_refused(retriever: Retriever, split: Split) -> None:

@@ -27,11 +27,14 @@ from tshsr.data.tokens import CaptionTokenizer
 from tshsr.errors import CheckpointError, DataError, InputError
 from tshsr.files import complete_folder
 from tshsr.models.base import ItemEncoding, Matcher, StreamTrace, join_encodings
+from tshsr.pretrained.pieces import TEXT_FOLDER
 from tshsr.scoring.all_pairs import ENCODE_BLOCK, blocks, score_encoded
 from tshsr.scoring.options import BYTE_BUDGET
 from tshsr.system import is_reachable
 from tshsr.training.checkpoints import CONFIG, WEIGHTS, Which, load_run, save_model
 
+FILES = [CONFIG, TOKENIZER, WEIGHTS, f"{TEXT_FOLDER}/*"]
+"""Files of a model on the hub."""
 Images = ImageBatch | np.ndarray | Split
 """A batch; an array images x regions x features (or regions x features: one image); or a split."""
 
@@ -121,8 +124,9 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
         return next(self.matcher.parameters()).device
 
     def to(self, device: torch.device | str) -> Self:
-        """Move the network; encodings are on its device."""
+        """Move the network, and a frozen text encoder; encodings are on its device."""
         self.matcher.to(device)
+        self.tokenizer.to(device)
         return self
 
     def check_extractor(self, extractor: str) -> None:
@@ -262,7 +266,7 @@ def _download(model_id: str, download: dict[str, Any]) -> Path:
     if not download.get("local_files_only") and not is_reachable(ENDPOINT):
         download = {**download, "local_files_only": True}
     try:
-        return Path(snapshot_download(model_id, allow_patterns=[CONFIG, TOKENIZER, WEIGHTS], **download))
+        return Path(snapshot_download(model_id, allow_patterns=FILES, **download))
     except (OSError, HFValidationError) as error:
         raise CheckpointError(
             f"{model_id} is no folder here, and the Hugging Face hub returned no model of this name "

@@ -24,8 +24,18 @@ class EncoderConfig:
     """Number of tokens; 0: that of the tokenizer."""
     boxes: bool = False
     """Append x1, y1, x2, y2 and area of each region, as fractions of the picture, to its features."""
-    text: Literal["gru", "transformer"] = "gru"
-    """Word encoder: a one-layer bidirectional GRU, or a transformer trained from scratch."""
+    text: Literal["gru", "transformer", "pretrained"] = "gru"
+    """Word encoder: a one-layer bidirectional GRU, a transformer trained from scratch, or a pretrained network."""
+    text_weights: str = ""
+    """Pretrained word encoder: minilm, bert, roberta, clip, siglip2, a folder, or a name on the Hugging Face hub."""
+    text_nodes: Literal["words", "pieces"] = "words"
+    """Nodes of the pretrained encoder: words, each the mean of its word pieces, or the word pieces."""
+    text_tuned_layers: int = 0
+    """Last layers of the pretrained encoder that are trained; 0: frozen; all of its layers: also its embeddings."""
+    text_width: int = 0
+    """Width of the pretrained encoder's states; taken from its weights."""
+    text_fingerprint: str = ""
+    """Fingerprint of the pretrained encoder's weights; taken from them, checked wherever they are loaded."""
     word_dim: int = 300
     """Width of a word embedding."""
     transformer_layers: int = 2

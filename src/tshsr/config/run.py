@@ -68,6 +68,8 @@ class OptimiserConfig:
     """Steps of a linear rise of the learning rate from zero."""
     clip: float = 2.0
     """Largest norm of the gradient, by clipping."""
+    text_factor: float = 0.1
+    """Factor on the learning rate of the tuned layers of a pretrained word encoder."""
 
 
 @dataclass(frozen=True)

@@ -136,6 +136,10 @@ class CaptionTokenizer(ABC):
     def identity(self) -> str:
         """A text that is equal for tokenizers of equal output."""
 
+    def to(self, device: torch.device | str) -> None:
+        """Move to the device of the network, for tokenizers that compute states; no-op for others."""
+        del device
+
     @abstractmethod
     def save_into(self, folder: Path) -> None:
         """Write the files that a run needs to open it again, atomically.

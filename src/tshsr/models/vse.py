@@ -13,7 +13,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from tshsr.config.models import VseConfig
-from tshsr.data.batches import CaptionBatch, ImageBatch
+from tshsr.data.batches import NO_WORD, CaptionBatch, ImageBatch
 from tshsr.models.attention import unit
 from tshsr.models.base import ItemEncoding, Matcher, Scores
 from tshsr.models.encoders import (
@@ -110,7 +110,17 @@ def build_pooling(config: VseConfig) -> nn.Module:
 
 
 def shortened(batch: CaptionBatch, kept: Bool[Tensor, "captions words"]) -> CaptionBatch:
-    """Captions reduced to the kept words, in order, padded at the end."""
+    """Captions reduced to the kept words, in order, padded at the end.
+
+    A tuned network reads the other words too, and they have no node.
+    """
     order = (~kept).to(torch.uint8).argsort(dim=1, stable=True)
     mask = kept.gather(1, order)
+    if batch.states is not None:
+        states = batch.states.gather(1, order[..., None].expand_as(batch.states)) * mask[..., None]
+        return CaptionBatch.unchecked(batch.tokens, mask, states, pooled=batch.pooled)
+    if batch.word_of_token is not None:
+        place = torch.where(kept, order.argsort(dim=1), NO_WORD)
+        nodes = torch.where(batch.word_of_token < 0, batch.word_of_token, place.gather(1, batch.word_of_token.clamp(0)))
+        return CaptionBatch.unchecked(batch.tokens, mask, word_of_token=nodes)
     return CaptionBatch.unchecked(batch.tokens.gather(1, order) * mask, mask)

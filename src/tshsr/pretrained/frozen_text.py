@@ -56,6 +56,11 @@ class FrozenText(CaptionTokenizer):
         self.network = network.to(device)
         self.width, self.joint_dim = network.width, network.joint_dim
 
+    def to(self, device: torch.device | str) -> None:
+        """Move the network to a device."""
+        self.device = device
+        self.network.to(device)
+
     def __len__(self) -> int:
         """Number of tokens of the vocabulary."""
         return len(self.tokenizer)

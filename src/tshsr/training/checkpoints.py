@@ -7,6 +7,7 @@ published model is flat: `config.json`, `tokenizer.json`, `model.safetensors`. B
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +24,8 @@ from tshsr.errors import CheckpointError
 from tshsr.files import complete_folder, write_bytes, write_text
 from tshsr.models.base import Matcher
 from tshsr.models.build import build_matcher
+from tshsr.pretrained.frozen_text import FrozenText
+from tshsr.pretrained.pieces import TEXT_FOLDER, PieceTokenizer
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -132,13 +135,42 @@ def load_settings(folder: Path) -> tuple[RunConfig, CaptionTokenizer]:
         raise CheckpointError(f"{folder} is no folder; expected a run of `tshsr train` or a saved model.")
     if not (folder / CONFIG).is_file():
         raise CheckpointError(f"{folder} is no run: it has no {CONFIG}. Give the folder that `tshsr train --out` made.")
-    config, tokenizer = read_config(folder / CONFIG), Tokenizer.from_file(folder / TOKENIZER)
+    config = read_config(folder / CONFIG)
+    tokenizer = load_tokenizer(folder, config)
     if config.model.encoder.vocabulary != len(tokenizer):
+        files = folder / (TEXT_FOLDER if config.model.encoder.text == "pretrained" else TOKENIZER)
         raise CheckpointError(
-            f"{folder / TOKENIZER} has {len(tokenizer)} tokens, {CONFIG} says {config.model.encoder.vocabulary}; "
+            f"{files} has {len(tokenizer)} tokens, {CONFIG} says {config.model.encoder.vocabulary}; "
             "the two files do not belong to one run."
         )
     return config, tokenizer
+
+
+def load_tokenizer(folder: Path, config: RunConfig) -> CaptionTokenizer:
+    """Read the tokenizer of a run or of a flat model folder; with a frozen pretrained word encoder, the encoder.
+
+    Raises:
+        DataError: Where its files can't be read, or the encoder's weights are others than in training.
+        SettingsError: Where transformers is needed and not installed.
+    """
+    encoder = config.model.encoder
+    if encoder.text != "pretrained":
+        return Tokenizer.from_file(folder / TOKENIZER)
+    if encoder.text_tuned_layers:
+        return PieceTokenizer.open(folder, encoder.text_nodes, encoder.text_fingerprint)
+    return FrozenText(encoder.text_weights, encoder.text_nodes, fingerprint=encoder.text_fingerprint)
+
+
+def build_saved(folder: Path, config: RunConfig) -> Matcher:
+    """The network of a run, with random weights; the configuration of a tuned text encoder is in the folder.
+
+    Raises:
+        DataError: Where that configuration can't be read.
+    """
+    model = config.model
+    if model.encoder.text == "pretrained" and model.encoder.text_tuned_layers:
+        model = replace(model, encoder=replace(model.encoder, text_weights=str(folder / TEXT_FOLDER)))
+    return build_matcher(model)
 
 
 def load_run(folder: Path, which: Which = "best") -> tuple[RunConfig, CaptionTokenizer, Matcher]:
@@ -155,7 +187,7 @@ def load_run(folder: Path, which: Which = "best") -> tuple[RunConfig, CaptionTok
     config, tokenizer = load_settings(folder)
     weights = weights_of(folder, which)
     with torch.random.fork_rng(devices=[]):  # preserves the caller's random state; the initial weights are overwritten
-        matcher = build_matcher(config.model)
+        matcher = build_saved(folder, config)
     load_weights(weights, matcher)
     return config, tokenizer, matcher.eval()
 

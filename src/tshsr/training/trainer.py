@@ -7,11 +7,11 @@ import time
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from tshsr.config.run import LossConfig, OptimiserConfig, RunConfig
 from tshsr.data.dataset import Split
@@ -21,6 +21,7 @@ from tshsr.evaluation.run import evaluate_scores
 from tshsr.metrics.report import Report
 from tshsr.models.base import Matcher
 from tshsr.models.build import build_matcher
+from tshsr.models.encoders import TunedWordEncoder
 from tshsr.scoring.all_pairs import score_split
 from tshsr.scoring.options import ScoringOptions
 from tshsr.training.batching import Order, Reader, TrainingBatch, derived_seed, prefetch
@@ -115,7 +116,13 @@ class Trainer:
         return self.order.steps_per_epoch * self.config.training.epochs
 
     def begin(self) -> None:
-        """Save the initial state: the run is resumable from here on, and a full disk is reported before training."""
+        """Load pretrained weights and save the initial state.
+
+        The run is resumable from here on, and a full disk is reported before training.
+        """
+        for module in self.matcher.modules():
+            if isinstance(module, TunedWordEncoder):
+                module.load_pretrained()
         self._save()
 
     def resume(self) -> None:
@@ -168,7 +175,7 @@ class Trainer:
             self.config.optimiser, number, steps_per_epoch=per_epoch, epochs=self.config.training.epochs
         )
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
         hardest = uses_hardest(self.config.loss, number, steps_per_epoch=per_epoch)
         losses = self._optimise(batches, hardest=hardest)
         check_finite(
@@ -295,10 +302,25 @@ class Trainer:
 
 
 def make_optimiser(config: OptimiserConfig, matcher: Matcher) -> torch.optim.Optimizer:
-    """Optimiser of all parameters; the trainer sets its learning rate before every step."""
+    """Optimiser of all trained parameters; the trainer sets its learning rates before every step."""
+    groups = parameter_groups(config, matcher)
     if config.name == "adamw":
-        return torch.optim.AdamW(matcher.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    return torch.optim.Adam(matcher.parameters(), lr=config.learning_rate)
+        return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
+    return torch.optim.Adam(groups, lr=config.learning_rate)
+
+
+def parameter_groups(config: OptimiserConfig, matcher: Matcher) -> list[dict[str, Any]]:
+    """The trained parameters by the factor of their learning rate: 1, and that of tuned pretrained networks.
+
+    Each group has its `factor`. The order is part of a saved state: groups, and parameters as in the network.
+    """
+    tuned = [module.network for module in matcher.modules() if isinstance(module, TunedWordEncoder)]
+    factors = {parameter: config.text_factor for network in tuned for parameter in network.parameters()}
+    groups: dict[float, list[nn.Parameter]] = {1.0: []}
+    for parameter in matcher.parameters():
+        if parameter.requires_grad:
+            groups.setdefault(factors.get(parameter, 1.0), []).append(parameter)
+    return [{"params": parameters, "factor": factor} for factor, parameters in groups.items()]
 
 
 def select_dev(dev: Split, images: int) -> Split:
