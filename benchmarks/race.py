@@ -82,7 +82,12 @@ class Entry:
 
 OURS = "tshsr"
 MODELS = (
-    Entry("vse-mean", "VSE, mean pooling (VSE++)", "vse", {"model.pooling": "mean", "model.perceptron": False}),
+    Entry(
+        "vse-mean",
+        "VSE, mean pooling (VSE++)",
+        "vse",
+        {"model.pooling": "mean", "model.encoder.region_projection": "linear"},
+    ),
     Entry("vse-attention", "VSE, attention pooling", "vse", {"model.pooling": "attention"}),
     Entry("vse", "VSE, generalised pooling (VSE∞)", "vse"),
     Entry("scan-word", "SCAN, word stream (t-i)", "scan"),

@@ -171,6 +171,8 @@ def test_an_array_becomes_a_batch_with_its_boxes() -> None:
     assert torch.equal(batch.boxes, torch.from_numpy(boxes))
     assert bool(batch.mask.all())
     assert as_batch(features[0], boxes[0]).regions.shape == (1, 3, 4)
+    assert as_batch(features[0], boxes[0], features[0, 0]).pooled.shape == (1, 4)
+    assert torch.equal(as_batch(features, pooled=features[:, 0]).pooled, batch.regions[:, 0])
     with pytest.raises(InputError, match=r"boxes have shape \(1, 3, 4\); expected \(2, 3, 4\)"):
         as_batch(features, boxes[:1])
     with pytest.raises(

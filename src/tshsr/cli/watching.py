@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Protocol
 
 from rich.progress import Progress, TaskID
 
-from tshsr.cli.screen import LONG, Bar, PlainLines, Screen, bars, duration, stage_bar
-from tshsr.system import progress_to
+from tshsr.cli.screen import LONG, Bar, PlainLines, Screen, bars, duration, stages
+from tshsr.system import begin_no_progress, progress_to
 from tshsr.training.events import Evaluated, Event, Saved, Scoring, StepDone, Warned
 
 
@@ -23,12 +22,13 @@ class Watcher(Protocol):
 
 @contextmanager
 def watching(screen: Screen, epochs: int, *, quiet: bool) -> Iterator[Watcher]:
-    """Show a training of `epochs` epochs, and jobs before it (`current_begin`), until the block ends."""
+    """Show a training of `epochs` epochs until the block ends."""
     if not screen.draws_bars(quiet=quiet):
-        with screen.progress(quiet=quiet):
-            yield Lines(screen, epochs, quiet=quiet)
+        lines = Lines(screen, epochs, quiet=quiet)
+        with progress_to(begin_no_progress if quiet else PlainLines(screen.note, screen.clock).begin):
+            yield lines
         return
-    with bars(screen.notes) as progress, progress_to(partial(stage_bar, progress)):
+    with bars(screen.notes) as progress, progress_to(stages(progress)):
         yield Bars(screen, progress)
 
 

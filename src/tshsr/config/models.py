@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 STRICT = ConfigDict(extra="forbid")
 
@@ -48,6 +48,8 @@ class EncoderConfig:
     """Dropout on word embeddings, where larger than `dropout`."""
     region_dropout: float = 0.0
     """Fraction of an image's regions that training drops at random."""
+    region_projection: Literal["linear", "residual"] = "linear"
+    """Projection of a region's features: linear, or with a two-layer perceptron added, as in VSE-infinity and ESA."""
 
 
 @dataclass(frozen=True)
@@ -109,12 +111,10 @@ class VseConfig:
 
     kind: Literal["vse"] = "vse"
     """The method."""
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    encoder: EncoderConfig = field(default_factory=lambda: EncoderConfig(region_projection="residual"))
     """Region and word encoders."""
     pooling: Literal["mean", "attention", "gpo"] = "gpo"
     """Pooling of regions and of words; gpo is the generalised pooling operator of VSE-infinity."""
-    perceptron: bool = True
-    """Add a two-layer perceptron of a region's features to their linear projection, as VSE-infinity does."""
     size_augmentation: float = 0.2
     """Fraction of regions and words that training drops at random."""
 
@@ -199,8 +199,19 @@ class TwoStreamSgrConfig:
     """Dropout inside the global poolings while training."""
 
 
+def current_names(values: Any) -> Any:
+    """Settings of a saved model in today's names: `perceptron` of VSE became `encoder.region_projection`."""
+    if not isinstance(values, dict) or "perceptron" not in values or values.get("kind") != "vse":
+        return values
+    rest = {name: value for name, value in values.items() if name != "perceptron"}
+    projection = "residual" if values["perceptron"] else "linear"
+    return {**rest, "encoder": {"region_projection": projection, **rest.get("encoder", {})}}
+
+
 ModelConfig = Annotated[
-    TshsrConfig | VseConfig | ScanConfig | SgrafConfig | TwoStreamSgrConfig, Field(discriminator="kind")
+    TshsrConfig | VseConfig | ScanConfig | SgrafConfig | TwoStreamSgrConfig,
+    Field(discriminator="kind"),
+    BeforeValidator(current_names),
 ]
 """The union of the methods' settings, discriminated by `kind`."""
 

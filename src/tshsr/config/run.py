@@ -32,6 +32,10 @@ class LossConfig:
     """Weight of the hinge on each level's score (deep supervision)."""
     pooled: float = 1.0
     """Weight of the hinge on v·t."""
+    contrastive: float = 0.0
+    """Weight of InfoNCE on v·t over the pairs of a batch; 0: none."""
+    temperature: float = 0.05
+    """Temperature of InfoNCE, in units of v·t."""
     swapped: float = 0.0
     """Weight of the hinge between each caption and a copy with two words swapped, for the binding of words; 0: none."""
     warmup_epochs: float = 2.0

@@ -1,4 +1,4 @@
-"""A vision network of `transformers`: pictures -> a feature map and a pooled vector.
+"""A vision network of `transformers`: pictures -> a feature map, a pooled vector and, with text, a projected one.
 
 CLIP, SigLIP, SigLIP 2, DINOv2, DINOv3, ViT, Swin, ConvNeXt and similar networks that `AutoModel` loads and that
 return one vector per patch. Axes of maps: height | width | features (in patches).
@@ -36,6 +36,8 @@ NAFLEX = "siglip2"
 EXPECTED = "expected a vision network such as CLIP, SigLIP or DINOv2 (object detectors go with --extractor detector)."
 POOLER = "pooler"
 CLIP_KINDS = ("clip", "clip_vision_model", "metaclip_2")
+JOINT_KINDS = ("clip", "metaclip_2", "siglip", "siglip2")
+"""Kinds of networks with a text encoder in the same space."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,10 +47,13 @@ class FeatureMap:
     Attributes:
         patches: float32, height x width x features, over the whole picture.
         whole: float32, features: the network's pooled output, or the mean of the patches.
+        joint: float32, joint: the pooled output projected into the space of the text encoder, as `get_image_features`
+            of transformers returns it; None where there is none.
     """
 
     patches: np.ndarray
     whole: np.ndarray
+    joint: np.ndarray | None = None
 
 
 class Backbone:
@@ -60,6 +65,9 @@ class Backbone:
         # A classifier's weights have no pooler, which would be random here: the mean of the patches replaces it.
         loaded, self.pools = load_network("AutoModel", self.weights, optional=POOLER)
         self.network: nn.Module = getattr(loaded, "vision_model", loaded).to(device)
+        # SigLIP's pooled output lies in the joint space already.
+        projects = self.kind in JOINT_KINDS and self.pools
+        self.projection = getattr(loaded, "visual_projection", nn.Identity()).to(device) if projects else None
         self.processor: Any = self._naflex_processor() if self.kind == NAFLEX else None
         self.preprocessing = None if self.kind == NAFLEX else load_preprocessing(self.weights)
 
@@ -71,8 +79,18 @@ class Backbone:
 
     @cached_property
     def feature_dim(self) -> int:
-        """Width of the features, from a run on an empty picture."""
-        return len(self.maps([self.prepare(Image.new("RGB", (64, 64)))])[0].whole)
+        """Width of the features."""
+        return len(self._empty.whole)
+
+    @cached_property
+    def joint_dim(self) -> int:
+        """Width of the projected vectors; 0: there are none."""
+        return 0 if self._empty.joint is None else len(self._empty.joint)
+
+    @cached_property
+    def _empty(self) -> FeatureMap:
+        """Of an empty picture."""
+        return self.maps([self.prepare(Image.new("RGB", (64, 64)))])[0]
 
     def _naflex_processor(self) -> Any:
         return transformers().AutoImageProcessor.from_pretrained(
@@ -103,7 +121,12 @@ class Backbone:
         maps = self._unfold(found, inputs)
         pooled = getattr(given, "pooler_output", None) if self.pools else None
         wholes = [one.mean(dim=(0, 1)) for one in maps] if pooled is None else list(pooled.flatten(1))
-        return [FeatureMap(one.cpu().numpy(), whole.cpu().numpy()) for one, whole in zip(maps, wholes, strict=True)]
+        joint = None if pooled is None or self.projection is None else self.projection(pooled)
+        joints = [None] * len(maps) if joint is None else list(joint.cpu().numpy())
+        return [
+            FeatureMap(one.cpu().numpy(), whole.cpu().numpy(), vector)
+            for one, whole, vector in zip(maps, wholes, joints, strict=True)
+        ]
 
     def _unfold(self, found: Tensor, inputs: dict[str, Tensor]) -> list[Tensor]:
         """Patch vectors as grids: height x width x features per picture.
@@ -155,6 +178,7 @@ class GridExtractor:
         self.cells = cells
         self.backbone = Backbone(weights, device)
         self.feature_dim = self.backbone.feature_dim  # run now, so that an unsuitable network is refused at once
+        self.joint_dim = self.backbone.joint_dim
         self.boxes = np.concatenate([np.array([WHOLE], np.float32), grid_boxes(cells)])
 
     @cached_property
@@ -179,7 +203,9 @@ class GridExtractor:
     def compute(self, prepared: Sequence[dict[str, np.ndarray]]) -> list[PictureRegions]:
         """The regions of prepared pictures."""
         return [
-            PictureRegions(np.concatenate([found.whole[None], pool_boxes(found.patches, self.boxes[1:])]), self.boxes)
+            PictureRegions(
+                np.concatenate([found.whole[None], pool_boxes(found.patches, self.boxes[1:])]), self.boxes, found.joint
+            )
             for found in self.backbone.maps(prepared)
         ]
 

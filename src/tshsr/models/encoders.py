@@ -15,6 +15,7 @@ from tshsr.config.models import EncoderConfig
 from tshsr.data.batches import UNREAD, CaptionBatch, ImageBatch
 from tshsr.errors import InputError, SettingsError
 from tshsr.models.attention import unit
+from tshsr.models.pooling import MaskedBatchNorm
 from tshsr.models.recurrence import gru_states, padded_states
 from tshsr.pretrained.text import TextNetwork, node_states
 from tshsr.pretrained.text_weights import locate_text_weights
@@ -28,7 +29,11 @@ HEADS = ("pooler", "head", "projection")
 
 
 class RegionEncoder(nn.Module):
-    """Region features (with 5 values of box geometry where `boxes` is on) -> linear -> unit rows."""
+    """Region features (with 5 values of box geometry where `boxes` is on) -> projection -> unit rows.
+
+    The projection is linear, W x + b, or with `region_projection` residual the sum of that and of a perceptron of x
+    (VSE-infinity, Chen et al. 2021; ESA, Zhu et al. 2023).
+    """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -37,6 +42,8 @@ class RegionEncoder(nn.Module):
         self.config = config
         self.dropout = nn.Dropout(config.dropout)
         self.projection = nn.Linear(config.feature_dim + 5 * config.boxes, config.dim)
+        residual = config.region_projection == "residual"
+        self.perceptron = RegionPerceptron(self.projection.in_features, config.dim) if residual else None
 
     def forward(self, batch: ImageBatch) -> Float[Tensor, "images regions dim"]:
         """Encode a batch; padded regions are zero.
@@ -44,7 +51,11 @@ class RegionEncoder(nn.Module):
         Raises:
             InputError: Where features are of another width, or boxes are needed and missing.
         """
-        return unit(self.projection(self.inputs(batch))) * batch.mask[..., None]
+        inputs = self.inputs(batch)
+        projected = self.projection(inputs)
+        if self.perceptron is not None:
+            projected = projected + self.perceptron(inputs, batch.mask)
+        return unit(projected) * batch.mask[..., None]
 
     def inputs(self, batch: ImageBatch) -> Float[Tensor, "images regions inputs"]:
         """Input of the projection: features after dropout, and box geometry.
@@ -69,6 +80,23 @@ class RegionEncoder(nn.Module):
         return regions
 
 
+class RegionPerceptron(nn.Module):
+    """W2 relu( N( W1 x + b1 ) ) + b2,  W1: D/2 x F, N: batch normalisation over the real regions."""
+
+    def __init__(self, inputs: int, dim: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(inputs, max(1, dim // 2))
+        self.norm = MaskedBatchNorm(self.first.out_features)
+        self.second = nn.Linear(self.first.out_features, dim)
+
+    def forward(
+        self, regions: Float[Tensor, "images regions inputs"], mask: Bool[Tensor, "images regions"]
+    ) -> Float[Tensor, "images regions dim"]:
+        """Residual of each region's projection."""
+        residual: Tensor = self.second(torch.relu(self.norm(self.first(regions), mask[..., None])))
+        return residual
+
+
 def drop_items(mask: Bool[Tensor, "rows items"], share: float) -> Bool[Tensor, "rows items"]:
     """Mask out a random share of the items; at least one per row stays."""
     random = torch.rand(mask.shape, device=mask.device).masked_fill(~mask, -1)
@@ -77,7 +105,9 @@ def drop_items(mask: Bool[Tensor, "rows items"], share: float) -> Bool[Tensor, "
 
 def drop_regions(batch: ImageBatch, share: float) -> ImageBatch:
     """Mask out a random share of the regions (region dropout); at least one per image stays."""
-    return ImageBatch.unchecked(batch.regions, drop_items(batch.mask, share), batch.boxes) if share else batch
+    if not share:
+        return batch
+    return ImageBatch.unchecked(batch.regions, drop_items(batch.mask, share), batch.boxes, batch.pooled)
 
 
 def box_geometry(boxes: Float[Tensor, "images regions 4"]) -> Float[Tensor, "images regions 5"]:

