@@ -239,7 +239,7 @@ def as_batch(features: np.ndarray, boxes: np.ndarray | None = None, pooled: np.n
     Args:
         features: Images x regions x features, or regions x features: one image.
         boxes: Optional, with the same leading axes: x1, y1, x2, y2 as fractions of the picture.
-        pooled: Optional projected image vectors, images x joint, or joint: one image.
+        pooled: Optional image vectors, images x joint, or joint: one image.
 
     Raises:
         InputError: Where a shape is wrong, or a value is not finite.

@@ -59,7 +59,8 @@ def test_features_are_means_of_the_packages_own_map(extractor: EfficientNetExtra
         found = own.extract_features(torch.from_numpy((pixels - 127) / 128).movedim(2, 0)[None])
     assert found.shape == (1, 1280, 3, 3)
     (regions,) = extractor.extract([PICTURE])
-    np.testing.assert_allclose(regions.features[0], found[0].mean(dim=(1, 2)).numpy(), atol=1e-4)
+    for vector in (regions.features[0], regions.pooled):
+        np.testing.assert_allclose(vector, found[0].mean(dim=(1, 2)).numpy(), atol=1e-4)
     own_map = found[0].movedim(0, -1).numpy()
     np.testing.assert_allclose(regions.features, pool_boxes(own_map, regions.boxes), atol=1e-4)
 
@@ -162,4 +163,5 @@ def test_the_command_makes_a_store(tmp_path: Path) -> None:
     assert "has no problems" in tshsr("data", "check", tmp_path / "store").out
     manifest = json.loads((tmp_path / "store/manifest.json").read_text())
     assert (manifest["regions"], manifest["feature_dim"]) == (5, 1280)
+    assert np.load(tmp_path / "store/pooled.npy").shape == (3, 1280)
     assert manifest["settings"]["windows"] == "none"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from tshsr.system import usable_cores
 if TYPE_CHECKING:
     from tshsr.features.extraction import ExtractionResult
     from tshsr.features.extractor import Extractor
+    from tshsr.features.pictures import SkippedFile
 
 EXAMPLE = "tshsr features PICTURES --extractor scenes --out STORE"
 SHOWN = 3
@@ -122,10 +123,15 @@ def show(screen: Screen, out: Path, extractor: Extractor, done: ExtractionResult
     reused = f", {done.reused:,} of them extracted earlier" if done.reused else ""
     captions = f", {done.captions:,} captions" if done.captions else ""
     screen.say(f"{out}: {done.pictures:,} pictures{reused}, features of {extractor.name}{captions}.")
-    if done.skipped:
-        files = "file" if len(done.skipped) == 1 else "files"
-        screen.say(f"{len(done.skipped):,} {files} skipped, listed in {out / SKIPPED}:")
-        for one in done.skipped[:SHOWN]:
-            screen.say(f"  {one.file}: {one.reason}")
-        if len(done.skipped) > SHOWN:
-            screen.say("  ...")
+    show_skipped(screen.say, out / SKIPPED, done.skipped)
+
+
+def show_skipped(say: Callable[[str], None], listed: Path, skipped: Sequence[SkippedFile]) -> None:
+    """The number of skipped files and the first of them; nothing where there are none."""
+    if skipped:
+        files = "file" if len(skipped) == 1 else "files"
+        say(f"{len(skipped):,} {files} skipped, listed in {listed}:")
+        for one in skipped[:SHOWN]:
+            say(f"  {one.file}: {one.reason}")
+        if len(skipped) > SHOWN:
+            say("  ...")

@@ -36,7 +36,7 @@ class ImageBatch:
         regions: Features of each region; padded rows are zero.
         mask: True where a region is real; at least one per image.
         boxes: x1, y1, x2, y2 of each region as fractions of the picture.
-        pooled: The projected image vector of a joint encoder (CLIP, SigLIP), not normalised.
+        pooled: The encoder's own vector of the whole picture, projected where it has a joint space; not normalised.
     """
 
     regions: Float[Tensor, "images regions features"]
@@ -211,7 +211,7 @@ def check_batch(name: str, values: Tensor, mask: Tensor, *, axes: int) -> None:
 
 
 def check_pooled(pooled: Tensor, images: int) -> None:
-    """Check projected image vectors.
+    """Check image vectors.
 
     Raises:
         InputError: Where the shape is wrong, or a value is not finite.

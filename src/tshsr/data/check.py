@@ -33,7 +33,7 @@ class SplitInfo:
 class DataInfo:
     """Summary of a data set.
 
-    `joint_dim` is the width of the projected image vectors (0: none). `bytes` counts all files in its folder, with
+    `joint_dim` is the width of the image vectors (0: none). `bytes` counts all files in its folder, with
     pictures. The split `all` comes last where images of a store have no captions and therefore no split.
     """
 

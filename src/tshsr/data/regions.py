@@ -24,7 +24,7 @@ class RegionFeatures:
         rows: int64, for each image its row in the source; several images may share one.
         boxes: float32, images x regions x 4: x1, y1, x2, y2 as fractions of the picture.
         mask: Images x regions: True where a region is real; None where all are.
-        pooled: The file of projected image vectors, images x joint, with the same rows as the source.
+        pooled: The file of image vectors, images x joint, with the same rows as the source.
     """
 
     source: NpyFile | NpyFolder
@@ -46,7 +46,7 @@ class RegionFeatures:
         """Open a .npy file of images x regions x features.
 
         Raises:
-            DataError: Where the file, the boxes, the mask or the projected vectors can't be used.
+            DataError: Where the file, the boxes, the mask or the image vectors can't be used.
         """
         source = NpyFile.open(path, axes=3)
         return cls(source, np.arange(source.shape[0]) if rows is None else rows, boxes, mask, pooled)
@@ -59,7 +59,7 @@ class RegionFeatures:
             object.__setattr__(self, "boxes", check_boxes(self.boxes, self.mask, shape, str(where)))
         if self.pooled is not None and self.pooled.shape[0] != self.source.shape[0]:
             raise DataError(
-                f"{self.pooled.path} has the projected vectors of {self.pooled.shape[0]} images; {where} holds "
+                f"{self.pooled.path} has the image vectors of {self.pooled.shape[0]} images; {where} holds "
                 f"{self.source.shape[0]}. Extract both together."
             )
 
@@ -83,7 +83,7 @@ class RegionFeatures:
 
     @property
     def joint_dim(self) -> int:
-        """Width of the projected image vectors; 0: there are none."""
+        """Width of the image vectors; 0: there are none."""
         return 0 if self.pooled is None else self.pooled.shape[1]
 
     @property
@@ -161,7 +161,7 @@ class RegionFeatures:
         bad = first_not_finite(values)
         if bad is not None:
             raise DataError(
-                f"{self.pooled.place(int(rows[bad[0]]))}: a value of the projected vector is not finite. Extract this "
+                f"{self.pooled.place(int(rows[bad[0]]))}: a value of the image vector is not finite. Extract this "
                 "image again or leave it out."
             )
         return values

@@ -84,7 +84,7 @@ class Backbone:
 
     @cached_property
     def joint_dim(self) -> int:
-        """Width of the projected vectors; 0: there are none."""
+        """Width of the image vectors; 0: there are none."""
         return 0 if self._empty.joint is None else len(self._empty.joint)
 
     @cached_property

@@ -104,7 +104,27 @@ def rebuild_extractor(name: str, settings: Mapping[str, Any], *, device: str = "
     extractor = open_extractor(family, weights=settings.get("weights"), device=device, **choices)
     if extractor.name != name:
         raise DataError(
-            f"{settings.get('weights')} now gives features of {extractor.name!r}; the store has those of {name!r}. "
-            "Restore the weights that it was made with."
+            f"{settings.get('weights') or family} now gives features of {extractor.name!r}; the store has those of "
+            f"{name!r}. Restore the weights that it was made with."
         )
     return extractor
+
+
+def extractor_named(name: str, *, device: str = "cpu") -> Extractor:
+    """The extractor of a name alone, such as that of a checkpoint, which has no manifest.
+
+    Raises:
+        DataError: Where the name does not say all of its settings, as with weights from a folder or the hub.
+        SettingsError: Where a package is missing.
+    """
+    if name == EXTRACTOR:
+        return open_extractor("scenes")
+    from tshsr.features.efficientnet import settings_of_name
+
+    settings = settings_of_name(name)
+    if settings is None:
+        raise DataError(
+            f"the extractor {name!r} can't be opened by its name, because its weights are elsewhere; make a store with "
+            "tshsr features, and use tshsr index and tshsr serve."
+        )
+    return rebuild_extractor(name, settings, device=device)

@@ -251,6 +251,10 @@ class Index:
         file = self._pictures.read(lambda table: table.files.get(id))
         return file if file is not None and file.is_file() else None
 
+    def picture_ids(self) -> list[str]:
+        """Ids of all pictures."""
+        return ids_of(self._tables.pictures)
+
     def sample_captions(self, count: int) -> list[str]:
         """Captions at evenly spaced rows of the index."""
         return self._captions.read(lambda table: table.sample("caption", count))

@@ -136,6 +136,8 @@ PICTURES, CAPTIONS = 24, 10
 """Default numbers of results."""
 EXAMPLES, EXAMPLE_CHARACTERS = 6, 70
 """Number of example queries, and their maximum length."""
+FIRST_QUERY = "a picture"
+"""The query that is run before the first request where there are no examples."""
 
 
 class Service:
@@ -156,7 +158,7 @@ class Service:
             self.no_uploads = self.error_message(error)
         texts = self.index.sample_captions(8 * EXAMPLES)
         self.examples = short_captions([text for text in texts if len(text) <= self.limits.query_characters])
-        for text in self.examples[:1]:
+        for text in self.examples[:1] or [FIRST_QUERY]:
             self.search(text, None, None)
 
     def about(self) -> About:
