@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -21,6 +22,7 @@ from tshsr.errors import SettingsError
 from tshsr.features.extractor import WHOLE, PictureRegions
 from tshsr.pretrained.networks import Preprocessing, fingerprint
 from tshsr.pretrained.packages import EFFICIENTNET_LITE2, load_efficientnet_lite2
+from tshsr.system import one_thread
 
 FEATURES = 1280
 SIZE, CELLS, WINDOW_SIZE = 416, 6, 224
@@ -29,8 +31,6 @@ STRIDE = 32
 """Pixels of the input per row or column of the map."""
 HALVES, SIXTHS, NINTHS = 0.5, 0.6, 0.45
 """Sides of the windows, as fractions of the picture's."""
-CHUNK = 1
-"""Inputs per call of the network on a processor: four of 416 pixels leave the cache and take 1.8 times as long."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,19 +121,28 @@ class EfficientNetExtractor:
         empty = np.empty((0, 3, self.window_size, self.window_size), np.float32)
         return PreparedPicture(self.preprocessing.apply(picture), np.stack(windows) if windows else empty)
 
-    @torch.inference_mode()
-    def maps(self, inputs: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-        """Feature maps of inputs of one size: each float32, size / 32 x size / 32 x 1280."""
-        chunk = CHUNK if self.device == "cpu" else max(1, len(inputs))
-        for start in range(0, len(inputs), chunk):
-            pixels = torch.from_numpy(np.stack(inputs[start : start + chunk])).to(self.device)
-            found = self.network.extract_features(pixels.contiguous(memory_format=torch.channels_last))
-            yield from found.movedim(1, -1).cpu().numpy()
+    def maps(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Feature maps of inputs of one size: each float32, size / 32 x size / 32 x 1280.
+
+        On a processor each input is a call of its own, in as many threads as PyTorch has: several inputs a call leave
+        the cache (four of 416 pixels take 1.8 times as long), and several threads a call wait for each other.
+        """
+        if self.device != "cpu":
+            return list(self._maps(np.stack(inputs))) if len(inputs) else []
+        threads = torch.get_num_threads()
+        with one_thread(), ThreadPoolExecutor(threads) as pool:
+            return [found for (found,) in pool.map(self._maps, [one[None] for one in inputs])]
+
+    @torch.inference_mode()  # of the thread that calls it
+    def _maps(self, inputs: np.ndarray) -> np.ndarray:
+        pixels = torch.from_numpy(inputs).to(self.device).contiguous(memory_format=torch.channels_last)
+        maps: np.ndarray = self.network.extract_features(pixels).movedim(1, -1).cpu().numpy()
+        return maps
 
     def compute(self, prepared: Sequence[PreparedPicture]) -> list[PictureRegions]:
         """The regions of prepared pictures."""
         wholes = self.maps([one.whole for one in prepared])
-        crops = self.maps([window for one in prepared for window in one.windows])  # of all pictures: few large calls
+        crops = iter(self.maps([window for one in prepared for window in one.windows]))  # of all: few large calls
         found = []
         for one, whole in zip(prepared, wholes, strict=True):
             features = pool_boxes(whole, self.pooled_boxes)
