@@ -62,6 +62,8 @@ def test_the_perceptron_of_earlier_runs_is_the_residual_projection(
 
 def test_vse_infinity_has_the_residual_projection_and_other_methods_the_linear_one() -> None:
     for data in DATA_SETS:
+        if data == "flickr8k-photos":  # every method has the same encoders
+            continue
         for method in ("tshsr", *BASELINES):
             projection = recipe(f"{method}-{data}").model.encoder.region_projection
             assert projection == ("residual" if method == "vse" else "linear")
