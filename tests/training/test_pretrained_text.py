@@ -130,7 +130,7 @@ def test_a_published_model_scores_as_its_run(
 
 
 def test_tuned_words_are_those_of_a_frozen_encoder_before_training(encoder: Path) -> None:
-    tokenizer, network = load_text(str(encoder))
+    tokenizer, _ = load_text(str(encoder))
     config = settings(encoder, 1, vocabulary=len(tokenizer)).model
     words = TunedWordEncoder(replace(config.encoder, dim=4)).eval()
     assert not torch.equal(words.network.blocks[0].state_dict()["output.dense.weight"], torch.zeros(1))
