@@ -15,7 +15,7 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "
 
 pytest_plugins = ["tests.support.fixtures"]
 
-install_import_hook(CHECKED, "beartype.beartype")
+install_import_hook(CHECKED, "tests.support.shapes.checked")
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
 
