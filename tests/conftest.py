@@ -1,6 +1,8 @@
 """What holds for every test: one thread a process, checked shapes, a fixed seed, and the shared fixtures."""
 
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,15 @@ install_import_hook(CHECKED, "tests.support.shapes.checked")
 SHARED = Path(__file__).parent.parent.parent / "shared"
 
 
+# What is imported and collected never becomes garbage: the collector need not look for any among it, then or later.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
+
 def pytest_xdist_auto_num_workers() -> int:
     """One worker per usable core for `-n auto` (the default counts cores that this process may not use)."""
     from tshsr.system import usable_cores
@@ -32,6 +43,14 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_flushes() -> Iterator[None]:
+    """What the system keeps for the disk is what a test reads: no test can cut the power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)  # which refuses a closed file too
+        yield
 
 
 @pytest.fixture(autouse=True)
