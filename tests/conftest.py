@@ -27,6 +27,8 @@ gc.disable()
 
 
 def pytest_collection_finish() -> None:
+    import hypothesis  # noqa: F401 - its plugin imports it at the end of a run, and asks the collector for an object then
+
     gc.freeze()
     gc.enable()
 
