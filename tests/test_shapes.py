@@ -19,7 +19,7 @@ def product(
 
 
 @jaxtyped(typechecker=checked)
-def total(items: list[Float[Tensor, rows]]) -> int:
+def total(items: list[Float[Tensor, "rows columns"]]) -> int:
     return len(items)
 
 
@@ -36,7 +36,7 @@ def test_a_wrong_argument_or_result_is_refused_after_right_ones_too() -> None:
 
 
 def test_lists_of_unlike_items_are_checked_every_time() -> None:
-    alike, unlike = torch.zeros(2), torch.zeros(3)
+    alike, unlike = torch.zeros(2, 1), torch.zeros(3, 1)
     assert total([alike, alike]) == 2
     refused = 0
     for _ in range(100):  # beartype checks one item, drawn at random
