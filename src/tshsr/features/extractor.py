@@ -20,8 +20,8 @@ class PictureRegions:
     Attributes:
         features: float32, regions x feature_dim.
         boxes: float32, regions x 4: x1, y1, x2, y2 as fractions of the upright picture.
-        pooled: float32, joint: the image vector, the encoder's own vector of the whole picture, projected into the
-            joint space where the encoder has one (CLIP, SigLIP); not normalised; None where there is none.
+        pooled: float32, joint: the image vector, the encoder's own vector of the whole picture, not normalised: the
+            projected one of a joint encoder (CLIP, SigLIP), a mean over the map otherwise; None where there is none.
     """
 
     features: np.ndarray
