@@ -210,7 +210,7 @@ def check_text(config: RunConfig) -> None:
 
 
 def check_pooled_vectors(config: RunConfig) -> None:
-    """Reject encoders' own vectors without a pretrained text encoder, and a loss on scores that nothing trains.
+    """Reject encoders' own vectors without a pretrained text encoder, and losses on scores that nothing trains.
 
     Raises:
         SettingsError: In these cases.
@@ -218,6 +218,12 @@ def check_pooled_vectors(config: RunConfig) -> None:
     encoder, loss, kind = config.model.encoder, config.loss, config.model.kind
     named = f"model.encoder.pooled_vectors is {encoder.pooled_vectors}"
     if encoder.pooled_vectors == "items":
+        for name in ("image_pooled_width", "text_pooled_width"):
+            if getattr(encoder, name):
+                raise SettingsError(
+                    f"model.encoder.{name} is {getattr(encoder, name)}, which pooled_vectors items ignores; set "
+                    "model.encoder.pooled_vectors to added, frozen or adapter."
+                )
         return
     if encoder.text != "pretrained":
         raise SettingsError(
