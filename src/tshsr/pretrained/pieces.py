@@ -112,7 +112,7 @@ class PieceTokenizer(CaptionTokenizer):
             InputError: Where a caption has no word.
         """
         starts = range(0, len(captions), BLOCK)
-        blocks = [self.tokenizer.encode(captions[start : start + BLOCK]) for start in starts]
+        blocks = [self.tokenizer.encode(captions[start : start + BLOCK], first=start) for start in starts]
         return WordPieces(blocks, self.tokenizer.pad_id)
 
     def encode_kept(self, captions: Sequence[str], kept: Sequence[np.ndarray]) -> WordPieces:
@@ -122,7 +122,8 @@ class PieceTokenizer(CaptionTokenizer):
             InputError: Where a caption has no word.
         """
         rows = zip(captions, kept, strict=True)
-        return self.encode([self.tokenizer.without(caption, mask.tolist()) for caption, mask in rows])
+        remains = [self.tokenizer.without(caption, mask.tolist()) for caption, mask in rows]
+        return WordPieces([self.tokenizer.encode(remains, part=True)], self.tokenizer.pad_id)
 
     def words(self, caption: str) -> list[str]:
         """The spelling of each node.
