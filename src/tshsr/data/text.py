@@ -174,6 +174,11 @@ class Tokenizer(CaptionTokenizer):
         unknown = self.rules.token_to_id(UNKNOWN)
         return [number != unknown for row in self.encode([caption]).rows() for number in row]
 
+    def word_ids(self) -> dict[str, int]:
+        """The id of each word of the vocabulary, without those of padding, start, end and unknown words."""
+        words = self.rules.get_vocab()
+        return {word: number for word, number in words.items() if word not in (PAD, START, END, UNKNOWN)}
+
     def known_words(self) -> list[str]:
         """Words of the vocabulary, of letters and digits only, sorted."""
         return sorted(word for word in self.rules.get_vocab() if word.isalnum())

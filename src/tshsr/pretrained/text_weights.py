@@ -68,8 +68,8 @@ def load_text(name: str, nodes: Nodes = "words") -> tuple[TextTokenizer, TextNet
         if name != MINILM or _package_folder() is not None:
             raise
         raise DataError(
-            f"the text encoder {MINILM} is not installed, and the Hugging Face hub did not give {TEXT_WEIGHTS[MINILM]}: "
-            f"{INSTALL}."
+            f"the text encoder {MINILM} is not installed, and the Hugging Face hub did not give "
+            f"{TEXT_WEIGHTS[MINILM]}: {INSTALL}."
         ) from error
     if len(tokenizer) > network.config.vocab_size:
         raise DataError(
