@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 from tests.support.command_line import TINY, refused, tshsr
 from tests.support.tiny_text import save_bert
 from tshsr.data.layouts import open_split
+from tshsr.data.truth import read_truth
 from tshsr.index.collection import Index
 from tshsr.metrics.report import read_report
 from tshsr.retriever import Retriever
@@ -148,3 +149,33 @@ def test_the_model_card_names_the_text_encoder(trained: Path, encoder: Path, tmp
     else:
         assert f"states of the frozen text encoder `bert` (fingerprint `{fingerprint}`), which is needed to" in card
     assert "Requires `pip install 'tshsr[features]'`." in card
+
+
+def test_the_coverage_of_word_vectors_is_shown(scenes: Path, tmp_path: Path) -> None:
+    vectors = tmp_path / "glove.txt"
+    vectors.write_text("".join(f"{word} 1 2 3 4 5 6\n" for word in ("a", "red", "circle")))
+    words = ("--model.encoder.word-vectors", vectors, "--resume")
+    begin = ("train", "tshsr-scenes", "--data", scenes, "--out", tmp_path / "run", *TINY)
+    said = tshsr(*begin, *words)
+    assert said.code == 0, said.err
+    assert re.search(r"^word vectors: 3 of \d\d words, \d\d\.\d % of the tokens$", said.err, re.MULTILINE)
+    vectors.unlink()
+    assert "was finished already" in tshsr(*begin, *words).out
+    assert tshsr("evaluate", tmp_path / "run", "--data", scenes, *CPU).code == 0
+    assert refused(*begin[:5], tmp_path / "other", *TINY, *words).startswith(
+        f"tshsr: there is no file {vectors} of word vectors; expected GloVe or word2vec text"
+    )
+
+
+def test_pointing_counts_the_same_words_for_every_encoder(trained: Path, run: Path, scenes: Path) -> None:
+    split, truth = open_split(scenes, "test"), read_truth(scenes, "test")
+    assert truth is not None
+    words, vocabulary = (Retriever.from_pretrained(folder).tokenizer for folder in (trained, run))
+    for caption in split.captions[:5]:
+        assert words.nodes_of_words(caption) == vocabulary.nodes_of_words(caption)
+    said = tshsr("faithfulness", trained, "--data", scenes, *CPU, "--pairs", "2", "--json", "-").json()
+    expected = tshsr("faithfulness", run, "--data", scenes, *CPU, "--pairs", "2", "--json", "-").json()
+    figures, others = said["explanations"], expected["explanations"]
+    assert set(figures["pointing"]) == set(others["pointing"])
+    for name in ("pointing_words", "pointing_by_chance"):
+        assert figures[name] == others[name]

@@ -12,8 +12,9 @@ import torch
 
 from tests.support.tiny_text import CAPTIONS, JOINT, LENGTH, TOKENIZER_OF, TOWERS, WHOLE, transformers
 from tshsr.data.batches import NO_WORD, UNREAD
+from tshsr.data.text import WordRules
 from tshsr.errors import DataError, InputError
-from tshsr.pretrained.text import TextNetwork, TextTokenizer, node_states, token_batch
+from tshsr.pretrained.text import Nodes, TextNetwork, TextTokenizer, node_states, token_batch
 
 Folder = Callable[[str], str]
 KINDS = tuple(TOKENIZER_OF)
@@ -179,6 +180,20 @@ def test_words_beyond_the_length_stay_away_when_others_are_left_out(text_folder:
     words = tokenizer.words(" ".join(["man"] * 50))
     rest = tokenizer.without(" ".join(["man"] * 50), [number > 0 for number in range(len(words))])
     assert tokenizer.words(rest) == words[1:]
+
+
+@pytest.mark.parametrize("nodes", ["words", "pieces"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_node_of_a_word_has_its_first_character(kind: str, nodes: Nodes, text_folder: Folder) -> None:
+    tokenizer = TextTokenizer(text_folder(kind), nodes)
+    words, spelled = WordRules().words(CAPTIONS[0]), tokenizer.words(CAPTIONS[0])
+    for word, node in zip(words, tokenizer.nodes_of_words(CAPTIONS[0]), strict=True):
+        if node < 0:
+            assert not word.isalnum(), "SigLIP's tokenizer drops punctuation"
+        else:
+            assert spelled[node].startswith(word[0]) or word in spelled[node]
+    if nodes == "words" and kind == "bert":
+        assert tokenizer.nodes_of_words(CAPTIONS[0]) == [*range(len(words))]
 
 
 def test_unknown_text_and_whole_words_of_the_vocabulary_are_named(text_folder: Folder) -> None:

@@ -61,6 +61,10 @@ class WordRules:
     def __init__(self) -> None:
         self.rules = _rules({PAD: 0, UNKNOWN: 1})
 
+    def words(self, caption: str) -> list[str]:
+        """The spelling of each word of a caption."""
+        return [caption[start:stop] for start, stop in self.spans([caption])[0]]
+
     def spans(self, captions: Sequence[str]) -> list[list[tuple[int, int]]]:
         """First and last + 1 character of each word of each caption."""
         found = []

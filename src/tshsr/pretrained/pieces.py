@@ -133,6 +133,10 @@ class PieceTokenizer(CaptionTokenizer):
         """
         return self.tokenizer.words(caption)
 
+    def nodes_of_words(self, caption: str) -> list[int]:
+        """For each word of a caption the node with its first character; negative where there is none."""
+        return self.tokenizer.nodes_of_words(caption)
+
     def are_known(self, caption: str) -> list[bool]:
         """For each node whether none of its pieces is the unknown one.
 

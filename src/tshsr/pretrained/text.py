@@ -128,6 +128,17 @@ class TextTokenizer:
         """
         return [caption[start:stop] for start, stop in self.encode([caption])[0].spans]
 
+    def nodes_of_words(self, caption: str) -> list[int]:
+        """For each word of a caption the node with its first character; `NO_WORD` where there is none.
+
+        Raises:
+            InputError: As `encode`.
+        """
+        node_at = dict[int, int]()
+        for node, span in enumerate(self.encode([caption])[0].spans):
+            node_at |= dict.fromkeys(range(*span), node)
+        return [node_at.get(start, NO_WORD) for start, _ in self._word_rules.spans([caption])[0]]
+
     def are_known(self, caption: str) -> list[bool]:
         """For each node whether none of its tokens is the one of unknown text.
 
