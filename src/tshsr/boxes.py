@@ -68,9 +68,14 @@ def pool_boxes(features: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         float32, n x features.
     """
     height, width, _ = features.shape
-    rows, columns = _cell_weights(boxes[:, 1], boxes[:, 3], height), _cell_weights(boxes[:, 0], boxes[:, 2], width)
-    pooled = np.einsum("by,bx,yxf->bf", rows, columns, features, optimize=True)
+    pooled = np.einsum("byx,yxf->bf", cell_weights(boxes, height, width), features, optimize=True)
     return np.asarray(pooled, np.float32)
+
+
+def cell_weights(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Area of each cell of a map in each box, as a share of the box: n x height x width."""
+    rows, columns = _cell_weights(boxes[:, 1], boxes[:, 3], height), _cell_weights(boxes[:, 0], boxes[:, 2], width)
+    return np.asarray(rows[:, :, None] * columns[:, None, :])
 
 
 def _cell_weights(low: np.ndarray, high: np.ndarray, cells: int) -> np.ndarray:
