@@ -92,7 +92,7 @@ def chosen_extractor(wanted: Features) -> Extractor:
     Raises:
         SettingsError: Where there is no such extractor, or it lacks an option.
     """
-    from tshsr.features.catalog import CHOICES, FAMILIES, WEIGHTS, open_extractor
+    from tshsr.features.catalog import CHOICES, FAMILIES, WEIGHTS, WITHOUT_WEIGHTS, open_extractor
 
     if wanted.extractor not in (*FAMILIES, *WEIGHTS):
         raise SettingsError(
@@ -104,7 +104,8 @@ def chosen_extractor(wanted: Features) -> Extractor:
         for name in {choice for options in CHOICES.values() for choice in options}
         if getattr(wanted, name) is not None
     }
-    return open_extractor(wanted.extractor, weights=wanted.weights, device=choose_device(wanted.device), **choices)
+    name = "cpu" if wanted.device is None and wanted.extractor in WITHOUT_WEIGHTS else wanted.device
+    return open_extractor(wanted.extractor, weights=wanted.weights, device=choose_device(name), **choices)
 
 
 def nearest(name: str) -> str:
