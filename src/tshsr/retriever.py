@@ -43,7 +43,7 @@ CARD = """---
 
 # {{ name }}
 
-A network for image-text matching, saved by [tshsr](https://pypi.org/project/tshsr/).
+A network for image-text matching, saved by `tshsr`.
 
 ```python
 import tshsr

@@ -5,6 +5,7 @@ Axes: words (found in the file) | width (of a vector).
 
 from __future__ import annotations
 
+import functools
 import gzip
 import importlib.util
 import math
@@ -91,7 +92,7 @@ def read_word_vectors(name: str, ids: Mapping[str, int], width: int) -> WordVect
     """
     path, wanted = locate_word_vectors(name), Wanted(ids)
     if path.suffix == ".npy":
-        _check_width(name, _read_npy(path, wanted), width)
+        _read_npy(name, path, wanted, width)
     else:
         inner = path.with_suffix("") if path.suffix == ".gz" else path
         with _opened(path) as file:
@@ -129,9 +130,15 @@ def locate_word_vectors(name: str) -> Path:
     if not places:
         raise SettingsError(f"the word vectors {GLOVE_50D} are not installed: {GLOVE_INSTALL}.")
     folder = Path(places[0]) / "data"
+    _check_glove(folder)
+    return folder / GLOVE_VECTORS
+
+
+@functools.cache
+def _check_glove(folder: Path) -> None:
+    """Compare the files with their known hashes, once a process."""
     for file, expected in GLOVE_SHA256.items():
         check_sha256(folder / file, expected, GLOVE_PACKAGE, install=GLOVE_INSTALL)
-    return folder / GLOVE_VECTORS
 
 
 @contextmanager
@@ -231,8 +238,8 @@ def _read_binary(name: str, file: BinaryIO, wanted: Wanted, width: int) -> None:
             place[0][place[1]] = np.frombuffer(values, "<f4").astype(np.float32)
 
 
-def _read_npy(path: Path, wanted: Wanted) -> int:
-    """An array, words x width, with its list of words; returns the width."""
+def _read_npy(name: str, path: Path, wanted: Wanted, width: int) -> None:
+    """An array, words x width, with its list of words."""
     try:
         array = np.lib.format.open_memmap(path, mode="r")  # GloVe's package has it in Fortran order
     except (OSError, ValueError, EOFError) as error:
@@ -241,6 +248,7 @@ def _read_npy(path: Path, wanted: Wanted) -> int:
         raise DataError(
             f"{path} holds {array.dtype} of shape {array.shape}; expected words x width of floating point numbers."
         )
+    _check_width(name, int(array.shape[1]), width)
     words = _word_list(path)
     if len(words) != array.shape[0]:
         raise DataError(f"{path} has {array.shape[0]:,} vectors, its list has {len(words):,} words; expected one each.")
@@ -248,7 +256,6 @@ def _read_npy(path: Path, wanted: Wanted) -> int:
         place = wanted.place(word)
         if place is not None:
             place[0][place[1]] = np.array(array[row], np.float32)
-    return int(array.shape[1])
 
 
 def _word_list(path: Path) -> list[str]:
