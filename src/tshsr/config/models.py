@@ -40,6 +40,9 @@ class EncoderConfig:
     """Fingerprint of the pretrained encoder's weights; taken from them, checked wherever they are loaded."""
     word_dim: int = 300
     """Width of a word embedding."""
+    word_vectors: str = ""
+    """Word vectors that the GRU's embedding starts from, `word_dim` wide: a file of GloVe or word2vec (text, .bin,
+    .gz), a .npy with its words in a .txt of the same name, or glove-50d; empty: random numbers."""
     transformer_layers: int = 2
     """Layers of the transformer word encoder."""
     transformer_heads: int = 4

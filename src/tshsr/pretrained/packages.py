@@ -38,12 +38,13 @@ def load_efficientnet_lite2() -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def check_sha256(path: Path, expected: str, package: str) -> None:
+def check_sha256(path: Path, expected: str, package: str, *, install: str = INSTALL) -> None:
     """Compare the hash of a package's file of weights.
 
     Args:
         expected: Hexadecimal.
         package: Name and version of the package that holds these weights, for messages.
+        install: The command that installs it.
 
     Raises:
         DataError: Where the file cannot be read, or holds other weights.
@@ -51,7 +52,7 @@ def check_sha256(path: Path, expected: str, package: str) -> None:
     try:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; install {package} again: {INSTALL}.") from None
+        raise DataError(f"cannot read {path}: {error.strerror}; install {package} again: {install}.") from None
     if found != expected:
         raise DataError(
             f"{path} has sha256 {found[:16]}...; expected {expected[:16]}..., the weights of {package}: install that "

@@ -24,6 +24,7 @@ from tshsr.pretrained.frozen_text import FrozenText
 from tshsr.pretrained.networks import resolve_weights
 from tshsr.pretrained.pieces import PieceTokenizer
 from tshsr.pretrained.text_weights import TEXT_WEIGHTS
+from tshsr.pretrained.word_vectors import WordVectors, read_word_vectors
 
 WIDTHS = ("dim", "word_dim", "transformer_layers", "transformer_heads")
 """Encoder sizes: at least 1."""
@@ -180,6 +181,11 @@ def check_text(config: RunConfig) -> None:
         SettingsError: Names the first one.
     """
     encoder, tuned = config.model.encoder, config.model.encoder.text_tuned_layers > 0
+    if encoder.word_vectors and encoder.text != "gru":
+        raise SettingsError(
+            f"model.encoder.word_vectors is {encoder.word_vectors!r}, which {encoder.text} ignores; set "
+            "model.encoder.text to gru."
+        )
     if encoder.text != "pretrained":
         for name in PRETRAINED_TEXT:
             if getattr(encoder, name) != getattr(EncoderConfig(), name):
@@ -279,6 +285,19 @@ def make_tokenizer(config: RunConfig, train: Split) -> CaptionTokenizer:
     if config.training.vocabulary:
         return Tokenizer.from_file(config.training.vocabulary)
     return Tokenizer.build(train.captions, config.training.minimum_count)
+
+
+def make_vectors(config: RunConfig, tokenizer: CaptionTokenizer) -> WordVectors | None:
+    """The word vectors that the embedding starts from; None where it starts from random numbers.
+
+    Raises:
+        DataError: Where their file is missing or damaged, or has none of the words.
+        SettingsError: Where they have another width than the embedding, or a package is not installed.
+    """
+    encoder = config.model.encoder
+    if not encoder.word_vectors or not isinstance(tokenizer, Tokenizer):
+        return None
+    return read_word_vectors(encoder.word_vectors, tokenizer.word_ids(), encoder.word_dim)
 
 
 def complete(config: RunConfig, tokenizer: CaptionTokenizer, train: Split, dev: Split) -> RunConfig:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, assert_never
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -16,16 +17,18 @@ from torch import Tensor, nn
 from tshsr.config.run import LossConfig, OptimiserConfig, RunConfig
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import select_images
+from tshsr.data.text import Tokenizer
 from tshsr.data.tokens import CaptionTokenizer, TokenIds
 from tshsr.evaluation.run import evaluate_scores
 from tshsr.metrics.report import Report
 from tshsr.models.base import Matcher
 from tshsr.models.build import build_matcher
-from tshsr.models.encoders import TunedWordEncoder
+from tshsr.models.encoders import GruWordEncoder, TunedWordEncoder
+from tshsr.pretrained.word_vectors import WordVectors
 from tshsr.scoring.all_pairs import score_split
 from tshsr.scoring.options import ScoringOptions
 from tshsr.training.batching import Order, Reader, TrainingBatch, derived_seed, prefetch
-from tshsr.training.events import Evaluated, Listener, Saved, Scoring, StepDone, Warned
+from tshsr.training.events import Evaluated, Listener, Saved, Scoring, StepDone, VectorsLoaded, Warned
 from tshsr.training.hard_captions import Swapped, WordSwaps
 from tshsr.training.log import Journal
 from tshsr.training.noisy_pairs import NoisyPairWeights
@@ -74,6 +77,7 @@ class TrainingInputs:
     Attributes:
         config: The settings, completed from the data.
         dev: Split that chooses the best weights.
+        vectors: Word vectors that the embedding of a new run starts from.
     """
 
     config: RunConfig
@@ -81,6 +85,7 @@ class TrainingInputs:
     train: Split
     dev: Split
     folder: Path
+    vectors: WordVectors | None = None
 
 
 class Trainer:
@@ -123,7 +128,18 @@ class Trainer:
         for module in self.matcher.modules():
             if isinstance(module, TunedWordEncoder):
                 module.load_pretrained()
+            elif isinstance(module, GruWordEncoder) and self.inputs.vectors is not None:
+                module.load_vectors(self.inputs.vectors)
+                self._report_vectors(self.inputs.vectors)
         self._save()
+
+    def _report_vectors(self, vectors: WordVectors) -> None:
+        """Send the event of word vectors."""
+        tokenizer, tokens = self.inputs.tokenizer, self.reader.tokens
+        if self.accelerator.is_main_process and isinstance(tokenizer, Tokenizer) and isinstance(tokens, TokenIds):
+            ends = 2 * tokenizer.ends * len(tokens)
+            covered = int(np.isin(tokens.ids, [*vectors.rows]).sum()) / (len(tokens.ids) - ends)
+            self.listen(VectorsLoaded(vectors.file, len(vectors.rows), len(tokenizer.word_ids()), covered))
 
     def resume(self) -> None:
         """Load weights, optimiser, scaler and pair weights from the folder."""
