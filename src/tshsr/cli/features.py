@@ -68,7 +68,7 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
         if value < 1:
             raise SettingsError(f"--{name} is {value}; expected at least 1.")
     extractor = chosen_extractor(wanted)
-    from tshsr.features.captions import read_picture_captions
+    from tshsr.data.picture_captions import read_picture_captions
     from tshsr.features.extraction import ExtractionOptions, extract_folder
 
     captions = None if wanted.captions is None else partial(read_picture_captions, Path(wanted.captions))

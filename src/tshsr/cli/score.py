@@ -84,7 +84,7 @@ def find_picture(retriever: Retriever, image: str, data: str | None, split: str)
         DataError: Where there is no such image, or the network needs features of another extractor.
     """
     from tshsr.data.layouts import open_split
-    from tshsr.features.pictures import read_picture
+    from tshsr.data.pictures import read_picture
 
     if data is None:
         return picture_file(retriever, Path(image))
@@ -118,7 +118,7 @@ def picture_file(retriever: Retriever, path: Path) -> Shown:
     Raises:
         DataError: Where the network needs features of another extractor, or the file is no picture.
     """
-    from tshsr.features.pictures import read_picture
+    from tshsr.data.pictures import read_picture
     from tshsr.features.scenes import ScenesExtractor
     from tshsr.retriever import as_batch
     from tshsr.scenes.descriptor import EXTRACTOR

@@ -17,11 +17,11 @@ from safetensors.numpy import save
 
 from tshsr.data.dataset import Split
 from tshsr.data.manifest import MANIFEST, read_manifest, read_records
+from tshsr.data.picture_captions import PictureCaption
+from tshsr.data.pictures import PictureFile, SkippedFile
 from tshsr.data.store import EVERYTHING, PICTURES, StoreCaption, StoreImage, open_store, refuse_foreign
 from tshsr.errors import DataError
-from tshsr.features.captions import PictureCaption
 from tshsr.features.extractor import PictureRegions
-from tshsr.features.pictures import PictureFile, SkippedFile
 from tshsr.files import exclusive_lock, explained, remove_partial, write_bytes, write_text
 
 SKIPPED = "skipped.jsonl"
