@@ -17,6 +17,7 @@ LAYERS = (
     ("files", "config", "boxes"),
     ("scenes", "metrics"),
     ("data",),
+    ("pretrained",),
     ("features", "models"),
     ("scoring",),
     ("evaluation",),

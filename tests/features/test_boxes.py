@@ -9,7 +9,7 @@ from PIL import Image
 from tests.support.picture_files import drawn
 from tshsr.boxes import centre_to_corners, grid_boxes, intersection_over_union, non_maximum_suppression, pool_boxes
 from tshsr.errors import DataError
-from tshsr.features.networks import Preprocessing
+from tshsr.pretrained.networks import Preprocessing
 
 SETTINGS = {"size": {"height": 30, "width": 50}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tshsr.boxes import grid_boxes, pool_boxes
 from tshsr.errors import DataError, SettingsError
 from tshsr.features.extractor import WHOLE, PictureRegions
-from tshsr.features.networks import (
+from tshsr.pretrained.networks import (
     download_options,
     fingerprint,
     load_config,

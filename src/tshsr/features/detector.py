@@ -23,7 +23,7 @@ from tshsr.boxes import centre_to_corners, non_maximum_suppression, pool_boxes
 from tshsr.errors import DataError, SettingsError
 from tshsr.features.backbone import Backbone
 from tshsr.features.extractor import WHOLE, PictureRegions
-from tshsr.features.networks import (
+from tshsr.pretrained.networks import (
     Fit,
     fingerprint,
     load_config,

@@ -1,0 +1,1 @@
+"""Networks trained by others: loading them, text encoders, and a store of token states."""
