@@ -68,12 +68,12 @@ def pool_boxes(features: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         float32, n x features.
     """
     height, width, _ = features.shape
-    rows, columns = _cell_weights(boxes[:, 1], boxes[:, 3], height), _cell_weights(boxes[:, 0], boxes[:, 2], width)
+    rows, columns = cell_weights(boxes[:, 1], boxes[:, 3], height), cell_weights(boxes[:, 0], boxes[:, 2], width)
     pooled = np.einsum("by,bx,yxf->bf", rows, columns, features, optimize=True)
     return np.asarray(pooled, np.float32)
 
 
-def _cell_weights(low: np.ndarray, high: np.ndarray, cells: int) -> np.ndarray:
+def cell_weights(low: np.ndarray, high: np.ndarray, cells: int) -> np.ndarray:
     """The fraction of each interval in each of the equal cells of 0 to 1: n x cells, rows sum to 1."""
     edges = np.linspace(0, 1, cells + 1)
     inside = np.minimum(high[:, None], edges[1:]) - np.maximum(low[:, None], edges[:-1])

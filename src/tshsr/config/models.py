@@ -3,11 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
 STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """A vision network in front of the region encoder, trained from pixels (docs/guide/pixels.md)."""
+
+    __pydantic_config__ = STRICT
+
+    weights: str = ""
+    """Train on pixels, with this network: clip, siglip2, dinov2, dinov3, a folder with a network for transformers, or
+    its name on the Hugging Face hub; empty: train on stored region features."""
+    cells: int = 6
+    """Rows and columns of the grid of regions; the whole picture is one more region."""
+    tuned_blocks: int = 2
+    """Number of the network's last blocks that are trained; 0: none, its number of blocks or more: the whole network
+    with its patch embedding."""
+    gradient_checkpointing: bool = False
+    """Recompute trained blocks in the backward pass: a third more time, a fraction of the memory."""
+    fingerprint: str = ""
+    """Hash of the weights that training starts from; empty accepts any."""
+    architecture: dict[str, Any] = field(default_factory=dict)
+    """Kind, settings and preprocessing of the network, taken from the weights, so that a run loads without them."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +60,8 @@ class EncoderConfig:
     """Dropout on word embeddings, where larger than `dropout`."""
     region_dropout: float = 0.0
     """Fraction of an image's regions that training drops at random."""
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    """Training from pixels."""
 
 
 @dataclass(frozen=True)
