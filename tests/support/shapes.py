@@ -5,6 +5,7 @@ CHECKED = (
     "tshsr.explain.attribution",
     "tshsr.explain.binding",
     "tshsr.explain.pointing_game",
+    "tshsr.pretrained.text",
     "tshsr.training.hard_captions",
     "tshsr.training.losses",
     "tshsr.training.negatives",

@@ -50,6 +50,23 @@ NORMALIZER = normalizers.Sequence(
 )
 
 
+class WordRules:
+    """Where the words of a caption are: clitics and punctuation split off, as `Tokenizer` does."""
+
+    def __init__(self) -> None:
+        self.rules = _rules({PAD: 0, UNKNOWN: 1})
+
+    def spans(self, captions: Sequence[str]) -> list[list[tuple[int, int]]]:
+        """First and last + 1 character of each word of each caption."""
+        found = []
+        for caption, encoding in zip(captions, self.rules.encode_batch(list(captions)), strict=True):
+            starts = {start for start, _ in encoding.offsets}
+            found.append(
+                [(start, start + len(spelling(caption, start, stop, starts))) for start, stop in encoding.offsets]
+            )
+        return found
+
+
 class Tokenizer:
     """A word-level tokeniser: lower case, clitics and punctuation split off; `<pad>` is 0, unseen words are `<unk>`."""
 
@@ -108,7 +125,7 @@ class Tokenizer:
             InputError: Where a caption has no word.
         """
         for number, caption in enumerate(captions):
-            _check_caption(caption, number)
+            check_caption(caption, number)
         starts = range(0, len(captions), BLOCK)  # the library's records of all of COCO take a gigabyte
         blocks = (self.rules.encode_batch(list(captions[start : start + BLOCK])) for start in starts)
         return [encoding.ids for block in blocks for encoding in block]
@@ -119,14 +136,14 @@ class Tokenizer:
         Raises:
             InputError: Where the caption has no word.
         """
-        _check_caption(caption, 0)
+        check_caption(caption, 0)
         encoding = self.rules.encode(caption)
         parts = list(zip(encoding.offsets, encoding.tokens, encoding.special_tokens_mask, strict=True))
         starts = {start for (start, _), _, special in parts if not special}
-        return [token if special else _spelling(caption, *span, starts) for span, token, special in parts]
+        return [token if special else spelling(caption, *span, starts) for span, token, special in parts]
 
 
-def _spelling(caption: str, start: int, stop: int, starts: set[int]) -> str:
+def spelling(caption: str, start: int, stop: int, starts: set[int]) -> str:
     """A span of the caption with the accents after its last letter, which the library's offsets omit.
 
     An accent unknown to the library (its version of Unicode is not Python's) is a separate token.
@@ -136,7 +153,15 @@ def _spelling(caption: str, start: int, stop: int, starts: set[int]) -> str:
     return caption[start:stop]
 
 
-def _check_caption(caption: object, number: int) -> None:
+def check_caption(caption: object, number: int) -> None:
+    """Refuse what is no text, or has no letter and no digit.
+
+    Args:
+        number: The caption's place in its list, for the message.
+
+    Raises:
+        InputError: Where the caption has no word.
+    """
     if not isinstance(caption, str):
         raise InputError(f"caption {number} is {caption!r} ({type(caption).__name__}); expected text.")
     if not any(letter.isalnum() for letter in caption):

@@ -1,4 +1,4 @@
-"""Networks of `transformers` from a folder or the hub, and the preprocessing of their pictures."""
+"""Networks of `transformers` from a folder or the hub, their tokenizers, and the preprocessing of pictures."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def transformers() -> Any:
     try:
         import transformers as library
     except ImportError:
-        raise SettingsError(f"this extractor needs transformers, which is not installed: {INSTALL}.") from None
+        raise SettingsError(f"a pretrained network needs transformers, which is not installed: {INSTALL}.") from None
     logging: Any = library.utils.logging
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -240,11 +240,14 @@ def load_tokenizer(weights: str) -> Any:
         DataError: Where there is none.
     """
     options, auto = download_options(weights), transformers().AutoTokenizer
-    return _load(weights, lambda: auto.from_pretrained(weights, **options))
+    return _load(weights, lambda: auto.from_pretrained(weights, **options), rules="its tokenizer's files")
 
 
-def _load(weights: str, load: Callable[[], Any]) -> Any:
+def _load(weights: str, load: Callable[[], Any], *, rules: str = "preprocessor_config.json") -> Any:
     """The result of `load`.
+
+    Args:
+        rules: The files, beside configuration and weights, that it needs.
 
     Raises:
         DataError: Where it fails.
@@ -257,5 +260,5 @@ def _load(weights: str, load: Callable[[], Any]) -> Any:
             reason = f"its network is of another kind than {reason.rpartition(' ')[2]}"
         raise DataError(
             f"cannot load {weights}: {reason}. Expected a folder with config.json, model.safetensors and "
-            "preprocessor_config.json, or the name of one on the Hugging Face hub."
+            f"{rules}, or the name of one on the Hugging Face hub."
         ) from error

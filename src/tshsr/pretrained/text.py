@@ -1,0 +1,402 @@
+"""Text encoders of `transformers`: captions -> word pieces, and the states of their words.
+
+Each network receives text as it was trained: with its own start, end and padding tokens; SigLIP and SigLIP 2 in lower
+case, padded to their full length and without a mask; CLIP cut at its length.
+
+Axes: captions | tokens (word pieces, start, end, padding) | words (nodes) | width (of a state) | joint (of the space
+shared with images).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from tokenizers import normalizers
+from torch import Tensor, nn
+
+from tshsr.data.text import WordRules, check_caption
+from tshsr.errors import DataError, InputError
+from tshsr.pretrained.networks import fingerprint, load_config, load_network, load_tokenizer, transformers
+
+Nodes = Literal["words", "pieces"]
+"""What a caption's nodes are: its words, or the tokenizer's word pieces."""
+NO_NODE = -1
+"""Node of a token that never aligns: start, end, padding."""
+CLIP = ("clip", "clip_text_model")
+SIGLIP = ("siglip", "siglip2", "siglip_text_model", "siglip2_text_model")
+TEXT_ONLY = {"siglip_text_model": "SiglipTextModel", "siglip2_text_model": "Siglip2TextModel"}
+"""Classes of text towers that `AutoModel` does not know."""
+POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
+"""Kinds that number positions from the padding token's id + 1 on, so that they read fewer tokens than positions."""
+EXPECTED = "expected a text encoder such as BERT, MiniLM or RoBERTa, or a CLIP, SigLIP or SigLIP 2."
+POOLER = "encoder.pooler"
+SETTINGS = ("num_attention_heads", "hidden_act", "layer_norm_eps", "eos_token_id", "pad_token_id")
+"""Settings of a network, beside its weights, that change its outputs."""
+PROBES = (
+    "A man's black/white T-shirt, on 2 dogs.",
+    "Zwei Männer; “eine” Straße -- 10:30 o'clock!",
+    "un café à l'été, 雪の犬 \N{DOG FACE}…",
+)
+"""Captions whose token ids enter a tokenizer's fingerprint."""
+
+
+@dataclass(frozen=True)
+class EncodedCaption:
+    """A caption as tokens of a network.
+
+    Attributes:
+        ids: Token ids with start and end, and with padding where the network reads a fixed length.
+        word_of_token: The node of each token, from 0; `NO_NODE` for start, end and padding.
+        words: The spelling of each node, as in the caption.
+    """
+
+    ids: list[int]
+    word_of_token: list[int]
+    words: list[str]
+
+
+class TextTokenizer:
+    """The tokenizer of a network, which also says which word of the caption each token belongs to.
+
+    Words are those of `tshsr.data.text.Tokenizer`, so that explanations of different encoders speak of the same ones: a
+    piece belongs to the word with its first character. Tokenizers without offsets (SigLIP's) have the words between
+    spaces.
+
+    Args:
+        weights: A folder, or a name on the hub.
+        nodes: words: the pieces of a word are one node; pieces: each piece is one.
+
+    Attributes:
+        pad_id: Id of the padding token.
+        length: Most tokens of a caption, with start and end.
+        fixed: Whether every caption is padded to `length`, and padding is part of it.
+    """
+
+    def __init__(self, weights: str, nodes: Nodes = "words") -> None:
+        self.weights, self.nodes = weights, nodes
+        self.rules: Any = load_tokenizer(weights)
+        config = load_config(weights)
+        kind, text = str(config.model_type), getattr(config, "text_config", config)
+        if self.rules.pad_token_id is None:
+            raise DataError(f"the tokenizer of {weights} has no padding token; {EXPECTED}")
+        self.pad_id = int(self.rules.pad_token_id)
+        self.fixed = kind in SIGLIP
+        positions = int(getattr(text, "max_position_embeddings", 10**9))
+        positions -= self.pad_id + 1 if kind in POSITIONS_AFTER_PADDING else 0
+        self.length = positions if self.fixed else min(positions, int(self.rules.model_max_length))
+        if self.fixed and self.rules.is_fast:
+            _lower_case(self.rules.backend_tokenizer)
+        self._word_rules = WordRules()
+
+    def __len__(self) -> int:
+        """Number of tokens in the vocabulary."""
+        return len(self.rules)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Ten hexadecimal digits of a hash of the vocabulary, the length and the tokens of a few captions."""
+        content = [sorted(self.rules.get_vocab().items()), self.length, [one.ids for one in self.encode(PROBES)]]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:10]
+
+    def save(self, folder: str | Path) -> None:
+        """Write the tokenizer's own files."""
+        self.rules.save_pretrained(str(folder))
+
+    def words(self, caption: str) -> list[str]:
+        """The spelling of each node, as in the caption.
+
+        Raises:
+            InputError: As `encode`.
+        """
+        return self.encode([caption])[0].words
+
+    def encode(self, captions: Sequence[str]) -> list[EncodedCaption]:
+        """Tokens and nodes of captions; a caption longer than `length` is cut, with a warning.
+
+        Raises:
+            InputError: Where a caption has no word.
+        """
+        for number, caption in enumerate(captions):
+            check_caption(caption, number)
+        if not captions:
+            return []
+        encoded = self._with_offsets(captions) if self.rules.is_fast else [self._by_words(one) for one in captions]
+        for number, one in enumerate(encoded):
+            if not one.words:
+                raise InputError(
+                    f"caption {number} has no word that the tokenizer of {self.weights} knows: {captions[number]!r}. "
+                    "Give it at least one word, or leave it out."
+                )
+        return encoded
+
+    def _padding(self) -> dict[str, Any]:
+        return {"truncation": True, "max_length": self.length, "padding": "max_length" if self.fixed else False}
+
+    def _with_offsets(self, captions: Sequence[str]) -> list[EncodedCaption]:
+        given = self.rules(
+            list(captions), return_offsets_mapping=True, return_special_tokens_mask=True, **self._padding()
+        )
+        self._warn(sum(bool(one.overflowing) for one in given.encodings))
+        spans = self._word_rules.spans(captions) if self.nodes == "words" else [None] * len(captions)
+        parts = zip(
+            captions, given["input_ids"], given["offset_mapping"], given["special_tokens_mask"], spans, strict=True
+        )
+        encoded = []
+        for caption, ids, offsets, special, words in parts:
+            pieces = [None if mark else span for span, mark in zip(offsets, special, strict=True)]
+            found = _own_nodes(caption, pieces) if words is None else _word_nodes(caption, pieces, words)
+            encoded.append(EncodedCaption(list(ids), *found))
+        return encoded
+
+    def _by_words(self, caption: str) -> EncodedCaption:
+        """For tokenizers without offsets, whose pieces never cross a space.
+
+        Raises:
+            DataError: Where pieces do cross one.
+        """
+        ids = list(self.rules(caption, **self._padding())["input_ids"])
+        inner: list[int] = []
+        nodes: list[int] = []
+        words: list[str] = []
+        for word in caption.split():
+            pieces = self.rules(word, add_special_tokens=False)["input_ids"]
+            spelled = [word] if self.nodes == "words" else self.rules.convert_ids_to_tokens(pieces)
+            own = range(len(words), len(words) + len(pieces))
+            nodes += [len(words)] * len(pieces) if self.nodes == "words" else list(own)
+            words += spelled if pieces else []
+            inner += pieces
+        whole = self.rules(caption, add_special_tokens=False)["input_ids"]
+        if whole != inner:
+            raise DataError(
+                f"the tokenizer of {self.weights} joins words of {caption!r} and has no offsets; name weights with a "
+                "tokenizer.json."
+            )
+        room = self.length - self.rules.num_special_tokens_to_add()
+        self._warn(int(len(inner) > room))
+        inner, nodes = inner[:room], nodes[:room]
+        start = next(place for place in range(len(ids)) if ids[place : place + len(inner)] == inner)
+        after = [NO_NODE] * (len(ids) - start - len(inner))
+        return EncodedCaption(ids, [NO_NODE] * start + nodes + after, words[: max(nodes, default=-1) + 1])
+
+    def _warn(self, cut: int) -> None:
+        if cut:
+            warnings.warn(
+                f"{cut} of the captions have more than the {self.length} tokens that {self.weights} reads; their last "
+                "words are left out.",
+                stacklevel=4,
+            )
+
+
+def _lower_case(backend: Any) -> None:
+    """Lower case before a tokenizer's own rules, where they keep capitals."""
+    rules = backend.normalizer
+    if rules is None:
+        backend.normalizer = normalizers.Lowercase()
+    elif rules.normalize_str("A") != rules.normalize_str("a"):
+        backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), rules])
+
+
+def _own_nodes(caption: str, pieces: Sequence[tuple[int, int] | None]) -> tuple[list[int], list[str]]:
+    """Each piece with a visible character as a node."""
+    nodes: list[int] = []
+    words: list[str] = []
+    for span in pieces:
+        spelled = "" if span is None else caption[span[0] : span[1]].strip()
+        nodes.append(len(words) if spelled else NO_NODE)
+        words += [spelled] if spelled else []
+    return nodes, words
+
+
+def _word_nodes(
+    caption: str, pieces: Sequence[tuple[int, int] | None], words: Sequence[tuple[int, int]]
+) -> tuple[list[int], list[str]]:
+    """The word of each piece: the one with its first visible character.
+
+    A word without a piece of its own, in the middle of another word's piece, joins that word; a word that no piece
+    covers is left out.
+    """
+    word_at = [NO_NODE] * len(caption)
+    for number, (start, stop) in enumerate(words):
+        word_at[start:stop] = [number] * (stop - start)
+    covered = [[word for word in word_at[slice(*span)] if word != NO_NODE] if span else [] for span in pieces]
+    owners = [found[0] if found else NO_NODE for found in covered]
+    last = {owner: owner for owner in owners if owner != NO_NODE}
+    for owner, found in zip(owners, covered, strict=True):
+        if inside := [word for word in found if word not in last]:
+            last[owner] = inside[-1]
+    nodes = {owner: number for number, owner in enumerate(sorted(last))}
+    spellings = [caption[words[owner][0] : words[last[owner]][1]] for owner in nodes]
+    return [nodes.get(owner, NO_NODE) for owner in owners], spellings
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Captions as rows of equal length.
+
+    Attributes:
+        ids: Token ids, with the tokenizer's padding.
+        attention_mask: True for all tokens but the padding added here.
+        word_of_token: The node of each token; `NO_NODE` for those that never align.
+        mask: True where a node is real.
+    """
+
+    ids: Int[Tensor, "captions tokens"]
+    attention_mask: Bool[Tensor, "captions tokens"]
+    word_of_token: Int[Tensor, "captions tokens"]
+    mask: Bool[Tensor, "captions words"]
+
+
+def token_batch(encoded: Sequence[EncodedCaption], pad_id: int) -> TokenBatch:
+    """Pad captions to the longest of them."""
+    tokens = max(len(one.ids) for one in encoded)
+    counts = torch.tensor([[len(one.words)] for one in encoded])
+    ids = torch.full((len(encoded), tokens), pad_id)
+    nodes = torch.full((len(encoded), tokens), NO_NODE)
+    for row, one in enumerate(encoded):
+        ids[row, : len(one.ids)] = torch.tensor(one.ids)
+        nodes[row, : len(one.ids)] = torch.tensor(one.word_of_token)
+    lengths = torch.tensor([[len(one.ids)] for one in encoded])
+    return TokenBatch(ids, torch.arange(tokens) < lengths, nodes, torch.arange(int(counts.max())) < counts)
+
+
+class TextNetwork(nn.Module):
+    """A network that gives a state to each token, and with CLIP and SigLIP the vector of the joint space.
+
+    Args:
+        encoder: Of `transformers`, called with `input_ids` and `attention_mask`.
+        projection: From CLIP's pooled state to the joint space; SigLIP's encoder has its own.
+
+    Attributes:
+        kind: `model_type` of its configuration.
+        width: Of a token's state.
+        joint_dim: Width of the joint space; 0 for a network without one.
+    """
+
+    def __init__(self, encoder: Any, projection: nn.Linear | None = None) -> None:
+        super().__init__()
+        self.config: Any = encoder.config
+        self.encoder: nn.Module = encoder
+        self.projection = projection
+        self.kind, self.width = str(self.config.model_type), int(self.config.hidden_size)
+        if self.kind in SIGLIP:
+            self.joint_dim = int(self.config.projection_size)
+        else:
+            self.joint_dim = 0 if projection is None else projection.out_features
+
+    @classmethod
+    def load(cls, weights: str) -> TextNetwork:
+        """A network with its weights, in evaluation mode; of a CLIP or SigLIP the text tower.
+
+        Args:
+            weights: A folder, or a name on the hub.
+
+        Raises:
+            DataError: Where it can't be loaded, or is no text encoder.
+            SettingsError: Where transformers is not installed.
+        """
+        config = load_config(weights)
+        network, _ = load_network(_class_name(config), weights, optional="pooler")
+        return cls._of(network, weights)
+
+    @classmethod
+    def empty(cls, folder: str) -> TextNetwork:
+        """A network with random weights, from the configuration of `save_config`.
+
+        Raises:
+            DataError: Where there is no configuration of a text encoder.
+        """
+        config = load_config(folder)
+        kind = getattr(transformers(), _class_name(config))
+        network = kind.from_config(config) if _class_name(config) == "AutoModel" else kind(config)
+        return cls._of(network, folder)
+
+    @classmethod
+    def _of(cls, network: Any, weights: str) -> TextNetwork:
+        encoder = getattr(network, "text_model", network)
+        kind = str(getattr(encoder.config, "model_type", ""))
+        joint = hasattr(network, "text_model") and kind not in CLIP + SIGLIP
+        if joint or "text" not in network.input_modalities or network.config.is_encoder_decoder:
+            raise DataError(f"{weights} holds a {type(network).__name__}; {EXPECTED}")
+        return cls(encoder, getattr(network, "text_projection", None))
+
+    def save_config(self, folder: str | Path) -> None:
+        """Write the configuration, for `empty`."""
+        architecture = type(self.encoder).__name__
+        self.config.architectures = [architecture if self.projection is None else f"{architecture}WithProjection"]
+        if self.projection is not None:
+            self.config.projection_dim = self.projection.out_features
+        self.config.save_pretrained(str(folder))
+
+    @property
+    def masks(self) -> bool:
+        """Whether padding is masked: not with SigLIP, which reads it, nor with CLIP, which never looks ahead."""
+        return self.kind not in CLIP + SIGLIP
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Ten hexadecimal digits of a hash of the weights and the settings."""
+        settings = {name: getattr(self.config, name, None) for name in SETTINGS}
+        return fingerprint(self, {"kind": self.kind, **settings}, exclude=POOLER)
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """Its layers, from the first to the last.
+
+        Raises:
+            DataError: Where they are not found.
+        """
+        count = int(self.config.num_hidden_layers)
+        for module in self.encoder.modules():
+            if isinstance(module, nn.ModuleList) and len(module) == count:
+                return module
+        raise DataError(f"the layers of a {type(self.encoder).__name__} are not known; {EXPECTED}")
+
+    def forward(
+        self, ids: Int[Tensor, "captions tokens"], attention_mask: Bool[Tensor, "captions tokens"]
+    ) -> tuple[Float[Tensor, "captions tokens width"], Float[Tensor, "captions joint"] | None]:
+        """States of tokens, and the projected vector of each caption where there is a joint space.
+
+        Args:
+            ids: Of `TextTokenizer`, padded with its `pad_id`.
+            attention_mask: True for all tokens but the padding of the batch.
+        """
+        mask = attention_mask if self.masks else None
+        given = self.encoder(input_ids=ids, attention_mask=mask)
+        if not self.joint_dim:
+            return given.last_hidden_state, None
+        pooled = given.pooler_output
+        return given.last_hidden_state, pooled if self.projection is None else self.projection(pooled)
+
+
+def _class_name(config: Any) -> str:
+    """The class of `transformers` that loads a configuration's network."""
+    kind, named = str(config.model_type), list(getattr(config, "architectures", None) or [])
+    if kind == "clip_text_model":
+        return "CLIPTextModelWithProjection" if "CLIPTextModelWithProjection" in named else "CLIPTextModel"
+    return TEXT_ONLY.get(kind, "AutoModel")
+
+
+def node_states(
+    states: Float[Tensor, "captions tokens width"], word_of_token: Int[Tensor, "captions tokens"], words: int
+) -> Float[Tensor, "captions words width"]:
+    """The state of each node: the mean of its tokens.
+
+        n_w = sum_{t: word(t) = w} state_t / |{t: word(t) = w}|
+
+    Args:
+        states: Of each token.
+        word_of_token: The node of each token; negative for those that have none.
+        words: Number of nodes in the result; nodes without tokens are zero.
+    """
+    belongs = word_of_token[:, None, :] == torch.arange(words, device=states.device)[None, :, None]
+    weights = belongs / belongs.sum(dim=-1, keepdim=True).clamp(min=1)
+    return torch.einsum("cwt,ctd->cwd", weights.to(states.dtype), states)
