@@ -226,17 +226,16 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
             raise InputError("indices choose images of a split; of a batch or an array, give only the images wanted.")
         batch = images if isinstance(images, ImageBatch) else as_batch(images, boxes)
         for start in range(0, len(batch), ENCODE_BLOCK):
-            rows = slice(start, start + ENCODE_BLOCK)
-            part = None if batch.boxes is None else batch.boxes[rows]
-            yield ImageBatch.unchecked(batch.regions[rows], batch.mask[rows], part).to(self.device)
+            yield batch.rows(start, start + ENCODE_BLOCK).to(self.device)
 
 
-def as_batch(features: np.ndarray, boxes: np.ndarray | None = None) -> ImageBatch:
+def as_batch(features: np.ndarray, boxes: np.ndarray | None = None, pooled: np.ndarray | None = None) -> ImageBatch:
     """An array of features as a batch without padding.
 
     Args:
         features: Images x regions x features, or regions x features: one image.
         boxes: Optional, with the same leading axes: x1, y1, x2, y2 as fractions of the picture.
+        pooled: Optional projected image vectors, images x joint, or joint: one image.
 
     Raises:
         InputError: Where a shape is wrong, or a value is not finite.
@@ -244,9 +243,11 @@ def as_batch(features: np.ndarray, boxes: np.ndarray | None = None) -> ImageBatc
     values = as_array(features)
     one = values.ndim == 2
     regions = torch.from_numpy(np.array(values[None] if one else values, np.float32))
-    places = None if boxes is None else as_array(boxes)
-    corners = None if places is None else torch.from_numpy(np.array(places[None] if one else places, np.float32))
-    return ImageBatch(regions, torch.ones(regions.shape[:2], dtype=torch.bool), corners)
+    given = (None if each is None else as_array(each) for each in (boxes, pooled))
+    places, vectors = (
+        None if each is None else torch.from_numpy(np.array(each[None] if one else each, np.float32)) for each in given
+    )
+    return ImageBatch(regions, torch.ones(regions.shape[:2], dtype=torch.bool), places, vectors)
 
 
 def _download(model_id: str, download: dict[str, Any]) -> Path:

@@ -29,6 +29,7 @@ class Means:
     seen: list[int] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=lambda: {"family": "none"})
     feature_dim: int = 4
+    joint_dim: int = 0
     regions: int = 9
     in_processes: bool = False
 

@@ -29,6 +29,7 @@ class Colours:
     name: str = "random"
     settings: dict[str, Any] = field(default_factory=dict)
     feature_dim: int = FEATURES
+    joint_dim: int = 0
     regions: int = 4
     in_processes: bool = False
 

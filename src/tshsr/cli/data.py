@@ -94,6 +94,8 @@ def show_info(screen: Screen, found: DataInfo) -> None:
     """The description on the screen."""
     screen.say(f"{found.data}: layout {found.layout}, {size(found.bytes)}")
     screen.say(f"features of {found.extractor}: {found.feature_dim} x {found.dtype} per region")
+    if found.joint_dim:
+        screen.say(f"projected image vectors: {found.joint_dim} x float32 per image")
     header = ("split", "images", "captions", "regions", "boxes", "variable count")
     rows = [
         (

@@ -32,12 +32,17 @@ class Features:
     out: Annotated[Path, Argument("STORE")]
     """Folder of the store."""
     extractor: Annotated[str, Argument("NAME")]
-    """scenes (drawn pictures, needs no weights), grid or detector (with --weights), or one of clip, siglip2, dinov2,
-    dinov3, rt-detr, owlv2, grounding-dino, which take weights from the hub."""
+    """efficientnet-lite2 (photographs, comes with its weights), scenes (drawn pictures), grid or detector (with
+    --weights), or one of clip, siglip2, dinov2, dinov3, rt-detr, owlv2, grounding-dino, which take weights from the
+    hub."""
     weights: Name = None
     """A folder with a network for transformers, or its name on the Hugging Face hub."""
     cells: Annotated[int | None, Argument("N")] = None
-    """Grid: rows and columns of regions; default 6."""
+    """Grid and efficientnet-lite2: rows and columns of regions; default 6."""
+    size: Annotated[int | None, Argument("PIXELS")] = None
+    """efficientnet-lite2: width and height of the network's input; default 288."""
+    windows: bool | None = None
+    """efficientnet-lite2: add the halves, four windows of side 0.6 and nine of side 0.45, as by default."""
     regions: Annotated[int | None, Argument("N")] = None
     """Detector: boxes per picture, at most; default 36."""
     overlap: Annotated[float | None, Argument("X")] = None

@@ -130,4 +130,4 @@ def picture_file(retriever: Retriever, path: Path) -> Shown:
         )
     picture = read_picture(path)
     (found,) = ScenesExtractor().extract([picture])
-    return Shown(path.name, as_batch(found.features, found.boxes), picture)
+    return Shown(path.name, as_batch(found.features, found.boxes, found.pooled), picture)

@@ -119,7 +119,7 @@ def by_picture(wanted: Search, file: Path, index: Index, screen: Screen) -> None
     regions = index.extractor().extract([picture])[0]
     results = index.search_picture(regions, wanted.k)
     if wanted.explain is not None and results:
-        batch = as_batch(regions.features, regions.boxes)
+        batch = as_batch(regions.features, regions.boxes, regions.pooled)
         explanations = [explain_pair(index.retriever, batch, result.caption) for result in results]
         write_page(wanted.explain, explanations, [picture] * len(results))
     if wanted.json is not None:

@@ -2,8 +2,8 @@
 
 The constructors check values, which synchronises a device; batches derived from a checked one use `unchecked`.
 
-Axes: images | captions | regions | words | features (the extractor's) | height, width (pixels). Masks: True is real,
-False is padding.
+Axes: images | captions | regions | words | features (the extractor's) | joint (space of a joint encoder) | height,
+width (pixels). Masks: True is real, False is padding.
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ class ImageBatch:
         regions: Features of each region; padded rows are zero.
         mask: True where a region is real; at least one per image.
         boxes: x1, y1, x2, y2 of each region as fractions of the picture.
+        pooled: The projected image vector of a joint encoder (CLIP, SigLIP), not normalised.
     """
 
     regions: Float[Tensor, "images regions features"]
     mask: Bool[Tensor, "images regions"]
     boxes: Float[Tensor, "images regions 4"] | None = None
+    pooled: Float[Tensor, "images joint"] | None = None
 
     def __post_init__(self) -> None:
         check_batch("regions", self.regions, self.mask, axes=3)
@@ -56,11 +58,15 @@ class ImageBatch:
         if self.boxes is not None and wrong is not None:
             corners = [round(number, 4) for number in self.boxes[wrong].tolist()]
             raise InputError(f"boxes[{wrong[0]}, {wrong[1]}] (image, region) is {corners}; {EXPECTED_BOXES}")
+        if self.pooled is not None:
+            check_pooled(self.pooled, len(self.regions))
 
     @classmethod
-    def unchecked(cls, regions: Tensor, mask: Tensor, boxes: Tensor | None = None) -> ImageBatch:
+    def unchecked(
+        cls, regions: Tensor, mask: Tensor, boxes: Tensor | None = None, pooled: Tensor | None = None
+    ) -> ImageBatch:
         """A batch of tensors that were checked earlier: reads no values, so that no device synchronises."""
-        return _unchecked(cls, regions=regions, mask=mask, boxes=boxes)
+        return _unchecked(cls, regions=regions, mask=mask, boxes=boxes, pooled=pooled)
 
     def __len__(self) -> int:
         """Number of images."""
@@ -68,8 +74,14 @@ class ImageBatch:
 
     def to(self, device: torch.device | str) -> ImageBatch:
         """The same batch on another device."""
-        boxes = None if self.boxes is None else self.boxes.to(device)
-        return ImageBatch.unchecked(self.regions.to(device), self.mask.to(device), boxes)
+        boxes, pooled = (None if each is None else each.to(device) for each in (self.boxes, self.pooled))
+        return ImageBatch.unchecked(self.regions.to(device), self.mask.to(device), boxes, pooled)
+
+    def rows(self, start: int, stop: int) -> ImageBatch:
+        """The images from `start` to before `stop`."""
+        part = slice(start, stop)
+        boxes, pooled = (None if each is None else each[part] for each in (self.boxes, self.pooled))
+        return ImageBatch.unchecked(self.regions[part], self.mask[part], boxes, pooled)
 
 
 @dataclass(frozen=True)
@@ -178,6 +190,23 @@ def check_batch(name: str, values: Tensor, mask: Tensor, *, axes: int) -> None:
     empty = (~mask.any(dim=1)).nonzero()
     if len(empty):
         raise InputError(f"row {int(empty[0])} of {name} is all padding; every row needs at least one real item.")
+
+
+def check_pooled(pooled: Tensor, images: int) -> None:
+    """Check projected image vectors.
+
+    Raises:
+        InputError: Where the shape is wrong, or a value is not finite.
+    """
+    if pooled.ndim != 2 or len(pooled) != images or 0 in pooled.shape:
+        raise InputError(
+            f"pooled has shape {tuple(pooled.shape)}; expected one vector for each of {images} images, not empty."
+        )
+    bad = first_not_finite(pooled)
+    if bad is not None:
+        raise InputError(
+            f"pooled[{bad[0]}] holds a value that is not finite; extract this image again or leave it out."
+        )
 
 
 def pad_sequences(rows: list[list[int]]) -> CaptionBatch:

@@ -33,14 +33,15 @@ class SplitInfo:
 class DataInfo:
     """Summary of a data set.
 
-    `bytes` counts all files in its folder, with pictures. The split `all` comes last where images of a store have no
-    captions and therefore no split.
+    `joint_dim` is the width of the projected image vectors (0: none). `bytes` counts all files in its folder, with
+    pictures. The split `all` comes last where images of a store have no captions and therefore no split.
     """
 
     data: str
     layout: Layout
     extractor: str
     feature_dim: int
+    joint_dim: int
     dtype: str
     bytes: int
     splits: tuple[SplitInfo, ...]
@@ -72,6 +73,7 @@ def _info(path: Path, splits: list[Split], everything: list[Split]) -> DataInfo:
         layout=layout_of(path),
         extractor=splits[0].extractor,
         feature_dim=splits[0].regions.feature_dim,
+        joint_dim=splits[0].regions.joint_dim,
         dtype=str(splits[0].regions.dtype),
         bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
         splits=tuple(_split_info(split) for split in (*splits, *everything)),

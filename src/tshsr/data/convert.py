@@ -76,6 +76,7 @@ def convert(
         regions=_blocks(splits, progress),
         boxes=_boxes(splits),
         mask=None if mask.all() else mask,
+        pooled=_pooled(path, splits),
     )
     return out
 
@@ -157,6 +158,20 @@ def _blocks(splits: list[Split], progress: Progress) -> Iterator[np.ndarray]:
             yield _padded(block, longest).astype(dtype, copy=False)
             done += len(block)
             progress(done, total)
+
+
+def _pooled(path: Path, splits: list[Split]) -> Iterator[np.ndarray] | None:
+    """Projected image vectors of all splits in blocks; None where no split has any.
+
+    Raises:
+        DataError: Where the splits have vectors of different widths, or some have none.
+    """
+    widths = {split.name: split.regions.joint_dim for split in splits}
+    if len(set(widths.values())) > 1:
+        listed = ", ".join(f"{name} {width}" for name, width in widths.items())
+        raise DataError(f"{path}: the splits have projected vectors of different widths ({listed}; 0: none).")
+    regions = [split.regions for split in splits]
+    return None if not any(widths.values()) else (block for each in regions for block in each.pooled_blocks(BLOCK))
 
 
 def _padded(array: np.ndarray, regions: int) -> np.ndarray:

@@ -6,7 +6,7 @@ or Karpathy's JSON as `captions.json` or `dataset*.json`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -42,6 +42,7 @@ class PictureFiles:
     mask = None
     regions = 0
     feature_dim = 0
+    joint_dim = 0
     dtype = np.dtype(np.float32)
 
     def __len__(self) -> int:
@@ -63,6 +64,11 @@ class PictureFiles:
     def read_array(self, images: Sequence[int] | np.ndarray) -> np.ndarray:
         """As `read`."""
         self._refuse(images)
+
+    def pooled_blocks(self, size: int) -> Iterator[np.ndarray]:
+        """No vectors."""
+        del size
+        return iter(())
 
     def check(self, images: Sequence[int] | np.ndarray) -> None:
         """Decode pictures.

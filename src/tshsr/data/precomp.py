@@ -38,11 +38,13 @@ def open_precomp(folder: Path, split: str) -> Split:
     path = folder / f"{split}{CAPTIONS}"
     captions = read_captions(path)
     rows = image_rows(source, path, len(captions))
+    vectors = folder / f"{split}_pooled.npy"
+    pooled = NpyFile.open(vectors, axes=2) if vectors.is_file() else None
     image_of_caption = np.repeat(np.arange(len(rows)), len(captions) // len(rows))
     return Split(
         data=folder.resolve().name,
         name=split,
-        regions=RegionFeatures(source, rows, boxes=_boxes(folder, split, source.shape[0], rows)),
+        regions=RegionFeatures(source, rows, boxes=_boxes(folder, split, source.shape[0], rows), pooled=pooled),
         captions=captions,
         image_of_caption=image_of_caption,
         image_ids=_image_ids(folder / f"{split}_ids.txt", source.shape[0], rows, len(captions)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, Self
@@ -31,6 +31,10 @@ class Regions(Protocol):
         """Width of a region's features."""
 
     @property
+    def joint_dim(self) -> int:
+        """Width of the projected image vectors; 0: there are none."""
+
+    @property
     def dtype(self) -> np.dtype:
         """Of the features that `read_array` returns."""
 
@@ -51,6 +55,9 @@ class Regions(Protocol):
     def read_array(self, images: Sequence[int] | np.ndarray) -> np.ndarray:
         """Images x regions x features, padding zero."""
 
+    def pooled_blocks(self, size: int) -> Iterator[np.ndarray]:
+        """Projected vectors of all images, `size` at a time: images x joint; nothing where there are none."""
+
     def check(self, images: Sequence[int] | np.ndarray) -> None:
         """Raise a `DataError` where an image can't be read."""
 
@@ -67,12 +74,14 @@ class RegionFeatures:
         rows: int64, for each image its row in the source; several images may share one.
         boxes: float32, images x regions x 4: x1, y1, x2, y2 as fractions of the picture.
         mask: Images x regions: True where a region is real; None where all are.
+        pooled: The file of projected image vectors, images x joint, with the same rows as the source.
     """
 
     source: NpyFile | NpyFolder
     rows: np.ndarray
     boxes: np.ndarray | None = None
     mask: np.ndarray | None = None
+    pooled: NpyFile | None = None
 
     @classmethod
     def open(
@@ -82,14 +91,15 @@ class RegionFeatures:
         rows: np.ndarray | None = None,
         boxes: np.ndarray | None = None,
         mask: np.ndarray | None = None,
+        pooled: NpyFile | None = None,
     ) -> RegionFeatures:
         """Open a .npy file of images x regions x features.
 
         Raises:
-            DataError: Where the file, the boxes or the mask can't be used.
+            DataError: Where the file, the boxes, the mask or the projected vectors can't be used.
         """
         source = NpyFile.open(path, axes=3)
-        return cls(source, np.arange(source.shape[0]) if rows is None else rows, boxes, mask)
+        return cls(source, np.arange(source.shape[0]) if rows is None else rows, boxes, mask, pooled)
 
     def __post_init__(self) -> None:
         where, shape = self.source.path, (len(self), self.regions)
@@ -97,6 +107,11 @@ class RegionFeatures:
             check_mask(self.mask, shape, str(where))
         if self.boxes is not None:
             object.__setattr__(self, "boxes", check_boxes(self.boxes, self.mask, shape, str(where)))
+        if self.pooled is not None and self.pooled.shape[0] != self.source.shape[0]:
+            raise DataError(
+                f"{self.pooled.path} has the projected vectors of {self.pooled.shape[0]} images; {where} holds "
+                f"{self.source.shape[0]}. Extract both together."
+            )
 
     def __len__(self) -> int:
         """Number of images."""
@@ -115,6 +130,11 @@ class RegionFeatures:
     def feature_dim(self) -> int:
         """Width of a region's features."""
         return self.source.shape[2]
+
+    @property
+    def joint_dim(self) -> int:
+        """Width of the projected image vectors; 0: there are none."""
+        return 0 if self.pooled is None else self.pooled.shape[1]
 
     @property
     def dtype(self) -> np.dtype:
@@ -139,7 +159,7 @@ class RegionFeatures:
         native = np.ascontiguousarray(regions[:, :longest], regions.dtype.newbyteorder("="))
         values = torch.from_numpy(native).float()  # a float64 beyond float32 becomes infinite, which is refused
         self._check_finite(values, numbers)
-        return ImageBatch.unchecked(values, torch.from_numpy(mask[:, :longest].copy()), boxes)
+        return ImageBatch.unchecked(values, torch.from_numpy(mask[:, :longest].copy()), boxes, self._pooled(numbers))
 
     def read_array(self, images: Sequence[int] | np.ndarray) -> np.ndarray:
         """Images x regions x features in the stored dtype, padding zero, not checked to be finite."""
@@ -157,6 +177,12 @@ class RegionFeatures:
         """
         self.read(images)
 
+    def pooled_blocks(self, size: int) -> Iterator[np.ndarray]:
+        """Projected vectors of all images, `size` at a time: images x joint; nothing where there are none."""
+        if self.pooled is not None:
+            for start in range(0, len(self), size):
+                yield self.pooled.read(self.rows[start : start + size])
+
     def select(self, images: Sequence[int] | np.ndarray) -> RegionFeatures:
         """These images, in this order."""
         numbers = self._numbers(images)
@@ -172,6 +198,24 @@ class RegionFeatures:
             return np.ones((len(numbers), self.regions), np.bool_)
         mask: np.ndarray = self.mask[numbers]
         return mask
+
+    def _pooled(self, numbers: np.ndarray) -> Tensor | None:
+        """Projected vectors, float32.
+
+        Raises:
+            DataError: Where a value is not finite.
+        """
+        if self.pooled is None:
+            return None
+        rows = self.rows[numbers]
+        values = torch.from_numpy(self.pooled.read(rows).astype(np.float32))
+        bad = first_not_finite(values)
+        if bad is not None:
+            raise DataError(
+                f"{self.pooled.place(int(rows[bad[0]]))}: a value of the projected vector is not finite. Extract this "
+                "image again or leave it out."
+            )
+        return values
 
     def _place(self, image: int) -> str:
         return self.source.place(int(self.rows[image]))

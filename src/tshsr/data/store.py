@@ -28,7 +28,7 @@ EVERYTHING = "all"
 PICTURES = "pictures"
 """Folder in a store for its pictures."""
 FIRST = "regions.npy"
-DATA_FILES = (FIRST, "images.jsonl", "captions.jsonl", "boxes.npy", "mask.npy")
+DATA_FILES = (FIRST, "images.jsonl", "captions.jsonl", "boxes.npy", "mask.npy", "pooled.npy")
 """Files that `write_store` writes before the manifest, in this order; an interruption leaves the first of them."""
 BLOCK = 64
 
@@ -77,6 +77,7 @@ def write_store(
     regions: np.ndarray | Iterable[np.ndarray],
     boxes: np.ndarray | None = None,
     mask: np.ndarray | None = None,
+    pooled: Iterable[np.ndarray] | None = None,
 ) -> None:
     """Write a feature store, or replace the one in the folder; other files there stay as they are.
 
@@ -90,6 +91,7 @@ def write_store(
             memory.
         boxes: Images x regions x 4: x1, y1, x2, y2 as fractions of the picture.
         mask: Images x regions, True where a region is real.
+        pooled: Projected image vectors in consecutive blocks, each images x joint; stored in float32.
 
     Raises:
         DataError: Where the parts do not match, a feature is not finite, or the disk is full.
@@ -110,6 +112,8 @@ def write_store(
     for role, array in (("boxes", boxes), ("mask", mask)):
         if array is not None:
             contents[role] = (f"{role}.npy", _array_chunks(array))
+    if pooled is not None:
+        contents["pooled"] = ("pooled.npy", _pooled_chunks(folder, iter(pooled), len(images)))
     files = {role: _write_file(folder, _free_name(name, before), chunks) for role, (name, chunks) in contents.items()}
     splits = dict(Counter(caption.split for caption in captions))
     size = (len(images), len(captions), shape[1], shape[2])
@@ -265,10 +269,34 @@ def _region_chunks(
         raise DataError(f"{folder}: got regions of {written} images; expected {shape[0]}, one for each record.")
 
 
+def _pooled_chunks(folder: Path, blocks: Iterator[np.ndarray], images: int) -> Iterator[bytes | memoryview]:
+    first = next(blocks, np.empty((0, 0)))
+    if first.ndim != 2 or 0 in first.shape:
+        raise DataError(f"{folder}: the projected vectors have shape {first.shape}; expected images x joint.")
+    yield npy_header((images, first.shape[1]), np.dtype(np.float32))
+    written = 0
+    for block in chain([first], blocks):
+        values = block.astype(np.float32)
+        stop = written + len(values)
+        if values.shape[1:] != first.shape[1:] or stop > images:
+            raise DataError(
+                f"{folder}: images {written} to {stop - 1} have projected vectors of shape {values.shape}; expected "
+                f"{first.shape[1]} numbers for each of {images} images."
+            )
+        if not np.isfinite(values).all():
+            image = int(np.argwhere(~np.isfinite(values))[0, 0])
+            raise DataError(f"{folder}: image {written + image}: a value of the projected vector is not finite.")
+        yield _bytes(values)
+        written = stop
+    if written != images:
+        raise DataError(f"{folder}: got projected vectors of {written} images; expected {images}.")
+
+
 def _open_regions(manifest: Manifest, paths: dict[str, Path]) -> RegionFeatures:
     boxes = NpyFile.open(paths["boxes"], axes=3).read_all() if "boxes" in paths else None
     mask = NpyFile.open(paths["mask"], axes=2, kinds="b").read_all() if "mask" in paths else None
-    regions = RegionFeatures.open(paths["regions"], boxes=boxes, mask=mask)
+    pooled = NpyFile.open(paths["pooled"], axes=2) if "pooled" in paths else None
+    regions = RegionFeatures.open(paths["regions"], boxes=boxes, mask=mask, pooled=pooled)
     found = (len(regions), regions.regions, regions.feature_dim)
     expected = (manifest.images, manifest.regions, manifest.feature_dim)
     if found != expected:

@@ -100,7 +100,9 @@ class Pairs:
         places, mask = places.to(self.batch.mask.device), mask.to(self.batch.mask.device)
         pairs = torch.tensor([pair for pair, _ in variants], device=mask.device)
         boxes = None if self.batch.boxes is None else self.batch.boxes[pairs[:, None], places]
-        pictures = ImageBatch.unchecked(self.batch.regions[pairs[:, None], places] * mask[..., None], mask, boxes)
+        pooled = None if self.batch.pooled is None else self.batch.pooled[pairs]  # of the whole picture
+        regions = self.batch.regions[pairs[:, None], places] * mask[..., None]
+        pictures = ImageBatch.unchecked(regions, mask, boxes, pooled)
         matcher = self.retriever.matcher
         scores = matcher.score_listed(matcher.encode_images(pictures), self.texts[pairs])
         return scores[self.score].double().cpu().numpy()

@@ -1,4 +1,4 @@
-"""A vision network of `transformers`: pictures -> a feature map and a pooled vector.
+"""A vision network of `transformers`: pictures -> a feature map, a pooled vector and, with text, a projected one.
 
 CLIP, SigLIP, SigLIP 2, DINOv2, DINOv3, ViT, Swin, ConvNeXt and similar networks that `AutoModel` loads and that
 return one vector per patch. Axes of maps: height | width | features (in patches).
@@ -28,7 +28,7 @@ from tshsr.pretrained.networks import (
     resolve_weights,
     transformers,
 )
-from tshsr.pretrained.vision import POOLER, patch_features
+from tshsr.pretrained.vision import JOINT_KINDS, POOLER, patch_features
 
 NAFLEX = "siglip2"
 """Kind of network whose input is patches, which keep the picture's aspect ratio."""
@@ -41,10 +41,13 @@ class FeatureMap:
     Attributes:
         patches: float32, height x width x features, over the whole picture.
         whole: float32, features: the network's pooled output, or the mean of the patches.
+        joint: float32, joint: the pooled output projected into the space of the text encoder, as `get_image_features`
+            of transformers returns it; None where there is none.
     """
 
     patches: np.ndarray
     whole: np.ndarray
+    joint: np.ndarray | None = None
 
 
 class Backbone:
@@ -56,6 +59,9 @@ class Backbone:
         # A classifier's weights have no pooler, which would be random here: the mean of the patches replaces it.
         loaded, self.pools = load_network("AutoModel", self.weights, optional=POOLER)
         self.network: nn.Module = getattr(loaded, "vision_model", loaded).to(device)
+        # SigLIP's pooled output lies in the joint space already.
+        projects = self.kind in JOINT_KINDS and self.pools
+        self.projection = getattr(loaded, "visual_projection", nn.Identity()).to(device) if projects else None
         self.processor: Any = self._naflex_processor() if self.kind == NAFLEX else None
         self.preprocessing = None if self.kind == NAFLEX else load_preprocessing(self.weights)
 
@@ -67,8 +73,18 @@ class Backbone:
 
     @cached_property
     def feature_dim(self) -> int:
-        """Width of the features, from a run on an empty picture."""
-        return len(self.maps([self.prepare(Image.new("RGB", (64, 64)))])[0].whole)
+        """Width of the features."""
+        return len(self._empty.whole)
+
+    @cached_property
+    def joint_dim(self) -> int:
+        """Width of the projected vectors; 0: there are none."""
+        return 0 if self._empty.joint is None else len(self._empty.joint)
+
+    @cached_property
+    def _empty(self) -> FeatureMap:
+        """Of an empty picture."""
+        return self.maps([self.prepare(Image.new("RGB", (64, 64)))])[0]
 
     def _naflex_processor(self) -> Any:
         return transformers().AutoImageProcessor.from_pretrained(
@@ -92,7 +108,13 @@ class Backbone:
         inputs = {name: torch.from_numpy(np.stack([one[name] for one in prepared])) for name in prepared[0]}
         on_device = {name: values.to(self.device) for name, values in inputs.items()}
         maps, wholes = patch_features(self.network, on_device, kind=self.kind, pools=self.pools, where=self.weights)
-        return [FeatureMap(one.cpu().numpy(), whole.cpu().numpy()) for one, whole in zip(maps, wholes, strict=True)]
+        joints: list[Any] = [None] * len(maps)
+        if self.projection is not None:
+            joints = list(self.projection(torch.stack(wholes)).cpu().numpy())
+        return [
+            FeatureMap(one.cpu().numpy(), whole.cpu().numpy(), vector)
+            for one, whole, vector in zip(maps, wholes, joints, strict=True)
+        ]
 
 
 class GridExtractor:
@@ -115,6 +137,7 @@ class GridExtractor:
         self.cells = cells
         self.backbone = Backbone(weights, device)
         self.feature_dim = self.backbone.feature_dim  # run now, so that an unsuitable network is refused at once
+        self.joint_dim = self.backbone.joint_dim
         self.boxes = np.concatenate([np.array([WHOLE], np.float32), grid_boxes(cells)])
 
     @cached_property
@@ -139,7 +162,9 @@ class GridExtractor:
     def compute(self, prepared: Sequence[dict[str, np.ndarray]]) -> list[PictureRegions]:
         """The regions of prepared pictures."""
         return [
-            PictureRegions(np.concatenate([found.whole[None], pool_boxes(found.patches, self.boxes[1:])]), self.boxes)
+            PictureRegions(
+                np.concatenate([found.whole[None], pool_boxes(found.patches, self.boxes[1:])]), self.boxes, found.joint
+            )
             for found in self.backbone.maps(prepared)
         ]
 

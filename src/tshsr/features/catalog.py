@@ -11,15 +11,16 @@ from tshsr.features.extractor import Extractor
 from tshsr.pretrained.names import VISION_WEIGHTS
 from tshsr.scenes.descriptor import EXTRACTOR
 
-Family = Literal["scenes", "grid", "detector"]
+Family = Literal["scenes", "grid", "detector", "efficientnet-lite2"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
 """Families of extractors."""
-WITHOUT_WEIGHTS: tuple[Family, ...] = ("scenes",)
-"""The families that need no weights."""
+WITHOUT_WEIGHTS: tuple[Family, ...] = ("scenes", "efficientnet-lite2")
+"""The families that take no weights: they have none, or come with them."""
 CHOICES: dict[Family, tuple[str, ...]] = {
     "scenes": (),
     "grid": ("cells",),
     "detector": ("regions", "overlap", "prompt", "features_from"),
+    "efficientnet-lite2": ("size", "cells", "windows"),
 }
 """The options of each family."""
 WEIGHTS = {
@@ -35,9 +36,10 @@ def open_extractor(name: str, *, weights: str | Path | None = None, device: str 
     """An extractor by its name.
 
     Args:
-        name: A family (scenes, grid, detector) or a short name of `WEIGHTS`.
-        weights: A folder or a name on the Hugging Face hub; families with networks need it.
-        **choices: Options of the family: cells for grid; regions, overlap, prompt, features_from for detector.
+        name: A family (scenes, grid, detector, efficientnet-lite2) or a short name of `WEIGHTS`.
+        weights: A folder or a name on the Hugging Face hub; grid and detector need it.
+        **choices: Options of the family, as in `CHOICES`: cells for grid; regions, overlap, prompt, features_from for
+            detector; size, cells, windows for efficientnet-lite2.
 
     Raises:
         SettingsError: Where there is no such extractor, it lacks weights, or it has no such option.
@@ -69,6 +71,10 @@ def open_extractor(name: str, *, weights: str | Path | None = None, device: str 
             from tshsr.features.scenes import ScenesExtractor
 
             return ScenesExtractor()
+        case "efficientnet-lite2":
+            from tshsr.features.efficientnet import EfficientNetExtractor
+
+            return EfficientNetExtractor(device=device, **choices)
         case _:
             assert_never(family)
 

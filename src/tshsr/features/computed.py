@@ -17,7 +17,7 @@ from tshsr.data.dataset import Split
 from tshsr.data.regions import image_numbers
 from tshsr.errors import DataError
 from tshsr.features.decoding import decode_all
-from tshsr.features.extractor import Extractor
+from tshsr.features.extractor import Extractor, PictureRegions
 from tshsr.system import usable_cores
 
 BLOCK = 32
@@ -60,6 +60,11 @@ class ComputedRegions:
         """Width of a region's features."""
         return self.extractor.feature_dim
 
+    @property
+    def joint_dim(self) -> int:
+        """Width of the projected image vectors; 0: there are none."""
+        return self.extractor.joint_dim
+
     @cached_property
     def boxes(self) -> np.ndarray:
         """float32, images x regions x 4, the same for all images."""
@@ -76,40 +81,50 @@ class ComputedRegions:
             DataError: Where a picture can't be decoded, or a feature is not finite; names the file.
             InputError: Where there is no such image.
         """
-        features = torch.from_numpy(self.read_array(images))
+        blocks = list(self._blocks(images))
+        features = torch.from_numpy(np.concatenate([np.stack([one.features for one in block]) for block in blocks]))
+        joint = [one.pooled for block in blocks for one in block if one.pooled is not None]
+        pooled = torch.from_numpy(np.stack(joint)) if joint else None
         boxes = torch.from_numpy(self.extractor.boxes).expand(len(features), -1, -1)
-        return ImageBatch.unchecked(features, torch.ones(features.shape[:2], dtype=torch.bool), boxes)
+        return ImageBatch.unchecked(features, torch.ones(features.shape[:2], dtype=torch.bool), boxes, pooled)
 
     def read_array(self, images: Sequence[int] | np.ndarray) -> np.ndarray:
         """As `read`: images x regions x features."""
-        numbers = image_numbers(images, len(self), "pictures").tolist()
-        return np.concatenate(list(self._blocks([self.paths[image] for image in numbers])))
+        return self.read(images).regions.numpy()
+
+    def pooled_blocks(self, size: int) -> Iterator[np.ndarray]:
+        """Projected vectors of all images, `size` at a time: images x joint; nothing where there are none."""
+        for start in range(0, len(self) if self.extractor.joint_dim else 0, size):
+            pooled = self.read(np.arange(start, min(start + size, len(self)))).pooled
+            if pooled is not None:
+                yield pooled.numpy()
 
     def check(self, images: Sequence[int] | np.ndarray) -> None:
         """As `read`, without a result."""
-        self.read_array(images)
+        for _ in self._blocks(images):
+            pass
 
     def select(self, images: Sequence[int] | np.ndarray) -> ComputedRegions:
         """These images, in this order."""
         numbers = image_numbers(images, len(self), "pictures").tolist()
         return replace(self, paths=tuple(self.paths[image] for image in numbers))
 
-    def _blocks(self, paths: Sequence[Path]) -> Iterator[np.ndarray]:
-        """Features of `BLOCK` pictures at a time; the next pictures are decoded meanwhile."""
+    def _blocks(self, images: Sequence[int] | np.ndarray) -> Iterator[list[PictureRegions]]:
+        """Regions of `BLOCK` pictures at a time; the next pictures are decoded meanwhile."""
+        paths = [self.paths[image] for image in image_numbers(images, len(self), "pictures").tolist()]
         decoding = decode_all(paths, self.extractor.prepare, workers=usable_cores(), processes=False)
         with closing(decoding):
             for start in range(0, len(paths), BLOCK):
-                block = paths[start : start + BLOCK]
-                prepared = []
+                block, prepared = paths[start : start + BLOCK], []
                 for path, decoded in zip(block, decoding, strict=False):
                     if decoded.problem:
                         raise DataError(f"{path} {decoded.problem}")
                     prepared.append(decoded.prepared)
-                features = np.stack([found.features for found in self.extractor.compute(prepared)])
-                bad = np.flatnonzero(~np.isfinite(features).all(axis=(1, 2)))
-                if len(bad):
-                    raise DataError(f"{block[bad[0]]}: the network gives a feature that is not finite.")
-                yield features
+                found = self.extractor.compute(prepared)
+                for path, regions in zip(block, found, strict=True):
+                    if not np.isfinite(regions.features).all():
+                        raise DataError(f"{path}: the network gives a feature that is not finite; leave it out.")
+                yield found
 
 
 def picture_paths(split: Split) -> tuple[Path, ...]:

@@ -194,6 +194,7 @@ class DetectorExtractor:
         self.detector = Detector(weights, prompt, device)
         self.backbone = None if features_from is None else Backbone(features_from, device)
         # Run once now, so that an unsuitable network is refused at once.
+        self.joint_dim = 0 if self.backbone is None else self.backbone.joint_dim
         self.feature_dim = self.extract([Image.new("RGB", (64, 64))])[0].features.shape[1]
 
     @cached_property
@@ -244,12 +245,13 @@ class DetectorExtractor:
         for one, found in zip(prepared, self.detector.detect([one.pixels for one in prepared]), strict=True):
             boxes = self.detector.preprocessing.boxes_on_picture(found.boxes, one.size)
             kept = non_maximum_suppression(boxes, found.scores, overlap=self.overlap, most=self.boxes)
-            boxes = np.concatenate([np.array([WHOLE], np.float32), boxes[kept]])
+            boxes, joint = np.concatenate([np.array([WHOLE], np.float32), boxes[kept]]), None
             if self.backbone is None:
                 weights = found.scores / found.scores.sum()
                 features = np.concatenate([(weights @ found.features)[None], found.features[kept]])
             else:
                 feature_map = self.backbone.maps([one.backbone or {}])[0]
+                joint = feature_map.joint
                 features = np.concatenate([feature_map.whole[None], pool_boxes(feature_map.patches, boxes[1:])])
-            regions.append(PictureRegions(features.astype(np.float32), boxes))
+            regions.append(PictureRegions(features.astype(np.float32), boxes, joint))
         return regions

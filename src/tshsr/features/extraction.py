@@ -102,8 +102,8 @@ def extract_folder(
     given = existing_captions(out) if captions is None else captions(files)
     with exclusive_job(folder, out), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")  # irregularities of files that can be decoded all the same
-        work = WorkFolder(folder)
-        existing = read_existing(out, extractor.name, options.dtype)
+        work = WorkFolder(folder, extractor.joint_dim)
+        existing = read_existing(out, extractor.name, options.dtype, extractor.joint_dim)
         missing = [file for file in files if not work.has(file) and not existing.has(file)]
         skipped += _extract(pictures, missing, extractor, work, options, begin("extracting", "pictures"))
         finished = [file for file in files if work.has(file) or existing.has(file)]
@@ -184,9 +184,12 @@ def _compute(
         if not np.isfinite(features).all():
             skipped.append(SkippedFile(file.file, f"one of its features is not finite as {dtype}."))
             continue
+        if regions.pooled is not None and not np.isfinite(regions.pooled).all():
+            skipped.append(SkippedFile(file.file, "its projected image vector is not finite."))
+            continue
         size = (decoded.width, decoded.height, len(features))
         picture = FinishedPicture(file.file, file.bytes, file.changed, *size)
-        finished.append((picture, PictureRegions(features, regions.boxes)))
+        finished.append((picture, PictureRegions(features, regions.boxes, regions.pooled)))
     return finished
 
 
@@ -231,6 +234,7 @@ def _write(
         regions=_blocks(work.read(names, "features"), len(names), most, progress),
         boxes=boxes,
         mask=None if mask.all() else mask,
+        pooled=work.read(names, "pooled") if work.joint_dim else None,
     )
 
 

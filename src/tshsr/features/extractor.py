@@ -20,10 +20,13 @@ class PictureRegions:
     Attributes:
         features: float32, regions x feature_dim.
         boxes: float32, regions x 4: x1, y1, x2, y2 as fractions of the upright picture.
+        pooled: float32, joint: the projected image vector of a joint encoder (CLIP, SigLIP), not normalised; None where
+            the extractor has no joint space.
     """
 
     features: np.ndarray
     boxes: np.ndarray
+    pooled: np.ndarray | None = None
 
 
 class Extractor(Protocol):
@@ -44,6 +47,10 @@ class Extractor(Protocol):
     @property
     def feature_dim(self) -> int:
         """Width of a region's features."""
+
+    @property
+    def joint_dim(self) -> int:
+        """Width of the projected image vectors; 0 where the extractor has no joint space."""
 
     @property
     def regions(self) -> int:

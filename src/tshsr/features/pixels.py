@@ -37,10 +37,19 @@ class VisionExtractor:
         """JSON values; the run's folder takes the place of weights."""
         return {"family": "run", "weights": self.run, "cells": self.vision.config.cells}
 
-    @cached_property
+    @property
     def feature_dim(self) -> int:
         """Width of a region's features."""
-        return self.vision.feature_dim
+        return self._widths[0]
+
+    @property
+    def joint_dim(self) -> int:
+        """Width of the projected image vectors; 0 where the network has no joint space."""
+        return self._widths[1]
+
+    @cached_property
+    def _widths(self) -> tuple[int, int]:
+        return self.vision.widths()
 
     @property
     def regions(self) -> int:
@@ -63,10 +72,12 @@ class VisionExtractor:
         pixels = torch.from_numpy(np.stack(prepared)).to(self.vision.boxes.device)
         self.vision.eval()
         try:
-            features = self.vision.encode(pixels).regions.float().cpu().numpy()
+            found = self.vision.encode(pixels)
         finally:
             self.vision.train(training)
-        return [PictureRegions(one, self.boxes) for one in features]
+        pooled = [None] * len(prepared) if found.pooled is None else list(found.pooled.float().cpu().numpy())
+        features = found.regions.float().cpu().numpy()
+        return [PictureRegions(one, self.boxes, joint) for one, joint in zip(features, pooled, strict=True)]
 
     def extract(self, pictures: Sequence[Image.Image]) -> list[PictureRegions]:
         """The regions of RGB pictures."""

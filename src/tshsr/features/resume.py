@@ -106,14 +106,19 @@ class ExistingStore:
         return self.settings == settings and all(self.has(file) for file in files)
 
 
-def read_existing(out: Path, extractor: str, dtype: str) -> ExistingStore:
-    """Read a finished store; empty where there is none, its list of files is missing or damaged, or it differs."""
+def read_existing(out: Path, extractor: str, dtype: str, joint_dim: int) -> ExistingStore:
+    """Read a finished store; empty where there is none, its list of files is missing or damaged, or it differs.
+
+    Stores of earlier versions have no projected image vectors; their pictures are extracted again.
+    """
     if not (out / MANIFEST).exists() or not (out / FILES).exists():
         return ExistingStore()
     manifest = read_manifest(out)
     if (manifest.extractor, manifest.dtype) != (extractor, dtype):
         return ExistingStore()
     split = open_store(out, EVERYTHING)
+    if split.regions.joint_dim != joint_dim:
+        return ExistingStore()
     try:
         # As bytes: file names may contain Unicode's other line separators.
         records = [json.loads(line) for line in (out / FILES).read_bytes().splitlines()]
@@ -140,11 +145,17 @@ def existing_captions(out: Path) -> list[PictureCaption]:
 
 @dataclass(frozen=True)
 class PartRows:
-    """Rows of a finished picture in a part of the work folder; `start` is the first of them."""
+    """Place of a finished picture in a part of the work folder.
+
+    Attributes:
+        start: Row of its first region.
+        number: Of the picture.
+    """
 
     picture: FinishedPicture
     part: Path
     start: int
+    number: int
 
 
 class WorkFolder:
@@ -152,13 +163,14 @@ class WorkFolder:
 
     Args:
         folder: Made where it is missing.
+        joint_dim: Width of the projected image vectors; 0: there are none.
 
     Attributes:
         pictures: By file, every finished picture.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, joint_dim: int = 0) -> None:
+        self.folder, self.joint_dim = folder, joint_dim
         with explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
         remove_partial(folder)
@@ -167,21 +179,22 @@ class WorkFolder:
             self._load(part)
 
     def _load(self, part: Path) -> None:
-        """Index a part; a damaged one is deleted, and its pictures are extracted again."""
+        """Index a part; one that is damaged or without projected vectors is deleted, its pictures extracted again."""
         try:
             with safe_open(part, "numpy") as opened:
                 records = [FinishedPicture(**record) for record in json.loads((opened.metadata() or {})[RECORDS])]
                 rows = opened.get_slice("features").get_shape()[0]
+                joint_dim = opened.get_slice("pooled").get_shape()[1] if self.joint_dim else 0
         except (SafetensorError, OSError, ValueError, KeyError, TypeError):
             part.unlink(missing_ok=True)
             return
-        if rows == sum(record.regions for record in records):
+        if rows == sum(record.regions for record in records) and joint_dim == self.joint_dim:
             self._index(part, records)
 
     def _index(self, part: Path, pictures: Sequence[FinishedPicture]) -> None:
         start = 0
-        for picture in pictures:
-            self.pictures[picture.file] = PartRows(picture, part, start)
+        for number, picture in enumerate(pictures):
+            self.pictures[picture.file] = PartRows(picture, part, start, number)
             start += picture.regions
 
     def has(self, picture: PictureFile) -> bool:
@@ -198,16 +211,20 @@ class WorkFolder:
         number = max((int(path.stem.partition("-")[2]) for path in self.folder.glob("part-*.safetensors")), default=-1)
         part = self.folder / PART.format(number + 1)
         arrays = {name: np.concatenate([getattr(one, name) for one in regions]) for name in ("features", "boxes")}
+        if self.joint_dim:
+            arrays["pooled"] = np.stack([one.pooled for one in regions if one.pooled is not None])
         write_bytes(part, save(arrays, {RECORDS: json.dumps([asdict(picture) for picture in pictures])}))
         self._index(part, pictures)
 
-    def read(self, files: Sequence[str], array: Literal["features", "boxes"]) -> Iterator[np.ndarray]:
-        """Features or boxes of finished pictures, in this order; neighbours in one part are read together."""
+    def read(self, files: Sequence[str], array: Literal["features", "boxes", "pooled"]) -> Iterator[np.ndarray]:
+        """Rows of finished pictures, in this order: regions, or one; neighbours in one part are read together."""
         for part, together in groupby((self.pictures[file] for file in files), key=lambda rows: rows.part):
             with safe_open(part, "numpy") as opened:
                 values = opened.get_slice(array)  # a part may have hundreds of megabytes
                 for rows in together:
-                    yield values[rows.start : rows.start + rows.picture.regions]
+                    whole = array == "pooled"
+                    start, count = (rows.number, 1) if whole else (rows.start, rows.picture.regions)
+                    yield values[start : start + count]
 
     def remove(self) -> None:
         """Delete the folder, after its content is in a store."""
@@ -222,9 +239,13 @@ def copy_existing(existing: ExistingStore, work: WorkFolder, files: Sequence[Pic
     for start in range(0, len(missing), BLOCK):
         block = missing[start : start + BLOCK]
         rows, pictures = np.array([row for row, _ in block]), [picture for _, picture in block]
-        features, boxes = existing.split.regions.read_array(rows), existing.split.regions.boxes[rows]
-        parts = zip(features, boxes, pictures, strict=True)
-        work.add(pictures, [PictureRegions(rows[: one.regions], box[: one.regions]) for rows, box, one in parts])
+        regions = existing.split.regions
+        features, boxes = regions.read_array(rows), existing.split.regions.boxes[rows]
+        vectors = next(regions.select(rows).pooled_blocks(len(rows)), None)
+        pooled = [None] * len(rows) if vectors is None else list(vectors)
+        parts = zip(features, boxes, pooled, pictures, strict=True)
+        copies = [PictureRegions(rows[: one.regions], box[: one.regions], vector) for rows, box, vector, one in parts]
+        work.add(pictures, copies)
 
 
 def write_file_list(out: Path, work: WorkFolder, files: Sequence[PictureFile]) -> None:

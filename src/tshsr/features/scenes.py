@@ -29,6 +29,7 @@ class ScenesExtractor:
 
     name = EXTRACTOR
     feature_dim = FEATURES
+    joint_dim = 0
     regions = REGIONS
     in_processes = True
 

@@ -226,7 +226,7 @@ class Index:
         expected = self.retriever.config.model.encoder.feature_dim
         if picture.features.ndim != 2 or picture.features.shape[1] != expected:
             raise InputError(f"the picture's features have shape {picture.features.shape}; expected N x {expected}.")
-        return self.retriever.encode_images(as_batch(picture.features, picture.boxes))
+        return self.retriever.encode_images(as_batch(picture.features, picture.boxes, picture.pooled))
 
     def explain(self, text: str, id: str) -> Explanation:  # noqa: A002 (the field of results)
         """Explain the score of one picture with a sentence.

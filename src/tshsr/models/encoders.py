@@ -69,7 +69,9 @@ def drop_items(mask: Bool[Tensor, "rows items"], share: float) -> Bool[Tensor, "
 
 def drop_regions(batch: ImageBatch, share: float) -> ImageBatch:
     """Mask out a random share of the regions (region dropout); at least one per image stays."""
-    return ImageBatch.unchecked(batch.regions, drop_items(batch.mask, share), batch.boxes) if share else batch
+    if not share:
+        return batch
+    return ImageBatch.unchecked(batch.regions, drop_items(batch.mask, share), batch.boxes, batch.pooled)
 
 
 def box_geometry(boxes: Float[Tensor, "images regions 4"]) -> Float[Tensor, "images regions 5"]:

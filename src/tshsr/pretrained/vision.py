@@ -38,6 +38,8 @@ from tshsr.pretrained.networks import (
 EXPECTED = "expected a vision network such as CLIP, SigLIP or DINOv2 (object detectors go with --extractor detector)."
 POOLER = "pooler"
 CLIP_KINDS = ("clip", "clip_vision_model", "metaclip_2")
+JOINT_KINDS = ("clip", "metaclip_2", "siglip", "siglip2")
+"""Kinds of networks with a text encoder in the same space."""
 NAFLEX = "siglip2"
 """Kind of network whose input has no fixed size."""
 PLACES = ("_name_or_path", "transformers_version")
@@ -52,25 +54,47 @@ class Design:
         kind: As in the name of the extractor `grid`.
         network: Its settings, for `transformers`.
         pools: Whether it has a trained pooler.
+        projection: Widths of the projection of the pooled output into the space of a text encoder; empty where the
+            pooled output lies in it already (SigLIP), None where there is no such space.
     """
 
     kind: str
     network: Mapping[str, Any]
     preprocessing: Preprocessing
     pools: bool
+    projection: tuple[int, int] | tuple[()] | None
 
     @classmethod
     def of(cls, architecture: Mapping[str, Any]) -> Design:
         """From JSON values."""
         given = dict(architecture["preprocessing"])
         given |= {name: tuple(given[name]) for name in ("mean", "deviation")}
-        return cls(architecture["kind"], architecture["network"], Preprocessing(**given), architecture["pools"])
+        widths = architecture["projection"]
+        return cls(
+            kind=architecture["kind"],
+            network=architecture["network"],
+            preprocessing=Preprocessing(**given),
+            pools=architecture["pools"],
+            projection=None if widths is None else (widths[0], widths[1]) if widths else (),
+        )
 
     def values(self) -> dict[str, Any]:
         """As JSON values."""
         given = {**self.preprocessing.values(), "mean": list(self.preprocessing.mean)}
         given["deviation"] = list(self.preprocessing.deviation)
-        return {"kind": self.kind, "network": dict(self.network), "preprocessing": given, "pools": self.pools}
+        return {
+            "kind": self.kind,
+            "network": dict(self.network),
+            "preprocessing": given,
+            "pools": self.pools,
+            "projection": None if self.projection is None else list(self.projection),
+        }
+
+    def build_projection(self) -> nn.Module | None:
+        """The projection, with random weights."""
+        if self.projection is None:
+            return None
+        return nn.Linear(*self.projection, bias=False) if self.projection else nn.Identity()
 
 
 class VisionEncoder(nn.Module):
@@ -78,18 +102,21 @@ class VisionEncoder(nn.Module):
 
         x_0 = whole( I ),   x_ij = sum_yx area(patch_yx ∩ cell_ij) f_yx( I ) / sum_yx area(patch_yx ∩ cell_ij)
 
-    Of its parameters only those of the last `tuned_blocks` blocks, and of what follows them, require gradients; the
-    other parts stay in evaluation mode and store no activations.
+    Joint encoders (CLIP, SigLIP) give the projected vector of each image, too. Of the parameters only those of the last
+    `tuned_blocks` blocks, and of what follows them, require gradients; the other parts stay in evaluation mode and
+    store no activations.
     """
 
-    def __init__(self, network: nn.Module, design: Design, config: VisionConfig) -> None:
+    def __init__(self, network: nn.Module, projection: nn.Module | None, design: Design, config: VisionConfig) -> None:
         super().__init__()
-        self.network, self.design, self.config = network, design, config
-        self.depths, self.blocks = parameter_depths(network)
+        self.network, self.projection, self.design, self.config = network, projection, design, config
+        depths, self.blocks = parameter_depths(network)
+        self.depths = {f"network.{name}": depth for name, depth in depths.items()}
         first = self.blocks - config.tuned_blocks
-        for name, parameter in network.named_parameters():
-            unused = not design.pools and name.startswith(f"{POOLER}.")
-            trained = config.tuned_blocks > 0 and (self.depths[name] > first or first <= 0)
+        for name, parameter in self.named_parameters():
+            depth = self.depths.setdefault(name, self.blocks + 1)  # of the projection
+            unused = not design.pools and name.startswith(f"network.{POOLER}.")
+            trained = config.tuned_blocks > 0 and (depth > first or first <= 0)
             parameter.requires_grad_(trained and not unused)
         if config.gradient_checkpointing:
             for block in find_blocks(network)[1]:
@@ -110,13 +137,13 @@ class VisionEncoder(nn.Module):
         digest = fingerprint(self.network, self.design.preprocessing.values(), exclude=exclude)
         return name_of(self.config, self.design, digest)
 
-    @property
-    def feature_dim(self) -> int:
-        """Width of a region's features, from a run on an empty picture."""
+    @torch.no_grad()
+    def widths(self) -> tuple[int, int]:
+        """Width of a region's features and of the projected vectors (0: there are none), by an empty picture."""
         size = self.design.preprocessing
         pixels = torch.zeros(1, 3, size.height, size.width, dtype=torch.uint8, device=self.boxes.device)
-        with torch.no_grad():
-            return int(self.encode(pixels).regions.shape[-1])
+        found = self.encode(pixels)
+        return found.regions.shape[-1], 0 if found.pooled is None else found.pooled.shape[-1]
 
     def train(self, mode: bool = True) -> VisionEncoder:
         """Training mode for the trained parts alone: frozen ones keep their statistics and have no dropout."""
@@ -138,10 +165,11 @@ class VisionEncoder(nn.Module):
             pools=self.design.pools,
             where=self.config.weights,
         )
-        cells = pool_grid(torch.stack(maps), self.config.cells)
-        regions = torch.cat([torch.stack(wholes)[:, None], cells], dim=1)
+        cells, whole = pool_grid(torch.stack(maps), self.config.cells), torch.stack(wholes)
+        regions = torch.cat([whole[:, None], cells], dim=1)
         mask = torch.ones(regions.shape[:2], dtype=torch.bool, device=regions.device)
-        return ImageBatch.unchecked(regions, mask, self.boxes.expand(len(regions), -1, -1))
+        pooled = None if self.projection is None else self.projection(whole)
+        return ImageBatch.unchecked(regions, mask, self.boxes.expand(len(regions), -1, -1), pooled)
 
     def rate_factors(self, factor: float, decay: float) -> dict[str, float]:
         """Factor on the learning rate of each trained parameter, by its name in this module.
@@ -151,8 +179,8 @@ class VisionEncoder(nn.Module):
         (Layer-wise decay of BEiT, Bao et al. 2022.)
         """
         return {
-            f"network.{name}": factor * decay ** max(self.blocks - self.depths[name], 0)
-            for name, parameter in self.network.named_parameters()
+            name: factor * decay ** max(self.blocks - self.depths[name], 0)
+            for name, parameter in self.named_parameters()
             if parameter.requires_grad
         }
 
@@ -306,7 +334,9 @@ def open_vision(config: VisionConfig) -> tuple[VisionConfig, VisionEncoder]:
     for place in PLACES:
         settings.pop(place, None)
     preprocessing = load_preprocessing(weights)
-    design = Design(kind, settings, preprocessing, pools)
+    projection = getattr(loaded, "visual_projection", nn.Identity()) if kind in JOINT_KINDS and pools else None
+    widths = (projection.in_features, projection.out_features) if isinstance(projection, nn.Linear) else ()
+    design = Design(kind, settings, preprocessing, pools, None if projection is None else widths)
     digest = fingerprint(network, preprocessing.values(), exclude="nothing" if pools else POOLER)
     if config.fingerprint not in ("", digest):
         raise DataError(
@@ -314,7 +344,7 @@ def open_vision(config: VisionConfig) -> tuple[VisionConfig, VisionEncoder]:
             "weights, or leave model.encoder.vision.fingerprint empty."
         )
     completed = replace(config, fingerprint=digest, architecture=design.values())
-    return completed, VisionEncoder(network, design, completed)
+    return completed, VisionEncoder(network, projection, design, completed)
 
 
 def build_vision(config: VisionConfig) -> VisionEncoder:
@@ -326,4 +356,4 @@ def build_vision(config: VisionConfig) -> VisionEncoder:
     library, design = transformers(), Design.of(config.architecture)
     settings = dict(design.network)
     loaded = library.AutoModel.from_config(library.AutoConfig.for_model(settings.pop("model_type"), **settings))
-    return VisionEncoder(getattr(loaded, "vision_model", loaded), design, config)
+    return VisionEncoder(getattr(loaded, "vision_model", loaded), design.build_projection(), design, config)

@@ -232,7 +232,9 @@ class Service:
             HTTPException: Where the sentence can't be used.
         """
         query, regions = self._query(q), self._regions(content)
-        explanation = explain_pair(self.index.retriever, as_batch(regions.features, regions.boxes), query)
+        explanation = explain_pair(
+            self.index.retriever, as_batch(regions.features, regions.boxes, regions.pooled), query
+        )
         return self._explained(q, explanation, None, None)
 
     def score(self, q: str, id: str) -> Scores:  # noqa: A002
