@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from tshsr.data.batches import CaptionBatch, ImageBatch, pad_sequences
+from tshsr.data.batches import CaptionBatch, ImageBatch, PixelBatch, pad_sequences
 from tshsr.data.dataset import Split
 from tshsr.data.text import Tokenizer
 from tshsr.errors import DataError, InputError, SettingsError
@@ -83,7 +83,7 @@ class TrainingBatch:
         numbers: Indices of the captions in the split; always on the CPU.
     """
 
-    images: ImageBatch
+    images: ImageBatch | PixelBatch
     captions: CaptionBatch
     image_of_caption: Int[Tensor, " captions"]
     numbers: np.ndarray
@@ -112,11 +112,22 @@ class Reader:
         for start, stop in pairwise(self.starts.tolist()):
             yield self.tokens[start:stop].tolist()
 
-    def read(self, captions: np.ndarray) -> TrainingBatch:
-        """Read the batch of these captions."""
+    def images_of(self, captions: np.ndarray) -> np.ndarray:
+        """The images of the batch of these captions, each once."""
+        return np.unique(self.split.image_of_caption[captions])
+
+    def read(
+        self, captions: np.ndarray, read_images: Callable[[np.ndarray], ImageBatch | PixelBatch] | None = None
+    ) -> TrainingBatch:
+        """Read the batch of these captions.
+
+        Args:
+            read_images: Reads `images_of` the captions; None: the split's regions.
+        """
         images, local = np.unique(self.split.image_of_caption[captions], return_inverse=True)
+        batch = self.split.regions.read(images) if read_images is None else read_images(images)
         rows = [self.tokens[self.starts[i] : self.starts[i + 1]].tolist() for i in captions]
-        return TrainingBatch(self.split.regions.read(images), pad_sequences(rows), torch.from_numpy(local), captions)
+        return TrainingBatch(batch, pad_sequences(rows), torch.from_numpy(local), captions)
 
 
 def prefetch(items: Iterator[Item]) -> Generator[Item]:

@@ -23,6 +23,7 @@ from tshsr.training.checkpoints import CONFIG, TOKENIZER, save_settings
 from tshsr.training.checks import captions_checksum, check_training, check_unchanged, complete, make_tokenizer
 from tshsr.training.events import Event, Listener
 from tshsr.training.noisy_pairs import with_noise
+from tshsr.training.pixels import open_pictures
 from tshsr.training.state import State, is_begun, load_state
 from tshsr.training.trainer import Trainer, TrainingInputs
 
@@ -143,7 +144,9 @@ def fit(
     accelerator = make_accelerator(config, device)
     begun = check_folder(out, resume=resume)
     tokenizer = Tokenizer.from_file(out / TOKENIZER) if begun else make_tokenizer(config, train)
-    config = complete(config, tokenizer, train, dev)
+    opened = open_pictures(config, train, dev, read_config(out / CONFIG) if begun else None)
+    train, dev = opened.train, opened.dev
+    config = complete(opened.config, tokenizer, train, dev)
     order = make_order(config.training, train, processes=accelerator.num_processes)
     state = load_begun(out, config, train) if begun else State(captions_checksum(train))
     if state.step >= order.steps_per_epoch * config.training.epochs:
@@ -152,7 +155,11 @@ def fit(
     prepare_folder(out, config, tokenizer, accelerator)
     with reproducible(accelerator.device):
         trainer = Trainer(
-            TrainingInputs(config, tokenizer, train, dev, out), order, state, accelerator, listen or ignore
+            TrainingInputs(config, tokenizer, train, dev, out, opened.vision),
+            order,
+            state,
+            accelerator,
+            listen or ignore,
         )
         if begun:
             trainer.resume()

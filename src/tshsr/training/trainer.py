@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import assert_never
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
@@ -20,7 +23,8 @@ from tshsr.data.text import Tokenizer
 from tshsr.evaluation.run import evaluate_scores
 from tshsr.metrics.report import Report
 from tshsr.models.base import Matcher
-from tshsr.models.build import build_matcher
+from tshsr.models.build import build_matcher, without_vision
+from tshsr.pretrained.vision import VisionEncoder
 from tshsr.scoring.all_pairs import score_split
 from tshsr.scoring.options import ScoringOptions
 from tshsr.training.batching import Order, Reader, TrainingBatch, derived_seed, prefetch
@@ -29,6 +33,7 @@ from tshsr.training.hard_captions import Swapped, WordSwaps
 from tshsr.training.log import Journal
 from tshsr.training.noisy_pairs import NoisyPairWeights
 from tshsr.training.objective import Objective
+from tshsr.training.pixels import PictureBatches, PixelLoader
 from tshsr.training.stability import CollapseWatch, chance_rsum, check_finite
 from tshsr.training.state import BEST, LAST, State, load_last, load_match_zscores, save_best, save_last
 
@@ -73,6 +78,7 @@ class TrainingInputs:
     Attributes:
         config: The settings, completed from the data.
         dev: Split that chooses the best weights.
+        vision: The vision network, in training from pixels.
     """
 
     config: RunConfig
@@ -80,6 +86,7 @@ class TrainingInputs:
     train: Split
     dev: Split
     folder: Path
+    vision: VisionEncoder | None = None
 
 
 class Trainer:
@@ -99,13 +106,16 @@ class Trainer:
         self.reader = Reader(inputs.train, inputs.tokenizer)
         self.dev = select_dev(inputs.dev, self.config.training.dev_images)
         torch.manual_seed(derived_seed(self.config.training.seed))
-        self.matcher = build_matcher(self.config.model).to(accelerator.device)
+        self.matcher = build_matcher(without_vision(self.config.model))
+        self.matcher.vision = inputs.vision
+        self.matcher.to(accelerator.device)
         self.optimiser = make_optimiser(self.config.optimiser, self.matcher)
         objective = Objective(self.matcher, self.config.loss, self.config.training.candidates)
         self.objective, self.stepper = accelerator.prepare(objective, self.optimiser)
         self.collapse_watch = CollapseWatch(self.config.loss, self.config.optimiser, state.flat_steps)
         self.pair_weights = NoisyPairWeights(self.config, self.reader) if self.config.loss.robust != "none" else None
         self.swaps = WordSwaps(self.reader.captions()) if self.config.loss.swapped else None
+        self.pixels = make_pixel_loader(inputs)
         self.journal: Journal | None = None
 
     @property
@@ -136,9 +146,13 @@ class Trainer:
         if self.accelerator.is_main_process:
             self.journal = Journal(self.inputs.folder, self.state.step, self.state.window)
         try:
-            for epoch in range(self.state.step // self.order.steps_per_epoch, self.config.training.epochs):
-                self._epoch(epoch)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", module="PIL")  # irregularities of pictures that can be decoded
+                for epoch in range(self.state.step // self.order.steps_per_epoch, self.config.training.epochs):
+                    self._epoch(epoch)
         finally:
+            if self.pixels is not None:
+                self.pixels.close()
             if self.journal is not None:
                 self.journal.close()
         return self.state
@@ -150,7 +164,7 @@ class Trainer:
             self.pair_weights.update(self.matcher, self.accelerator, epoch)
         numbers = self.order.steps(epoch, self.accelerator.process_index, first=self.state.step - epoch * per_epoch)
         self.objective.train()
-        with closing(prefetch([self.reader.read(captions) for captions in step] for step in numbers)) as steps:
+        with closing(prefetch(self._batches(epoch, numbers))) as steps:
             for batches in steps:
                 self._step(epoch, batches)
                 if every and self.state.step % every == 0 and self.state.step % per_epoch:
@@ -160,6 +174,12 @@ class Trainer:
             self._evaluate(epoch + 1)
         self._save()
 
+    def _batches(self, epoch: int, numbers: Iterator[list[np.ndarray]]) -> Iterator[list[TrainingBatch]]:
+        """The batches of steps: pixels, or stored regions."""
+        if self.pixels is not None:
+            return self.pixels.steps(epoch, numbers, self.reader)
+        return ([self.reader.read(captions) for captions in step] for step in numbers)
+
     def _step(self, epoch: int, batches: list[TrainingBatch]) -> None:
         """One optimiser step: learning rate, gradients, checks, log and events."""
         started, number, per_epoch = time.perf_counter(), self.state.step, self.order.steps_per_epoch
@@ -167,7 +187,7 @@ class Trainer:
             self.config.optimiser, number, steps_per_epoch=per_epoch, epochs=self.config.training.epochs
         )
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
         hardest = uses_hardest(self.config.loss, number, steps_per_epoch=per_epoch)
         losses = self._optimise(batches, hardest=hardest)
         check_finite(
@@ -294,10 +314,33 @@ class Trainer:
 
 
 def make_optimiser(config: OptimiserConfig, matcher: Matcher) -> torch.optim.Optimizer:
-    """Optimiser of all parameters; the trainer sets its learning rate before every step."""
+    """Optimiser of the trained parameters, one group per `factor` on the learning rate, which the trainer sets."""
+    factors, parameters = rate_factors(config, matcher), dict(matcher.named_parameters())
+    groups = [
+        {"params": [parameters[name] for name in factors if factors[name] == factor], "factor": factor}
+        for factor in dict.fromkeys(factors.values())
+    ]
     if config.name == "adamw":
-        return torch.optim.AdamW(matcher.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    return torch.optim.Adam(matcher.parameters(), lr=config.learning_rate)
+        return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
+    return torch.optim.Adam(groups, lr=config.learning_rate)
+
+
+def rate_factors(config: OptimiserConfig, matcher: Matcher) -> dict[str, float]:
+    """The factor on the learning rate of each trained parameter, by its name: 1 outside of pretrained networks."""
+    factors = {name: 1.0 for name, parameter in matcher.named_parameters() if parameter.requires_grad}
+    if matcher.vision is not None:
+        found = matcher.vision.rate_factors(config.vision_factor, config.vision_decay)
+        factors |= {f"vision.{name}": factor for name, factor in found.items()}
+    return factors
+
+
+def make_pixel_loader(inputs: TrainingInputs) -> PixelLoader | None:
+    """The loader of training pictures; None in training on stored features."""
+    if inputs.vision is None:
+        return None
+    training, preprocessing = inputs.config.training, inputs.vision.design.preprocessing
+    dataset = PictureBatches.of(inputs.train, preprocessing, training.augmentation, training.seed)
+    return PixelLoader(dataset, training.workers)
 
 
 def select_dev(dev: Split, images: int) -> Split:
