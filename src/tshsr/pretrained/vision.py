@@ -314,6 +314,7 @@ def name_of(config: VisionConfig, design: Design, digest: str) -> str:
     return f"grid-{design.kind}-{config.cells}x{config.cells}-{digest}"
 
 
+@torch.no_grad()
 def open_vision(config: VisionConfig) -> tuple[VisionConfig, VisionEncoder]:
     """A network with its pretrained weights, and the settings completed from it.
 
@@ -337,6 +338,9 @@ def open_vision(config: VisionConfig) -> tuple[VisionConfig, VisionEncoder]:
     projection = getattr(loaded, "visual_projection", nn.Identity()) if kind in JOINT_KINDS and pools else None
     widths = (projection.in_features, projection.out_features) if isinstance(projection, nn.Linear) else ()
     design = Design(kind, settings, preprocessing, pools, None if projection is None else widths)
+    if not pools:  # its pooler is missing from the weights, and would be random
+        for parameter in getattr(network, POOLER, nn.Identity()).parameters():
+            parameter.zero_()
     digest = fingerprint(network, preprocessing.values(), exclude="nothing" if pools else POOLER)
     if config.fingerprint not in ("", digest):
         raise DataError(
