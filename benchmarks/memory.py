@@ -26,6 +26,7 @@ from tshsr.bench.machine import resident
 from tshsr.bench.speed import LENGTHS
 from tshsr.config.models import EncoderConfig, TshsrConfig
 from tshsr.data.batches import ImageBatch
+from tshsr.data.tokens import TokenIds
 from tshsr.evaluation.run import evaluate_scores
 from tshsr.files import write_text
 from tshsr.models.base import ItemEncoding, Scores
@@ -70,7 +71,7 @@ def main() -> None:
     before, start = resident("VmHWM"), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         options = ScoringOptions(folder=Path(folder), progress=log_progress)
-        scores = score_all_pairs(network, batches(wanted.images), captions, options)
+        scores = score_all_pairs(network, batches(wanted.images), TokenIds.of(captions), options)
         scored = resident("VmHWM")
         report = evaluate_scores(
             scores,

@@ -133,7 +133,7 @@ def test_a_model_of_the_hub_is_loaded_under_its_name(
     monkeypatch.setattr("tshsr.retriever.snapshot_download", download)
     monkeypatch.setattr("tshsr.retriever.is_reachable", lambda _: True)
     assert Retriever.from_pretrained("owner/model", revision="v1").name == "owner/model"
-    assert asked == [("owner/model", "v1", ["config.json", "tokenizer.json", "model.safetensors"])]
+    assert asked == [("owner/model", "v1", ["config.json", "tokenizer.json", "model.safetensors", "text/*"])]
 
 
 def test_features_of_another_extractor_are_refused(retriever: Retriever, split: Split) -> None:
@@ -171,6 +171,8 @@ def test_an_array_becomes_a_batch_with_its_boxes() -> None:
     assert torch.equal(batch.boxes, torch.from_numpy(boxes))
     assert bool(batch.mask.all())
     assert as_batch(features[0], boxes[0]).regions.shape == (1, 3, 4)
+    assert as_batch(features[0], boxes[0], features[0, 0]).pooled.shape == (1, 4)
+    assert torch.equal(as_batch(features, pooled=features[:, 0]).pooled, batch.regions[:, 0])
     with pytest.raises(InputError, match=r"boxes have shape \(1, 3, 4\); expected \(2, 3, 4\)"):
         as_batch(features, boxes[:1])
     with pytest.raises(

@@ -21,19 +21,23 @@ from torch import Tensor
 
 from tshsr.config.run import RunConfig
 from tshsr.data.arrays import as_array
-from tshsr.data.batches import ImageBatch, pad_sequences
+from tshsr.data.batches import ImageBatch
 from tshsr.data.dataset import Split
-from tshsr.data.text import Tokenizer
+from tshsr.data.text import TOKENIZER
+from tshsr.data.tokens import CaptionTokenizer
 from tshsr.errors import CheckpointError, DataError, InputError
 from tshsr.features.computed import compute_regions
 from tshsr.features.pixels import VisionExtractor
 from tshsr.files import complete_folder
 from tshsr.models.base import ItemEncoding, Matcher, StreamTrace, join_encodings
-from tshsr.scoring.all_pairs import ENCODE_BLOCK, score_encoded
+from tshsr.pretrained.pieces import TEXT_FOLDER
+from tshsr.scoring.all_pairs import ENCODE_BLOCK, blocks, score_encoded
 from tshsr.scoring.options import BYTE_BUDGET
 from tshsr.system import is_reachable
-from tshsr.training.checkpoints import CONFIG, TOKENIZER, WEIGHTS, Which, load_run, save_model
+from tshsr.training.checkpoints import CONFIG, WEIGHTS, Which, load_run, save_model
 
+FILES = [CONFIG, TOKENIZER, WEIGHTS, f"{TEXT_FOLDER}/*"]
+"""Files of a model on the hub."""
 Images = ImageBatch | np.ndarray | Split
 """A batch; an array images x regions x features (or regions x features: one image); or a split."""
 
@@ -47,7 +51,7 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
         name: Name in reports.
     """
 
-    def __init__(self, matcher: Matcher, tokenizer: Tokenizer, config: RunConfig, name: str) -> None:
+    def __init__(self, matcher: Matcher, tokenizer: CaptionTokenizer, config: RunConfig, name: str) -> None:
         self.matcher = matcher.eval()
         self.tokenizer = tokenizer
         self.config = config
@@ -123,8 +127,9 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
         return next(self.matcher.parameters()).device
 
     def to(self, device: torch.device | str) -> Self:
-        """Move the network; encodings are on its device."""
+        """Move the network, and a frozen text encoder; encodings are on its device."""
         self.matcher.to(device)
+        self.tokenizer.to(device)
         return self
 
     @cached_property
@@ -199,11 +204,10 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
         Raises:
             InputError: Where there is no caption, or one has no word.
         """
-        rows = self.tokenizer.encode([captions] if isinstance(captions, str) else captions)
-        if not rows:
+        tokens = self.tokenizer.encode([captions] if isinstance(captions, str) else captions)
+        if not len(tokens):
             raise InputError("there are no captions to encode; give at least one.")
-        starts = range(0, len(rows), ENCODE_BLOCK)
-        batches = [pad_sequences(rows[start : start + ENCODE_BLOCK]).to(self.device) for start in starts]
+        batches = (tokens.read(rows).to(self.device) for rows in blocks(np.arange(len(tokens)), ENCODE_BLOCK))
         return join_encodings([self.matcher.encode_captions(batch) for batch in batches])
 
     def score(
@@ -301,7 +305,7 @@ def _download(model_id: str, download: dict[str, Any]) -> Path:
     if not download.get("local_files_only") and not is_reachable(ENDPOINT):
         download = {**download, "local_files_only": True}
     try:
-        return Path(snapshot_download(model_id, allow_patterns=[CONFIG, TOKENIZER, WEIGHTS], **download))
+        return Path(snapshot_download(model_id, allow_patterns=FILES, **download))
     except (OSError, HFValidationError) as error:
         raise CheckpointError(
             f"{model_id} is no folder here, and the Hugging Face hub returned no model of this name "

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -58,6 +59,24 @@ def no_progress(_done: int, _total: int, /) -> None:
 def begin_no_progress(_activity: str, _unit: str, /) -> Progress:
     """No-op `Begin` callback."""
     return no_progress
+
+
+_BEGIN: ContextVar[Begin] = ContextVar("begin", default=begin_no_progress)
+
+
+def current_begin() -> Begin:
+    """The `Begin` callback of the block that the caller runs in, for jobs that only sometimes take long."""
+    return _BEGIN.get()
+
+
+@contextmanager
+def progress_to(begin: Begin) -> Iterator[None]:
+    """Let `current_begin` give this callback while the block runs."""
+    token = _BEGIN.set(begin)
+    try:
+        yield
+    finally:
+        _BEGIN.reset(token)
 
 
 def provenance() -> Provenance:

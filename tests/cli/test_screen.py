@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from tests.support.scripted import write_split
+from tshsr.cli.main import show_warning
 from tshsr.cli.options import read_bytes
 from tshsr.cli.score import image_number
 from tshsr.cli.screen import Bar, Screen, bars, duration
@@ -18,6 +19,7 @@ from tshsr.cli.watching import Bars, Lines, watching
 from tshsr.data.dataset import Split
 from tshsr.errors import DataError, SettingsError
 from tshsr.evaluation.run import evaluate_scores
+from tshsr.system import begin_no_progress, current_begin
 from tshsr.training.events import Evaluated, Event, Saved, Scoring, StepDone, Warned
 
 
@@ -46,6 +48,24 @@ def show(terminal: bool, quiet: bool = False) -> str:
         for event in events():
             watch(event)
     return file.getvalue()
+
+
+def test_a_job_below_reports_to_the_command_that_runs_it() -> None:
+    file = io.StringIO()
+    lines, terminal = (Console(file=file, force_terminal=one, width=120, highlight=False) for one in (False, True))
+    for screen in (Screen(out=lines, notes=lines), Screen(out=terminal, notes=terminal)):
+        for quiet in (False, True):
+            for block in (screen.progress(quiet=quiet), watching(screen, 2, quiet=quiet)):
+                file.truncate(file.seek(0))
+                with block:
+                    current_begin()("reading captions", "captions")(5, 5)
+                assert ("reading captions" in file.getvalue()) is not quiet
+    assert current_begin() is begin_no_progress
+
+
+def test_a_warning_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    show_warning(UserWarning("caption 3 is cut."), UserWarning, "file.py", 7)
+    assert capsys.readouterr().err == "tshsr: warning: caption 3 is cut.\n"
 
 
 @pytest.mark.parametrize(("terminal", "quiet"), [(False, False), (True, True)])

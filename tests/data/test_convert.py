@@ -42,6 +42,8 @@ def same(tmp_path: Path, source: Path, store: Path) -> None:
         assert np.array_equal(a.mask, b.mask)
         assert (a.boxes is None) == (b.boxes is None)
         assert a.boxes is None or np.array_equal(a.boxes, b.boxes)  # type: ignore[arg-type]
+        assert (a.pooled is None) == (b.pooled is None)
+        assert a.pooled is None or np.array_equal(a.pooled, b.pooled)  # type: ignore[arg-type]
 
 
 def test_a_precomp_folder_becomes_the_same_store(tmp_path: Path) -> None:
@@ -53,6 +55,18 @@ def test_a_precomp_folder_becomes_the_same_store(tmp_path: Path) -> None:
     same(tmp_path, tmp_path / "scan", out)
     assert open_split(out, "dev").image_ids == tuple(f"dev/{i}" for i in range(5))
     assert seen[-1] == (78, 78)
+
+
+def test_projected_vectors_are_converted(tmp_path: Path) -> None:
+    for name, images in (("train", 70), ("test", 3)):
+        pooled = random_regions(images, seed=images)[:, 0]
+        write_precomp(tmp_path / "scan", name, random_regions(images), pooled=pooled)
+    out = convert(tmp_path / "scan", tmp_path / "store")
+    same(tmp_path, tmp_path / "scan", out)
+    assert open_split(out, "train").regions.joint_dim == 4
+    (tmp_path / "scan/test_pooled.npy").unlink()
+    with pytest.raises(DataError, match=r"projected vectors of different widths \(test 0, train 4; 0: none\)\.$"):
+        convert(tmp_path / "scan", tmp_path / "other")
 
 
 def test_repeated_rows_are_stored_once(tmp_path: Path) -> None:
@@ -183,8 +197,10 @@ def test_a_folder_of_other_things_is_no_target(tmp_path: Path, name: str) -> Non
 def test_remains_of_an_interrupted_conversion_are_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str
 ) -> None:
-    write_precomp(tmp_path / "scan", "test", random_regions(2), boxes=random_boxes(2))
-    write_precomp(tmp_path / "scan", "train", random_regions(2, regions=5), boxes=random_boxes(2, regions=5))
+    pooled = np.ones((2, 3), np.float32)
+    write_precomp(tmp_path / "scan", "test", random_regions(2), boxes=random_boxes(2), pooled=pooled)
+    more = random_regions(2, regions=5)
+    write_precomp(tmp_path / "scan", "train", more, boxes=random_boxes(2, regions=5), pooled=pooled)
     with monkeypatch.context() as patch:
         patch.setattr("tshsr.data.store.replacing", failing_at(last))
         with pytest.raises(DataError, match="the disk is full"):

@@ -143,7 +143,7 @@ def test_a_damaged_header_is_read_or_refused_in_one_sentence(position: int, valu
 @given(captions=st.lists(WORDS, min_size=1, max_size=4))
 def test_every_caption_with_a_word_has_one_spelling_for_each_number(captions: list[str]) -> None:
     tokenizer = Tokenizer.build(captions, 1)
-    for caption, numbers in zip(captions, tokenizer.encode(captions), strict=True):
+    for caption, numbers in zip(captions, tokenizer.encode(captions).rows(), strict=True):
         words = tokenizer.words(caption)
         assert len(words) == len(numbers) > 0
         assert min(numbers) > 1  # in the vocabulary: neither padding nor unknown

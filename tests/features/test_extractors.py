@@ -191,7 +191,7 @@ def test_a_folder_without_a_network_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "choices", "said"),
     [
-        ("gird", {}, "there is no extractor 'gird'; expected one of scenes, grid, detector, clip, "),
+        ("gird", {}, "there is no extractor 'gird'; expected one of scenes, grid, detector, "),
         ("grid", {}, "the extractor grid needs weights: a folder of a network for transformers, or its name on the"),
         ("scenes", {"cells": 3}, "the extractor scenes has no cells; it has no options and no weights"),
         ("scenes", {"weights": "x"}, "the extractor scenes has no weights; it has no options and no weights"),

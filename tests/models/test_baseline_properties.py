@@ -19,13 +19,15 @@ from tshsr.training import objective
 from tshsr.training.objective import Objective
 
 BOXES = replace(tiny.ENCODER, boxes=True)
+RESIDUAL = replace(tiny.ENCODER, region_projection="residual")
 SLOTS = 12
 METHODS: dict[str, ModelConfig] = {
-    "vse mean": VseConfig(encoder=tiny.ENCODER, pooling="mean", perceptron=False),
-    "vse attention": VseConfig(encoder=BOXES, pooling="attention"),
-    "vse gpo": VseConfig(encoder=tiny.ENCODER),
+    "vse mean": VseConfig(encoder=tiny.ENCODER, pooling="mean"),
+    "vse attention": VseConfig(encoder=replace(BOXES, region_projection="residual"), pooling="attention"),
+    "vse gpo": VseConfig(encoder=RESIDUAL),
     "vse transformer": VseConfig(encoder=replace(tiny.ENCODER, text="transformer")),
     "scan word stream": ScanConfig(encoder=tiny.ENCODER),
+    "scan, residual projection": ScanConfig(encoder=RESIDUAL),
     "scan region stream, logsumexp": ScanConfig(encoder=tiny.ENCODER, streams="region", aggregation="logsumexp"),
     "scan both, maximum": ScanConfig(encoder=tiny.ENCODER, streams="both", aggregation="max"),
     "scan both, sum, softmax": ScanConfig(

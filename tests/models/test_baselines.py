@@ -1,5 +1,7 @@
 """The baselines' mathematics against plain loops."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -8,6 +10,7 @@ from tests.support import baseline_oracles, oracles, tiny
 from tests.support.float64 import SAME, plain_similarity, real, shaken, unit_rows
 from tshsr.config.models import ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
 from tshsr.models.base import ItemEncoding
+from tshsr.models.encoders import RegionEncoder, RegionPerceptron
 from tshsr.models.pooling import GeneralisedPooling, MaskedBatchNorm, MeanPooling, SelfAttentionPooling
 from tshsr.models.scan import Scan, aggregate, query_shares
 from tshsr.models.sgraf import AttentionFiltration, GraphReasoning, GraphStep, Sgraf, SgrafStream, TwoStreamSgr
@@ -188,22 +191,39 @@ def test_mean_pooling_is_the_unit_mean_of_the_real_rows() -> None:
     torch.testing.assert_close(MeanPooling()(items, mask), as_tensor(expected), **SAME)
 
 
+def projected(x: list[float], projection: nn.Linear, perceptron: RegionPerceptron | None) -> list[float]:
+    """A region's features in the joint space, by plain loops."""
+    row = oracles.affine(projection.weight.tolist(), projection.bias.tolist(), x)
+    if perceptron is None:
+        return row
+    first, norms, second = perceptron.first, plain_norms(perceptron.norm), perceptron.second
+    hidden = oracles.affine(first.weight.tolist(), first.bias.tolist(), x)
+    hidden = [max(0.0, baseline_oracles.normalise(h, norm)) for h, norm in zip(hidden, norms, strict=True)]
+    more = oracles.affine(second.weight.tolist(), second.bias.tolist(), hidden)
+    return [a + b for a, b in zip(row, more, strict=True)]
+
+
+PROJECTIONS = ("linear", "residual")
+
+
 @torch.no_grad()
-@pytest.mark.parametrize("perceptron", [True, False])
-def test_vse_is_the_formula_from_features_and_words_to_the_score(perceptron: bool) -> None:
-    network = shaken(Vse(VseConfig(encoder=tiny.ENCODER, perceptron=perceptron)))
+@pytest.mark.parametrize("projection", PROJECTIONS)
+def test_a_region_is_the_unit_projection_of_its_features(projection: str) -> None:
+    encoder = shaken(RegionEncoder(replace(tiny.ENCODER, region_projection=projection)))
+    assert (encoder.perceptron is None) == (projection == "linear")
+    images = tiny.images(1, 3)
+    expected = [oracles.unit(projected(x, encoder.projection, encoder.perceptron)) for x in images.regions[0].tolist()]
+    torch.testing.assert_close(encoder(images)[0], as_tensor(expected), **SAME)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("projection", PROJECTIONS)
+def test_vse_is_the_formula_from_features_and_words_to_the_score(projection: str) -> None:
+    network = shaken(Vse(VseConfig(encoder=replace(tiny.ENCODER, region_projection=projection))))
+    assert (network.perceptron is None) == (projection == "linear")
     images, captions = tiny.images(1, 5), tiny.captions((4,))
-    projection, first = network.region_encoder.projection, network.perceptron
-    rows = []
-    for x in images.regions[0].tolist():
-        row = oracles.affine(projection.weight.tolist(), projection.bias.tolist(), x)
-        if first is not None:
-            hidden = oracles.affine(first.first.weight.tolist(), first.first.bias.tolist(), x)
-            norms = plain_norms(first.norm)
-            hidden = [max(0.0, baseline_oracles.normalise(h, norm)) for h, norm in zip(hidden, norms, strict=True)]
-            more = oracles.affine(first.second.weight.tolist(), first.second.bias.tolist(), hidden)
-            row = [a + b for a, b in zip(row, more, strict=True)]
-        rows.append(row)
+    linear = network.region_encoder.projection
+    rows = [projected(x, linear, network.perceptron) for x in images.regions[0].tolist()]
     words = network.word_encoder(captions)[0]
     v, t = (
         baseline_oracles.generalised_pool(

@@ -31,6 +31,7 @@ VARIANTS = {
         "place_term": True,
         "comparison_dim": 0,
     },
+    "residual projection": {"encoder": replace(tiny.ENCODER, boxes=True, region_projection="residual")},
     "transformer": {"encoder": replace(tiny.ENCODER, text="transformer")},
 }
 

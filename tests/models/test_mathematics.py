@@ -18,7 +18,7 @@ from tshsr.models.pooling import AttentionPooling
 from tshsr.models.reasoning import HierarchicalReasoning
 from tshsr.models.similarity import SimilarityVector
 from tshsr.models.tshsr import TshsrStream
-from tshsr.training.losses import hinge
+from tshsr.training.losses import contrastive, hinge
 
 
 def level_parameters(reasoning: HierarchicalReasoning, level: int) -> dict:
@@ -227,6 +227,19 @@ def test_the_pooled_terms_are_the_formula() -> None:
 def test_box_geometry_is_corners_and_area() -> None:
     boxes = torch.tensor([[[0.1, 0.2, 0.5, 0.7]]])
     torch.testing.assert_close(box_geometry(boxes), torch.tensor([[[0.1, 0.2, 0.5, 0.7, 0.2]]]))
+
+
+@pytest.mark.parametrize("temperature", [0.05, 1.0])
+def test_the_contrastive_loss_is_the_formula(temperature: float) -> None:
+    image_of_caption = torch.tensor([2, 0, 0, 1, 2])  # unordered, image 3 has none, two have several
+    scores = torch.rand(4, 5, dtype=torch.float64)
+    expected = oracles.contrastive(scores.tolist(), image_of_caption.tolist(), temperature)
+    result = contrastive(scores, image_of_caption, temperature=temperature)
+    assert result.item() == pytest.approx(expected, rel=1e-12)
+    ones = torch.ones(5, dtype=torch.float64)
+    assert contrastive(scores, image_of_caption, temperature=temperature, weights=ones).item() == result.item()
+    one = contrastive(scores, image_of_caption, temperature=temperature, weights=ones.clone().fill_(0.5)).item()
+    assert one == pytest.approx(expected, rel=1e-12)  # equal weights cancel
 
 
 @pytest.mark.parametrize("hardest", [True, False])

@@ -9,6 +9,7 @@ import torch
 from tests.support import tiny
 from tests.support.uneven import LENGTHS, batches, tokens
 from tshsr.data.batches import pad_sequences
+from tshsr.data.tokens import TokenIds
 from tshsr.errors import InputError, SettingsError
 from tshsr.models.base import ItemEncoding, Scores
 from tshsr.models.tshsr import Tshsr
@@ -23,7 +24,7 @@ def test_the_result_does_not_depend_on_the_tile(budget: int) -> None:
     result = score_all_pairs(network, iter(batches((3, 4))), tokens(), ScoringOptions(byte_budget=budget))
     with torch.no_grad():
         for first, images in zip((0, 3), batches((3, 4)), strict=True):
-            for column, row in enumerate(tokens()):
+            for column, row in enumerate(tokens().rows()):
                 single = network.score_all(network.encode_images(images), network.encode_captions(pad_sequences([row])))
                 for name, scores in single.items():
                     found = result[name][first : first + len(images), column]
@@ -58,7 +59,7 @@ def test_the_mode_of_the_network_is_restored_even_after_an_error() -> None:
 
 def test_nothing_to_score_is_refused() -> None:
     with pytest.raises(InputError, match="there are no captions to score"):
-        score_all_pairs(tiny.network(), iter(batches((2,))), [])
+        score_all_pairs(tiny.network(), iter(batches((2,))), TokenIds.of([]))
 
 
 def test_a_tile_stays_in_its_budget_and_its_block() -> None:

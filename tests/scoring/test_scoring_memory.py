@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from tshsr.config.models import EncoderConfig, TshsrConfig
 from tshsr.data.batches import ImageBatch
+from tshsr.data.tokens import TokenIds
 from tshsr.models.tshsr import Tshsr
 from tshsr.scoring import all_pairs as scoring
 from tshsr.scoring.options import ScoringOptions
@@ -23,7 +24,7 @@ torch.set_num_threads(1)
 scoring.CACHE_TILE = 2**40  # the budget alone decides
 network = Tshsr(TshsrConfig(encoder=EncoderConfig(dim=1024, feature_dim=64, vocabulary=50)))
 images = [ImageBatch(torch.randn(24, 36, 64), torch.ones(24, 36, dtype=torch.bool))]
-captions = [[1 + i % 40] * 12 for i in range(24)]
+captions = TokenIds.of([[1 + i % 40] * 12 for i in range(24)])
 scoring.score_all_pairs(network, iter(images), captions, ScoringOptions(byte_budget=network.bytes_per_pair(36, 12)))
 before = peak()
 scoring.score_all_pairs(network, iter(images), captions, ScoringOptions(byte_budget=int(sys.argv[1])))

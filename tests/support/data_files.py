@@ -47,6 +47,7 @@ def write_precomp(
     each: int = 5,
     ids: list[str] | None = None,
     boxes: np.ndarray | None = None,
+    pooled: np.ndarray | None = None,
 ) -> None:
     """A split in SCAN's layout with `each` captions an image."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,6 +58,8 @@ def write_precomp(
         (folder / f"{split}_ids.txt").write_text("".join(f"{name}\n" for name in ids))
     if boxes is not None:
         np.savez(folder / f"{split}_boxes.npz", boxes=boxes)
+    if pooled is not None:
+        np.save(folder / f"{split}_pooled.npy", pooled)
 
 
 def write_karpathy(folder: Path, splits: list[str], captions: list[int], **more: object) -> Path:

@@ -53,6 +53,17 @@ class Means:
         return self.compute([self.prepare(picture) for picture in pictures])
 
 
+@dataclass
+class Joint(Means):
+    """As Means, with a projected vector: two of the mean colours, and the width."""
+
+    joint_dim: int = 3
+
+    def of(self, mean: np.ndarray, width: int) -> PictureRegions:
+        regions = super().of(mean, width)
+        return PictureRegions(regions.features, regions.boxes, np.append(mean[:2], width).astype(np.float32))
+
+
 def everything(out: Path) -> Split:
     problems, _ = check_data(str(out))
     assert problems == []

@@ -112,6 +112,21 @@ def pool(items: Matrix, item: Matrix, item_bias: Vector, whole: Matrix, weight: 
     return unit(mix(softmax(logits), items))
 
 
+def contrastive(scores: Matrix, image_of_caption: list[int], temperature: float) -> float:
+    """Bidirectional InfoNCE, averaged over captions and directions; captions of the same image are not negatives."""
+    total = 0.0
+    for caption, image in enumerate(image_of_caption):
+        positive = math.exp(scores[image][caption] / temperature)
+        images = sum(math.exp(row[caption] / temperature) for row in scores)
+        captions = sum(
+            math.exp(scores[image][c] / temperature)
+            for c in range(len(image_of_caption))
+            if image_of_caption[c] != image
+        )
+        total -= (math.log(positive / images) + math.log(positive / (positive + captions))) / 2
+    return total / len(image_of_caption)
+
+
 def hinge(
     scores: Matrix,
     image_of_caption: list[int],

@@ -89,7 +89,7 @@ def retriever(matcher: Matcher, tokenizer: Tokenizer) -> Retriever:
 def scripted(captions: list[str], points: dict[str, int], values: dict[str, float] | None = None) -> Retriever:
     """A scripted network over the words of some captions."""
     tokenizer = Tokenizer.build(captions, minimum_count=1)
-    number = {word: tokenizer.encode([word])[0][0] for word in {*points, *(values or {})}}
+    number = {word: next(tokenizer.encode([word]).rows())[0] for word in {*points, *(values or {})}}
     by_token = {number[word]: region for word, region in points.items()}
     values_by_token = {number[word]: value for word, value in (values or {}).items()}
     return retriever(ScriptedMatcher(len(tokenizer), by_token, values_by_token), tokenizer)

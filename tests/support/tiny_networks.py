@@ -52,6 +52,13 @@ def clip() -> tuple[Any, Any]:
     )
 
 
+def metaclip2() -> tuple[Any, Any]:
+    config = transformers.MetaClip2Config(vision_config=VISION, text_config=WORDS, projection_dim=16)
+    return transformers.MetaClip2Model(config), transformers.CLIPImageProcessorPil(
+        size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56}
+    )
+
+
 def siglip() -> tuple[Any, Any]:
     network = transformers.SiglipModel(transformers.SiglipConfig(vision_config=VISION, text_config=WORDS))
     return network, transformers.SiglipImageProcessorPil(size={"height": 56, "width": 56})
@@ -154,6 +161,7 @@ def grounding_dino() -> tuple[Any, Any]:
 
 NETWORKS = {
     "clip": clip,
+    "metaclip2": metaclip2,
     "siglip": siglip,
     "siglip2": siglip2,
     "dinov2": dinov2,

@@ -6,14 +6,15 @@ import torch
 
 from tests.support import tiny
 from tshsr.data.batches import ImageBatch
+from tshsr.data.tokens import TokenIds
 
 LENGTHS = (3, 9, 1, 4, 4, 12, 2, 7)
 
 
-def tokens() -> list[list[int]]:
+def tokens() -> TokenIds:
     """Captions of these lengths."""
     generator = torch.Generator().manual_seed(0)
-    return [torch.randint(1, 20, (length,), generator=generator).tolist() for length in LENGTHS]
+    return TokenIds.of([torch.randint(1, 20, (length,), generator=generator).tolist() for length in LENGTHS])
 
 
 def batches(sizes: tuple[int, ...]) -> list[ImageBatch]:

@@ -18,7 +18,7 @@ from tshsr.retriever import Retriever
 ENCODER = small_config().model.encoder
 METHODS: dict[str, ModelConfig] = {
     "vse gpo": VseConfig(encoder=ENCODER),
-    "vse mean": VseConfig(encoder=ENCODER, pooling="mean", perceptron=False, size_augmentation=0),
+    "vse mean": VseConfig(encoder=ENCODER, pooling="mean", size_augmentation=0),
     "vse attention": VseConfig(encoder=ENCODER, pooling="attention"),
     "scan": ScanConfig(encoder=ENCODER),
     "scan both, logsumexp": ScanConfig(encoder=ENCODER, streams="both", aggregation="logsumexp"),

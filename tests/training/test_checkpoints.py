@@ -28,7 +28,7 @@ def test_a_saved_model_comes_back_bit_for_bit(tmp_path: Path) -> None:
     config, tokenizer, matcher = saved(tmp_path)
     config_again, tokenizer_again, again = load_run(tmp_path)
     assert config_again == config
-    assert tokenizer_again.encode(CAPTIONS) == tokenizer.encode(CAPTIONS)
+    assert [*tokenizer_again.encode(CAPTIONS).rows()] == [*tokenizer.encode(CAPTIONS).rows()]
     assert not again.training
     assert matcher.state_dict().keys() == again.state_dict().keys()
     for name, weight in matcher.state_dict().items():

@@ -61,8 +61,8 @@ def test_settings_that_can_not_be_trained_are_refused_before_anything_is_written
             replace(config, model=slots),
             r"model\.region-slots is 2, and small, split train has images of 3 regions; set it to 3 or more, or to 0",
         ),
-        (nothing, r"weighs 0 \(loss\.fused, loss\.streams, loss\.levels, loss\.pooled\); set one, such as loss\.fused"),
-        (nothing_here, r"every loss of this method weighs 0 \(loss\.fused, loss\.pooled\)"),
+        (nothing, r"weighs 0 \(loss\.fused, loss\.streams, loss\.levels, loss\.pooled, loss\.contrastive\); set one"),
+        (nothing_here, r"every loss of this method weighs 0 \(loss\.fused, loss\.pooled, loss\.contrastive\)"),
     ):
         with pytest.raises(SettingsError, match=message):
             fit(wrong, train=train, dev=dev, out=tmp_path / "run")

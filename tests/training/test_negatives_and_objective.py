@@ -9,7 +9,7 @@ from tshsr.config.run import LossConfig
 from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.errors import SettingsError
 from tshsr.models.build import build_matcher
-from tshsr.training.losses import hinge
+from tshsr.training.losses import contrastive, hinge
 from tshsr.training.negatives import candidate_pairs
 from tshsr.training.objective import Objective, positives
 
@@ -142,3 +142,14 @@ def test_the_warm_up_takes_random_negatives_alone() -> None:
     groups = {mine: objective._negatives(pooled, own, 0, mine=mine) for mine in (True, False)}
     assert [len(each) for each in groups.values()] == [2, 1]
     assert objective(*given, hardest=False, seed=0)["loss"].isfinite()
+
+
+def test_the_contrastive_loss_is_that_of_the_pooled_vectors() -> None:
+    network = tiny.network()
+    hinges = Objective(network, LossConfig())(*batch(), hardest=True, seed=0)
+    result = Objective(network, LossConfig(contrastive=2.0, temperature=0.1))(*batch(), hardest=True, seed=0)
+    pooled = network.encode_images(batch()[0]).pooled @ network.encode_captions(batch()[1]).pooled.T
+    expected = contrastive(pooled.float(), IMAGE_OF_CAPTION, temperature=0.1)
+    torch.testing.assert_close(result["contrastive"], expected, **AS_FLOAT32)
+    torch.testing.assert_close(result["loss"], hinges["loss"] + 2 * expected, **AS_FLOAT32)
+    assert "contrastive" not in hinges

@@ -26,7 +26,7 @@ from tshsr.retriever import Retriever
 from tshsr.training.checkpoints import load_tensors
 from tshsr.training.checks import check_training
 from tshsr.training.pixels import PictureBatches, PixelLoader, next_batch
-from tshsr.training.trainer import make_optimiser, rate_factors
+from tshsr.training.trainer import make_optimiser, parameter_groups
 
 PATCHES = "vision.network.embeddings.patch_embedding.weight"
 
@@ -210,19 +210,19 @@ def test_pictures_with_left_or_right_in_a_caption_are_never_mirrored(data: tuple
 
 def test_groups_of_the_optimiser_have_their_own_rates(clip: Path) -> None:
     config = pixel_config(clip)
-    completed, vision = open_vision(config.model.encoder.vision)
+    completed, _ = open_vision(config.model.encoder.vision)
     encoder = replace(config.model.encoder, feature_dim=32, vocabulary=9, vision=completed)
     matcher = build_matcher(replace(config.model, encoder=encoder))
-    factors = rate_factors(with_optimiser(config, vision_factor=0.2, vision_decay=0.5).optimiser, matcher)
+    groups = parameter_groups(with_optimiser(config, vision_factor=0.2, vision_decay=0.5).optimiser, matcher)
+    name_of = {id(parameter): name for name, parameter in matcher.named_parameters()}
+    factors = {name_of[id(each)]: group["factor"] for group in groups for each in group["params"]}
     assert factors["region_encoder.projection.weight"] == 1
     assert factors["vision.projection.weight"] == pytest.approx(0.2)
     assert factors[PATCHES] == pytest.approx(0.2 * 0.25)
+    assert set(factors) == {name for name, _ in matcher.named_parameters()}
+    assert sum(len(group["params"]) for group in groups) == len(factors)
     optimiser = make_optimiser(replace(config.optimiser, vision_decay=0.5), matcher)
     assert [group["factor"] for group in optimiser.param_groups] == pytest.approx([1, 0.025, 0.05, 0.1])
-    assert sum(len(group["params"]) for group in optimiser.param_groups) == len(factors)
-    assert {name for name, _ in vision.named_parameters()} == {
-        name.removeprefix("vision.") for name in factors if name.startswith("vision.")
-    }
 
 
 def test_without_a_vision_network_there_is_one_group_in_the_order_of_the_parameters() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -63,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from tshsr.system import keep_freed_memory
 
             keep_freed_memory()
+            warnings.showwarning = show_warning
         return run(words, screen)
     except KeyboardInterrupt:
         return interrupted(words, own_process=arguments is None)
@@ -120,6 +122,11 @@ def note(text: str) -> None:
     from tshsr.cli.screen import Screen
 
     Screen().note(f"tshsr: {text}")
+
+
+def show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """Print a warning as one line, without the place in the code."""
+    note(f"warning: {message}")
 
 
 def run(words: list[str], screen: Screen) -> int:

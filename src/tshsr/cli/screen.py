@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tshsr.files import write_text
-from tshsr.system import Begin, begin_no_progress
+from tshsr.system import Begin, begin_no_progress, progress_to
 from tshsr.system import Progress as ProgressCallback
 
 if TYPE_CHECKING:
@@ -90,13 +90,12 @@ class Screen:
     @contextmanager
     def progress(self, *, quiet: bool) -> Iterator[Begin]:
         """Show the progress of a job's stages: bars on a terminal, plain lines elsewhere, nothing where quiet."""
-        if quiet:
-            yield begin_no_progress
-        elif self.draws_bars(quiet=quiet):
-            with bars(self.notes) as drawn:
-                yield lambda what, counted: Bar(drawn, f"{what} {counted}")
+        if self.draws_bars(quiet=quiet):
+            with bars(self.notes) as drawn, progress_to(begin := stages(drawn)):
+                yield begin
         else:
-            yield PlainLines(self.note, self.clock).begin
+            with progress_to(begin := begin_no_progress if quiet else PlainLines(self.note, self.clock).begin):
+                yield begin
 
 
 class Bar:
@@ -153,6 +152,11 @@ class PlainLines:
     def restart(self) -> None:
         """Time the next stage from now."""
         self.activity, self.reported = "", self.clock()
+
+
+def stages(drawn: Progress) -> Begin:
+    """A callback that begins stages, each with a bar of its own."""
+    return lambda what, counted: Bar(drawn, f"{what} {counted}")
 
 
 def pause(elapsed: float) -> float:

@@ -8,7 +8,8 @@ from typing import Protocol
 
 from rich.progress import Progress, TaskID
 
-from tshsr.cli.screen import LONG, Bar, PlainLines, Screen, bars, duration
+from tshsr.cli.screen import LONG, Bar, PlainLines, Screen, bars, duration, stages
+from tshsr.system import begin_no_progress, progress_to
 from tshsr.training.events import Evaluated, Event, Saved, Scoring, StepDone, Warned
 
 
@@ -23,9 +24,11 @@ class Watcher(Protocol):
 def watching(screen: Screen, epochs: int, *, quiet: bool) -> Iterator[Watcher]:
     """Show a training of `epochs` epochs until the block ends."""
     if not screen.draws_bars(quiet=quiet):
-        yield Lines(screen, epochs, quiet=quiet)
+        lines = Lines(screen, epochs, quiet=quiet)
+        with progress_to(begin_no_progress if quiet else PlainLines(screen.note, screen.clock).begin):
+            yield lines
         return
-    with bars(screen.notes) as progress:
+    with bars(screen.notes) as progress, progress_to(stages(progress)):
         yield Bars(screen, progress)
 
 

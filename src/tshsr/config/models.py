@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 STRICT = ConfigDict(extra="forbid")
 
@@ -46,8 +46,18 @@ class EncoderConfig:
     """Number of tokens; 0: that of the tokenizer."""
     boxes: bool = False
     """Append x1, y1, x2, y2 and area of each region, as fractions of the picture, to its features."""
-    text: Literal["gru", "transformer"] = "gru"
-    """Word encoder: a one-layer bidirectional GRU, or a transformer trained from scratch."""
+    text: Literal["gru", "transformer", "pretrained"] = "gru"
+    """Word encoder: a one-layer bidirectional GRU, a transformer trained from scratch, or a pretrained network."""
+    text_weights: str = ""
+    """Pretrained word encoder: minilm, bert, roberta, clip, siglip2, a folder, or a name on the Hugging Face hub."""
+    text_nodes: Literal["words", "pieces"] = "words"
+    """Nodes of the pretrained encoder: words, each the mean of its word pieces, or the word pieces."""
+    text_tuned_layers: int = 0
+    """Last layers of the pretrained encoder that are trained; 0: frozen; all of its layers: also its embeddings."""
+    text_width: int = 0
+    """Width of the pretrained encoder's states; taken from its weights."""
+    text_fingerprint: str = ""
+    """Fingerprint of the pretrained encoder's weights; taken from them, checked wherever they are loaded."""
     word_dim: int = 300
     """Width of a word embedding."""
     transformer_layers: int = 2
@@ -60,6 +70,8 @@ class EncoderConfig:
     """Dropout on word embeddings, where larger than `dropout`."""
     region_dropout: float = 0.0
     """Fraction of an image's regions that training drops at random."""
+    region_projection: Literal["linear", "residual"] = "linear"
+    """Projection of a region's features: linear, or with a two-layer perceptron added, as in VSE-infinity and ESA."""
     vision: VisionConfig = field(default_factory=VisionConfig)
     """Training from pixels."""
 
@@ -123,12 +135,10 @@ class VseConfig:
 
     kind: Literal["vse"] = "vse"
     """The method."""
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    encoder: EncoderConfig = field(default_factory=lambda: EncoderConfig(region_projection="residual"))
     """Region and word encoders."""
     pooling: Literal["mean", "attention", "gpo"] = "gpo"
     """Pooling of regions and of words; gpo is the generalised pooling operator of VSE-infinity."""
-    perceptron: bool = True
-    """Add a two-layer perceptron of a region's features to their linear projection, as VSE-infinity does."""
     size_augmentation: float = 0.2
     """Fraction of regions and words that training drops at random."""
 
@@ -213,8 +223,19 @@ class TwoStreamSgrConfig:
     """Dropout inside the global poolings while training."""
 
 
+def current_names(values: Any) -> Any:
+    """Settings of a saved model in today's names: `perceptron` of VSE became `encoder.region_projection`."""
+    if not isinstance(values, dict) or "perceptron" not in values or values.get("kind") != "vse":
+        return values
+    rest = {name: value for name, value in values.items() if name != "perceptron"}
+    projection = "residual" if values["perceptron"] else "linear"
+    return {**rest, "encoder": {"region_projection": projection, **rest.get("encoder", {})}}
+
+
 ModelConfig = Annotated[
-    TshsrConfig | VseConfig | ScanConfig | SgrafConfig | TwoStreamSgrConfig, Field(discriminator="kind")
+    TshsrConfig | VseConfig | ScanConfig | SgrafConfig | TwoStreamSgrConfig,
+    Field(discriminator="kind"),
+    BeforeValidator(current_names),
 ]
 """The union of the methods' settings, discriminated by `kind`."""
 

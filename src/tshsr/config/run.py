@@ -32,6 +32,10 @@ class LossConfig:
     """Weight of the hinge on each level's score (deep supervision)."""
     pooled: float = 1.0
     """Weight of the hinge on v·t."""
+    contrastive: float = 0.0
+    """Weight of InfoNCE on v·t over the pairs of a batch; 0: none."""
+    temperature: float = 0.05
+    """Temperature of InfoNCE, in units of v·t."""
     swapped: float = 0.0
     """Weight of the hinge between each caption and a copy with two words swapped, for the binding of words; 0: none."""
     warmup_epochs: float = 2.0
@@ -64,6 +68,8 @@ class OptimiserConfig:
     """Steps of a linear rise of the learning rate from zero."""
     clip: float = 2.0
     """Largest norm of the gradient, by clipping."""
+    text_factor: float = 0.1
+    """Factor on the learning rate of the tuned layers of a pretrained word encoder."""
     vision_factor: float = 0.1
     """Factor on the learning rate for the last trained block of a vision network."""
     vision_decay: float = 0.75

@@ -22,6 +22,9 @@ EXPECTED_BOXES = (
     "expected x1 <= x2 and y1 <= y2, all from 0 to 1: fractions of the picture (divide pixels by its width and height)."
 )
 """Definition of a valid box, for error messages."""
+NO_WORD, UNREAD = -1, -2
+"""`word_of_token` of a token that the network reads and no node has (start, end, the padding of networks that read
+theirs), and of padding that the network does not read."""
 Batch = TypeVar("Batch")
 
 
@@ -112,23 +115,45 @@ class PixelBatch:
 
 @dataclass(frozen=True)
 class CaptionBatch:
-    """Captions as rows of token ids.
+    """Captions as rows of nodes (words), in the form that the word encoder reads.
+
+    A vocabulary has one token per node. A frozen pretrained encoder gives `states` and no tokens. A tuned one reads
+    word pieces: `tokens` with their `word_of_token`.
 
     Attributes:
-        tokens: Token ids; padding is 0.
-        mask: True where a token is real; at least one per caption.
+        tokens: Token ids; padding is 0 in a vocabulary, and as the network wants it for word pieces.
+        mask: True where a node is real; at least one per caption.
+        states: Token states of a frozen network, one per node.
+        word_of_token: The node of each word piece; `NO_WORD` for tokens that no node has, `UNREAD` for padding.
+        pooled: Projected caption vectors of a frozen joint encoder.
     """
 
-    tokens: Int[Tensor, "captions words"]
+    tokens: Int[Tensor, "captions tokens"]
     mask: Bool[Tensor, "captions words"]
+    states: Float[Tensor, "captions words width"] | None = None
+    word_of_token: Int[Tensor, "captions tokens"] | None = None
+    pooled: Float[Tensor, "captions joint"] | None = None
 
     def __post_init__(self) -> None:
-        check_batch("tokens", self.tokens, self.mask, axes=2)
+        if self.states is not None:
+            check_batch("states", self.states, self.mask, axes=3)
+        elif self.word_of_token is None:
+            check_batch("tokens", self.tokens, self.mask, axes=2)
+        else:
+            check_batch("word pieces", self.tokens, self.word_of_token != UNREAD, axes=2)
+            check_batch("words", self.mask, self.mask, axes=2)
 
     @classmethod
-    def unchecked(cls, tokens: Tensor, mask: Tensor) -> CaptionBatch:
+    def unchecked(
+        cls,
+        tokens: Tensor,
+        mask: Tensor,
+        states: Tensor | None = None,
+        word_of_token: Tensor | None = None,
+        pooled: Tensor | None = None,
+    ) -> CaptionBatch:
         """As `ImageBatch.unchecked`."""
-        return _unchecked(cls, tokens=tokens, mask=mask)
+        return _unchecked(cls, tokens=tokens, mask=mask, states=states, word_of_token=word_of_token, pooled=pooled)
 
     def __len__(self) -> int:
         """Number of captions."""
@@ -136,17 +161,36 @@ class CaptionBatch:
 
     def to(self, device: torch.device | str) -> CaptionBatch:
         """The same batch on another device."""
-        return CaptionBatch.unchecked(self.tokens.to(device), self.mask.to(device))
+        return CaptionBatch.unchecked(
+            self.tokens.to(device),
+            self.mask.to(device),
+            None if self.states is None else self.states.to(device),
+            None if self.word_of_token is None else self.word_of_token.to(device),
+            None if self.pooled is None else self.pooled.to(device),
+        )
 
 
 def join_captions(first: CaptionBatch, second: CaptionBatch) -> CaptionBatch:
-    """The captions of both batches, padded to the longest."""
-    words = max(first.tokens.shape[1], second.tokens.shape[1])
-    tokens, mask = (
-        torch.cat([functional.pad(each, (0, words - each.shape[1])) for each in both])
-        for both in ((first.tokens, second.tokens), (first.mask, second.mask))
+    """The captions of both batches, which have the same fields, padded to the longest.
+
+    Word pieces are padded with id 0, which `UNREAD` hides from the network.
+    """
+    return CaptionBatch.unchecked(
+        _joined(first.tokens, second.tokens),
+        _joined(first.mask, second.mask),
+        None if first.states is None or second.states is None else _joined(first.states, second.states),
+        None
+        if first.word_of_token is None or second.word_of_token is None
+        else _joined(first.word_of_token, second.word_of_token, value=UNREAD),
+        None if first.pooled is None or second.pooled is None else torch.cat([first.pooled, second.pooled]),
     )
-    return CaptionBatch.unchecked(tokens, mask)
+
+
+def _joined(first: Tensor, second: Tensor, value: float = 0) -> Tensor:
+    """Rows of both tensors, with axis 1 padded to the longer one."""
+    longest, last = max(first.shape[1], second.shape[1]), (0, 0) * (first.ndim - 2)
+    rows = [functional.pad(each, (*last, 0, longest - each.shape[1]), value=value) for each in (first, second)]
+    return torch.cat(rows)
 
 
 def _unchecked(kind: type[Batch], **fields: Tensor | None) -> Batch:

@@ -7,6 +7,7 @@ import json
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,14 @@ import numpy as np
 import tokenizers
 from tokenizers import Regex, models, normalizers, pre_tokenizers, processors
 
+from tshsr.data.tokens import CaptionTokenizer, TokenIds
 from tshsr.errors import DataError, InputError
 from tshsr.files import replacing
 
 BLOCK = 4096
+"""Captions tokenised per call: the library's records of all of COCO take a gigabyte."""
+TOKENIZER = "tokenizer.json"
+"""Name of the vocabulary in a run's folder."""
 PAD, START, END, UNKNOWN = "<pad>", "<start>", "<end>", "<unk>"
 
 # Rules of the Penn Treebank tokeniser that matter in captions, in order; any other mark is a separate token.
@@ -67,7 +72,7 @@ class WordRules:
         return found
 
 
-class Tokenizer:
+class Tokenizer(CaptionTokenizer):
     """A word-level tokeniser: lower case, clitics and punctuation split off; `<pad>` is 0, unseen words are `<unk>`."""
 
     def __init__(self, rules: tokenizers.Tokenizer) -> None:
@@ -114,11 +119,15 @@ class Tokenizer:
         with replacing(Path(path)) as file:
             file.write((self.rules.to_str(pretty=True) + "\n").encode())
 
+    def save_into(self, folder: Path) -> None:
+        """Write `tokenizer.json` into a run's folder, atomically."""
+        self.save(folder / TOKENIZER)
+
     def __len__(self) -> int:
         """Number of tokens, with `<pad>` and `<unk>`."""
         return int(self.rules.get_vocab_size())
 
-    def encode(self, captions: Sequence[str]) -> list[list[int]]:
+    def encode(self, captions: Sequence[str]) -> TokenIds:
         """Token ids of each caption.
 
         Raises:
@@ -126,9 +135,18 @@ class Tokenizer:
         """
         for number, caption in enumerate(captions):
             check_caption(caption, number)
-        starts = range(0, len(captions), BLOCK)  # the library's records of all of COCO take a gigabyte
+        starts = range(0, len(captions), BLOCK)
         blocks = (self.rules.encode_batch(list(captions[start : start + BLOCK])) for start in starts)
-        return [encoding.ids for block in blocks for encoding in block]
+        return TokenIds.joined(TokenIds.of([encoding.ids for encoding in block]) for block in blocks)
+
+    def encode_kept(self, captions: Sequence[str], kept: Sequence[np.ndarray]) -> TokenIds:
+        """Token ids of each caption without those that its mask excludes.
+
+        Raises:
+            InputError: Where a caption has no word.
+        """
+        rows = zip(self.encode(captions).rows(), kept, strict=True)
+        return TokenIds.of([[*compress(row, mask.tolist())] for row, mask in rows])
 
     def words(self, caption: str) -> list[str]:
         """Each token of `encode`, unknown words included, as spelled in the caption.
@@ -141,6 +159,28 @@ class Tokenizer:
         parts = list(zip(encoding.offsets, encoding.tokens, encoding.special_tokens_mask, strict=True))
         starts = {start for (start, _), _, special in parts if not special}
         return [token if special else spelling(caption, *span, starts) for span, token, special in parts]
+
+    @property
+    def ends(self) -> int:
+        """1 where every caption has `<start>` and `<end>` around it, else 0."""
+        return int(self.rules.encode("a").tokens[0] == START)
+
+    def are_known(self, caption: str) -> list[bool]:
+        """For each token whether it is another than `<unk>`.
+
+        Raises:
+            InputError: Where the caption has no word.
+        """
+        unknown = self.rules.token_to_id(UNKNOWN)
+        return [number != unknown for row in self.encode([caption]).rows() for number in row]
+
+    def known_words(self) -> list[str]:
+        """Words of the vocabulary, of letters and digits only, sorted."""
+        return sorted(word for word in self.rules.get_vocab() if word.isalnum())
+
+    def identity(self) -> str:
+        """The content of `tokenizer.json`."""
+        return str(self.rules.to_str())
 
 
 def spelling(caption: str, start: int, stop: int, starts: set[int]) -> str:

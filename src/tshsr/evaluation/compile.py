@@ -14,7 +14,7 @@ import torch
 
 from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.data.dataset import Split
-from tshsr.data.text import Tokenizer
+from tshsr.data.tokens import CaptionTokenizer
 from tshsr.evaluation.run import Scorer, check_precision
 from tshsr.metrics.report import PrecisionCheck
 from tshsr.models.base import ItemEncoding, Matcher, Scores
@@ -52,7 +52,7 @@ class CompiledMember:
 
     name: str
     matcher: Matcher
-    tokenizer: Tokenizer
+    tokenizer: CaptionTokenizer
 
 
 class CompiledMatcher(Matcher):

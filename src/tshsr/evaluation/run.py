@@ -14,15 +14,14 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 
-from tshsr.data.batches import pad_sequences
 from tshsr.data.dataset import Split
-from tshsr.data.text import Tokenizer
+from tshsr.data.tokens import CaptionTokenizer, by_length
 from tshsr.errors import InputError, SettingsError
 from tshsr.metrics.ranks import QueryRanks, metrics_by_fold, query_ranks
 from tshsr.metrics.recall import check_captioned, mean_metrics
 from tshsr.metrics.report import Details, PointingAndBinding, PrecisionCheck, ProtocolName, Report, Rerank
 from tshsr.models.base import Matcher
-from tshsr.scoring.all_pairs import by_length, evaluation_mode, score_encoded
+from tshsr.scoring.all_pairs import evaluation_mode, score_encoded
 from tshsr.scoring.options import DEFAULT_OPTIONS, ScoringOptions
 from tshsr.scoring.precision import cast_matcher, compare_precisions, usable_dtype
 from tshsr.scoring.rerank import score_split_rescored
@@ -47,7 +46,7 @@ class Scorer(Protocol):
         """The network."""
 
     @property
-    def tokenizer(self) -> Tokenizer:
+    def tokenizer(self) -> CaptionTokenizer:
         """The network's tokenizer."""
 
 
@@ -197,7 +196,7 @@ def check_precision(
     dtype = options.dtype or next(retriever.matcher.parameters()).dtype
     with evaluation_mode(retriever.matcher, options.device) as device:
         images = retriever.matcher.encode_images(split.regions.read(np.arange(sample)).to(device))
-        texts = retriever.matcher.encode_captions(pad_sequences([tokens[i] for i in order]).to(device))
+        texts = retriever.matcher.encode_captions(tokens.read(order).to(device))
         low, left, right = compiled or cast_matcher(retriever.matcher, dtype), images.at(dtype), texts.at(dtype)
         return compare_precisions(
             lambda: score_encoded(retriever.matcher, images, texts, byte_budget=options.byte_budget),

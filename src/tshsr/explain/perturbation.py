@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tshsr.data.batches import ImageBatch, pad_sequences
+from tshsr.data.batches import ImageBatch
 from tshsr.data.dataset import Split
-from tshsr.data.text import START
 from tshsr.models.base import ItemEncoding
 from tshsr.retriever import Retriever
 
@@ -33,14 +32,11 @@ class Pairs:
     Attributes:
         retriever: The network and its tokenizer.
         batch: The raw images.
-        tokens: Token numbers of each caption.
-        ends: 1 where captions have start and end tokens, which are never removed; else 0.
     """
 
     retriever: Retriever
     batch: ImageBatch
-    tokens: list[list[int]]
-    ends: int
+    captions: list[str]
     images: ItemEncoding
     texts: ItemEncoding
     score: str
@@ -51,22 +47,20 @@ class Pairs:
         texts = [split.captions[int(caption)] for caption in captions]
         retriever.check_extractor(split.extractor)
         batch = split.regions.read(split.image_of_caption[captions]).to(retriever.device)
-        tokenizer = retriever.tokenizer
-        ends = int(tokenizer.words(texts[0])[0] == START)
-        images, encoded = retriever.encode_images(batch), retriever.encode_captions(texts)
-        return cls(retriever, batch, tokenizer.encode(texts), ends, images, encoded, score)
+        return cls(retriever, batch, texts, retriever.encode_images(batch), retriever.encode_captions(texts), score)
 
     def __len__(self) -> int:
         """Number of pairs."""
-        return len(self.tokens)
+        return len(self.captions)
 
     def regions_of(self, pair: int) -> np.ndarray:
         """Indices of the real regions of an image."""
         return np.flatnonzero(self.batch.mask[pair].cpu().numpy())
 
     def words_of(self, pair: int) -> np.ndarray:
-        """Indices of the removable tokens of a caption."""
-        return np.arange(self.ends, len(self.tokens[pair]) - self.ends)
+        """Indices of the removable words of a caption: all but start and end tokens."""
+        ends = self.retriever.tokenizer.ends
+        return np.arange(ends, int(self.texts.mask[pair].sum()) - ends)
 
     def with_regions(self, remaining: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Scores with only the regions in each mask.
@@ -110,14 +104,12 @@ class Pairs:
     @torch.inference_mode()
     def _score_texts(self, variants: Sequence[Variant]) -> np.ndarray:
         """Scores of captions with the words of each variant."""
-        rows = []
-        for pair, mask in variants:
-            tokens, end = self.tokens[pair], len(self.tokens[pair]) - self.ends
-            words = [tokens[place] for place in self.words_of(pair)[mask]]
-            rows.append([*tokens[: self.ends], *words, *tokens[end:]])
+        tokenizer = self.retriever.tokenizer
+        kept = [np.pad(mask, tokenizer.ends, constant_values=True) for _, mask in variants]
+        tokens = tokenizer.encode_kept([self.captions[pair] for pair, _ in variants], kept)
         pairs = torch.tensor([pair for pair, _ in variants], device=self.batch.mask.device)
         matcher = self.retriever.matcher
-        texts = matcher.encode_captions(pad_sequences(rows).to(pairs.device))
+        texts = matcher.encode_captions(tokens.read(np.arange(len(tokens))).to(pairs.device))
         return matcher.score_listed(self.images[pairs], texts)[self.score].double().cpu().numpy()
 
 

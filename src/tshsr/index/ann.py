@@ -108,6 +108,6 @@ def sample_rows(table: Any) -> Float[Tensor, "queries dim"]:
 
 def sample_sentences(retriever: Retriever) -> Float[Tensor, "queries dim"]:
     """Pooled vectors of random sentences, for an index without captions."""
-    words = sorted(word for word in retriever.tokenizer.rules.get_vocab() if word.isalnum())
+    words = retriever.tokenizer.known_words()
     chosen = np.random.default_rng(0).choice(words, (SAMPLE_QUERIES, SAMPLE_WORDS))
     return retriever.encode_captions([" ".join(sentence) for sentence in chosen]).pooled.float().cpu()

@@ -17,7 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tshsr.data.text import END, START, UNKNOWN, WORD, Tokenizer
+from tshsr.data.text import END, START, WORD
+from tshsr.data.tokens import CaptionTokenizer
 from tshsr.errors import InputError, SettingsError
 from tshsr.explain.attribution import word_maps
 from tshsr.index.ann import ROW
@@ -84,22 +85,18 @@ MIN_RELATIVE_WEIGHT = 0.25
 """Boxes below this ratio to the heaviest one are omitted."""
 
 
-def unknown_words(tokenizer: Tokenizer, text: str) -> tuple[str, ...]:
+def unknown_words(tokenizer: CaptionTokenizer, text: str) -> tuple[str, ...]:
     """The words of a text that are not in the vocabulary, each once."""
-    unknown = tokenizer.rules.token_to_id(UNKNOWN)
-    numbers = tokenizer.encode([text])[0]
-    words = zip(tokenizer.words(text), numbers, strict=True)
-    return tuple(dict.fromkeys(word for word, number in words if number == unknown))
+    words = zip(tokenizer.words(text), tokenizer.are_known(text), strict=True)
+    return tuple(dict.fromkeys(word for word, known in words if not known))
 
 
-def content_words(tokenizer: Tokenizer, text: str) -> list[tuple[int, str]]:
+def content_words(tokenizer: CaptionTokenizer, text: str) -> list[tuple[int, str]]:
     """Position and spelling of the content words: in the vocabulary, no function words, no punctuation."""
-    unknown = tokenizer.rules.token_to_id(UNKNOWN)
-    numbers = tokenizer.encode([text])[0]
     return [
         (position, word)
-        for position, (word, number) in enumerate(zip(tokenizer.words(text), numbers, strict=True))
-        if number != unknown
+        for position, (word, known) in enumerate(zip(tokenizer.words(text), tokenizer.are_known(text), strict=True))
+        if known
         and word not in (START, END)
         and word.lower() not in FUNCTION_WORDS
         and any(letter.isalnum() for letter in word)

@@ -5,22 +5,35 @@ Axes: images | captions | regions | words | features (extractor) | dim (joint sp
 
 from __future__ import annotations
 
+from typing import assert_never
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from tshsr.config.models import EncoderConfig
-from tshsr.data.batches import CaptionBatch, ImageBatch
+from tshsr.data.batches import UNREAD, CaptionBatch, ImageBatch
 from tshsr.errors import InputError, SettingsError
 from tshsr.models.attention import unit
+from tshsr.models.pooling import MaskedBatchNorm
 from tshsr.models.recurrence import gru_states, padded_states
+from tshsr.pretrained.text import TextNetwork, node_states
+from tshsr.pretrained.text_weights import locate_text_weights
 
 LONGEST_CAPTION = 256
 """Positions of the transformer word encoder, which rejects longer captions; the GRU has no limit."""
+LAST_NORM = "final_layer_norm"
+"""Name of the normalisation after the last layer, in CLIP and SigLIP."""
+HEADS = ("pooler", "head", "projection")
+"""Names of the layers from states to a vector of the whole caption: they are not trained."""
 
 
 class RegionEncoder(nn.Module):
-    """Region features (with 5 values of box geometry where `boxes` is on) -> linear -> unit rows."""
+    """Region features (with 5 values of box geometry where `boxes` is on) -> projection -> unit rows.
+
+    The projection is linear, W x + b, or with `region_projection` residual the sum of that and of a perceptron of x
+    (VSE-infinity, Chen et al. 2021; ESA, Zhu et al. 2023).
+    """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -29,6 +42,8 @@ class RegionEncoder(nn.Module):
         self.config = config
         self.dropout = nn.Dropout(config.dropout)
         self.projection = nn.Linear(config.feature_dim + 5 * config.boxes, config.dim)
+        residual = config.region_projection == "residual"
+        self.perceptron = RegionPerceptron(self.projection.in_features, config.dim) if residual else None
 
     def forward(self, batch: ImageBatch) -> Float[Tensor, "images regions dim"]:
         """Encode a batch; padded regions are zero.
@@ -36,7 +51,11 @@ class RegionEncoder(nn.Module):
         Raises:
             InputError: Where features are of another width, or boxes are needed and missing.
         """
-        return unit(self.projection(self.inputs(batch))) * batch.mask[..., None]
+        inputs = self.inputs(batch)
+        projected = self.projection(inputs)
+        if self.perceptron is not None:
+            projected = projected + self.perceptron(inputs, batch.mask)
+        return unit(projected) * batch.mask[..., None]
 
     def inputs(self, batch: ImageBatch) -> Float[Tensor, "images regions inputs"]:
         """Input of the projection: features after dropout, and box geometry.
@@ -59,6 +78,23 @@ class RegionEncoder(nn.Module):
                 )
             regions = torch.cat([regions, box_geometry(batch.boxes.to(dtype))], dim=-1)
         return regions
+
+
+class RegionPerceptron(nn.Module):
+    """W2 relu( N( W1 x + b1 ) ) + b2,  W1: D/2 x F, N: batch normalisation over the real regions."""
+
+    def __init__(self, inputs: int, dim: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(inputs, max(1, dim // 2))
+        self.norm = MaskedBatchNorm(self.first.out_features)
+        self.second = nn.Linear(self.first.out_features, dim)
+
+    def forward(
+        self, regions: Float[Tensor, "images regions inputs"], mask: Bool[Tensor, "images regions"]
+    ) -> Float[Tensor, "images regions dim"]:
+        """Residual of each region's projection."""
+        residual: Tensor = self.second(torch.relu(self.norm(self.first(regions), mask[..., None])))
+        return residual
 
 
 def drop_items(mask: Bool[Tensor, "rows items"], share: float) -> Bool[Tensor, "rows items"]:
@@ -157,6 +193,112 @@ class TransformerWordEncoder(nn.Module):
         return self.finish(self.projection(states)) * batch.mask[..., None]
 
 
+class FrozenWordEncoder(nn.Module):
+    """Words: states of a frozen pretrained network, which is no part of the matcher -> linear -> unit rows.
+
+    Args:
+        config: Widths and dropout.
+        unit_rows: As in GruWordEncoder.
+    """
+
+    def __init__(self, config: EncoderConfig, *, unit_rows: bool = True) -> None:
+        super().__init__()
+        self.finish = unit if unit_rows else nn.Identity()
+        self.width = config.text_width
+        self.dropout = nn.Dropout(max(config.dropout, config.word_dropout))
+        self.projection = nn.Linear(config.text_width, config.dim)
+
+    def forward(self, batch: CaptionBatch) -> Float[Tensor, "captions words dim"]:
+        """Encode a batch; padded words are zero.
+
+        Raises:
+            InputError: Where the batch has no states, or states of another width.
+        """
+        if batch.states is None or batch.states.shape[-1] != self.width:
+            found = "no token states" if batch.states is None else f"token states {batch.states.shape[-1]} wide"
+            raise InputError(
+                f"the captions have {found}; expected those of the network's frozen text encoder, {self.width} wide."
+            )
+        states = self.dropout(batch.states.to(self.projection.weight.dtype))
+        return self.finish(self.projection(states)) * batch.mask[..., None]
+
+
+class TunedWordEncoder(nn.Module):
+    """Words: pretrained network with its last layers trained -> mean of each word's pieces -> linear -> unit rows.
+
+    The other layers have no gradients and stay in evaluation mode. Where all layers are trained, the embeddings are
+    too. The initial weights are random; `load_pretrained` replaces them.
+
+    Args:
+        config: Weights, number of tuned layers, width and dropout.
+        unit_rows: As in GruWordEncoder.
+
+    Raises:
+        DataError: Where the network's configuration can't be loaded.
+        SettingsError: Where it has fewer layers than are to be tuned.
+    """
+
+    def __init__(self, config: EncoderConfig, *, unit_rows: bool = True) -> None:
+        super().__init__()
+        self.finish = unit if unit_rows else nn.Identity()
+        self.config = config
+        self.network = TextNetwork.empty(locate_text_weights(config.text_weights)).requires_grad_(False).eval()
+        layers = len(self.network.blocks)
+        if config.text_tuned_layers > layers:
+            raise SettingsError(
+                f"model.encoder.text_tuned_layers is {config.text_tuned_layers}, and {config.text_weights} has "
+                f"{layers} layers; expected {layers} or fewer."
+            )
+        for module in self.tuned():
+            module.requires_grad_(True)
+        for head in _parts(self.network, *HEADS):
+            head.requires_grad_(False)
+        self.dropout = nn.Dropout(max(config.dropout, config.word_dropout))
+        self.projection = nn.Linear(self.network.width, config.dim)
+
+    def tuned(self) -> list[nn.Module]:
+        """The parts of the network that are trained."""
+        blocks = self.network.blocks
+        if self.config.text_tuned_layers == len(blocks):
+            return [self.network]
+        return [*blocks[len(blocks) - self.config.text_tuned_layers :], *_parts(self.network, LAST_NORM)]
+
+    def train(self, mode: bool = True) -> TunedWordEncoder:
+        """Set the mode of all but the layers that are not trained, which stay in evaluation mode."""
+        super().train(mode)
+        self.network.eval()
+        for module in self.tuned():
+            module.train(mode)
+        return self
+
+    def load_pretrained(self) -> None:
+        """Copy the pretrained weights into the network.
+
+        Raises:
+            DataError: Where they can't be loaded.
+        """
+        pretrained = TextNetwork.load(locate_text_weights(self.config.text_weights))
+        self.network.load_state_dict(pretrained.state_dict())
+
+    def forward(self, batch: CaptionBatch) -> Float[Tensor, "captions words dim"]:
+        """Encode a batch; padded words are zero.
+
+        Raises:
+            InputError: Where the batch is no word pieces.
+        """
+        if batch.word_of_token is None:
+            raise InputError("the captions are no word pieces; encode them with the tokenizer of this network.")
+        states, _ = self.network(batch.tokens, batch.word_of_token != UNREAD)
+        nodes = node_states(states, batch.word_of_token, batch.mask.shape[1])
+        return self.finish(self.projection(self.dropout(nodes))) * batch.mask[..., None]
+
+
+def _parts(network: TextNetwork, *names: str) -> list[nn.Module]:
+    """The submodules with these names, of the network or its encoder, as far as there are any."""
+    found = (getattr(place, name, None) for place in (network, network.encoder) for name in names)
+    return [module for module in found if isinstance(module, nn.Module)]
+
+
 def build_word_encoder(config: EncoderConfig, *, unit_rows: bool = True) -> nn.Module:
     """The word encoder of a configuration.
 
@@ -166,11 +308,20 @@ def build_word_encoder(config: EncoderConfig, *, unit_rows: bool = True) -> nn.M
 
     Raises:
         SettingsError: Where the vocabulary is empty or a width does not fit.
+        DataError: Where the configuration of a tuned text encoder can't be loaded.
     """
     if config.vocabulary < 2:
         raise SettingsError(f"the vocabulary has {config.vocabulary} tokens; expected at least 2 (padding and a word).")
-    encoder = GruWordEncoder if config.text == "gru" else TransformerWordEncoder
-    return encoder(config, unit_rows=unit_rows)
+    match config.text:
+        case "gru":
+            return GruWordEncoder(config, unit_rows=unit_rows)
+        case "transformer":
+            return TransformerWordEncoder(config, unit_rows=unit_rows)
+        case "pretrained":
+            encoder = TunedWordEncoder if config.text_tuned_layers else FrozenWordEncoder
+            return encoder(config, unit_rows=unit_rows)
+        case _:
+            assert_never(config.text)
 
 
 def init_xavier(module: nn.Module) -> None:

@@ -5,36 +5,46 @@ Axes: images | captions | items (regions or words) | dim (joint space).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import assert_never
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from tshsr.config.models import VseConfig
-from tshsr.data.batches import CaptionBatch, ImageBatch
+from tshsr.data.batches import NO_WORD, CaptionBatch, ImageBatch
 from tshsr.models.attention import unit
 from tshsr.models.base import ItemEncoding, Matcher, Scores
-from tshsr.models.encoders import RegionEncoder, build_word_encoder, drop_items, drop_regions, init_xavier
-from tshsr.models.pooling import AttentionPooling, GeneralisedPooling, MaskedBatchNorm, MeanPooling
+from tshsr.models.encoders import (
+    RegionEncoder,
+    RegionPerceptron,
+    build_word_encoder,
+    drop_items,
+    drop_regions,
+    init_xavier,
+)
+from tshsr.models.pooling import AttentionPooling, GeneralisedPooling, MeanPooling
 from tshsr.models.streams import cosine
 
 
 class Vse(Matcher):
     """score(I, T) = v·t,  v = l2( pool( regions ) ),  t = l2( pool( words ) ).
 
-    VSE++ (Faghri et al. 2018) with a choice of pooling; with generalised pooling, perceptron and size augmentation it
-    is VSE-infinity (Chen et al. 2021). Regions and words are pooled unnormalised.
+    VSE++ (Faghri et al. 2018) with a choice of pooling; with generalised pooling, residual projection and size
+    augmentation it is VSE-infinity (Chen et al. 2021). Regions and words are pooled unnormalised.
     """
 
     def __init__(self, config: VseConfig) -> None:
         super().__init__()
         self.config = config
-        self.region_encoder = RegionEncoder(config.encoder)
+        # The perceptron stands here and comes last: the order of random numbers and the names in earlier checkpoints.
+        self.region_encoder = RegionEncoder(replace(config.encoder, region_projection="linear"))
         self.word_encoder = build_word_encoder(config.encoder, unit_rows=False)
         init_xavier(self.region_encoder)
         widths = self.region_encoder.projection.in_features, config.encoder.dim
-        self.perceptron = RegionPerceptron(*widths) if config.perceptron else None
+        residual = config.encoder.region_projection == "residual"
+        self.perceptron = RegionPerceptron(*widths) if residual else None
         self.region_pooling = build_pooling(config)
         self.word_pooling = build_pooling(config)
 
@@ -86,23 +96,6 @@ class Vse(Matcher):
         return drop_items(mask, self.config.size_augmentation)
 
 
-class RegionPerceptron(nn.Module):
-    """W2 relu( N( W1 x + b1 ) ) + b2,  W1: D/2 x F, N: batch normalisation; VSE-infinity adds it to the projection."""
-
-    def __init__(self, inputs: int, dim: int) -> None:
-        super().__init__()
-        self.first = nn.Linear(inputs, max(1, dim // 2))
-        self.norm = MaskedBatchNorm(self.first.out_features)
-        self.second = nn.Linear(self.first.out_features, dim)
-
-    def forward(
-        self, regions: Float[Tensor, "images regions inputs"], mask: Bool[Tensor, "images regions"]
-    ) -> Float[Tensor, "images regions dim"]:
-        """Residual of each region's projection."""
-        residual: Tensor = self.second(torch.relu(self.norm(self.first(regions), mask[..., None])))
-        return residual
-
-
 def build_pooling(config: VseConfig) -> nn.Module:
     """The pooling of a configuration."""
     match config.pooling:
@@ -117,7 +110,17 @@ def build_pooling(config: VseConfig) -> nn.Module:
 
 
 def shortened(batch: CaptionBatch, kept: Bool[Tensor, "captions words"]) -> CaptionBatch:
-    """Captions reduced to the kept words, in order, padded at the end."""
+    """Captions reduced to the kept words, in order, padded at the end.
+
+    A tuned network reads the other words too, and they have no node.
+    """
     order = (~kept).to(torch.uint8).argsort(dim=1, stable=True)
     mask = kept.gather(1, order)
+    if batch.states is not None:
+        states = batch.states.gather(1, order[..., None].expand_as(batch.states)) * mask[..., None]
+        return CaptionBatch.unchecked(batch.tokens, mask, states, pooled=batch.pooled)
+    if batch.word_of_token is not None:
+        place = torch.where(kept, order.argsort(dim=1), NO_WORD)
+        nodes = torch.where(batch.word_of_token < 0, batch.word_of_token, place.gather(1, batch.word_of_token.clamp(0)))
+        return CaptionBatch.unchecked(batch.tokens, mask, word_of_token=nodes)
     return CaptionBatch.unchecked(batch.tokens.gather(1, order) * mask, mask)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,14 +24,14 @@ from jaxtyping import Bool, Float, Int
 from tokenizers import normalizers
 from torch import Tensor, nn
 
+from tshsr.data.batches import NO_WORD, UNREAD, CaptionBatch
 from tshsr.data.text import WordRules, check_caption
 from tshsr.errors import DataError, InputError
 from tshsr.pretrained.networks import fingerprint, load_config, load_network, load_tokenizer, transformers
 
+Span = tuple[int, int]
 Nodes = Literal["words", "pieces"]
 """What a caption's nodes are: its words, or the tokenizer's word pieces."""
-NO_NODE = -1
-"""Node of a token that never aligns: start, end, padding."""
 CLIP = ("clip", "clip_text_model")
 SIGLIP = ("siglip", "siglip2", "siglip_text_model", "siglip2_text_model")
 TEXT_ONLY = {"siglip_text_model": "SiglipTextModel", "siglip2_text_model": "Siglip2TextModel"}
@@ -39,6 +40,10 @@ POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 """Kinds that number positions from the padding token's id + 1 on, so that they read fewer tokens than positions."""
 EXPECTED = "expected a text encoder such as BERT, MiniLM or RoBERTa, or a CLIP, SigLIP or SigLIP 2."
 POOLER = "encoder.pooler"
+SPACE, BYTE_SPACE, WORD_END = "\N{LOWER ONE EIGHTH BLOCK}", "\N{LATIN CAPITAL LETTER G WITH DOT ABOVE}", "</w>"
+"""Marks of a word's start in sentencepiece and byte-level vocabularies, and of its end in CLIP's."""
+KNOWN = 50_000
+"""Most words whose pieces are remembered."""
 SETTINGS = ("num_attention_heads", "hidden_act", "layer_norm_eps", "eos_token_id", "pad_token_id")
 """Settings of a network, beside its weights, that change its outputs."""
 PROBES = (
@@ -55,13 +60,15 @@ class EncodedCaption:
 
     Attributes:
         ids: Token ids with start and end, and with padding where the network reads a fixed length.
-        word_of_token: The node of each token, from 0; `NO_NODE` for start, end and padding.
-        words: The spelling of each node, as in the caption.
+        word_of_token: The node of each token, from 0; `NO_WORD` for start, end and padding.
+        spans: First and last + 1 character of each node in the caption.
+        cut: Whether the caption is longer than the network reads, so that its last words are left out.
     """
 
     ids: list[int]
     word_of_token: list[int]
-    words: list[str]
+    spans: list[Span]
+    cut: bool = False
 
 
 class TextTokenizer:
@@ -95,7 +102,9 @@ class TextTokenizer:
         self.length = positions if self.fixed else min(positions, int(self.rules.model_max_length))
         if self.fixed and self.rules.is_fast:
             _lower_case(self.rules.backend_tokenizer)
-        self._word_rules = WordRules()
+        self._word_rules, self._known, self._warned = WordRules(), dict[str, list[int]](), True
+        self._probes = [one.ids for one in self.encode(PROBES)]
+        self._warned = False
 
     def __len__(self) -> int:
         """Number of tokens in the vocabulary."""
@@ -104,7 +113,7 @@ class TextTokenizer:
     @cached_property
     def fingerprint(self) -> str:
         """Ten hexadecimal digits of a hash of the vocabulary, the length and the tokens of a few captions."""
-        content = [sorted(self.rules.get_vocab().items()), self.length, [one.ids for one in self.encode(PROBES)]]
+        content = [sorted(self.rules.get_vocab().items()), self.length, self._probes]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:10]
 
     def save(self, folder: str | Path) -> None:
@@ -117,24 +126,70 @@ class TextTokenizer:
         Raises:
             InputError: As `encode`.
         """
-        return self.encode([caption])[0].words
+        return [caption[start:stop] for start, stop in self.encode([caption])[0].spans]
 
-    def encode(self, captions: Sequence[str]) -> list[EncodedCaption]:
-        """Tokens and nodes of captions; a caption longer than `length` is cut, with a warning.
+    def are_known(self, caption: str) -> list[bool]:
+        """For each node whether none of its tokens is the one of unknown text.
+
+        Raises:
+            InputError: As `encode`.
+        """
+        one = self.encode([caption])[0]
+        unknown = {
+            node for token, node in zip(one.ids, one.word_of_token, strict=True) if token == self.rules.unk_token_id
+        }
+        return [node not in unknown for node in range(len(one.spans))]
+
+    def known_words(self) -> list[str]:
+        """Whole words of the vocabulary, of letters and digits only, sorted."""
+        special = {*self.rules.all_special_tokens}
+        words = [word for word in self.rules.get_vocab() if word not in special]
+        marked = [word[1:] for word in words if word[0] in (SPACE, BYTE_SPACE)]
+        marked += [word.removesuffix(WORD_END) for word in words if word.endswith(WORD_END)]
+        return sorted({word for word in marked or words if word.isalnum()})
+
+    def without(self, caption: str, kept: Sequence[bool]) -> str:
+        """The caption without some of its nodes, as if these had never been written.
+
+        Args:
+            kept: For each node whether it stays.
+        """
+        one = self.encode([caption])[0]
+        if len(one.spans) != len(kept):
+            raise InputError(
+                f"{caption!r} has {len(one.spans)} nodes; expected a mask of them, got {len(kept)} values."
+            )
+        letters = list(caption)
+        for (start, stop), stays in zip(one.spans, kept, strict=True):
+            letters[start:stop] = letters[start:stop] if stays else [""] * (stop - start)
+        return "".join(letters)
+
+    def encode(self, captions: Sequence[str], *, first: int = 0) -> list[EncodedCaption]:
+        """Tokens and nodes of captions; one longer than `length` is cut, the first time with a warning.
+
+        Args:
+            first: The first caption's place in its list, for messages.
 
         Raises:
             InputError: Where a caption has no word.
         """
-        for number, caption in enumerate(captions):
+        for number, caption in enumerate(captions, first):
             check_caption(caption, number)
         if not captions:
             return []
-        encoded = self._with_offsets(captions) if self.rules.is_fast else [self._by_words(one) for one in captions]
-        for number, one in enumerate(encoded):
-            if not one.words:
+        encoded = self._with_offsets(captions) if self.rules.is_fast else [self._word_by_word(one) for one in captions]
+        for number, (caption, one) in enumerate(zip(captions, encoded, strict=True), first):
+            if not one.spans:
                 raise InputError(
-                    f"caption {number} has no word that the tokenizer of {self.weights} knows: {captions[number]!r}. "
+                    f"caption {number} has no word that the tokenizer of {self.weights} knows: {caption!r}. "
                     "Give it at least one word, or leave it out."
+                )
+            if one.cut and not self._warned:
+                self._warned = True
+                warnings.warn(
+                    f"caption {number} has more than the {self.length} tokens that {self.weights} reads: its last "
+                    "words are left out, as are those of other long captions.",
+                    stacklevel=2,
                 )
         return encoded
 
@@ -145,55 +200,64 @@ class TextTokenizer:
         given = self.rules(
             list(captions), return_offsets_mapping=True, return_special_tokens_mask=True, **self._padding()
         )
-        self._warn(sum(bool(one.overflowing) for one in given.encodings))
         spans = self._word_rules.spans(captions) if self.nodes == "words" else [None] * len(captions)
-        parts = zip(
-            captions, given["input_ids"], given["offset_mapping"], given["special_tokens_mask"], spans, strict=True
-        )
+        names = ("input_ids", "offset_mapping", "special_tokens_mask")
+        parts = zip(captions, *(given[name] for name in names), spans, given.encodings, strict=True)
         encoded = []
-        for caption, ids, offsets, special, words in parts:
+        for caption, ids, offsets, special, words, whole in parts:
             pieces = [None if mark else span for span, mark in zip(offsets, special, strict=True)]
             found = _own_nodes(caption, pieces) if words is None else _word_nodes(caption, pieces, words)
-            encoded.append(EncodedCaption(list(ids), *found))
+            encoded.append(EncodedCaption(list(ids), *found, cut=bool(whole.overflowing)))
         return encoded
 
-    def _by_words(self, caption: str) -> EncodedCaption:
+    def _word_by_word(self, caption: str) -> EncodedCaption:
         """For tokenizers without offsets, whose pieces never cross a space.
 
         Raises:
             DataError: Where pieces do cross one.
         """
-        ids = list(self.rules(caption, **self._padding())["input_ids"])
-        inner: list[int] = []
-        nodes: list[int] = []
-        words: list[str] = []
-        for word in caption.split():
-            pieces = self.rules(word, add_special_tokens=False)["input_ids"]
-            spelled = [word] if self.nodes == "words" else self.rules.convert_ids_to_tokens(pieces)
-            own = range(len(words), len(words) + len(pieces))
-            nodes += [len(words)] * len(pieces) if self.nodes == "words" else list(own)
-            words += spelled if pieces else []
-            inner += pieces
-        whole = self.rules(caption, add_special_tokens=False)["input_ids"]
-        if whole != inner:
-            raise DataError(
-                f"the tokenizer of {self.weights} joins words of {caption!r} and has no offsets; name weights with a "
-                "tokenizer.json."
-            )
         room = self.length - self.rules.num_special_tokens_to_add()
-        self._warn(int(len(inner) > room))
-        inner, nodes = inner[:room], nodes[:room]
-        start = next(place for place in range(len(ids)) if ids[place : place + len(inner)] == inner)
-        after = [NO_NODE] * (len(ids) - start - len(inner))
-        return EncodedCaption(ids, [NO_NODE] * start + nodes + after, words[: max(nodes, default=-1) + 1])
-
-    def _warn(self, cut: int) -> None:
-        if cut:
-            warnings.warn(
-                f"{cut} of the captions have more than the {self.length} tokens that {self.weights} reads; their last "
-                "words are left out.",
-                stacklevel=4,
+        pieces, nodes, spans = self._split(caption)
+        inner, nodes = pieces[:room], nodes[:room]
+        ids = list(self.rules(caption, **self._padding())["input_ids"])
+        start = next((at for at in range(len(ids)) if ids[at : at + len(inner)] == inner), None)
+        if start is None:
+            raise DataError(
+                f"the tokenizer of {self.weights} joins words of {caption!r} and has no offsets; name weights "
+                "with a tokenizer.json."
             )
+        nodes = [NO_WORD] * start + nodes + [NO_WORD] * (len(ids) - start - len(inner))
+        return EncodedCaption(ids, nodes, spans[: max(nodes) + 1], cut=len(pieces) > room)
+
+    def _split(self, caption: str) -> tuple[list[int], list[int], list[Span]]:
+        """Ids of the words between spaces, the node of each, and the place of each node."""
+        ids: list[int] = []
+        nodes: list[int] = []
+        spans: list[Span] = []
+        for word in re.finditer(r"\S+", caption):
+            pieces = self._pieces(word[0])
+            ids += pieces
+            if self.nodes == "words":
+                nodes += [len(spans)] * len(pieces)
+                spans += [word.span()] if pieces else []
+                continue
+            at = word.start()
+            for piece in self.rules.convert_ids_to_tokens(pieces):
+                spelled = piece.removeprefix(SPACE)
+                nodes.append(len(spans) if spelled else NO_WORD)
+                if spelled:
+                    found = caption.lower().find(spelled, at, word.end())
+                    spans.append((found, found + len(spelled)) if found >= 0 else word.span())
+                    at = max(at, found + len(spelled)) if found >= 0 else at
+        return ids, nodes, spans
+
+    def _pieces(self, word: str) -> list[int]:
+        """Ids of a word's pieces, remembered: these tokenizers are slow, and captions repeat their words."""
+        if word not in self._known:
+            if len(self._known) >= KNOWN:
+                self._known.clear()
+            self._known[word] = list(self.rules(word, add_special_tokens=False)["input_ids"])
+        return self._known[word]
 
 
 def _lower_case(backend: Any) -> None:
@@ -205,67 +269,48 @@ def _lower_case(backend: Any) -> None:
         backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), rules])
 
 
-def _own_nodes(caption: str, pieces: Sequence[tuple[int, int] | None]) -> tuple[list[int], list[str]]:
+def _own_nodes(caption: str, pieces: Sequence[Span | None]) -> tuple[list[int], list[Span]]:
     """Each piece with a visible character as a node."""
     nodes: list[int] = []
-    words: list[str] = []
+    spans: list[Span] = []
     for span in pieces:
-        spelled = "" if span is None else caption[span[0] : span[1]].strip()
-        nodes.append(len(words) if spelled else NO_NODE)
-        words += [spelled] if spelled else []
-    return nodes, words
+        spelled = "" if span is None else caption[slice(*span)]
+        nodes.append(len(spans) if spelled.strip() else NO_WORD)
+        if span is not None and spelled.strip():
+            start = span[0] + len(spelled) - len(spelled.lstrip())
+            spans.append((start, start + len(spelled.strip())))
+    return nodes, spans
 
 
-def _word_nodes(
-    caption: str, pieces: Sequence[tuple[int, int] | None], words: Sequence[tuple[int, int]]
-) -> tuple[list[int], list[str]]:
+def _word_nodes(caption: str, pieces: Sequence[Span | None], words: Sequence[Span]) -> tuple[list[int], list[Span]]:
     """The word of each piece: the one with its first visible character.
 
     A word without a piece of its own, in the middle of another word's piece, joins that word; a word that no piece
     covers is left out.
     """
-    word_at = [NO_NODE] * len(caption)
+    word_at = [NO_WORD] * len(caption)
     for number, (start, stop) in enumerate(words):
         word_at[start:stop] = [number] * (stop - start)
-    covered = [[word for word in word_at[slice(*span)] if word != NO_NODE] if span else [] for span in pieces]
-    owners = [found[0] if found else NO_NODE for found in covered]
-    last = {owner: owner for owner in owners if owner != NO_NODE}
+    covered = [[word for word in word_at[slice(*span)] if word != NO_WORD] if span else [] for span in pieces]
+    owners = [found[0] if found else NO_WORD for found in covered]
+    last = {owner: owner for owner in owners if owner != NO_WORD}
     for owner, found in zip(owners, covered, strict=True):
         if inside := [word for word in found if word not in last]:
             last[owner] = inside[-1]
     nodes = {owner: number for number, owner in enumerate(sorted(last))}
-    spellings = [caption[words[owner][0] : words[last[owner]][1]] for owner in nodes]
-    return [nodes.get(owner, NO_NODE) for owner in owners], spellings
+    return [nodes.get(owner, NO_WORD) for owner in owners], [(words[one][0], words[last[one]][1]) for one in nodes]
 
 
-@dataclass(frozen=True)
-class TokenBatch:
-    """Captions as rows of equal length.
-
-    Attributes:
-        ids: Token ids, with the tokenizer's padding.
-        attention_mask: True for all tokens but the padding added here.
-        word_of_token: The node of each token; `NO_NODE` for those that never align.
-        mask: True where a node is real.
-    """
-
-    ids: Int[Tensor, "captions tokens"]
-    attention_mask: Bool[Tensor, "captions tokens"]
-    word_of_token: Int[Tensor, "captions tokens"]
-    mask: Bool[Tensor, "captions words"]
-
-
-def token_batch(encoded: Sequence[EncodedCaption], pad_id: int) -> TokenBatch:
-    """Pad captions to the longest of them."""
-    tokens = max(len(one.ids) for one in encoded)
-    counts = torch.tensor([[len(one.words)] for one in encoded])
+def token_batch(encoded: Sequence[EncodedCaption], pad_id: int) -> CaptionBatch:
+    """Captions as word pieces, padded to the longest of them."""
+    tokens = max((len(one.ids) for one in encoded), default=0)
     ids = torch.full((len(encoded), tokens), pad_id)
-    nodes = torch.full((len(encoded), tokens), NO_NODE)
+    nodes = torch.full((len(encoded), tokens), UNREAD)
     for row, one in enumerate(encoded):
         ids[row, : len(one.ids)] = torch.tensor(one.ids)
         nodes[row, : len(one.ids)] = torch.tensor(one.word_of_token)
-    lengths = torch.tensor([[len(one.ids)] for one in encoded])
-    return TokenBatch(ids, torch.arange(tokens) < lengths, nodes, torch.arange(int(counts.max())) < counts)
+    counts = torch.tensor([len(one.spans) for one in encoded])
+    return CaptionBatch(ids, torch.arange(int(counts.max())) < counts[:, None], word_of_token=nodes)
 
 
 class TextNetwork(nn.Module):
@@ -326,7 +371,7 @@ class TextNetwork(nn.Module):
         joint = hasattr(network, "text_model") and kind not in CLIP + SIGLIP
         if joint or "text" not in network.input_modalities or network.config.is_encoder_decoder:
             raise DataError(f"{weights} holds a {type(network).__name__}; {EXPECTED}")
-        return cls(encoder, getattr(network, "text_projection", None))
+        return cls(encoder, getattr(network, "text_projection", None)).eval()
 
     def save_config(self, folder: str | Path) -> None:
         """Write the configuration, for `empty`."""

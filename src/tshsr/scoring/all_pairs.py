@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tshsr.data.batches import ImageBatch, pad_sequences
+from tshsr.data.batches import ImageBatch
 from tshsr.data.dataset import Split
-from tshsr.data.text import Tokenizer
+from tshsr.data.tokens import CaptionTokenizer, CaptionTokens, by_length
 from tshsr.errors import InputError, SettingsError
 from tshsr.models.base import ItemEncoding, Matcher, Scores
 from tshsr.scoring.options import BYTE_BUDGET, DEFAULT_OPTIONS, ScoringOptions
@@ -78,7 +78,7 @@ class CaptionLengths:
 
 
 def score_split(
-    matcher: Matcher, tokenizer: Tokenizer, split: Split, options: ScoringOptions = DEFAULT_OPTIONS
+    matcher: Matcher, tokenizer: CaptionTokenizer, split: Split, options: ScoringOptions = DEFAULT_OPTIONS
 ) -> Mapping[str, np.ndarray]:
     """Score every image of a split with every caption.
 
@@ -92,12 +92,9 @@ def score_split(
 
 @torch.inference_mode()
 def score_all_pairs(
-    matcher: Matcher,
-    images: Iterable[ImageBatch],
-    captions: Sequence[list[int]],
-    options: ScoringOptions = DEFAULT_OPTIONS,
+    matcher: Matcher, images: Iterable[ImageBatch], captions: CaptionTokens, options: ScoringOptions = DEFAULT_OPTIONS
 ) -> Mapping[str, np.ndarray]:
-    """Score every image with every caption (a row of token ids); see `score_split`."""
+    """Score every image with every caption; see `score_split`."""
     with evaluation_mode(matcher, options.device) as device:
         caption_blocks = CaptionBlocks(matcher, captions, device)
         image_blocks = encode_image_blocks(matcher, images, device)
@@ -138,17 +135,14 @@ class CaptionBlocks:
     """Captions in blocks of similar length, encoded lazily during iteration.
 
     Args:
-        tokens: A row of token ids per caption.
         cache_bytes: Bound on the encodings cached for further iterations; other blocks are encoded again.
 
     Raises:
         InputError: Where there is no caption.
     """
 
-    def __init__(
-        self, matcher: Matcher, tokens: Sequence[list[int]], device: torch.device, cache_bytes: int = 0
-    ) -> None:
-        if not tokens:
+    def __init__(self, matcher: Matcher, tokens: CaptionTokens, device: torch.device, cache_bytes: int = 0) -> None:
+        if not len(tokens):
             raise InputError("there are no captions to score; give at least one.")
         self.matcher, self.tokens, self.device = matcher, tokens, device
         self.bytes_left = cache_bytes
@@ -161,7 +155,7 @@ class CaptionBlocks:
             yield columns, self.cache[number] if number in self.cache else self._encode(number, columns)
 
     def _encode(self, number: int, columns: np.ndarray) -> ItemEncoding:
-        encoding = self.matcher.encode_captions(pad_sequences([self.tokens[i] for i in columns]).to(self.device))
+        encoding = self.matcher.encode_captions(self.tokens.read(columns).to(self.device))
         size = encoding.bytes_per_row() * len(encoding)
         if size <= self.bytes_left:
             self.bytes_left -= size
@@ -272,11 +266,6 @@ def tile_shape(bytes_per_pair: int, images: int, captions: int, byte_budget: int
     pairs = byte_budget // bytes_per_pair
     tall = min(images, max(1, math.isqrt(pairs)))
     return tall, min(captions, max(1, pairs // tall))
-
-
-def by_length(captions: Sequence[list[int]]) -> np.ndarray:
-    """Caption indices, shortest caption first."""
-    return np.argsort([len(row) for row in captions], kind="stable")
 
 
 def blocks(items: np.ndarray, size: int) -> Iterator[np.ndarray]:

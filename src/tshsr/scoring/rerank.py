@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tshsr.data.dataset import Split
-from tshsr.data.text import Tokenizer
+from tshsr.data.tokens import CaptionTokenizer
 from tshsr.models.base import ItemEncoding, Matcher
 from tshsr.scoring.all_pairs import (
     Budget,
@@ -55,7 +55,7 @@ class TwoStageScores:
 
 @torch.inference_mode()
 def score_two_stage(
-    matcher: Matcher, tokenizer: Tokenizer, split: Split, depth: Depth, options: ScoringOptions = DEFAULT_OPTIONS
+    matcher: Matcher, tokenizer: CaptionTokenizer, split: Split, depth: Depth, options: ScoringOptions = DEFAULT_OPTIONS
 ) -> TwoStageScores:
     """Rank all pairs of a split by v·t, and score the candidates of every image and of every caption.
 
@@ -87,7 +87,7 @@ def score_two_stage(
 
 @torch.inference_mode()
 def score_split_rescored(
-    matcher: Matcher, tokenizer: Tokenizer, split: Split, options: ScoringOptions = DEFAULT_OPTIONS
+    matcher: Matcher, tokenizer: CaptionTokenizer, split: Split, options: ScoringOptions = DEFAULT_OPTIONS
 ) -> Mapping[str, np.ndarray]:
     """`score_split`; after a lower precision, the best results get their fused scores in the network's own precision.
 
@@ -107,7 +107,7 @@ def score_split_rescored(
 
 def encode_split(
     matcher: Matcher,
-    tokenizer: Tokenizer,
+    tokenizer: CaptionTokenizer,
     split: Split,
     device: torch.device,
     options: ScoringOptions,

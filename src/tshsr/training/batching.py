@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -14,15 +13,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from tshsr.data.batches import CaptionBatch, ImageBatch, PixelBatch, pad_sequences
+from tshsr.data.batches import CaptionBatch, ImageBatch, PixelBatch
 from tshsr.data.dataset import Split
-from tshsr.data.text import Tokenizer
+from tshsr.data.tokens import CaptionTokenizer
 from tshsr.errors import DataError, InputError, SettingsError
 
 Item = TypeVar("Item")
-
-ENCODE_AT_ONCE = 4096
-"""Captions tokenised per call: bounds the memory of the tokenizer's output objects."""
 
 
 @dataclass(frozen=True)
@@ -101,16 +97,12 @@ class Reader:
         DataError: Where a caption has no word.
     """
 
-    def __init__(self, split: Split, tokenizer: Tokenizer) -> None:
+    def __init__(self, split: Split, tokenizer: CaptionTokenizer) -> None:
         self.split = split
-        rows = _encode(split, tokenizer)
-        self.starts = np.cumsum([0, *(len(row) for row in rows)])
-        self.tokens = np.concatenate(rows)
-
-    def captions(self) -> Iterator[list[int]]:
-        """Token ids of every caption."""
-        for start, stop in pairwise(self.starts.tolist()):
-            yield self.tokens[start:stop].tolist()
+        try:
+            self.tokens = tokenizer.encode(split.captions)
+        except InputError as error:
+            raise DataError(f"{split.data}, split {split.name}, counting from caption 0: {error}") from None
 
     def images_of(self, captions: np.ndarray) -> np.ndarray:
         """The images of the batch of these captions, each once."""
@@ -126,8 +118,7 @@ class Reader:
         """
         images, local = np.unique(self.split.image_of_caption[captions], return_inverse=True)
         batch = self.split.regions.read(images) if read_images is None else read_images(images)
-        rows = [self.tokens[self.starts[i] : self.starts[i + 1]].tolist() for i in captions]
-        return TrainingBatch(batch, pad_sequences(rows), torch.from_numpy(local), captions)
+        return TrainingBatch(batch, self.tokens.read(captions), torch.from_numpy(local), captions)
 
 
 def prefetch(items: Iterator[Item]) -> Generator[Item]:
@@ -137,15 +128,3 @@ def prefetch(items: Iterator[Item]) -> Generator[Item]:
         while (item := upcoming.result()) is not None:
             upcoming = thread.submit(next, items, None)
             yield item
-
-
-def _encode(split: Split, tokenizer: Tokenizer) -> list[np.ndarray]:
-    """Token ids of every caption, as int32."""
-    rows: list[np.ndarray] = []
-    for start in range(0, len(split.captions), ENCODE_AT_ONCE):
-        try:
-            encoded = tokenizer.encode(split.captions[start : start + ENCODE_AT_ONCE])
-        except InputError as error:
-            raise DataError(f"{split.data}, split {split.name}, counting from caption {start}: {error}") from None
-        rows += [np.array(row, np.int32) for row in encoded]
-    return rows

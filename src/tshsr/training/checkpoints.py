@@ -7,6 +7,7 @@ published model is flat: `config.json`, `tokenizer.json`, `model.safetensors`. B
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,14 +18,16 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from tshsr.config.run import RunConfig, read_config, write_config
-from tshsr.data.text import Tokenizer
+from tshsr.data.text import TOKENIZER, Tokenizer
+from tshsr.data.tokens import CaptionTokenizer
 from tshsr.errors import CheckpointError
 from tshsr.files import complete_folder, write_bytes, write_text
 from tshsr.models.base import Matcher
 from tshsr.models.build import build_matcher
+from tshsr.pretrained.frozen_text import FrozenText
+from tshsr.pretrained.pieces import TEXT_FOLDER, PieceTokenizer
 
 CONFIG = "config.json"
-TOKENIZER = "tokenizer.json"
 WEIGHTS = "model.safetensors"
 
 Which = Literal["best", "last"]
@@ -100,7 +103,7 @@ def check_fit(path: Path, given: Mapping[str, Tensor], expected: Mapping[str, Te
             )
 
 
-def save_model(folder: Path, config: RunConfig, tokenizer: Tokenizer, matcher: Matcher) -> None:
+def save_model(folder: Path, config: RunConfig, tokenizer: CaptionTokenizer, matcher: Matcher) -> None:
     """Write a flat model folder: settings, tokenizer and weights.
 
     Raises:
@@ -110,17 +113,17 @@ def save_model(folder: Path, config: RunConfig, tokenizer: Tokenizer, matcher: M
     save_settings(folder, config, tokenizer)
 
 
-def save_settings(folder: Path, config: RunConfig, tokenizer: Tokenizer) -> None:
+def save_settings(folder: Path, config: RunConfig, tokenizer: CaptionTokenizer) -> None:
     """Write the tokenizer, then the settings, so that settings never exist without a tokenizer.
 
     Raises:
         DataError: Where the disk is full or the folder cannot be written.
     """
-    tokenizer.save(folder / TOKENIZER)
+    tokenizer.save_into(folder)
     write_text(folder / CONFIG, write_config(config))
 
 
-def load_settings(folder: Path) -> tuple[RunConfig, Tokenizer]:
+def load_settings(folder: Path) -> tuple[RunConfig, CaptionTokenizer]:
     """Read the settings and the tokenizer of a run or of a flat model folder.
 
     Raises:
@@ -132,16 +135,45 @@ def load_settings(folder: Path) -> tuple[RunConfig, Tokenizer]:
         raise CheckpointError(f"{folder} is no folder; expected a run of `tshsr train` or a saved model.")
     if not (folder / CONFIG).is_file():
         raise CheckpointError(f"{folder} is no run: it has no {CONFIG}. Give the folder that `tshsr train --out` made.")
-    config, tokenizer = read_config(folder / CONFIG), Tokenizer.from_file(folder / TOKENIZER)
+    config = read_config(folder / CONFIG)
+    tokenizer = load_tokenizer(folder, config)
     if config.model.encoder.vocabulary != len(tokenizer):
+        files = folder / (TEXT_FOLDER if config.model.encoder.text == "pretrained" else TOKENIZER)
         raise CheckpointError(
-            f"{folder / TOKENIZER} has {len(tokenizer)} tokens, {CONFIG} says {config.model.encoder.vocabulary}; "
+            f"{files} has {len(tokenizer)} tokens, {CONFIG} says {config.model.encoder.vocabulary}; "
             "the two files do not belong to one run."
         )
     return config, tokenizer
 
 
-def load_run(folder: Path, which: Which = "best") -> tuple[RunConfig, Tokenizer, Matcher]:
+def load_tokenizer(folder: Path, config: RunConfig) -> CaptionTokenizer:
+    """Read the tokenizer of a run or of a flat model folder; with a frozen pretrained word encoder, the encoder.
+
+    Raises:
+        DataError: Where its files can't be read, or the encoder's weights are others than in training.
+        SettingsError: Where transformers is needed and not installed.
+    """
+    encoder = config.model.encoder
+    if encoder.text != "pretrained":
+        return Tokenizer.from_file(folder / TOKENIZER)
+    if encoder.text_tuned_layers:
+        return PieceTokenizer.open(folder, encoder.text_nodes, encoder.text_fingerprint)
+    return FrozenText(encoder.text_weights, encoder.text_nodes, fingerprint=encoder.text_fingerprint)
+
+
+def build_saved(folder: Path, config: RunConfig) -> Matcher:
+    """The network of a run, with random weights; the configuration of a tuned text encoder is in the folder.
+
+    Raises:
+        DataError: Where that configuration can't be read.
+    """
+    model = config.model
+    if model.encoder.text == "pretrained" and model.encoder.text_tuned_layers:
+        model = replace(model, encoder=replace(model.encoder, text_weights=str(folder / TEXT_FOLDER)))
+    return build_matcher(model)
+
+
+def load_run(folder: Path, which: Which = "best") -> tuple[RunConfig, CaptionTokenizer, Matcher]:
     """Read a trained network on the CPU, from a run or from a flat model folder.
 
     Args:
@@ -155,7 +187,7 @@ def load_run(folder: Path, which: Which = "best") -> tuple[RunConfig, Tokenizer,
     config, tokenizer = load_settings(folder)
     weights = weights_of(folder, which)
     with torch.random.fork_rng(devices=[]):  # preserves the caller's random state; the initial weights are overwritten
-        matcher = build_matcher(config.model)
+        matcher = build_saved(folder, config)
     load_weights(weights, matcher)
     return config, tokenizer, matcher.eval()
 

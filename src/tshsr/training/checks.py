@@ -12,17 +12,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from tshsr.config.models import ModelConfig
-from tshsr.config.run import RunConfig
+from tshsr.config.models import EncoderConfig, ModelConfig
+from tshsr.config.run import OptimiserConfig, RunConfig
 from tshsr.data.dataset import Split
 from tshsr.data.text import Tokenizer
+from tshsr.data.tokens import CaptionTokenizer
 from tshsr.errors import CheckpointError, DataError, SettingsError
 from tshsr.metrics.recall import check_captioned
 from tshsr.models.build import build_matcher, without_vision
+from tshsr.pretrained.frozen_text import FrozenText
+from tshsr.pretrained.networks import resolve_weights
+from tshsr.pretrained.pieces import PieceTokenizer
+from tshsr.pretrained.text_weights import TEXT_WEIGHTS
 
 WIDTHS = ("dim", "word_dim", "transformer_layers", "transformer_heads")
 """Encoder sizes: at least 1."""
-LOSSES = ("fused", "streams", "levels", "pooled", "swapped")
+LOSSES = ("fused", "streams", "levels", "pooled", "contrastive", "swapped")
 """Loss weights: at least 0."""
 MODEL_AT_LEAST = {"similarity_dim": 1, "comparison_dim": 0, "steps": 1, "region_slots": 0}
 """Minimum of settings of the model, where the method has them."""
@@ -37,6 +42,8 @@ MODEL_ABOVE = (
 ENCODER_SHARES = ("dropout", "word_dropout", "region_dropout")
 MODEL_SHARES = ("pooling_dropout", "size_augmentation")
 """Shares, in [0, 1), of the encoder and of the model, where the method has them."""
+PRETRAINED_TEXT = ("text_weights", "text_nodes", "text_tuned_layers", "text_width", "text_fingerprint")
+"""Settings of the encoder that only a pretrained one has."""
 MAY_CHANGE = frozenset({"recipe", "training.epochs", "training.save_every_steps", "training.workers"})
 """Settings that may differ on resuming, as they change no weight (epochs may only be raised)."""
 
@@ -56,6 +63,7 @@ def check_training(config: RunConfig) -> None:
         )
     check_noise(config)
     check_losses(config)
+    check_text(config)
     check_network(config.model)
 
 
@@ -80,6 +88,7 @@ def check_ranges(config: RunConfig) -> None:
         ("optimiser.weight_decay", optimiser.weight_decay, 0),
         ("optimiser.decay_epoch", optimiser.decay_epoch, 0),
         ("loss.warmup_epochs", config.loss.warmup_epochs, 0),
+        ("model.encoder.text_tuned_layers", config.model.encoder.text_tuned_layers, 0),
         *((f"loss.{name}", getattr(config.loss, name), 0) for name in LOSSES),
         *((f"model.encoder.{name}", getattr(config.model.encoder, name), 1) for name in WIDTHS),
         *((f"model.{name}", model[name], least) for name, least in MODEL_AT_LEAST.items() if name in model),
@@ -91,7 +100,9 @@ def check_ranges(config: RunConfig) -> None:
         ("optimiser.learning_rate", optimiser.learning_rate),
         ("optimiser.clip", optimiser.clip),
         ("optimiser.decay", optimiser.decay),
+        ("optimiser.text_factor", optimiser.text_factor),
         ("loss.margin", config.loss.margin),
+        ("loss.temperature", config.loss.temperature),
         *((f"model.{name}", model[name]) for name in MODEL_ABOVE if name in model),
     )
     for name, value in above:
@@ -138,10 +149,9 @@ def check_losses(config: RunConfig) -> None:
     weights = {"loss.fused": loss.fused}
     weights |= {"loss.streams": loss.streams} if kind != "vse" else {}
     weights |= {"loss.levels": loss.levels} if kind == "tshsr" else {}
-    if not any(weights.values()) and not loss.pooled:
-        raise SettingsError(
-            f"every loss of this method weighs 0 ({', '.join(weights)}, loss.pooled); set one, such as loss.fused to 1."
-        )
+    if not any(weights.values()) and not loss.pooled and not loss.contrastive:
+        names = ", ".join((*weights, "loss.pooled", "loss.contrastive"))
+        raise SettingsError(f"every loss of this method weighs 0 ({names}); set one, such as loss.fused to 1.")
     if loss.swapped and not any(weights.values()):
         raise SettingsError(
             f"loss.swapped trains the scores of {', '.join(weights)}, which weigh 0; set one, or loss.swapped to 0."
@@ -165,10 +175,50 @@ def check_noise(config: RunConfig) -> None:
             f"loss.robust {config.loss.robust!r} begins after the warm-up, and loss.warmup_epochs is {warmup:g} of "
             f"{epochs} epochs; set a warm-up above 0 and shorter than the run."
         )
-    if config.loss.robust != "none" and not config.loss.pooled and config.model.kind != "vse":
+    if (
+        config.loss.robust != "none"
+        and not (config.loss.pooled or config.loss.contrastive)
+        and config.model.kind != "vse"
+    ):
         raise SettingsError(
             f"loss.robust {config.loss.robust!r} separates right pairs from wrong ones by v·t, which loss.pooled 0 "
             "leaves untrained; set loss.pooled to 1."
+        )
+
+
+def check_text(config: RunConfig) -> None:
+    """Reject settings of a pretrained word encoder without one, and settings of a vocabulary with one.
+
+    Raises:
+        SettingsError: Names the first one.
+    """
+    encoder, tuned = config.model.encoder, config.model.encoder.text_tuned_layers > 0
+    if encoder.text != "pretrained":
+        for name in PRETRAINED_TEXT:
+            if getattr(encoder, name) != getattr(EncoderConfig(), name):
+                raise SettingsError(
+                    f"model.encoder.{name} is {getattr(encoder, name)!r}, which {encoder.text} ignores; set "
+                    "model.encoder.text to pretrained."
+                )
+    elif not encoder.text_weights:
+        raise SettingsError(
+            f"model.encoder.text is pretrained and model.encoder.text_weights is empty; expected one of "
+            f"{', '.join(TEXT_WEIGHTS)}, a folder, or a name on the hub."
+        )
+    elif config.training.vocabulary:
+        raise SettingsError(
+            f"training.vocabulary is {config.training.vocabulary!r}, and {encoder.text_weights} has a vocabulary of "
+            "its own; leave training.vocabulary empty."
+        )
+    elif config.loss.swapped:
+        raise SettingsError(
+            f"loss.swapped is {config.loss.swapped:g}, which needs a vocabulary of the training captions and not a "
+            "pretrained word encoder; set loss.swapped to 0."
+        )
+    if not tuned and config.optimiser.text_factor != OptimiserConfig().text_factor:
+        raise SettingsError(
+            f"optimiser.text_factor is {config.optimiser.text_factor:g}, and no layer of a text encoder is tuned; set "
+            "model.encoder.text_tuned_layers to 1 or more."
         )
 
 
@@ -177,34 +227,49 @@ def check_network(model: ModelConfig) -> None:
 
     Raises:
         SettingsError: Where the network rejects its settings.
+        DataError: Where the configuration of a tuned text encoder can't be loaded.
     """
     encoder = model.encoder
-    filled = replace(encoder, feature_dim=encoder.feature_dim or 1, vocabulary=encoder.vocabulary or 2)
+    filled = replace(
+        encoder,
+        feature_dim=encoder.feature_dim or 1,
+        vocabulary=encoder.vocabulary or 2,
+        text_width=encoder.text_width or 1,
+    )
     with torch.device("meta"):
         build_matcher(without_vision(replace(model, encoder=filled)))
 
 
-def make_tokenizer(config: RunConfig, train: Split) -> Tokenizer:
-    """The tokenizer of `training.vocabulary`, or one built from the training captions.
+def make_tokenizer(config: RunConfig, train: Split) -> CaptionTokenizer:
+    """The tokenizer of a pretrained word encoder or of `training.vocabulary`, or one built from the training captions.
 
     Raises:
-        DataError: Where the file can't be used.
+        DataError: Where the file or the encoder can't be used.
+        SettingsError: Where transformers is needed and not installed.
     """
+    encoder = config.model.encoder
+    if encoder.text == "pretrained" and encoder.text_tuned_layers:
+        return PieceTokenizer.load(encoder.text_weights, encoder.text_nodes)
+    if encoder.text == "pretrained":
+        return FrozenText(encoder.text_weights, encoder.text_nodes)
     if config.training.vocabulary:
         return Tokenizer.from_file(config.training.vocabulary)
     return Tokenizer.build(train.captions, config.training.minimum_count)
 
 
-def complete(config: RunConfig, tokenizer: Tokenizer, train: Split, dev: Split) -> RunConfig:
-    """Fill in the settings that depend on the data: feature width, vocabulary size, extractor.
+def complete(config: RunConfig, tokenizer: CaptionTokenizer, train: Split, dev: Split) -> RunConfig:
+    """Fill in the settings that depend on the data and on pretrained weights.
+
+    These are feature width, vocabulary size, extractor, and of a pretrained word encoder the width of its states, the
+    fingerprint and the absolute path.
 
     Raises:
-        SettingsError: Where a setting contradicts the data.
+        SettingsError: Where a setting contradicts the data or the weights.
         DataError: Where the splits contradict each other or `extractor`, or required boxes are missing.
     """
     check_compatible(train, dev)
     encoder = config.model.encoder
-    found = {"feature_dim": train.regions.feature_dim, "vocabulary": len(tokenizer)}
+    found: dict[str, Any] = {"feature_dim": train.regions.feature_dim, "vocabulary": len(tokenizer)}
     for name, number in found.items():
         given = getattr(encoder, name)
         if given not in (0, number):
@@ -216,24 +281,52 @@ def complete(config: RunConfig, tokenizer: Tokenizer, train: Split, dev: Split) 
             f"the settings are for features of {config.extractor}; {train.data} has features of {train.extractor}. "
             "Leave extractor empty to train on these."
         )
-    slots = getattr(config.model, "region_slots", 0)
-    for split in (train, dev):
+    check_regions(config.model, train, dev)
+    model = replace(config.model, encoder=replace(encoder, **found, **text_settings(encoder, tokenizer)))
+    return replace(config, model=model, extractor=train.extractor)
+
+
+def text_settings(encoder: EncoderConfig, tokenizer: CaptionTokenizer) -> dict[str, Any]:
+    """The settings that follow from the weights of a pretrained word encoder; none for other encoders.
+
+    Raises:
+        SettingsError: Where the given settings are of other weights.
+    """
+    if not isinstance(tokenizer, FrozenText | PieceTokenizer):
+        return {}
+    found = {"text_width": tokenizer.width, "text_fingerprint": tokenizer.fingerprint}
+    for name, value in found.items():
+        given = getattr(encoder, name)
+        if given and given != value:
+            raise SettingsError(
+                f"model.encoder.{name} is {given!r}, that of {encoder.text_weights} is {value!r}; leave it empty to "
+                "take the latter, or name the weights of the former."
+            )
+    named = encoder.text_weights in TEXT_WEIGHTS
+    return {**found, "text_weights": encoder.text_weights if named else resolve_weights(encoder.text_weights)}
+
+
+def check_regions(model: ModelConfig, *splits: Split) -> None:
+    """Reject splits with more regions than the network has slots, or without the boxes that it needs.
+
+    Raises:
+        SettingsError: In the first case.
+        DataError: In the second one.
+    """
+    slots = getattr(model, "region_slots", 0)
+    for split in splits:
         most = split.regions.most()
         if 0 < slots < most:
             raise SettingsError(
                 f"model.region-slots is {slots}, and {split.data}, split {split.name} has images of {most} regions; "
                 f"set it to {most} or more, or to 0: one normalisation for all positions."
             )
-        if encoder.boxes and split.regions.boxes is None:
-            places = " and model.place-term" if getattr(config.model, "place_term", False) else ""
+        if model.encoder.boxes and split.regions.boxes is None:
+            places = " and model.place-term" if getattr(model, "place_term", False) else ""
             raise DataError(
                 f"{split.data}, split {split.name} has no boxes, which model.encoder.boxes requires; "
                 f"switch model.encoder.boxes{places} off."
             )
-    model = replace(
-        config.model, encoder=replace(encoder, feature_dim=found["feature_dim"], vocabulary=found["vocabulary"])
-    )
-    return replace(config, model=model, extractor=train.extractor)
 
 
 def check_compatible(train: Split, dev: Split) -> None:

@@ -15,11 +15,11 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 
 from tshsr.config.run import RunConfig, TrainingConfig, read_config
 from tshsr.data.dataset import Split
-from tshsr.data.text import Tokenizer
+from tshsr.data.tokens import CaptionTokenizer
 from tshsr.errors import CheckpointError, SettingsError
 from tshsr.files import remove_partial
 from tshsr.training.batching import Order
-from tshsr.training.checkpoints import CONFIG, TOKENIZER, save_settings
+from tshsr.training.checkpoints import CONFIG, load_settings, save_settings
 from tshsr.training.checks import captions_checksum, check_training, check_unchanged, complete, make_tokenizer
 from tshsr.training.events import Event, Listener
 from tshsr.training.noisy_pairs import with_noise
@@ -143,7 +143,8 @@ def fit(
     train = with_noise(train, config.training)
     accelerator = make_accelerator(config, device)
     begun = check_folder(out, resume=resume)
-    tokenizer = Tokenizer.from_file(out / TOKENIZER) if begun else make_tokenizer(config, train)
+    tokenizer = load_settings(out)[1] if begun else make_tokenizer(config, train)
+    tokenizer.to(accelerator.device)
     opened = open_pictures(config, train, dev, read_config(out / CONFIG) if begun else None)
     train, dev = opened.train, opened.dev
     config = complete(opened.config, tokenizer, train, dev)
@@ -211,7 +212,7 @@ def load_begun(out: Path, config: RunConfig, train: Split) -> State:
     return state
 
 
-def prepare_folder(out: Path, config: RunConfig, tokenizer: Tokenizer, accelerator: Accelerator) -> None:
+def prepare_folder(out: Path, config: RunConfig, tokenizer: CaptionTokenizer, accelerator: Accelerator) -> None:
     """Remove partial files of a killed process; write settings (epochs may have been raised) and tokenizer."""
     if accelerator.is_main_process:
         remove_partial(out)

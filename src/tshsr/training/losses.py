@@ -53,6 +53,37 @@ def hinge(
     return costs.mean() if weights is None else (weights * costs).sum() / weights.sum().clamp_min(1)
 
 
+def contrastive(
+    scores: Float[Tensor, "images captions"],
+    image_of_caption: Int[Tensor, " captions"],
+    *,
+    temperature: float,
+    weights: Float[Tensor, " captions"] | None = None,
+) -> Float[Tensor, ""]:
+    """Bidirectional InfoNCE (van den Oord et al. 2018; for images and texts Radford et al. 2021), in nats.
+
+        c's image i:  -log( e(i,c) / sum_i' e(i',c) ),                              e(i,c) = exp( s(i,c) / temperature )
+                      -log( e(i,c) / ( e(i,c) + sum_c' e(i,c') ) )   over captions c' of other images
+
+    averaged over the captions and the two directions. A caption of the same image is never a negative.
+
+    Args:
+        scores: Every image against every caption.
+        image_of_caption: For each caption the row of its image.
+        temperature: Above 0; a small one concentrates the loss on the hardest negatives.
+        weights: Weight of each caption in the mean, 0 to 1; None: all 1.
+    """
+    captions = torch.arange(scores.shape[1], device=scores.device)
+    logits = scores / temperature
+    positive = logits[image_of_caption, captions]
+    among_images = logits.logsumexp(dim=0) - positive
+    siblings = image_of_caption[:, None] == image_of_caption[None, :]
+    siblings = siblings & (captions[:, None] != captions[None, :])
+    among_captions = logits[image_of_caption].masked_fill(siblings, -torch.inf).logsumexp(dim=1) - positive
+    costs = (among_images + among_captions) / 2
+    return costs.mean() if weights is None else (weights * costs).sum() / weights.sum().clamp_min(1)
+
+
 def _reduce(
     costs: Float[Tensor, "captions others"], negative: Bool[Tensor, "captions others"], *, hardest: bool
 ) -> Float[Tensor, " captions"]:

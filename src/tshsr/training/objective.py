@@ -16,7 +16,7 @@ from tshsr.data.batches import CaptionBatch, ImageBatch, PixelBatch, join_captio
 from tshsr.errors import SettingsError
 from tshsr.models.base import ItemEncoding, Matcher, Scores
 from tshsr.training.hard_captions import Swapped
-from tshsr.training.losses import hinge
+from tshsr.training.losses import contrastive, hinge
 from tshsr.training.negatives import candidate_pairs
 
 LENGTH_GROUPS = 4
@@ -47,9 +47,10 @@ class Objective(nn.Module):
         self.matcher = matcher
         self.config = config
         self.candidates = candidates
-        if max(config.fused, config.streams, config.levels, config.pooled) <= 0:
+        if max(config.fused, config.streams, config.levels, config.pooled, config.contrastive) <= 0:
             raise SettingsError(
-                "every loss weight is 0; set one of loss.fused, loss.streams, loss.levels, loss.pooled."
+                "every loss weight is 0; set one of loss.fused, loss.streams, loss.levels, loss.pooled, "
+                "loss.contrastive."
             )
 
     def forward(
@@ -74,7 +75,7 @@ class Objective(nn.Module):
             swapped: Captions with two words swapped, each a negative of its own image.
 
         Returns:
-            `loss`; the hinge of each score by its name, and of `swapped` captions where `LossConfig.swapped` is not 0;
+            `loss`; the hinge of each score by its name; `contrastive` and `swapped` where their weights are not 0;
             `spread`: the deviation of the fused scores (0 is collapse); `trust`: the mean weight, where given.
 
         Raises:
@@ -97,11 +98,17 @@ class Objective(nn.Module):
             for name, score in scores.items()
             if self._weight(name) > 0
         }
+        loss_weights = {name: self._weight(name) for name in parts}
+        if self.config.contrastive:
+            loss_weights["contrastive"] = self.config.contrastive
+            parts["contrastive"] = contrastive(
+                scores["pooled"], image_of_caption, temperature=self.config.temperature, weights=weights
+            )
         if not parts:
             raise SettingsError(
                 f"the weight of every score of this method ({', '.join(scores)}) is 0; set one, such as loss.fused."
             )
-        total = torch.stack([self._weight(name) * part for name, part in parts.items()]).sum()
+        total = torch.stack([loss_weights[name] * part for name, part in parts.items()]).sum()
         if self.config.swapped:  # even if no caption of the batch has a swap: the log keys of all steps are equal
             parts["swapped"] = self._swapped_hinge(
                 scores, encoded_images, encoded_swaps, image_of_caption, swapped, weights

@@ -9,21 +9,22 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from tshsr.config.run import LossConfig, OptimiserConfig, RunConfig
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import select_images
-from tshsr.data.text import Tokenizer
+from tshsr.data.tokens import CaptionTokenizer, TokenIds
 from tshsr.evaluation.run import evaluate_scores
 from tshsr.metrics.report import Report
 from tshsr.models.base import Matcher
 from tshsr.models.build import build_matcher, without_vision
+from tshsr.models.encoders import TunedWordEncoder
 from tshsr.pretrained.vision import VisionEncoder
 from tshsr.scoring.all_pairs import score_split
 from tshsr.scoring.options import ScoringOptions
@@ -82,7 +83,7 @@ class TrainingInputs:
     """
 
     config: RunConfig
-    tokenizer: Tokenizer
+    tokenizer: CaptionTokenizer
     train: Split
     dev: Split
     folder: Path
@@ -114,7 +115,8 @@ class Trainer:
         self.objective, self.stepper = accelerator.prepare(objective, self.optimiser)
         self.collapse_watch = CollapseWatch(self.config.loss, self.config.optimiser, state.flat_steps)
         self.pair_weights = NoisyPairWeights(self.config, self.reader) if self.config.loss.robust != "none" else None
-        self.swaps = WordSwaps(self.reader.captions()) if self.config.loss.swapped else None
+        tokens = self.reader.tokens
+        self.swaps = WordSwaps(tokens.rows()) if self.config.loss.swapped and isinstance(tokens, TokenIds) else None
         self.pixels = make_pixel_loader(inputs)
         self.journal: Journal | None = None
 
@@ -124,7 +126,13 @@ class Trainer:
         return self.order.steps_per_epoch * self.config.training.epochs
 
     def begin(self) -> None:
-        """Save the initial state: the run is resumable from here on, and a full disk is reported before training."""
+        """Load pretrained weights and save the initial state.
+
+        The run is resumable from here on, and a full disk is reported before training.
+        """
+        for module in self.matcher.modules():
+            if isinstance(module, TunedWordEncoder):
+                module.load_pretrained()
         self._save()
 
     def resume(self) -> None:
@@ -314,24 +322,28 @@ class Trainer:
 
 
 def make_optimiser(config: OptimiserConfig, matcher: Matcher) -> torch.optim.Optimizer:
-    """Optimiser of the trained parameters, one group per `factor` on the learning rate, which the trainer sets."""
-    factors, parameters = rate_factors(config, matcher), dict(matcher.named_parameters())
-    groups = [
-        {"params": [parameters[name] for name in factors if factors[name] == factor], "factor": factor}
-        for factor in dict.fromkeys(factors.values())
-    ]
+    """Optimiser of all trained parameters; the trainer sets its learning rates before every step."""
+    groups = parameter_groups(config, matcher)
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
     return torch.optim.Adam(groups, lr=config.learning_rate)
 
 
-def rate_factors(config: OptimiserConfig, matcher: Matcher) -> dict[str, float]:
-    """The factor on the learning rate of each trained parameter, by its name: 1 outside of pretrained networks."""
-    factors = {name: 1.0 for name, parameter in matcher.named_parameters() if parameter.requires_grad}
+def parameter_groups(config: OptimiserConfig, matcher: Matcher) -> list[dict[str, Any]]:
+    """The trained parameters by the factor of their learning rate: 1, and that of tuned pretrained networks.
+
+    Each group has its `factor`. The order is part of a saved state: groups, and parameters as in the network.
+    """
+    tuned = [module.network for module in matcher.modules() if isinstance(module, TunedWordEncoder)]
+    factors = {parameter: config.text_factor for network in tuned for parameter in network.parameters()}
     if matcher.vision is not None:
-        found = matcher.vision.rate_factors(config.vision_factor, config.vision_decay)
-        factors |= {f"vision.{name}": factor for name, factor in found.items()}
-    return factors
+        rates = matcher.vision.rate_factors(config.vision_factor, config.vision_decay)
+        factors |= {each: rates[name] for name, each in matcher.vision.named_parameters() if name in rates}
+    groups: dict[float, list[nn.Parameter]] = {1.0: []}
+    for parameter in matcher.parameters():
+        if parameter.requires_grad:
+            groups.setdefault(factors.get(parameter, 1.0), []).append(parameter)
+    return [{"params": parameters, "factor": factor} for factor, parameters in groups.items()]
 
 
 def make_pixel_loader(inputs: TrainingInputs) -> PixelLoader | None:

@@ -1,0 +1,148 @@
+"""A frozen text network as the tokenizer of a run: captions -> states of their words, kept for long lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tshsr.data.batches import UNREAD
+from tshsr.data.text import check_caption
+from tshsr.data.tokens import CaptionTokenizer
+from tshsr.errors import DataError
+from tshsr.pretrained.text import EncodedCaption, Nodes, node_states, token_batch
+from tshsr.pretrained.text_weights import load_text
+from tshsr.pretrained.token_store import StateBlock, TokenManifest, TokenStates, TokenStore, captions_hash
+from tshsr.system import current_begin
+
+KEPT_FROM = 1000
+"""Captions from which on states are kept on disk; shorter lists are computed at each use."""
+BATCH_TOKENS = 1024
+"""Most tokens of a batch, with padding."""
+
+
+class FrozenText(CaptionTokenizer):
+    """Tokenizer and network of a text encoder that is not trained.
+
+    Args:
+        weights: A short name of `TEXT_WEIGHTS`, a folder, or a name on the hub.
+        nodes: words: the pieces of a word are one node; pieces: each piece is one.
+        device: Where the network computes.
+        fingerprint: Of the encoder that a run was trained with; empty for any.
+
+    Raises:
+        DataError: Where the weights can't be loaded, or are others than those of the fingerprint.
+        SettingsError: Where transformers is not installed.
+
+    Attributes:
+        width: Of a node's state.
+        joint_dim: Width of the space shared with images; 0 for a network without one.
+        fingerprint: Of network and tokenizer.
+    """
+
+    def __init__(
+        self, weights: str, nodes: Nodes = "words", device: torch.device | str = "cpu", *, fingerprint: str = ""
+    ) -> None:
+        self.weights, self.device = weights, device
+        self.tokenizer, network = load_text(weights, nodes)
+        self.fingerprint = f"{network.fingerprint}-{self.tokenizer.fingerprint}"
+        if fingerprint not in ("", self.fingerprint):
+            raise DataError(
+                f"the text encoder {weights} has the fingerprint {self.fingerprint}, the run was trained with "
+                f"{fingerprint}; name the weights that it was trained with."
+            )
+        self.network = network.to(device)
+        self.width, self.joint_dim = network.width, network.joint_dim
+
+    def to(self, device: torch.device | str) -> None:
+        """Move the network to a device."""
+        self.device = device
+        self.network.to(device)
+
+    def __len__(self) -> int:
+        """Number of tokens of the vocabulary."""
+        return len(self.tokenizer)
+
+    def words(self, caption: str) -> list[str]:
+        """The spelling of each node, as in the caption."""
+        return self.tokenizer.words(caption)
+
+    def are_known(self, caption: str) -> list[bool]:
+        """For each node whether none of its tokens is the one of unknown text."""
+        return self.tokenizer.are_known(caption)
+
+    def known_words(self) -> list[str]:
+        """Whole words of the vocabulary, of letters and digits only, sorted."""
+        return self.tokenizer.known_words()
+
+    def identity(self) -> str:
+        """The fingerprint, and what the nodes are."""
+        return f"{self.fingerprint}-{self.tokenizer.nodes}"
+
+    def save_into(self, folder: Path) -> None:
+        """Nothing: the settings of a run name the weights and their fingerprint."""
+
+    def encode(self, captions: Sequence[str]) -> TokenStates:
+        """States of captions; those of a long list come from the token store.
+
+        Raises:
+            InputError: Where a caption has no word.
+            DataError: Where the token store cannot be written.
+        """
+        for number, caption in enumerate(captions):
+            check_caption(caption, number)
+        if len(captions) < KEPT_FROM:
+            return TokenStates(self.compute(captions, 0))
+        sizes = len(captions), self.width, self.joint_dim
+        wanted = TokenManifest(self.fingerprint, self.tokenizer.nodes, captions_hash(captions), *sizes)
+        progress = current_begin()("reading captions with the text network", "captions")
+        return TokenStore(captions, wanted, self.compute, progress).open()
+
+    def encode_kept(self, captions: Sequence[str], kept: Sequence[np.ndarray]) -> TokenStates:
+        """States of captions without some of their nodes, as if these had never been written."""
+        pairs = zip(captions, kept, strict=True)
+        return self.encode([self.tokenizer.without(caption, mask.tolist()) for caption, mask in pairs])
+
+    @torch.inference_mode()
+    def compute(self, captions: Sequence[str], first: int) -> StateBlock:
+        """States and projected vectors of captions.
+
+        Args:
+            first: The first caption's place in its list, for messages.
+
+        Raises:
+            InputError: Where a caption has no word.
+            DataError: Where a state is not finite in half precision.
+        """
+        encoded = self.tokenizer.encode(captions, first=first)
+        lengths = np.array([len(one.spans) for one in encoded], np.int64)
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        states = np.zeros((starts[-1], self.width), np.float16)
+        pooled = np.zeros((len(encoded), self.joint_dim), np.float32)
+        for rows in batches(encoded):
+            batch = token_batch([encoded[row] for row in rows], self.tokenizer.pad_id).to(self.device)
+            if batch.word_of_token is None:
+                continue
+            found, projected = self.network(batch.tokens, batch.word_of_token != UNREAD)
+            nodes = node_states(found, batch.word_of_token, batch.mask.shape[1]).cpu().numpy()
+            for row, values in zip(rows, nodes, strict=True):
+                states[starts[row] : starts[row + 1]] = values[: lengths[row]]
+            if projected is not None:
+                pooled[rows] = projected.float().cpu().numpy()
+        if not (np.isfinite(states).all() and np.isfinite(pooled).all()):
+            raise DataError(f"{self.weights} gives states beyond half precision; expected values below 65,504.")
+        return StateBlock(lengths, states, pooled)
+
+
+def batches(encoded: Sequence[EncodedCaption]) -> Iterator[list[int]]:
+    """Rows of captions of similar length, at most `BATCH_TOKENS` tokens with padding a batch."""
+    rows: list[int] = []
+    for row in sorted(range(len(encoded)), key=lambda row: len(encoded[row].ids)):
+        if rows and (len(rows) + 1) * len(encoded[row].ids) > BATCH_TOKENS:
+            yield rows
+            rows = []
+        rows.append(row)
+    if rows:
+        yield rows
