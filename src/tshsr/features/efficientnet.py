@@ -16,8 +16,8 @@ from PIL import Image
 from tshsr.boxes import grid_boxes, pool_boxes
 from tshsr.errors import SettingsError
 from tshsr.features.extractor import WHOLE, PictureRegions
-from tshsr.pretrained.networks import Preprocessing, fingerprint
-from tshsr.pretrained.packages import EFFICIENTNET_LITE2, load_efficientnet_lite2
+from tshsr.pretrained.networks import fingerprint
+from tshsr.pretrained.packages import EFFICIENTNET_LITE2, efficientnet_lite2_preprocessing, load_efficientnet_lite2
 
 FEATURES = 1280
 SIZE, CELLS = 288, 6
@@ -55,9 +55,7 @@ class EfficientNetExtractor:
         if not 0 <= cells <= 64:
             raise SettingsError(f"cells is {cells}; expected 0 to 64 rows and columns of regions.")
         self.size, self.cells, self.windows, self.device = size, cells, windows, device
-        self.preprocessing = Preprocessing(
-            "stretch", size, size, Image.Resampling.BICUBIC, 1.0, mean=(127.0,) * 3, deviation=(128.0,) * 3
-        )
+        self.preprocessing = efficientnet_lite2_preprocessing(size)
         self.network: Any = load_efficientnet_lite2().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         parts = [np.array([WHOLE], np.float32)]
         parts += [window_boxes()] if windows else []

@@ -34,6 +34,13 @@ from tshsr.pretrained.networks import (
     resolve_weights,
     transformers,
 )
+from tshsr.pretrained.packages import (
+    EFFICIENTNET_LITE2,
+    EfficientNetMaps,
+    efficientnet_lite2_preprocessing,
+    empty_efficientnet_lite2,
+    load_efficientnet_lite2,
+)
 
 EXPECTED = "expected a vision network such as CLIP, SigLIP or DINOv2 (object detectors go with --extractor detector)."
 POOLER = "pooler"
@@ -44,6 +51,8 @@ NAFLEX = "siglip2"
 """Kind of network whose input has no fixed size."""
 PLACES = ("_name_or_path", "transformers_version")
 """Settings of a network that depend on where it was loaded."""
+EFFICIENTNET_LITE2_SIZE = 288
+"""Pixels of its input, as of the extractor of that name."""
 
 
 @dataclass(frozen=True)
@@ -294,9 +303,14 @@ def parameter_depths(network: nn.Module) -> tuple[dict[str, int], int]:
 
 
 def set_training(module: nn.Module, *, mode: bool) -> None:
-    """Set the mode of a module and its parts; evaluation mode for those whose parameters are all frozen."""
+    """Set the mode of a module and its parts.
+
+    Evaluation mode for those whose parameters are all frozen, and for batch normalisation, which keeps the statistics
+    of its pretraining: those of small batches are poor, and gradient checkpointing would count every batch twice.
+    """
     parameters = list(module.parameters())
     mode = mode and (not parameters or any(parameter.requires_grad for parameter in parameters))
+    mode = mode and not isinstance(module, nn.modules.batchnorm._BatchNorm)
     module.training = mode
     for child in module.children():
         set_training(child, mode=mode)
@@ -319,29 +333,11 @@ def open_vision(config: VisionConfig) -> tuple[VisionConfig, VisionEncoder]:
     """A network with its pretrained weights, and the settings completed from it.
 
     Raises:
-        SettingsError: Where transformers is not installed, or the network's input has no fixed size.
+        SettingsError: Where a library is not installed, or the network's input has no fixed size.
         DataError: Where the weights can't be loaded, or are not those of the fingerprint in the settings.
     """
-    weights = resolve_weights(VISION_WEIGHTS.get(config.weights, config.weights))
-    kind = str(load_config(weights).model_type)
-    if kind == NAFLEX:
-        raise SettingsError(
-            f"{config.weights} is a network of the NaFlex kind, whose input has no fixed size; training from pixels "
-            "requires one with a fixed size, such as siglip2 (google/siglip2-base-patch16-224)."
-        )
-    loaded, pools = load_network("AutoModel", weights, optional=POOLER)
-    network: Any = getattr(loaded, "vision_model", loaded)
-    settings = json.loads(network.config.to_json_string(use_diff=False))
-    for place in PLACES:
-        settings.pop(place, None)
-    preprocessing = load_preprocessing(weights)
-    projection = getattr(loaded, "visual_projection", nn.Identity()) if kind in JOINT_KINDS and pools else None
-    widths = (projection.in_features, projection.out_features) if isinstance(projection, nn.Linear) else ()
-    design = Design(kind, settings, preprocessing, pools, None if projection is None else widths)
-    if not pools:  # its pooler is missing from the weights, and would be random
-        for parameter in getattr(network, POOLER, nn.Identity()).parameters():
-            parameter.zero_()
-    digest = fingerprint(network, preprocessing.values(), exclude="nothing" if pools else POOLER)
+    network, projection, design = _load(config.weights)
+    digest = fingerprint(network, design.preprocessing.values(), exclude="nothing" if design.pools else POOLER)
     if config.fingerprint not in ("", digest):
         raise DataError(
             f"{config.weights} has the fingerprint {digest}, the settings require {config.fingerprint}; restore those "
@@ -351,13 +347,42 @@ def open_vision(config: VisionConfig) -> tuple[VisionConfig, VisionEncoder]:
     return completed, VisionEncoder(network, projection, design, completed)
 
 
+def _load(name: str) -> tuple[nn.Module, nn.Module | None, Design]:
+    """Network, projection and design of a short name, a folder, or a name on the hub."""
+    if name == EFFICIENTNET_LITE2:
+        preprocessing = efficientnet_lite2_preprocessing(EFFICIENTNET_LITE2_SIZE)
+        design = Design(EFFICIENTNET_LITE2, {}, preprocessing, pools=False, projection=None)
+        return EfficientNetMaps(load_efficientnet_lite2()), None, design
+    weights = resolve_weights(VISION_WEIGHTS.get(name, name))
+    kind = str(load_config(weights).model_type)
+    if kind == NAFLEX:
+        raise SettingsError(
+            f"{name} is a network of the NaFlex kind, whose input has no fixed size; training from pixels "
+            "requires one with a fixed size, such as siglip2 (google/siglip2-base-patch16-224)."
+        )
+    loaded, pools = load_network("AutoModel", weights, optional=POOLER)
+    network: Any = getattr(loaded, "vision_model", loaded)
+    if not pools:  # its pooler is missing from the weights, and would be random
+        for parameter in getattr(network, POOLER, nn.Identity()).parameters():
+            parameter.zero_()
+    settings = json.loads(network.config.to_json_string(use_diff=False))
+    for place in PLACES:
+        settings.pop(place, None)
+    projection = getattr(loaded, "visual_projection", nn.Identity()) if kind in JOINT_KINDS and pools else None
+    widths = (projection.in_features, projection.out_features) if isinstance(projection, nn.Linear) else ()
+    design = Design(kind, settings, load_preprocessing(weights), pools, None if projection is None else widths)
+    return network, projection, design
+
+
 def build_vision(config: VisionConfig) -> VisionEncoder:
     """The network of completed settings with random weights.
 
     Raises:
-        SettingsError: Where transformers is not installed.
+        SettingsError: Where a library is not installed.
     """
-    library, design = transformers(), Design.of(config.architecture)
-    settings = dict(design.network)
+    design = Design.of(config.architecture)
+    if design.kind == EFFICIENTNET_LITE2:
+        return VisionEncoder(EfficientNetMaps(empty_efficientnet_lite2()), None, design, config)
+    library, settings = transformers(), dict(design.network)
     loaded = library.AutoModel.from_config(library.AutoConfig.for_model(settings.pop("model_type"), **settings))
     return VisionEncoder(getattr(loaded, "vision_model", loaded), design.build_projection(), design, config)
