@@ -26,8 +26,7 @@ from tshsr.data.dataset import Split
 from tshsr.data.text import TOKENIZER
 from tshsr.data.tokens import CaptionTokenizer
 from tshsr.errors import CheckpointError, DataError, InputError
-from tshsr.features.computed import compute_regions
-from tshsr.features.pixels import VisionExtractor
+from tshsr.features.pixels import VisionExtractor, with_own_regions
 from tshsr.files import complete_folder
 from tshsr.models.base import ItemEncoding, Matcher, StreamTrace, join_encodings
 from tshsr.pretrained.pieces import TEXT_FOLDER
@@ -162,10 +161,9 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
         Raises:
             DataError: Where the features are of another extractor and there is no vision network, or no pictures.
         """
-        if self.matcher.vision is not None and split.extractor != self.features_of:
-            return compute_regions(split, self.extractor(), self.features_of)
-        self.check_extractor(split.extractor)
-        return split
+        if self.matcher.vision is None:
+            self.check_extractor(split.extractor)
+        return with_own_regions(split, self.matcher.vision)
 
     def extractor(self) -> VisionExtractor:
         """The vision network of a run that was trained from pixels, as an extractor.

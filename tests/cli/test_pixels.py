@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.support.command_line import TINY, refused, tshsr
@@ -68,16 +69,23 @@ def test_data_of_pictures_says_so(place: Path) -> None:
     assert "pictures without features, for training from pixels" in out
 
 
-def test_combinations_that_do_not_work_are_refused(place: Path) -> None:
-    run, data = place / "run", ("--data", place / "pictures", "--split", "dev", "--device", "cpu")
-    second = tshsr(
-        *("train", "vse-flickr8k", "--data", place / "pictures", "--out", place / "second", *SHORT),
+def test_an_ensemble_reads_pictures_by_the_network_of_each_run(place: Path) -> None:
+    run, second = place / "run", place / "second"
+    said = tshsr(
+        *("train", "vse-flickr8k", "--data", place / "pictures", "--out", second, *SHORT, "--device", "cpu"),
         *("--model.encoder.vision.weights", place / "clip", "--model.encoder.dim", "8", "--training.epochs", "1"),
-        *("--training.minimum-count", "1", "--device", "cpu"),
+        *("--training.minimum-count", "1"),
     )
-    assert second.code == 0, second.err
-    message = refused("evaluate", run, place / "second", *data)
-    assert "run was trained from pixels and reads features of its own; evaluate it alone, or make features" in message
+    assert said.code == 0, said.err
+    options = ("--data", place / "pictures", "--split", "dev", "--device", "cpu", "--json", "-", "--save-scores")
+    for name, runs in (("a", [run]), ("b", [second]), ("both", [run, second])):
+        assert tshsr("evaluate", *runs, *options, place / f"{name}.npy").json()["images"] == 4
+    one, other, both = (np.load(place / f"{name}.npy") for name in ("a", "b", "both"))
+    np.testing.assert_allclose(both, (one + other) / 2, atol=1e-6)
+
+
+def test_combinations_that_do_not_work_are_refused(place: Path) -> None:
+    run = place / "run"
     message = refused("features", place / "pictures", "--extractor", run, "--cells", "3", "--out", place / "x")
     assert f"--cells is not for runs: {run} has its own." in message
     message = refused("train", "tshsr-flickr8k", "--data", place / "pictures", "--out", place / "y", *TINY)

@@ -211,21 +211,13 @@ def from_runs(wanted: Evaluate, screen: Screen) -> Report:
 
 
 def readable(retrievers: Sequence[Retriever], split: Split) -> Split:
-    """The split with features that all networks read.
+    """The split with features that the network reads; of several networks those with a vision network make their own.
 
     Raises:
-        SettingsError: Where there are several, and one computes features of its own from pictures.
-        DataError: Where the features are of another extractor.
+        DataError: Where the features are of another extractor, or pictures are missing.
     """
-    own = [retriever.name for retriever in retrievers if retriever.matcher.vision is not None]
-    if own and len(retrievers) > 1:
-        raise SettingsError(
-            f"{own[0]} was trained from pixels and reads features of its own; evaluate it alone, or make features for "
-            "each run with tshsr features --extractor RUN."
-        )
-    for retriever in retrievers:
-        split = retriever.readable(split)
-    return split
+    read = [retriever.readable(split) for retriever in retrievers]
+    return read[0] if len(read) == 1 else split
 
 
 def precision(name: str) -> torch.dtype | None:

@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 
 from tshsr.data.augmentation import UNCHANGED, Augmentation
+from tshsr.data.dataset import Split
+from tshsr.features.computed import compute_regions
 from tshsr.features.extractor import PictureRegions
 from tshsr.pretrained.networks import Preprocessing
 from tshsr.pretrained.vision import VisionEncoder
@@ -82,6 +84,16 @@ class VisionExtractor:
     def extract(self, pictures: Sequence[Image.Image]) -> list[PictureRegions]:
         """The regions of RGB pictures."""
         return self.compute([self.prepare(picture) for picture in pictures])
+
+
+def with_own_regions(split: Split, vision: VisionEncoder | None) -> Split:
+    """The split with regions that a matcher's vision network computes; unchanged without one, or where it made them.
+
+    Raises:
+        DataError: Where the split has no pictures, or some are missing.
+    """
+    name = split.extractor if vision is None else vision.extractor_name
+    return split if vision is None or split.extractor == name else compute_regions(split, VisionExtractor(vision), name)
 
 
 def prepare_pixels(
