@@ -10,14 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import SHARED
-from tests.support.picture_files import drawn, png_of_size
-from tests.support.pixel_runs import UNAUGMENTED, WORDS, both_splits, picture_data, pixel_config
+from tests.support.picture_files import png_of_size
+from tests.support.pixel_runs import UNAUGMENTED, both_splits, photographs, picture_data, pixel_config
 from tests.support.small_runs import StopError, log, run, small_config, stop_at, weights, with_optimiser
 from tests.support.tiny_networks import save
 from tshsr.config.run import RunConfig, read_config
 from tshsr.data.dataset import Split
-from tshsr.data.layouts import open_split, select_images
 from tshsr.errors import CheckpointError, DataError, SettingsError
 from tshsr.features.backbone import GridExtractor
 from tshsr.models.build import build_matcher
@@ -284,23 +282,6 @@ def test_settings_out_of_range_are_refused(clip: Path) -> None:
 def test_resuming_with_other_vision_settings_is_refused(clip: Path, data: tuple[Split, Split], whole: Path) -> None:
     with pytest.raises(CheckpointError, match=r"was begun with model\.encoder\.vision\.tuned_blocks = 2, now it is 1"):
         run(pixel_config(clip, vision={"tuned_blocks": 1}, epochs=3), data, whole, resume=True)
-
-
-def photographs(folder: Path, count: int = 32) -> Split:
-    """Photographs of Flickr8k with two captions each where they are beside the checkout, else drawn pictures."""
-    if SHARED.is_dir():
-        split = select_images(open_split(SHARED / "data" / "flickr8k", "train"), count)
-        kept = np.arange(len(split.captions)) % 5 < 2
-        captions = tuple(text for text, keep in zip(split.captions, kept, strict=True) if keep)
-        return replace(split, captions=captions, image_of_caption=split.image_of_caption[kept])
-    folder.mkdir()
-    lines = []
-    for number in range(count):
-        drawn(number).save(folder / f"{number:02d}.png")
-        name = f"{WORDS[number % 12]} {WORDS[number // 12]}"
-        lines += [f"{number:02d}.png\tpicture {name}\ttrain", f"{number:02d}.png\ta drawing of {name}\ttrain"]
-    (folder / "captions.txt").write_text("\n".join(lines) + "\n")
-    return open_split(folder, "train")
 
 
 @pytest.mark.slow
