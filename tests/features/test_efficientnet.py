@@ -36,7 +36,7 @@ def test_the_regions_are_the_picture_the_windows_and_the_grid(extractor: Efficie
     assert found.features.dtype == found.boxes.dtype == np.float32
     np.testing.assert_array_equal(found.boxes[0], (0, 0, 1, 1))
     np.testing.assert_array_equal(found.boxes[16:], grid_boxes(2))
-    assert EfficientNetExtractor(size=64, cells=3, windows=False).regions == 10
+    assert EfficientNetExtractor(size=64, cells=3, windows="none").regions == 10
     assert EfficientNetExtractor(size=64, cells=0).regions == 16
 
 
@@ -64,6 +64,27 @@ def test_features_are_means_of_the_packages_own_map(extractor: EfficientNetExtra
     np.testing.assert_allclose(regions.features, pool_boxes(own_map, regions.boxes), atol=1e-4)
 
 
+def test_a_crop_passes_the_network_as_a_picture_of_its_own() -> None:
+    extractor = EfficientNetExtractor(size=96, cells=2, windows="crops", window_size=64)
+    pictures = [drawn(0).resize((200, 100)), drawn(1)]
+    found = extractor.extract(pictures)
+    alone = EfficientNetExtractor(size=64, cells=0, windows="none")
+    whole = EfficientNetExtractor(size=96, cells=2, windows="none")
+    for picture, regions in zip(pictures, found, strict=True):
+        np.testing.assert_array_equal(regions.boxes[1:16], window_boxes())
+        for box, feature in zip(window_boxes(), regions.features[1:16], strict=True):
+            x1, y1, x2, y2 = np.round(box * np.tile(picture.size, 2), 3)
+            cut = picture.crop((int(np.floor(x1)), int(np.floor(y1)), int(np.ceil(x2)), int(np.ceil(y2))))
+            np.testing.assert_allclose(alone.extract([cut])[0].features[0], feature, atol=1e-4)
+        others = np.concatenate([regions.features[:1], regions.features[16:]])
+        np.testing.assert_allclose(whole.extract([picture])[0].features, others, atol=1e-4)
+
+
+def test_a_picture_of_one_pixel_has_crops() -> None:
+    extractor = EfficientNetExtractor(size=32, cells=0, windows="crops", window_size=32)
+    assert np.isfinite(extractor.extract([Image.new("RGB", (1, 1), "red")])[0].features).all()
+
+
 def test_a_pictures_regions_do_not_depend_on_its_batch(extractor: EfficientNetExtractor) -> None:
     pictures = [drawn(number) for number in range(5)]
     together = extractor.extract(pictures)
@@ -85,8 +106,9 @@ def test_the_network_sees_dogs_where_the_captions_do(shared: Path) -> None:
 
 def test_the_name_depends_on_the_options(extractor: EfficientNetExtractor) -> None:
     assert extractor.name == "efficientnet-lite2-96-2x2-windows-" + extractor.name[-10:]
-    others = [{"size": 128, "cells": 2}, {"size": 96, "cells": 3}, {"size": 96, "cells": 2, "windows": False}]
-    assert len({extractor.name, *(EfficientNetExtractor(**other).name for other in others)}) == 4
+    others = [{"size": 128, "cells": 2}, {"size": 96, "cells": 3}, {"size": 96, "cells": 2, "windows": "none"}]
+    others += [{"size": 96, "cells": 2, "windows": "crops", "window_size": size} for size in (64, 96)]
+    assert len({extractor.name, *(EfficientNetExtractor(**other).name for other in others)}) == 6
 
 
 def test_a_stores_extractor_is_rebuilt_from_its_manifest(extractor: EfficientNetExtractor) -> None:
@@ -120,9 +142,10 @@ def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     ("options", "said"),
     [
         ("--size 100", "size is 100; expected a multiple of 32 from 32 to 2048 pixels."),
+        ("--window-size 100", "window_size is 100; expected a multiple of 32 from 32 to 2048 pixels."),
         ("--cells 65", "cells is 65; expected 0 to 64 rows and columns of regions."),
-        ("--regions 5", "the extractor efficientnet-lite2 has no regions; it has size, cells, windows."),
-        ("--weights x", "the extractor efficientnet-lite2 has no weights; it has size, cells, windows."),
+        ("--regions 5", "the extractor efficientnet-lite2 has no regions; it has size, cells, windows, window_size."),
+        ("--weights x", "the extractor efficientnet-lite2 has no weights; it has size, cells, windows, window_size."),
     ],
 )
 def test_wrong_options_are_one_sentence(tmp_path: Path, options: str, said: str) -> None:
@@ -133,10 +156,10 @@ def test_wrong_options_are_one_sentence(tmp_path: Path, options: str, said: str)
 
 def test_the_command_makes_a_store(tmp_path: Path) -> None:
     write_pictures(tmp_path / "pictures", 3)
-    words = ("--extractor", "efficientnet-lite2", "--size", "64", "--cells", "2", "--no-windows", "--workers", "1")
+    words = ("--extractor", "efficientnet-lite2", "--size", "64", "--cells", "2", "--windows", "none", "--workers", "1")
     said = tshsr("features", tmp_path / "pictures", *words, "--out", tmp_path / "store", "--device", "cpu")
     assert said.code == 0, said.err
     assert "has no problems" in tshsr("data", "check", tmp_path / "store").out
     manifest = json.loads((tmp_path / "store/manifest.json").read_text())
     assert (manifest["regions"], manifest["feature_dim"]) == (5, 1280)
-    assert manifest["settings"]["windows"] is False
+    assert manifest["settings"]["windows"] == "none"

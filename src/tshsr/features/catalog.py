@@ -20,7 +20,7 @@ CHOICES: dict[Family, tuple[str, ...]] = {
     "scenes": (),
     "grid": ("cells",),
     "detector": ("regions", "overlap", "prompt", "features_from"),
-    "efficientnet-lite2": ("size", "cells", "windows"),
+    "efficientnet-lite2": ("size", "cells", "windows", "window_size"),
 }
 """The options of each family."""
 WEIGHTS = {
@@ -39,7 +39,7 @@ def open_extractor(name: str, *, weights: str | Path | None = None, device: str 
         name: A family (scenes, grid, detector, efficientnet-lite2) or a short name of `WEIGHTS`.
         weights: A folder or a name on the Hugging Face hub; grid and detector need it.
         **choices: Options of the family, as in `CHOICES`: cells for grid; regions, overlap, prompt, features_from for
-            detector; size, cells, windows for efficientnet-lite2.
+            detector; size, cells, windows, window_size for efficientnet-lite2.
 
     Raises:
         SettingsError: Where there is no such extractor, it lacks weights, or it has no such option.

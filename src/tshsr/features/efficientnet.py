@@ -1,13 +1,15 @@
-"""EfficientNet-Lite2, an ImageNet network that comes as a package: whole picture, windows and grid from one pass.
+"""EfficientNet-Lite2, an ImageNet network that comes as a package: whole picture, windows and grid.
 
 Axes of maps: height | width | features.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -20,7 +22,8 @@ from tshsr.pretrained.networks import fingerprint
 from tshsr.pretrained.packages import EFFICIENTNET_LITE2, efficientnet_lite2_preprocessing, load_efficientnet_lite2
 
 FEATURES = 1280
-SIZE, CELLS = 288, 6
+SIZE, CELLS, WINDOW_SIZE = 416, 6, 224
+Windows = Literal["none", "pooled", "crops"]
 STRIDE = 32
 """Pixels of the input per row or column of the map."""
 HALVES, SIXTHS, NINTHS = 0.5, 0.6, 0.45
@@ -29,16 +32,31 @@ CHUNK = 4
 """Pictures per call of the network on a processor: larger batches leave the cache, and take twice as long."""
 
 
+@dataclass(frozen=True, eq=False)
+class PreparedPicture:
+    """Inputs of the network for one picture.
+
+    Attributes:
+        whole: float32, 3 x size x size.
+        windows: float32, windows x 3 x window_size x window_size; no windows unless they are crops.
+    """
+
+    whole: np.ndarray
+    windows: np.ndarray
+
+
 class EfficientNetExtractor:
-    """The whole picture, fixed windows, then cells x cells regions in reading order, from one pass of the network.
+    """The whole picture, fixed windows, then cells x cells regions in reading order.
 
     A region's feature is the mean of the last map (after the head's convolution) inside its box; that of the whole
-    picture is the vector that the network classifies.
+    picture is the vector that the network classifies. With `windows` crops, each window is cut out, resized and passed
+    through the network by itself, and its feature is the mean of its own map.
 
     Args:
         size: Width and height of the network's input in pixels; pictures are stretched to it.
         cells: Number of rows, and of columns, of the grid; 0: no grid.
-        windows: Add the 15 boxes of `window_boxes`.
+        windows: The 15 boxes of `window_boxes`: none, pooled from the map of the whole picture, or crops.
+        window_size: Width and height of the input for crops, in pixels.
 
     Raises:
         SettingsError: Where a number is out of range, or the packages are not installed.
@@ -49,56 +67,90 @@ class EfficientNetExtractor:
     feature_dim = FEATURES
     joint_dim = 0
 
-    def __init__(self, *, size: int = SIZE, cells: int = CELLS, windows: bool = True, device: str = "cpu") -> None:
-        if not STRIDE <= size <= 2048 or size % STRIDE:
-            raise SettingsError(f"size is {size}; expected a multiple of {STRIDE} from {STRIDE} to 2048 pixels.")
+    def __init__(
+        self,
+        *,
+        size: int = SIZE,
+        cells: int = CELLS,
+        windows: Windows = "pooled",
+        window_size: int = WINDOW_SIZE,
+        device: str = "cpu",
+    ) -> None:
+        for name, pixels in (("size", size), ("window_size", window_size)):
+            if not STRIDE <= pixels <= 2048 or pixels % STRIDE:
+                raise SettingsError(
+                    f"{name} is {pixels}; expected a multiple of {STRIDE} from {STRIDE} to 2048 pixels."
+                )
         if not 0 <= cells <= 64:
             raise SettingsError(f"cells is {cells}; expected 0 to 64 rows and columns of regions.")
-        self.size, self.cells, self.windows, self.device = size, cells, windows, device
+        if windows not in get_args(Windows):
+            raise SettingsError(f"windows is {windows!r}; expected one of {', '.join(get_args(Windows))}.")
+        self.size, self.cells, self.windows, self.window_size = size, cells, windows, window_size
+        self.device = device
         self.preprocessing = efficientnet_lite2_preprocessing(size)
+        self.window_preprocessing = efficientnet_lite2_preprocessing(window_size)
         self.network: Any = load_efficientnet_lite2().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        parts = [np.array([WHOLE], np.float32)]
-        parts += [window_boxes()] if windows else []
-        parts += [grid_boxes(cells)] if cells else []
-        self.boxes = np.concatenate(parts)
+        whole = np.array([WHOLE], np.float32)
+        grid = grid_boxes(cells) if cells else np.empty((0, 4), np.float32)
+        self.pooled_boxes = np.concatenate([whole, *([window_boxes()] if windows == "pooled" else []), grid])
+        self.boxes = np.concatenate([whole, *([window_boxes()] if windows != "none" else []), grid])
 
     @cached_property
     def name(self) -> str:
         """The network, its input, the regions, and the fingerprint."""
         made_of = fingerprint(self.network, self.preprocessing.values())
-        windows = "-windows" if self.windows else ""
+        windows = {"none": "", "pooled": "-windows", "crops": f"-crops-{self.window_size}"}[self.windows]
         return f"{EFFICIENTNET_LITE2}-{self.size}-{self.cells}x{self.cells}{windows}-{made_of}"
 
     @property
     def settings(self) -> dict[str, Any]:
         """JSON values, enough to build the extractor again."""
-        return {"family": EFFICIENTNET_LITE2, "size": self.size, "cells": self.cells, "windows": self.windows}
+        settings = {"size": self.size, "cells": self.cells, "windows": self.windows, "window_size": self.window_size}
+        return {"family": EFFICIENTNET_LITE2, **settings}
 
     @property
     def regions(self) -> int:
         """Number of regions per picture."""
         return len(self.boxes)
 
-    def prepare(self, picture: Image.Image) -> np.ndarray:
-        """The network's input for one RGB picture: float32, 3 x size x size, (values of 0 to 255 - 127) / 128."""
-        return self.preprocessing.apply(picture)
+    def prepare(self, picture: Image.Image) -> PreparedPicture:
+        """The network's inputs for one RGB picture: (values of 0 to 255 - 127) / 128."""
+        boxes = list(window_boxes()) if self.windows == "crops" else []
+        windows = [self.window_preprocessing.apply(cut_out(picture, box)) for box in boxes]
+        empty = np.empty((0, 3, self.window_size, self.window_size), np.float32)
+        return PreparedPicture(self.preprocessing.apply(picture), np.stack(windows) if windows else empty)
 
     @torch.inference_mode()
-    def maps(self, prepared: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-        """Feature maps of prepared pictures: each float32, size / 32 x size / 32 x 1280."""
-        chunk = CHUNK if self.device == "cpu" else len(prepared)
-        for start in range(0, len(prepared), chunk):
-            pixels = torch.from_numpy(np.stack(prepared[start : start + chunk])).to(self.device)
+    def maps(self, inputs: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+        """Feature maps of inputs of one size: each float32, size / 32 x size / 32 x 1280."""
+        chunk = CHUNK if self.device == "cpu" else max(1, len(inputs))
+        for start in range(0, len(inputs), chunk):
+            pixels = torch.from_numpy(np.stack(inputs[start : start + chunk])).to(self.device)
             found = self.network.extract_features(pixels.contiguous(memory_format=torch.channels_last))
             yield from found.movedim(1, -1).cpu().numpy()
 
-    def compute(self, prepared: Sequence[np.ndarray]) -> list[PictureRegions]:
+    def compute(self, prepared: Sequence[PreparedPicture]) -> list[PictureRegions]:
         """The regions of prepared pictures."""
-        return [PictureRegions(pool_boxes(found, self.boxes), self.boxes) for found in self.maps(prepared)]
+        wholes = self.maps([one.whole for one in prepared])
+        crops = self.maps([window for one in prepared for window in one.windows])  # of all pictures: few large calls
+        found = []
+        for one, whole in zip(prepared, wholes, strict=True):
+            features = pool_boxes(whole, self.pooled_boxes)
+            if len(one.windows):
+                windows = np.stack([next(crops).mean(axis=(0, 1)) for _ in one.windows])
+                features = np.concatenate([features[:1], windows, features[1:]])
+            found.append(PictureRegions(features, self.boxes))
+        return found
 
     def extract(self, pictures: Sequence[Image.Image]) -> list[PictureRegions]:
         """The regions of RGB pictures."""
         return self.compute([self.prepare(picture) for picture in pictures])
+
+
+def cut_out(picture: Image.Image, box: np.ndarray) -> Image.Image:
+    """The pixels of a box in fractions of the picture, rounded outwards: at least one."""
+    x1, y1, x2, y2 = (box * (picture.width, picture.height, picture.width, picture.height)).tolist()
+    return picture.crop((math.floor(x1 + 0.01), math.floor(y1 + 0.01), math.ceil(x2 - 0.01), math.ceil(y2 - 0.01)))
 
 
 def window_boxes() -> np.ndarray:

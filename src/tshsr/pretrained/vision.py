@@ -52,7 +52,7 @@ NAFLEX = "siglip2"
 PLACES = ("_name_or_path", "transformers_version")
 """Settings of a network that depend on where it was loaded."""
 EFFICIENTNET_LITE2_SIZE = 288
-"""Pixels of its input, as of the extractor of that name."""
+"""Width and height of its input in pixels."""
 
 
 @dataclass(frozen=True)
