@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -303,3 +304,14 @@ def test_thirty_two_photographs_are_overfitted(tmp_path: Path) -> None:
     images = split.image_of_caption
     assert (images[scores.argmax(axis=1)] == np.arange(len(scores))).all(), "R@1 = 100, image to text"
     assert (scores.argmax(axis=0) == images).all(), "R@1 = 100, text to image"
+
+
+def test_a_process_that_ends_is_one_sentence() -> None:
+    def stream() -> Iterator[np.ndarray | str]:
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+        yield ""
+
+    with pytest.raises(
+        DataError, match=r"^a process that decodes training pictures ended \(DataLoader worker .*\); find damaged pict"
+    ):
+        next_batch(stream())
