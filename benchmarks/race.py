@@ -4,6 +4,7 @@
     python -m benchmarks.race --data ../flickr8k --jobs 2          # on Flickr8k, two runs at a time
     python -m benchmarks.race --data ../flickr8k --entries sgr tshsr --seeds 0
     python -m benchmarks.race --data ../flickr8k --ablation
+    python -m benchmarks.race --data STORE --recipes flickr8k-photos --seeds 100 101 102
 
 All methods share encoders, sizes, batches, epochs and optimiser; dev chooses the weights of each run. Finished runs are
 kept in `benchmarks/results/outcomes`, interrupted ones resume. `benchmarks/tables.py` makes the tables of README and
@@ -44,6 +45,8 @@ LOG = logging.getLogger("benchmarks.race")
 FUSED = "fused"
 MAX_SEEDS = 10
 """The results file covers the seeds below this."""
+FRESH_SEEDS = {"flickr8k-photos": range(100, 110)}
+"""Data whose results file covers other seeds: those that chose no setting."""
 Runs = Sequence[tuple[Task, RunResult]]
 """Finished runs of a row, by seed."""
 COST_IMAGES, COST_REPEATS = 100, 5
@@ -179,6 +182,8 @@ class Race:
 
     data: str = "scenes"
     """The word scenes, or a folder of Flickr8k with the splits train, dev and test."""
+    recipes: str = ""
+    """The data in the names of the recipes, such as flickr8k-photos; default: scenes, or flickr8k for a folder."""
     entries: tuple[str, ...] = ()
     """Rows to run; default: all methods (or all of the ablation)."""
     ablation: bool = False
@@ -209,15 +214,22 @@ def race(wanted: Race) -> None:
     tasks = tasks_of(wanted)
     if not wanted.tables_only:
         run_all(tasks, wanted.jobs)
-    path = RESULTS / f"quality-{data_name(wanted.data)}.json"
+    path = RESULTS / f"quality-{data_name(wanted)}.json"
     write_text(path, json.dumps(results(wanted), indent=1) + "\n")
     update_readme()
     LOG.info("wrote %s", path)
 
 
-def data_name(data: str) -> str:
+def command_of(wanted: Race) -> str:
+    """The command that makes a results file."""
+    place = "scenes" if wanted.data == "scenes" else "DIR"
+    recipes = f" --recipes {wanted.recipes}" if wanted.recipes else ""
+    return f"python -m benchmarks.race --data {place}{recipes}"
+
+
+def data_name(wanted: Race) -> str:
     """Name of the data in the names of recipes and results files."""
-    return "scenes" if data == "scenes" else "flickr8k"
+    return wanted.recipes or ("scenes" if wanted.data == "scenes" else "flickr8k")
 
 
 def tasks_of(wanted: Race) -> list[Task]:
@@ -228,13 +240,13 @@ def tasks_of(wanted: Race) -> list[Task]:
     Raises:
         SettingsError: For an unknown row.
     """
-    changes = [entry.name for entry in ABLATION if entry.applies_to(data_name(wanted.data))]
+    changes = [entry.name for entry in ABLATION if entry.applies_to(data_name(wanted))]
     rows = [OURS, *changes] if wanted.ablation else [entry.name for entry in MODELS]
     chosen = wanted.entries or rows
     for name in chosen:
         if name not in ENTRIES:
             raise SettingsError(f"there is no row {name!r}; the rows are {', '.join(ENTRIES)}.")
-        if not ENTRIES[name].applies_to(data_name(wanted.data)):
+        if not ENTRIES[name].applies_to(data_name(wanted)):
             raise SettingsError(f"{name} is a row of {ENTRIES[name].only} and changes nothing elsewhere; leave it out.")
     names = dict.fromkeys(part for name in chosen for part in (*ENTRIES[name].members, name))
     return [task_of(wanted, name, seed) for seed in wanted.seeds for name in names]
@@ -242,7 +254,7 @@ def tasks_of(wanted: Race) -> list[Task]:
 
 def task_of(wanted: Race, name: str, seed: int) -> Task:
     """The task of a row and a seed."""
-    entry, data = ENTRIES[name], data_name(wanted.data)
+    entry, data = ENTRIES[name], data_name(wanted)
     config = None if entry.members else entry.config(data, seed)
     members = tuple(task_of(wanted, member, seed) for member in entry.members)
     return Task(name, data, wanted.data, seed, wanted.runs, config, members)
@@ -250,9 +262,9 @@ def task_of(wanted: Race, name: str, seed: int) -> Task:
 
 def results(wanted: Race) -> dict[str, Any]:
     """Rows, differences and ablation from all finished runs on a data set."""
-    data = data_name(wanted.data)
+    data = data_name(wanted)
     names = [entry.name for entry in ENTRIES.values() if entry.applies_to(data)]
-    tasks = {name: [task_of(wanted, name, seed) for seed in range(MAX_SEEDS)] for name in names}
+    tasks = {name: [task_of(wanted, name, seed) for seed in FRESH_SEEDS.get(data, range(MAX_SEEDS))] for name in names}
     found = {name: runs for name, of_name in tasks.items() if (runs := read_results(of_name))}
     known = {} if wanted.costs else known_costs(data)
     costs = {name: cost_of(runs[0][0], known.get(name)) for name, runs in found.items()}
@@ -263,7 +275,7 @@ def results(wanted: Race) -> dict[str, Any]:
         name: difference(data, (OURS, ours), (name, runs)) for name, runs in found.items() if ours and name != OURS
     }
     return {
-        "command": f"python -m benchmarks.race --data {'scenes' if data == 'scenes' else 'DIR'}",
+        "command": command_of(wanted),
         **provenance(),
         "trained_at": sorted({result.figures["commit"] for runs in found.values() for _, result in runs}),
         "rows": [rows[entry.name] for entry in MODELS if entry.name in rows],

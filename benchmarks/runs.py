@@ -34,6 +34,7 @@ from tshsr.metrics.ranks import QueryRanks
 from tshsr.metrics.recall import image_to_text_ranks, text_to_image_ranks
 from tshsr.metrics.report import Report
 from tshsr.retriever import Retriever
+from tshsr.scoring.options import ScoringOptions
 from tshsr.system import keep_freed_memory, provenance
 from tshsr.training.checks import captions_checksum
 from tshsr.training.events import Evaluated, Event
@@ -256,7 +257,7 @@ def train(task: Task, config: RunConfig) -> None:
     result = fit(config, train=split, dev=dev, out=task.folder, resume=True, listen=log_evaluations(task.name))
     LOG.info("%s: trained in %.1f minutes, dev rSum %.1f", task.name, result.seconds / 60, result.best_rsum)
     retriever = Retriever.from_pretrained(task.folder)
-    found = evaluate_models([retriever], test)
+    found = evaluate_models([retriever], test, options=ScoringOptions(device=best_device()))
     truth = read_truth(find_data(task.place), test.name)
     known = None if truth is None else pointing_and_binding(retriever, test, truth)
     report = found.report(known_truth=known)
@@ -270,6 +271,11 @@ def train(task: Task, config: RunConfig) -> None:
         "threads": torch.get_num_threads(),
     }
     store(task, report, found.scores["fused"], test, figures)
+
+
+def best_device() -> str:
+    """A CUDA device where there is one, as in training."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def average_members(task: Task) -> None:

@@ -68,12 +68,20 @@ def pool_boxes(features: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         float32, n x features.
     """
     height, width, _ = features.shape
-    rows, columns = cell_weights(boxes[:, 1], boxes[:, 3], height), cell_weights(boxes[:, 0], boxes[:, 2], width)
-    pooled = np.einsum("by,bx,yxf->bf", rows, columns, features, optimize=True)
+    pooled = np.einsum("byx,yxf->bf", cell_weights(boxes, height, width), features, optimize=True)
     return np.asarray(pooled, np.float32)
 
 
-def cell_weights(low: np.ndarray, high: np.ndarray, cells: int) -> np.ndarray:
+def cell_weights(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Area of each cell of a map in each box, as a share of the box: n x height x width."""
+    rows, columns = (
+        interval_weights(boxes[:, 1], boxes[:, 3], height),
+        interval_weights(boxes[:, 0], boxes[:, 2], width),
+    )
+    return np.asarray(rows[:, :, None] * columns[:, None, :])
+
+
+def interval_weights(low: np.ndarray, high: np.ndarray, cells: int) -> np.ndarray:
     """The fraction of each interval in each of the equal cells of 0 to 1: n x cells, rows sum to 1."""
     edges = np.linspace(0, 1, cells + 1)
     inside = np.minimum(high[:, None], edges[1:]) - np.maximum(low[:, None], edges[:-1])

@@ -56,16 +56,24 @@ def run(monkeypatch: pytest.MonkeyPatch, wanted: Race, *more: str) -> None:
     race.main()
 
 
-@pytest.mark.parametrize("data", ["flickr8k", "scenes"])
-@pytest.mark.parametrize("entry", SINGLE, ids=lambda entry: entry.name)
+@pytest.mark.parametrize(
+    ("entry", "data"),
+    [
+        pytest.param(entry, data, id=f"{entry.name}-{data}")
+        for data in ("flickr8k", "flickr8k-photos", "scenes")
+        for entry in SINGLE
+        if entry.applies_to(data)
+    ],
+)
 def test_every_row_is_a_run_that_can_be_trained(entry: Entry, data: str) -> None:
     config = entry.config(data, 4)
     assert config.training.seed == 4
     check_training(config)
-    build_matcher(with_settings(config, {"model.encoder.feature_dim": 5, "model.encoder.vocabulary": 9}).model)
+    sizes = {"feature_dim": 5, "vocabulary": 9, "text_width": 3}
+    build_matcher(with_settings(config, {f"model.encoder.{name}": size for name, size in sizes.items()}).model)
 
 
-@pytest.mark.parametrize("data", ["flickr8k", "scenes"])
+@pytest.mark.parametrize("data", ["flickr8k", "flickr8k-photos", "scenes"])
 def test_all_rows_share_sizes_batches_epochs_and_optimiser(data: str) -> None:
     shared = {  # the projection of the regions is part of VSE
         (
@@ -79,7 +87,7 @@ def test_all_rows_share_sizes_batches_epochs_and_optimiser(data: str) -> None:
 
 
 def test_the_ablation_changes_one_thing_at_a_time() -> None:
-    for entry, data in product(ABLATION, ("flickr8k", "scenes")):
+    for entry, data in product(ABLATION, ("flickr8k", "flickr8k-photos", "scenes")):
         assert entry.recipe == "tshsr" or entry.name.endswith("-narrow")
         changes = entry.config(data, 0) != ENTRIES[entry.recipe].config(data, 0)
         assert changes or not entry.applies_to(data), f"{entry.name} is no change on {data}"

@@ -78,10 +78,7 @@ def test_it_has_the_interface_of_stored_regions(regions: ComputedRegions) -> Non
 
 def test_a_picture_that_cannot_be_used_is_named(regions: ComputedRegions) -> None:
     Image.new("RGB", (8, 6)).save(regions.paths[1])
-    with (
-        np.errstate(invalid="ignore"),
-        pytest.raises(DataError, match=r"1\.png: the network gives a feature that"),
-    ):
+    with np.errstate(invalid="ignore"), pytest.raises(DataError, match=r"1\.png: the network gives a feature that"):
         regions.check([0, 1])
     regions.paths[3].write_bytes(b"")
     with pytest.raises(DataError, match=r"3\.png is empty \(0 bytes\); copy or download it again\."):

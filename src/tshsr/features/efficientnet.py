@@ -6,7 +6,7 @@ Axes of maps: height | width | features.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tshsr.boxes import grid_boxes, pool_boxes
+from tshsr.boxes import cell_weights, grid_boxes
 from tshsr.errors import SettingsError
 from tshsr.features.extractor import WHOLE, PictureRegions
 from tshsr.pretrained.networks import fingerprint
@@ -28,6 +28,10 @@ STRIDE = 32
 """Pixels of the input per row or column of the map."""
 HALVES, SIXTHS, NINTHS = 0.5, 0.6, 0.45
 """Sides of the windows, as fractions of the picture's."""
+MEAN, DEVIATION = 127.0, 128.0
+"""Values of 0 to 255 become (value - MEAN) / DEVIATION, as in the training of the weights."""
+GPU_CHUNK = 256
+"""Pictures per call of the network on another device."""
 CHUNK = 4
 """Pictures per call of the network on a processor: larger batches leave the cache, and take twice as long."""
 
@@ -37,8 +41,8 @@ class PreparedPicture:
     """Inputs of the network for one picture.
 
     Attributes:
-        whole: float32, 3 x size x size.
-        windows: float32, windows x 3 x window_size x window_size; no windows unless they are crops.
+        whole: uint8, size x size x 3.
+        windows: uint8, windows x window_size x window_size x 3; no windows unless they are crops.
     """
 
     whole: np.ndarray
@@ -88,7 +92,6 @@ class EfficientNetExtractor:
         self.size, self.cells, self.windows, self.window_size = size, cells, windows, window_size
         self.device = device
         self.preprocessing = efficientnet_lite2_preprocessing(size)
-        self.window_preprocessing = efficientnet_lite2_preprocessing(window_size)
         self.network: Any = load_efficientnet_lite2().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         whole = np.array([WHOLE], np.float32)
         grid = grid_boxes(cells) if cells else np.empty((0, 4), np.float32)
@@ -114,37 +117,45 @@ class EfficientNetExtractor:
         return len(self.boxes)
 
     def prepare(self, picture: Image.Image) -> PreparedPicture:
-        """The network's inputs for one RGB picture: (values of 0 to 255 - 127) / 128."""
+        """The network's inputs for one RGB picture, stretched; bytes, as floats would be four times as large."""
         boxes = list(window_boxes()) if self.windows == "crops" else []
-        windows = [self.window_preprocessing.apply(cut_out(picture, box)) for box in boxes]
-        empty = np.empty((0, 3, self.window_size, self.window_size), np.float32)
-        return PreparedPicture(self.preprocessing.apply(picture), np.stack(windows) if windows else empty)
+        windows = np.empty((len(boxes), self.window_size, self.window_size, 3), np.uint8)
+        for window, box in zip(windows, boxes, strict=True):
+            window[:] = stretch(cut_out(picture, box), self.window_size)
+        return PreparedPicture(stretch(picture, self.size), windows)
 
     @torch.inference_mode()
-    def maps(self, inputs: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-        """Feature maps of inputs of one size: each float32, size / 32 x size / 32 x 1280."""
-        chunk = CHUNK if self.device == "cpu" else max(1, len(inputs))
+    def pooled(self, inputs: Sequence[np.ndarray], boxes: np.ndarray) -> np.ndarray:
+        """Means of the maps of inputs of one size inside boxes: float32, inputs x boxes x 1280."""
+        chunk = CHUNK if self.device == "cpu" else GPU_CHUNK
+        found = []
         for start in range(0, len(inputs), chunk):
             pixels = torch.from_numpy(np.stack(inputs[start : start + chunk])).to(self.device)
-            found = self.network.extract_features(pixels.contiguous(memory_format=torch.channels_last))
-            yield from found.movedim(1, -1).cpu().numpy()
+            scaled = (pixels.movedim(3, 1).float() - MEAN) / DEVIATION
+            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # the same features on every device
+                maps = self.network.extract_features(scaled.contiguous(memory_format=torch.channels_last))
+            weights = torch.from_numpy(cell_weights(boxes, *maps.shape[2:])).to(maps)
+            found.append(torch.einsum("byx,nfyx->nbf", weights, maps).cpu().numpy())
+        return np.concatenate(found)
 
     def compute(self, prepared: Sequence[PreparedPicture]) -> list[PictureRegions]:
         """The regions of prepared pictures."""
-        wholes = self.maps([one.whole for one in prepared])
-        crops = self.maps([window for one in prepared for window in one.windows])  # of all pictures: few large calls
-        found = []
-        for one, whole in zip(prepared, wholes, strict=True):
-            features = pool_boxes(whole, self.pooled_boxes)
-            if len(one.windows):
-                windows = np.stack([next(crops).mean(axis=(0, 1)) for _ in one.windows])
-                features = np.concatenate([features[:1], windows, features[1:]])
-            found.append(PictureRegions(features, self.boxes))
-        return found
+        features = self.pooled([one.whole for one in prepared], self.pooled_boxes)
+        if self.windows == "crops":
+            # The windows of all pictures together: few large calls.
+            crops = self.pooled([window for one in prepared for window in one.windows], self.pooled_boxes[:1])
+            windows = crops.reshape(len(prepared), -1, FEATURES)
+            features = np.concatenate([features[:, :1], windows, features[:, 1:]], axis=1)
+        return [PictureRegions(one, self.boxes) for one in features]
 
     def extract(self, pictures: Sequence[Image.Image]) -> list[PictureRegions]:
         """The regions of RGB pictures."""
         return self.compute([self.prepare(picture) for picture in pictures])
+
+
+def stretch(picture: Image.Image, size: int) -> np.ndarray:
+    """A picture stretched to a square: uint8, size x size x 3."""
+    return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC))
 
 
 def cut_out(picture: Image.Image, box: np.ndarray) -> Image.Image:

@@ -20,7 +20,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tshsr.boxes import cell_weights, grid_boxes
+from tshsr.boxes import grid_boxes, interval_weights
 from tshsr.config.models import VisionConfig
 from tshsr.data.batches import ImageBatch, PixelBatch
 from tshsr.errors import DataError, SettingsError
@@ -263,7 +263,7 @@ def pool_grid(
     """
     edges = np.linspace(0, 1, cells + 1)
     rows, columns = (
-        torch.from_numpy(cell_weights(edges[:-1], edges[1:], side)).to(maps.device, maps.dtype)
+        torch.from_numpy(interval_weights(edges[:-1], edges[1:], side)).to(maps.device, maps.dtype)
         for side in maps.shape[1:3]
     )
     return torch.einsum("iy,jx,nyxf->nijf", rows, columns, maps).flatten(1, 2)
