@@ -19,7 +19,13 @@ from tshsr.boxes import cell_weights, grid_boxes
 from tshsr.errors import SettingsError
 from tshsr.features.extractor import WHOLE, PictureRegions
 from tshsr.pretrained.networks import fingerprint
-from tshsr.pretrained.packages import EFFICIENTNET_LITE2, efficientnet_lite2_preprocessing, load_efficientnet_lite2
+from tshsr.pretrained.packages import (
+    DEVIATION,
+    EFFICIENTNET_LITE2,
+    MEAN,
+    efficientnet_lite2_preprocessing,
+    load_efficientnet_lite2,
+)
 
 FEATURES = 1280
 SIZE, CELLS, WINDOW_SIZE = 416, 6, 224
@@ -28,8 +34,6 @@ STRIDE = 32
 """Pixels of the input per row or column of the map."""
 HALVES, SIXTHS, NINTHS = 0.5, 0.6, 0.45
 """Sides of the windows, as fractions of the picture's."""
-MEAN, DEVIATION = 127.0, 128.0
-"""Values of 0 to 255 become (value - MEAN) / DEVIATION, as in the training of the weights."""
 GPU_CHUNK = 256
 """Pictures per call of the network on another device."""
 CHUNK = 4

