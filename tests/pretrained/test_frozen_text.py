@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.tiny_text import CAPTIONS, JOINT, TOKENIZER_OF
+from tests.support.tiny_text import CAPTIONS, TOKENIZER_OF
 from tshsr.data.batches import UNREAD
 from tshsr.errors import DataError, InputError
 from tshsr.pretrained import frozen_text
@@ -45,9 +45,9 @@ def test_states_are_those_of_the_network_from_memory_and_from_the_store(
         assert found.states is not None
         assert torch.equal(found.mask, batch.mask)
         torch.testing.assert_close(found.states, expected, rtol=HALF, atol=HALF)
-        assert (found.pooled is None) == (kind not in JOINT)
-        if found.pooled is not None:
-            torch.testing.assert_close(found.pooled, pooled, rtol=0, atol=2e-6)
+        assert found.pooled is not None
+        assert found.pooled.shape == (3, text.pooled_width)
+        torch.testing.assert_close(found.pooled, pooled, rtol=0, atol=2e-6)
     assert direct.states is not None
     assert torch.equal(direct.states, stored.states)
     assert len([*(tmp_path / "cache" / "tokens").iterdir()]) == 1

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support.tiny_text import CAPTIONS, JOINT, LENGTH, TOKENIZER_OF, TOWERS, WHOLE, transformers
+from tests.support.tiny_text import CAPTIONS, JOINT, LENGTH, TOKENIZER_OF, TOWERS, WHOLE, mean_pooling, transformers
 from tshsr.data.batches import NO_WORD, UNREAD
 from tshsr.errors import DataError, InputError
 from tshsr.pretrained.text import TextNetwork, TextTokenizer, node_states, token_batch
@@ -53,12 +53,14 @@ def test_states_and_projected_vectors_are_the_librarys_own(kind: str, text_folde
     found, pooled = network(batch.tokens, batch.word_of_token != UNREAD)
     real = batch.word_of_token != UNREAD
     torch.testing.assert_close(found[real], states[real], **CLOSE)
-    assert (pooled is None) == (projected is None)
     assert network.width == states.shape[2]
     assert network.joint_dim == (0 if projected is None else projected.shape[1])
-    if projected is not None:
-        torch.testing.assert_close(pooled, projected, **CLOSE)
-        assert torch.cdist(pooled, pooled).fill_diagonal_(1).min() > 0.01, "captions differ"
+    if projected is None:
+        mask = inputs["attention_mask"][..., None].float() if "attention_mask" in inputs else real[..., None].float()
+        projected = mean_pooling(states, mask)
+    torch.testing.assert_close(pooled, projected, **CLOSE)
+    assert network.pooled_width == pooled.shape[1]
+    assert torch.cdist(pooled, pooled).fill_diagonal_(1).min() > 0.01, "captions differ"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -75,8 +77,7 @@ def test_a_caption_does_not_depend_on_its_batch(kind: str, text_folder: Folder) 
         own, projected = network(alone.tokens, alone.word_of_token != UNREAD)
         words = len(one.spans)
         torch.testing.assert_close(node_states(own, alone.word_of_token, words)[0], nodes[row, :words], **CLOSE)
-        if pooled is not None:
-            torch.testing.assert_close(projected[0], pooled[row], **CLOSE)
+        torch.testing.assert_close(projected[0], pooled[row], **CLOSE)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in WHOLE if kind not in ("siglip", "clip")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.support.tiny_text import transformers
+from tests.support.tiny_text import mean_pooling, transformers
 from tshsr.data.batches import UNREAD
 from tshsr.errors import DataError, SettingsError
 from tshsr.pretrained import text_weights
@@ -47,13 +48,16 @@ def test_minilm_finds_the_caption_that_means_the_same(minilm: tuple[TextTokenize
     assert tokenizer.words(captions[1]) == ["A", "man", "'s", "red", "t-shirt"]
     batch = token_batch(encoded, tokenizer.pad_id)
     real = batch.word_of_token != UNREAD
-    states, _ = network(batch.tokens, real)
+    states, pooled = network(batch.tokens, real)
     vectors = torch.nn.functional.normalize(node_states(states, real.long() - 1, 1)[:, 0])
     similarity = vectors @ vectors.T
     assert similarity.fill_diagonal_(-1).argmax(dim=1).tolist() == [2, 3, 0, 1]
     own = transformers.AutoTokenizer.from_pretrained(tokenizer.weights)(captions, padding=True, return_tensors="pt")
     expected = transformers.AutoModel.from_pretrained(tokenizer.weights).eval()(**own).last_hidden_state
     torch.testing.assert_close(states[real], expected[real], rtol=0, atol=1e-5)
+    pooling = json.loads((Path(tokenizer.weights) / "1_Pooling" / "config.json").read_text())
+    assert {name for name, on in pooling.items() if on is True} == {"pooling_mode_mean_tokens"}
+    torch.testing.assert_close(pooled, mean_pooling(expected, own["attention_mask"][..., None].float()))
 
 
 @installed

@@ -30,10 +30,10 @@ from tshsr.pretrained.token_store import (
 from tshsr.system import no_progress
 
 CAPTIONS = [" ".join(["word"] * (1 + number % 7)) + f" {number}" for number in range(26)]
-WIDTH, JOINT, SMALL = 6, 3, 8
+WIDTH, POOLED, SMALL = 6, 3, 8
 
 
-def states_of(captions: Sequence[str], joint: int = JOINT) -> StateBlock:
+def states_of(captions: Sequence[str]) -> StateBlock:
     """Made-up states that depend on the caption alone."""
     lengths = np.array([len(caption.split()) for caption in captions], np.int64)
     numbers = [int(caption.split()[-1]) for caption in captions]
@@ -41,22 +41,22 @@ def states_of(captions: Sequence[str], joint: int = JOINT) -> StateBlock:
         np.random.default_rng(number).normal(size=(length, WIDTH))
         for number, length in zip(numbers, lengths, strict=True)
     ]
-    pooled = np.array([[number / 3] * joint for number in numbers], np.float32).reshape(len(captions), joint)
+    pooled = np.array([[number / 3] * POOLED for number in numbers], np.float32)
     return StateBlock(lengths, np.concatenate(states).astype(np.float16), pooled)
 
 
 class Network:
     """Counts the captions that it reads; fails at one of them."""
 
-    def __init__(self, fails_at: int | None = None, joint: int = JOINT) -> None:
+    def __init__(self, fails_at: int | None = None) -> None:
         self.read: list[int] = []
-        self.fails_at, self.joint = fails_at, joint
+        self.fails_at = fails_at
 
     def __call__(self, captions: Sequence[str], first: int) -> StateBlock:
         if self.fails_at is not None and first >= self.fails_at:
             raise KeyboardInterrupt
         self.read += range(first, first + len(captions))
-        return states_of(captions, self.joint)
+        return states_of(captions)
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +66,7 @@ def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def store(cache: Path, network: Network, captions: Sequence[str] = CAPTIONS, progress=no_progress) -> TokenStore:
-    wanted = TokenManifest("abc", "words", captions_hash(captions), len(captions), WIDTH, network.joint)
+    wanted = TokenManifest("abc", "words", captions_hash(captions), len(captions), WIDTH, POOLED)
     return TokenStore(captions, wanted, network, progress, cache)
 
 
@@ -108,12 +108,6 @@ def test_other_captions_nodes_and_networks_have_folders_of_their_own(tmp_path: P
     assert len(network.read) == 26
     assert len({*tmp_path.glob("tokens/*")}) == 2
     assert captions_hash(["ab", "c"]) != captions_hash(["a", "bc"])
-
-
-def test_a_network_without_a_joint_space_has_no_pooled_vectors(tmp_path: Path) -> None:
-    batch = store(tmp_path, Network(joint=0)).open().read(np.arange(3))
-    assert batch.pooled is None
-    assert batch.states is not None
 
 
 def test_an_interrupted_job_goes_on_after_its_last_block(tmp_path: Path) -> None:
@@ -227,11 +221,11 @@ def test_memory_does_not_grow_with_the_captions(tmp_path: Path, monkeypatch: pyt
     def compute(captions: Sequence[str], _: int) -> StateBlock:
         lengths = np.full(len(captions), 10, np.int64)
         return StateBlock(
-            lengths, np.ones((lengths.sum(), width), np.float16), np.zeros((len(captions), 0), np.float32)
+            lengths, np.ones((lengths.sum(), width), np.float16), np.zeros((len(captions), 8), np.float32)
         )
 
     captions = [f"caption {number}" for number in range(1024)]
-    wanted = TokenManifest("abc", "words", captions_hash(captions), len(captions), width, 0)
+    wanted = TokenManifest("abc", "words", captions_hash(captions), len(captions), width, 8)
     tracemalloc.start()
     try:
         found = TokenStore(captions, wanted, compute, no_progress, tmp_path).open()

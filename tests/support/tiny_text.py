@@ -200,3 +200,8 @@ def tokenizer(kind: str) -> Any:
             name = {"gemma": "GemmaTokenizer", "siglip2": "Siglip2Tokenizer"}[kind]
             ends = {"add_bos_token": False, "add_eos_token": True, "padding_side": "right"}
             return getattr(transformers, name)(**merges(GEMMA, [], *rules, size=150), **ends)
+
+
+def mean_pooling(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """As sentence-transformers defines it (`Pooling`, mode mean_tokens): all tokens, start and end too."""
+    return (states * mask).sum(1) / mask.sum(1).clamp(min=1e-9)

@@ -56,6 +56,8 @@ class EncoderConfig:
     """Last layers of the pretrained encoder that are trained; 0: frozen; all of its layers: also its embeddings."""
     text_width: int = 0
     """Width of the pretrained encoder's states; taken from its weights."""
+    text_pooled_width: int = 0
+    """Width of the pretrained encoder's vector of the whole caption; taken from its weights."""
     text_fingerprint: str = ""
     """Fingerprint of the pretrained encoder's weights; taken from them, checked wherever they are loaded."""
     word_dim: int = 300
@@ -70,6 +72,12 @@ class EncoderConfig:
     """Dropout on word embeddings, where larger than `dropout`."""
     region_dropout: float = 0.0
     """Fraction of an image's regions that training drops at random."""
+    pooled_vectors: Literal["items", "added", "frozen", "adapter"] = "items"
+    """Vectors of the whole picture and caption: pooled from regions and words (items), with the encoders' own vectors
+    added, or those of a joint encoder alone: as they are (frozen), or with a trained linear layer that starts at zero
+    (adapter). With the last two, ranking starts at the joint encoder's."""
+    image_pooled_width: int = 0
+    """Width of the image encoder's vector of the whole picture; taken from the data."""
     region_projection: Literal["linear", "residual"] = "linear"
     """Projection of a region's features: linear, or with a two-layer perceptron added, as in VSE-infinity and ESA."""
     vision: VisionConfig = field(default_factory=VisionConfig)

@@ -36,7 +36,8 @@ class ImageBatch:
         regions: Features of each region; padded rows are zero.
         mask: True where a region is real; at least one per image.
         boxes: x1, y1, x2, y2 of each region as fractions of the picture.
-        pooled: The projected image vector of a joint encoder (CLIP, SigLIP), not normalised.
+        pooled: The image encoder's own vector of the whole picture, not normalised: the projected one of a joint
+            encoder (CLIP, SigLIP), otherwise a mean over the picture.
     """
 
     regions: Float[Tensor, "images regions features"]
@@ -125,7 +126,8 @@ class CaptionBatch:
         mask: True where a node is real; at least one per caption.
         states: Token states of a frozen network, one per node.
         word_of_token: The node of each word piece; `NO_WORD` for tokens that no node has, `UNREAD` for padding.
-        pooled: Projected caption vectors of a frozen joint encoder.
+        pooled: The vector that a frozen pretrained encoder gives to the whole caption, not normalised: the projected
+            one of a joint encoder, otherwise the mean over all tokens.
     """
 
     tokens: Int[Tensor, "captions tokens"]

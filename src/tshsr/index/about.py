@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from tshsr.errors import CheckpointError, DataError, first_invalid
 from tshsr.files import write_text
+from tshsr.models.whole import starts_at_encoder, whole_width
 from tshsr.retriever import Retriever
 
 VERSION = 1
@@ -33,6 +34,8 @@ class IndexInfo:
         beside: The same folder relative to the index, so that both can move together.
         unfinished: The split whose addition is in progress or was interrupted; None otherwise.
         probes: By table, number of partitions of its ANN index that a query reads.
+        pooled_width: Width of v and t; 0: `dim`.
+        shares: Whether the tables have the share of pooled items in v and t.
     """
 
     version: int
@@ -45,6 +48,8 @@ class IndexInfo:
     beside: str | None = None
     unfinished: str | None = None
     probes: dict[str, int] = field(default_factory=dict)
+    pooled_width: int = 0
+    shares: bool = False
 
 
 def new_info(
@@ -55,9 +60,19 @@ def new_info(
     if run is not None and Path(run).exists():
         absolute = str(Path(run).resolve())
         beside = os.path.relpath(absolute, folder.resolve())
-    dim = retriever.config.model.encoder.dim
-    weights = weights_digest(retriever)
-    return IndexInfo(VERSION, retriever.name, weights, dim, extractor, settings, absolute, beside)
+    model = retriever.config.model
+    return IndexInfo(
+        version=VERSION,
+        model=retriever.name,
+        weights=weights_digest(retriever),
+        dim=model.encoder.dim,
+        extractor=extractor,
+        settings=settings,
+        run=absolute,
+        beside=beside,
+        pooled_width=whole_width(model.encoder) if starts_at_encoder(model.encoder) else 0,
+        shares=model.encoder.pooled_vectors == "added" and model.kind != "vse",
+    )
 
 
 def weights_digest(retriever: Retriever) -> str:

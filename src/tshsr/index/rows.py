@@ -14,17 +14,24 @@ from torch import Tensor
 
 from tshsr.errors import DataError
 from tshsr.models.base import ItemEncoding, Matcher
+from tshsr.models.whole import SHARE
 
-POOLED, ITEMS, BOXES = "pooled", "items", "boxes"
+POOLED, ITEMS, BOXES, POOLED_SHARE = "pooled", "items", "boxes", "pooled_share"
 PICTURES, CAPTIONS = "pictures", "captions"
 """Names of the tables."""
 
 
-def schema_of(table: str, dim: int) -> pa.Schema:
-    """The columns of a new table; user metadata adds columns to that of pictures."""
+def schema_of(table: str, pooled_width: int = 1, *, shares: bool = True) -> pa.Schema:
+    """The columns of a new table; user metadata adds columns to that of pictures.
+
+    Args:
+        pooled_width: Of v and t.
+        shares: Whether encodings have shares of the pooled items in v and t.
+    """
     encoding = [
-        pa.field(POOLED, pa.list_(pa.float32(), dim), nullable=False),
+        pa.field(POOLED, pa.list_(pa.float32(), pooled_width), nullable=False),
         pa.field(ITEMS, pa.list_(pa.float16()), nullable=False),
+        *([pa.field(POOLED_SHARE, pa.float32(), nullable=False)] if shares else []),
     ]
     name = pa.field("id", pa.string(), nullable=False)
     if table == CAPTIONS:
@@ -40,14 +47,19 @@ def schema_of(table: str, dim: int) -> pa.Schema:
 
 
 def encoding_columns(encoding: ItemEncoding) -> dict[str, pa.Array]:
-    """Pooled vectors (float32) and items (float16, without padding); with the boxes, they determine the encoding."""
+    """Pooled vectors (float32) and items (float16, without padding); with the boxes, they determine the encoding.
+
+    Where the encoding has them, also the shares of the pooled items in the pooled vectors.
+    """
     mask = encoding.mask.cpu()
     items = encoding.items.cpu()[mask].half().numpy()
     pooled = np.ascontiguousarray(encoding.pooled.float().cpu().numpy())
     ends = np.concatenate([[0], mask.sum(dim=1).numpy().cumsum()]) * items.shape[1]
+    shares = encoding.views.get(SHARE)
     return {
         POOLED: pa.FixedSizeListArray.from_arrays(pa.array(pooled.ravel()), pooled.shape[1]),
         ITEMS: pa.ListArray.from_arrays(pa.array(ends.astype(np.int32)), pa.array(items.ravel())),
+        **({} if shares is None else {POOLED_SHARE: pa.array(shares[:, 0, 0].float().cpu().numpy())}),
     }
 
 
@@ -68,20 +80,24 @@ def encoding_of(matcher: Matcher, rows: pa.Table, device: torch.device) -> ItemE
     """
     pooled = pooled_of(rows)
     lists = rows[ITEMS].combine_chunks()
-    ends = lists.offsets.to_numpy() // pooled.shape[1]
+    ends = lists.offsets.to_numpy() // matcher.dim
     values = lists.values.to_numpy()[lists.offsets[0].as_py() : lists.offsets[-1].as_py()]
     counts = torch.from_numpy(np.diff(ends))
     mask = torch.arange(int(counts.max())) < counts[:, None]
-    items = torch.zeros(*mask.shape, pooled.shape[1])
-    items[mask] = torch.from_numpy(values.astype(np.float32)).view(-1, pooled.shape[1])
+    items = torch.zeros(*mask.shape, matcher.dim)
+    items[mask] = torch.from_numpy(values.astype(np.float32)).view(-1, matcher.dim)
     precision = next(matcher.parameters()).dtype
     pictures = BOXES in rows.column_names
     boxes = padded_boxes(rows, mask) if pictures and matcher.compares_places else None
+    shares = None
+    if POOLED_SHARE in rows.column_names:
+        shares = torch.from_numpy(rows[POOLED_SHARE].to_numpy()).to(device, precision)
     return matcher.complete(
         items.to(device, precision),
         mask.to(device),
         pooled.to(device, precision),
         None if boxes is None else boxes.to(device, precision),
+        shares,
     )
 
 

@@ -151,7 +151,7 @@ def heaviest(
 
 CANDIDATES = 100
 """Number of candidates of the second stage."""
-INTERNAL_COLUMNS = {*schema_of(PICTURES, 1).names, *schema_of(CAPTIONS, 1).names, ROW}
+INTERNAL_COLUMNS = {*schema_of(PICTURES).names, *schema_of(CAPTIONS).names, ROW}
 """Columns other than user metadata."""
 
 

@@ -86,7 +86,7 @@ def add_columns(folder: Path, table: Any, metadata: Metadata) -> None:
     Raises:
         DataError: Where a name is taken, or a type does not fit.
     """
-    internal, known = schema_of(PICTURES, 1).names, table.schema
+    internal, known = schema_of(PICTURES).names, table.schema
     for name in metadata.types:
         if name.lower() in internal:  # filters ignore case
             raise DataError(f"{metadata.source}: the index reserves the column {name.lower()!r}; give it another name.")
@@ -189,7 +189,7 @@ def create_index(
         info = read_info(folder)
         check_model(folder, info, retriever)
         for name in (PICTURES, CAPTIONS):
-            open_table(folder, name, schema_of(name, info.dim))
+            open_table(folder, name, schema_of(name, info.pooled_width or info.dim, shares=info.shares))
 
 
 def check_place(folder: Path) -> None:

@@ -134,10 +134,12 @@ class StreamTrace:
         contributions: Term of each level in the stream's logit.
         pooled: Term of v·t in the logit.
         bias: Constant of the logit.
-        score: sigmoid(contributions.sum() + pooled + bias).
+        score: sigmoid(contributions.sum() + pooled + bias), in SCAN the sum itself.
         has_global_node: Whether the first base node is the global one.
         node_contributions: Term of each base node in each level; rows sum to `contributions`.
-        pooled_terms: Term of each query and context item in `pooled`, their sum; None where `pooled` is 0.
+        pooled_terms: Term of each query and context item in `pooled`; None where they have none.
+        pooled_whole: Term of the encoders' own vectors of the whole picture and caption in `pooled`: what the terms of
+            the items leave; None where these sum to `pooled`.
     """
 
     attention: Float[Tensor, "*pairs queries context"]
@@ -149,16 +151,19 @@ class StreamTrace:
     has_global_node: bool
     node_contributions: Float[Tensor, "*pairs levels nodes"]
     pooled_terms: Float[Tensor, "*pairs queries context"] | None = None
+    pooled_whole: Float[Tensor, "*pairs"] | None = None
 
 
 class Matcher(nn.Module, ABC):
     """A network that scores how well a caption describes an image.
 
     Attributes:
+        dim: Width of encoded regions and words.
         compares_places: Whether scoring compares positions, so that `complete` needs boxes.
         vision: The network that computes regions from pixels; None for a matcher of stored region features.
     """
 
+    dim: int
     compares_places: bool = False
 
     def __init__(self) -> None:
@@ -196,6 +201,7 @@ class Matcher(nn.Module, ABC):
         mask: Bool[Tensor, "rows items"],
         pooled: Float[Tensor, "rows _"],
         boxes: Float[Tensor, "rows items 4"] | None = None,
+        share: Float[Tensor, " rows"] | None = None,
     ) -> ItemEncoding:
         """Rebuild an encoding from the parts that an index stores.
 
@@ -204,8 +210,9 @@ class Matcher(nn.Module, ABC):
             mask: True where an item is real.
             pooled: Unit vectors of the whole images or captions.
             boxes: Boxes of the regions, for networks with `compares_places`.
+            share: Share of the pooled items in `pooled`, for explanations, where that is neither 1 nor 0.
         """
-        del boxes
+        del boxes, share
         return ItemEncoding(items, mask, pooled, similarities(items, items), padded=not bool(mask.all()))
 
     @abstractmethod

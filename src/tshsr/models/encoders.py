@@ -286,11 +286,34 @@ class TunedWordEncoder(nn.Module):
         Raises:
             InputError: Where the batch is no word pieces.
         """
+        return self.with_vectors(batch)[0]
+
+    def with_vectors(
+        self, batch: CaptionBatch
+    ) -> tuple[Float[Tensor, "captions words dim"], Float[Tensor, "captions pooled"]]:
+        """`forward`, and the network's vector of each caption.
+
+        Raises:
+            InputError: Where the batch is no word pieces.
+        """
         if batch.word_of_token is None:
             raise InputError("the captions are no word pieces; encode them with the tokenizer of this network.")
-        states, _ = self.network(batch.tokens, batch.word_of_token != UNREAD)
+        states, pooled = self.network(batch.tokens, batch.word_of_token != UNREAD)
         nodes = node_states(states, batch.word_of_token, batch.mask.shape[1])
-        return self.finish(self.projection(self.dropout(nodes))) * batch.mask[..., None]
+        return self.finish(self.projection(self.dropout(nodes))) * batch.mask[..., None], pooled
+
+
+def words_and_vectors(
+    encoder: nn.Module, batch: CaptionBatch
+) -> tuple[Float[Tensor, "captions words dim"], Float[Tensor, "captions pooled"] | None]:
+    """Encoded words, and the encoder's own vector of each caption: that of a tuned network, or that of the batch.
+
+    Raises:
+        InputError: Where the batch does not fit the encoder.
+    """
+    if isinstance(encoder, TunedWordEncoder):
+        return encoder.with_vectors(batch)
+    return encoder(batch), batch.pooled
 
 
 def _parts(network: TextNetwork, *names: str) -> list[nn.Module]:

@@ -18,20 +18,25 @@ from tshsr.models.attention import masked_softmax, to_unit_sums
 from tshsr.models.base import ItemEncoding, StreamTrace
 from tshsr.models.encoders import init_xavier
 from tshsr.models.pooling import MeanPooling
-from tshsr.models.streams import ScoringStream, StreamMatcher
+from tshsr.models.streams import ScoringStream, StreamMatcher, cosine
+from tshsr.models.whole import starts_at_encoder
 
 Normalisation = Literal["clipped_l2norm", "l2norm", "clipped", "no_norm", "softmax"]
 Aggregation = Literal["mean", "logsumexp", "max", "sum"]
 
 
 class Scan(StreamMatcher):
-    """score = mean of the stream scores; v and t, for first-stage retrieval, are means of regions and of words."""
+    """score = mean of the stream scores; v and t, for first-stage retrieval, are means of regions and of words.
+
+    Where ranking starts at a joint encoder's (`pooled_vectors` frozen or adapter), v·t is part of every stream's score.
+    """
 
     def __init__(self, config: ScanConfig) -> None:
         super().__init__(config.encoder)
         init_xavier(self.region_encoder)
         self.config = config
-        self.region_pooling, self.word_pooling = MeanPooling(), MeanPooling()
+        from_encoder = starts_at_encoder(config.encoder)
+        self.region_pooling, self.word_pooling = (None if from_encoder else MeanPooling() for _ in range(2))
         self.streams = nn.ModuleDict()
         if config.streams != "region":
             self.streams["word_stream"] = CrossAttention(
@@ -44,11 +49,13 @@ class Scan(StreamMatcher):
 
 
 class CrossAttention(ScoringStream):
-    """One stream; it has no parameters.
+    """One stream; it has no parameters but alpha.
 
         w_qc = softmax_c( lambda N(q·c) )                    N: see `normalise`
         r_q  = cos( q, sum_c w_qc c ) = sum_c w_qc (q·c) / || sum_c w_qc c ||
         score: the mean, the sum or the maximum of r_q, or  log( sum_q exp( mu r_q ) ) / mu
+
+    Where ranking starts at a joint encoder's, the score is  v·t + alpha times this, alpha = 0 before the first step.
 
     The attended sum is never formed: q·c is known, and its norm follows from the Gram matrix of the context.
 
@@ -64,11 +71,16 @@ class CrossAttention(ScoringStream):
         self.aggregation: Aggregation = config.aggregation
         self.inverse_temperature = inverse_temperature
         self.factor = factor
+        self.share = nn.Parameter(torch.zeros(())) if starts_at_encoder(config.encoder) else None
+
+    def finish(self, output: Float[Tensor, "*pairs"], pooled: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
+        """The score of each pair; v·t + alpha output where ranking starts at a joint encoder's."""
+        return output if self.share is None else pooled + self.share * output
 
     def forward(
         self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
     ) -> Float[Tensor, "*pairs"]:
-        """The score of each pair."""
+        """The score of each pair without v·t."""
         weights = self.attention(similarity, queries, context)
         return aggregate(self.cosines(weights, similarity, context), queries.real, self.aggregation, self.factor)
 
@@ -98,15 +110,20 @@ class CrossAttention(ScoringStream):
         cosines = self.cosines(weights, similarity, context)
         score = aggregate(cosines, queries.real, self.aggregation, self.factor)
         shares = query_shares(cosines, queries.real, self.aggregation, self.factor)
+        terms = query_terms(cosines, shares, score, self.aggregation)[..., None, :]
+        pooled = torch.zeros_like(score)
+        if self.share is not None:
+            pooled, terms, score = cosine(queries.pooled, context.pooled), self.share * terms, self.share * score
         return StreamTrace(
             attention=weights,
             node_weights=shares[..., None, :],
             contributions=score[..., None],
-            pooled=torch.zeros_like(score),
+            pooled=pooled,
             bias=score.new_zeros(()),
-            score=score,
+            score=score + pooled,
             has_global_node=False,
-            node_contributions=query_terms(cosines, shares, score, self.aggregation)[..., None, :],
+            node_contributions=terms,
+            pooled_whole=None if self.share is None else pooled,
         )
 
     def floats_per_pair(self, queries: int, context: int) -> int:

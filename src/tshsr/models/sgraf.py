@@ -18,7 +18,8 @@ from tshsr.models.base import ItemEncoding, StreamTrace
 from tshsr.models.encoders import init_xavier
 from tshsr.models.pooling import MaskedBatchNorm, SelfAttentionPooling
 from tshsr.models.similarity import SimilarityVector
-from tshsr.models.streams import SimilarityVectorStream, StreamMatcher
+from tshsr.models.streams import SimilarityVectorStream, StreamMatcher, cosine
+from tshsr.models.whole import POOLED_WEIGHT, starts_at_encoder, whole_width
 
 
 class NodeReasoning(nn.Module, ABC):
@@ -174,6 +175,8 @@ class SgrafStream(SimilarityVectorStream):
 
         score = sigmoid( w·reasoning( S ) + b )
 
+    Where ranking starts at a joint encoder's, the logit has a term gamma v·t, and w = 0 before the first step.
+
     Args:
         name: Key of its view in an encoding.
         reasoning: SGR or SAF.
@@ -189,6 +192,7 @@ class SgrafStream(SimilarityVectorStream):
         super().__init__(
             name,
             dim=config.encoder.dim,
+            pooled_dim=whole_width(config.encoder),
             comparison_dim=config.comparison_dim,
             width=width,
             inverse_temperature=inverse_temperature,
@@ -200,16 +204,23 @@ class SgrafStream(SimilarityVectorStream):
             init_xavier(similarity.projection)  # the view keeps its orthogonal initialisation
         for layer in (self.reasoning, self.score):
             init_xavier(layer)
+        self.pooled_weight: nn.Parameter | None = None
+        if starts_at_encoder(config.encoder):
+            self.pooled_weight = nn.Parameter(torch.tensor(POOLED_WEIGHT))
+            nn.init.zeros_(self.score.weight)
+
+    def finish(self, output: Float[Tensor, "*pairs"], pooled: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
+        """The score of each pair, 0..1, from its logit without v·t."""
+        return torch.sigmoid(output if self.pooled_weight is None else output + self.pooled_weight * pooled)
 
     def forward(
         self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
     ) -> Float[Tensor, "*pairs"]:
-        """The score of each pair, 0..1."""
+        """The logit of each pair without v·t."""
         nodes, mask = self.nodes(similarity, self.attention(similarity, queries, context), queries, context)
         # One number per pair: rounding to bfloat16 would tie scores.
         read, weight, bias = map(at_least_float32, (self.reasoning(nodes, mask), self.score.weight, self.score.bias))
-        logit = nn.functional.linear(read, weight, bias)
-        return torch.sigmoid(logit.squeeze(-1))
+        return nn.functional.linear(read, weight, bias).squeeze(-1)
 
     def trace(
         self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
@@ -219,15 +230,19 @@ class SgrafStream(SimilarityVectorStream):
         nodes, mask = self.nodes(similarity, attention, queries, context)
         node_weights = self.reasoning.node_weights(nodes, mask)
         contribution = nn.functional.linear(self.reasoning(nodes, mask), self.score.weight)
+        pooled = torch.zeros_like(contribution[..., 0])
+        if self.pooled_weight is not None:
+            pooled = self.pooled_weight * cosine(queries.pooled, context.pooled)
         return StreamTrace(
             attention=attention,
             node_weights=node_weights[..., None, :],
             contributions=contribution,
-            pooled=torch.zeros_like(contribution[..., 0]),
+            pooled=pooled,
             bias=self.score.bias[0],
-            score=torch.sigmoid(contribution[..., 0] + self.score.bias[0]),
+            score=torch.sigmoid(contribution[..., 0] + pooled + self.score.bias[0]),
             has_global_node=True,
             node_contributions=self.reasoning.terms(nodes, node_weights, contribution, self.score.weight)[..., None, :],
+            pooled_whole=None if self.pooled_weight is None else pooled,
         )
 
     def floats_per_pair(self, queries: int, context: int) -> int:
@@ -243,16 +258,21 @@ class Sgraf(StreamMatcher):
         super().__init__(config.encoder)
         init_xavier(self.region_encoder)
         self.config = config
-        dim, width = config.encoder.dim, config.similarity_dim
-        self.region_pooling, self.word_pooling = build_poolings(dim, config.pooling_dropout, config.region_slots)
+        width = config.similarity_dim
+        self.region_pooling, self.word_pooling = build_poolings(config)
         reasoning = GraphReasoning(width, config.steps) if config.reasoning == "sgr" else AttentionFiltration(width)
         stream = SgrafStream("word_stream", config, reasoning, config.inverse_temperature)
         self.streams = nn.ModuleDict({"word_stream": stream})
 
 
-def build_poolings(dim: int, dropout: float, slots: int) -> tuple[SelfAttentionPooling, SelfAttentionPooling]:
-    """Initialised poolings of regions and of words of SGRAF."""
-    regions = SelfAttentionPooling(dim, dropout, normalised=True, slots=slots)
+def build_poolings(
+    config: SgrafConfig | TwoStreamSgrConfig,
+) -> tuple[SelfAttentionPooling, SelfAttentionPooling] | tuple[None, None]:
+    """Initialised poolings of regions and of words of SGRAF; None where v and t are the encoders' own vectors."""
+    if starts_at_encoder(config.encoder):
+        return None, None
+    dim, dropout = config.encoder.dim, config.pooling_dropout
+    regions = SelfAttentionPooling(dim, dropout, normalised=True, slots=config.region_slots)
     words = SelfAttentionPooling(dim, dropout, normalised=False)
     for pooling in (regions, words):
         init_xavier(pooling)
@@ -279,8 +299,8 @@ class TwoStreamSgr(StreamMatcher):
         super().__init__(config.encoder)
         init_xavier(self.region_encoder)
         self.config = config
-        dim, width = config.encoder.dim, config.similarity_dim
-        self.region_pooling, self.word_pooling = build_poolings(dim, config.pooling_dropout, config.region_slots)
+        width = config.similarity_dim
+        self.region_pooling, self.word_pooling = build_poolings(config)
         self.streams = nn.ModuleDict(
             {
                 name: SgrafStream(name, config, GraphReasoning(width, config.steps), temperature)

@@ -18,8 +18,9 @@ from tshsr.config.models import EncoderConfig
 from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.models.attention import attention_weights, similarities, to_unit_sums
 from tshsr.models.base import ItemEncoding, Matcher, Scores, StreamTrace
-from tshsr.models.encoders import RegionEncoder, build_word_encoder, drop_regions
+from tshsr.models.encoders import RegionEncoder, build_word_encoder, drop_regions, words_and_vectors
 from tshsr.models.similarity import SimilarityVector
+from tshsr.models.whole import SHARE, build_whole, whole_vector
 
 
 class ScoringStream(nn.Module, ABC):
@@ -34,7 +35,12 @@ class ScoringStream(nn.Module, ABC):
     def forward(
         self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
     ) -> Float[Tensor, ...]:
-        """The score of each pair, or its terms along an additional last axis."""
+        """The score of each pair without v·t, its logit, or its terms along an additional last axis."""
+
+    def finish(self, output: Float[Tensor, "*pairs"], pooled: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
+        """The score of each pair from the output of `forward` and v·t."""
+        del pooled
+        return output
 
     @abstractmethod
     def trace(
@@ -51,20 +57,23 @@ class StreamMatcher(Matcher):
     """Encoders and one or two streams; subclasses add the streams and the poolings for `v·t`.
 
     Attributes:
-        region_pooling: From regions to v.
-        word_pooling: From words to t.
+        region_pooling: From regions to v, or to their part in it; None where v is the image encoder's own vector.
+        word_pooling: Likewise from words to t.
+        region_whole: From pooled regions and the image encoder's own vector to v; None for pooled regions alone.
+        word_whole: Likewise to t.
         streams: By name: `word_stream`, `region_stream`.
     """
 
-    region_pooling: nn.Module
-    word_pooling: nn.Module
+    region_pooling: nn.Module | None
+    word_pooling: nn.Module | None
     streams: nn.ModuleDict
 
     def __init__(self, encoder: EncoderConfig) -> None:
         super().__init__()
-        self.region_dropout = encoder.region_dropout
+        self.dim, self.region_dropout = encoder.dim, encoder.region_dropout
         self.region_encoder = RegionEncoder(encoder)
         self.word_encoder = build_word_encoder(encoder)
+        self.region_whole, self.word_whole = build_whole(encoder)
 
     @property
     def score_names(self) -> frozenset[str]:
@@ -73,18 +82,21 @@ class StreamMatcher(Matcher):
 
     def combine(self, parts: Mapping[str, Tensor], pooled: Float[Tensor, "*pairs"]) -> Scores:
         """Scores by name from the outputs of the streams: each stream, their mean as `fused`, and `pooled`."""
-        return {**parts, "fused": torch.stack(list(parts.values())).mean(dim=0), "pooled": pooled}
+        scores = {name: stream.finish(parts[name], pooled) for name, stream in self._streams()}
+        return {**scores, "fused": torch.stack(list(scores.values())).mean(dim=0), "pooled": pooled}
 
     def encode_images(self, batch: ImageBatch) -> ItemEncoding:
         """Encode regions, v and the views of the streams."""
         batch = drop_regions(batch, self.region_dropout if self.training else 0.0)
         regions = self.region_encoder(batch)
-        return self.complete(regions, batch.mask, self.region_pooling(regions, batch.mask), batch.boxes)
+        v, share = whole_vector(self.region_whole, self.region_pooling, regions, batch.mask, batch.pooled)
+        return self.complete(regions, batch.mask, v, batch.boxes, share)
 
     def encode_captions(self, batch: CaptionBatch) -> ItemEncoding:
         """Encode words, t and the views of the streams."""
-        words = self.word_encoder(batch)
-        return self.complete(words, batch.mask, self.word_pooling(words, batch.mask))
+        words, own = words_and_vectors(self.word_encoder, batch)
+        t, share = whole_vector(self.word_whole, self.word_pooling, words, batch.mask, own)
+        return self.complete(words, batch.mask, t, share=share)
 
     def score_pairs(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
         """Score pairs; names as in `combine`."""
@@ -139,11 +151,14 @@ class StreamMatcher(Matcher):
         self,
         items: Float[Tensor, "rows items dim"],
         mask: Bool[Tensor, "rows items"],
-        pooled: Float[Tensor, "rows dim"],
+        pooled: Float[Tensor, "rows _"],
         boxes: Float[Tensor, "rows items 4"] | None = None,
+        share: Float[Tensor, " rows"] | None = None,
     ) -> ItemEncoding:
-        """Build an encoding from items, pooled vectors and boxes."""
+        """Build an encoding from items, pooled vectors, boxes and shares."""
         views = self.views(items, boxes)
+        if share is not None:
+            views[SHARE] = share[:, None, None].expand(*mask.shape, 1)
         return ItemEncoding(items, mask, pooled, similarities(items, items), views, padded=not bool(mask.all()))
 
 
@@ -177,6 +192,7 @@ class SimilarityVectorStream(ScoringStream, ABC):
     Args:
         name: Key of its view in an encoding.
         dim: Width of the joint space (D).
+        pooled_dim: Width of v and t.
         comparison_dim: Width of the comparison space (k); 0: the joint space, as in SGRAF.
         width: Width of a similarity vector (m).
         inverse_temperature: Lambda of the attention.
@@ -189,6 +205,7 @@ class SimilarityVectorStream(ScoringStream, ABC):
         name: str,
         *,
         dim: int,
+        pooled_dim: int,
         comparison_dim: int,
         width: int,
         inverse_temperature: float,
@@ -201,7 +218,7 @@ class SimilarityVectorStream(ScoringStream, ABC):
         self.narrow, self.places = comparison_dim > 0, places
         self.compared = comparison_dim or dim
         self.local_similarity = SimilarityVector(dim, comparison_dim, width, places=places)
-        self.global_similarity = SimilarityVector(dim, comparison_dim, width) if global_node else None
+        self.global_similarity = SimilarityVector(pooled_dim, comparison_dim, width) if global_node else None
 
     def view(self, items: Float[Tensor, "rows items dim"]) -> Float[Tensor, "rows items comparison"] | None:
         """Projection P x of the items; None where vectors are compared in the joint space."""

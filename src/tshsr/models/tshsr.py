@@ -21,11 +21,10 @@ from tshsr.errors import SettingsError
 from tshsr.models.attention import similarities
 from tshsr.models.base import ItemEncoding, Scores, StreamTrace
 from tshsr.models.pooling import AttentionPooling
-from tshsr.models.reasoning import HierarchicalReasoning, ReasoningOutput
+from tshsr.models.reasoning import HierarchicalReasoning, ReadOut, ReasoningOutput
 from tshsr.models.streams import PLACE, SimilarityVectorStream, StreamMatcher, cosine
+from tshsr.models.whole import POOLED_WEIGHT, SHARE, starts_at_encoder, whole_width
 
-POOLED_WEIGHT = 5.0
-"""Initial value of gamma, the weight of v·t: a margin of 0.2 in v·t then moves the logit by 1."""
 EXPECTATION_SCALE = 40.0
 """Scale of predicted positions, large enough to learn them within a few epochs (docs/log.md)."""
 
@@ -34,6 +33,8 @@ class TshsrStream(SimilarityVectorStream):
     """One stream of TSHSR: attention, one similarity vector per query, HSR.
 
         score = sigmoid( sum_l w_l·r_l + gamma v·t + b ),      w_l·r_l: term of level l of HSR( S )
+
+    Where ranking starts at a joint encoder's (`pooled_vectors` frozen or adapter), w_l = 0 before the first step.
 
     Args:
         name: Key of its view in an encoding.
@@ -44,6 +45,7 @@ class TshsrStream(SimilarityVectorStream):
         super().__init__(
             name,
             dim=config.encoder.dim,
+            pooled_dim=whole_width(config.encoder),
             comparison_dim=config.comparison_dim,
             width=config.similarity_dim,
             inverse_temperature=inverse_temperature,
@@ -54,6 +56,10 @@ class TshsrStream(SimilarityVectorStream):
         self.reasoning = HierarchicalReasoning(config.similarity_dim, config.reasoning)
         self.bias = nn.Parameter(torch.zeros(()))
         self.pooled_weight = nn.Parameter(torch.tensor(POOLED_WEIGHT)) if config.pooled_term else None
+        if starts_at_encoder(config.encoder):
+            for read_out in self.reasoning.read_outs:
+                if isinstance(read_out, ReadOut):
+                    nn.init.zeros_(read_out.weight)
 
     def pooled_contribution(self, pooled: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
         """Gamma v·t, the term of v·t in the logit."""
@@ -103,8 +109,8 @@ class Tshsr(StreamMatcher):
     and size g_r. The attention-weighted mean of these scores is e in the similarity vector.
     """
 
-    region_pooling: AttentionPooling
-    word_pooling: AttentionPooling
+    region_pooling: AttentionPooling | None
+    word_pooling: AttentionPooling | None
 
     def __init__(self, config: TshsrConfig) -> None:
         super().__init__(config.encoder)
@@ -112,9 +118,15 @@ class Tshsr(StreamMatcher):
             raise SettingsError(
                 "model.place-term compares places, and model.encoder.boxes is off; switch it on, or the term off."
             )
+        self.from_encoder = starts_at_encoder(config.encoder)
+        if self.from_encoder and not config.pooled_term:
+            raise SettingsError(
+                f"model.encoder.pooled_vectors {config.encoder.pooled_vectors} starts at the ranking by v·t, and "
+                "model.pooled-term is off; switch it on."
+            )
         self.config = config
-        self.region_pooling = AttentionPooling(config.encoder.dim)
-        self.word_pooling = AttentionPooling(config.encoder.dim)
+        self.region_pooling = None if self.from_encoder else AttentionPooling(config.encoder.dim)
+        self.word_pooling = None if self.from_encoder else AttentionPooling(config.encoder.dim)
         self.streams = nn.ModuleDict()
         if config.streams != "region":
             self.streams["word_stream"] = TshsrStream("word_stream", config, config.word_inverse_temperature)
@@ -142,7 +154,12 @@ class Tshsr(StreamMatcher):
         return views
 
     def combine(self, parts: Mapping[str, Float[Tensor, "*pairs levels"]], pooled: Float[Tensor, "*pairs"]) -> Scores:
-        """Scores in 0..1 by name: each stream, each level, `fused`; and `pooled` (v·t, -1..1)."""
+        """Scores in 0..1 by name: each stream, each level, `fused`; and `pooled` (v·t, -1..1).
+
+            level_l = sigmoid( w_l·r_l + b ), fused as the streams
+
+        Where ranking starts at a joint encoder's, gamma v·t stands in the levels too: each adds to that ranking.
+        """
         scores: Scores = {}
         by_stream = []
         for name, stream in self.streams.items():
@@ -150,6 +167,8 @@ class Tshsr(StreamMatcher):
                 raise TypeError(f"{name} is no stream of TSHSR")
             part = parts[name]
             scores[name] = torch.sigmoid(part.sum(dim=-1) + stream.pooled_contribution(pooled) + stream.bias)
+            if self.from_encoder:
+                part = part + stream.pooled_contribution(pooled)[..., None]
             by_stream.append(torch.sigmoid(part + stream.bias))
         fused_levels = self._fuse(torch.stack(by_stream, dim=-1))
         scores |= {f"level_{level}": fused_levels[..., level] for level in range(fused_levels.shape[-1])}
@@ -161,16 +180,34 @@ class Tshsr(StreamMatcher):
         """Intermediate values of each stream, with the term of each region and word in v·t.
 
         v = sum_r a_r x_r,  t = sum_w b_w x_w:      v·t = sum_r sum_w a_r b_w (x_r·x_w)
+
+        With vectors of the encoders in v and t, the rest of v·t is the term of the whole picture and caption; all of
+        it where nothing is pooled.
         """
-        a = self.region_pooling.shares(images.items, images.mask)
-        b = self.word_pooling.shares(captions.items, captions.mask)
-        terms = similarities(images.items, captions.items) * a[..., :, None] * b[..., None, :]
         traces = super().trace(images, captions)
+        terms = self._pooled_terms(images, captions)
         for name, stream in self._streams():
-            if isinstance(stream, TshsrStream) and stream.pooled_weight is not None:
-                pooled_terms = stream.pooled_weight * (terms.mT if name == "word_stream" else terms)
-                traces[name] = replace(traces[name], pooled_terms=pooled_terms)
+            if not isinstance(stream, TshsrStream) or stream.pooled_weight is None:
+                continue
+            if terms is None:
+                traces[name] = replace(traces[name], pooled_whole=traces[name].pooled)
+                continue
+            pooled_terms = stream.pooled_weight * (terms.mT if name == "word_stream" else terms)
+            rest = None if self.region_whole is None else traces[name].pooled - pooled_terms.sum(dim=(-2, -1))
+            traces[name] = replace(traces[name], pooled_terms=pooled_terms, pooled_whole=rest)
         return traces
+
+    def _pooled_terms(
+        self, images: ItemEncoding, captions: ItemEncoding
+    ) -> Float[Tensor, "*pairs regions words"] | None:
+        """a_r b_w (x_r·x_w); None where v and t are not pooled, or their shares of pooled items are not known."""
+        shares = []
+        for side, pooling in ((images, self.region_pooling), (captions, self.word_pooling)):
+            if pooling is None or (self.region_whole is not None and SHARE not in side.views):
+                return None
+            own = pooling.shares(side.items, side.mask)
+            shares.append(own if self.region_whole is None else own * side.views[SHARE][..., 0])
+        return similarities(images.items, captions.items) * shares[0][..., :, None] * shares[1][..., None, :]
 
     def _fuse(self, scores: Float[Tensor, "*pairs streams"]) -> Float[Tensor, "*pairs"]:
         """Mean of the streams, or their learned convex combination."""

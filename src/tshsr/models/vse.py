@@ -23,21 +23,24 @@ from tshsr.models.encoders import (
     drop_items,
     drop_regions,
     init_xavier,
+    words_and_vectors,
 )
 from tshsr.models.pooling import AttentionPooling, GeneralisedPooling, MeanPooling
 from tshsr.models.streams import cosine
+from tshsr.models.whole import build_whole, starts_at_encoder, whole_vector
 
 
 class Vse(Matcher):
     """score(I, T) = v·t,  v = l2( pool( regions ) ),  t = l2( pool( words ) ).
 
     VSE++ (Faghri et al. 2018) with a choice of pooling; with generalised pooling, residual projection and size
-    augmentation it is VSE-infinity (Chen et al. 2021). Regions and words are pooled unnormalised.
+    augmentation it is VSE-infinity (Chen et al. 2021). Regions and words are pooled unnormalised. Other v and t:
+    `whole.WholeVector`.
     """
 
     def __init__(self, config: VseConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.dim = config, config.encoder.dim
         # The perceptron stands here and comes last: the order of random numbers and the names in earlier checkpoints.
         self.region_encoder = RegionEncoder(replace(config.encoder, region_projection="linear"))
         self.word_encoder = build_word_encoder(config.encoder, unit_rows=False)
@@ -45,8 +48,10 @@ class Vse(Matcher):
         widths = self.region_encoder.projection.in_features, config.encoder.dim
         residual = config.encoder.region_projection == "residual"
         self.perceptron = RegionPerceptron(*widths) if residual else None
-        self.region_pooling = build_pooling(config)
-        self.word_pooling = build_pooling(config)
+        from_encoder = starts_at_encoder(config.encoder)
+        self.region_pooling = None if from_encoder else build_pooling(config)
+        self.word_pooling = None if from_encoder else build_pooling(config)
+        self.region_whole, self.word_whole = build_whole(config.encoder)
 
     @property
     def score_names(self) -> frozenset[str]:
@@ -62,13 +67,15 @@ class Vse(Matcher):
         if self.perceptron is not None:
             regions = regions + self.perceptron(inputs, mask)
         regions = regions * mask[..., None]
-        return self.complete(unit(regions), mask, self.region_pooling(regions, mask))
+        v, _ = whole_vector(self.region_whole, self.region_pooling, regions, mask, batch.pooled)
+        return self.complete(unit(regions), mask, v)
 
     def encode_captions(self, batch: CaptionBatch) -> ItemEncoding:
         """Encode words and t."""
         batch = shortened(batch, self._kept(batch.mask)) if self._augments() else batch
-        words = self.word_encoder(batch)
-        return self.complete(unit(words), batch.mask, self.word_pooling(words, batch.mask))
+        words, own = words_and_vectors(self.word_encoder, batch)
+        t, _ = whole_vector(self.word_whole, self.word_pooling, words, batch.mask, own)
+        return self.complete(unit(words), batch.mask, t)
 
     def score_pairs(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
         """v·t, -1..1, as `fused` and as `pooled`."""

@@ -38,7 +38,7 @@ class FrozenText(CaptionTokenizer):
 
     Attributes:
         width: Of a node's state.
-        joint_dim: Width of the space shared with images; 0 for a network without one.
+        pooled_width: Of a caption's vector.
         fingerprint: Of network and tokenizer.
     """
 
@@ -54,7 +54,7 @@ class FrozenText(CaptionTokenizer):
                 f"{fingerprint}; name the weights that it was trained with."
             )
         self.network = network.to(device)
-        self.width, self.joint_dim = network.width, network.joint_dim
+        self.width, self.pooled_width = network.width, network.pooled_width
 
     def to(self, device: torch.device | str) -> None:
         """Move the network to a device."""
@@ -95,7 +95,7 @@ class FrozenText(CaptionTokenizer):
             check_caption(caption, number)
         if len(captions) < KEPT_FROM:
             return TokenStates(self.compute(captions, 0))
-        sizes = len(captions), self.width, self.joint_dim
+        sizes = len(captions), self.width, self.pooled_width
         wanted = TokenManifest(self.fingerprint, self.tokenizer.nodes, captions_hash(captions), *sizes)
         progress = current_begin()("reading captions with the text network", "captions")
         return TokenStore(captions, wanted, self.compute, progress).open()
@@ -107,7 +107,7 @@ class FrozenText(CaptionTokenizer):
 
     @torch.inference_mode()
     def compute(self, captions: Sequence[str], first: int) -> StateBlock:
-        """States and projected vectors of captions.
+        """States and vectors of captions.
 
         Args:
             first: The first caption's place in its list, for messages.
@@ -120,17 +120,16 @@ class FrozenText(CaptionTokenizer):
         lengths = np.array([len(one.spans) for one in encoded], np.int64)
         starts = np.concatenate([[0], np.cumsum(lengths)])
         states = np.zeros((starts[-1], self.width), np.float16)
-        pooled = np.zeros((len(encoded), self.joint_dim), np.float32)
+        pooled = np.zeros((len(encoded), self.pooled_width), np.float32)
         for rows in batches(encoded):
             batch = token_batch([encoded[row] for row in rows], self.tokenizer.pad_id).to(self.device)
             if batch.word_of_token is None:
                 continue
-            found, projected = self.network(batch.tokens, batch.word_of_token != UNREAD)
+            found, whole = self.network(batch.tokens, batch.word_of_token != UNREAD)
             nodes = node_states(found, batch.word_of_token, batch.mask.shape[1]).cpu().numpy()
             for row, values in zip(rows, nodes, strict=True):
                 states[starts[row] : starts[row + 1]] = values[: lengths[row]]
-            if projected is not None:
-                pooled[rows] = projected.float().cpu().numpy()
+            pooled[rows] = whole.float().cpu().numpy()
         if not (np.isfinite(states).all() and np.isfinite(pooled).all()):
             raise DataError(f"{self.weights} gives states beyond half precision; expected values below 65,504.")
         return StateBlock(lengths, states, pooled)

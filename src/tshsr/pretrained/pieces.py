@@ -72,12 +72,13 @@ class PieceTokenizer(CaptionTokenizer):
 
     Attributes:
         width: Of the states of the network.
+        pooled_width: Of a caption's vector.
     """
 
     def __init__(self, tokenizer: TextTokenizer, network: TextNetwork, fingerprint: str) -> None:
         self.tokenizer, self.fingerprint = tokenizer, fingerprint
         self.network = network.to("meta")
-        self.width = network.width
+        self.width, self.pooled_width = network.width, network.pooled_width
 
     @classmethod
     def load(cls, weights: str, nodes: Nodes) -> PieceTokenizer:

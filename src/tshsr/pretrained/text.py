@@ -3,8 +3,8 @@
 Each network receives text as it was trained: with its own start, end and padding tokens; SigLIP and SigLIP 2 in lower
 case, padded to their full length and without a mask; CLIP cut at its length.
 
-Axes: captions | tokens (word pieces, start, end, padding) | words (nodes) | width (of a state) | joint (of the space
-shared with images).
+Axes: captions | tokens (word pieces, start, end, padding) | words (nodes) | width (of a state) | pooled (of a
+caption's vector).
 """
 
 from __future__ import annotations
@@ -314,7 +314,7 @@ def token_batch(encoded: Sequence[EncodedCaption], pad_id: int) -> CaptionBatch:
 
 
 class TextNetwork(nn.Module):
-    """A network that gives a state to each token, and with CLIP and SigLIP the vector of the joint space.
+    """A network that gives a state to each token and a vector to each caption.
 
     Args:
         encoder: Of `transformers`, called with `input_ids` and `attention_mask`.
@@ -324,6 +324,7 @@ class TextNetwork(nn.Module):
         kind: `model_type` of its configuration.
         width: Of a token's state.
         joint_dim: Width of the joint space; 0 for a network without one.
+        pooled_width: Of a caption's vector: `joint_dim`, otherwise `width`.
     """
 
     def __init__(self, encoder: Any, projection: nn.Linear | None = None) -> None:
@@ -336,6 +337,7 @@ class TextNetwork(nn.Module):
             self.joint_dim = int(self.config.projection_size)
         else:
             self.joint_dim = 0 if projection is None else projection.out_features
+        self.pooled_width = self.joint_dim or self.width
 
     @classmethod
     def load(cls, weights: str) -> TextNetwork:
@@ -407,8 +409,11 @@ class TextNetwork(nn.Module):
 
     def forward(
         self, ids: Int[Tensor, "captions tokens"], attention_mask: Bool[Tensor, "captions tokens"]
-    ) -> tuple[Float[Tensor, "captions tokens width"], Float[Tensor, "captions joint"] | None]:
-        """States of tokens, and the projected vector of each caption where there is a joint space.
+    ) -> tuple[Float[Tensor, "captions tokens width"], Float[Tensor, "captions pooled"]]:
+        """States of tokens, and the vector of each caption: the projected one where there is a joint space.
+
+        Otherwise it is the mean over all tokens, start and end too, which is the sentence embedding of
+        all-MiniLM-L6-v2 before its normalisation (sentence-transformers, mean pooling).
 
         Args:
             ids: Of `TextTokenizer`, padded with its `pad_id`.
@@ -416,10 +421,12 @@ class TextNetwork(nn.Module):
         """
         mask = attention_mask if self.masks else None
         given = self.encoder(input_ids=ids, attention_mask=mask)
+        states = given.last_hidden_state
         if not self.joint_dim:
-            return given.last_hidden_state, None
+            read = attention_mask[..., None]
+            return states, (states * read).sum(dim=1) / read.sum(dim=1)
         pooled = given.pooler_output
-        return given.last_hidden_state, pooled if self.projection is None else self.projection(pooled)
+        return states, pooled if self.projection is None else self.projection(pooled)
 
 
 def _class_name(config: Any) -> str:

@@ -4,7 +4,7 @@ A list has a folder of its own in the cache, named by the network, the kind of n
 in the order of the captions, appended block by block; the manifest, replaced atomically after each block, says how much
 of the files is whole. So a job that was stopped goes on after its last block, and nothing half-written is read.
 
-Axes: captions | nodes (of all captions, one after another) | width | joint.
+Axes: captions | nodes (of all captions, one after another) | width (of a state) | pooled (width of a caption's vector).
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from tshsr.errors import DataError
 from tshsr.files import exclusive_lock, explained, write_text
 from tshsr.system import Progress
 
-VERSION = 1
+VERSION = 2
+"""2: a vector of every caption, of networks without a joint space too."""
 MANIFEST = "manifest.json"
 LENGTHS, STATES, POOLED = "lengths.bin", "states.bin", "pooled.bin"
 BLOCK = 1024
@@ -47,7 +48,7 @@ class StateBlock:
     Attributes:
         lengths: int64, captions: nodes of each.
         states: float16, nodes x width.
-        pooled: float32, captions x joint: projected vectors; joint is 0 for a network without a joint space.
+        pooled: float32, captions x pooled: vectors of the captions.
     """
 
     lengths: np.ndarray
@@ -74,7 +75,7 @@ class TokenManifest:
         digest: SHA-256 of the captions.
         captions: Number of all captions.
         width: Of a node's state.
-        joint: Width of the joint space, 0 for none.
+        pooled: Width of a caption's vector.
         blocks: The finished blocks, in order.
     """
 
@@ -83,7 +84,7 @@ class TokenManifest:
     digest: str
     captions: int
     width: int
-    joint: int
+    pooled: int
     blocks: tuple[BlockRecord, ...] = ()
     version: int = VERSION
 
@@ -96,7 +97,7 @@ class TokenManifest:
     def sizes(self) -> dict[str, int]:
         """Bytes of each file that belong to finished blocks."""
         nodes = sum(block.nodes for block in self.blocks)
-        return {LENGTHS: 8 * self.done, STATES: 2 * self.width * nodes, POOLED: 4 * self.joint * self.done}
+        return {LENGTHS: 8 * self.done, STATES: 2 * self.width * nodes, POOLED: 4 * self.pooled * self.done}
 
     def is_for(self, other: TokenManifest) -> bool:
         """Whether it describes the same computation."""
@@ -136,7 +137,7 @@ class TokenStates(CaptionTokens):
             torch.zeros(len(rows), 0, dtype=torch.int64),
             torch.from_numpy(mask),
             torch.from_numpy(states),
-            pooled=torch.from_numpy(self.pooled[rows]) if self.pooled.shape[1] else None,
+            pooled=torch.from_numpy(self.pooled[rows]),
         )
 
     def _check(self, rows: np.ndarray) -> None:
@@ -203,7 +204,8 @@ class TokenStore:
     @property
     def folder(self) -> Path:
         """Where the files lie."""
-        return self.cache / "tokens" / f"{self.wanted.network}-{self.wanted.nodes}-{self.wanted.digest[:16]}"
+        name = f"{self.wanted.network}-{self.wanted.nodes}-{self.wanted.digest[:16]}-{VERSION}"
+        return self.cache / "tokens" / name
 
     def open(self) -> TokenStates:
         """The states, computed as far as they are missing; waits for another process that computes them.
@@ -291,7 +293,5 @@ class TokenStore:
         nodes = sum(block.nodes for block in manifest.blocks)
         lengths = np.fromfile(self.folder / LENGTHS, np.int64, manifest.captions)
         states = np.memmap(self.folder / STATES, np.float16, "r", shape=(nodes, manifest.width))
-        pooled = np.zeros((manifest.captions, 0), np.float32)
-        if manifest.joint:
-            pooled = np.memmap(self.folder / POOLED, np.float32, "r", shape=(manifest.captions, manifest.joint))
+        pooled = np.memmap(self.folder / POOLED, np.float32, "r", shape=(manifest.captions, manifest.pooled))
         return TokenStates(StateBlock(lengths, states, pooled), manifest.blocks, self.folder)

@@ -20,6 +20,7 @@ from tshsr.data.tokens import CaptionTokenizer
 from tshsr.errors import CheckpointError, DataError, SettingsError
 from tshsr.metrics.recall import check_captioned
 from tshsr.models.build import build_matcher, without_vision
+from tshsr.models.whole import check_widths
 from tshsr.pretrained.frozen_text import FrozenText
 from tshsr.pretrained.networks import resolve_weights
 from tshsr.pretrained.pieces import PieceTokenizer
@@ -42,7 +43,14 @@ MODEL_ABOVE = (
 ENCODER_SHARES = ("dropout", "word_dropout", "region_dropout")
 MODEL_SHARES = ("pooling_dropout", "size_augmentation")
 """Shares, in [0, 1), of the encoder and of the model, where the method has them."""
-PRETRAINED_TEXT = ("text_weights", "text_nodes", "text_tuned_layers", "text_width", "text_fingerprint")
+PRETRAINED_TEXT = (
+    "text_weights",
+    "text_nodes",
+    "text_tuned_layers",
+    "text_width",
+    "text_pooled_width",
+    "text_fingerprint",
+)
 """Settings of the encoder that only a pretrained one has."""
 MAY_CHANGE = frozenset({"recipe", "training.epochs", "training.save_every_steps", "training.workers"})
 """Settings that may differ on resuming, as they change no weight (epochs may only be raised)."""
@@ -64,6 +72,7 @@ def check_training(config: RunConfig) -> None:
     check_noise(config)
     check_losses(config)
     check_text(config)
+    check_pooled_vectors(config)
     check_network(config.model)
 
 
@@ -88,6 +97,7 @@ def check_ranges(config: RunConfig) -> None:
         ("optimiser.weight_decay", optimiser.weight_decay, 0),
         ("optimiser.decay_epoch", optimiser.decay_epoch, 0),
         ("loss.warmup_epochs", config.loss.warmup_epochs, 0),
+        ("model.encoder.image_pooled_width", config.model.encoder.image_pooled_width, 0),
         ("model.encoder.text_tuned_layers", config.model.encoder.text_tuned_layers, 0),
         *((f"loss.{name}", getattr(config.loss, name), 0) for name in LOSSES),
         *((f"model.encoder.{name}", getattr(config.model.encoder, name), 1) for name in WIDTHS),
@@ -222,6 +232,35 @@ def check_text(config: RunConfig) -> None:
         )
 
 
+def check_pooled_vectors(config: RunConfig) -> None:
+    """Reject encoders' own vectors without a pretrained text encoder, and a loss on scores that nothing trains.
+
+    Raises:
+        SettingsError: In these cases.
+    """
+    encoder, loss, kind = config.model.encoder, config.loss, config.model.kind
+    named = f"model.encoder.pooled_vectors is {encoder.pooled_vectors}"
+    if encoder.pooled_vectors == "items":
+        return
+    if encoder.text != "pretrained":
+        raise SettingsError(
+            f"{named}, which takes the vector of the whole caption from a pretrained text encoder, and "
+            f"model.encoder.text is {encoder.text}; set it to pretrained, or pooled_vectors to items."
+        )
+    if encoder.pooled_vectors != "frozen" or encoder.text_tuned_layers:
+        return
+    if kind == "vse":
+        raise SettingsError(
+            f"{named}, and v·t is the whole score of {kind}, so that nothing would be trained; set it to adapter or "
+            "added."
+        )
+    if not (loss.fused or loss.streams or (loss.levels and kind == "tshsr")):
+        raise SettingsError(
+            f"{named}, so that loss.pooled and loss.contrastive train nothing, and every other loss weighs 0; set one, "
+            "such as loss.fused to 1."
+        )
+
+
 def check_network(model: ModelConfig) -> None:
     """Build the network on the meta device, so that it raises its errors before the run's folder is created.
 
@@ -235,6 +274,8 @@ def check_network(model: ModelConfig) -> None:
         feature_dim=encoder.feature_dim or 1,
         vocabulary=encoder.vocabulary or 2,
         text_width=encoder.text_width or 1,
+        text_pooled_width=encoder.text_pooled_width or encoder.image_pooled_width or 1,
+        image_pooled_width=encoder.image_pooled_width or encoder.text_pooled_width or 1,
     )
     with torch.device("meta"):
         build_matcher(without_vision(replace(model, encoder=filled)))
@@ -260,8 +301,8 @@ def make_tokenizer(config: RunConfig, train: Split) -> CaptionTokenizer:
 def complete(config: RunConfig, tokenizer: CaptionTokenizer, train: Split, dev: Split) -> RunConfig:
     """Fill in the settings that depend on the data and on pretrained weights.
 
-    These are feature width, vocabulary size, extractor, and of a pretrained word encoder the width of its states, the
-    fingerprint and the absolute path.
+    These are feature width, vocabulary size, extractor, of a pretrained word encoder the width of its states, the
+    fingerprint and the absolute path, and where they are used the widths of vectors of the whole picture and caption.
 
     Raises:
         SettingsError: Where a setting contradicts the data or the weights.
@@ -270,6 +311,8 @@ def complete(config: RunConfig, tokenizer: CaptionTokenizer, train: Split, dev: 
     check_compatible(train, dev)
     encoder = config.model.encoder
     found: dict[str, Any] = {"feature_dim": train.regions.feature_dim, "vocabulary": len(tokenizer)}
+    if encoder.pooled_vectors != "items":
+        found["image_pooled_width"] = pooled_width(encoder.pooled_vectors, train, dev)
     for name, number in found.items():
         given = getattr(encoder, name)
         if given not in (0, number):
@@ -283,6 +326,7 @@ def complete(config: RunConfig, tokenizer: CaptionTokenizer, train: Split, dev: 
         )
     check_regions(config.model, train, dev)
     model = replace(config.model, encoder=replace(encoder, **found, **text_settings(encoder, tokenizer)))
+    check_widths(model.encoder)
     return replace(config, model=model, extractor=train.extractor)
 
 
@@ -295,6 +339,8 @@ def text_settings(encoder: EncoderConfig, tokenizer: CaptionTokenizer) -> dict[s
     if not isinstance(tokenizer, FrozenText | PieceTokenizer):
         return {}
     found = {"text_width": tokenizer.width, "text_fingerprint": tokenizer.fingerprint}
+    if encoder.pooled_vectors != "items":  # so that older runs are resumed with the same settings
+        found["text_pooled_width"] = tokenizer.pooled_width
     for name, value in found.items():
         given = getattr(encoder, name)
         if given and given != value:
@@ -304,6 +350,27 @@ def text_settings(encoder: EncoderConfig, tokenizer: CaptionTokenizer) -> dict[s
             )
     named = encoder.text_weights in TEXT_WEIGHTS
     return {**found, "text_weights": encoder.text_weights if named else resolve_weights(encoder.text_weights)}
+
+
+def pooled_width(kind: str, train: Split, dev: Split) -> int:
+    """Width of the vectors of whole pictures.
+
+    Raises:
+        DataError: Where a split has none, or the splits differ.
+    """
+    for split in (train, dev):
+        if not split.regions.joint_dim:
+            raise DataError(
+                f"{split.data}, split {split.name} has no vectors of whole pictures, which "
+                f"model.encoder.pooled_vectors {kind} takes; extract the pictures again with an encoder that gives "
+                "them, or set it to items."
+            )
+    if train.regions.joint_dim != dev.regions.joint_dim:
+        raise DataError(
+            f"{train.name} and {dev.name} differ in the width of the vectors of whole pictures "
+            f"({train.regions.joint_dim} and {dev.regions.joint_dim}); extract both in the same way."
+        )
+    return train.regions.joint_dim
 
 
 def check_regions(model: ModelConfig, *splits: Split) -> None:

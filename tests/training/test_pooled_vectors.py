@@ -1,0 +1,195 @@
+"""Vectors of the whole picture and caption from the encoders: added to pooled items, or alone, as ranking's start."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.support.picture_files import write_pictures
+from tests.support.small_runs import StopError, run, small_config, stop_at, weights, with_loss
+from tests.support.tiny_networks import NETWORKS, transformers
+from tests.support.tiny_text import CAPTIONS, save_text
+from tshsr.config.models import ModelConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
+from tshsr.config.run import RunConfig
+from tshsr.data.dataset import Split
+from tshsr.data.layouts import open_split
+from tshsr.features.catalog import open_extractor
+from tshsr.features.extraction import extract_folder
+from tshsr.index.collection import Index
+from tshsr.pretrained import frozen_text
+from tshsr.retriever import Retriever
+from tshsr.scoring.all_pairs import score_split
+from tshsr.scoring.depth import Depth
+from tshsr.scoring.rerank import score_two_stage
+
+KINDS = ("clip", "siglip", "siglip2")
+PICTURES = 6
+"""As many as CAPTIONS."""
+
+
+@dataclass(frozen=True)
+class JointData:
+    """A joint encoder, a store of its features, and its own cosines of all pairs.
+
+    Attributes:
+        weights: Folder of network, tokenizer and image processor.
+        split: All pictures with a caption each.
+        cosines: Pictures x captions.
+    """
+
+    weights: Path
+    split: Split
+    cosines: np.ndarray
+
+
+@pytest.fixture(scope="module")
+def joint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], JointData]:
+    return functools.cache(lambda kind: make_joint(kind, tmp_path_factory.mktemp(kind)))
+
+
+def make_joint(kind: str, folder: Path) -> JointData:
+    save_text(kind, folder / "network")
+    NETWORKS[kind]()[1].save_pretrained(folder / "network")
+    write_pictures(folder / "pictures", PICTURES)
+    extractor: Any = open_extractor("grid", weights=folder / "network")
+    extract_folder(folder / "pictures", folder / "store", extractor)
+    store = open_split(folder / "store", "all")
+    split = replace(store, captions=CAPTIONS, image_of_caption=np.arange(PICTURES))
+    return JointData(folder / "network", split, own_cosines(folder / "network", extractor, split))
+
+
+def own_cosines(weights: Path, extractor: Any, split: Split) -> np.ndarray:
+    """By `get_image_features` and `get_text_features`, one picture and one caption at a time."""
+    network = transformers.AutoModel.from_pretrained(weights).eval()
+    rules = transformers.AutoTokenizer.from_pretrained(weights)
+    fixed = network.config.model_type != "clip"
+    padding = {"padding": "max_length", "max_length": network.config.text_config.max_position_embeddings}
+    images, captions = [], []
+    with torch.inference_mode():
+        for number in range(PICTURES):
+            path = split.picture(number)
+            assert path is not None
+            given = extractor.prepare(Image.open(path).convert("RGB"))
+            inputs = {key: torch.from_numpy(values[None]) for key, values in given.items()}
+            images.append(network.get_image_features(**inputs).pooler_output)
+        for caption in split.captions:
+            inputs = rules([caption.lower() if fixed else caption], return_tensors="pt", **(padding if fixed else {}))
+            names = ("input_ids",) if fixed else ("input_ids", "attention_mask")
+            captions.append(network.get_text_features(**{key: inputs[key] for key in names}).pooler_output)
+    v, t = (torch.nn.functional.normalize(torch.cat(rows), dim=-1) for rows in (images, captions))
+    return (v @ t.T).numpy()
+
+
+METHODS: dict[str, Callable[[Any], ModelConfig]] = {
+    "tshsr": lambda encoder: replace(small_config().model, encoder=encoder),
+    "tshsr with a global node": lambda encoder: replace(small_config().model, encoder=encoder, global_node=True),
+    "scan": lambda encoder: ScanConfig(encoder=encoder, streams="both"),
+    "sgraf": lambda encoder: SgrafConfig(encoder=encoder, similarity_dim=6, steps=2),
+    "saf": lambda encoder: SgrafConfig(encoder=encoder, similarity_dim=6, reasoning="saf"),
+    "two-stream sgr": lambda encoder: TwoStreamSgrConfig(encoder=encoder, similarity_dim=6, steps=2, comparison_dim=5),
+    "vse": lambda encoder: VseConfig(encoder=encoder),
+}
+
+
+def settings(weights: Path, how: str, method: str = "tshsr", **changes: Any) -> RunConfig:
+    """A small run with vectors of the encoders."""
+    config = small_config(epochs=2, batch=3, save_every_steps=1, dev_images=0)
+    text = {"text": "pretrained", "text_weights": str(weights), "pooled_vectors": how, "dropout": 0.0, **changes}
+    config = replace(config, model=METHODS[method](replace(config.model.encoder, **text)))
+    return with_loss(config, warmup_epochs=1)
+
+
+def begun(data: JointData, config: RunConfig, out: Path) -> Retriever:
+    """The state that a run saves before its first step."""
+
+    def stop(event: Any) -> None:
+        raise StopError
+
+    with pytest.raises(StopError):
+        run(config, (data.split, data.split), out, listen=stop)
+    return Retriever.from_pretrained(out, which="last")
+
+
+def same_ranking(scores: np.ndarray, cosines: np.ndarray) -> bool:
+    """In both directions."""
+    return all(np.array_equal(scores.argsort(axis), cosines.argsort(axis)) for axis in (0, 1))
+
+
+def check_start(retriever: Retriever, data: JointData) -> None:
+    scores = score_split(retriever.matcher, retriever.tokenizer, data.split)
+    assert {"fused", "pooled"} <= scores.keys()
+    np.testing.assert_allclose(scores["pooled"], data.cosines, atol=1e-6)
+    for name, values in scores.items():
+        assert same_ranking(values, data.cosines), name
+
+
+@pytest.mark.parametrize("how", ["frozen", "adapter"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_before_the_first_step_the_ranking_is_the_encoders(
+    kind: str, how: str, joint: Callable[[str], JointData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frozen_text, "KEPT_FROM", 1)
+    data = joint(kind)
+    for axis in (0, 1):
+        assert np.diff(np.sort(data.cosines, axis=axis), axis=axis).min() > 1e-5, "no ties but for rounding"
+    retriever = begun(data, settings(data.weights, how), tmp_path / "run")
+    check_start(retriever, data)
+    for depth in (2, PICTURES):
+        found = score_two_stage(retriever.matcher, retriever.tokenizer, data.split, Depth(depth, depth)).scores["fused"]
+        for axis in (0, 1):  # beyond the depth, candidates of the other side rank before pairs that are not scored
+            best, own = ((-scores).argsort(axis).take(range(depth), axis) for scores in (found, data.cosines))
+            assert np.array_equal(best, own)
+    index = Index.build(tmp_path / "index", retriever, data.split, run=tmp_path / "run", settings={})
+    for column, caption in enumerate(CAPTIONS):
+        names = [result.id for result in index.search(caption, PICTURES)]
+        assert names == [data.split.image_ids[row] for row in (-data.cosines[:, column]).argsort()]
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "tshsr"])
+def test_every_method_starts_at_the_encoders_ranking(
+    method: str, joint: Callable[[str], JointData], tmp_path: Path
+) -> None:
+    data = joint("clip")
+    for how in ("adapter",) if method == "vse" else ("frozen", "adapter"):
+        check_start(begun(data, settings(data.weights, how, method), tmp_path / how), data)
+
+
+@pytest.mark.parametrize("how", ["frozen", "adapter"])
+@pytest.mark.parametrize("method", METHODS)
+def test_training_changes_the_ranking_and_every_weight(
+    how: str, method: str, joint: Callable[[str], JointData], tmp_path: Path
+) -> None:
+    if (how, method) == ("frozen", "vse"):
+        pytest.skip("nothing to train: test_wrong_settings_are_one_sentence")
+    data = joint("clip")
+    config = settings(data.weights, how, method)
+    before = begun(data, config, tmp_path / "begun")
+    run(config, (data.split, data.split), tmp_path / "run")
+    after = Retriever.from_pretrained(tmp_path / "run", which="last")
+    old, new = (dict(one.matcher.named_parameters()) for one in (before, after))
+    still = {name for name in old if torch.equal(old[name], new[name])}
+    expected = {name for name in old if "perceptron" in name or "region_encoder" in name or "word_encoder" in name}
+    assert still <= (expected if method == "vse" else set()), still
+    scores = score_split(after.matcher, after.tokenizer, data.split)
+    assert np.abs(scores["fused"] - score_split(before.matcher, before.tokenizer, data.split)["fused"]).max() > 1e-4
+    assert np.allclose(scores["pooled"], data.cosines, atol=1e-6) == (how == "frozen")
+
+
+@pytest.mark.parametrize("how", ["added", "frozen", "adapter"])
+def test_a_run_continues_bit_for_bit(how: str, joint: Callable[[str], JointData], tmp_path: Path) -> None:
+    data = joint("siglip2")
+    config = settings(data.weights, how)
+    both = data.split, data.split
+    run(config, both, tmp_path / "whole")
+    with pytest.raises(StopError):
+        run(config, both, tmp_path / "run", listen=stop_at(3))
+    run(config, both, tmp_path / "run", resume=True)
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
