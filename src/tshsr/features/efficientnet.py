@@ -73,7 +73,7 @@ class EfficientNetExtractor:
 
     in_processes = False
     feature_dim = FEATURES
-    joint_dim = 0
+    joint_dim = FEATURES
 
     def __init__(
         self,
@@ -150,7 +150,7 @@ class EfficientNetExtractor:
             crops = self.pooled([window for one in prepared for window in one.windows], self.pooled_boxes[:1])
             windows = crops.reshape(len(prepared), -1, FEATURES)
             features = np.concatenate([features[:, :1], windows, features[:, 1:]], axis=1)
-        return [PictureRegions(one, self.boxes) for one in features]
+        return [PictureRegions(one, self.boxes, one[0]) for one in features]
 
     def extract(self, pictures: Sequence[Image.Image]) -> list[PictureRegions]:
         """The regions of RGB pictures."""
