@@ -1,6 +1,8 @@
 """What holds for every test: one thread a process, checked shapes, a fixed seed, and the shared fixtures."""
 
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,20 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "
 
 pytest_plugins = ["tests.support.fixtures"]
 
-install_import_hook(CHECKED, "beartype.beartype")
+install_import_hook(CHECKED, "tests.support.shapes.checked")
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
+
+
+# What is imported and collected never becomes garbage: the collector need not look for any among it, then or later.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    import hypothesis  # noqa: F401 - its plugin imports it at the end of a run, and asks the collector for an object then
+
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -32,6 +45,14 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_flushes() -> Iterator[None]:
+    """What the system keeps for the disk is what a test reads: no test can cut the power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)  # which refuses a closed file too
+        yield
 
 
 @pytest.fixture(autouse=True)

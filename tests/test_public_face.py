@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import tshsr
+from tests.support.forked import answer_of, program
 from tests.support.markdown import DOCS, read
 from tests.support.small_runs import run, small_config, small_split
 
@@ -70,10 +71,10 @@ def test_importing_the_package_does_not_load_torch() -> None:
 def test_what_needs_an_extra_names_it_in_one_sentence(extra: str, tmp_path: Path) -> None:
     package, code = NEEDS[extra]
     hidden = f"import sys; sys.modules[{package!r}] = None\n{code}"  # as if it were not installed
-    answer = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert answer.returncode != 0
-    sentence = answer.stderr.strip().splitlines()[-1]
-    assert re.search(rf"pip install 'tshsr\[(\w+,)*{extra}(,\w+)*\]'", sentence), answer.stderr
+    code, _, errors = answer_of(program, f"import os; os.chdir({str(tmp_path)!r})\n{hidden}")
+    assert code != 0
+    sentence = errors.strip().splitlines()[-1]
+    assert re.search(rf"pip install 'tshsr\[(\w+,)*{extra}(,\w+)*\]'", sentence), errors
     assert sentence.endswith(".")
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pytest
 import torch
 
 from tests.support import tiny
+from tests.support.forked import answer_of, program
 from tests.support.members import Member, member
 from tests.support.small_runs import small_split
 from tshsr.data.batches import ImageBatch
@@ -28,7 +27,6 @@ from tshsr.scoring.options import ScoringOptions
 from tshsr.scoring.rerank import score_listed
 
 CHECK = PrecisionCheck("float32", True, 20, 40, 0.0, 100.0, 0.0, 1.5)
-ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture
@@ -110,8 +108,8 @@ with torch.inference_mode():
 assert not counters["graph_break"], counters
 assert 1 <= counters["stats"]["unique_graphs"] <= 2, "few programs for five sizes; a single pair takes none"
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    ended, _, errors = answer_of(program, code)
+    assert ended == 0, errors
 
 
 @pytest.mark.parametrize("used", [True, False])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 import torch
 
 import tshsr
+from tests.support.forked import answer_of, program
 from tests.support.score_matrix import OWNERS, matrix
 from tshsr.data.generated import scenes_folder
 from tshsr.errors import DataError, InputError, SettingsError
@@ -208,12 +208,11 @@ def test_coco_5k_takes_few_calls_a_caption_and_less_than_two_gibibytes(tmp_path:
     """
     path = tmp_path / "scores.npy"
     try:
-        answer = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(script), str(path)], capture_output=True, text=True, check=True
-        )
+        ended, said, errors = answer_of(program, textwrap.dedent(script), str(path))
     finally:
         path.unlink(missing_ok=True)
-    calls, peak, r1, true_r5, protocol = answer.stdout.split()
+    assert ended == 0, errors
+    calls, peak, r1, true_r5, protocol = said.split()
     assert (float(r1), float(true_r5), protocol) == (50.0, 10.0, "coco-5k")
     assert int(calls) < 100 * 25_000  # 28 a caption; a loop over its 5,000 images would be far above
     assert int(peak) < 2**31

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import tshsr
+from tests.support.forked import answer_of, program
 from tests.support.indexed import Small, built
 from tests.support.small_runs import run, small_config, small_split
 from tshsr.errors import CheckpointError, DataError
@@ -73,9 +72,9 @@ def test_a_run_without_lancedb_says_what_to_install() -> None:
         "from tshsr.cli.main import main; "
         "sys.exit(main(['search', 'x', 'y']))"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert said.returncode == 2
-    assert said.stderr == "tshsr: an index needs LanceDB, which is not installed: pip install 'tshsr[search]'.\n"
+    found, _, said = answer_of(program, code)
+    assert found == 2
+    assert said == "tshsr: an index needs LanceDB, which is not installed: pip install 'tshsr[search]'.\n"
 
 
 def test_index_json_is_plain_json(small: Small, index: Index) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.support.forked import answer_of, program
 from tests.support.indexed import Small, built
 from tshsr.data.dataset import Split
 from tshsr.errors import DataError
@@ -167,8 +166,8 @@ def test_an_interrupted_build_continues(
     small: Small, tmp_path: Path, counted: str, at: int, pictures: int, captions: int
 ) -> None:
     out = tmp_path / "index"
-    command = [sys.executable, "-c", KILLED, small.run, small.store, out, counted, str(at)]
-    assert subprocess.run(command, check=False, cwd=Path(__file__).parents[2]).returncode == -signal.SIGKILL
+    code, _, errors = answer_of(program, KILLED, small.run, small.store, out, counted, str(at))
+    assert code == -signal.SIGKILL, errors
     index = Index.open(out)
     assert (len(index), index.captions) == (pictures, captions), "committed rows are searchable"
     assert len(index.search("a red dog", k=12)) == pictures
@@ -201,16 +200,16 @@ def test_a_full_disk_is_one_sentence_and_the_index_is_unchanged(small: Small, tm
     index = built(small, tmp_path / "index", "test")
     before = index.search("a red dog", k=12)
     # A file may grow to 2,500 bytes: enough for the small files, not for the rows.
-    command = [sys.executable, "-c", FULL, "2500", "index", small.run, "--data", small.store, "--out", index.folder]
-    said = subprocess.run(command, check=False, cwd=Path(__file__).parents[2], capture_output=True, text=True)
-    assert said.returncode == 2, said.stderr
-    last = said.stderr.splitlines()[-1]
+    words = ("index", small.run, "--data", small.store, "--out", index.folder)
+    code, _, errors = answer_of(program, FULL, "2500", *map(str, words))
+    assert code == 2, errors
+    last = errors.splitlines()[-1]
     assert re.match(
         rf"tshsr: Cannot write {index.folder}: (File too large|a file was truncated, as on a full disk)\. "
         "The rows committed before are still there; free some space",
         last,
     )
-    assert "Traceback" not in said.stderr
+    assert "Traceback" not in errors
     assert Index.open(index.folder).search("a red dog", k=12) == before
     assert index.add(small.split()).new == 8
 

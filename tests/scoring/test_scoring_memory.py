@@ -1,10 +1,11 @@
 """The byte budget of scoring holds: measured, not computed."""
 
 import json
-import subprocess
 import sys
 
 import pytest
+
+from tests.support.forked import answer_of, program
 
 SCORE = """
 import json, sys
@@ -37,7 +38,7 @@ def test_the_temporaries_of_full_size_scoring_stay_within_the_budget() -> None:
     if not sys.platform.startswith("linux"):
         pytest.skip("peak memory is read from /proc, which only Linux has")
     budget = 128 * 2**20  # about a third of what all 576 pairs at once would take
-    run = subprocess.run([sys.executable, "-c", SCORE, str(budget)], capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    grown = json.loads(run.stdout)
+    ended, said, errors = answer_of(program, SCORE, str(budget))
+    assert ended == 0, errors
+    grown = json.loads(said)
     assert 2**20 < grown < budget

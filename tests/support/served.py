@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from tests.support.command_line import TINY, tshsr
+from tests.support.forked import Forked, command, forked
 from tshsr.data.generated import make_scenes
 
 PICTURES = 10
@@ -28,7 +26,7 @@ class Served:
     """
 
     address: str
-    process: subprocess.Popen[str]
+    process: Forked
     pictures: Path
 
 
@@ -51,13 +49,8 @@ def make_index(folder: Path) -> Path:
 @contextmanager
 def serving(index: Path, *more: str) -> Iterator[Served]:
     """`tshsr serve` on a free port until the block ends."""
-    command = [sys.executable, "-m", "tshsr", "serve", str(index), "--port", "0", "--device", "cpu", *more]
-    # A shell starts what runs in its background with SIGINT ignored, and children inherit that.
-    listens = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, **pipes, text=True, preexec_fn=listens) as process:
+    with forked(command, "serve", str(index), "--port", "0", "--device", "cpu", *more) as process:
         try:
-            assert process.stdout is not None
             line = process.stdout.readline()
             found = re.search(r"http://\S+/", line)
             if found is None:
@@ -67,4 +60,4 @@ def serving(index: Path, *more: str) -> Iterator[Served]:
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
-                process.wait(300)
+                process.wait()

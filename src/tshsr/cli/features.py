@@ -93,7 +93,7 @@ def chosen_extractor(wanted: Features) -> Extractor:
         SettingsError: Where there is no such extractor, or it lacks an option.
         DataError: Where a run was trained on features.
     """
-    from tshsr.features.catalog import CHOICES, FAMILIES, WEIGHTS, open_extractor
+    from tshsr.features.catalog import CHOICES, FAMILIES, WEIGHTS, WITHOUT_WEIGHTS, open_extractor
 
     choices: dict[str, Any] = {
         name: getattr(wanted, name)
@@ -109,7 +109,8 @@ def chosen_extractor(wanted: Features) -> Extractor:
             f"there is no extractor {wanted.extractor!r}{nearest(wanted.extractor)} The extractors are "
             f"{', '.join((*FAMILIES, *WEIGHTS))}."
         )
-    return open_extractor(wanted.extractor, weights=wanted.weights, device=choose_device(wanted.device), **choices)
+    name = "cpu" if wanted.device is None and wanted.extractor in WITHOUT_WEIGHTS else wanted.device
+    return open_extractor(wanted.extractor, weights=wanted.weights, device=choose_device(name), **choices)
 
 
 def nearest(name: str) -> str:

@@ -336,6 +336,8 @@ def choose_device(name: str | None) -> str:
     Raises:
         SettingsError: Where this machine does not have it.
     """
+    if name == "cpu":
+        return name
     import torch
 
     there = ["cpu"]

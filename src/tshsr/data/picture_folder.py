@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
-from tshsr.data.batches import ImageBatch
 from tshsr.data.dataset import Split
 from tshsr.data.karpathy import find_json
 from tshsr.data.picture_captions import PictureCaption, read_picture_captions
 from tshsr.data.pictures import ENDINGS, PictureFile, find_pictures, read_picture
 from tshsr.data.regions import image_numbers
 from tshsr.errors import DataError, PictureError
+
+if TYPE_CHECKING:
+    from tshsr.data.batches import ImageBatch
 
 CAPTION_FILES = ("captions.txt", "captions.tsv", "captions.json")
 NO_EXTRACTOR = "pictures"

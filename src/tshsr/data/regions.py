@@ -1,19 +1,24 @@
-"""Region features on the disk, read in batches."""
+"""Region features on the disk, read in batches.
+
+torch is imported where a batch is read: drawing scenes and writing stores need none of it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from tshsr.data.batches import EXPECTED_BOXES, ImageBatch, first_invalid_box, first_not_finite
 from tshsr.data.npy import NpyFile, NpyFolder
 from tshsr.errors import DataError, InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tshsr.data.batches import ImageBatch
 
 
 class Regions(Protocol):
@@ -151,6 +156,10 @@ class RegionFeatures:
             DataError: Where a feature is not finite or the file can't be read.
             InputError: Where there is no such image.
         """
+        import torch
+
+        from tshsr.data.batches import ImageBatch
+
         numbers = self._numbers(images)
         regions = self.read_array(numbers)
         mask = self._mask(numbers)
@@ -207,8 +216,12 @@ class RegionFeatures:
         """
         if self.pooled is None:
             return None
+        import torch
+
+        from tshsr.data.batches import first_not_finite
+
         rows = self.rows[numbers]
-        values = torch.from_numpy(self.pooled.read(rows).astype(np.float32))
+        values: Tensor = torch.from_numpy(self.pooled.read(rows).astype(np.float32))
         bad = first_not_finite(values)
         if bad is not None:
             raise DataError(
@@ -221,6 +234,8 @@ class RegionFeatures:
         return self.source.place(int(self.rows[image]))
 
     def _check_finite(self, values: Tensor, numbers: np.ndarray) -> None:
+        from tshsr.data.batches import first_not_finite
+
         bad = first_not_finite(values)
         if bad is not None:
             raise DataError(
@@ -267,10 +282,13 @@ def check_boxes(boxes: np.ndarray, mask: np.ndarray | None, shape: tuple[int, ..
     checked = boxes.astype(np.float32)
     if mask is not None:
         checked[~mask] = 0
-    wrong = first_invalid_box(
-        torch.from_numpy(checked), torch.ones(shape, dtype=torch.bool)
-    )  # padding is zero, a valid box
-    if wrong is not None:
+    inside = ((checked >= 0) & (checked <= 1)).all(axis=-1)
+    ordered = (checked[..., :2] <= checked[..., 2:]).all(axis=-1)
+    invalid = np.argwhere(~(inside & ordered))  # padding is zero, a valid box
+    if len(invalid):
+        from tshsr.data.batches import EXPECTED_BOXES
+
+        wrong = tuple(invalid[0].tolist())
         raise DataError(
             f"{where}: the box of image {wrong[0]}, region {wrong[1]} is {boxes[wrong].tolist()}; {EXPECTED_BOXES}"
         )
