@@ -7,6 +7,7 @@ retriever.score(features, ["a dog runs", "two people talk"])      # images x cap
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,6 +27,7 @@ from tshsr.data.dataset import Split
 from tshsr.data.text import TOKENIZER
 from tshsr.data.tokens import CaptionTokenizer
 from tshsr.errors import CheckpointError, DataError, InputError
+from tshsr.features.pixels import VisionExtractor, with_own_regions
 from tshsr.files import complete_folder
 from tshsr.models.base import ItemEncoding, Matcher, StreamTrace, join_encodings
 from tshsr.pretrained.pieces import TEXT_FOLDER
@@ -161,17 +163,52 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
         self.tokenizer.to(device)
         return self
 
+    @cached_property
+    def features_of(self) -> str:
+        """Name of the extractor of the features that the network reads; with a vision network, its own features."""
+        vision = self.matcher.vision
+        return self.config.extractor if vision is None else vision.extractor_name
+
     def check_extractor(self, extractor: str) -> None:
         """Refuse features of another extractor than that of the training data.
 
         Raises:
             DataError: Where they differ; the message names both extractors.
         """
-        if extractor != self.config.extractor:
+        if extractor == self.features_of:
+            return
+        if self.matcher.vision is not None:
             raise DataError(
-                f"{self.name} was trained on features of {self.config.extractor!r}, these are of {extractor!r}; "
-                "extract the pictures with the former, or train on the latter."
+                f"{self.name} reads features of its own vision network ({self.features_of!r}), these are of "
+                f"{extractor!r}; make features with tshsr features --extractor RUN, or give the pictures."
             )
+        raise DataError(
+            f"{self.name} was trained on features of {self.features_of!r}, these are of {extractor!r}; "
+            "extract the pictures with the former, or train on the latter."
+        )
+
+    def readable(self, split: Split) -> Split:
+        """A split with features that the network reads: the split itself, or computed from its pictures.
+
+        Raises:
+            DataError: Where the features are of another extractor and there is no vision network, or no pictures.
+        """
+        if self.matcher.vision is None:
+            self.check_extractor(split.extractor)
+        return with_own_regions(split, self.matcher.vision)
+
+    def extractor(self) -> VisionExtractor:
+        """The vision network of a run that was trained from pixels, as an extractor.
+
+        Raises:
+            DataError: Where the run was trained on features.
+        """
+        if self.matcher.vision is None:
+            raise DataError(
+                f"{self.name} was trained on features of {self.features_of!r} and has no vision network; make features "
+                "with that extractor."
+            )
+        return VisionExtractor(self.matcher.vision, self.name)
 
     @torch.inference_mode()
     def encode_images(
@@ -253,7 +290,7 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
     ) -> Iterable[ImageBatch]:
         """Images as batches on the network's device."""
         if isinstance(images, Split):
-            self.check_extractor(images.extractor)
+            images = self.readable(images)
             chosen = np.arange(len(images.regions)) if indices is None else np.asarray(indices, np.int64)
             for start in range(0, max(1, len(chosen)), ENCODE_BLOCK):
                 yield images.regions.read(chosen[start : start + ENCODE_BLOCK]).to(self.device)

@@ -17,7 +17,7 @@ from tests.support.picture_files import write_pictures
 from tests.support.small_runs import StopError, run, small_config, stop_at, weights, with_loss
 from tests.support.tiny_networks import NETWORKS, transformers
 from tests.support.tiny_text import CAPTIONS, save_text
-from tshsr.config.models import ModelConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
+from tshsr.config.models import ModelConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VisionConfig, VseConfig
 from tshsr.config.run import RunConfig
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import open_split
@@ -31,6 +31,7 @@ from tshsr.retriever import Retriever
 from tshsr.scoring.all_pairs import score_split
 from tshsr.scoring.depth import Depth
 from tshsr.scoring.rerank import score_two_stage
+from tshsr.training.checkpoints import load_tensors
 from tshsr.training.checks import check_training, complete, make_tokenizer
 
 KINDS = ("clip", "siglip", "siglip2")
@@ -262,3 +263,21 @@ def test_data_that_do_not_fit_are_one_sentence(joint: Callable[[str], JointData]
     with pytest.raises(SettingsError, match=r"is frozen, .* are 16 and 32 wide; take both from one joint encoder"):
         run(other, (data.split, data.split), tmp_path / "run")
     assert not (tmp_path / "run").exists(), "before anything is written"
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_from_pixels_too_the_ranking_starts_at_the_encoders(
+    kind: str, joint: Callable[[str], JointData], tmp_path: Path
+) -> None:
+    data = joint(kind)
+    config = settings(data.weights, "adapter")
+    vision = VisionConfig(weights=str(data.weights), cells=2, tuned_blocks=2)
+    encoder = replace(config.model.encoder, vision=vision)
+    config = replace(config, model=replace(config.model, encoder=encoder), training=replace(config.training, workers=0))
+    retriever = begun(data, config, tmp_path / "run")
+    check_start(retriever, replace(data, split=retriever.readable(data.split)))
+    run(config, (data.split, data.split), tmp_path / "run", resume=True)
+    trained = load_tensors(tmp_path / "run" / "last" / "model.safetensors")
+    changed = {name for name, value in retriever.matcher.state_dict().items() if not torch.equal(value, trained[name])}
+    assert any("patch_embedding" in name for name in changed)
+    assert ("vision.projection.weight" in changed) == (kind == "clip")

@@ -59,7 +59,7 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
 
     place, split = find_data(wanted.data), open_split(wanted.data, wanted.split)
     retriever = load_retriever(wanted.run, wanted.device)
-    retriever.check_extractor(split.extractor)
+    split = retriever.readable(split)
     report = None if wanted.report is None else open_report(wanted.report, retriever.name, split)
     truth = read_truth(place, split.name) or read_entities(place, split, WordRules().words)
     with screen.progress(quiet=wanted.quiet) as begin:

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from tshsr.config.models import EncoderConfig, ModelConfig
@@ -18,7 +19,7 @@ from tshsr.data.text import Tokenizer
 from tshsr.data.tokens import CaptionTokenizer
 from tshsr.errors import CheckpointError, DataError, SettingsError
 from tshsr.metrics.recall import check_captioned
-from tshsr.models.build import build_matcher
+from tshsr.models.build import build_matcher, without_vision
 from tshsr.models.whole import check_widths
 from tshsr.pretrained.frozen_text import FrozenText
 from tshsr.pretrained.networks import resolve_weights
@@ -52,7 +53,7 @@ PRETRAINED_TEXT = (
     "text_fingerprint",
 )
 """Settings of the encoder that only a pretrained one has."""
-MAY_CHANGE = frozenset({"recipe", "training.epochs", "training.save_every_steps"})
+MAY_CHANGE = frozenset({"recipe", "training.epochs", "training.save_every_steps", "training.workers"})
 """Settings that may differ on resuming, as they change no weight (epochs may only be raised)."""
 
 
@@ -63,6 +64,7 @@ def check_training(config: RunConfig) -> None:
         SettingsError: Names the first one.
     """
     check_ranges(config)
+    check_pixels(config)
     if config.optimiser.name == "adam" and config.optimiser.weight_decay:
         raise SettingsError(
             f"optimiser.weight_decay is {config.optimiser.weight_decay}, which adam ignores; set optimiser.name to "
@@ -125,6 +127,27 @@ def check_ranges(config: RunConfig) -> None:
     for name, value in shares:
         if not 0 <= value < 1:
             raise SettingsError(f"{name} is {value}; expected 0 or more, below 1.")
+
+
+def check_pixels(config: RunConfig) -> None:
+    """Reject settings of training from pixels that are out of range.
+
+    Raises:
+        SettingsError: Names the first one.
+    """
+    vision, augmentation, optimiser = config.model.encoder.vision, config.training.augmentation, config.optimiser
+    for name, value, fits, expected in (
+        ("model.encoder.vision.cells", vision.cells, 1 <= vision.cells <= 64, "1 to 64"),
+        ("model.encoder.vision.tuned_blocks", vision.tuned_blocks, vision.tuned_blocks >= 0, "0 or more"),
+        ("optimiser.vision_factor", optimiser.vision_factor, 0 < optimiser.vision_factor < math.inf, "above 0"),
+        ("optimiser.vision_decay", optimiser.vision_decay, 0 < optimiser.vision_decay <= 1, "above 0, at most 1"),
+        ("training.workers", config.training.workers, config.training.workers >= 0, "0 or more"),
+        ("training.augmentation.crop", augmentation.crop, 0 < augmentation.crop <= 1, "above 0, at most 1"),
+        ("training.augmentation.mirror", augmentation.mirror, 0 <= augmentation.mirror <= 1, "0 to 1"),
+        ("training.augmentation.colour", augmentation.colour, 0 <= augmentation.colour < 1, "0 or more, below 1"),
+    ):
+        if not fits:
+            raise SettingsError(f"{name} is {value}; expected {expected}.")
 
 
 def check_losses(config: RunConfig) -> None:
@@ -267,7 +290,7 @@ def check_network(model: ModelConfig) -> None:
         image_pooled_width=encoder.image_pooled_width or encoder.text_pooled_width or 1,
     )
     with torch.device("meta"):
-        build_matcher(replace(model, encoder=filled))
+        build_matcher(without_vision(replace(model, encoder=filled)))
 
 
 def make_tokenizer(config: RunConfig, train: Split) -> CaptionTokenizer:
@@ -407,6 +430,8 @@ def check_compatible(train: Split, dev: Split) -> None:
     """
     if not len(train.captions):
         raise DataError(f"{train.data}, split {train.name} has no captions; training needs captioned images.")
+    if not train.regions.feature_dim:
+        train.regions.read(np.arange(1))  # refuses pictures without features
     check_captioned(len(dev.regions), dev.image_of_caption)  # here, not in the first evaluation after an epoch
     for name, first, second in (
         ("extractor", train.extractor, dev.extractor),

@@ -30,6 +30,7 @@ from tshsr.training.checks import (
 )
 from tshsr.training.events import Event, Listener
 from tshsr.training.noisy_pairs import with_noise
+from tshsr.training.pixels import open_pictures
 from tshsr.training.state import State, is_begun, load_state
 from tshsr.training.trainer import Trainer, TrainingInputs
 
@@ -151,7 +152,9 @@ def fit(
     begun = check_folder(out, resume=resume)
     tokenizer = load_settings(out)[1] if begun else make_tokenizer(config, train)
     tokenizer.to(accelerator.device)
-    config = complete(config, tokenizer, train, dev)
+    opened = open_pictures(config, train, dev, read_config(out / CONFIG) if begun else None)
+    train, dev = opened.train, opened.dev
+    config = complete(opened.config, tokenizer, train, dev)
     order = make_order(config.training, train, processes=accelerator.num_processes)
     vectors = None if begun else make_vectors(config, tokenizer)
     state = load_begun(out, config, train) if begun else State(captions_checksum(train))
@@ -161,7 +164,11 @@ def fit(
     prepare_folder(out, config, tokenizer, accelerator)
     with reproducible(accelerator.device):
         trainer = Trainer(
-            TrainingInputs(config, tokenizer, train, dev, out, vectors), order, state, accelerator, listen or ignore
+            TrainingInputs(config, tokenizer, train, dev, out, vectors, opened.vision),
+            order,
+            state,
+            accelerator,
+            listen or ignore,
         )
         if begun:
             trainer.resume()
