@@ -9,15 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tshsr.cli.options import Argument, File, Flag, Name, choose_device, parse
+from tshsr.cli.options import Argument, File, Flag, Name, choose_device, load_retriever, parse
 from tshsr.cli.screen import Screen
 from tshsr.errors import SettingsError
 from tshsr.system import usable_cores
 
 if TYPE_CHECKING:
+    from tshsr.data.pictures import SkippedFile
     from tshsr.features.extraction import ExtractionResult
     from tshsr.features.extractor import Extractor
-    from tshsr.features.pictures import SkippedFile
 
 EXAMPLE = "tshsr features PICTURES --extractor scenes --out STORE"
 SHOWN = 3
@@ -35,7 +35,7 @@ class Features:
     extractor: Annotated[str, Argument("NAME")]
     """efficientnet-lite2 (photographs, comes with its weights), scenes (drawn pictures), grid or detector (with
     --weights), or one of clip, siglip2, dinov2, dinov3, rt-detr, owlv2, grounding-dino, which take weights from the
-    hub."""
+    hub; or the folder of a run that was trained from pixels, whose vision network then makes the features."""
     weights: Name = None
     """A folder with a network for transformers, or its name on the Hugging Face hub."""
     cells: Annotated[int | None, Argument("N")] = None
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
         if value < 1:
             raise SettingsError(f"--{name} is {value}; expected at least 1.")
     extractor = chosen_extractor(wanted)
-    from tshsr.features.captions import read_picture_captions
+    from tshsr.data.picture_captions import read_picture_captions
     from tshsr.features.extraction import ExtractionOptions, extract_folder
 
     captions = None if wanted.captions is None else partial(read_picture_captions, Path(wanted.captions))
@@ -92,19 +92,24 @@ def chosen_extractor(wanted: Features) -> Extractor:
 
     Raises:
         SettingsError: Where there is no such extractor, or it lacks an option.
+        DataError: Where a run was trained on features.
     """
     from tshsr.features.catalog import CHOICES, FAMILIES, WEIGHTS, WITHOUT_WEIGHTS, open_extractor
 
-    if wanted.extractor not in (*FAMILIES, *WEIGHTS):
-        raise SettingsError(
-            f"there is no extractor {wanted.extractor!r}{nearest(wanted.extractor)} The extractors are "
-            f"{', '.join((*FAMILIES, *WEIGHTS))}."
-        )
     choices: dict[str, Any] = {
         name: getattr(wanted, name)
         for name in {choice for options in CHOICES.values() for choice in options}
         if getattr(wanted, name) is not None
     }
+    if wanted.extractor not in (*FAMILIES, *WEIGHTS) and Path(wanted.extractor).is_dir():
+        if unused := [*choices, *(["weights"] if wanted.weights is not None else [])]:
+            raise SettingsError(f"--{unused[0].replace('_', '-')} is not for runs: {wanted.extractor} has its own.")
+        return load_retriever(wanted.extractor, wanted.device).extractor()
+    if wanted.extractor not in (*FAMILIES, *WEIGHTS):
+        raise SettingsError(
+            f"there is no extractor {wanted.extractor!r}{nearest(wanted.extractor)} The extractors are "
+            f"{', '.join((*FAMILIES, *WEIGHTS))}."
+        )
     name = "cpu" if wanted.device is None and wanted.extractor in WITHOUT_WEIGHTS else wanted.device
     return open_extractor(wanted.extractor, weights=wanted.weights, device=choose_device(name), **choices)
 

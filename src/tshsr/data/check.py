@@ -170,7 +170,7 @@ def _feature_problems(split: Split, progress: Progress, done: int, total: int) -
     for start in range(0, len(split.regions), BLOCK):
         stop = min(start + BLOCK, len(split.regions))
         try:
-            split.regions.read(np.arange(start, stop))
+            split.regions.check(np.arange(start, stop))
         except DataError as error:
             problems.append(str(error))
         progress(done + stop, total)

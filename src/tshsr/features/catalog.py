@@ -8,6 +8,7 @@ from typing import Any, Literal, assert_never, get_args
 
 from tshsr.errors import DataError, SettingsError
 from tshsr.features.extractor import Extractor
+from tshsr.pretrained.names import VISION_WEIGHTS
 from tshsr.scenes.descriptor import EXTRACTOR
 
 Family = Literal["scenes", "grid", "detector", "efficientnet-lite2"]
@@ -23,10 +24,7 @@ CHOICES: dict[Family, tuple[str, ...]] = {
 }
 """The options of each family."""
 WEIGHTS = {
-    "clip": ("grid", "openai/clip-vit-base-patch16"),
-    "siglip2": ("grid", "google/siglip2-base-patch16-224"),
-    "dinov2": ("grid", "facebook/dinov2-base"),
-    "dinov3": ("grid", "facebook/dinov3-vitb16-pretrain-lvd1689m"),
+    **{name: ("grid", place) for name, place in VISION_WEIGHTS.items()},
     "rt-detr": ("detector", "PekingU/rtdetr_v2_r50vd"),
     "owlv2": ("detector", "google/owlv2-base-patch16-ensemble"),
     "grounding-dino": ("detector", "IDEA-Research/grounding-dino-base"),

@@ -20,8 +20,14 @@ from PIL import Image
 from tshsr.boxes import cell_weights, grid_boxes
 from tshsr.errors import SettingsError
 from tshsr.features.extractor import WHOLE, PictureRegions
-from tshsr.pretrained.networks import Preprocessing, fingerprint
-from tshsr.pretrained.packages import EFFICIENTNET_LITE2, load_efficientnet_lite2
+from tshsr.pretrained.networks import fingerprint
+from tshsr.pretrained.packages import (
+    DEVIATION,
+    EFFICIENTNET_LITE2,
+    MEAN,
+    efficientnet_lite2_preprocessing,
+    load_efficientnet_lite2,
+)
 from tshsr.system import one_thread
 
 FEATURES = 1280
@@ -31,8 +37,6 @@ STRIDE = 32
 """Pixels of the input per row or column of the map."""
 HALVES, SIXTHS, NINTHS = 0.5, 0.6, 0.45
 """Sides of the windows, as fractions of the picture's."""
-MEAN, DEVIATION = 127.0, 128.0
-"""Values of 0 to 255 become (value - MEAN) / DEVIATION, as in the training of the weights."""
 GPU_CHUNK = 256
 """Inputs per call of the network on another device than the processor."""
 
@@ -93,9 +97,7 @@ class EfficientNetExtractor:
             raise SettingsError(f"windows is {windows!r}; expected one of {', '.join(get_args(Windows))}.")
         self.size, self.cells, self.windows, self.window_size = size, cells, windows, window_size
         self.device = device
-        self.preprocessing = Preprocessing(
-            "stretch", size, size, Image.Resampling.BICUBIC, 1.0, mean=(MEAN,) * 3, deviation=(DEVIATION,) * 3
-        )
+        self.preprocessing = efficientnet_lite2_preprocessing(size)
         self.network: Any = load_efficientnet_lite2().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         whole = np.array([WHOLE], np.float32)
         grid = grid_boxes(cells) if cells else np.empty((0, 4), np.float32)

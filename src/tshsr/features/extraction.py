@@ -12,13 +12,13 @@ from typing import Literal
 
 import numpy as np
 
+from tshsr.data.picture_captions import PictureCaption
+from tshsr.data.pictures import PictureFile, SkippedFile, find_pictures
 from tshsr.data.store import StoreCaption, StoreImage, write_store
 from tshsr.data.text import numbered_caption_ids
 from tshsr.errors import DataError
-from tshsr.features.captions import PictureCaption
 from tshsr.features.decoding import Decoded, decode_all
 from tshsr.features.extractor import Extractor, PictureRegions
-from tshsr.features.pictures import PictureFile, SkippedFile, find_pictures
 from tshsr.features.resume import (
     FinishedPicture,
     WorkFolder,

@@ -17,11 +17,11 @@ from safetensors.numpy import save
 
 from tshsr.data.dataset import Split
 from tshsr.data.manifest import MANIFEST, read_manifest, read_records
+from tshsr.data.picture_captions import PictureCaption
+from tshsr.data.pictures import PictureFile, SkippedFile
 from tshsr.data.store import EVERYTHING, PICTURES, StoreCaption, StoreImage, open_store, refuse_foreign
 from tshsr.errors import DataError
-from tshsr.features.captions import PictureCaption
 from tshsr.features.extractor import PictureRegions
-from tshsr.features.pictures import PictureFile, SkippedFile
 from tshsr.files import exclusive_lock, explained, remove_partial, write_bytes, write_text
 
 SKIPPED = "skipped.jsonl"
@@ -240,7 +240,8 @@ def copy_existing(existing: ExistingStore, work: WorkFolder, files: Sequence[Pic
         rows, pictures = np.array([row for row, _ in block]), [picture for _, picture in block]
         regions = existing.split.regions
         features, boxes = regions.read_array(rows), existing.split.regions.boxes[rows]
-        pooled = [None] * len(rows) if regions.pooled is None else list(regions.pooled.read(regions.rows[rows]))
+        vectors = next(regions.select(rows).pooled_blocks(len(rows)), None)
+        pooled = [None] * len(rows) if vectors is None else list(vectors)
         parts = zip(features, boxes, pooled, pictures, strict=True)
         copies = [PictureRegions(rows[: one.regions], box[: one.regions], vector) for rows, box, vector, one in parts]
         work.add(pictures, copies)

@@ -109,6 +109,7 @@ class Index:
             DataError: Where something cannot be read or written.
             CheckpointError: Where the folder holds an index of another network.
         """
+        split = retriever.readable(split)
         index = cls.create(folder, retriever, extractor=split.extractor, settings=settings, run=run)
         index.add(split, **how)
         return index
@@ -165,7 +166,7 @@ class Index:
         Raises:
             DataError: Where something cannot be read or written; earlier commits stay.
         """
-        self.retriever.check_extractor(split.extractor)
+        split = self.retriever.readable(split)
         if pictures is not None:
             check_folder(split, pictures)
         folder = pictures or split.pictures
@@ -268,6 +269,8 @@ class Index:
         from tshsr.features.catalog import rebuild_extractor  # its libraries are an extra
 
         info = self.about
+        if self.retriever.matcher.vision is not None:
+            return self.retriever.extractor()
         return rebuild_extractor(info.extractor, info.settings, device=str(self.retriever.device))
 
     @property

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tshsr.data.manifest import MANIFEST, read_manifest
+from tshsr.data.pictures import find_pictures
 from tshsr.data.store import EVERYTHING, open_store
 from tshsr.errors import DataError
 from tshsr.features.catalog import extractor_named
 from tshsr.features.extraction import ExtractionOptions, ExtractionResult, extract_folder
-from tshsr.features.pictures import find_pictures
 from tshsr.features.resume import read_files
 from tshsr.files import exclusive_lock, explained, write_text
 from tshsr.index.about import INFO_FILE, read_info, weights_digest

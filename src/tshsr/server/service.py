@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Protocol
 from PIL import Image
 from starlette.exceptions import HTTPException
 
+from tshsr.data.pictures import read_picture
 from tshsr.errors import DataError, PictureError, TshsrError
 from tshsr.explain.attribution import Explanation, explain_pair
-from tshsr.features.pictures import read_picture
 from tshsr.index.metadata import size_of
 from tshsr.index.search import CaptionResult, Result
 from tshsr.retriever import Retriever, as_batch
