@@ -19,6 +19,7 @@ from tshsr.config.run import RunConfig, read_config
 from tshsr.data.dataset import Split
 from tshsr.errors import CheckpointError, DataError, SettingsError
 from tshsr.features.backbone import GridExtractor
+from tshsr.index.photographs import update_photographs
 from tshsr.models.build import build_matcher
 from tshsr.pretrained.vision import open_vision
 from tshsr.retriever import Retriever
@@ -125,6 +126,15 @@ def test_evaluation_is_of_unaugmented_pictures(whole: Path, data: tuple[Split, S
     np.testing.assert_array_equal(batch.boxes.numpy(), split.regions.boxes)
     torch.testing.assert_close(batch.regions[2:3], again.regions, atol=1e-5, rtol=0)
     assert retriever.readable(split) is split
+
+
+def test_a_folder_of_photographs_is_searched_by_the_runs_own_features(
+    whole: Path, pictures: Path, tmp_path: Path
+) -> None:
+    retriever = Retriever.from_pretrained(whole)
+    done = update_photographs(pictures, tmp_path / "out", retriever, run=whole)
+    assert len(done.index) == done.added > 0
+    assert done.index.about.extractor == retriever.features_of
 
 
 def test_a_run_refuses_what_it_cannot_read(whole: Path, data: tuple[Split, Split], tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from tshsr.files import remove_partial
 from tshsr.system import Begin, Progress, begin_no_progress
 
 Dtype = Literal["float32", "float16"]
-PART_PICTURES, PART_SECONDS = 256, 20.0
+PART_PICTURES, PART_SECONDS = 256, 5.0
 """Pictures, or seconds of work, between two writes to the work folder: the maximum loss after a kill."""
 BLOCK = 64
 

@@ -18,6 +18,7 @@ from tshsr.data.store import EVERYTHING, open_store
 from tshsr.errors import DataError
 from tshsr.features.catalog import extractor_named
 from tshsr.features.extraction import ExtractionOptions, ExtractionResult, extract_folder
+from tshsr.features.extractor import Extractor
 from tshsr.features.resume import read_files
 from tshsr.files import exclusive_lock, explained, write_text
 from tshsr.index.about import INFO_FILE, read_info, weights_digest
@@ -71,12 +72,13 @@ def update_photographs(
         begin: Starts the progress of each stage.
 
     Raises:
-        DataError: Where no file is a picture, `out` holds something else or is in use, or cannot be written.
+        DataError: Where no file is a picture, `out` holds something else, is in use or cannot be written, or the
+            weights of the extractor are elsewhere.
         SettingsError: Where a package of the extractor is missing.
     """
     check_out(pictures, out)
     find_pictures(pictures, exclude=[out])  # a wrong folder leaves no output folder
-    extractor = extractor_named(retriever.config.extractor, device=str(retriever.device))
+    extractor = extractor_of(retriever)
     with explained(out):
         out.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(out / LOCK, f"another tshsr photos works in {out}; wait for it, or name another --out."):
@@ -88,6 +90,18 @@ def update_photographs(
         removed = remove_outdated(out, index, dict(zip(split.image_ids, read_files(out / STORE), strict=True)))
         added = index.add(split, captions=False, begin=begin)
     return Photographs(index, extraction, added.new, removed, discarded)
+
+
+def extractor_of(retriever: Retriever) -> Extractor:
+    """The extractor of the features that a network reads: its own vision network, or one that its name describes.
+
+    Raises:
+        DataError: Where the weights of the extractor are elsewhere.
+        SettingsError: Where a package of the extractor is missing.
+    """
+    if retriever.matcher.vision is not None:
+        return retriever.extractor()
+    return extractor_named(retriever.features_of, device=str(retriever.device))
 
 
 def check_out(pictures: Path, out: Path) -> None:
