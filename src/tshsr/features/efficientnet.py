@@ -31,7 +31,7 @@ from tshsr.pretrained.packages import (
 from tshsr.system import one_thread
 
 FEATURES = 1280
-SIZE, CELLS, WINDOW_SIZE = 416, 6, 224
+SIZE, CELLS, WINDOW_SIZE = 416, 0, 192
 Windows = Literal["none", "pooled", "crops"]
 STRIDE = 32
 """Pixels of the input per row or column of the map."""
@@ -82,7 +82,7 @@ class EfficientNetExtractor:
         *,
         size: int = SIZE,
         cells: int = CELLS,
-        windows: Windows = "pooled",
+        windows: Windows = "crops",
         window_size: int = WINDOW_SIZE,
         device: str = "cpu",
     ) -> None:
