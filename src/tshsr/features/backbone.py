@@ -28,10 +28,7 @@ from tshsr.pretrained.networks import (
     resolve_weights,
     transformers,
 )
-from tshsr.pretrained.vision import JOINT_KINDS, POOLER, patch_features
-
-NAFLEX = "siglip2"
-"""Kind of network whose input is patches, which keep the picture's aspect ratio."""
+from tshsr.pretrained.vision import JOINT_KINDS, NAFLEX, POOLER, patch_features
 
 
 @dataclass(frozen=True, eq=False)

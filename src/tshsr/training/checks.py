@@ -20,7 +20,7 @@ from tshsr.data.tokens import CaptionTokenizer
 from tshsr.errors import CheckpointError, DataError, SettingsError
 from tshsr.metrics.recall import check_captioned
 from tshsr.models.build import build_matcher, without_vision
-from tshsr.models.whole import check_widths
+from tshsr.models.whole import check_widths, starts_at_encoder
 from tshsr.pretrained.frozen_text import FrozenText
 from tshsr.pretrained.networks import resolve_weights
 from tshsr.pretrained.pieces import PieceTokenizer
@@ -352,6 +352,7 @@ def complete(config: RunConfig, tokenizer: CaptionTokenizer, train: Split, dev: 
     check_regions(config.model, train, dev)
     model = replace(config.model, encoder=replace(encoder, **found, **text_settings(encoder, tokenizer)))
     check_widths(model.encoder)
+    check_joint(model.encoder, tokenizer, train.extractor)
     return replace(config, model=model, extractor=train.extractor)
 
 
@@ -375,6 +376,37 @@ def text_settings(encoder: EncoderConfig, tokenizer: CaptionTokenizer) -> dict[s
             )
     named = encoder.text_weights in TEXT_WEIGHTS
     return {**found, "text_weights": encoder.text_weights if named else resolve_weights(encoder.text_weights)}
+
+
+def check_joint(encoder: EncoderConfig, tokenizer: CaptionTokenizer, extractor: str) -> None:
+    """Reject encoders' own vectors as v and t where they are not of one joint encoder, as far as their kinds tell.
+
+    Two encoders of one kind and width, such as CLIP B/32 and B/16, can't be told apart.
+
+    Raises:
+        SettingsError: In this case.
+    """
+    if not starts_at_encoder(encoder) or not isinstance(tokenizer, FrozenText | PieceTokenizer):
+        return
+    named = f"model.encoder.pooled_vectors is {encoder.pooled_vectors}, which requires one joint encoder"
+    if not tokenizer.network.joint_dim:
+        raise SettingsError(
+            f"{named}, and {encoder.text_weights} has no space in common with pictures; take the text encoder of that "
+            "which made the image vectors, such as clip, or set it to added."
+        )
+    text, image = tokenizer.network.kind.removesuffix("_text_model"), image_encoder_kind(extractor)
+    if image not in ("", text):
+        raise SettingsError(
+            f"{named}: the image vectors are of {extractor}, and {encoder.text_weights} is of the kind {text}; take "
+            "both from one encoder, or set it to added."
+        )
+
+
+def image_encoder_kind(extractor: str) -> str:
+    """Kind of the network that gives image vectors, by the name of its extractor; empty for those of other tools."""
+    family, *parts = extractor.split("-")
+    places = {"grid": 0, "detector": -2, "efficientnet": 0}  # of the kind; of detectors, that of `features_from`
+    return parts[places[family]] if family in places and len(parts) > 1 else ""
 
 
 def pooled_width(kind: str, train: Split, dev: Split) -> int:
