@@ -88,6 +88,7 @@ def test_after_a_kill_the_same_command_continues(words: list[str], tmp_path: Pat
     assert len(Index.open(tmp_path / "out/index")) == 10
 
 
+@pytest.mark.slow
 def test_the_same_command_takes_what_has_changed(words: list[str], tmp_path: Path) -> None:
     assert tshsr(*words, "--no-serve", "--quiet").code == 0
     folder = tmp_path / "pictures"
@@ -193,5 +194,5 @@ def test_a_home_folder_that_make_passes_on_is_found(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(os.environ, "HOME", str(tmp_path))
-    words[1] = "~/pictures"
-    assert tshsr(*words, "--no-serve").code == 0
+    words[1] = "~/none"
+    assert refused(*words, "--no-serve") == f"tshsr: {tmp_path}/none does not exist; name a folder of pictures."

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -43,6 +44,14 @@ def trained(
     said = tshsr("train", "tshsr-scenes", "--data", scenes, "--out", out, *TINY, *text, *tuned)
     assert said.code == 0, said.err
     return out
+
+
+@pytest.fixture(scope="module")
+def vocabulary_figures(run: Path, scenes: Path) -> dict[str, Any]:
+    """Figures of `tshsr faithfulness` over a run with a vocabulary."""
+    said = tshsr("faithfulness", run, "--data", scenes, *CPU, "--pairs", "2", "--json", "-")
+    figures: dict[str, Any] = said.json()["explanations"]
+    return figures
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +107,7 @@ def test_the_server_answers_with_words(collection: Path) -> None:
     assert {word["word"] for word in answer["results"][0]["words"]} <= set(WORDS)
 
 
+@pytest.mark.slow
 def test_faithfulness_removes_words_down_to_punctuation(trained: Path, scenes: Path, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     assert tshsr("evaluate", trained, "--data", scenes, *CPU, "--json", report).code == 0
@@ -151,6 +161,7 @@ def test_the_model_card_names_the_text_encoder(trained: Path, encoder: Path, tmp
     assert "Requires `pip install 'tshsr[features]'`." in card
 
 
+@pytest.mark.slow
 def test_the_coverage_of_word_vectors_is_shown(scenes: Path, tmp_path: Path) -> None:
     vectors = tmp_path / "glove.txt"
     vectors.write_text("".join(f"{word} 1 2 3 4 5 6\n" for word in ("a", "red", "circle")))
@@ -167,15 +178,17 @@ def test_the_coverage_of_word_vectors_is_shown(scenes: Path, tmp_path: Path) -> 
     )
 
 
-def test_pointing_counts_the_same_words_for_every_encoder(trained: Path, run: Path, scenes: Path) -> None:
+@pytest.mark.slow
+def test_pointing_counts_the_same_words_for_every_encoder(
+    trained: Path, run: Path, scenes: Path, vocabulary_figures: dict[str, Any]
+) -> None:
     split, truth = open_split(scenes, "test"), read_truth(scenes, "test")
     assert truth is not None
     words, vocabulary = (Retriever.from_pretrained(folder).tokenizer for folder in (trained, run))
     for caption in split.captions[:5]:
         assert words.nodes_of_words(caption) == vocabulary.nodes_of_words(caption)
     said = tshsr("faithfulness", trained, "--data", scenes, *CPU, "--pairs", "2", "--json", "-").json()
-    expected = tshsr("faithfulness", run, "--data", scenes, *CPU, "--pairs", "2", "--json", "-").json()
-    figures, others = said["explanations"], expected["explanations"]
+    figures, others = said["explanations"], vocabulary_figures
     assert set(figures["pointing"]) == set(others["pointing"])
     for name in ("pointing_words", "pointing_by_chance"):
         assert figures[name] == others[name]

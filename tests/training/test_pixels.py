@@ -15,7 +15,7 @@ from tests.support.picture_files import png_of_size
 from tests.support.pixel_runs import UNAUGMENTED, both_splits, photographs, picture_data, pixel_config
 from tests.support.small_runs import StopError, log, run, small_config, stop_at, weights, with_optimiser
 from tests.support.tiny_networks import save
-from tshsr.config.run import RunConfig, read_config
+from tshsr.config.run import RunConfig, read_config, write_config
 from tshsr.data.dataset import Split
 from tshsr.errors import CheckpointError, DataError, SettingsError
 from tshsr.features.backbone import GridExtractor
@@ -51,6 +51,14 @@ def whole(clip: Path, data: tuple[Split, Split], tmp_path_factory: pytest.TempPa
     """A run of four steps without an interruption, decoded in a thread."""
     out = tmp_path_factory.mktemp("whole") / "run"
     run(pixel_config(clip), data, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def checkpointed(clip: Path, data: tuple[Split, Split], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with gradient checkpointing."""
+    out = tmp_path_factory.mktemp("checkpointed") / "run"
+    run(pixel_config(clip, vision={"gradient_checkpointing": True}), data, out)
     return out
 
 
@@ -98,20 +106,18 @@ def test_only_the_tuned_blocks_are_trained(clip: Path, data: tuple[Split, Split]
     assert {name for name in changed if "layers.0" in name or "embeddings" in name or "pre_layrnorm" in name} == set()
 
 
-def test_bfloat16_and_gradient_checkpointing_train(clip: Path, data: tuple[Split, Split], tmp_path: Path) -> None:
+def test_bfloat16_and_gradient_checkpointing_train(
+    clip: Path, data: tuple[Split, Split], checkpointed: Path, tmp_path: Path
+) -> None:
     config = pixel_config(clip, precision="bf16", vision={"gradient_checkpointing": True})
     run(config, data, tmp_path / "bf16")
-    run(replace(config, training=replace(config.training, precision="no")), data, tmp_path / "checkpointed")
-    losses = [[line["loss"] for line in log(tmp_path / name) if "loss" in line] for name in ("bf16", "checkpointed")]
+    losses = [[line["loss"] for line in log(out) if "loss" in line] for out in (tmp_path / "bf16", checkpointed)]
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
     assert losses[0] != losses[1]
 
 
-def test_gradient_checkpointing_changes_no_weight(
-    clip: Path, data: tuple[Split, Split], whole: Path, tmp_path: Path
-) -> None:
-    run(pixel_config(clip, vision={"gradient_checkpointing": True}), data, tmp_path / "run")
-    assert weights(tmp_path / "run") == weights(whole)
+def test_gradient_checkpointing_changes_no_weight(whole: Path, checkpointed: Path) -> None:
+    assert weights(checkpointed) == weights(whole)
 
 
 def test_evaluation_is_of_unaugmented_pictures(whole: Path, data: tuple[Split, Split], clip: Path) -> None:
@@ -146,16 +152,11 @@ def test_a_run_refuses_what_it_cannot_read(whole: Path, data: tuple[Split, Split
         retriever.readable(gone)
     with pytest.raises(DataError, match=r"reads features of its own vision network \('grid-clip-2x2-.*'\), these are"):
         retriever.check_extractor("scenes-pixels-1")
-    features = Retriever(build_matcher(tiny_matcher(data)), retriever.tokenizer, small_config(), "plain")
+    config = small_config()
+    encoder = replace(config.model.encoder, feature_dim=3, vocabulary=9)
+    features = Retriever(build_matcher(replace(config.model, encoder=encoder)), retriever.tokenizer, config, "plain")
     with pytest.raises(DataError, match=r"plain was trained on features of '' and has no vision network; make feat"):
         features.extractor()
-
-
-def tiny_matcher(data: tuple[Split, Split]) -> object:
-    """Settings of a network without a vision network."""
-    del data
-    config = small_config().model
-    return replace(config, encoder=replace(config.encoder, feature_dim=3, vocabulary=9))
 
 
 def test_pictures_without_a_vision_network_are_refused(data: tuple[Split, Split], tmp_path: Path) -> None:
@@ -164,7 +165,7 @@ def test_pictures_without_a_vision_network_are_refused(data: tuple[Split, Split]
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_broken_picture_ends_training_with_its_name(clip: Path, tmp_path: Path, workers: int) -> None:
     folder = picture_data(tmp_path / "pictures")
     broken = folder / "p00.jpg"
@@ -252,8 +253,6 @@ def test_settings_of_runs_before_training_from_pixels_load(tmp_path: Path) -> No
 
 
 def read_back(config: RunConfig, folder: Path) -> dict[str, dict[str, dict[str, object]]]:
-    from tshsr.config.run import write_config
-
     (folder / "config.json").write_text(write_config(config))
     assert read_config(folder / "config.json") == config
     values: dict[str, dict[str, dict[str, object]]] = json.loads((folder / "config.json").read_text())

@@ -122,6 +122,19 @@ def begun(data: JointData, config: RunConfig, out: Path) -> Retriever:
     return Retriever.from_pretrained(out, which="last")
 
 
+@pytest.fixture(scope="module")
+def untrained(
+    joint: Callable[[str], JointData], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, str], Retriever]:
+    """Of a method and `pooled_vectors`, over CLIP: the state before the first step."""
+
+    def make(method: str, how: str) -> Retriever:
+        data = joint("clip")
+        return begun(data, settings(data.weights, how, method), tmp_path_factory.mktemp("untrained") / "run")
+
+    return functools.cache(make)
+
+
 def same_ranking(scores: np.ndarray, cosines: np.ndarray) -> bool:
     """In both directions."""
     return all(np.array_equal(scores.argsort(axis), cosines.argsort(axis)) for axis in (0, 1))
@@ -135,6 +148,7 @@ def check_start(retriever: Retriever, data: JointData) -> None:
         assert same_ranking(values, data.cosines), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["frozen", "adapter"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_before_the_first_step_the_ranking_is_the_encoders(
@@ -159,23 +173,22 @@ def test_before_the_first_step_the_ranking_is_the_encoders(
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "tshsr"])
 def test_every_method_starts_at_the_encoders_ranking(
-    method: str, joint: Callable[[str], JointData], tmp_path: Path
+    method: str, joint: Callable[[str], JointData], untrained: Callable[[str, str], Retriever]
 ) -> None:
-    data = joint("clip")
     for how in ("adapter",) if method == "vse" else ("frozen", "adapter"):
-        check_start(begun(data, settings(data.weights, how, method), tmp_path / how), data)
+        check_start(untrained(method, how), joint("clip"))
 
 
 @pytest.mark.parametrize("how", ["frozen", "adapter"])
 @pytest.mark.parametrize("method", METHODS)
 def test_training_changes_the_ranking_and_every_weight(
-    how: str, method: str, joint: Callable[[str], JointData], tmp_path: Path
+    how: str, method: str, joint: Callable[[str], JointData], untrained: Callable[[str, str], Retriever], tmp_path: Path
 ) -> None:
     if (how, method) == ("frozen", "vse"):
         pytest.skip("nothing to train: test_wrong_settings_are_one_sentence")
     data = joint("clip")
-    config = settings(data.weights, how, method)
-    before = begun(data, config, tmp_path / "begun")
+    config, before = settings(data.weights, how, method), untrained(method, how)
+    config = replace(config, training=replace(config.training, evaluate_every=2, save_every_steps=0))
     run(config, (data.split, data.split), tmp_path / "run")
     after = Retriever.from_pretrained(tmp_path / "run", which="last")
     old, new = (dict(one.matcher.named_parameters()) for one in (before, after))
@@ -187,6 +200,7 @@ def test_training_changes_the_ranking_and_every_weight(
     assert np.allclose(scores["pooled"], data.cosines, atol=1e-6) == (how == "frozen")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["added", "frozen", "adapter"])
 def test_a_run_continues_bit_for_bit(how: str, joint: Callable[[str], JointData], tmp_path: Path) -> None:
     data = joint("siglip2")
@@ -199,6 +213,7 @@ def test_a_run_continues_bit_for_bit(how: str, joint: Callable[[str], JointData]
     assert weights(tmp_path / "run") == weights(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_sentence_vector_of_another_space_is_added(joint: Callable[[str], JointData], tmp_path: Path) -> None:
     """Pictures by CLIP, captions by BERT, frozen or tuned; searched and explained through an index."""
     data = joint("clip")
@@ -287,6 +302,7 @@ def test_vectors_of_two_encoders_are_refused_as_far_as_their_kinds_tell(
         check_joint(bert.model.encoder, make_tokenizer(bert, data.split), data.split.extractor)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
 def test_from_pixels_too_the_ranking_starts_at_the_encoders(
     kind: str, joint: Callable[[str], JointData], tmp_path: Path
