@@ -180,3 +180,13 @@ def test_shares_read_as_percent(share: float, text: str) -> None:
 
 def test_names_of_scores_read_well() -> None:
     assert [label(name) for name in ("fused", "level_2", "dev_rsum")] == ["Both streams, fused", "Level 2", "Dev rsum"]
+
+
+def test_what_the_whole_picture_and_caption_add_stands_beside_words_and_regions() -> None:
+    plain = explained()
+    page = "".join(assert_whole(render_explanations([plain], [picture()])).text)
+    assert "add " not in page.partition("Two decompositions")[2].partition("terms of the logit")[0]
+    word, region = plain.streams.values()
+    streams = {"word_stream": replace(word, whole=1.0), "region_stream": replace(region, whole=-0.5)}
+    page = "".join(assert_whole(render_explanations([replace(plain, streams=streams)], [picture()])).text)
+    assert "and v·t together. The whole picture and caption add +0.25 beside them." in page

@@ -25,7 +25,7 @@ class VisionConfig:
     """Number of the network's last blocks that are trained; 0: none, its number of blocks or more: the whole network
     with its patch embedding."""
     gradient_checkpointing: bool = False
-    """Recompute trained blocks in the backward pass: a third more time, a fraction of the memory."""
+    """Recompute trained blocks in the backward pass: more time, less memory."""
     fingerprint: str = ""
     """Hash of the weights that training starts from; empty accepts any."""
     architecture: dict[str, Any] = field(default_factory=dict)

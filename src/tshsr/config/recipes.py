@@ -78,7 +78,7 @@ def tshsr_flickr8k_photos() -> RunConfig:
 
     Regions: tshsr features --extractor efficientnet-lite2.
     """
-    # The grid, dropout and the losses were chosen by v·t on dev (docs/log.md).
+    # Dropout, projection and losses were chosen by v·t on dev (docs/log.md).
     encoder = EncoderConfig(
         dim=256, dropout=0.4, region_projection="residual", text="pretrained", text_weights="minilm"
     )

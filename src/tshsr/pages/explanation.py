@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from markupsafe import Markup
@@ -143,6 +144,7 @@ class ExplanationView:
         relevance: By heading, bars of words or regions.
         contributions: One for each stream.
         scores: By name, in reading order.
+        whole: Term of the whole picture and caption in the logit, mean of the streams, to two decimals.
     """
 
     id: str
@@ -157,6 +159,7 @@ class ExplanationView:
     relevance: Mapping[str, tuple[Bar, ...]]
     contributions: tuple[Contributions, ...]
     scores: Mapping[str, float]
+    whole: float = 0.0
 
 
 def render_explanations(explanations: Sequence[Explanation], pictures: Sequence[Image.Image | None]) -> str:
@@ -222,6 +225,7 @@ def view_of(explanation: Explanation, id: str, picture: EmbeddedPicture | None) 
         relevance=_relevance(explanation),
         contributions=_contributions(explanation),
         scores=_in_order(explanation.scores),
+        whole=round(fmean(one.whole for one in explanation.streams.values()), 2),
     )
 
 
