@@ -184,9 +184,11 @@ def test_names_of_scores_read_well() -> None:
 
 def test_what_the_whole_picture_and_caption_add_stands_beside_words_and_regions() -> None:
     plain = explained()
-    page = "".join(assert_whole(render_explanations([plain], [picture()])).text)
-    assert "add " not in page.partition("Two decompositions")[2].partition("terms of the logit")[0]
-    word, region = plain.streams.values()
-    streams = {"word_stream": replace(word, whole=1.0), "region_stream": replace(region, whole=-0.5)}
-    page = "".join(assert_whole(render_explanations([replace(plain, streams=streams)], [picture()])).text)
-    assert "and v·t together. The whole picture and caption add +0.25 beside them." in page
+    for whole, said in ((0.0, "and v·t together."), (0.25, "The whole picture and caption add +0.25 beside them.")):
+        terms = (whole + 0.5, whole - 0.5)
+        streams = {
+            name: replace(stream, whole=term) for (name, stream), term in zip(plain.streams.items(), terms, strict=True)
+        }
+        page = "".join(assert_whole(render_explanations([replace(plain, streams=streams)], [picture()])).text)
+        assert said in page
+        assert ("picture and caption add" in page) == bool(whole)

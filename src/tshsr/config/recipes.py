@@ -133,7 +133,7 @@ def with_bert(base: RunConfig, name: str) -> RunConfig:
 
 
 def on_joint_encoder(base: RunConfig, name: str, weights: str) -> RunConfig:
-    """The settings with frozen words of a joint encoder, whose vectors of the whole start as they are."""
+    """The settings with frozen words of a joint encoder, at whose own ranking training starts."""
     encoder = replace(
         base.model.encoder,
         dim=512,

@@ -19,16 +19,8 @@ from torch import nn
 from tshsr.boxes import grid_boxes, pool_boxes
 from tshsr.errors import SettingsError
 from tshsr.features.extractor import WHOLE, PictureRegions
-from tshsr.pretrained.networks import (
-    download_options,
-    fingerprint,
-    load_config,
-    load_network,
-    load_preprocessing,
-    resolve_weights,
-    transformers,
-)
-from tshsr.pretrained.vision import JOINT_KINDS, NAFLEX, POOLER, patch_features
+from tshsr.pretrained.networks import download_options, fingerprint, load_preprocessing, resolve_weights, transformers
+from tshsr.pretrained.vision import NAFLEX, POOLER, load_vision, patch_features
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,13 +44,10 @@ class Backbone:
 
     def __init__(self, weights: str, device: str) -> None:
         self.weights, self.device = resolve_weights(weights), device
-        self.kind = str(load_config(self.weights).model_type)
-        # A classifier's weights have no pooler, which would be random here: the mean of the patches replaces it.
-        loaded, self.pools = load_network("AutoModel", self.weights, optional=POOLER)
-        self.network: nn.Module = getattr(loaded, "vision_model", loaded).to(device)
-        # SigLIP's pooled output lies in the joint space already.
-        projects = self.kind in JOINT_KINDS and self.pools
-        self.projection = getattr(loaded, "visual_projection", nn.Identity()).to(device) if projects else None
+        # Without a pooler, which would be random here, the mean of the patches is the vector of the whole picture.
+        self.kind, network, self.pools, projection = load_vision(self.weights)
+        self.network: nn.Module = network.to(device)
+        self.projection = None if projection is None else projection.to(device)
         self.processor: Any = self._naflex_processor() if self.kind == NAFLEX else None
         self.preprocessing = None if self.kind == NAFLEX else load_preprocessing(self.weights)
 

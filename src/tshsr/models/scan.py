@@ -71,11 +71,11 @@ class CrossAttention(ScoringStream):
         self.aggregation: Aggregation = config.aggregation
         self.inverse_temperature = inverse_temperature
         self.factor = factor
-        self.share = nn.Parameter(torch.zeros(())) if starts_at_encoder(config.encoder) else None
+        self.alpha = nn.Parameter(torch.zeros(())) if starts_at_encoder(config.encoder) else None
 
     def finish(self, output: Float[Tensor, "*pairs"], pooled: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
         """The score of each pair; v·t + alpha output where ranking starts at a joint encoder's."""
-        return output if self.share is None else pooled + self.share * output
+        return output if self.alpha is None else pooled + self.alpha * output
 
     def forward(
         self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
@@ -112,8 +112,8 @@ class CrossAttention(ScoringStream):
         shares = query_shares(cosines, queries.real, self.aggregation, self.factor)
         terms = query_terms(cosines, shares, score, self.aggregation)[..., None, :]
         pooled = torch.zeros_like(score)
-        if self.share is not None:
-            pooled, terms, score = cosine(queries.pooled, context.pooled), self.share * terms, self.share * score
+        if self.alpha is not None:
+            pooled, terms, score = cosine(queries.pooled, context.pooled), self.alpha * terms, self.alpha * score
         return StreamTrace(
             attention=weights,
             node_weights=shares[..., None, :],
@@ -123,7 +123,7 @@ class CrossAttention(ScoringStream):
             score=score + pooled,
             has_global_node=False,
             node_contributions=terms,
-            pooled_whole=None if self.share is None else pooled,
+            pooled_whole=None if self.alpha is None else pooled,
         )
 
     def floats_per_pair(self, queries: int, context: int) -> int:

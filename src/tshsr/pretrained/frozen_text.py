@@ -12,8 +12,9 @@ from tshsr.data.batches import UNREAD
 from tshsr.data.text import check_caption
 from tshsr.data.tokens import CaptionTokenizer
 from tshsr.errors import DataError
+from tshsr.pretrained.names import TEXT_WEIGHTS
 from tshsr.pretrained.text import EncodedCaption, Nodes, TextNetwork, TextTokenizer, node_states, token_batch
-from tshsr.pretrained.text_weights import TEXT_WEIGHTS, load_text
+from tshsr.pretrained.text_weights import load_text
 from tshsr.pretrained.token_store import StateBlock, TokenManifest, TokenStates, TokenStore, captions_hash
 from tshsr.system import current_begin
 

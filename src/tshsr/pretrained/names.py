@@ -7,3 +7,12 @@ VISION_WEIGHTS = {
     "dinov3": "facebook/dinov3-vitb16-pretrain-lvd1689m",
 }
 """Vision networks."""
+MINILM = "minilm"
+TEXT_WEIGHTS = {
+    MINILM: "sentence-transformers/all-MiniLM-L6-v2",
+    "bert": "google-bert/bert-base-uncased",
+    "roberta": "FacebookAI/roberta-base",
+    "clip": VISION_WEIGHTS["clip"],
+    "siglip2": VISION_WEIGHTS["siglip2"],
+}
+"""Text encoders; those of joint encoders belong to the vision networks of the same names."""

@@ -408,7 +408,7 @@ class TextNetwork(nn.Module):
 
     @property
     def masks(self) -> bool:
-        """Whether padding is masked: not with SigLIP, which reads it, nor with CLIP, which never looks ahead."""
+        """Whether padding is masked: not with SigLIP, which reads it, nor with CLIP, whose attention is causal."""
         return self.kind not in CLIP + SIGLIP
 
     @cached_property

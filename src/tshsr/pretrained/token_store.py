@@ -37,7 +37,7 @@ LENGTHS, STATES, POOLED = "lengths.bin", "states.bin", "pooled.bin"
 BLOCK = 1024
 """Captions per block: 9 MB of MiniLM's states."""
 WAIT = 1.0
-"""Seconds between two looks at another process's progress."""
+"""Seconds between two readings of another process's progress."""
 BUSY = "another process computes these token states."
 
 

@@ -354,24 +354,37 @@ def _load(name: str) -> tuple[nn.Module, nn.Module | None, Design]:
         design = Design(EFFICIENTNET_LITE2, {}, preprocessing, pools=False, projection=None)
         return EfficientNetMaps(load_efficientnet_lite2()), None, design
     weights = resolve_weights(VISION_WEIGHTS.get(name, name))
-    kind = str(load_config(weights).model_type)
-    if kind == NAFLEX:
+    if str(load_config(weights).model_type) == NAFLEX:
         raise SettingsError(
             f"{name} is a network of the NaFlex kind, whose input has no fixed size; training from pixels "
             "requires one with a fixed size, such as siglip2 (google/siglip2-base-patch16-224)."
         )
-    loaded, pools = load_network("AutoModel", weights, optional=POOLER)
-    network: Any = getattr(loaded, "vision_model", loaded)
+    kind, network, pools, projection = load_vision(weights)
     if not pools:  # its pooler is missing from the weights, and would be random
         for parameter in getattr(network, POOLER, nn.Identity()).parameters():
             parameter.zero_()
     settings = json.loads(network.config.to_json_string(use_diff=False))
     for place in PLACES:
         settings.pop(place, None)
-    projection = getattr(loaded, "visual_projection", nn.Identity()) if kind in JOINT_KINDS and pools else None
     widths = (projection.in_features, projection.out_features) if isinstance(projection, nn.Linear) else ()
     design = Design(kind, settings, load_preprocessing(weights), pools, None if projection is None else widths)
     return network, projection, design
+
+
+def load_vision(weights: str) -> tuple[str, Any, bool, nn.Module | None]:
+    """A vision network of `transformers`; of a joint encoder without its text side.
+
+    Returns:
+        Its kind, the network, whether it has a trained pooler (a classifier's weights have none), and the projection of
+        the pooled output into the space of a text encoder: None without such a space, the identity for SigLIP.
+
+    Raises:
+        DataError: Where the weights can't be loaded.
+    """
+    kind = str(load_config(weights).model_type)
+    loaded, pools = load_network("AutoModel", weights, optional=POOLER)
+    projection = getattr(loaded, "visual_projection", nn.Identity()) if kind in JOINT_KINDS and pools else None
+    return kind, getattr(loaded, "vision_model", loaded), pools, projection
 
 
 def build_vision(config: VisionConfig) -> VisionEncoder:

@@ -22,9 +22,9 @@ from tshsr.metrics.recall import check_captioned
 from tshsr.models.build import build_matcher, without_vision
 from tshsr.models.whole import check_widths, starts_at_encoder
 from tshsr.pretrained.frozen_text import FrozenText
+from tshsr.pretrained.names import TEXT_WEIGHTS
 from tshsr.pretrained.networks import resolve_weights
 from tshsr.pretrained.pieces import PieceTokenizer
-from tshsr.pretrained.text_weights import TEXT_WEIGHTS
 from tshsr.pretrained.word_vectors import WordVectors, read_word_vectors
 
 WIDTHS = ("dim", "word_dim", "transformer_layers", "transformer_heads")
