@@ -107,7 +107,6 @@ def test_the_server_answers_with_words(collection: Path) -> None:
     assert {word["word"] for word in answer["results"][0]["words"]} <= set(WORDS)
 
 
-@pytest.mark.slow
 def test_faithfulness_removes_words_down_to_punctuation(trained: Path, scenes: Path, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     assert tshsr("evaluate", trained, "--data", scenes, *CPU, "--json", report).code == 0
@@ -161,7 +160,6 @@ def test_the_model_card_names_the_text_encoder(trained: Path, encoder: Path, tmp
     assert "Requires `pip install 'tshsr[features]'`." in card
 
 
-@pytest.mark.slow
 def test_the_coverage_of_word_vectors_is_shown(scenes: Path, tmp_path: Path) -> None:
     vectors = tmp_path / "glove.txt"
     vectors.write_text("".join(f"{word} 1 2 3 4 5 6\n" for word in ("a", "red", "circle")))
@@ -178,7 +176,6 @@ def test_the_coverage_of_word_vectors_is_shown(scenes: Path, tmp_path: Path) -> 
     )
 
 
-@pytest.mark.slow
 def test_pointing_counts_the_same_words_for_every_encoder(
     trained: Path, run: Path, scenes: Path, vocabulary_figures: dict[str, Any]
 ) -> None:
