@@ -161,7 +161,7 @@ def _blocks(splits: list[Split], progress: Progress) -> Iterator[np.ndarray]:
 
 
 def _pooled(path: Path, splits: list[Split]) -> Iterator[np.ndarray] | None:
-    """Projected image vectors of all splits in blocks; None where no split has any.
+    """Image vectors of all splits in blocks; None where no split has any.
 
     Raises:
         DataError: Where the splits have vectors of different widths, or some have none.

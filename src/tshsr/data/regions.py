@@ -37,7 +37,7 @@ class Regions(Protocol):
 
     @property
     def joint_dim(self) -> int:
-        """Width of the projected image vectors; 0: there are none."""
+        """Width of the image vectors; 0: there are none."""
 
     @property
     def dtype(self) -> np.dtype:
@@ -61,7 +61,7 @@ class Regions(Protocol):
         """Images x regions x features, padding zero."""
 
     def pooled_blocks(self, size: int) -> Iterator[np.ndarray]:
-        """Projected vectors of all images, `size` at a time: images x joint; nothing where there are none."""
+        """Image vectors of all images, `size` at a time: images x joint; nothing where there are none."""
 
     def check(self, images: Sequence[int] | np.ndarray) -> None:
         """Raise a `DataError` where an image can't be read."""
@@ -187,7 +187,7 @@ class RegionFeatures:
         self.read(images)
 
     def pooled_blocks(self, size: int) -> Iterator[np.ndarray]:
-        """Projected vectors of all images, `size` at a time: images x joint; nothing where there are none."""
+        """Image vectors of all images, `size` at a time: images x joint; nothing where there are none."""
         if self.pooled is not None:
             for start in range(0, len(self), size):
                 yield self.pooled.read(self.rows[start : start + size])
@@ -209,7 +209,7 @@ class RegionFeatures:
         return mask
 
     def _pooled(self, numbers: np.ndarray) -> Tensor | None:
-        """Projected vectors, float32.
+        """Image vectors, float32.
 
         Raises:
             DataError: Where a value is not finite.

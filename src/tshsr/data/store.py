@@ -91,7 +91,7 @@ def write_store(
             memory.
         boxes: Images x regions x 4: x1, y1, x2, y2 as fractions of the picture.
         mask: Images x regions, True where a region is real.
-        pooled: Projected image vectors in consecutive blocks, each images x joint; stored in float32.
+        pooled: Image vectors in consecutive blocks, each images x joint; stored in float32.
 
     Raises:
         DataError: Where the parts do not match, a feature is not finite, or the disk is full.

@@ -62,7 +62,7 @@ class ComputedRegions:
 
     @property
     def joint_dim(self) -> int:
-        """Width of the projected image vectors; 0: there are none."""
+        """Width of the image vectors; 0: there are none."""
         return self.extractor.joint_dim
 
     @cached_property
@@ -93,7 +93,7 @@ class ComputedRegions:
         return self.read(images).regions.numpy()
 
     def pooled_blocks(self, size: int) -> Iterator[np.ndarray]:
-        """Projected vectors of all images, `size` at a time: images x joint; nothing where there are none."""
+        """Image vectors of all images, `size` at a time: images x joint; nothing where there are none."""
         for start in range(0, len(self) if self.extractor.joint_dim else 0, size):
             pooled = self.read(np.arange(start, min(start + size, len(self)))).pooled
             if pooled is not None:

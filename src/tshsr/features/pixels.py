@@ -46,7 +46,7 @@ class VisionExtractor:
 
     @property
     def joint_dim(self) -> int:
-        """Width of the projected image vectors; 0 where the network has no joint space."""
+        """Width of the image vectors; 0 where the network has no joint space."""
         return self._widths[1]
 
     @cached_property
