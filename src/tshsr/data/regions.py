@@ -166,8 +166,12 @@ class RegionFeatures:
         """
         if self.pooled is None:
             return None
+        import torch
+
+        from tshsr.data.batches import first_not_finite
+
         rows = self.rows[numbers]
-        values = torch.from_numpy(self.pooled.read(rows).astype(np.float32))
+        values: Tensor = torch.from_numpy(self.pooled.read(rows).astype(np.float32))
         bad = first_not_finite(values)
         if bad is not None:
             raise DataError(
