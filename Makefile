@@ -1,4 +1,4 @@
-# Two commands do everything: `make demo` and `make test` set themselves up in .venv.
+# `make demo`, `make photos PICTURES=DIR` and `make test` set themselves up in .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
@@ -16,7 +16,7 @@ PARALLEL := --numprocesses $(WORKERS) --dist worksteal
 # Debian's names of a browser and what drives it.
 BROWSER := chromium chromium-driver
 
-.PHONY: demo test slow test-browser browser browser-if-possible check style docs release quality bench clean
+.PHONY: demo photos unnamed test slow test-browser browser browser-if-possible check style docs release quality bench clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || (echo "tshsr needs Python >= 3.11; name one with make PYTHON=python3.12"; exit 1)
@@ -27,6 +27,13 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/tshsr demo --out demo
 	@echo "(tshsr is $(BIN)/tshsr here; after . $(BIN)/activate the commands above work as they stand)"
+
+# A page that searches your own photographs: make photos PICTURES=DIR.
+photos: $(if $(PICTURES),,unnamed) $(READY)
+	$(BIN)/tshsr photos "$(PICTURES)"
+
+unnamed:
+	@echo "name a folder of pictures: make photos PICTURES=DIR"; exit 1
 
 # Format, lint, types and the order of imports.
 check: style

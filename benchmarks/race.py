@@ -5,6 +5,7 @@
     python -m benchmarks.race --data ../flickr8k --entries sgr tshsr --seeds 0
     python -m benchmarks.race --data ../flickr8k --ablation
     python -m benchmarks.race --data STORE --recipes flickr8k-photos --seeds 100 101 102
+    python -m benchmarks.race --data STORE_OF_OTHER_REGIONS --recipes flickr8k-photos --entries regions-grid --seeds 100
 
 All methods share encoders, sizes, batches, epochs and optimiser; dev chooses the weights of each run. Finished runs are
 kept in `benchmarks/results/outcomes`, interrupted ones resume. `benchmarks/tables.py` makes the tables of README and
@@ -64,6 +65,7 @@ class Entry:
         changes: Settings that differ from the recipe's, by dotted name.
         members: Rows whose scores are averaged for each seed; empty for a single model.
         only: Name of the data where the row differs from the recipe; empty: all data.
+        regions: Options of `tshsr features` for the store that this row is trained on (`--data`); empty: its defaults.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Entry:
     changes: Mapping[str, Any] = field(default_factory=dict)
     members: tuple[str, ...] = ()
     only: str = ""
+    regions: str = ""
 
     def applies_to(self, data: str) -> bool:
         """Whether the row differs from its recipe on this data."""
@@ -84,6 +87,7 @@ class Entry:
 
 
 OURS = "tshsr"
+PHOTOS = "flickr8k-photos"
 MODELS = (
     Entry(
         "vse-mean",
@@ -150,6 +154,43 @@ ABLATION = (
         "two-stream-sgr",
         {"model.comparison_dim": 64},
         only="flickr8k",
+    ),
+    Entry(
+        "text-gru",
+        "words by a GRU from scratch",
+        "tshsr",
+        {"model.encoder.text": "gru", "model.encoder.text_weights": ""},
+        only=PHOTOS,
+    ),
+    Entry(
+        "text-glove",
+        "words by a GRU over GloVe",
+        "tshsr",
+        {
+            "model.encoder.text": "gru",
+            "model.encoder.text_weights": "",
+            "model.encoder.word_vectors": "glove-50d",
+            "model.encoder.word_dim": 50,
+        },
+        only=PHOTOS,
+    ),
+    Entry(
+        "text-tuned",
+        "the last two layers of MiniLM tuned",
+        "tshsr",
+        {"model.encoder.text_tuned_layers": 2},
+        only=PHOTOS,
+    ),
+    Entry("regions-whole", "whole picture alone", "tshsr", only=PHOTOS, regions="--windows none"),
+    Entry(
+        "regions-grid", "whole picture and grid of one pass", "tshsr", only=PHOTOS, regions="--windows none --cells 6"
+    ),
+    Entry(
+        "regions-pooled",
+        "whole picture, grid and windows of one pass",
+        "tshsr",
+        only=PHOTOS,
+        regions="--windows pooled --cells 6",
     ),
 )
 """The ablation: each row changes one thing in TSHSR; the last ones give its comparison to the other methods."""
@@ -240,7 +281,7 @@ def tasks_of(wanted: Race) -> list[Task]:
     Raises:
         SettingsError: For an unknown row.
     """
-    changes = [entry.name for entry in ABLATION if entry.applies_to(data_name(wanted))]
+    changes = [entry.name for entry in ABLATION if entry.applies_to(data_name(wanted)) and not entry.regions]
     rows = [OURS, *changes] if wanted.ablation else [entry.name for entry in MODELS]
     chosen = wanted.entries or rows
     for name in chosen:

@@ -56,6 +56,8 @@ def table_of(values: dict[str, Any], part: str = "") -> str:
         return speed_table(values)
     if "precision" in values:
         return precision_table(values)
+    if "text_steps" in values:
+        return text_table(values)
     if "steps" in values:
         return training_table(values)
     if "rerank" in values:
@@ -297,6 +299,21 @@ def training_table(values: dict[str, Any]) -> str:
         figures = [f"{each[kind]['mean']:.1f} ± {each[kind]['deviation']:.1f}" for kind in ("candidates", "all_pairs")]
         where = f"{each['data']}, {each['train_images']:,} training images"
         lines.append(f"| {where} | {' | '.join(figures)} | {len(each['seeds'])} |")
+    return "\n".join(lines) + f"\n\n{made(values)}."
+
+
+def text_table(values: dict[str, Any]) -> str:
+    """A training step over a frozen text encoder against one over the GRU."""
+    lines = [
+        "| step of | width of a state | frozen text, seconds | GRU, seconds | ratio (lowest … highest) |",
+        "|---" * 5 + "|",
+    ]
+    for step in values["text_steps"]:
+        low, high = step["ratio_spread"]
+        lines.append(
+            f"| `{step['recipe']}`, batch {step['batch']} | {step['width']} | {step['seconds']['frozen']:.2f} "
+            f"| {step['seconds']['gru']:.2f} | **{step['ratio']:.2f}** ({low:.2f} … {high:.2f}) |"
+        )
     return "\n".join(lines) + f"\n\n{made(values)}."
 
 

@@ -85,6 +85,7 @@ def test_a_saved_retriever_loads_equal(retriever: Retriever, split: Split, tmp_p
     retriever.save_pretrained(tmp_path / "model")
     names = {path.name for path in (tmp_path / "model").iterdir()}
     assert names == {"config.json", "tokenizer.json", "model.safetensors", "README.md"}
+    assert "- Text: a vocabulary of " in (tmp_path / "model" / "README.md").read_text()
     again = Retriever.from_pretrained(tmp_path / "model")
     assert (again.name, again.config) == ("model", retriever.config)
     assert torch.equal(again.score(split, CAPTIONS), retriever.score(split, CAPTIONS))

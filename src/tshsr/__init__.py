@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from tshsr.data.layouts import open_split as open_split
     from tshsr.data.layouts import select_images as select_images
     from tshsr.data.layouts import splits_of as splits_of
+    from tshsr.data.pictures import read_picture as read_picture
     from tshsr.errors import TshsrError as TshsrError
     from tshsr.evaluation.matrix import evaluate_matrix as evaluate_matrix
     from tshsr.evaluation.run import evaluate as evaluate
     from tshsr.explain.attribution import explain_pair as explain_pair
     from tshsr.features.catalog import open_extractor as open_extractor
     from tshsr.features.catalog import rebuild_extractor as rebuild_extractor
-    from tshsr.features.pictures import read_picture as read_picture
     from tshsr.index.collection import Index as Index
     from tshsr.metrics.comparison import compare_rsum as compare_rsum
     from tshsr.metrics.ranks import query_ranks as query_ranks
@@ -61,7 +61,7 @@ _MODULES = {
     "open_extractor": "tshsr.features.catalog",
     "open_split": "tshsr.data.layouts",
     "query_ranks": "tshsr.metrics.ranks",
-    "read_picture": "tshsr.features.pictures",
+    "read_picture": "tshsr.data.pictures",
     "read_report": "tshsr.metrics.report",
     "rebuild_extractor": "tshsr.features.catalog",
     "recipe": "tshsr.config.recipes",

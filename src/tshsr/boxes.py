@@ -74,11 +74,14 @@ def pool_boxes(features: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 def cell_weights(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
     """Area of each cell of a map in each box, as a share of the box: n x height x width."""
-    rows, columns = _cell_weights(boxes[:, 1], boxes[:, 3], height), _cell_weights(boxes[:, 0], boxes[:, 2], width)
+    rows, columns = (
+        interval_weights(boxes[:, 1], boxes[:, 3], height),
+        interval_weights(boxes[:, 0], boxes[:, 2], width),
+    )
     return np.asarray(rows[:, :, None] * columns[:, None, :])
 
 
-def _cell_weights(low: np.ndarray, high: np.ndarray, cells: int) -> np.ndarray:
+def interval_weights(low: np.ndarray, high: np.ndarray, cells: int) -> np.ndarray:
     """The fraction of each interval in each of the equal cells of 0 to 1: n x cells, rows sum to 1."""
     edges = np.linspace(0, 1, cells + 1)
     inside = np.minimum(high[:, None], edges[1:]) - np.maximum(low[:, None], edges[:-1])

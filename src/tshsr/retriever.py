@@ -7,17 +7,19 @@ retriever.score(features, ["a dog runs", "two people talk"])      # images x cap
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
-from huggingface_hub import ModelHubMixin, snapshot_download
+from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
 from huggingface_hub.constants import ENDPOINT
 from huggingface_hub.errors import HFValidationError
 from jaxtyping import Float
 from torch import Tensor
 
+from tshsr.config.models import EncoderConfig
 from tshsr.config.run import RunConfig
 from tshsr.data.arrays import as_array
 from tshsr.data.batches import ImageBatch
@@ -25,9 +27,11 @@ from tshsr.data.dataset import Split
 from tshsr.data.text import TOKENIZER
 from tshsr.data.tokens import CaptionTokenizer
 from tshsr.errors import CheckpointError, DataError, InputError
+from tshsr.features.pixels import VisionExtractor, with_own_regions
 from tshsr.files import complete_folder
 from tshsr.models.base import ItemEncoding, Matcher, StreamTrace, join_encodings
 from tshsr.pretrained.pieces import TEXT_FOLDER
+from tshsr.pretrained.text_weights import install_command
 from tshsr.scoring.all_pairs import ENCODE_BLOCK, blocks, score_encoded
 from tshsr.scoring.options import BYTE_BUDGET
 from tshsr.system import is_reachable
@@ -35,13 +39,33 @@ from tshsr.training.checkpoints import CONFIG, WEIGHTS, Which, load_run, save_mo
 
 FILES = [CONFIG, TOKENIZER, WEIGHTS, f"{TEXT_FOLDER}/*"]
 """Files of a model on the hub."""
+CARD = """---
+{{ card_data }}
+---
+
+# {{ name }}
+
+A network for image-text matching, saved by `tshsr`.
+
+```python
+import tshsr
+
+retriever = tshsr.load("OWNER/NAME")
+retriever.score(features, ["a dog runs", "two people talk"])  # images x captions
+```
+
+- Recipe: `{{ recipe }}`
+- Region features: those of the extractor `{{ extractor }}`
+- Text: {{ text }}
+"""
+"""Template of the model card."""
 Images = ImageBatch | np.ndarray | Split
 """A batch; an array images x regions x features (or regions x features: one image); or a split."""
 
 Captions = str | Sequence[str]
 
 
-class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"]):
+class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"], model_card_template=CARD):
     """A trained network with its tokenizer and settings, in evaluation mode and without gradients.
 
     Args:
@@ -115,6 +139,16 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
             raise CheckpointError(f"{folder} is a run of `tshsr train`; save the model to another folder.")
         return super().save_pretrained(folder, **kwargs)
 
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """The card of `save_pretrained`: use, recipe, features, and what reads the captions."""
+        fields = {
+            "name": self.name,
+            "recipe": self.config.recipe,
+            "extractor": self.config.extractor,
+            "text": describe_text(self.config.model.encoder),
+        }
+        return super().generate_model_card(*args, **{**fields, **kwargs})
+
     def _save_pretrained(self, save_directory: Path) -> None:
         save_model(save_directory, self.config, self.tokenizer, self.matcher)
 
@@ -129,17 +163,52 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
         self.tokenizer.to(device)
         return self
 
+    @cached_property
+    def features_of(self) -> str:
+        """Name of the extractor of the features that the network reads; with a vision network, its own features."""
+        vision = self.matcher.vision
+        return self.config.extractor if vision is None else vision.extractor_name
+
     def check_extractor(self, extractor: str) -> None:
         """Refuse features of another extractor than that of the training data.
 
         Raises:
             DataError: Where they differ; the message names both extractors.
         """
-        if extractor != self.config.extractor:
+        if extractor == self.features_of:
+            return
+        if self.matcher.vision is not None:
             raise DataError(
-                f"{self.name} was trained on features of {self.config.extractor!r}, these are of {extractor!r}; "
-                "extract the pictures with the former, or train on the latter."
+                f"{self.name} reads features of its own vision network ({self.features_of!r}), these are of "
+                f"{extractor!r}; make features with tshsr features --extractor RUN, or give the pictures."
             )
+        raise DataError(
+            f"{self.name} was trained on features of {self.features_of!r}, these are of {extractor!r}; "
+            "extract the pictures with the former, or train on the latter."
+        )
+
+    def readable(self, split: Split) -> Split:
+        """A split with features that the network reads: the split itself, or computed from its pictures.
+
+        Raises:
+            DataError: Where the features are of another extractor and there is no vision network, or no pictures.
+        """
+        if self.matcher.vision is None:
+            self.check_extractor(split.extractor)
+        return with_own_regions(split, self.matcher.vision)
+
+    def extractor(self) -> VisionExtractor:
+        """The vision network of a run that was trained from pixels, as an extractor.
+
+        Raises:
+            DataError: Where the run was trained on features.
+        """
+        if self.matcher.vision is None:
+            raise DataError(
+                f"{self.name} was trained on features of {self.features_of!r} and has no vision network; make features "
+                "with that extractor."
+            )
+        return VisionExtractor(self.matcher.vision, self.name)
 
     @torch.inference_mode()
     def encode_images(
@@ -221,7 +290,7 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
     ) -> Iterable[ImageBatch]:
         """Images as batches on the network's device."""
         if isinstance(images, Split):
-            self.check_extractor(images.extractor)
+            images = self.readable(images)
             chosen = np.arange(len(images.regions)) if indices is None else np.asarray(indices, np.int64)
             for start in range(0, max(1, len(chosen)), ENCODE_BLOCK):
                 yield images.regions.read(chosen[start : start + ENCODE_BLOCK]).to(self.device)
@@ -233,13 +302,29 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
             yield batch.rows(start, start + ENCODE_BLOCK).to(self.device)
 
 
+def describe_text(encoder: EncoderConfig) -> str:
+    """The line of a model card that says what reads the captions, and what must be installed for it."""
+    if encoder.text != "pretrained":
+        return f"a vocabulary of {encoder.vocabulary:,} tokens, `{TOKENIZER}`"
+    name = Path(encoder.text_weights).name if Path(encoder.text_weights).is_absolute() else encoder.text_weights
+    if encoder.text_tuned_layers:
+        return (
+            f"the text encoder `{name}`, tuned (last layers: {encoder.text_tuned_layers}), part of these weights; its "
+            f"configuration and tokenizer are in `{TEXT_FOLDER}/`. Requires `{install_command(name)}`."
+        )
+    return (
+        f"states of the frozen text encoder `{name}` (fingerprint `{encoder.text_fingerprint}`), which is needed to "
+        f"read captions and is **not part of these files**. Requires `{install_command(name)}`."
+    )
+
+
 def as_batch(features: np.ndarray, boxes: np.ndarray | None = None, pooled: np.ndarray | None = None) -> ImageBatch:
     """An array of features as a batch without padding.
 
     Args:
         features: Images x regions x features, or regions x features: one image.
         boxes: Optional, with the same leading axes: x1, y1, x2, y2 as fractions of the picture.
-        pooled: Optional projected image vectors, images x joint, or joint: one image.
+        pooled: Optional image vectors, images x joint, or joint: one image.
 
     Raises:
         InputError: Where a shape is wrong, or a value is not finite.

@@ -149,6 +149,19 @@ def usable_cores() -> int:
 
 
 @contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for each operation of PyTorch on the CPU; the former number is restored afterwards."""
+    import torch  # takes a second to load, and the command line imports this module
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
 def interrupts_held() -> Iterator[None]:
     """Hold Ctrl-C (SIGINT) back until the block ends; processes started in the block never receive it.
 

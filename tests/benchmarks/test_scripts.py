@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import memory, search, speed, tables
+from benchmarks import memory, search, speed, tables, text
 from tshsr.bench import machine
 from tshsr.bench.speed import Workload
 
@@ -20,7 +20,7 @@ PROVENANCE = {"command", "commit", "hardware", "versions", "time"}
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where results go, instead of into the checkout."""
-    for module in (memory, search, speed, tables):
+    for module in (memory, search, speed, tables, text):
         monkeypatch.setattr(module, "RESULTS", tmp_path)
     monkeypatch.setattr(speed, "update_readme", lambda: None)
     return tmp_path
@@ -74,3 +74,18 @@ def test_the_search_benchmark_runs_both_first_stages(results: Path, monkeypatch:
     assert values["agreement"] == 1.0, "one part, probed by every query"
     assert set(values["milliseconds"]) == {"approximate", "approximate_first_stage", "exact"}
     assert all(0 < each["p50"] <= each["p95"] for each in values["milliseconds"].values())
+
+
+def test_the_text_benchmark_times_frozen_text_and_the_gru(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text, "CASES", (text.Case("tshsr-flickr8k", 5, 6, dim=8),))
+    values = written(text, results, "text.json", monkeypatch, "--repeats", "2", "--batch", "4")
+    (row,) = values["text_steps"]
+    assert set(row["seconds"]) == {"gru", "frozen"}
+    assert row["parameters"]["frozen"] < row["parameters"]["gru"]
+    low, high = row["ratio_spread"]
+    assert low <= row["ratio"] <= high
+
+
+def test_the_text_benchmark_is_at_full_size() -> None:
+    assert text.Settings().batch == 128
+    assert [(case.features, case.width, case.dim) for case in text.CASES] == [(2048, 768, None), (256, 384, None)]

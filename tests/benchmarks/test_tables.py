@@ -174,6 +174,13 @@ def test_the_training_table_compares_candidates_with_all_pairs() -> None:
     assert lines[-3] == "| scenes, 800 training images | 587.1 ± 0.3 | 587.1 ± 0.3 | 3 |"
 
 
+def test_the_text_table_compares_frozen_text_with_the_gru() -> None:
+    seconds = {"frozen": 0.4, "gru": 0.52}
+    step = {"recipe": "r", "batch": 128, "width": 384, "seconds": seconds, "ratio": 0.77, "ratio_spread": [0.7, 0.81]}
+    lines = tables.table_of({**MADE, "text_steps": [step]}).splitlines()
+    assert lines[2] == "| `r`, batch 128 | 384 | 0.40 | 0.52 | **0.77** (0.70 … 0.81) |"
+
+
 def test_the_memory_table_is_a_sentence_with_the_peak() -> None:
     sizes = {"images": 5000, "captions": 25_000, "score_names": 7, "bytes_of_matrices": 3_500_000_000}
     values = {**MADE, **sizes, "byte_budget": 2**30, "peak_bytes": int(2.34 * 2**30), "bytes_before": 2**29}

@@ -20,7 +20,7 @@ from tshsr.data.dataset import Split
 from tshsr.errors import DataError, SettingsError
 from tshsr.evaluation.run import evaluate_scores
 from tshsr.system import begin_no_progress, current_begin
-from tshsr.training.events import Evaluated, Event, Saved, Scoring, StepDone, Warned
+from tshsr.training.events import Evaluated, Event, Saved, Scoring, StepDone, VectorsLoaded, Warned
 
 
 def events() -> list[Event]:
@@ -28,7 +28,7 @@ def events() -> list[Event]:
     report = evaluate_scores(
         {"fused": np.eye(2)}, np.arange(2), protocol="flickr", data="d", split="dev", models=["m"], seconds=1.0
     )
-    found: list[Event] = []
+    found: list[Event] = [VectorsLoaded("glove.txt", 6980, 7012, 0.9958)]
     for step in (1, 2, 3, 4):
         epoch = (step + 1) // 2
         found.append(StepDone(epoch, step, 4, {"loss": float(step)}, 0.1, 0.01))
@@ -72,21 +72,24 @@ def test_a_warning_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 def test_without_a_terminal_or_quietly_each_epoch_is_a_line(terminal: bool, quiet: bool) -> None:
     lines = show(terminal, quiet).splitlines()
     assert [line.partition(",")[0] for line in lines] == [
+        "word vectors: 6",
         "epoch 1 of 2: loss 1.500",
         "after epoch 1: dev rSum 600.0 (R@1 100.0 image to text",
         "epoch 2 of 2: loss 3.500",
         "after epoch 2: dev rSum 600.0 (R@1 100.0 image to text",
         "warning: the scores have hardly any spread.",
     ]
-    assert lines[1].endswith("the best so far")
-    assert not lines[3].endswith("the best so far")
-    assert "about" in lines[0]
+    assert lines[0] == "word vectors: 6,980 of 7,012 words, 99.6 % of the tokens"
+    assert lines[2].endswith("the best so far")
+    assert not lines[4].endswith("the best so far")
+    assert "about" in lines[1]
 
 
 def test_a_terminal_gets_bars_and_the_lines_of_evaluations() -> None:
     text = show(terminal=True)
     assert "epoch 2, loss 4.000" in text
     assert "after epoch 1: dev rSum 600.0" in text
+    assert "word vectors: 6,980 of 7,012 words" in text
     assert "warning: the scores" in text
 
 

@@ -30,7 +30,7 @@ def test_boxes_are_checked_by_the_constructor() -> None:
         ImageBatch(torch.zeros(1, 2, 7), ONE, boxes)
 
 
-def test_projected_vectors_are_checked_by_the_constructor() -> None:
+def test_image_vectors_are_checked_by_the_constructor() -> None:
     regions = torch.zeros(1, 2, 7)
     with pytest.raises(InputError, match=r"pooled has shape \(2, 3\); expected one vector for each of 1 images"):
         ImageBatch(regions, ONE, pooled=torch.zeros(2, 3))
@@ -38,7 +38,7 @@ def test_projected_vectors_are_checked_by_the_constructor() -> None:
         ImageBatch(regions, ONE, pooled=torch.tensor([[0.0, float("nan")]]))
 
 
-def test_projected_vectors_follow_their_images() -> None:
+def test_image_vectors_follow_their_images() -> None:
     given = tiny.images(3, 4)
     pooled = torch.rand(3, 5)
     batch = ImageBatch(given.regions, given.mask, given.boxes, pooled)

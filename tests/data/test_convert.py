@@ -57,7 +57,7 @@ def test_a_precomp_folder_becomes_the_same_store(tmp_path: Path) -> None:
     assert seen[-1] == (78, 78)
 
 
-def test_projected_vectors_are_converted(tmp_path: Path) -> None:
+def test_image_vectors_are_converted(tmp_path: Path) -> None:
     for name, images in (("train", 70), ("test", 3)):
         pooled = random_regions(images, seed=images)[:, 0]
         write_precomp(tmp_path / "scan", name, random_regions(images), pooled=pooled)
@@ -65,7 +65,7 @@ def test_projected_vectors_are_converted(tmp_path: Path) -> None:
     same(tmp_path, tmp_path / "scan", out)
     assert open_split(out, "train").regions.joint_dim == 4
     (tmp_path / "scan/test_pooled.npy").unlink()
-    with pytest.raises(DataError, match=r"projected vectors of different widths \(test 0, train 4; 0: none\)\.$"):
+    with pytest.raises(DataError, match=r"image vectors of different widths \(test 0, train 4; 0: none\)\.$"):
         convert(tmp_path / "scan", tmp_path / "other")
 
 

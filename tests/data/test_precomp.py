@@ -86,12 +86,12 @@ def test_boxes_are_read_from_either_file(tmp_path: Path) -> None:
         assert np.array_equal(read, boxes)
 
 
-def test_projected_vectors_are_read_with_their_images(tmp_path: Path) -> None:
+def test_image_vectors_are_read_with_their_images(tmp_path: Path) -> None:
     pooled = random_regions(10)[:, 0]
     write_precomp(tmp_path, "a", random_regions(2).repeat(5, axis=0), each=1, pooled=pooled)
     assert np.array_equal(open_precomp(tmp_path, "a").regions.read([1, 0]).pooled, pooled[[5, 0]])
     np.save(tmp_path / "a_pooled.npy", pooled[:2])
-    with pytest.raises(DataError, match=r"a_pooled\.npy has the projected vectors of 2 images; .*a_ims\.npy holds 10"):
+    with pytest.raises(DataError, match=r"a_pooled\.npy has the image vectors of 2 images; .*a_ims\.npy holds 10"):
         open_precomp(tmp_path, "a")
 
 

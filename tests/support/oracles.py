@@ -112,6 +112,15 @@ def pool(items: Matrix, item: Matrix, item_bias: Vector, whole: Matrix, weight: 
     return unit(mix(softmax(logits), items))
 
 
+def whole_vector(kind: str, pooled: Vector, own: Vector, weight: Matrix, bias: Vector) -> Vector:
+    """v: l2( p + P l2(g) + b ) (added), l2( g ) (frozen), l2( l2(g) + A l2(g) + b ) (adapter)."""
+    start = unit(own)
+    if kind == "frozen":
+        return start
+    added = affine(weight, bias, start)
+    return unit([x + y for x, y in zip(pooled if kind == "added" else start, added, strict=True)])
+
+
 def contrastive(scores: Matrix, image_of_caption: list[int], temperature: float) -> float:
     """Bidirectional InfoNCE, averaged over captions and directions; captions of the same image are not negatives."""
     total = 0.0

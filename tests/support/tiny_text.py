@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +51,21 @@ GEMMA = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *(f"<0x{byte:02X}>" for b
 
 def save_text(kind: str, folder: Path) -> Path:
     """A tiny network of a kind, with its tokenizer, in a new folder."""
+    return _save(kind, tokenizer(TOKENIZER_OF[kind]), folder)
+
+
+def save_bert(words: Iterable[str], folder: Path) -> Path:
+    """A tiny BERT with a vocabulary of these words, letters and marks, and pieces of single letters."""
+    letters = [chr(code) for code in range(33, 127)]
+    pieces = dict.fromkeys([*ENGLISH_BERT, *letters, *(f"##{letter}" for letter in letters), *sorted({*words})])
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    return _save("bert", transformers.BertTokenizer(vocab=vocabulary, model_max_length=LENGTH), folder)
+
+
+def _save(kind: str, rules: Any, folder: Path) -> Path:
     torch.manual_seed(0)
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
-    rules = tokenizer(TOKENIZER_OF[kind])
     network = NETWORKS[kind](rules)
     with torch.no_grad():
         for values in network.parameters():  # so that captions differ, as with trained networks

@@ -17,10 +17,12 @@ from tests.support.picture_files import write_pictures
 from tests.support.small_runs import StopError, run, small_config, stop_at, weights, with_loss
 from tests.support.tiny_networks import NETWORKS, transformers
 from tests.support.tiny_text import CAPTIONS, save_text
-from tshsr.config.models import ModelConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
+from tshsr.config.models import ModelConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VisionConfig, VseConfig
 from tshsr.config.run import RunConfig
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import open_split
+from tshsr.errors import DataError, SettingsError
+from tshsr.explain.attribution import explain_pair
 from tshsr.features.catalog import open_extractor
 from tshsr.features.extraction import extract_folder
 from tshsr.index.collection import Index
@@ -29,6 +31,8 @@ from tshsr.retriever import Retriever
 from tshsr.scoring.all_pairs import score_split
 from tshsr.scoring.depth import Depth
 from tshsr.scoring.rerank import score_two_stage
+from tshsr.training.checkpoints import load_tensors
+from tshsr.training.checks import check_training, complete, make_tokenizer
 
 KINDS = ("clip", "siglip", "siglip2")
 PICTURES = 6
@@ -193,3 +197,87 @@ def test_a_run_continues_bit_for_bit(how: str, joint: Callable[[str], JointData]
         run(config, both, tmp_path / "run", listen=stop_at(3))
     run(config, both, tmp_path / "run", resume=True)
     assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+
+
+def test_a_sentence_vector_of_another_space_is_added(joint: Callable[[str], JointData], tmp_path: Path) -> None:
+    """Pictures by CLIP, captions by BERT, frozen or tuned; searched and explained through an index."""
+    data = joint("clip")
+    bert = save_text("bert", tmp_path / "bert")
+    for tuned in (0, 1):
+        config = settings(bert, "added", text_tuned_layers=tuned)
+        out = tmp_path / f"run{tuned}"
+        run(config, (data.split, data.split), out)
+        retriever = Retriever.from_pretrained(out)
+        encoder = retriever.config.model.encoder
+        assert (encoder.image_pooled_width, encoder.text_pooled_width) == (16, 32)
+        index = Index.build(tmp_path / f"index{tuned}", retriever, data.split, run=out, settings={})
+        name = index.search(CAPTIONS[1], 1)[0].id
+        found = index.explain(CAPTIONS[1], name)
+        expected = explain_pair(retriever, data.split.regions.read([data.split.image_ids.index(name)]), CAPTIONS[1])
+        assert found.word_relevance == pytest.approx(expected.word_relevance, abs=0.01)
+        for stream in expected.streams.values():
+            assert abs(stream.whole) > 1e-3
+            logit = sum(map(sum, stream.relevance)) + stream.whole + stream.bias
+            assert stream.score == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-5)
+
+
+def test_old_settings_are_items_and_have_no_widths(joint: Callable[[str], JointData]) -> None:
+    data = joint("clip")
+    config = settings(data.weights, "items")
+    found = complete(config, make_tokenizer(config, data.split), data.split, data.split).model.encoder
+    assert (found.text_pooled_width, found.image_pooled_width) == (0, 0)
+
+
+def test_wrong_settings_are_one_sentence(joint: Callable[[str], JointData], tmp_path: Path) -> None:
+    weights = joint("clip").weights
+    untrained = with_loss(settings(weights, "frozen"), fused=0.0, streams=0.0, levels=0.0, contrastive=1.0)
+    for wrong, message in (
+        (
+            settings(Path(), "added", text="gru", text_weights=""),
+            r"is added, .* model\.encoder\.text is gru; set it to",
+        ),
+        (settings(Path(), "frozen", text="gru", text_weights=""), r"is frozen, .* or pooled_vectors to items"),
+        (settings(weights, "frozen", "vse"), r"is frozen, .* of vse, .* nothing would be trained; set it to adapter"),
+        (
+            untrained,
+            r"is frozen, so that loss\.pooled and loss\.contrastive train nothing, .* such as loss\.fused to 1",
+        ),
+        (settings(weights, "items", image_pooled_width=3), r"image_pooled_width is 3, which pooled_vectors items ign"),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            check_training(wrong)
+
+
+def test_data_that_do_not_fit_are_one_sentence(joint: Callable[[str], JointData], tmp_path: Path) -> None:
+    data = joint("clip")
+    bare = replace(data.split, regions=replace(data.split.regions, pooled=None))
+    config = settings(data.weights, "added")
+    tokenizer = make_tokenizer(config, data.split)
+    for pair in ((bare, bare), (data.split, bare)):
+        with pytest.raises(DataError, match=r"split all has no vectors of whole pictures, .* items\.$"):
+            complete(config, tokenizer, *pair)
+    wide = settings(data.weights, "added", image_pooled_width=5)
+    with pytest.raises(SettingsError, match=r"image_pooled_width is 5, the data has 16; leave it 0"):
+        complete(wide, tokenizer, data.split, data.split)
+    other = settings(save_text("bert", tmp_path / "bert"), "frozen")
+    with pytest.raises(SettingsError, match=r"is frozen, .* are 16 and 32 wide; take both from one joint encoder"):
+        run(other, (data.split, data.split), tmp_path / "run")
+    assert not (tmp_path / "run").exists(), "before anything is written"
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_from_pixels_too_the_ranking_starts_at_the_encoders(
+    kind: str, joint: Callable[[str], JointData], tmp_path: Path
+) -> None:
+    data = joint(kind)
+    config = settings(data.weights, "adapter")
+    vision = VisionConfig(weights=str(data.weights), cells=2, tuned_blocks=2)
+    encoder = replace(config.model.encoder, vision=vision)
+    config = replace(config, model=replace(config.model, encoder=encoder), training=replace(config.training, workers=0))
+    retriever = begun(data, config, tmp_path / "run")
+    check_start(retriever, replace(data, split=retriever.readable(data.split)))
+    run(config, (data.split, data.split), tmp_path / "run", resume=True)
+    trained = load_tensors(tmp_path / "run" / "last" / "model.safetensors")
+    changed = {name for name, value in retriever.matcher.state_dict().items() if not torch.equal(value, trained[name])}
+    assert any("patch_embedding" in name for name in changed)
+    assert ("vision.projection.weight" in changed) == (kind == "clip")

@@ -93,9 +93,10 @@ def info(arguments: Sequence[str], screen: Screen) -> None:
 def show_info(screen: Screen, found: DataInfo) -> None:
     """The description on the screen."""
     screen.say(f"{found.data}: layout {found.layout}, {size(found.bytes)}")
-    screen.say(f"features of {found.extractor}: {found.feature_dim} x {found.dtype} per region")
+    features = f"features of {found.extractor}: {found.feature_dim} x {found.dtype} per region"
+    screen.say(features if found.feature_dim else "pictures without features, for training from pixels")
     if found.joint_dim:
-        screen.say(f"projected image vectors: {found.joint_dim} x float32 per image")
+        screen.say(f"image vectors: {found.joint_dim} x float32 per image")
     header = ("split", "images", "captions", "regions", "boxes", "variable count")
     rows = [
         (

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from tshsr.data.dataset import Split
     from tshsr.evaluation.matrix import Extras
     from tshsr.metrics.report import Report
+    from tshsr.retriever import Retriever
     from tshsr.scoring.candidates import Depth
 
 EXAMPLE = "tshsr evaluate runs/first --data DIR"
@@ -180,10 +181,10 @@ def from_runs(wanted: Evaluate, screen: Screen) -> Report:
     extras, refusal = extras_of(wanted.coco_ids, wanted.pmrp, wanted.judgements), None
     annotation = matrix.read_extras(extras, split_ground_truth(split))
     truth = read_truth(find_data(wanted.data), split.name) if len(wanted.runs) == 1 else None
-    plan = None if wanted.rerank is None else read_depth(wanted.rerank) or open_dev(wanted.data)
+    depth = None if wanted.rerank is None else read_depth(wanted.rerank)
+    dev = open_dev(wanted.data) if wanted.rerank is not None and depth is None else None
     retrievers = [load_retriever(name, device) for name in wanted.runs]
-    for retriever in retrievers:
-        retriever.check_extractor(split.extractor)
+    split, plan = readable(retrievers, split), depth if dev is None else readable(retrievers, dev)
     exhaustive = exhaustively_scored(plan, split, check=wanted.rerank_check)
     size = sum(run.score_bytes(retrievers, each) for each in exhaustive)
     compile_options = CompileOptions(tf32=wanted.dtype == "tf32", compiled=wanted.compile)
@@ -207,6 +208,16 @@ def from_runs(wanted: Evaluate, screen: Screen) -> Report:
         raise refusal
     known = None if truth is None else pointing_and_binding(retrievers[0], split, truth)
     return replace(found, precision=(*guards, *found.precision)).report(details=details, known_truth=known)
+
+
+def readable(retrievers: Sequence[Retriever], split: Split) -> Split:
+    """The split with features that the network reads; of several networks those with a vision network make their own.
+
+    Raises:
+        DataError: Where the features are of another extractor, or pictures are missing.
+    """
+    read = [retriever.readable(split) for retriever in retrievers]
+    return read[0] if len(read) == 1 else split
 
 
 def precision(name: str) -> torch.dtype | None:

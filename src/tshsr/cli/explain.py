@@ -27,7 +27,7 @@ class Explain:
     run: Annotated[str, Argument("RUN", positional=True)]
     """A run's folder, or owner/name on the Hugging Face hub."""
     image: Annotated[str, Argument("IMAGE")]
-    """Id or row number of an image of the data; without --data a picture file, for runs on the built-in scenes."""
+    """Id or row number of an image of the data; without --data a picture file, for runs on pixels or scenes."""
     text: Annotated[tuple[str, ...], Argument("TEXT", append=True)] = ()
     """A sentence, in quotes; repeat --text for more."""
     out: Annotated[Path, Argument("PATH", output=True)] = Path("explanation.html")

@@ -53,14 +53,15 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     from tshsr.cli.tables import show_explanations
     from tshsr.data.entities import read_entities
     from tshsr.data.layouts import find_data, open_split
+    from tshsr.data.text import WordRules
     from tshsr.data.truth import read_truth
     from tshsr.explain.faithfulness import measure_explanations
 
     place, split = find_data(wanted.data), open_split(wanted.data, wanted.split)
     retriever = load_retriever(wanted.run, wanted.device)
-    retriever.check_extractor(split.extractor)
+    split = retriever.readable(split)
     report = None if wanted.report is None else open_report(wanted.report, retriever.name, split)
-    truth = read_truth(place, split.name) or read_entities(place, split, retriever.tokenizer.words)
+    truth = read_truth(place, split.name) or read_entities(place, split, WordRules().words)
     with screen.progress(quiet=wanted.quiet) as begin:
         progress = begin("explaining", "pairs")
         figures = measure_explanations(retriever, split, pairs=wanted.pairs, truth=truth, progress=progress)

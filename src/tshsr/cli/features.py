@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tshsr.cli.options import Argument, File, Flag, Name, choose_device, parse
+from tshsr.cli.options import Argument, File, Flag, Name, choose_device, load_retriever, parse
 from tshsr.cli.screen import Screen
 from tshsr.errors import SettingsError
 from tshsr.system import usable_cores
 
 if TYPE_CHECKING:
+    from tshsr.data.pictures import SkippedFile
     from tshsr.features.extraction import ExtractionResult
     from tshsr.features.extractor import Extractor
 
@@ -34,18 +35,18 @@ class Features:
     extractor: Annotated[str, Argument("NAME")]
     """efficientnet-lite2 (photographs, comes with its weights), scenes (drawn pictures), grid or detector (with
     --weights), or one of clip, siglip2, dinov2, dinov3, rt-detr, owlv2, grounding-dino, which take weights from the
-    hub."""
+    hub; or the folder of a run that was trained from pixels, whose vision network then makes the features."""
     weights: Name = None
     """A folder with a network for transformers, or its name on the Hugging Face hub."""
     cells: Annotated[int | None, Argument("N")] = None
-    """Grid and efficientnet-lite2: rows and columns of regions; default 6."""
+    """Rows and columns of regions; default 6 for grid, 0 (no grid) for efficientnet-lite2."""
     size: Annotated[int | None, Argument("PIXELS")] = None
     """efficientnet-lite2: width and height of the network's input; default 416."""
     windows: Literal["none", "pooled", "crops"] | None = None
     """efficientnet-lite2: two halves, four windows of side 0.6 and nine of side 0.45: none, pooled from the pass of the
-    whole picture (default), or crops, each of which passes the network by itself."""
+    whole picture, or crops (default), each of which passes the network by itself."""
     window_size: Annotated[int | None, Argument("PIXELS")] = None
-    """efficientnet-lite2: input size of crops; default 224."""
+    """efficientnet-lite2: width and height of the network's input for crops; default 192."""
     regions: Annotated[int | None, Argument("N")] = None
     """Detector: boxes per picture, at most; default 36."""
     overlap: Annotated[float | None, Argument("X")] = None
@@ -76,7 +77,7 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
         if value < 1:
             raise SettingsError(f"--{name} is {value}; expected at least 1.")
     extractor = chosen_extractor(wanted)
-    from tshsr.features.captions import read_picture_captions
+    from tshsr.data.picture_captions import read_picture_captions
     from tshsr.features.extraction import ExtractionOptions, extract_folder
 
     captions = None if wanted.captions is None else partial(read_picture_captions, Path(wanted.captions))
@@ -91,19 +92,24 @@ def chosen_extractor(wanted: Features) -> Extractor:
 
     Raises:
         SettingsError: Where there is no such extractor, or it lacks an option.
+        DataError: Where a run was trained on features.
     """
     from tshsr.features.catalog import CHOICES, FAMILIES, WEIGHTS, WITHOUT_WEIGHTS, open_extractor
 
-    if wanted.extractor not in (*FAMILIES, *WEIGHTS):
-        raise SettingsError(
-            f"there is no extractor {wanted.extractor!r}{nearest(wanted.extractor)} The extractors are "
-            f"{', '.join((*FAMILIES, *WEIGHTS))}."
-        )
     choices: dict[str, Any] = {
         name: getattr(wanted, name)
         for name in {choice for options in CHOICES.values() for choice in options}
         if getattr(wanted, name) is not None
     }
+    if wanted.extractor not in (*FAMILIES, *WEIGHTS) and Path(wanted.extractor).is_dir():
+        if unused := [*choices, *(["weights"] if wanted.weights is not None else [])]:
+            raise SettingsError(f"--{unused[0].replace('_', '-')} is not for runs: {wanted.extractor} has its own.")
+        return load_retriever(wanted.extractor, wanted.device).extractor()
+    if wanted.extractor not in (*FAMILIES, *WEIGHTS):
+        raise SettingsError(
+            f"there is no extractor {wanted.extractor!r}{nearest(wanted.extractor)} The extractors are "
+            f"{', '.join((*FAMILIES, *WEIGHTS))}."
+        )
     name = "cpu" if wanted.device is None and wanted.extractor in WITHOUT_WEIGHTS else wanted.device
     return open_extractor(wanted.extractor, weights=wanted.weights, device=choose_device(name), **choices)
 
@@ -123,10 +129,15 @@ def show(screen: Screen, out: Path, extractor: Extractor, done: ExtractionResult
     reused = f", {done.reused:,} of them extracted earlier" if done.reused else ""
     captions = f", {done.captions:,} captions" if done.captions else ""
     screen.say(f"{out}: {done.pictures:,} pictures{reused}, features of {extractor.name}{captions}.")
-    if done.skipped:
-        files = "file" if len(done.skipped) == 1 else "files"
-        screen.say(f"{len(done.skipped):,} {files} skipped, listed in {out / SKIPPED}:")
-        for one in done.skipped[:SHOWN]:
-            screen.say(f"  {one.file}: {one.reason}")
-        if len(done.skipped) > SHOWN:
-            screen.say("  ...")
+    show_skipped(screen.say, out / SKIPPED, done.skipped)
+
+
+def show_skipped(say: Callable[[str], None], listed: Path, skipped: Sequence[SkippedFile]) -> None:
+    """The number of skipped files and the first of them; nothing where there are none."""
+    if skipped:
+        files = "file" if len(skipped) == 1 else "files"
+        say(f"{len(skipped):,} {files} skipped, listed in {listed}:")
+        for one in skipped[:SHOWN]:
+            say(f"  {one.file}: {one.reason}")
+        if len(skipped) > SHOWN:
+            say("  ...")

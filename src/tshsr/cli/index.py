@@ -70,8 +70,7 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
         index = Index(wanted.out, retriever)
         index.delete(wanted.delete)
     else:
-        splits = open_all(wanted.data, wanted.split)
-        retriever.check_extractor(splits[0].extractor)
+        splits = [retriever.readable(split) for split in open_all(wanted.data, wanted.split)]
         metadata = metadata_by_split(wanted.metadata, splits)  # read before anything changes
         index = prepared(wanted, retriever, splits[0])
         index.delete(wanted.delete)

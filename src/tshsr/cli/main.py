@@ -23,6 +23,7 @@ COMMANDS = {
     "score": "All scores of one picture with one sentence.",
     "explain": "A page that explains scores by the weights between words and regions.",
     "features": "Regions of a folder of pictures: tshsr features PICTURES --extractor NAME --out STORE.",
+    "photos": "Search your own photographs on a page: tshsr photos DIR.",
     "index": "Make a collection that can be searched: tshsr index RUN --data DIR --out INDEX.",
     "search": "Find pictures for a sentence, or sentences for a picture.",
     "serve": "A page and a REST interface over a collection, on this machine.",
@@ -35,6 +36,7 @@ RESUMING = {
     "train": "run the same command with --resume to continue from the last saved step.",
     "demo": "run the same command again; it starts from the beginning.",
     "features": "run the same command again to continue.",
+    "photos": "run the same command again to continue.",
     "index": "run the same command again to continue.",
 }
 """How an interrupted command continues."""

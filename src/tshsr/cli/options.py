@@ -223,7 +223,7 @@ def options_of(
         text = texts.get(name, "")
         if is_dataclass(default) and not isinstance(default, type):
             yield from options_of(type(default), vars(default), (*path, name), text)
-        else:
+        elif not isinstance(default, dict):  # dicts are taken from data, such as the architecture of a network
             yield Option((*path, name), *kind_of(hints[name]), default, text, group)
 
 

@@ -30,7 +30,7 @@ class Score:
     run: Annotated[str, Argument("RUN", positional=True)]
     """A run's folder, or owner/name on the Hugging Face hub."""
     image: Annotated[str, Argument("IMAGE")]
-    """Id or row number of an image of the data; without --data a picture file, for runs on the built-in scenes."""
+    """Id or row number of an image of the data; without --data a picture file, for runs on pixels or scenes."""
     text: Annotated[str, Argument("TEXT")]
     """The sentence, in quotes."""
     data: Folder = None
@@ -84,12 +84,11 @@ def find_picture(retriever: Retriever, image: str, data: str | None, split: str)
         DataError: Where there is no such image, or the network needs features of another extractor.
     """
     from tshsr.data.layouts import open_split
-    from tshsr.features.pictures import read_picture
+    from tshsr.data.pictures import read_picture
 
     if data is None:
         return picture_file(retriever, Path(image))
-    opened = open_split(data, split)
-    retriever.check_extractor(opened.extractor)
+    opened = retriever.readable(open_split(data, split))
     number = image_number(opened, image)
     path = opened.picture(number)
     return Shown(opened.image_ids[number], opened.regions.read([number]), None if path is None else read_picture(path))
@@ -113,21 +112,22 @@ def image_number(split: Split, image: str) -> int:
 
 
 def picture_file(retriever: Retriever, path: Path) -> Shown:
-    """A picture file with regions of the extractor of the built-in scenes.
+    """A picture file with regions of the run's vision network, or of the extractor of the built-in scenes.
 
     Raises:
         DataError: Where the network needs features of another extractor, or the file is no picture.
     """
-    from tshsr.features.pictures import read_picture
+    from tshsr.data.pictures import read_picture
     from tshsr.features.scenes import ScenesExtractor
     from tshsr.retriever import as_batch
     from tshsr.scenes.descriptor import EXTRACTOR
 
-    if retriever.config.extractor != EXTRACTOR:
+    if retriever.matcher.vision is None and retriever.config.extractor != EXTRACTOR:
         raise DataError(
             f"{retriever.name} needs features of {retriever.config.extractor!r}, which can't be made here from a "
             "picture; name the data that holds them with --data DIR, and --image by its id or row number."
         )
     picture = read_picture(path)
-    (found,) = ScenesExtractor().extract([picture])
+    extractor = ScenesExtractor() if retriever.matcher.vision is None else retriever.extractor()
+    (found,) = extractor.extract([picture])
     return Shown(path.name, as_batch(found.features, found.boxes, found.pooled), picture)

@@ -109,8 +109,8 @@ def by_picture(wanted: Search, file: Path, index: Index, screen: Screen) -> None
     Raises:
         SettingsError: Where the index has no captions.
     """
+    from tshsr.data.pictures import read_picture
     from tshsr.explain.attribution import explain_pair
-    from tshsr.features.pictures import read_picture
     from tshsr.retriever import as_batch
 
     picture = read_picture(file)
@@ -184,7 +184,7 @@ def short(file: str | None) -> str:
 
 def opened(file: Path | None) -> Image.Image | None:
     """The picture in a file; None where there is none, or it is damaged."""
-    from tshsr.features.pictures import read_picture
+    from tshsr.data.pictures import read_picture
 
     try:
         return None if file is None else read_picture(file)

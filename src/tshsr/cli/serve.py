@@ -7,14 +7,17 @@ import importlib.util
 import logging
 import socket
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tshsr.cli.options import Argument, Flag, Name, choose_device, parse
 from tshsr.cli.screen import Screen
 from tshsr.errors import SettingsError
+
+if TYPE_CHECKING:
+    from tshsr.index.collection import Index
 
 EXAMPLE = "tshsr serve demo/index"
 NEEDED = {
@@ -69,16 +72,21 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
 
 def serve(wanted: Serve, listener: socket.socket, screen: Screen) -> None:
     """Open the index and serve it at a socket."""
+    from tshsr.index.collection import Index
+
+    serve_index(Index.open(wanted.index, run=wanted.run, device=choose_device(wanted.device)), wanted, listener, screen)
+
+
+def serve_index(index: Index, wanted: Serve, listener: socket.socket, screen: Screen) -> None:
+    """Serve an open index at a socket; of the options, those of the server apply."""
     # These need the extras, which `check_extras` has found.
     import uvicorn
     from rich.logging import RichHandler
 
-    from tshsr.index.collection import Index
     from tshsr.server.guard import Limits, is_loopback
     from tshsr.server.server import Backend, create_app
 
     limits = Limits(upload_bytes=wanted.upload_mib * 2**20)
-    index = Index.open(wanted.index, run=wanted.run, device=choose_device(wanted.device))
     local = is_loopback(wanted.host)
     app = create_app(index, limits, local=local)
     backend: Backend = app.state.backend
@@ -137,12 +145,17 @@ def address(host: str, port: int) -> str:
     return f"http://{name}:{port}/"
 
 
-def check_extras() -> None:
-    """Check that the extras of the server are installed.
+def check_extras(
+    command: str = "tshsr serve", extras: str = "serve,search", needed: Mapping[str, str] = NEEDED
+) -> None:
+    """Check that the extras of a command are installed.
+
+    Args:
+        needed: Their modules, and the packages of these.
 
     Raises:
         SettingsError: Where some are missing; the message names the packages.
     """
-    missing = [name for module, name in NEEDED.items() if importlib.util.find_spec(module) is None]
+    missing = [name for module, name in needed.items() if importlib.util.find_spec(module) is None]
     if missing:
-        raise SettingsError(f"tshsr serve needs {', '.join(missing)}; install them: pip install 'tshsr[serve,search]'.")
+        raise SettingsError(f"{command} needs {', '.join(missing)}; install them: pip install 'tshsr[{extras}]'.")

@@ -10,7 +10,7 @@ from rich.progress import Progress, TaskID
 
 from tshsr.cli.screen import LONG, Bar, PlainLines, Screen, bars, duration, stages
 from tshsr.system import begin_no_progress, progress_to
-from tshsr.training.events import Evaluated, Event, Saved, Scoring, StepDone, Warned
+from tshsr.training.events import Evaluated, Event, Saved, Scoring, StepDone, VectorsLoaded, Warned
 
 
 class Watcher(Protocol):
@@ -42,6 +42,11 @@ def evaluated(event: Evaluated) -> str:
     )
 
 
+def vectors_loaded(event: VectorsLoaded) -> str:
+    """The line of the word vectors."""
+    return f"word vectors: {event.found:,} of {event.words:,} words, {100 * event.tokens:.1f} % of the tokens"
+
+
 class Bars:
     """A bar over all steps, and one over the pairs of an evaluation."""
 
@@ -64,6 +69,8 @@ class Bars:
                     self.scoring.remove()
             case Evaluated():
                 self.screen.note(evaluated(event))
+            case VectorsLoaded():
+                self.screen.note(vectors_loaded(event))
             case Warned():
                 self.screen.note(f"warning: {event.message}")
             case Saved():
@@ -90,6 +97,8 @@ class Lines:
                     self.scoring.report("evaluating", "pairs", event.done, event.pairs)
             case Evaluated():
                 self.note(evaluated(event))
+            case VectorsLoaded():
+                self.note(vectors_loaded(event))
             case Warned():
                 self.note(f"warning: {event.message}")
             case Saved():

@@ -11,6 +11,28 @@ STRICT = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True)
+class VisionConfig:
+    """A vision network in front of the region encoder, trained from pixels (docs/guide/pixels.md)."""
+
+    __pydantic_config__ = STRICT
+
+    weights: str = ""
+    """Train on pixels, with this network: efficientnet-lite2, which comes as a package, clip, siglip2, dinov2, dinov3,
+    a folder with a network for transformers, or its name on the Hugging Face hub; empty: train on stored features."""
+    cells: int = 6
+    """Rows and columns of the grid of regions; the whole picture is one more region."""
+    tuned_blocks: int = 2
+    """Number of the network's last blocks that are trained; 0: none, its number of blocks or more: the whole network
+    with its patch embedding."""
+    gradient_checkpointing: bool = False
+    """Recompute trained blocks in the backward pass: a third more time, a fraction of the memory."""
+    fingerprint: str = ""
+    """Hash of the weights that training starts from; empty accepts any."""
+    architecture: dict[str, Any] = field(default_factory=dict)
+    """Kind, settings and preprocessing of the network, taken from the weights, so that a run loads without them."""
+
+
+@dataclass(frozen=True)
 class EncoderConfig:
     """Encoders of regions and words into the joint space (docs/model.md, section 1)."""
 
@@ -40,6 +62,9 @@ class EncoderConfig:
     """Fingerprint of the pretrained encoder's weights; taken from them, checked wherever they are loaded."""
     word_dim: int = 300
     """Width of a word embedding."""
+    word_vectors: str = ""
+    """Word vectors that the GRU's embedding starts from, `word_dim` wide: a file of GloVe or word2vec (text, .bin,
+    .gz), a .npy with its words in a .txt of the same name, or glove-50d; empty: random numbers."""
     transformer_layers: int = 2
     """Layers of the transformer word encoder."""
     transformer_heads: int = 4
@@ -58,6 +83,8 @@ class EncoderConfig:
     """Width of the image encoder's vector of the whole picture; taken from the data."""
     region_projection: Literal["linear", "residual"] = "linear"
     """Projection of a region's features: linear, or with a two-layer perceptron added, as in VSE-infinity and ESA."""
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    """Training from pixels."""
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,24 @@ class OptimiserConfig:
     """Largest norm of the gradient, by clipping."""
     text_factor: float = 0.1
     """Factor on the learning rate of the tuned layers of a pretrained word encoder."""
+    vision_factor: float = 0.1
+    """Factor on the learning rate for the last trained block of a vision network."""
+    vision_decay: float = 0.75
+    """Factor on the learning rate from each block of a vision network to the one before it; 1: none."""
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """Random changes of pictures in training from pixels, drawn from seed, epoch and picture."""
+
+    __pydantic_config__ = STRICT
+
+    crop: float = 0.5
+    """Smallest area of a random crop, as a fraction of the picture; 1: no crop."""
+    mirror: float = 0.5
+    """Probability of a mirror image; 0 for pictures with a caption that says left or right."""
+    colour: float = 0.1
+    """Largest relative change of brightness, contrast and saturation."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +126,10 @@ class TrainingConfig:
     noise_index: str = ""
     """A published .npy file of such noise, in place of `noise`: for each training caption (or image) the index of its
     assigned image."""
+    workers: int = 4
+    """Training from pixels: processes that decode and augment pictures, without effect on the weights; 0: a thread."""
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    """Training from pixels: random changes of pictures."""
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 The constructors check values, which synchronises a device; batches derived from a checked one use `unchecked`.
 
-Axes: images | captions | regions | words | features (the extractor's) | joint (space of a joint encoder). Masks: True
-is real, False is padding.
+Axes: images | captions | regions | words | features (the extractor's) | joint (space of a joint encoder) | height,
+width (pixels). Masks: True is real, False is padding.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional
 
@@ -86,6 +86,32 @@ class ImageBatch:
         part = slice(start, stop)
         boxes, pooled = (None if each is None else each[part] for each in (self.boxes, self.pooled))
         return ImageBatch.unchecked(self.regions[part], self.mask[part], boxes, pooled)
+
+
+@dataclass(frozen=True)
+class PixelBatch:
+    """Pictures as pixels, the input of a matcher's vision network.
+
+    Attributes:
+        pixels: Red, green and blue, 0 to 255, at the size of the network's input.
+    """
+
+    pixels: UInt8[Tensor, "images 3 height width"]
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.pixels.shape)
+        if self.pixels.dtype != torch.uint8 or len(shape) != 4 or shape[1] != 3 or 0 in shape:
+            raise InputError(
+                f"pixels are {self.pixels.dtype} of shape {shape}; expected torch.uint8, images x 3 x height x width."
+            )
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.pixels)
+
+    def to(self, device: torch.device | str) -> PixelBatch:
+        """The same batch on another device."""
+        return PixelBatch(self.pixels.to(device))
 
 
 @dataclass(frozen=True)
@@ -213,7 +239,7 @@ def check_batch(name: str, values: Tensor, mask: Tensor, *, axes: int) -> None:
 
 
 def check_pooled(pooled: Tensor, images: int) -> None:
-    """Check projected image vectors.
+    """Check image vectors.
 
     Raises:
         InputError: Where the shape is wrong, or a value is not finite.

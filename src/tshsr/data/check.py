@@ -33,7 +33,7 @@ class SplitInfo:
 class DataInfo:
     """Summary of a data set.
 
-    `joint_dim` is the width of the projected image vectors (0: none). `bytes` counts all files in its folder, with
+    `joint_dim` is the width of the image vectors (0: none). `bytes` counts all files in its folder, with
     pictures. The split `all` comes last where images of a store have no captions and therefore no split.
     """
 
@@ -170,7 +170,7 @@ def _feature_problems(split: Split, progress: Progress, done: int, total: int) -
     for start in range(0, len(split.regions), BLOCK):
         stop = min(start + BLOCK, len(split.regions))
         try:
-            split.regions.read(np.arange(start, stop))
+            split.regions.check(np.arange(start, stop))
         except DataError as error:
             problems.append(str(error))
         progress(done + stop, total)

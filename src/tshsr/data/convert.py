@@ -169,7 +169,7 @@ def _pooled(path: Path, splits: list[Split]) -> Iterator[np.ndarray] | None:
     widths = {split.name: split.regions.joint_dim for split in splits}
     if len(set(widths.values())) > 1:
         listed = ", ".join(f"{name} {width}" for name, width in widths.items())
-        raise DataError(f"{path}: the splits have projected vectors of different widths ({listed}; 0: none).")
+        raise DataError(f"{path}: the splits have image vectors of different widths ({listed}; 0: none).")
     regions = [split.regions for split in splits]
     return None if not any(widths.values()) else (block for each in regions for block in each.pooled_blocks(BLOCK))
 

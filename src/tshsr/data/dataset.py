@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tshsr.data.regions import RegionFeatures
+from tshsr.data.regions import Regions
 from tshsr.data.text import captions_digest, numbered_caption_ids
 from tshsr.errors import DataError
 
@@ -19,7 +19,7 @@ class Split:
     Attributes:
         data: Name of the data set (its folder's name).
         name: train, dev, test, ...
-        regions: Region features; row i belongs to image i.
+        regions: Region features, or picture files to compute them from; row i belongs to image i.
         captions: Raw captions; empty in a collection for search only.
         image_of_caption: int64, for each caption the row of its image.
         image_ids: File names, COCO ids, or row numbers.
@@ -33,7 +33,7 @@ class Split:
 
     data: str
     name: str
-    regions: RegionFeatures
+    regions: Regions
     captions: tuple[str, ...]
     image_of_caption: np.ndarray
     image_ids: tuple[str, ...]

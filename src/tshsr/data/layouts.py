@@ -1,4 +1,4 @@
-"""Opening data of any layout: feature store, SCAN's "precomp" files, Karpathy's JSON, built-in scenes."""
+"""Opening data of any layout: feature store, SCAN's "precomp" files, Karpathy's JSON, pictures, built-in scenes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from tshsr.data.dataset import Split
 from tshsr.data.karpathy import SPLITS as KARPATHY_SPLITS
 from tshsr.data.karpathy import find_json, karpathy_splits, open_karpathy
 from tshsr.data.manifest import MANIFEST, read_manifest
+from tshsr.data.picture_folder import find_captions, open_picture_folder, picture_splits
 from tshsr.data.precomp import open_precomp, precomp_splits
 from tshsr.data.store import EVERYTHING, open_store
 from tshsr.errors import DataError, InputError
 
-Layout = Literal["store", "precomp", "karpathy"]
+Layout = Literal["store", "precomp", "karpathy", "pictures"]
 SCENES = "scenes"
 ALIASES = {"dev": "val", "val": "dev"}
 SHOWN_NAMES = 8
@@ -43,6 +44,8 @@ def open_split(data: str | Path, split: str) -> Split:
             return open_precomp(path, _split_name(path, split, precomp_splits(path)))
         case "karpathy":  # fixed names; reading COCO's JSON twice would take seconds
             return open_karpathy(_json(path), KARPATHY_SPLITS.get(split, split))
+        case "pictures":
+            return open_picture_folder(_captions(path), KARPATHY_SPLITS.get(split, split))
 
 
 def splits_of(data: str | Path) -> tuple[str, ...]:
@@ -59,6 +62,8 @@ def splits_of(data: str | Path) -> tuple[str, ...]:
             return precomp_splits(path)
         case "karpathy":
             return karpathy_splits(_json(path))
+        case "pictures":
+            return picture_splits(_captions(path))
 
 
 def select_images(split: Split, images: int | Sequence[int]) -> Split:
@@ -114,12 +119,15 @@ def layout_of(path: Path) -> Layout:
         return "store"
     if path.is_dir() and precomp_splits(path):
         return "precomp"
+    if find_captions(path) is not None:
+        return "pictures"
     if find_json(path) is not None:
         return "karpathy"
     holds = f"it holds {_names(path)}" if path.is_dir() else "it is a file"
     raise DataError(
         f"{path} has no known layout: {holds}. Expected a feature store (manifest.json), SCAN files "
-        "(train_ims.npy and train_caps.txt, ...), or Karpathy's dataset*.json with features beside it."
+        "(train_ims.npy and train_caps.txt, ...), Karpathy's dataset*.json with features beside it, or pictures with "
+        "captions.txt."
     )
 
 
@@ -127,6 +135,13 @@ def _json(path: Path) -> Path:
     found = find_json(path)
     if found is None:
         raise DataError(f"{path} has no dataset*.json any more; copy it again.")
+    return found
+
+
+def _captions(path: Path) -> Path:
+    found = find_captions(path)
+    if found is None:
+        raise DataError(f"{path} has no captions.txt any more; copy it again.")
     return found
 
 

@@ -38,7 +38,7 @@ class Manifest:
         settings: Of the extractor, and other notes (JSON values).
         regions: Largest number of an image.
         feature_dim: Width of a region's features.
-        files: By role: regions, images, captions; optionally boxes, mask and pooled (projected image vectors).
+        files: By role: regions, images, captions; optionally boxes, mask and pooled (image vectors).
     """
 
     version: int

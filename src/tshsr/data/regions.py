@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 
@@ -21,16 +21,65 @@ if TYPE_CHECKING:
     from tshsr.data.batches import ImageBatch
 
 
+class Regions(Protocol):
+    """The regions of a sequence of images: stored (`RegionFeatures`), or computed from pictures on reading."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+
+    @property
+    def regions(self) -> int:
+        """Number of regions of every image, with padding."""
+
+    @property
+    def feature_dim(self) -> int:
+        """Width of a region's features."""
+
+    @property
+    def joint_dim(self) -> int:
+        """Width of the projected image vectors; 0: there are none."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the features that `read_array` returns."""
+
+    @property
+    def boxes(self) -> np.ndarray | None:
+        """float32, images x regions x 4: x1, y1, x2, y2 as fractions of the picture."""
+
+    @property
+    def mask(self) -> np.ndarray | None:
+        """Images x regions: True where a region is real; None where all are."""
+
+    def most(self) -> int:
+        """Largest number of regions of an image, without padding."""
+
+    def read(self, images: Sequence[int] | np.ndarray) -> ImageBatch:
+        """Read a batch of images by their numbers, on the CPU."""
+
+    def read_array(self, images: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Images x regions x features, padding zero."""
+
+    def pooled_blocks(self, size: int) -> Iterator[np.ndarray]:
+        """Projected vectors of all images, `size` at a time: images x joint; nothing where there are none."""
+
+    def check(self, images: Sequence[int] | np.ndarray) -> None:
+        """Raise a `DataError` where an image can't be read."""
+
+    def select(self, images: Sequence[int] | np.ndarray) -> Self:
+        """These images, in this order."""
+
+
 @dataclass(frozen=True, eq=False)
 class RegionFeatures:
-    """The regions of a sequence of images.
+    """Stored regions of a sequence of images.
 
     Attributes:
         source: The file or files: images x regions x features.
         rows: int64, for each image its row in the source; several images may share one.
         boxes: float32, images x regions x 4: x1, y1, x2, y2 as fractions of the picture.
         mask: Images x regions: True where a region is real; None where all are.
-        pooled: The file of projected image vectors, images x joint, with the same rows as the source.
+        pooled: The file of image vectors, images x joint, with the same rows as the source.
     """
 
     source: NpyFile | NpyFolder
@@ -52,7 +101,7 @@ class RegionFeatures:
         """Open a .npy file of images x regions x features.
 
         Raises:
-            DataError: Where the file, the boxes, the mask or the projected vectors can't be used.
+            DataError: Where the file, the boxes, the mask or the image vectors can't be used.
         """
         source = NpyFile.open(path, axes=3)
         return cls(source, np.arange(source.shape[0]) if rows is None else rows, boxes, mask, pooled)
@@ -65,7 +114,7 @@ class RegionFeatures:
             object.__setattr__(self, "boxes", check_boxes(self.boxes, self.mask, shape, str(where)))
         if self.pooled is not None and self.pooled.shape[0] != self.source.shape[0]:
             raise DataError(
-                f"{self.pooled.path} has the projected vectors of {self.pooled.shape[0]} images; {where} holds "
+                f"{self.pooled.path} has the image vectors of {self.pooled.shape[0]} images; {where} holds "
                 f"{self.source.shape[0]}. Extract both together."
             )
 
@@ -89,7 +138,7 @@ class RegionFeatures:
 
     @property
     def joint_dim(self) -> int:
-        """Width of the projected image vectors; 0: there are none."""
+        """Width of the image vectors; 0: there are none."""
         return 0 if self.pooled is None else self.pooled.shape[1]
 
     @property
@@ -129,6 +178,14 @@ class RegionFeatures:
             regions[~self.mask[numbers]] = 0
         return regions
 
+    def check(self, images: Sequence[int] | np.ndarray) -> None:
+        """Read images.
+
+        Raises:
+            DataError: Where a feature is not finite or the file can't be read.
+        """
+        self.read(images)
+
     def pooled_blocks(self, size: int) -> Iterator[np.ndarray]:
         """Projected vectors of all images, `size` at a time: images x joint; nothing where there are none."""
         if self.pooled is not None:
@@ -143,14 +200,7 @@ class RegionFeatures:
         return replace(self, rows=self.rows[numbers], boxes=boxes, mask=mask)
 
     def _numbers(self, images: Sequence[int] | np.ndarray) -> np.ndarray:
-        numbers = np.asarray(images, np.int64)
-        outside = numbers[(numbers < 0) | (numbers >= len(self))]
-        if numbers.ndim != 1 or not len(numbers) or len(outside):
-            got = f"image {outside[0]}" if len(outside) else f"numbers of shape {numbers.shape}"
-            raise InputError(
-                f"{self.source.path}: got {got}; expected a list of image numbers from 0 to {len(self) - 1}."
-            )
-        return numbers
+        return image_numbers(images, len(self), str(self.source.path))
 
     def _mask(self, numbers: np.ndarray) -> np.ndarray:
         if self.mask is None:
@@ -175,7 +225,7 @@ class RegionFeatures:
         bad = first_not_finite(values)
         if bad is not None:
             raise DataError(
-                f"{self.pooled.place(int(rows[bad[0]]))}: a value of the projected vector is not finite. Extract this "
+                f"{self.pooled.place(int(rows[bad[0]]))}: a value of the image vector is not finite. Extract this "
                 "image again or leave it out."
             )
         return values
@@ -192,6 +242,20 @@ class RegionFeatures:
                 f"{self._place(int(numbers[bad[0]]))}, region {bad[1]}: a feature is not finite "
                 "(or too large for float32). Extract this image again or leave it out."
             )
+
+
+def image_numbers(images: Sequence[int] | np.ndarray, count: int, where: str) -> np.ndarray:
+    """Image numbers as int64.
+
+    Raises:
+        InputError: Where there is none, or one is not 0 to `count` - 1.
+    """
+    numbers = np.asarray(images, np.int64)
+    outside = numbers[(numbers < 0) | (numbers >= count)]
+    if numbers.ndim != 1 or not len(numbers) or len(outside):
+        got = f"image {outside[0]}" if len(outside) else f"numbers of shape {numbers.shape}"
+        raise InputError(f"{where}: got {got}; expected a list of image numbers from 0 to {count - 1}.")
+    return numbers
 
 
 def check_mask(mask: np.ndarray, shape: tuple[int, ...], where: str) -> None:

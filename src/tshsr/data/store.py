@@ -272,7 +272,7 @@ def _region_chunks(
 def _pooled_chunks(folder: Path, blocks: Iterator[np.ndarray], images: int) -> Iterator[bytes | memoryview]:
     first = next(blocks, np.empty((0, 0)))
     if first.ndim != 2 or 0 in first.shape:
-        raise DataError(f"{folder}: the projected vectors have shape {first.shape}; expected images x joint.")
+        raise DataError(f"{folder}: the image vectors have shape {first.shape}; expected images x joint.")
     yield npy_header((images, first.shape[1]), np.dtype(np.float32))
     written = 0
     for block in chain([first], blocks):
@@ -280,16 +280,16 @@ def _pooled_chunks(folder: Path, blocks: Iterator[np.ndarray], images: int) -> I
         stop = written + len(values)
         if values.shape[1:] != first.shape[1:] or stop > images:
             raise DataError(
-                f"{folder}: images {written} to {stop - 1} have projected vectors of shape {values.shape}; expected "
+                f"{folder}: images {written} to {stop - 1} have image vectors of shape {values.shape}; expected "
                 f"{first.shape[1]} numbers for each of {images} images."
             )
         if not np.isfinite(values).all():
             image = int(np.argwhere(~np.isfinite(values))[0, 0])
-            raise DataError(f"{folder}: image {written + image}: a value of the projected vector is not finite.")
+            raise DataError(f"{folder}: image {written + image}: a value of the image vector is not finite.")
         yield _bytes(values)
         written = stop
     if written != images:
-        raise DataError(f"{folder}: got projected vectors of {written} images; expected {images}.")
+        raise DataError(f"{folder}: got image vectors of {written} images; expected {images}.")
 
 
 def _open_regions(manifest: Manifest, paths: dict[str, Path]) -> RegionFeatures:

@@ -61,6 +61,10 @@ class WordRules:
     def __init__(self) -> None:
         self.rules = _rules({PAD: 0, UNKNOWN: 1})
 
+    def words(self, caption: str) -> list[str]:
+        """The spelling of each word of a caption."""
+        return [caption[start:stop] for start, stop in self.spans([caption])[0]]
+
     def spans(self, captions: Sequence[str]) -> list[list[tuple[int, int]]]:
         """First and last + 1 character of each word of each caption."""
         found = []
@@ -173,6 +177,11 @@ class Tokenizer(CaptionTokenizer):
         """
         unknown = self.rules.token_to_id(UNKNOWN)
         return [number != unknown for row in self.encode([caption]).rows() for number in row]
+
+    def word_ids(self) -> dict[str, int]:
+        """The id of each word of the vocabulary, without those of padding, start, end and unknown words."""
+        words = self.rules.get_vocab()
+        return {word: number for word, number in words.items() if word not in (PAD, START, END, UNKNOWN)}
 
     def known_words(self) -> list[str]:
         """Words of the vocabulary, of letters and digits only, sorted."""

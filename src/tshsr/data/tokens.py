@@ -120,6 +120,14 @@ class CaptionTokenizer(ABC):
             InputError: Where the caption has no word.
         """
 
+    def nodes_of_words(self, caption: str) -> list[int]:
+        """The node of each word of a caption, words being those of `data.text.WordRules`; negative for a word without.
+
+        Raises:
+            InputError: Where the caption has no word.
+        """
+        return [*range(self.ends, len(self.words(caption)) - self.ends)]
+
     @abstractmethod
     def are_known(self, caption: str) -> list[bool]:
         """For each node of a caption whether the vocabulary has it.

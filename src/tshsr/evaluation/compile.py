@@ -61,6 +61,7 @@ class CompiledMatcher(Matcher):
     def __init__(self, network: Matcher, compile_options: CompileOptions) -> None:
         super().__init__()
         self.network, self.compile_options = network, compile_options
+        self.vision = network.vision
         self.run: Callable[[Matcher, ItemEncoding, ItemEncoding, bool], Scores] = score
         if compile_options.compiled:
             on_gpu = next(network.parameters()).device.type == "cuda" and compile_options.backend == "inductor"

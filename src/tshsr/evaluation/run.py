@@ -17,6 +17,7 @@ import torch
 from tshsr.data.dataset import Split
 from tshsr.data.tokens import CaptionTokenizer, by_length
 from tshsr.errors import InputError, SettingsError
+from tshsr.features.pixels import with_own_regions
 from tshsr.metrics.ranks import QueryRanks, metrics_by_fold, query_ranks
 from tshsr.metrics.recall import check_captioned, mean_metrics
 from tshsr.metrics.report import Details, PointingAndBinding, PrecisionCheck, ProtocolName, Report, Rerank
@@ -148,7 +149,8 @@ def evaluate_models(
             dtype=options.dtype if checks and checks[number].used else None,
             folder=member_folder(options.folder, number, len(retrievers)),
         )
-        members.append(score_split_rescored(retriever.matcher, retriever.tokenizer, split, member_options))
+        own = with_own_regions(split, retriever.matcher.vision)
+        members.append(score_split_rescored(retriever.matcher, retriever.tokenizer, own, member_options))
     scores = ensemble(members, options.folder)
     seconds = time.perf_counter() - start
     return Evaluation(
@@ -189,6 +191,7 @@ def check_precision(
         options: Precision, memory and device of scoring.
         compiled: A network with the same encodings to measure instead, such as a `CompiledMatcher`.
     """
+    split = with_own_regions(split, retriever.matcher.vision)
     sample = min(len(split.regions), max(MIN_SAMPLE, min(MAX_SAMPLE, len(split.regions) // 10)))
     (captions,) = np.nonzero(split.image_of_caption < sample)
     tokens = retriever.tokenizer.encode([split.captions[i] for i in captions])

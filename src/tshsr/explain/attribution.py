@@ -53,7 +53,8 @@ class StreamExplanation:
         levels: Finest first.
         relevance: Term of each word and region in the logit (see `relevance_maps`); may be negative. With `whole` and
             `bias` it sums to the logit.
-        whole: Term of the global node in the logit, over all levels; 0 without one.
+        whole: Term of the whole picture and caption in the logit: that of the global node, over all levels, and what
+            the encoders' own vectors add to v·t beside its words and regions; 0 without either.
     """
 
     score: float
@@ -102,7 +103,8 @@ def relevance_maps(
         word stream:    map_wr = sum_l n_lw a_wr + p_wr         region stream:    map_wr = sum_l n_lr a_rw + p_rw
 
     n_l: terms of the nodes in level l (`node_contributions`), distributed by the attention a; p: term of the pair of
-    items in that of v·t. Complete: sum_wr map_wr + term of the global node + bias = logit.
+    items in that of v·t. Complete: sum_wr map_wr + term of the whole picture and caption + bias = logit (see
+    `whole_term`).
     """
     real = word_mask[..., :, None] & region_mask[..., None, :]
     added = trace.node_contributions[..., int(trace.has_global_node) :].sum(dim=-2)
@@ -110,6 +112,17 @@ def relevance_maps(
     if trace.pooled_terms is not None:
         by_query = by_query + trace.pooled_terms
     return (by_query if stream == "word_stream" else by_query.transpose(-1, -2)) * real
+
+
+def whole_term(trace: StreamTrace) -> Float[Tensor, "*pairs"]:
+    """Term of the whole picture and caption in a stream's logit.
+
+        sum_l n_l0 + (gamma v·t - sum_wr p_wr)          n_l0: term of the global node in level l
+
+    The bracket is 0 where v and t are pooled from regions and words alone.
+    """
+    nodes = trace.node_contributions[..., : int(trace.has_global_node)].sum(dim=(-2, -1))
+    return nodes if trace.pooled_whole is None else nodes + trace.pooled_whole
 
 
 def word_maps(
@@ -257,7 +270,6 @@ def _stream(
     word_regions, relevance = (
         maps_of(name, trace, word_mask, region_mask)[0][words][:, regions] for maps_of in (word_maps, relevance_maps)
     )
-    global_node = trace.node_contributions[0, :, : int(trace.has_global_node)]
     return StreamExplanation(
         score=float(trace.score[0]),
         pooled=float(trace.pooled[0]),
@@ -265,7 +277,7 @@ def _stream(
         word_regions=_rows(word_regions),
         levels=tuple(levels),
         relevance=_rows(relevance),
-        whole=float(global_node.sum()),
+        whole=float(whole_term(trace)[0]),
     )
 
 

@@ -180,7 +180,7 @@ def areas_of(score: Score, rankings: Sequence[Values], generator: np.random.Gene
 def level_shares(trace: StreamTrace) -> dict[str, np.ndarray]:
     """|contribution| of each level, and of v·t as `pooled`, divided by their sum."""
     parts = {f"level_{level}": row for level, row in enumerate(trace.contributions.abs().unbind(dim=-1))}
-    if trace.pooled_terms is not None:
+    if trace.pooled_terms is not None or trace.pooled_whole is not None:
         parts["pooled"] = trace.pooled.abs()
     whole = torch.stack(list(parts.values())).sum(dim=0).clamp_min(torch.finfo(trace.pooled.dtype).tiny)
     return {name: (part / whole).double().cpu().numpy() for name, part in parts.items()}

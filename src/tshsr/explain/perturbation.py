@@ -1,6 +1,8 @@
 """Scores of pairs with regions or words removed.
 
-The remaining items are encoded again, so that removed items leave no trace in pooled vectors or recurrent states.
+The remaining items are encoded again, so that removed items leave no trace in pooled vectors or recurrent states. The
+image encoder's own vector of the whole picture stays, as it is not made of regions; a text encoder's own vector is that
+of the remaining words.
 
 Axes: pairs | variants (of a pair) | regions | words (the removable ones: without start and end tokens).
 """

@@ -42,20 +42,20 @@ def pointing_accuracy(
     Raises:
         DataError: Where the truth names no word, or a word or region that the caption or image does not have.
     """
-    captions = _captions_with_truth(truth, limit)
+    with_truth = _captions_with_truth(truth, limit)
     hits: dict[str, int] = {}
     total = 0
-    for rows in chunks(captions):
-        images, texts = encode_pairs(
-            retriever, split, split.image_of_caption[rows], [split.captions[int(row)] for row in rows]
-        )
-        pair, word, true_regions = _truth_of_pairs(truth, rows, images, texts, shift=retriever.tokenizer.ends)
+    for rows in chunks(with_truth):
+        captions = [split.captions[int(row)] for row in rows]
+        images, texts = encode_pairs(retriever, split, split.image_of_caption[rows], captions)
+        nodes = [retriever.tokenizer.nodes_of_words(caption) for caption in captions]
+        pair, word, true_regions = _truth_of_pairs(truth, rows, images, nodes)
         total += len(pair)
         for name, trace in retriever.trace(images, texts).items():
             maps_of = attention_maps if attention else word_maps
             maps = maps_of(name, trace, texts.mask, images.mask).cpu()[pair, word]
             hits[name] = hits.get(name, 0) + int(_hits(maps, true_regions).sum())
-    return {name: count / total for name, count in hits.items()}
+    return {name: count / max(1, total) for name, count in hits.items()}
 
 
 def pointing_chance(split: Split, truth: Truth, *, limit: int | None = None) -> float:
@@ -99,29 +99,33 @@ def encode_pairs(
 
 
 def _truth_of_pairs(
-    truth: Truth, captions: np.ndarray, images: ItemEncoding, texts: ItemEncoding, *, shift: int
+    truth: Truth, captions: np.ndarray, images: ItemEncoding, nodes: Sequence[Sequence[int]]
 ) -> tuple[list[int], list[int], Bool[Tensor, "pointers regions"]]:
-    """Pair, token (word position + `shift`) and mask of the true regions of every word with truth.
+    """Pair, node and mask of the true regions of every word with truth; words without a node are left out.
+
+    Args:
+        nodes: For each caption the node of each word; negative for a word without.
 
     Raises:
         DataError: Where a position or region number is outside of the caption or image.
     """
-    words, regions = texts.mask.sum(dim=1).tolist(), images.mask.sum(dim=1).tolist()
+    regions = images.mask.sum(dim=1).tolist()
     pairs: list[int] = []
     tokens: list[int] = []
     rows: list[Sequence[int]] = []
     for pair, caption in enumerate(captions.tolist()):
         of_word: Mapping[int, Sequence[int]] = truth.regions_of_word[caption]
         for position, true in of_word.items():
-            length = words[pair] - 2 * shift
+            length = len(nodes[pair])
             if not 0 <= position < length or not true or min(true) < 0 or max(true) >= regions[pair]:
                 raise DataError(
                     f"the truth of caption {caption} assigns word {position} to regions {tuple(true)}; expected a word "
                     f"below {length} and regions below {regions[pair]}. Does the truth belong to this split?"
                 )
-            pairs.append(pair)
-            tokens.append(position + shift)
-            rows.append(true)
+            if nodes[pair][position] >= 0:
+                pairs.append(pair)
+                tokens.append(nodes[pair][position])
+                rows.append(true)
     mask = torch.zeros(len(rows), images.mask.shape[1], dtype=torch.bool)
     for row, true in enumerate(rows):
         mask[row, list(true)] = True

@@ -6,7 +6,6 @@ return one vector per patch. Axes of maps: height | width | features (in patches
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from tshsr.boxes import grid_boxes, pool_boxes
-from tshsr.errors import DataError, SettingsError
+from tshsr.errors import SettingsError
 from tshsr.features.extractor import WHOLE, PictureRegions
 from tshsr.pretrained.networks import (
     download_options,
@@ -29,15 +28,10 @@ from tshsr.pretrained.networks import (
     resolve_weights,
     transformers,
 )
+from tshsr.pretrained.vision import JOINT_KINDS, POOLER, patch_features
 
 NAFLEX = "siglip2"
 """Kind of network whose input is patches, which keep the picture's aspect ratio."""
-
-EXPECTED = "expected a vision network such as CLIP, SigLIP or DINOv2 (object detectors go with --extractor detector)."
-POOLER = "pooler"
-CLIP_KINDS = ("clip", "clip_vision_model", "metaclip_2")
-JOINT_KINDS = ("clip", "metaclip_2", "siglip", "siglip2")
-"""Kinds of networks with a text encoder in the same space."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +78,7 @@ class Backbone:
 
     @cached_property
     def joint_dim(self) -> int:
-        """Width of the projected vectors; 0: there are none."""
+        """Width of the image vectors; 0: there are none."""
         return 0 if self._empty.joint is None else len(self._empty.joint)
 
     @cached_property
@@ -112,50 +106,15 @@ class Backbone:
             DataError: Where the network does not return one vector per patch.
         """
         inputs = {name: torch.from_numpy(np.stack([one[name] for one in prepared])) for name in prepared[0]}
-        given = self.network(**{name: values.to(self.device) for name, values in inputs.items()})
-        found = getattr(given, "last_hidden_state", None)
-        if found is None or found.ndim not in (3, 4):
-            raise DataError(f"{self.weights}: a {type(self.network).__name__} returns no patch features; {EXPECTED}")
-        if self.kind in CLIP_KINDS and isinstance(norm := getattr(self.network, "post_layernorm", None), nn.Module):
-            found = norm(found)  # CLIP normalises its class token alone
-        maps = self._unfold(found, inputs)
-        pooled = getattr(given, "pooler_output", None) if self.pools else None
-        wholes = [one.mean(dim=(0, 1)) for one in maps] if pooled is None else list(pooled.flatten(1))
-        joint = None if pooled is None or self.projection is None else self.projection(pooled)
-        joints = [None] * len(maps) if joint is None else list(joint.cpu().numpy())
+        on_device = {name: values.to(self.device) for name, values in inputs.items()}
+        maps, wholes = patch_features(self.network, on_device, kind=self.kind, pools=self.pools, where=self.weights)
+        joints: list[Any] = [None] * len(maps)
+        if self.projection is not None:
+            joints = list(self.projection(torch.stack(wholes)).cpu().numpy())
         return [
             FeatureMap(one.cpu().numpy(), whole.cpu().numpy(), vector)
             for one, whole, vector in zip(maps, wholes, joints, strict=True)
         ]
-
-    def _unfold(self, found: Tensor, inputs: dict[str, Tensor]) -> list[Tensor]:
-        """Patch vectors as grids: height x width x features per picture.
-
-        Raises:
-            DataError: Where their number fits no grid.
-        """
-        if found.ndim == 4:  # convolutions: pictures x features x height x width
-            return list(found.movedim(1, -1))
-        if "spatial_shapes" in inputs:
-            shapes = inputs["spatial_shapes"].tolist()
-            return [row[: y * x].reshape(y, x, -1) for row, (y, x) in zip(found, shapes, strict=True)]
-        y, x = self._grid(found.shape[1], *inputs["pixel_values"].shape[2:])
-        return list(found[:, found.shape[1] - y * x :].reshape(len(found), y, x, -1))
-
-    def _grid(self, tokens: int, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of the patches; class and register tokens come before them."""
-        patch = getattr(self.network.config, "patch_size", None)
-        if isinstance(patch, int):
-            y, x = height // patch, width // patch
-            if 0 <= tokens - y * x <= 64:
-                return y, x
-        side = math.isqrt(tokens)  # networks such as Swin merge patches
-        if side * side == tokens and height == width:
-            return side, side
-        raise DataError(
-            f"{self.weights}: a {type(self.network).__name__} gives {tokens} tokens for {height} x {width} pixels, "
-            f"which form no grid; {EXPECTED}"
-        )
 
 
 class GridExtractor:

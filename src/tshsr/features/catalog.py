@@ -8,6 +8,7 @@ from typing import Any, Literal, assert_never, get_args
 
 from tshsr.errors import DataError, SettingsError
 from tshsr.features.extractor import Extractor
+from tshsr.pretrained.names import VISION_WEIGHTS
 from tshsr.scenes.descriptor import EXTRACTOR
 
 Family = Literal["scenes", "grid", "detector", "efficientnet-lite2"]
@@ -23,10 +24,7 @@ CHOICES: dict[Family, tuple[str, ...]] = {
 }
 """The options of each family."""
 WEIGHTS = {
-    "clip": ("grid", "openai/clip-vit-base-patch16"),
-    "siglip2": ("grid", "google/siglip2-base-patch16-224"),
-    "dinov2": ("grid", "facebook/dinov2-base"),
-    "dinov3": ("grid", "facebook/dinov3-vitb16-pretrain-lvd1689m"),
+    **{name: ("grid", place) for name, place in VISION_WEIGHTS.items()},
     "rt-detr": ("detector", "PekingU/rtdetr_v2_r50vd"),
     "owlv2": ("detector", "google/owlv2-base-patch16-ensemble"),
     "grounding-dino": ("detector", "IDEA-Research/grounding-dino-base"),
@@ -104,7 +102,27 @@ def rebuild_extractor(name: str, settings: Mapping[str, Any], *, device: str = "
     extractor = open_extractor(family, weights=settings.get("weights"), device=device, **choices)
     if extractor.name != name:
         raise DataError(
-            f"{settings.get('weights')} now gives features of {extractor.name!r}; the store has those of {name!r}. "
-            "Restore the weights that it was made with."
+            f"{settings.get('weights') or family} now gives features of {extractor.name!r}; the store has those of "
+            f"{name!r}. Restore the weights that it was made with."
         )
     return extractor
+
+
+def extractor_named(name: str, *, device: str = "cpu") -> Extractor:
+    """The extractor of a name alone, such as that of a checkpoint, which has no manifest.
+
+    Raises:
+        DataError: Where the name does not say all of its settings, as with weights from a folder or the hub.
+        SettingsError: Where a package is missing.
+    """
+    if name == EXTRACTOR:
+        return open_extractor("scenes")
+    from tshsr.features.efficientnet import settings_of_name
+
+    settings = settings_of_name(name)
+    if settings is None:
+        raise DataError(
+            f"the extractor {name!r} can't be opened by its name, because its weights are elsewhere; make a store with "
+            "tshsr features, and use tshsr index and tshsr serve."
+        )
+    return rebuild_extractor(name, settings, device=device)

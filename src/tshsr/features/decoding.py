@@ -14,8 +14,8 @@ from typing import Any
 
 from PIL import Image
 
+from tshsr.data.pictures import MAX_PIXELS, read_picture
 from tshsr.errors import PictureError
-from tshsr.features.pictures import MAX_PIXELS, read_picture
 from tshsr.system import end_with_parent, interrupts_held
 
 Prepare = Callable[[Image.Image], Any]

@@ -6,7 +6,9 @@ Axes of maps: height | width | features.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -18,22 +20,25 @@ from PIL import Image
 from tshsr.boxes import cell_weights, grid_boxes
 from tshsr.errors import SettingsError
 from tshsr.features.extractor import WHOLE, PictureRegions
-from tshsr.pretrained.networks import Preprocessing, fingerprint
-from tshsr.pretrained.packages import EFFICIENTNET_LITE2, load_efficientnet_lite2
+from tshsr.pretrained.networks import fingerprint
+from tshsr.pretrained.packages import (
+    DEVIATION,
+    EFFICIENTNET_LITE2,
+    MEAN,
+    efficientnet_lite2_preprocessing,
+    load_efficientnet_lite2,
+)
+from tshsr.system import one_thread
 
 FEATURES = 1280
-SIZE, CELLS, WINDOW_SIZE = 416, 6, 224
+SIZE, CELLS, WINDOW_SIZE = 416, 0, 192
 Windows = Literal["none", "pooled", "crops"]
 STRIDE = 32
 """Pixels of the input per row or column of the map."""
 HALVES, SIXTHS, NINTHS = 0.5, 0.6, 0.45
 """Sides of the windows, as fractions of the picture's."""
-MEAN, DEVIATION = 127.0, 128.0
-"""Values of 0 to 255 become (value - MEAN) / DEVIATION, as in the training of the weights."""
 GPU_CHUNK = 256
-"""Pictures per call of the network on another device."""
-CHUNK = 4
-"""Pictures per call of the network on a processor: larger batches leave the cache, and take twice as long."""
+"""Inputs per call of the network on another device than the processor."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +59,8 @@ class EfficientNetExtractor:
 
     A region's feature is the mean of the last map (after the head's convolution) inside its box; that of the whole
     picture is the vector that the network classifies. With `windows` crops, each window is cut out, resized and passed
-    through the network by itself, and its feature is the mean of its own map.
+    through the network by itself, and its feature is the mean of its own map. The image vector is the feature of the
+    whole picture, in float32 also where a store's features are in half precision.
 
     Args:
         size: Width and height of the network's input in pixels; pictures are stretched to it.
@@ -76,7 +82,7 @@ class EfficientNetExtractor:
         *,
         size: int = SIZE,
         cells: int = CELLS,
-        windows: Windows = "pooled",
+        windows: Windows = "crops",
         window_size: int = WINDOW_SIZE,
         device: str = "cpu",
     ) -> None:
@@ -91,9 +97,7 @@ class EfficientNetExtractor:
             raise SettingsError(f"windows is {windows!r}; expected one of {', '.join(get_args(Windows))}.")
         self.size, self.cells, self.windows, self.window_size = size, cells, windows, window_size
         self.device = device
-        self.preprocessing = Preprocessing(
-            "stretch", size, size, Image.Resampling.BICUBIC, 1.0, mean=(MEAN,) * 3, deviation=(DEVIATION,) * 3
-        )
+        self.preprocessing = efficientnet_lite2_preprocessing(size)
         self.network: Any = load_efficientnet_lite2().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         whole = np.array([WHOLE], np.float32)
         grid = grid_boxes(cells) if cells else np.empty((0, 4), np.float32)
@@ -126,19 +130,30 @@ class EfficientNetExtractor:
             window[:] = stretch(cut_out(picture, box), self.window_size)
         return PreparedPicture(stretch(picture, self.size), windows)
 
-    @torch.inference_mode()
     def pooled(self, inputs: Sequence[np.ndarray], boxes: np.ndarray) -> np.ndarray:
-        """Means of the maps of inputs of one size inside boxes: float32, inputs x boxes x 1280."""
-        chunk = CHUNK if self.device == "cpu" else GPU_CHUNK
-        found = []
-        for start in range(0, len(inputs), chunk):
-            pixels = torch.from_numpy(np.stack(inputs[start : start + chunk])).to(self.device)
-            scaled = (pixels.movedim(3, 1).float() - MEAN) / DEVIATION
-            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # the same features on every device
-                maps = self.network.extract_features(scaled.contiguous(memory_format=torch.channels_last))
-            weights = torch.from_numpy(cell_weights(boxes, *maps.shape[2:])).to(maps)
-            found.append(torch.einsum("byx,nfyx->nbf", weights, maps).cpu().numpy())
-        return np.concatenate(found)
+        """Means of the maps of inputs of one size inside boxes: float32, inputs x boxes x 1280.
+
+        On a processor each input is a call of its own, in as many threads as PyTorch has: several inputs a call leave
+        the cache (four of 416 pixels take 1.8 times as long), and several threads a call wait for each other.
+        """
+        chunk = 1 if self.device == "cpu" else GPU_CHUNK
+        chunks = [np.stack(inputs[start : start + chunk]) for start in range(0, len(inputs), chunk)]
+        threads = torch.get_num_threads() if self.device == "cpu" else 1
+        with (
+            torch.backends.cudnn.flags(enabled=True, allow_tf32=False),  # the same features on every device
+            one_thread(),
+            ThreadPoolExecutor(threads) as pool,
+        ):
+            return np.concatenate(list(pool.map(self._pooled, chunks, [boxes] * len(chunks))))
+
+    @torch.inference_mode()  # of the thread that calls it
+    def _pooled(self, inputs: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        pixels = torch.from_numpy(inputs).to(self.device)
+        scaled = (pixels.movedim(3, 1).float() - MEAN) / DEVIATION
+        maps = self.network.extract_features(scaled.contiguous(memory_format=torch.channels_last))
+        weights = torch.from_numpy(cell_weights(boxes, *maps.shape[2:])).to(maps)
+        found: np.ndarray = torch.einsum("byx,nfyx->nbf", weights, maps).cpu().numpy()
+        return found
 
     def compute(self, prepared: Sequence[PreparedPicture]) -> list[PictureRegions]:
         """The regions of prepared pictures."""
@@ -153,6 +168,16 @@ class EfficientNetExtractor:
     def extract(self, pictures: Sequence[Image.Image]) -> list[PictureRegions]:
         """The regions of RGB pictures."""
         return self.compute([self.prepare(picture) for picture in pictures])
+
+
+def settings_of_name(name: str) -> dict[str, Any] | None:
+    """The settings that the name of an extractor says; None where it is the name of another family."""
+    found = re.fullmatch(rf"{EFFICIENTNET_LITE2}-(\d+)-(\d+)x\2(-windows)?(?:-crops-(\d+))?-[0-9a-f]+", name)
+    if found is None:
+        return None
+    windows = "pooled" if found[3] else "crops" if found[4] else "none"
+    settings = {"size": int(found[1]), "cells": int(found[2]), "windows": windows}
+    return {"family": EFFICIENTNET_LITE2, **settings, "window_size": int(found[4] or WINDOW_SIZE)}
 
 
 def stretch(picture: Image.Image, size: int) -> np.ndarray:

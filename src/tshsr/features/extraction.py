@@ -12,13 +12,13 @@ from typing import Literal
 
 import numpy as np
 
+from tshsr.data.picture_captions import PictureCaption
+from tshsr.data.pictures import PictureFile, SkippedFile, find_pictures
 from tshsr.data.store import StoreCaption, StoreImage, write_store
 from tshsr.data.text import numbered_caption_ids
 from tshsr.errors import DataError
-from tshsr.features.captions import PictureCaption
 from tshsr.features.decoding import Decoded, decode_all
 from tshsr.features.extractor import Extractor, PictureRegions
-from tshsr.features.pictures import PictureFile, SkippedFile, find_pictures
 from tshsr.features.resume import (
     FinishedPicture,
     WorkFolder,
@@ -34,7 +34,7 @@ from tshsr.files import remove_partial
 from tshsr.system import Begin, Progress, begin_no_progress
 
 Dtype = Literal["float32", "float16"]
-PART_PICTURES, PART_SECONDS = 256, 20.0
+PART_PICTURES, PART_SECONDS = 256, 5.0
 """Pictures, or seconds of work, between two writes to the work folder: the maximum loss after a kill."""
 BLOCK = 64
 
@@ -78,6 +78,7 @@ def extract_folder(
     *,
     options: ExtractionOptions = ExtractionOptions(),
     captions: Callable[[Sequence[PictureFile]], Sequence[PictureCaption]] | None = None,
+    exclude: Sequence[Path] = (),
     begin: Begin = begin_no_progress,
 ) -> ExtractionResult:
     """Make a feature store of a folder of pictures, or update one.
@@ -91,6 +92,7 @@ def extract_folder(
         extractor: The source of the regions.
         options: Workers, batches and dtype.
         captions: Returns captions of the folder's files; None keeps those of an existing store.
+        exclude: Subfolders that are left out, besides `out`.
         begin: Starts the progress of each stage.
 
     Raises:
@@ -98,7 +100,7 @@ def extract_folder(
     """
     check_destination(pictures, out, extractor.name)
     folder = out.resolve().parent / f".{out.resolve().name}.{extractor.name}.{options.dtype}.work"
-    files, skipped = find_pictures(pictures, exclude=[out])
+    files, skipped = find_pictures(pictures, exclude=[out, *exclude])
     given = existing_captions(out) if captions is None else captions(files)
     with exclusive_job(folder, out), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")  # irregularities of files that can be decoded all the same
@@ -185,7 +187,7 @@ def _compute(
             skipped.append(SkippedFile(file.file, f"one of its features is not finite as {dtype}."))
             continue
         if regions.pooled is not None and not np.isfinite(regions.pooled).all():
-            skipped.append(SkippedFile(file.file, "its projected image vector is not finite."))
+            skipped.append(SkippedFile(file.file, "its image vector is not finite."))
             continue
         size = (decoded.width, decoded.height, len(features))
         picture = FinishedPicture(file.file, file.bytes, file.changed, *size)

@@ -20,8 +20,8 @@ class PictureRegions:
     Attributes:
         features: float32, regions x feature_dim.
         boxes: float32, regions x 4: x1, y1, x2, y2 as fractions of the upright picture.
-        pooled: float32, joint: the projected image vector of a joint encoder (CLIP, SigLIP), not normalised; None where
-            the extractor has no joint space.
+        pooled: float32, joint: the image vector, the encoder's own vector of the whole picture, not normalised: the
+            projected one of a joint encoder (CLIP, SigLIP), a mean over the map otherwise; None where there is none.
     """
 
     features: np.ndarray
@@ -50,7 +50,7 @@ class Extractor(Protocol):
 
     @property
     def joint_dim(self) -> int:
-        """Width of the projected image vectors; 0 where the extractor has no joint space."""
+        """Width of the image vectors; 0 where there are none."""
 
     @property
     def regions(self) -> int:

@@ -17,11 +17,11 @@ from safetensors.numpy import save
 
 from tshsr.data.dataset import Split
 from tshsr.data.manifest import MANIFEST, read_manifest, read_records
+from tshsr.data.picture_captions import PictureCaption
+from tshsr.data.pictures import PictureFile, SkippedFile
 from tshsr.data.store import EVERYTHING, PICTURES, StoreCaption, StoreImage, open_store, refuse_foreign
 from tshsr.errors import DataError
-from tshsr.features.captions import PictureCaption
 from tshsr.features.extractor import PictureRegions
-from tshsr.features.pictures import PictureFile, SkippedFile
 from tshsr.files import exclusive_lock, explained, remove_partial, write_bytes, write_text
 
 SKIPPED = "skipped.jsonl"
@@ -109,7 +109,7 @@ class ExistingStore:
 def read_existing(out: Path, extractor: str, dtype: str, joint_dim: int) -> ExistingStore:
     """Read a finished store; empty where there is none, its list of files is missing or damaged, or it differs.
 
-    Stores of earlier versions have no projected image vectors; their pictures are extracted again.
+    Stores of earlier versions have no image vectors; their pictures are extracted again.
     """
     if not (out / MANIFEST).exists() or not (out / FILES).exists():
         return ExistingStore()
@@ -120,8 +120,7 @@ def read_existing(out: Path, extractor: str, dtype: str, joint_dim: int) -> Exis
     if split.regions.joint_dim != joint_dim:
         return ExistingStore()
     try:
-        # As bytes: file names may contain Unicode's other line separators.
-        records = [json.loads(line) for line in (out / FILES).read_bytes().splitlines()]
+        records = read_files(out)
         mask, most = split.regions.mask, split.regions.regions
         counts = [most] * len(split.regions) if mask is None else mask.sum(axis=1).tolist()
         pictures = [FinishedPicture(**record, regions=count) for record, count in zip(records, counts, strict=True)]
@@ -163,7 +162,7 @@ class WorkFolder:
 
     Args:
         folder: Made where it is missing.
-        joint_dim: Width of the projected image vectors; 0: there are none.
+        joint_dim: Width of the image vectors; 0: there are none.
 
     Attributes:
         pictures: By file, every finished picture.
@@ -179,7 +178,7 @@ class WorkFolder:
             self._load(part)
 
     def _load(self, part: Path) -> None:
-        """Index a part; one that is damaged or without projected vectors is deleted, its pictures extracted again."""
+        """Index a part; one that is damaged or without image vectors is deleted, its pictures extracted again."""
         try:
             with safe_open(part, "numpy") as opened:
                 records = [FinishedPicture(**record) for record in json.loads((opened.metadata() or {})[RECORDS])]
@@ -241,7 +240,8 @@ def copy_existing(existing: ExistingStore, work: WorkFolder, files: Sequence[Pic
         rows, pictures = np.array([row for row, _ in block]), [picture for _, picture in block]
         regions = existing.split.regions
         features, boxes = regions.read_array(rows), existing.split.regions.boxes[rows]
-        pooled = [None] * len(rows) if regions.pooled is None else list(regions.pooled.read(regions.rows[rows]))
+        vectors = next(regions.select(rows).pooled_blocks(len(rows)), None)
+        pooled = [None] * len(rows) if vectors is None else list(vectors)
         parts = zip(features, boxes, pooled, pictures, strict=True)
         copies = [PictureRegions(rows[: one.regions], box[: one.regions], vector) for rows, box, vector, one in parts]
         work.add(pictures, copies)
@@ -253,6 +253,12 @@ def write_file_list(out: Path, work: WorkFolder, files: Sequence[PictureFile]) -
     for record in records:
         del record["regions"]
     write_text(out / FILES, _lines(records))
+
+
+def read_files(out: Path) -> list[dict[str, Any]]:
+    """The store's list of files, in the order of its pictures; a line says which version of a file it is."""
+    # As bytes: file names may contain Unicode's other line separators.
+    return [json.loads(line) for line in (out / FILES).read_bytes().splitlines()]
 
 
 def write_skipped(out: Path, skipped: Sequence[SkippedFile]) -> None:

@@ -109,6 +109,7 @@ class Index:
             DataError: Where something cannot be read or written.
             CheckpointError: Where the folder holds an index of another network.
         """
+        split = retriever.readable(split)
         index = cls.create(folder, retriever, extractor=split.extractor, settings=settings, run=run)
         index.add(split, **how)
         return index
@@ -165,7 +166,7 @@ class Index:
         Raises:
             DataError: Where something cannot be read or written; earlier commits stay.
         """
-        self.retriever.check_extractor(split.extractor)
+        split = self.retriever.readable(split)
         if pictures is not None:
             check_folder(split, pictures)
         folder = pictures or split.pictures
@@ -251,6 +252,10 @@ class Index:
         file = self._pictures.read(lambda table: table.files.get(id))
         return file if file is not None and file.is_file() else None
 
+    def picture_ids(self) -> list[str]:
+        """Ids of all pictures."""
+        return ids_of(self._tables.pictures)
+
     def sample_captions(self, count: int) -> list[str]:
         """Captions at evenly spaced rows of the index."""
         return self._captions.read(lambda table: table.sample("caption", count))
@@ -264,6 +269,8 @@ class Index:
         from tshsr.features.catalog import rebuild_extractor  # its libraries are an extra
 
         info = self.about
+        if self.retriever.matcher.vision is not None:
+            return self.retriever.extractor()
         return rebuild_extractor(info.extractor, info.settings, device=str(self.retriever.device))
 
     @property

@@ -91,7 +91,7 @@ def encoding_of(matcher: Matcher, rows: pa.Table, device: torch.device) -> ItemE
     boxes = padded_boxes(rows, mask) if pictures and matcher.compares_places else None
     shares = None
     if POOLED_SHARE in rows.column_names:
-        shares = torch.from_numpy(rows[POOLED_SHARE].to_numpy()).to(device, precision)
+        shares = torch.from_numpy(np.array(rows[POOLED_SHARE].to_numpy())).to(device, precision)
     return matcher.complete(
         items.to(device, precision),
         mask.to(device),

@@ -14,8 +14,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from tshsr.data.batches import CaptionBatch, ImageBatch
+from tshsr.data.batches import CaptionBatch, ImageBatch, PixelBatch
+from tshsr.errors import InputError
 from tshsr.models.attention import similarities
+from tshsr.pretrained.vision import VisionEncoder
 
 Scores = dict[str, Tensor]
 """Scores by name: `fused` and `pooled` (v·t) always; `word_stream`, `level_0`... where the method has them."""
@@ -158,10 +160,15 @@ class Matcher(nn.Module, ABC):
     Attributes:
         dim: Width of encoded regions and words.
         compares_places: Whether scoring compares positions, so that `complete` needs boxes.
+        vision: The network that computes regions from pixels; None for a matcher of stored region features.
     """
 
     dim: int
     compares_places: bool = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vision: VisionEncoder | None = None
 
     @property
     @abstractmethod
@@ -171,6 +178,18 @@ class Matcher(nn.Module, ABC):
     @abstractmethod
     def encode_images(self, batch: ImageBatch) -> ItemEncoding:
         """Encode each image once; cheap relative to scoring."""
+
+    def encode_pictures(self, batch: ImageBatch | PixelBatch) -> ItemEncoding:
+        """Encode images by their regions, which the vision network computes from pixels.
+
+        Raises:
+            InputError: Where pixels are given and there is no vision network.
+        """
+        if isinstance(batch, ImageBatch):
+            return self.encode_images(batch)
+        if self.vision is None:
+            raise InputError("this network encodes region features and has no vision network; give it an ImageBatch.")
+        return self.encode_images(self.vision(batch))
 
     @abstractmethod
     def encode_captions(self, batch: CaptionBatch) -> ItemEncoding:

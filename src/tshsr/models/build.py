@@ -1,17 +1,43 @@
 """Build the network of a configuration: one class per method, all with the interface `base.Matcher`."""
 
+from dataclasses import replace
 from typing import assert_never
 
-from tshsr.config.models import ModelConfig, ScanConfig, SgrafConfig, TshsrConfig, TwoStreamSgrConfig, VseConfig
+from tshsr.config.models import (
+    ModelConfig,
+    ScanConfig,
+    SgrafConfig,
+    TshsrConfig,
+    TwoStreamSgrConfig,
+    VisionConfig,
+    VseConfig,
+)
 from tshsr.models.base import Matcher
 from tshsr.models.scan import Scan
 from tshsr.models.sgraf import Sgraf, TwoStreamSgr
 from tshsr.models.tshsr import Tshsr
 from tshsr.models.vse import Vse
+from tshsr.pretrained.vision import build_vision
 
 
 def build_matcher(config: ModelConfig) -> Matcher:
-    """The network of a configuration, initialised from torch's default generator."""
+    """The network of a configuration, initialised from torch's default generator.
+
+    Its vision network, where the configuration has the architecture of one, follows after all other parts.
+    """
+    matcher = _build_method(config)
+    if config.encoder.vision.architecture:
+        matcher.vision = build_vision(config.encoder.vision)
+    return matcher
+
+
+def without_vision(config: ModelConfig) -> ModelConfig:
+    """The settings of the same network for region features."""
+    return replace(config, encoder=replace(config.encoder, vision=VisionConfig()))
+
+
+def _build_method(config: ModelConfig) -> Matcher:
+    """The network for region features."""
     match config:
         case TshsrConfig():
             return Tshsr(config)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from tshsr.models.pooling import MaskedBatchNorm
 from tshsr.models.recurrence import gru_states, padded_states
 from tshsr.pretrained.text import TextNetwork, node_states
 from tshsr.pretrained.text_weights import locate_text_weights
+from tshsr.pretrained.word_vectors import WordVectors
 
 LONGEST_CAPTION = 256
 """Positions of the transformer word encoder, which rejects longer captions; the GRU has no limit."""
@@ -131,6 +133,12 @@ class GruWordEncoder(nn.Module):
         nn.init.uniform_(self.embedding.weight[1:], -0.1, 0.1)
         self.dropout = nn.Dropout(max(config.dropout, config.word_dropout))
         self.gru = nn.GRU(config.word_dim, config.dim, batch_first=True, bidirectional=True)
+
+    @torch.no_grad()
+    def load_vectors(self, vectors: WordVectors) -> None:
+        """Copy word vectors into the embedding; other words keep theirs."""
+        ids = torch.tensor([*vectors.rows], device=self.embedding.weight.device)
+        self.embedding.weight[ids] = torch.from_numpy(np.stack([*vectors.rows.values()])).to(self.embedding.weight)
 
     def forward(self, batch: CaptionBatch) -> Float[Tensor, "captions words dim"]:
         """Encode a batch; padded words are zero."""

@@ -75,9 +75,10 @@ class WholeVector(nn.Module):
         Raises:
             InputError: Where the batch has no such vectors, or vectors of another width.
         """
-        own = unit(self._checked(given))
+        checked = self._checked(given)
         if self.projection is None:
-            return own, None
+            return unit(checked), None
+        own = unit(checked.to(self.projection.weight.dtype))
         total = self.projection(self.dropout(own)) + (own if pooled is None else pooled)
         if pooled is None:
             return unit(total), None
@@ -85,10 +86,10 @@ class WholeVector(nn.Module):
 
     def _checked(self, given: Float[Tensor, "rows _"] | None) -> Float[Tensor, "rows width"]:
         if given is None or given.shape[-1] != self.width:
-            found = "no vectors of the whole" if given is None else f"vectors of the whole {given.shape[-1]} wide"
             what = "picture" if self.side == "images" else "caption"
+            found = f"no vector of the whole {what}" if given is None else f"a vector {given.shape[-1]} wide"
             raise InputError(
-                f"the {self.side} have {found} {what}; this network expects them, {self.width} wide. "
+                f"the {self.side} have {found}; this network expects one of the whole {what}, {self.width} wide. "
                 "Read both with the encoders that it was trained on."
             )
         return given

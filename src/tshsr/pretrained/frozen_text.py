@@ -12,8 +12,8 @@ from tshsr.data.batches import UNREAD
 from tshsr.data.text import check_caption
 from tshsr.data.tokens import CaptionTokenizer
 from tshsr.errors import DataError
-from tshsr.pretrained.text import EncodedCaption, Nodes, node_states, token_batch
-from tshsr.pretrained.text_weights import load_text
+from tshsr.pretrained.text import EncodedCaption, Nodes, TextNetwork, TextTokenizer, node_states, token_batch
+from tshsr.pretrained.text_weights import TEXT_WEIGHTS, load_text
 from tshsr.pretrained.token_store import StateBlock, TokenManifest, TokenStates, TokenStore, captions_hash
 from tshsr.system import current_begin
 
@@ -46,7 +46,7 @@ class FrozenText(CaptionTokenizer):
         self, weights: str, nodes: Nodes = "words", device: torch.device | str = "cpu", *, fingerprint: str = ""
     ) -> None:
         self.weights, self.device = weights, device
-        self.tokenizer, network = load_text(weights, nodes)
+        self.tokenizer, network = _load(weights, nodes, run=fingerprint)
         self.fingerprint = f"{network.fingerprint}-{self.tokenizer.fingerprint}"
         if fingerprint not in ("", self.fingerprint):
             raise DataError(
@@ -68,6 +68,10 @@ class FrozenText(CaptionTokenizer):
     def words(self, caption: str) -> list[str]:
         """The spelling of each node, as in the caption."""
         return self.tokenizer.words(caption)
+
+    def nodes_of_words(self, caption: str) -> list[int]:
+        """For each word of a caption the node with its first character; negative where there is none."""
+        return self.tokenizer.nodes_of_words(caption)
 
     def are_known(self, caption: str) -> list[bool]:
         """For each node whether none of its tokens is the one of unknown text."""
@@ -91,32 +95,34 @@ class FrozenText(CaptionTokenizer):
             InputError: Where a caption has no word.
             DataError: Where the token store cannot be written.
         """
-        for number, caption in enumerate(captions):
-            check_caption(caption, number)
         if len(captions) < KEPT_FROM:
             return TokenStates(self.compute(captions, 0))
+        for number, caption in enumerate(captions):
+            check_caption(caption, number)
         sizes = len(captions), self.width, self.pooled_width
         wanted = TokenManifest(self.fingerprint, self.tokenizer.nodes, captions_hash(captions), *sizes)
         progress = current_begin()("reading captions with the text network", "captions")
         return TokenStore(captions, wanted, self.compute, progress).open()
 
     def encode_kept(self, captions: Sequence[str], kept: Sequence[np.ndarray]) -> TokenStates:
-        """States of captions without some of their nodes, as if these had never been written."""
+        """States of captions without some of their nodes, as if these had never been written; never kept on disk."""
         pairs = zip(captions, kept, strict=True)
-        return self.encode([self.tokenizer.without(caption, mask.tolist()) for caption, mask in pairs])
+        remains = [self.tokenizer.without(caption, mask.tolist()) for caption, mask in pairs]
+        return TokenStates(self.compute(remains, 0, part=True))
 
     @torch.inference_mode()
-    def compute(self, captions: Sequence[str], first: int) -> StateBlock:
+    def compute(self, captions: Sequence[str], first: int, *, part: bool = False) -> StateBlock:
         """States and vectors of captions.
 
         Args:
             first: The first caption's place in its list, for messages.
+            part: Whether the captions are remains of others, which may be punctuation alone.
 
         Raises:
             InputError: Where a caption has no word.
             DataError: Where a state is not finite in half precision.
         """
-        encoded = self.tokenizer.encode(captions, first=first)
+        encoded = self.tokenizer.encode(captions, first=first, part=part)
         lengths = np.array([len(one.spans) for one in encoded], np.int64)
         starts = np.concatenate([[0], np.cumsum(lengths)])
         states = np.zeros((starts[-1], self.width), np.float16)
@@ -133,6 +139,23 @@ class FrozenText(CaptionTokenizer):
         if not (np.isfinite(states).all() and np.isfinite(pooled).all()):
             raise DataError(f"{self.weights} gives states beyond half precision; expected values below 65,504.")
         return StateBlock(lengths, states, pooled)
+
+
+def _load(weights: str, nodes: Nodes, *, run: str) -> tuple[TextTokenizer, TextNetwork]:
+    """Tokenizer and network.
+
+    Args:
+        run: Fingerprint of the encoder that a run was trained with; empty outside a run.
+    """
+    try:
+        return load_text(weights, nodes)
+    except DataError as error:
+        if not run or weights in TEXT_WEIGHTS:
+            raise
+        raise DataError(
+            f"the run reads captions with the frozen text encoder {weights} (fingerprint {run}), no part of it: "
+            f"{str(error).rstrip('.')}; or name its folder on this machine as text_weights in the run's config.json."
+        ) from error
 
 
 def batches(encoded: Sequence[EncodedCaption]) -> Iterator[list[int]]:

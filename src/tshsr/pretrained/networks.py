@@ -96,8 +96,8 @@ class Preprocessing:
         across, down = (max(side - side % self.multiple, self.multiple) for side in sides)
         return across, down
 
-    def apply(self, picture: Image.Image) -> np.ndarray:
-        """The network's input for an RGB picture: float32, 3 x height x width."""
+    def resize(self, picture: Image.Image) -> Image.Image:
+        """An RGB picture at the size of the network's input."""
         size = self.size_for(*picture.size)
         if self.fit == "square":
             # The square around a panorama would take gigabytes. Reduced to twice the input's size, the filter gives
@@ -108,7 +108,11 @@ class Preprocessing:
             padded = Image.new("RGB", (side, side))
             padded.paste(picture, (0, 0))
             picture = padded
-        pixels = np.asarray(picture.resize(size, Image.Resampling(self.resample)), np.float32) * self.scale
+        return picture.resize(size, Image.Resampling(self.resample))
+
+    def apply(self, picture: Image.Image) -> np.ndarray:
+        """The network's input for an RGB picture: float32, 3 x height x width."""
+        pixels = np.asarray(self.resize(picture), np.float32) * self.scale
         mean, deviation = (np.array(one, np.float32) for one in (self.mean or (0.0,), self.deviation or (1.0,)))
         return np.ascontiguousarray(np.moveaxis((pixels - mean) / deviation, 2, 0), dtype=np.float32)
 

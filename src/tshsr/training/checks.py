@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from tshsr.config.models import EncoderConfig, ModelConfig
@@ -18,12 +19,13 @@ from tshsr.data.text import Tokenizer
 from tshsr.data.tokens import CaptionTokenizer
 from tshsr.errors import CheckpointError, DataError, SettingsError
 from tshsr.metrics.recall import check_captioned
-from tshsr.models.build import build_matcher
+from tshsr.models.build import build_matcher, without_vision
 from tshsr.models.whole import check_widths
 from tshsr.pretrained.frozen_text import FrozenText
 from tshsr.pretrained.networks import resolve_weights
 from tshsr.pretrained.pieces import PieceTokenizer
 from tshsr.pretrained.text_weights import TEXT_WEIGHTS
+from tshsr.pretrained.word_vectors import WordVectors, read_word_vectors
 
 WIDTHS = ("dim", "word_dim", "transformer_layers", "transformer_heads")
 """Encoder sizes: at least 1."""
@@ -51,7 +53,7 @@ PRETRAINED_TEXT = (
     "text_fingerprint",
 )
 """Settings of the encoder that only a pretrained one has."""
-MAY_CHANGE = frozenset({"recipe", "training.epochs", "training.save_every_steps"})
+MAY_CHANGE = frozenset({"recipe", "training.epochs", "training.save_every_steps", "training.workers"})
 """Settings that may differ on resuming, as they change no weight (epochs may only be raised)."""
 
 
@@ -62,6 +64,7 @@ def check_training(config: RunConfig) -> None:
         SettingsError: Names the first one.
     """
     check_ranges(config)
+    check_pixels(config)
     if config.optimiser.name == "adam" and config.optimiser.weight_decay:
         raise SettingsError(
             f"optimiser.weight_decay is {config.optimiser.weight_decay}, which adam ignores; set optimiser.name to "
@@ -126,6 +129,27 @@ def check_ranges(config: RunConfig) -> None:
             raise SettingsError(f"{name} is {value}; expected 0 or more, below 1.")
 
 
+def check_pixels(config: RunConfig) -> None:
+    """Reject settings of training from pixels that are out of range.
+
+    Raises:
+        SettingsError: Names the first one.
+    """
+    vision, augmentation, optimiser = config.model.encoder.vision, config.training.augmentation, config.optimiser
+    for name, value, fits, expected in (
+        ("model.encoder.vision.cells", vision.cells, 1 <= vision.cells <= 64, "1 to 64"),
+        ("model.encoder.vision.tuned_blocks", vision.tuned_blocks, vision.tuned_blocks >= 0, "0 or more"),
+        ("optimiser.vision_factor", optimiser.vision_factor, 0 < optimiser.vision_factor < math.inf, "above 0"),
+        ("optimiser.vision_decay", optimiser.vision_decay, 0 < optimiser.vision_decay <= 1, "above 0, at most 1"),
+        ("training.workers", config.training.workers, config.training.workers >= 0, "0 or more"),
+        ("training.augmentation.crop", augmentation.crop, 0 < augmentation.crop <= 1, "above 0, at most 1"),
+        ("training.augmentation.mirror", augmentation.mirror, 0 <= augmentation.mirror <= 1, "0 to 1"),
+        ("training.augmentation.colour", augmentation.colour, 0 <= augmentation.colour < 1, "0 or more, below 1"),
+    ):
+        if not fits:
+            raise SettingsError(f"{name} is {value}; expected {expected}.")
+
+
 def check_losses(config: RunConfig) -> None:
     """Reject loss weights that are all 0, and `loss.swapped` without a weight on a score other than `pooled`.
 
@@ -180,6 +204,11 @@ def check_text(config: RunConfig) -> None:
         SettingsError: Names the first one.
     """
     encoder, tuned = config.model.encoder, config.model.encoder.text_tuned_layers > 0
+    if encoder.word_vectors and encoder.text != "gru":
+        raise SettingsError(
+            f"model.encoder.word_vectors is {encoder.word_vectors!r}, which {encoder.text} ignores; set "
+            "model.encoder.text to gru."
+        )
     if encoder.text != "pretrained":
         for name in PRETRAINED_TEXT:
             if getattr(encoder, name) != getattr(EncoderConfig(), name):
@@ -210,7 +239,7 @@ def check_text(config: RunConfig) -> None:
 
 
 def check_pooled_vectors(config: RunConfig) -> None:
-    """Reject encoders' own vectors without a pretrained text encoder, and a loss on scores that nothing trains.
+    """Reject encoders' own vectors without a pretrained text encoder, and losses on scores that nothing trains.
 
     Raises:
         SettingsError: In these cases.
@@ -218,6 +247,12 @@ def check_pooled_vectors(config: RunConfig) -> None:
     encoder, loss, kind = config.model.encoder, config.loss, config.model.kind
     named = f"model.encoder.pooled_vectors is {encoder.pooled_vectors}"
     if encoder.pooled_vectors == "items":
+        for name in ("image_pooled_width", "text_pooled_width"):
+            if getattr(encoder, name):
+                raise SettingsError(
+                    f"model.encoder.{name} is {getattr(encoder, name)}, which pooled_vectors items ignores; set "
+                    "model.encoder.pooled_vectors to added, frozen or adapter."
+                )
         return
     if encoder.text != "pretrained":
         raise SettingsError(
@@ -255,7 +290,7 @@ def check_network(model: ModelConfig) -> None:
         image_pooled_width=encoder.image_pooled_width or encoder.text_pooled_width or 1,
     )
     with torch.device("meta"):
-        build_matcher(replace(model, encoder=filled))
+        build_matcher(without_vision(replace(model, encoder=filled)))
 
 
 def make_tokenizer(config: RunConfig, train: Split) -> CaptionTokenizer:
@@ -273,6 +308,19 @@ def make_tokenizer(config: RunConfig, train: Split) -> CaptionTokenizer:
     if config.training.vocabulary:
         return Tokenizer.from_file(config.training.vocabulary)
     return Tokenizer.build(train.captions, config.training.minimum_count)
+
+
+def make_vectors(config: RunConfig, tokenizer: CaptionTokenizer) -> WordVectors | None:
+    """The word vectors that the embedding starts from; None where it starts from random numbers.
+
+    Raises:
+        DataError: Where their file is missing or damaged, or has none of the words.
+        SettingsError: Where they have another width than the embedding, or a package is not installed.
+    """
+    encoder = config.model.encoder
+    if not encoder.word_vectors or not isinstance(tokenizer, Tokenizer):
+        return None
+    return read_word_vectors(encoder.word_vectors, tokenizer.word_ids(), encoder.word_dim)
 
 
 def complete(config: RunConfig, tokenizer: CaptionTokenizer, train: Split, dev: Split) -> RunConfig:
@@ -382,6 +430,8 @@ def check_compatible(train: Split, dev: Split) -> None:
     """
     if not len(train.captions):
         raise DataError(f"{train.data}, split {train.name} has no captions; training needs captioned images.")
+    if not train.regions.feature_dim:
+        train.regions.read(np.arange(1))  # refuses pictures without features
     check_captioned(len(dev.regions), dev.image_of_caption)  # here, not in the first evaluation after an epoch
     for name, first, second in (
         ("extractor", train.extractor, dev.extractor),

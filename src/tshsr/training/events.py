@@ -61,11 +61,28 @@ class Saved:
 
 
 @dataclass(frozen=True)
+class VectorsLoaded:
+    """The embedding starts from word vectors.
+
+    Attributes:
+        file: As named in the settings.
+        found: Words of the vocabulary with a vector.
+        words: Words of the vocabulary.
+        tokens: Share of the training captions' words with a vector, 0..1.
+    """
+
+    file: str
+    found: int
+    words: int
+    tokens: float
+
+
+@dataclass(frozen=True)
 class Warned:
     """Non-fatal problem: one sentence with the remedy."""
 
     message: str
 
 
-Event = StepDone | Scoring | Evaluated | Saved | Warned
+Event = StepDone | Scoring | Evaluated | Saved | VectorsLoaded | Warned
 Listener = Callable[[Event], None]

@@ -20,9 +20,17 @@ from tshsr.errors import CheckpointError, SettingsError
 from tshsr.files import remove_partial
 from tshsr.training.batching import Order
 from tshsr.training.checkpoints import CONFIG, load_settings, save_settings
-from tshsr.training.checks import captions_checksum, check_training, check_unchanged, complete, make_tokenizer
+from tshsr.training.checks import (
+    captions_checksum,
+    check_training,
+    check_unchanged,
+    complete,
+    make_tokenizer,
+    make_vectors,
+)
 from tshsr.training.events import Event, Listener
 from tshsr.training.noisy_pairs import with_noise
+from tshsr.training.pixels import open_pictures
 from tshsr.training.state import State, is_begun, load_state
 from tshsr.training.trainer import Trainer, TrainingInputs
 
@@ -144,8 +152,11 @@ def fit(
     begun = check_folder(out, resume=resume)
     tokenizer = load_settings(out)[1] if begun else make_tokenizer(config, train)
     tokenizer.to(accelerator.device)
-    config = complete(config, tokenizer, train, dev)
+    opened = open_pictures(config, train, dev, read_config(out / CONFIG) if begun else None)
+    train, dev = opened.train, opened.dev
+    config = complete(opened.config, tokenizer, train, dev)
     order = make_order(config.training, train, processes=accelerator.num_processes)
+    vectors = None if begun else make_vectors(config, tokenizer)
     state = load_begun(out, config, train) if begun else State(captions_checksum(train))
     if state.step >= order.steps_per_epoch * config.training.epochs:
         return fit_result(out, config, state, already_finished=True)
@@ -153,7 +164,11 @@ def fit(
     prepare_folder(out, config, tokenizer, accelerator)
     with reproducible(accelerator.device):
         trainer = Trainer(
-            TrainingInputs(config, tokenizer, train, dev, out), order, state, accelerator, listen or ignore
+            TrainingInputs(config, tokenizer, train, dev, out, vectors, opened.vision),
+            order,
+            state,
+            accelerator,
+            listen or ignore,
         )
         if begun:
             trainer.resume()

@@ -296,6 +296,6 @@ def batch_zscores(matcher: Matcher, batch: TrainingBatch) -> Float[Tensor, " cap
     """Match z-scores of a batch by v·t in evaluation mode; runs only the encoders, the cheap part of a step."""
     training = matcher.training
     matcher.eval()
-    images, captions = matcher.encode_images(batch.images).pooled, matcher.encode_captions(batch.captions).pooled
+    images, captions = matcher.encode_pictures(batch.images).pooled, matcher.encode_captions(batch.captions).pooled
     matcher.train(training)
     return match_zscore(images.float(), captions.float(), batch.image_of_caption)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tshsr.config.run import LossConfig
-from tshsr.data.batches import CaptionBatch, ImageBatch, join_captions
+from tshsr.data.batches import CaptionBatch, ImageBatch, PixelBatch, join_captions
 from tshsr.errors import SettingsError
 from tshsr.models.base import ItemEncoding, Matcher, Scores
 from tshsr.training.hard_captions import Swapped
@@ -55,7 +55,7 @@ class Objective(nn.Module):
 
     def forward(
         self,
-        images: ImageBatch,
+        images: ImageBatch | PixelBatch,
         captions: CaptionBatch,
         image_of_caption: Int[Tensor, " captions"],
         *,
@@ -81,7 +81,7 @@ class Objective(nn.Module):
         Raises:
             SettingsError: Where every score of this network has loss weight 0.
         """
-        encoded_images = self.matcher.encode_images(images)
+        encoded_images = self.matcher.encode_pictures(images)
         encoded_captions, encoded_swaps = self._encode_captions(captions, swapped)
         pooled = encoded_images.pooled @ encoded_captions.pooled.T
         groups = self._negatives(pooled, image_of_caption, seed, mine=hardest)

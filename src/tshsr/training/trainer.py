@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, assert_never
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -16,20 +19,24 @@ from torch import Tensor, nn
 from tshsr.config.run import LossConfig, OptimiserConfig, RunConfig
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import select_images
+from tshsr.data.text import Tokenizer
 from tshsr.data.tokens import CaptionTokenizer, TokenIds
 from tshsr.evaluation.run import evaluate_scores
 from tshsr.metrics.report import Report
 from tshsr.models.base import Matcher
-from tshsr.models.build import build_matcher
-from tshsr.models.encoders import TunedWordEncoder
+from tshsr.models.build import build_matcher, without_vision
+from tshsr.models.encoders import GruWordEncoder, TunedWordEncoder
+from tshsr.pretrained.vision import VisionEncoder
+from tshsr.pretrained.word_vectors import WordVectors
 from tshsr.scoring.all_pairs import score_split
 from tshsr.scoring.options import ScoringOptions
 from tshsr.training.batching import Order, Reader, TrainingBatch, derived_seed, prefetch
-from tshsr.training.events import Evaluated, Listener, Saved, Scoring, StepDone, Warned
+from tshsr.training.events import Evaluated, Listener, Saved, Scoring, StepDone, VectorsLoaded, Warned
 from tshsr.training.hard_captions import Swapped, WordSwaps
 from tshsr.training.log import Journal
 from tshsr.training.noisy_pairs import NoisyPairWeights
 from tshsr.training.objective import Objective
+from tshsr.training.pixels import PictureBatches, PixelLoader
 from tshsr.training.stability import CollapseWatch, chance_rsum, check_finite
 from tshsr.training.state import BEST, LAST, State, load_last, load_match_zscores, save_best, save_last
 
@@ -74,6 +81,8 @@ class TrainingInputs:
     Attributes:
         config: The settings, completed from the data.
         dev: Split that chooses the best weights.
+        vectors: Word vectors that the embedding of a new run starts from.
+        vision: The vision network, in training from pixels.
     """
 
     config: RunConfig
@@ -81,6 +90,8 @@ class TrainingInputs:
     train: Split
     dev: Split
     folder: Path
+    vectors: WordVectors | None = None
+    vision: VisionEncoder | None = None
 
 
 class Trainer:
@@ -100,7 +111,9 @@ class Trainer:
         self.reader = Reader(inputs.train, inputs.tokenizer)
         self.dev = select_dev(inputs.dev, self.config.training.dev_images)
         torch.manual_seed(derived_seed(self.config.training.seed))
-        self.matcher = build_matcher(self.config.model).to(accelerator.device)
+        self.matcher = build_matcher(without_vision(self.config.model))
+        self.matcher.vision = inputs.vision
+        self.matcher.to(accelerator.device)
         self.optimiser = make_optimiser(self.config.optimiser, self.matcher)
         objective = Objective(self.matcher, self.config.loss, self.config.training.candidates)
         self.objective, self.stepper = accelerator.prepare(objective, self.optimiser)
@@ -108,6 +121,7 @@ class Trainer:
         self.pair_weights = NoisyPairWeights(self.config, self.reader) if self.config.loss.robust != "none" else None
         tokens = self.reader.tokens
         self.swaps = WordSwaps(tokens.rows()) if self.config.loss.swapped and isinstance(tokens, TokenIds) else None
+        self.pixels = make_pixel_loader(inputs)
         self.journal: Journal | None = None
 
     @property
@@ -123,7 +137,18 @@ class Trainer:
         for module in self.matcher.modules():
             if isinstance(module, TunedWordEncoder):
                 module.load_pretrained()
+            elif isinstance(module, GruWordEncoder) and self.inputs.vectors is not None:
+                module.load_vectors(self.inputs.vectors)
+                self._report_vectors(self.inputs.vectors)
         self._save()
+
+    def _report_vectors(self, vectors: WordVectors) -> None:
+        """Send the event of word vectors."""
+        tokenizer, tokens = self.inputs.tokenizer, self.reader.tokens
+        if self.accelerator.is_main_process and isinstance(tokenizer, Tokenizer) and isinstance(tokens, TokenIds):
+            ends = 2 * tokenizer.ends * len(tokens)
+            covered = int(np.isin(tokens.ids, [*vectors.rows]).sum()) / (len(tokens.ids) - ends)
+            self.listen(VectorsLoaded(vectors.file, len(vectors.rows), len(tokenizer.word_ids()), covered))
 
     def resume(self) -> None:
         """Load weights, optimiser, scaler and pair weights from the folder."""
@@ -144,9 +169,13 @@ class Trainer:
         if self.accelerator.is_main_process:
             self.journal = Journal(self.inputs.folder, self.state.step, self.state.window)
         try:
-            for epoch in range(self.state.step // self.order.steps_per_epoch, self.config.training.epochs):
-                self._epoch(epoch)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", module="PIL")  # irregularities of pictures that can be decoded
+                for epoch in range(self.state.step // self.order.steps_per_epoch, self.config.training.epochs):
+                    self._epoch(epoch)
         finally:
+            if self.pixels is not None:
+                self.pixels.close()
             if self.journal is not None:
                 self.journal.close()
         return self.state
@@ -158,7 +187,7 @@ class Trainer:
             self.pair_weights.update(self.matcher, self.accelerator, epoch)
         numbers = self.order.steps(epoch, self.accelerator.process_index, first=self.state.step - epoch * per_epoch)
         self.objective.train()
-        with closing(prefetch([self.reader.read(captions) for captions in step] for step in numbers)) as steps:
+        with closing(prefetch(self._batches(epoch, numbers))) as steps:
             for batches in steps:
                 self._step(epoch, batches)
                 if every and self.state.step % every == 0 and self.state.step % per_epoch:
@@ -167,6 +196,12 @@ class Trainer:
         if last or (epoch + 1) % self.config.training.evaluate_every == 0:
             self._evaluate(epoch + 1)
         self._save()
+
+    def _batches(self, epoch: int, numbers: Iterator[list[np.ndarray]]) -> Iterator[list[TrainingBatch]]:
+        """The batches of steps: pixels, or stored regions."""
+        if self.pixels is not None:
+            return self.pixels.steps(epoch, numbers, self.reader)
+        return ([self.reader.read(captions) for captions in step] for step in numbers)
 
     def _step(self, epoch: int, batches: list[TrainingBatch]) -> None:
         """One optimiser step: learning rate, gradients, checks, log and events."""
@@ -316,11 +351,23 @@ def parameter_groups(config: OptimiserConfig, matcher: Matcher) -> list[dict[str
     """
     tuned = [module.network for module in matcher.modules() if isinstance(module, TunedWordEncoder)]
     factors = {parameter: config.text_factor for network in tuned for parameter in network.parameters()}
+    if matcher.vision is not None:
+        rates = matcher.vision.rate_factors(config.vision_factor, config.vision_decay)
+        factors |= {each: rates[name] for name, each in matcher.vision.named_parameters() if name in rates}
     groups: dict[float, list[nn.Parameter]] = {1.0: []}
     for parameter in matcher.parameters():
         if parameter.requires_grad:
             groups.setdefault(factors.get(parameter, 1.0), []).append(parameter)
     return [{"params": parameters, "factor": factor} for factor, parameters in groups.items()]
+
+
+def make_pixel_loader(inputs: TrainingInputs) -> PixelLoader | None:
+    """The loader of training pictures; None in training on stored features."""
+    if inputs.vision is None:
+        return None
+    training, preprocessing = inputs.config.training, inputs.vision.design.preprocessing
+    dataset = PictureBatches.of(inputs.train, preprocessing, training.augmentation, training.seed)
+    return PixelLoader(dataset, training.workers)
 
 
 def select_dev(dev: Split, images: int) -> Split:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.picture_files import write_pictures, write_rubbish
+from tshsr.data.pictures import find_pictures, unique_ids
 from tshsr.errors import DataError
-from tshsr.features.pictures import find_pictures, unique_ids
 
 
 def test_files_of_subfolders_are_found_in_order_with_their_paths_as_ids(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The projected image vectors of joint encoders: extracted, stored and read beside the regions."""
+"""The image vectors of joint encoders: extracted, stored and read beside the regions."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_a_picture_whose_vector_is_not_finite_is_skipped(pictures: Path, out: Pa
     extractor = Broken()
     extractor.broken = False
     done = extract_folder(pictures, out, extractor)
-    assert [one.reason for one in done.skipped] == ["its projected image vector is not finite."]
+    assert [one.reason for one in done.skipped] == ["its image vector is not finite."]
     check_vectors(out)
 
 
@@ -147,5 +147,5 @@ def test_a_damaged_vector_is_found(pictures: Path, out: Path) -> None:
     problems, _ = check_data(str(out))
     assert [problem.partition(" ")[2] for problem in problems] == [
         "has changed since the store was written: its hash differs. Copy or write it again.",
-        "image row 4: a value of the projected vector is not finite. Extract this image again or leave it out.",
+        "image row 4: a value of the image vector is not finite. Extract this image again or leave it out.",
     ]

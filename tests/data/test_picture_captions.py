@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.data_files import write_karpathy
+from tshsr.data.picture_captions import PictureCaption, read_picture_captions, split_of
+from tshsr.data.pictures import PictureFile
 from tshsr.errors import DataError
-from tshsr.features.captions import PictureCaption, read_picture_captions, split_of
-from tshsr.features.pictures import PictureFile
 
 FILES = [PictureFile(name, name, 1, 1) for name in ("a/one.jpg", "b/one.jpg", "two.jpg", "picture0.jpg")]
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from tests.support.picture_files import drawn, png_of_size, write_rubbish
+from tshsr.data.pictures import read_picture
 from tshsr.errors import DataError, PictureError
-from tshsr.features.pictures import read_picture
 
 RED, BLUE = (200, 0, 0), (0, 0, 200)
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from tshsr.data.karpathy import read_images
+from tshsr.data.pictures import PictureFile
 from tshsr.data.text import read_lines
 from tshsr.errors import DataError
-from tshsr.features.pictures import PictureFile
 
 SPLITS = ("train", "dev", "test")
 
