@@ -3,12 +3,12 @@
 import gc
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
-from jaxtyping import install_import_hook
 
-from tests.support.shapes import CHECKED
+from tests.support.shapes import check_on_import
 
 # Before torch is imported, and inherited by the processes that tests start: each worker has a core of its own, and
 # threads that wait for others spin. Tests about threads set the number that they need.
@@ -17,7 +17,7 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "
 
 pytest_plugins = ["tests.support.fixtures"]
 
-install_import_hook(CHECKED, "tests.support.shapes.checked")
+check_on_import()
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
 
@@ -52,6 +52,16 @@ def _no_flushes() -> Iterator[None]:
     """What the system keeps for the disk is what a test reads: no test can cut the power."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", os.fstat)  # which refuses a closed file too
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_commit() -> Iterator[None]:
+    """The checkout stays as it is while the tests run: git is asked once."""
+    from tshsr import system
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(system, "commit_of", cache(system.commit_of))
         yield
 
 

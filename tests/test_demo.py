@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -152,7 +153,6 @@ def test_a_second_demo_replaces_the_first_and_nothing_else(demo: tuple[Path, Sai
     assert (out / "run" / "best" / "model.safetensors").read_bytes() == before
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["training", "evaluating", "writing"])
 def test_a_demo_that_was_stopped_leaves_no_report_and_runs_again(
     demo: tuple[Path, Said], tmp_path: Path, stage: str
@@ -166,8 +166,10 @@ def test_a_demo_that_was_stopped_leaves_no_report_and_runs_again(
         if isinstance(event, Stage) and event.name.startswith(stage):
             raise StopError
 
+    config = demo_config(0)
+    config = replace(config, training=replace(config.training, epochs=1))
     with pytest.raises(StopError):
-        run_demo(out, Sizes(16, 6, 10), config=demo_config(0), listen=stop)
+        run_demo(out, Sizes(16, 6, 10), config=config, listen=stop)
     assert not (out / "report.json").exists()
     assert not (out / "report.html").exists()
     assert tshsr("demo", "--out", out, *SMALL).code == 0

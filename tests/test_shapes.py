@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import pytest
 import torch
-from jaxtyping import Float, TypeCheckError, jaxtyped
+from jaxtyping import Float, TypeCheckError
 from torch import Tensor
 
 from tests.support.shapes import checked
 from tshsr.models.attention import masked_softmax
 
 
-@jaxtyped(typechecker=checked)
+@checked
 def product(
     left: Float[Tensor, "rows inner"], right: Float[Tensor, "inner columns"], *, extra: int = 0
 ) -> Float[Tensor, "rows columns"]:
     return left @ right if extra == 0 else left
 
 
-@jaxtyped(typechecker=checked)
+@checked
 def total(items: list[Float[Tensor, "rows columns"]]) -> int:
     return len(items)
 

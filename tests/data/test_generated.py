@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import tshsr.data.generated as scenes_package
+from tests.support.forked import forked, program
 from tshsr.data.generated import make_scenes
 from tshsr.data.store import open_store
 from tshsr.data.truth import read_truth
@@ -130,9 +131,9 @@ def test_a_failure_midway_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_kill_leaves_no_folder_that_looks_complete(tmp_path: Path) -> None:
     code = "import pathlib, sys, tshsr.data.generated as s; s.make_scenes(pathlib.Path(sys.argv[1]), processes=1)"
     target = tmp_path / "scenes"
-    with subprocess.Popen([sys.executable, "-c", code, str(target)]) as process:
+    with forked(program, code, str(target)) as process:
         assert eventually(lambda: bool(list(tmp_path.glob("*/pictures/*.png"))))
-        process.send_signal(signal.SIGKILL)
+        process.kill()
     assert list(tmp_path.glob("*/pictures/*.png"))
     assert not target.exists()
     assert make_scenes(target, train=1, dev=0, test=0, processes=1) == target

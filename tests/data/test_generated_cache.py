@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.forked import forked, program
 from tshsr.data.generated import is_stale, remove_stale, scenes_folder
 from tshsr.data.store import open_store
 from tshsr.errors import DataError
@@ -28,21 +28,22 @@ def test_scenes_are_cached_by_their_sizes_and_seed(tmp_path: Path, monkeypatch: 
     assert list(folder.parent.iterdir()) == [folder]
 
 
-def test_unfinished_folders_of_a_killed_process_are_removed_by_the_next(tmp_path: Path) -> None:
+def test_unfinished_folders_of_a_killed_process_are_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     code = (
         "import tshsr.data.generated as s; s.generate_chunks = lambda c, _: map(s.generate_chunk, c); s.scenes_folder()"
     )
-    environment, cache = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}, tmp_path / "tshsr"
-    with subprocess.Popen([sys.executable, "-c", code], env=environment) as process:
+    cache = tmp_path / "tshsr"
+    with forked(program, code) as process:
         deadline = time.monotonic() + 600
         while not list(cache.glob(".scenes-*/.*/pictures/*.png")) and time.monotonic() < deadline:
             time.sleep(0.02)
         assert not is_stale(next(cache.glob(".scenes-*"))), "its process is alive"
-        process.send_signal(signal.SIGKILL)
+        process.kill()
     assert is_stale(next(cache.glob(".scenes-*")))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path))
-        folder = scenes_folder(train=1, dev=0, test=0)
+    folder = scenes_folder(train=1, dev=0, test=0)
     assert list(cache.iterdir()) == [folder]
 
 
@@ -87,15 +88,15 @@ def test_a_cache_that_can_not_be_written_is_named(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.slow
-def test_two_processes_may_fill_the_cache_at_once(tmp_path: Path) -> None:
-    code = "from tshsr.data.generated import scenes_folder; print(scenes_folder(train=20, dev=1, test=1))"
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
-    runs = [
-        subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    folders = {run.communicate(timeout=600)[0].strip() for run in runs}
-    assert [run.returncode for run in runs] == [0, 0]
+def test_two_processes_may_fill_the_cache_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = (
+        "from tshsr.data import generated as g; g.usable_cores = lambda: 1; "
+        "print(g.scenes_folder(train=20, dev=1, test=1))"
+    )
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with forked(program, code) as first, forked(program, code) as second:
+        folders = {run.communicate()[0].strip() for run in (first, second)}
+    assert [run.returncode for run in (first, second)] == [0, 0]
     assert folders == {str(tmp_path / "tshsr" / "scenes-v1-20-1-1-0")}
     assert [entry.name for entry in (tmp_path / "tshsr").iterdir()] == ["scenes-v1-20-1-1-0"]
 

@@ -137,7 +137,7 @@ def test_ctrl_c_names_the_next_command_which_continues(many: Path, tmp_path: Pat
     assert said.splitlines()[-1] == "tshsr: interrupted; run the same command again to continue."
     assert "Traceback" not in said
     assert not (tmp_path / "store").exists()
-    again = tshsr("features", many, "--extractor", "scenes", "--out", tmp_path / "store", "--quiet")
+    again = tshsr(*features(many, tmp_path / "store"), "--quiet")
     assert again.out.startswith(f"{tmp_path / 'store'}: 8 pictures")
 
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +13,7 @@ from PIL import Image
 
 from tests.support.data_files import failing_at
 from tests.support.extractors import Joint, Means, everything, work_folders
+from tests.support.forked import forked, program
 from tests.support.picture_files import crash, drawn, write_pictures, write_rubbish
 from tshsr.data.store import DATA_FILES
 from tshsr.errors import DataError
@@ -40,7 +38,7 @@ def test_an_interrupted_job_resumes_with_the_same_result(pictures: Path, out: Pa
 
 def test_a_killed_job_loses_at_most_its_unwritten_part(pictures: Path, out: Path) -> None:
     code = f"""
-import sys, threading; sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+import threading
 from pathlib import Path
 from tests.support.extractors import Joint, Means
 from tshsr.features import extraction
@@ -53,16 +51,13 @@ extraction.PART_PICTURES = 2
 options = extraction.ExtractionOptions(batch=1)
 extraction.extract_folder(Path({str(pictures)!r}), Path({str(out)!r}), Stuck(), options=options)
 """
-    process = subprocess.Popen([sys.executable, "-c", code])
-    try:
+    with forked(program, code) as process:
         end = time.monotonic() + 600
         while not list(out.parent.glob(".store*/part-000001*")):
             assert time.monotonic() < end
             assert process.poll() is None
             time.sleep(0.02)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
     assert not out.exists()
     again = Means()
     done = extract_folder(pictures, out, again)

@@ -49,6 +49,28 @@ class Colours:
         return self.compute([self.prepare(picture) for picture in pictures])
 
 
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """The regions of a picture; equal where they have the same bytes."""
+
+    regions: PictureRegions
+
+    def bytes(self) -> tuple[bytes, bytes]:
+        return self.regions.features.tobytes(), self.regions.boxes.tobytes()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Picture) and self.bytes() == other.bytes()
+
+    def __hash__(self) -> int:
+        return hash(self.bytes())
+
+
+@cache
+def explained(retriever: Retriever, picture: Picture, text: str) -> Explanation:
+    """The explanation of a pair; every server runs the same first query."""
+    return explain_pair(retriever, as_batch(picture.regions.features, picture.regions.boxes), text)
+
+
 @dataclass
 class FakeIndex:
     """Scores every picture with a real network; `queries` records the searches."""
@@ -94,8 +116,7 @@ class FakeIndex:
     def explain(self, text: str, id: str) -> Explanation:  # noqa: A002
         if id not in self.regions:
             raise DataError(f"{self.folder} has no picture {id!r}.")
-        it = self.regions[id]
-        return explain_pair(self.retriever, as_batch(it.features, it.boxes), text)
+        return explained(self.retriever, Picture(self.regions[id]), text)
 
     def unknown_words(self, text: str) -> tuple[str, ...]:
         known = self.retriever.tokenizer.rules.get_vocab()

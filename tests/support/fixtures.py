@@ -5,6 +5,7 @@ Imports stand inside the fixtures: the process that hands tests to the workers l
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,12 +24,20 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     return make_small(tmp_path_factory.mktemp("small"))
 
 
-@pytest.fixture
-def index(small: Small, tmp_path: Path) -> Index:
-    """An index of all of the store."""
+@pytest.fixture(scope="session")
+def index_folder(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index of all of the store; tests do not change it."""
     from tests.support.indexed import built
 
-    return built(small, tmp_path / "index")
+    return built(small, tmp_path_factory.mktemp("index") / "index").folder
+
+
+@pytest.fixture
+def index(index_folder: Path, tmp_path: Path) -> Index:
+    """A copy of it."""
+    from tshsr.index.collection import Index
+
+    return Index.open(shutil.copytree(index_folder, tmp_path / "index"))
 
 
 @pytest.fixture

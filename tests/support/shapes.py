@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from functools import wraps
+from dataclasses import is_dataclass
+from functools import cache, wraps
+from inspect import isclass
+from threading import local
+from types import FunctionType
 from typing import Any
 
+import jaxtyping
 from beartype import beartype
+from jaxtyping import install_import_hook, jaxtyped
 
 CHECKED = (
     "tshsr.models",
@@ -26,27 +32,83 @@ class ChangingError(Exception):
     """A value whose check may come out differently the next time."""
 
 
-def checked(function: Callable[..., Any]) -> Callable[..., Any]:
-    """beartype, without the checks of arguments that it has accepted: the outcome depends on types, dtypes and shapes.
+class Given(local):
+    """Results of calls that are over, of each thread."""
 
-    jaxtyping decorates functions that return nothing, or the result of the checked function, which it ignores.
+    def __init__(self) -> None:
+        self.results: list[Any] = []
+
+
+def check_on_import() -> None:
+    """Check the annotations of these packages and modules, which must not be imported yet."""
+    install_import_hook(CHECKED, "beartype.beartype")
+    jaxtyping.jaxtyped = decorator  # what the hook puts before every function and class
+
+
+def decorator(*, typechecker: Callable[..., Any]) -> Callable[[Any], Any]:
+    """As `jaxtyping.jaxtyped`, but each combination is checked once."""
+    return checked
+
+
+def checked(item: Any) -> Any:
+    """A function, method or dataclass whose annotations are checked by beartype."""
+    if isclass(item):
+        if is_dataclass(item) and "__init__" in vars(item):
+            item.__init__ = once(item.__init__)
+        return item
+    if isinstance(item, classmethod | staticmethod):
+        return type(item)(checked(item.__func__))
+    if isinstance(item, property):
+        return property(*(part and checked(part) for part in (item.fget, item.fset, item.fdel)))
+    return once(item)
+
+
+def once(function: Any) -> Callable[..., Any]:
+    """A function, checked without the combinations that were accepted: the outcome depends on types, dtypes and shapes.
+
+    Arguments that are new are checked before the call, as ever; a new result of arguments that are not, after it.
     """
-    check = beartype(function)
+    given = Given()
+    check = jaxtyped(with_results(function, given), typechecker=beartype)
+    arguments_seen: set[Hashable] = set()
     accepted: set[Hashable] = set()
 
     @wraps(function)
-    def once(*arguments: Any, **named: Any) -> Any:
+    def checked_once(*arguments: Any, **named: Any) -> Any:
         try:
             key = tuple(map(described, arguments)), tuple(named), tuple(map(described, named.values()))
         except ChangingError:
             return check(*arguments, **named)
-        if key in accepted:
-            return None
-        answer = check(*arguments, **named)
-        accepted.add(key)
-        return answer
+        if key not in arguments_seen:
+            result = check(*arguments, **named)
+            arguments_seen.add(key)
+            return result
+        result = function(*arguments, **named)
+        try:
+            both = key, described(result)
+        except ChangingError:
+            both = None
+        if both not in accepted:
+            given.results[:] = [result]
+            try:
+                check(*arguments, **named)
+            finally:
+                given.results.clear()
+            accepted.add(both)
+            accepted.discard(None)
+        return result
 
-    return once
+    return checked_once
+
+
+def with_results(function: Any, given: Given) -> Callable[..., Any]:
+    """The function, but a call returns a given result where there is one; jaxtyping reads its name and module."""
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        return given.results.pop() if given.results else function(*arguments, **named)
+
+    alike = FunctionType(call.__code__, function.__globals__, closure=call.__closure__)
+    return wraps(function)(alike)
 
 
 def described(value: object) -> Hashable:
@@ -55,16 +117,21 @@ def described(value: object) -> Hashable:
     Raises:
         ChangingError: For collections of unlike items: beartype checks one of them, drawn at random.
     """
-    kind = type(value)
-    if (shape := getattr(value, "shape", None)) is not None:
-        return kind, shape, getattr(value, "dtype", None)
+    return way(type(value))(value)
+
+
+@cache
+def way(kind: type) -> Callable[[Any], Hashable]:
+    """How values of a type are described."""
+    if hasattr(kind, "shape"):
+        return lambda value: (kind, value.shape, getattr(value, "dtype", None))
     if kind in (int, str, bool):
-        return kind, value  # Literal
-    if isinstance(value, dict):
-        return kind, of_all(value), of_all(value.values())
-    if isinstance(value, list | tuple | set | frozenset):
-        return kind, of_all(value)
-    return kind
+        return lambda value: (kind, value)  # Literal
+    if issubclass(kind, dict):
+        return lambda value: (kind, of_all(value), of_all(value.values()))
+    if issubclass(kind, list | tuple | set | frozenset):
+        return lambda value: (kind, of_all(value))
+    return lambda _: kind
 
 
 def of_all(items: Any) -> Hashable:

@@ -1,5 +1,7 @@
 """Every baseline goes the whole way: trained, kept, read back, evaluated, resumed, explained."""
 
+import functools
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support.small_runs import StopError, log, run, small_config, small_split, stop_at, weights
+from tests.support.small_runs import StopError, log, run, small_config, small_split, stop_at, weights, with_optimiser
 from tshsr.config.models import ModelConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
 from tshsr.config.run import LossConfig, RunConfig
 from tshsr.data.dataset import Split
 from tshsr.evaluation.run import evaluate
 from tshsr.explain.attribution import explain_pair
 from tshsr.retriever import Retriever
+from tshsr.training.fit import FitResult
 
 ENCODER = small_config().model.encoder
 METHODS: dict[str, ModelConfig] = {
@@ -44,6 +47,19 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Split, Split]:
     return small_split(folder, "train"), small_split(folder, "dev", images=6)
 
 
+@pytest.fixture(scope="module")
+def trained(data: tuple[Split, Split], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], FitResult]:
+    """A finished run of a method, with this many candidates a query; tests do not change it."""
+    folder = tmp_path_factory.mktemp("runs")
+
+    @functools.cache
+    def finished(method: str, candidates: int) -> FitResult:
+        wanted = config(method, warmup=99, epochs=4, save_every_steps=0, evaluate_every=4, candidates=candidates)
+        return run(with_optimiser(wanted, learning_rate=0.03), data, folder / f"{method} {candidates}")
+
+    return finished
+
+
 def config(method: str, *, warmup: float = 0, **training: Any) -> RunConfig:
     """A small run of a method, with a loss on every score that it has."""
     return replace(small_config(**training), model=METHODS[method], loss=LossConfig(levels=0, warmup_epochs=warmup))
@@ -52,13 +68,12 @@ def config(method: str, *, warmup: float = 0, **training: Any) -> RunConfig:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("candidates", [0, 2])
 def test_a_baseline_learns_and_comes_back_as_it_was(
-    method: str, candidates: int, data: tuple[Split, Split], tmp_path: Path
+    method: str, candidates: int, data: tuple[Split, Split], trained: Callable[[str, int], FitResult]
 ) -> None:
-    wanted = config(method, warmup=99, epochs=8, save_every_steps=0, evaluate_every=8, candidates=candidates)
-    result = run(wanted, data, tmp_path / "run")
-    losses = [line["loss"] for line in log(tmp_path / "run") if line["kind"] == "steps"]
+    result = trained(method, candidates)
+    losses = [line["loss"] for line in log(result.folder) if line["kind"] == "steps"]
     assert losses[-1] < 0.9 * losses[0]
-    retriever = Retriever.from_pretrained(tmp_path / "run")
+    retriever = Retriever.from_pretrained(result.folder)
     report, scores = evaluate([retriever], data[1])
     assert report.scores["fused"].rsum == result.best_rsum
     assert scores.keys() == {"fused", "pooled"} | STREAMS.get(method, set())
@@ -78,10 +93,10 @@ def test_an_interrupted_run_ends_with_the_same_weights_and_statistics(
     assert weights(tmp_path / "whole") == weights(tmp_path / "cut")
 
 
-def test_an_ensemble_of_sgr_and_saf_is_the_mean_of_both(data: tuple[Split, Split], tmp_path: Path) -> None:
-    for method in ("sgr", "saf"):
-        run(config(method, epochs=1), data, tmp_path / method)
-    both = [Retriever.from_pretrained(tmp_path / method) for method in ("sgr", "saf")]
+def test_an_ensemble_of_sgr_and_saf_is_the_mean_of_both(
+    data: tuple[Split, Split], trained: Callable[[str, int], FitResult]
+) -> None:
+    both = [Retriever.from_pretrained(trained(method, 0).folder) for method in ("sgr", "saf")]
     (_, mean), (_, first), (_, second) = (
         evaluate(both, data[1]),
         evaluate(both[:1], data[1]),
@@ -91,9 +106,10 @@ def test_an_ensemble_of_sgr_and_saf_is_the_mean_of_both(data: tuple[Split, Split
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_an_explanation_has_the_streams_of_its_network(method: str, data: tuple[Split, Split], tmp_path: Path) -> None:
-    run(config(method, epochs=1), data, tmp_path / "run")
-    retriever = Retriever.from_pretrained(tmp_path / "run")
+def test_an_explanation_has_the_streams_of_its_network(
+    method: str, data: tuple[Split, Split], trained: Callable[[str, int], FitResult]
+) -> None:
+    retriever = Retriever.from_pretrained(trained(method, 0).folder)
     explanation = explain_pair(retriever, data[1].regions.read([0]), "a red dog here")
     assert explanation.streams.keys() == STREAMS.get(method, set())
     for name, stream in explanation.streams.items():

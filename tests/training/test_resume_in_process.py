@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from tshsr.errors import CheckpointError, DataError
 from tshsr.training.checkpoints import save_settings
 from tshsr.training.checks import make_tokenizer
 from tshsr.training.events import Event, Saved
+from tshsr.training.fit import FitResult
 
 STEPS = 3
 """Steps of an epoch over 20 captions in batches of 8."""
@@ -35,56 +37,76 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Split, Split]:
     return small_split(folder, "train"), small_split(folder, "dev", images=6)
 
 
+@pytest.fixture(scope="module")
+def whole(data: tuple[Split, Split], tmp_path_factory: pytest.TempPathFactory) -> FitResult:
+    """An uninterrupted run of two epochs; tests do not change it."""
+    return run(small_config(), data, tmp_path_factory.mktemp("whole") / "run")
+
+
+@pytest.fixture(scope="module")
+def one_epoch(data: tuple[Split, Split], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of one epoch."""
+    return run(small_config(epochs=1), data, tmp_path_factory.mktemp("one epoch") / "run").folder
+
+
+@pytest.fixture
+def out(one_epoch: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return shutil.copytree(one_epoch, tmp_path / "run")
+
+
+COSINE = with_optimiser(small_config(save_every_steps=2, candidates=2), schedule="cosine")
+
+
+@pytest.fixture(scope="module")
+def cosine(data: tuple[Split, Split], tmp_path_factory: pytest.TempPathFactory) -> FitResult:
+    """An uninterrupted run whose learning rate falls; tests do not change it."""
+    return run(COSINE, data, tmp_path_factory.mktemp("cosine") / "run")
+
+
 @pytest.mark.parametrize("step", [1, 3, 4, 6])
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
-    data: tuple[Split, Split], tmp_path: Path, step: int
+    cosine: FitResult, data: tuple[Split, Split], tmp_path: Path, step: int
 ) -> None:
-    config = with_optimiser(small_config(save_every_steps=2, candidates=2), schedule="cosine")
-    whole = run(config, data, tmp_path / "whole")
     with pytest.raises(StopError):
-        run(config, data, tmp_path / "killed", listen=stop_at(step))
-    resumed = run(config, data, tmp_path / "killed", resume=True)
+        run(COSINE, data, tmp_path / "killed", listen=stop_at(step))
+    resumed = run(COSINE, data, tmp_path / "killed", resume=True)
     for which in ("last", "best"):
-        assert weights(tmp_path / "killed", which) == weights(tmp_path / "whole", which)
-    assert (resumed.best_epoch, resumed.best_rsum, resumed.steps) == (whole.best_epoch, whole.best_rsum, whole.steps)
-    same = [{**line, "seconds": 0} for line in log(tmp_path / "whole")]
+        assert weights(tmp_path / "killed", which) == weights(cosine.folder, which)
+    figures = [(result.best_epoch, result.best_rsum, result.steps) for result in (resumed, cosine)]
+    assert figures[0] == figures[1]
+    same = [{**line, "seconds": 0} for line in log(cosine.folder)]
     assert [{**line, "seconds": 0} for line in log(tmp_path / "killed")] == same
 
 
-def test_resuming_an_empty_folder_starts_afresh(data: tuple[Split, Split], tmp_path: Path) -> None:
+def test_resuming_an_empty_folder_starts_afresh(whole: FitResult, data: tuple[Split, Split], tmp_path: Path) -> None:
     assert run(small_config(), data, tmp_path / "a", resume=True).steps == 2 * STEPS
-    run(small_config(), data, tmp_path / "b")
-    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+    assert weights(tmp_path / "a") == weights(whole.folder)
 
 
-def test_resuming_a_finished_run_says_so_and_changes_nothing(data: tuple[Split, Split], tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    first = run(small_config(), data, out)
-    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    again = run(small_config(), data, out, resume=True)
-    assert again == replace(first, already_finished=True)
-    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+def test_resuming_a_finished_run_says_so_and_changes_nothing(whole: FitResult, data: tuple[Split, Split]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in whole.folder.rglob("*")}
+    again = run(small_config(), data, whole.folder, resume=True)
+    assert again == replace(whole, already_finished=True)
+    assert {path: path.stat().st_mtime_ns for path in whole.folder.rglob("*")} == before
 
 
-def test_a_folder_with_a_run_is_refused_without_resume(data: tuple[Split, Split], tmp_path: Path) -> None:
-    run(small_config(epochs=1), data, tmp_path / "run")
+def test_a_folder_with_a_run_is_refused_without_resume(data: tuple[Split, Split], out: Path) -> None:
     with pytest.raises(
         CheckpointError, match="already holds a run; continue it with --resume, or choose another --out"
     ):
-        run(small_config(epochs=1), data, tmp_path / "run")
+        run(small_config(epochs=1), data, out)
 
 
-def test_resuming_with_raised_epochs_gives_the_longer_run(data: tuple[Split, Split], tmp_path: Path) -> None:
-    run(small_config(epochs=1), data, tmp_path / "run")
-    result = run(small_config(epochs=2), data, tmp_path / "run", resume=True)
-    run(small_config(epochs=2), data, tmp_path / "whole")
-    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
-    assert result.config.training.epochs == read_config(tmp_path / "run" / "config.json").training.epochs == 2
+def test_resuming_with_raised_epochs_gives_the_longer_run(
+    whole: FitResult, data: tuple[Split, Split], out: Path
+) -> None:
+    result = run(small_config(epochs=2), data, out, resume=True)
+    assert weights(out) == weights(whole.folder)
+    assert result.config.training.epochs == read_config(out / "config.json").training.epochs == 2
 
 
-def test_resuming_with_other_settings_or_data_is_refused(data: tuple[Split, Split], tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    run(small_config(epochs=1), data, out)
+def test_resuming_with_other_settings_or_data_is_refused(data: tuple[Split, Split], out: Path) -> None:
     with pytest.raises(CheckpointError, match=r"was begun with loss\.margin = 0\.2, now it is 0\.3"):
         run(with_loss(small_config(epochs=2), margin=0.3), data, out, resume=True)
     other = replace(data[0], captions=tuple(reversed(data[0].captions)))
@@ -112,7 +134,7 @@ def test_resuming_from_a_damaged_state_is_one_sentence(data: tuple[Split, Split]
 
 
 def test_a_full_disk_keeps_the_last_state_and_the_run_goes_on_from_it(
-    data: tuple[Split, Split], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: FitResult, data: tuple[Split, Split], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, real = tmp_path / "run", os.fsync
     full: list[bool] = []
@@ -133,14 +155,14 @@ def test_a_full_disk_keeps_the_last_state_and_the_run_goes_on_from_it(
     assert json.loads((out / "last" / "state.json").read_text())["step"] == 2
     assert not list(out.glob(".*.partial"))
     run(small_config(), data, out, resume=True)
-    run(small_config(), data, tmp_path / "whole")
-    assert weights(out) == weights(tmp_path / "whole")
+    assert weights(out) == weights(whole.folder)
 
 
-def test_a_run_killed_before_its_first_save_starts_afresh(data: tuple[Split, Split], tmp_path: Path) -> None:
+def test_a_run_killed_before_its_first_save_starts_afresh(
+    whole: FitResult, data: tuple[Split, Split], tmp_path: Path
+) -> None:
     config = small_config()
     save_settings(tmp_path / "killed", with_loss(config, margin=0.5), make_tokenizer(config, data[0]))
     run(config, data, tmp_path / "killed", resume=True)
-    run(config, data, tmp_path / "whole")
-    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
+    assert weights(tmp_path / "killed") == weights(whole.folder)
     assert read_config(tmp_path / "killed" / "config.json").loss.margin == config.loss.margin

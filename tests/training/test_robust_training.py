@@ -37,9 +37,8 @@ def robust_config(**training: object) -> RunConfig:
     return with_loss(small_config(**training), robust="mixture", warmup_epochs=1.0)
 
 
-@pytest.mark.slow
 def test_right_pairs_get_higher_weights_than_wrong_ones(data: tuple[Split, Split], tmp_path: Path) -> None:
-    config = robust_config(epochs=6, noise=0.4, batch=16, save_every_steps=0, evaluate_every=6)
+    config = robust_config(epochs=6, noise=0.4, batch=32, save_every_steps=0, evaluate_every=6)
     config = with_optimiser(with_loss(config, warmup_epochs=3.0), learning_rate=0.03)
     run(config, data, tmp_path / "run")
     zscores = load_file(tmp_path / "run" / "last" / "standings.safetensors")["standings"]
@@ -56,19 +55,27 @@ def test_the_log_has_the_mean_pair_weight(data: tuple[Split, Split], tmp_path: P
     assert 0.2 < steps[1]["trust"] < 1.0
 
 
+CUT = robust_config(epochs=3, noise=0.4, batch=64, save_every_steps=2)
+"""Four steps an epoch."""
+
+
+@pytest.fixture(scope="module")
+def whole(data: tuple[Split, Split], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run."""
+    return run(CUT, data, tmp_path_factory.mktemp("whole") / "run").folder
+
+
 @pytest.mark.parametrize("step", [3, 4, 6, 8])
 def test_a_resumed_robust_run_ends_with_the_weights_of_an_uninterrupted_one(
-    data: tuple[Split, Split], tmp_path: Path, step: int
+    data: tuple[Split, Split], whole: Path, tmp_path: Path, step: int
 ) -> None:
-    config = robust_config(epochs=3, noise=0.4, batch=64, save_every_steps=2)  # four steps an epoch
-    run(config, data, tmp_path / "whole")
     with pytest.raises(StopError):
-        run(config, data, tmp_path / "killed", listen=stop_at(step))
-    run(config, data, tmp_path / "killed", resume=True)
-    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
-    files = [tmp_path / name / "last" / "standings.safetensors" for name in ("killed", "whole")]
+        run(CUT, data, tmp_path / "killed", listen=stop_at(step))
+    run(CUT, data, tmp_path / "killed", resume=True)
+    assert weights(tmp_path / "killed") == weights(whole)
+    files = [folder / "last" / "standings.safetensors" for folder in (tmp_path / "killed", whole)]
     assert files[0].read_bytes() == files[1].read_bytes()
-    same = [{**line, "seconds": 0} for line in log(tmp_path / "whole")]
+    same = [{**line, "seconds": 0} for line in log(whole)]
     assert [{**line, "seconds": 0} for line in log(tmp_path / "killed")] == same
 
 
