@@ -162,14 +162,9 @@ def fit(
         return fit_result(out, config, state, already_finished=True)
     accelerator.wait_for_everyone()  # the main process changes the folder only after all have read it
     prepare_folder(out, config, tokenizer, accelerator)
+    inputs = TrainingInputs(config, tokenizer, train, dev, out, vectors, opened.vision)
     with reproducible(accelerator.device):
-        trainer = Trainer(
-            TrainingInputs(config, tokenizer, train, dev, out, vectors, opened.vision),
-            order,
-            state,
-            accelerator,
-            listen or ignore,
-        )
+        trainer = Trainer(inputs, order, state, accelerator, listen or ignore)
         if begun:
             trainer.resume()
         else:

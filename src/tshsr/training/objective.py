@@ -88,6 +88,26 @@ class Objective(nn.Module):
         scores = {**self._score(encoded_images, encoded_captions, image_of_caption, groups), "pooled": pooled}
         # Hinges subtract nearly equal scores: in bfloat16 the difference would be rounded away.
         scores = {name: score.float() for name, score in scores.items()}
+        parts, total = self._losses(scores, image_of_caption, groups, weights, hardest=hardest)
+        if self.config.swapped:  # even if no caption of the batch has a swap: the log keys of all steps are equal
+            parts["swapped"] = self._swapped_hinge(
+                scores, encoded_images, encoded_swaps, image_of_caption, swapped, weights
+            )
+            total = total + self.config.swapped * parts["swapped"]
+        known = scores["fused"].detach()[positives(image_of_caption, len(images)) | torch.stack(groups).any(dim=0)]
+        extras = {"spread": known.float().std(), **({} if weights is None else {"trust": weights.mean()})}
+        return {"loss": total, **{name: part.detach() for name, part in parts.items()}, **extras}
+
+    def _losses(
+        self,
+        scores: Scores,
+        image_of_caption: Int[Tensor, " captions"],
+        groups: tuple[Bool[Tensor, "images captions"], ...],
+        weights: Float[Tensor, " captions"] | None,
+        *,
+        hardest: bool,
+    ) -> tuple[dict[str, Tensor], Float[Tensor, ""]]:
+        """The loss of each score, and of `contrastive`, with their weighted sum."""
         margin = self.config.margin
         max_cost = margin + max_gap(weights) if weights is not None and hardest else math.inf
         loss_of = partial(
@@ -109,14 +129,7 @@ class Objective(nn.Module):
                 f"the weight of every score of this method ({', '.join(scores)}) is 0; set one, such as loss.fused."
             )
         total = torch.stack([loss_weights[name] * part for name, part in parts.items()]).sum()
-        if self.config.swapped:  # even if no caption of the batch has a swap: the log keys of all steps are equal
-            parts["swapped"] = self._swapped_hinge(
-                scores, encoded_images, encoded_swaps, image_of_caption, swapped, weights
-            )
-            total = total + self.config.swapped * parts["swapped"]
-        known = scores["fused"].detach()[positives(image_of_caption, len(images)) | torch.stack(groups).any(dim=0)]
-        extras = {"spread": known.float().std(), **({} if weights is None else {"trust": weights.mean()})}
-        return {"loss": total, **{name: part.detach() for name, part in parts.items()}, **extras}
+        return parts, total
 
     def _encode_captions(self, captions: CaptionBatch, swapped: Swapped | None) -> tuple[ItemEncoding, ItemEncoding]:
         """The captions and their swaps, in one pass: for narrow networks the number of operations is the cost."""
