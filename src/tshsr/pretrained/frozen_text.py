@@ -10,9 +10,9 @@ import torch
 
 from tshsr.data.batches import UNREAD
 from tshsr.data.text import check_caption
-from tshsr.data.tokens import CaptionTokenizer
 from tshsr.errors import DataError
 from tshsr.pretrained.names import TEXT_WEIGHTS
+from tshsr.pretrained.pieces import PretrainedTokenizer
 from tshsr.pretrained.text import EncodedCaption, Nodes, TextNetwork, TextTokenizer, node_states, token_batch
 from tshsr.pretrained.text_weights import load_text
 from tshsr.pretrained.token_store import StateBlock, TokenManifest, TokenStates, TokenStore, captions_hash
@@ -24,7 +24,7 @@ BATCH_TOKENS = 1024
 """Most tokens of a batch, with padding."""
 
 
-class FrozenText(CaptionTokenizer):
+class FrozenText(PretrainedTokenizer):
     """Tokenizer and network of a text encoder that is not trained.
 
     Args:
@@ -61,26 +61,6 @@ class FrozenText(CaptionTokenizer):
         """Move the network to a device."""
         self.device = device
         self.network.to(device)
-
-    def __len__(self) -> int:
-        """Number of tokens of the vocabulary."""
-        return len(self.tokenizer)
-
-    def words(self, caption: str) -> list[str]:
-        """The spelling of each node, as in the caption."""
-        return self.tokenizer.words(caption)
-
-    def nodes_of_words(self, caption: str) -> list[int]:
-        """For each word of a caption the node with its first character; negative where there is none."""
-        return self.tokenizer.nodes_of_words(caption)
-
-    def are_known(self, caption: str) -> list[bool]:
-        """For each node whether none of its tokens is the one of unknown text."""
-        return self.tokenizer.are_known(caption)
-
-    def known_words(self) -> list[str]:
-        """Whole words of the vocabulary, of letters and digits only, sorted."""
-        return self.tokenizer.known_words()
 
     def identity(self) -> str:
         """The fingerprint, and what the nodes are."""

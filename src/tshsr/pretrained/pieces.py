@@ -5,6 +5,7 @@ Axes: captions | tokens (word pieces, start, end, padding) | words (nodes).
 
 from __future__ import annotations
 
+from abc import ABC
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,7 +63,47 @@ def _arrays(one: EncodedCaption) -> tuple[np.ndarray, np.ndarray]:
     return np.array(one.ids, np.int32), np.array(one.word_of_token, np.int16)
 
 
-class PieceTokenizer(CaptionTokenizer):
+class PretrainedTokenizer(CaptionTokenizer, ABC):
+    """What frozen and tuned text encoders share: the nodes of captions by the encoder's own tokenizer.
+
+    Attributes:
+        fingerprint: Of network and tokenizer, before tuning.
+        width: Of a node's state.
+        pooled_width: Of a caption's vector.
+    """
+
+    tokenizer: TextTokenizer
+    network: TextNetwork
+    fingerprint: str
+    width: int
+    pooled_width: int
+
+    def __len__(self) -> int:
+        """Number of tokens of the vocabulary."""
+        return len(self.tokenizer)
+
+    def words(self, caption: str) -> list[str]:
+        """The spelling of each node, as in the caption.
+
+        Raises:
+            InputError: Where the caption has no word.
+        """
+        return self.tokenizer.words(caption)
+
+    def nodes_of_words(self, caption: str) -> list[int]:
+        """For each word of a caption the node with its first character; negative where there is none."""
+        return self.tokenizer.nodes_of_words(caption)
+
+    def are_known(self, caption: str) -> list[bool]:
+        """For each node whether none of its tokens is the one of unknown text."""
+        return self.tokenizer.are_known(caption)
+
+    def known_words(self) -> list[str]:
+        """Whole words of the vocabulary, of letters and digits only, sorted."""
+        return self.tokenizer.known_words()
+
+
+class PieceTokenizer(PretrainedTokenizer):
     """The tokenizer of a tuned text encoder.
 
     Args:
@@ -126,30 +167,6 @@ class PieceTokenizer(CaptionTokenizer):
         remains = [self.tokenizer.without(caption, mask.tolist()) for caption, mask in rows]
         return WordPieces([self.tokenizer.encode(remains, part=True)], self.tokenizer.pad_id)
 
-    def words(self, caption: str) -> list[str]:
-        """The spelling of each node.
-
-        Raises:
-            InputError: Where the caption has no word.
-        """
-        return self.tokenizer.words(caption)
-
-    def nodes_of_words(self, caption: str) -> list[int]:
-        """For each word of a caption the node with its first character; negative where there is none."""
-        return self.tokenizer.nodes_of_words(caption)
-
-    def are_known(self, caption: str) -> list[bool]:
-        """For each node whether none of its pieces is the unknown one.
-
-        Raises:
-            InputError: Where the caption has no word.
-        """
-        return self.tokenizer.are_known(caption)
-
-    def known_words(self) -> list[str]:
-        """Whole words of the vocabulary, of letters and digits only, sorted."""
-        return self.tokenizer.known_words()
-
     def identity(self) -> str:
         """The tokenizer's fingerprint and the kind of nodes."""
         return f"{self.tokenizer.fingerprint} {self.tokenizer.nodes}"
@@ -163,7 +180,3 @@ class PieceTokenizer(CaptionTokenizer):
         with replacing_folder(folder / TEXT_FOLDER) as partial:
             self.tokenizer.save(partial)
             self.network.save_config(partial)
-
-    def __len__(self) -> int:
-        """Number of tokens of the vocabulary."""
-        return len(self.tokenizer)

@@ -24,7 +24,7 @@ from tshsr.models.whole import check_widths, starts_at_encoder
 from tshsr.pretrained.frozen_text import FrozenText
 from tshsr.pretrained.names import TEXT_WEIGHTS
 from tshsr.pretrained.networks import resolve_weights
-from tshsr.pretrained.pieces import PieceTokenizer
+from tshsr.pretrained.pieces import PieceTokenizer, PretrainedTokenizer
 from tshsr.pretrained.word_vectors import WordVectors, read_word_vectors
 
 WIDTHS = ("dim", "word_dim", "transformer_layers", "transformer_heads")
@@ -362,7 +362,7 @@ def text_settings(encoder: EncoderConfig, tokenizer: CaptionTokenizer) -> dict[s
     Raises:
         SettingsError: Where the given settings are of other weights.
     """
-    if not isinstance(tokenizer, FrozenText | PieceTokenizer):
+    if not isinstance(tokenizer, PretrainedTokenizer):
         return {}
     found = {"text_width": tokenizer.width, "text_fingerprint": tokenizer.fingerprint}
     if encoder.pooled_vectors != "items":  # so that older runs are resumed with the same settings
@@ -386,7 +386,7 @@ def check_joint(encoder: EncoderConfig, tokenizer: CaptionTokenizer, extractor: 
     Raises:
         SettingsError: In this case.
     """
-    if not starts_at_encoder(encoder) or not isinstance(tokenizer, FrozenText | PieceTokenizer):
+    if not starts_at_encoder(encoder) or not isinstance(tokenizer, PretrainedTokenizer):
         return
     named = f"model.encoder.pooled_vectors is {encoder.pooled_vectors}, which requires one joint encoder"
     if not tokenizer.network.joint_dim:
