@@ -262,8 +262,7 @@ class RcarConfig:
 
 @dataclass(frozen=True)
 class HardAlignmentConfig:
-    """The best context item of each query: CHAN (Pan et al. 2023) and late interaction (MaxSim, Khattab & Zaharia
-    2020)."""
+    """The best context item of each query: CHAN (Pan et al. 2023), late interaction (Khattab & Zaharia 2020)."""
 
     __pydantic_config__ = STRICT
 

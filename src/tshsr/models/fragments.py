@@ -47,7 +47,7 @@ class SetLayer(nn.Module):
     def forward(
         self, items: Float[Tensor, "rows items dim"], bias: Float[Tensor, "#rows #items items"]
     ) -> Float[Tensor, "rows items dim"]:
-        """z of every item.
+        """The new items z.
 
         Args:
             bias: B; the lowest number of its type for pairs without attention.
@@ -62,7 +62,7 @@ class SetLayer(nn.Module):
         return result
 
     def _split(self, items: Float[Tensor, "rows items dim"]) -> Float[Tensor, "rows items heads _"]:
-        return items.unflatten(-1, (self.heads, -1))
+        return items.view(*items.shape[:-1], self.heads, -1)
 
 
 class FragmentPooling(nn.Module):

@@ -1,5 +1,4 @@
-"""Pooling of items into one unit vector: attention (TSHSR), mean, generalised (VSE-infinity), channel by channel (ESA),
-self-attention (SGRAF).
+"""Pooling of items into one unit vector: attention (TSHSR), mean, VSE-infinity's, ESA's, self-attention (SGRAF).
 
 Axes: rows (images or captions) | items (regions or words) | dim (joint space).
 """

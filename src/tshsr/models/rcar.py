@@ -174,21 +174,30 @@ class RcarStream(ScoringStream):
         """
         gate: Tensor | float = 1.0
         sharpness: Tensor | float = self.inverse_temperature
-        vectors: Tensor | None = None
-        for number in range(len(self.alignments)):
-            if vectors is not None:
-                gate, sharpness = self.regulators[number - 1](vectors, gate, sharpness)
-                similarity = similarities(queries.items * gate, context.items)
-            attention = attention_weights(
-                similarity, query_mask=queries.real, context_mask=context.real, inverse_temperature=sharpness
-            )
-            weights = to_unit_sums(attention, context.gram).to(queries.items.dtype)
-            alignment = cast(SimilarityVector, self.alignments[number])
-            vectors = alignment.to_attended(queries.items, weights, context.items)
-            if not number:
-                aggregate = mean_of_queries(vectors, queries.real)
-            aggregate, node_weights = self.aggregations[number](vectors, aggregate, queries.real)
-        return LastStep(attention, vectors, node_weights, aggregate)
+        attention, vectors = self._aligned(0, similarity, sharpness, queries, context)
+        aggregate, weights = self.aggregations[0](vectors, mean_of_queries(vectors, queries.real), queries.real)
+        for number, regulator in enumerate(self.regulators, start=1):
+            gate, sharpness = regulator(vectors, gate, sharpness)
+            gated = similarities(queries.items * gate, context.items)
+            attention, vectors = self._aligned(number, gated, sharpness, queries, context)
+            aggregate, weights = self.aggregations[number](vectors, aggregate, queries.real)
+        return LastStep(attention, vectors, weights, aggregate)
+
+    def _aligned(
+        self,
+        number: int,
+        similarity: Float[Tensor, "*pairs queries context"],
+        inverse_temperature: Float[Tensor, "*pairs queries 1"] | float,
+        queries: ItemEncoding,
+        context: ItemEncoding,
+    ) -> tuple[Float[Tensor, "*pairs queries context"], Float[Tensor, "*pairs queries width"]]:
+        """Attention and similarity vectors of a step."""
+        attention = attention_weights(
+            similarity, query_mask=queries.real, context_mask=context.real, inverse_temperature=inverse_temperature
+        )
+        weights = to_unit_sums(attention, context.gram).to(queries.items.dtype)
+        alignment = cast(SimilarityVector, self.alignments[number])
+        return attention, alignment.to_attended(queries.items, weights, context.items)
 
     def trace(
         self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding

@@ -159,8 +159,7 @@ def check_pixels(config: RunConfig) -> None:
 
 
 def check_losses(config: RunConfig) -> None:
-    """Reject loss weights that are all 0, `loss.swapped` without a weight on a score other than `pooled`, and
-    `loss.relations` for a method without relations.
+    """Reject loss weights that are all 0, and losses on scores that the method lacks or that weigh 0.
 
     Raises:
         SettingsError: In these cases.

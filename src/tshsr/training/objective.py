@@ -78,7 +78,8 @@ class Objective(nn.Module):
 
         Returns:
             `loss`; the hinge of each score by its name; `contrastive`, `swapped` and `relations` where their weights
-            are not 0; `spread`: the deviation of the fused scores (0 is collapse); `trust`: the mean weight, where given.
+            are not 0; `spread`: the deviation of the fused scores (0 is collapse); `trust`: the mean weight, where
+            given.
 
         Raises:
             SettingsError: Where every score of this network has loss weight 0.
