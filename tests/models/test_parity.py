@@ -142,9 +142,7 @@ def assert_near(scores: Tensor, recorded: Mapping[str, Tensor]) -> None:
     assert recorded["scores"].std() > 1e-3, "equal scores would prove nothing"
 
 
-@pytest.mark.parametrize(
-    ("recorded", "stream"), [("rcar_t2i", "word"), ("rcar_i2t", "region")], indirect=["recorded"]
-)
+@pytest.mark.parametrize(("recorded", "stream"), [("rcar_t2i", "word"), ("rcar_i2t", "region")], indirect=["recorded"])
 def test_rcar_scores_as_the_authors_code(recorded: Mapping[str, Tensor], stream: str) -> None:
     network = Rcar(RcarConfig(encoder=ENCODER, similarity_dim=WIDTH, streams=stream))
     names = {theirs: f"streams.{stream}_stream.{ours}" for theirs, ours in RCAR_NAMES.items()}

@@ -294,13 +294,14 @@ def check_network(model: ModelConfig) -> None:
         DataError: Where the configuration of a tuned text encoder can't be loaded.
     """
     encoder = model.encoder
+    unknown = getattr(model, "heads", 1)  # a width that fits
     filled = replace(
         encoder,
         feature_dim=encoder.feature_dim or 1,
         vocabulary=encoder.vocabulary or 2,
         text_width=encoder.text_width or 1,
-        text_pooled_width=encoder.text_pooled_width or encoder.image_pooled_width or 1,
-        image_pooled_width=encoder.image_pooled_width or encoder.text_pooled_width or 1,
+        text_pooled_width=encoder.text_pooled_width or encoder.image_pooled_width or unknown,
+        image_pooled_width=encoder.image_pooled_width or encoder.text_pooled_width or unknown,
     )
     with torch.device("meta"):
         build_matcher(without_vision(replace(model, encoder=filled)))
