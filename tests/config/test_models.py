@@ -95,7 +95,8 @@ def test_a_projection_is_as_published_at_full_size_and_else_that_of_tshsr_but_fo
     [
         (
             {"kind": "clip"},
-            r"setting 'model.kind' is 'clip'; expected one of tshsr, vse, scan, sgraf, two_stream_sgr, rcar, hard_alignment, hrem\.",
+            r"setting 'model.kind' is 'clip'; expected one of tshsr, vse, scan, sgraf, two_stream_sgr, rcar, "
+            r"hard_alignment, hrem\.",
         ),
         ({"kind": None}, r"setting 'model.kind' is 'missing'; expected one of tshsr"),
         ({"reasoning": "sum"}, r"setting 'model.reasoning': Input should be 'sgr' or 'saf'; got 'sum'\."),
