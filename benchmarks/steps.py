@@ -134,9 +134,8 @@ def steps_of(name: str, wanted: Steps, train: Split, dev: Split) -> dict[str, An
     if config.loss.relations:  # as after its warm-up
         config = replace(config, loss=replace(config.loss, relations_warmup_epochs=0.0))
     listener = Listener(wanted.steps)
-    with tempfile.TemporaryDirectory() as folder:
-        with contextlib.suppress(EnoughError):
-            fit(config, train=train, dev=dev, out=Path(folder) / "run", device="cpu", listen=listener)
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(EnoughError):
+        fit(config, train=train, dev=dev, out=Path(folder) / "run", device="cpu", listen=listener)
     ends = min(ENDS, len(listener.losses))
     row = {
         "model": name,

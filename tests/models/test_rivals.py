@@ -343,3 +343,16 @@ def test_esa_and_hrem_score_pooled_embeddings() -> None:
         expected = oracles.dot(images.pooled[0].tolist(), captions.pooled[0].tolist())
         assert scores["fused"].item() == pytest.approx(expected, rel=1e-9)
         assert not network.trace(images, captions)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("method", GRADIENTS)
+def test_tiles_of_any_size_score_alike(method: str) -> None:
+    network = shaken(build_matcher(GRADIENTS[method]))
+    images = network.encode_images(tiny.images(5, 4, real=[4, 2, 1, 3, 4]))
+    captions = network.encode_captions(tiny.captions((1, 2, 3, 6, 6)))  # shortest first
+    whole = network.score_all(images, captions)
+    for budget in (network.bytes_per_pair(4, 6), 4 * network.bytes_per_pair(4, 6), 10**9):
+        tiled = score_encoded(network, images, captions, byte_budget=budget)
+        for name, scores in whole.items():
+            torch.testing.assert_close(tiled[name], scores, **SAME)

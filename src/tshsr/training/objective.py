@@ -157,8 +157,8 @@ class Objective(nn.Module):
         """Sum of the hinges of `Matcher.related_scores` over all pairs of the batch, and their penalty; 0 before it."""
         found = self.matcher.related_scores(images, captions, image_of_caption) if related else None
         if found is None:
-            return images.pooled.new_zeros(())
-        return torch.stack([loss_of(score.float()) for score in found.scores.values()]).sum() + found.penalty
+            return images.pooled.new_zeros((), dtype=torch.float32)
+        return torch.stack([loss_of(score.float()) for score in found.scores.values()]).sum() + found.penalty.float()
 
     def _encode_captions(self, captions: CaptionBatch, swapped: Swapped | None) -> tuple[ItemEncoding, ItemEncoding]:
         """The captions and their swaps, in one pass: for narrow networks the number of operations is the cost."""
