@@ -66,12 +66,12 @@ class Listener:
 
     Attributes:
         wanted: Number of steps.
-        losses: Loss of each step.
+        losses: Loss of each step, and the hinge on the method's own score.
         seconds: Processor time from the end of one step to the end of the next.
     """
 
     wanted: int
-    losses: list[float] = field(default_factory=list)
+    losses: list[tuple[float, float]] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     last: float = 0.0
 
@@ -82,7 +82,7 @@ class Listener:
         now = time.process_time()
         if self.losses:
             self.seconds.append(now - self.last)
-        self.losses.append(event.losses["loss"])
+        self.losses.append((event.losses["loss"], event.losses["fused"]))
         self.last = now
         if len(self.losses) >= self.wanted:
             raise EnoughError
@@ -141,8 +141,11 @@ def steps_of(name: str, wanted: Steps, train: Split, dev: Split) -> dict[str, An
         "model": name,
         "title": ENTRIES[name].title,
         "candidates": config.training.candidates,
-        "first_loss": statistics.mean(listener.losses[:ends]),
-        "last_loss": statistics.mean(listener.losses[-ends:]),
+        **{
+            f"{end}_{name}": statistics.mean(step[number] for step in part)
+            for number, name in enumerate(("loss", "fused"))
+            for end, part in (("first", listener.losses[:ends]), ("last", listener.losses[-ends:]))
+        },
         "step_seconds": statistics.median(listener.seconds),
     }
     LOG.info("%s: loss %.3f -> %.3f, %.3f s a step", name, row["first_loss"], row["last_loss"], row["step_seconds"])
