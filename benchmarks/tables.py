@@ -305,17 +305,16 @@ def training_table(values: dict[str, Any]) -> str:
 
 
 def steps_table(values: dict[str, Any]) -> str:
-    """Loss and processor time of the first training steps of each method."""
+    """Losses and processor time of the first training steps of each method."""
     lines = [
-        "| method | negatives per query | loss, first and last steps | seconds a step | of TSHSR's |",
-        "|---" * 5 + "|",
+        "| method | negatives per query | loss, first and last steps | hinge on its score | seconds a step | of TSHSR's |",
+        "|---" * 6 + "|",
     ]
     ours = values["race_steps"][0]["step_seconds"]
     for row in values["race_steps"]:
-        lines.append(
-            f"| {row['title']} | {row['candidates'] or 'all'} | {row['first_loss']:.3f} → {row['last_loss']:.3f} "
-            f"| {row['step_seconds']:.2f} | {row['step_seconds'] / ours:.2f} |"
-        )
+        falls = (f"{row[f'first_{name}']:.3f} → {row[f'last_{name}']:.3f}" for name in ("loss", "fused"))
+        cells = [row["title"], row["candidates"] or "all", *falls, f"{row['step_seconds']:.2f}"]
+        lines.append(f"| {' | '.join(map(str, cells))} | {row['step_seconds'] / ours:.2f} |")
     return "\n".join(lines) + f"\n\n{made(values)}, {values['threads']} thread(s)."
 
 

@@ -32,6 +32,7 @@ def test_the_first_steps_of_rows_are_measured_and_nothing_else(tmp_path: Path, m
     for row in (ours, chan):
         assert row["step_seconds"] > 0
         assert row["first_loss"] == row["last_loss"], "both means are of all three steps"
+        assert 0 < row["first_fused"] < row["first_loss"], "one of several losses"
     table = tables.table_of(values)
     assert "| CHAN, hard alignment | 6 |" in table
     assert f"{chan['step_seconds'] / ours['step_seconds']:.2f} |" in table
