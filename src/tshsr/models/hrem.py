@@ -49,11 +49,12 @@ class BatchRelations(nn.Module):
         [v' ; t'] = l2( T( [v ; t] ) )       T: a transformer layer with the relevance of connected embeddings in its
                                              logits; others are not attended to
 
-    Connected, for each image and each caption: a fraction of the batch's images, and the same fraction of its captions.
+    Each image and each caption is connected with a fraction of the batch's images, and with the same fraction of its
+    captions: those with the largest
 
-        image - image       the largest v_i·t_c, mean over the captions c of the other image
-        caption - caption   the largest t_c·v_j, with j the other caption's image
-        image - caption     the largest mean over the regions, and for the caption over the words, of their best matches
+        image - image       mean of v_i·t_c over the captions c of the other image
+        caption - caption   t_c·v_j, with j the image of the other caption
+        image - caption     mean of the best matches, of its regions for the image and of its words for the caption
 
     Relevance is  exp( -||v_i - v_j|| )  within images, and likewise within captions. Between an image and a caption it
     is the mean of the best matches and a perceptron of their K largest, `best_matches`. The penalty is the divergence
