@@ -103,6 +103,9 @@ class ReasoningConfig:
     """Let a level's update attend to the nodes themselves."""
     gate: bool = True
     """Gate each update by a learned sigmoid."""
+    context_inverse_temperature: float = 0.0
+    """Sharpness (lambda) of the attention of context nodes over the other side, from which each gets a similarity
+    vector of its own; 0: context nodes pool similarity vectors alone."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,10 @@ class TshsrConfig:
     """Width of a similarity vector (m)."""
     comparison_dim: int = 256
     """Width of the space in which a query is compared with its attended vector (k); 0: the joint space, as in SGRAF."""
+    products: bool = False
+    """Compare by products beside squared differences."""
+    similarity_dropout: float = 0.0
+    """Dropout on similarity vectors while training."""
     streams: Literal["both", "word", "region"] = "both"
     """Word stream: words attend to regions. Region stream: regions attend to words."""
     word_inverse_temperature: float = 9.0

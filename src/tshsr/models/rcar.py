@@ -29,6 +29,8 @@ class Rcar(StreamMatcher):
     The authors train one network per stream; their RCAR is the ensemble of both.
     """
 
+    has_probabilities = True
+
     def __init__(self, config: RcarConfig) -> None:
         super().__init__(config.encoder)
         init_xavier(self.region_encoder)
