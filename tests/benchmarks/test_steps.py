@@ -26,7 +26,7 @@ def test_the_first_steps_of_rows_are_measured_and_nothing_else(tmp_path: Path, m
     monkeypatch.setattr("sys.argv", ["steps", *arguments])
     steps.main()
     values: dict[str, Any] = json.loads((tmp_path / "steps-flickr8k.json").read_text(encoding="utf-8"))
-    assert values["command"] == "python -m benchmarks.steps --data DIR --recipes flickr8k --steps 3"
+    assert values["command"] == "python -m benchmarks.steps --data DIR --recipes flickr8k --entries chan --steps 3"
     ours, chan = values["race_steps"]
     assert (ours["model"], chan["model"]) == ("tshsr", "chan")
     for row in (ours, chan):
