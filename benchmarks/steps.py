@@ -104,9 +104,10 @@ def measure(wanted: Steps) -> None:
     train, dev = (open_split(wanted.data, split) for split in ("train", "dev"))
     rows = [steps_of(name, wanted, train, dev) for name in names]
     place = "scenes" if wanted.data == "scenes" else "DIR"
+    command = "python -m benchmarks.steps"
     entries = f" --entries {' '.join(wanted.entries)}" if wanted.entries else ""
     values = {
-        "command": f"python -m benchmarks.steps --data {place} --recipes {wanted.recipes}{entries} --steps {wanted.steps}",
+        "command": f"{command} --data {place} --recipes {wanted.recipes}{entries} --steps {wanted.steps}",
         **provenance(),
         "threads": torch.get_num_threads(),
         "race_steps": rows,
