@@ -66,7 +66,7 @@ class Listener:
 
     Attributes:
         wanted: Number of steps.
-        losses: Loss of each step, and the hinge on the method's own score.
+        losses: Loss of each step, and the part of it on the method's own score.
         seconds: Processor time from the end of one step to the end of the next.
     """
 

@@ -307,7 +307,7 @@ def training_table(values: dict[str, Any]) -> str:
 def steps_table(values: dict[str, Any]) -> str:
     """Losses and processor time of the first training steps of each method."""
     lines = [
-        "| method | negatives per query | loss, first and last steps | hinge on the score | seconds a step | ratio |",
+        "| method | negatives per query | loss, first and last steps | of it, on the score | seconds a step | ratio |",
         "|---" * 6 + "|",
     ]
     ours = values["race_steps"][0]["step_seconds"]
