@@ -151,7 +151,7 @@ def check_pixels(config: RunConfig) -> None:
 
 
 def check_losses(config: RunConfig) -> None:
-    """Reject loss weights that are all 0, and `loss.swapped` without a weight on a score other than `pooled`.
+    """Reject loss weights that are all 0, and losses of scores that the method does not have or does not train.
 
     Raises:
         SettingsError: In these cases.
@@ -160,8 +160,14 @@ def check_losses(config: RunConfig) -> None:
     weights = {"loss.fused": loss.fused}
     weights |= {"loss.streams": loss.streams} if kind != "vse" else {}
     weights |= {"loss.levels": loss.levels} if kind == "tshsr" else {}
-    if not any(weights.values()) and not loss.pooled and not loss.contrastive:
-        names = ", ".join((*weights, "loss.pooled", "loss.contrastive"))
+    if kind == "vse" and loss.late_interaction:
+        raise SettingsError(
+            f"loss.late_interaction is {loss.late_interaction:g}, and vse compares pooled vectors alone, not regions with "
+            "words; set it to 0."
+        )
+    if not any((*weights.values(), loss.pooled, loss.contrastive, loss.late_interaction)):
+        others = () if kind == "vse" else ("loss.late_interaction",)
+        names = ", ".join((*weights, "loss.pooled", "loss.contrastive", *others))
         raise SettingsError(f"every loss of this method weighs 0 ({names}); set one, such as loss.fused to 1.")
     if loss.swapped and not any(weights.values()):
         raise SettingsError(
@@ -266,7 +272,7 @@ def check_pooled_vectors(config: RunConfig) -> None:
             f"{named}, and v·t is the whole score of {kind}, so that nothing would be trained; set it to adapter or "
             "added."
         )
-    if not (loss.fused or loss.streams or (loss.levels and kind == "tshsr")):
+    if not (loss.fused or loss.streams or loss.late_interaction or (loss.levels and kind == "tshsr")):
         raise SettingsError(
             f"{named}, so that loss.pooled and loss.contrastive train nothing, and every other loss weighs 0; set one, "
             "such as loss.fused to 1."
