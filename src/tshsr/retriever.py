@@ -310,8 +310,8 @@ def describe_text(encoder: EncoderConfig) -> str:
     read = f"layers {', '.join(map(str, encoder.text_layers))}; " if encoder.text_layers else ""
     if encoder.text_tuned_layers:
         return (
-            f"the text encoder `{name}`, tuned ({read}last layers: {encoder.text_tuned_layers}), part of these weights; "
-            f"its configuration and tokenizer are in `{TEXT_FOLDER}/`. Requires `{install_command(name)}`."
+            f"the text encoder `{name}`, tuned ({read}last layers: {encoder.text_tuned_layers}), part of these "
+            f"weights; its configuration and tokenizer are in `{TEXT_FOLDER}/`. Requires `{install_command(name)}`."
         )
     return (
         f"states of the frozen text encoder `{name}` ({read}fingerprint `{encoder.text_fingerprint}`), which is needed "
