@@ -22,6 +22,7 @@ from tshsr.metrics.recall import check_captioned
 from tshsr.models.build import build_matcher, without_vision
 from tshsr.models.whole import check_widths, starts_at_encoder
 from tshsr.pretrained.frozen_text import FrozenText
+from tshsr.pretrained.layers import Layers, check_order
 from tshsr.pretrained.names import TEXT_WEIGHTS
 from tshsr.pretrained.networks import resolve_weights
 from tshsr.pretrained.pieces import PieceTokenizer, PretrainedTokenizer
@@ -47,6 +48,7 @@ MODEL_SHARES = ("pooling_dropout", "size_augmentation")
 PRETRAINED_TEXT = (
     "text_weights",
     "text_nodes",
+    "text_layers",
     "text_tuned_layers",
     "text_width",
     "text_pooled_width",
@@ -210,6 +212,7 @@ def check_text(config: RunConfig) -> None:
         SettingsError: Names the first one.
     """
     encoder, tuned = config.model.encoder, config.model.encoder.text_tuned_layers > 0
+    check_order(encoder.text_layers)
     if encoder.word_vectors and encoder.text != "gru":
         raise SettingsError(
             f"model.encoder.word_vectors is {encoder.word_vectors!r}, which {encoder.text} ignores; set "
@@ -308,9 +311,9 @@ def make_tokenizer(config: RunConfig, train: Split) -> CaptionTokenizer:
     """
     encoder = config.model.encoder
     if encoder.text == "pretrained" and encoder.text_tuned_layers:
-        return PieceTokenizer.load(encoder.text_weights, encoder.text_nodes)
+        return PieceTokenizer.load(encoder.text_weights, encoder.text_nodes, Layers.of(encoder))
     if encoder.text == "pretrained":
-        return FrozenText(encoder.text_weights, encoder.text_nodes)
+        return FrozenText(encoder.text_weights, encoder.text_nodes, layers=Layers.of(encoder))
     if config.training.vocabulary:
         return Tokenizer.from_file(config.training.vocabulary)
     return Tokenizer.build(train.captions, config.training.minimum_count)
