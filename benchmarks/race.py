@@ -168,7 +168,7 @@ ABLATION = (
         "text-gru",
         "words by a GRU from scratch",
         "tshsr",
-        {"model.encoder.text": "gru", "model.encoder.text_weights": ""},
+        {"model.encoder.text": "gru", "model.encoder.text_weights": "", "model.encoder.text_layers": ()},
         only=PHOTOS,
     ),
     Entry(
@@ -178,6 +178,7 @@ ABLATION = (
         {
             "model.encoder.text": "gru",
             "model.encoder.text_weights": "",
+            "model.encoder.text_layers": (),
             "model.encoder.word_vectors": "glove-50d",
             "model.encoder.word_dim": 50,
         },

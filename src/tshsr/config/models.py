@@ -52,10 +52,13 @@ class EncoderConfig:
     """Pretrained word encoder: minilm, bert, roberta, clip, siglip2, a folder, or a name on the Hugging Face hub."""
     text_nodes: Literal["words", "pieces"] = "words"
     """Nodes of the pretrained encoder: words, each the mean of its word pieces, or the word pieces."""
+    text_layers: tuple[int, ...] = ()
+    """Layers of the pretrained encoder whose states are concatenated for each word, such as 4 6; empty: the last
+    one."""
     text_tuned_layers: int = 0
     """Last layers of the pretrained encoder that are trained; 0: frozen; all of its layers: also its embeddings."""
     text_width: int = 0
-    """Width of the pretrained encoder's states; taken from its weights."""
+    """Width of the pretrained encoder's states, of all `text_layers` together; taken from its weights."""
     text_pooled_width: int = 0
     """Width of the pretrained encoder's vector of the whole caption; taken from its weights."""
     text_fingerprint: str = ""

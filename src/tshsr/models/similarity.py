@@ -112,7 +112,7 @@ class SimilarityVector(nn.Module):
         agreement: Float[Tensor, "*#pairs"] | None,
         out: Float[Tensor, "*pairs width"] | None = None,
     ) -> Float[Tensor, "*pairs width"]:
-        """s from d = x - y and x, in place and into `out` if no gradient is recorded."""
+        """The vector from d = x - y and x, in place and into `out` if no gradient is recorded."""
         if not may_overwrite(difference):
             return self._vectors_with_gradients(difference, queries, cosine, agreement)
         products = None if self.product is None else (queries - difference).mul_(queries)
@@ -126,9 +126,9 @@ class SimilarityVector(nn.Module):
         if self.agreement is not None and agreement is not None:
             out.addcmul_(agreement[..., None], self.agreement)
         rows = out.view(-1, len(weight))
-        rows.addmm_(squares.view(-1, weight.shape[1]), weight.T)
+        rows.addmm_(squares.reshape(-1, weight.shape[1]), weight.T)
         if self.product is not None and products is not None:
-            rows.addmm_(products.view(-1, weight.shape[1]), self.product.weight.T)
+            rows.addmm_(products.reshape(-1, weight.shape[1]), self.product.weight.T)
         return unit_in_place(out)
 
     def _vectors_with_gradients(

@@ -89,7 +89,7 @@ def contrastive(
     return costs.mean() if weights is None else (weights * costs).sum() / weights.sum().clamp_min(1)
 
 
-def logit(scores: Float[Tensor, "images captions"]) -> Float[Tensor, "images captions"]:
+def logit(scores: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
     """log( s / (1 - s) ) of probabilities s, kept within +-16, the precision of float32."""
     return torch.logit(scores, eps=1e-7)
 

@@ -135,7 +135,7 @@ class Objective(nn.Module):
             if name == "pooled":
                 return loss_of(score)
             if self.config.scores == "contrastive":
-                return contrastive(logit(score), image_of_caption, temperature=1, scored=known, weights=weights)
+                return contrastive(logit(score), image_of_caption, temperature=1.0, scored=known, weights=weights)
             return mean([loss_of(score, scored=group) for group in groups])
 
         parts = {name: part(name, score) for name, score in scores.items() if self._weight(name) > 0}
