@@ -172,8 +172,8 @@ def check_losses(config: RunConfig) -> None:
     weights |= {"loss.levels": loss.levels} if kind == "tshsr" else {}
     if kind in EMBEDDING_KINDS and loss.late_interaction:
         raise SettingsError(
-            f"loss.late_interaction is {loss.late_interaction:g}, and {kind} compares pooled vectors alone, not regions "
-            "with words; set it to 0."
+            f"loss.late_interaction is {loss.late_interaction:g}, and {kind} compares pooled vectors alone, not "
+            "regions with words; set it to 0."
         )
     if not any((*weights.values(), loss.pooled, loss.contrastive, loss.late_interaction)):
         others = () if kind in EMBEDDING_KINDS else ("loss.late_interaction",)
