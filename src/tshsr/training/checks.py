@@ -30,7 +30,17 @@ from tshsr.pretrained.word_vectors import WordVectors, read_word_vectors
 
 WIDTHS = ("dim", "word_dim", "transformer_layers", "transformer_heads")
 """Encoder sizes: at least 1."""
-LOSSES = ("fused", "streams", "levels", "pooled", "contrastive", "swapped", "relations", "relations_warmup_epochs")
+LOSSES = (
+    "fused",
+    "streams",
+    "levels",
+    "pooled",
+    "contrastive",
+    "late_interaction",
+    "swapped",
+    "relations",
+    "relations_warmup_epochs",
+)
 """Loss weights, and epochs without one: at least 0."""
 MODEL_AT_LEAST = {
     "similarity_dim": 1,
@@ -51,7 +61,7 @@ MODEL_ABOVE = (
 )
 """Settings of the model that must be above 0, where the method has them."""
 ENCODER_SHARES = ("dropout", "word_dropout", "region_dropout")
-MODEL_SHARES = ("pooling_dropout", "size_augmentation", "connected", "item_share")
+MODEL_SHARES = ("pooling_dropout", "similarity_dropout", "size_augmentation", "connected", "item_share")
 """Shares, in [0, 1), of the encoder and of the model, where the method has them."""
 PRETRAINED_TEXT = (
     "text_weights",
