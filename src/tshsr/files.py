@@ -44,6 +44,20 @@ def place_of(name: str | Path) -> Path:
         raise SettingsError(f"{name} cannot be opened: {error}; expected a path, or a URL such as s3://...") from None
 
 
+@contextmanager
+def reachable(url: Path) -> Iterator[None]:
+    """Translate errors of object storage, of which each kind has its own: of connections, credentials, names.
+
+    Raises:
+        DataError: Where the block fails.
+    """
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - they have no common base
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DataError(f"{url} cannot be read ({reason}); name a URL that can be read from here.") from None
+
+
 def reason_of(error: OSError) -> str:
     """The cause of an error; those of object storage lack the system's words."""
     missing = isinstance(error, FileNotFoundError)

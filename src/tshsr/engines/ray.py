@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, cast
 
 from tshsr.engines.work import SHARD, Found, Shard
 from tshsr.errors import DataError, SettingsError, TshsrError
@@ -53,15 +53,16 @@ class RayEngine:
 
         if not shards:
             return
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised, too
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = ordered
         # Both are kept until the end: a worker that replaces another one reads them again.
-        work = ray.put(cloudpickle.dumps(prepare))
+        work = ray.put(cloudpickle.dumps(prepare))  # type: ignore[no-untyped-call]
         attempts = ray.remote(num_cpus=0)(Attempts).remote()
         rows = [{"number": number, "shard": pickle.dumps(shard)} for number, shard in enumerate(shards)]
         results = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-            Worker,
+            cast(Any, Worker),
             fn_constructor_args=([work, attempts],),
             compute=ray.data.ActorPoolStrategy(size=min(self.workers, len(rows)), max_tasks_in_flight_per_actor=1),
             num_cpus=self.cpus,
@@ -129,7 +130,9 @@ class Worker:
 
 
 @contextmanager
-def ray_engine(*, workers: int | None = None, shard: int = SHARD, cpus: int = 1, gpu: bool = True) -> Iterator[RayEngine]:
+def ray_engine(
+    *, workers: int | None = None, shard: int = SHARD, cpus: int = 1, gpu: bool = True
+) -> Iterator[RayEngine]:
     """An engine on the cluster at RAY_ADDRESS, or on one that is started on this machine and stopped at the end.
 
     Args:
@@ -142,7 +145,7 @@ def ray_engine(*, workers: int | None = None, shard: int = SHARD, cpus: int = 1,
         SettingsError: Where Ray is not installed, a number is below 1, or the cluster has too few cores.
         DataError: Where there is no cluster at the address.
     """
-    for name, value in (("workers", 1 if workers is None else workers), ("shard", shard)):
+    for name, value in (("engine-workers", 1 if workers is None else workers), ("shard", shard)):
         if value < 1:
             raise SettingsError(f"--{name} is {value}; expected at least 1.")
     if find_spec("ray") is None:
@@ -154,8 +157,7 @@ def ray_engine(*, workers: int | None = None, shard: int = SHARD, cpus: int = 1,
     if own:
         start()
     try:
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised, too
-        resources = ray.cluster_resources()
+        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
         cores, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0)) if gpu else 0
         most = min(gpus, cores // cpus) if gpus else cores // cpus
         if most < (workers or 1):
@@ -179,9 +181,9 @@ def start() -> None:
     import ray
 
     address = os.environ.get(ADDRESS)
-    local = {} if address else {"include_dashboard": False}
+    dashboard = None if address else False
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=dashboard)
     except ConnectionError as error:
         raise DataError(f"there is no Ray cluster at {ADDRESS}={address}: {' '.join(str(error).split())}") from None
 

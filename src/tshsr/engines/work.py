@@ -17,13 +17,11 @@ SHARD = 256
 
 
 class Engine(Protocol):
-    """Runs a function of one shard on many shards.
+    """Runs a function of one shard on many shards."""
 
-    Attributes:
-        shard: Items of a shard.
-    """
-
-    shard: int
+    @property
+    def shard(self) -> int:
+        """Items of a shard."""
 
     def run(
         self, prepare: Callable[[], Callable[[Shard], Found]], shards: Sequence[Shard], *, ordered: bool = False

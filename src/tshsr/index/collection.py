@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 from tshsr.data.dataset import Split
+from tshsr.engines.work import Engine
 from tshsr.errors import InputError
 from tshsr.explain.attribution import Explanation, explain_encoded
 from tshsr.index.about import IndexInfo, check_model, locate_run, read_info
@@ -153,6 +154,7 @@ class Index:
         captions: bool = True,
         replace: bool = False,
         begin: Begin = begin_no_progress,
+        engine: Engine | None = None,
     ) -> Added:
         """Add the pictures of a split; indexed ones are not encoded again.
 
@@ -162,6 +164,7 @@ class Index:
             captions: Whether captions are indexed, too.
             replace: Encode indexed pictures again.
             begin: Starts the progress of each stage.
+            engine: Encodes on its workers, and adds all new pictures as one version; None: in this process.
 
         Raises:
             DataError: Where something cannot be read or written; earlier commits stay.
@@ -172,7 +175,7 @@ class Index:
         folder = pictures or split.pictures
         files = None if folder is None else folder.resolve()  # searches run in other working directories, too
         moved = pictures is not None
-        addition = Addition(self.folder, self.retriever, split, files, metadata, replace, begin, moved)
+        addition = Addition(self.folder, self.retriever, split, files, metadata, replace, begin, moved, engine)
         return add_split(addition, self._tables, captions=captions)
 
     def replace(self, split: Split, **how: Any) -> Added:
