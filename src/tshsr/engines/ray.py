@@ -19,7 +19,7 @@ from tshsr.engines.work import SHARD, Found, Shard
 from tshsr.errors import DataError, SettingsError, TshsrError
 
 ATTEMPTS = 4
-"""Workers that may die on one shard; one that kills every worker would run for ever."""
+"""Workers that may die on one shard, by default; one that kills every worker would run for ever."""
 ADDRESS = "RAY_ADDRESS"
 """Environment variable with the address of a running cluster."""
 STATISTICS = "RAY_USAGE_STATS_ENABLED"
@@ -35,12 +35,14 @@ class RayEngine:
         shard: Items of a shard.
         cpus: Processor cores that a worker reserves.
         gpus: GPUs that a worker reserves.
+        attempts: Workers that may die on one shard.
     """
 
     workers: int
     shard: int = SHARD
     cpus: int = 1
     gpus: int = 0
+    attempts: int = ATTEMPTS
 
     def run(
         self, prepare: Callable[[], Callable[[Shard], Found]], shards: Sequence[Shard], *, ordered: bool = False
@@ -63,7 +65,7 @@ class RayEngine:
         rows = [{"number": number, "shard": pickle.dumps(shard)} for number, shard in enumerate(shards)]
         results = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
             cast(Any, Worker),
-            fn_constructor_args=([work, attempts],),
+            fn_constructor_args=([work, attempts], self.attempts),
             compute=ray.data.ActorPoolStrategy(size=min(self.workers, len(rows)), max_tasks_in_flight_per_actor=1),
             num_cpus=self.cpus,
             num_gpus=self.gpus,
@@ -98,13 +100,14 @@ class Worker:
 
     Args:
         shared: References to the pickled function that returns the function of one shard, and to the attempts.
+        most: Attempts.
     """
 
-    def __init__(self, shared: Sequence[Any]) -> None:
+    def __init__(self, shared: Sequence[Any], most: int) -> None:
         import ray
         from ray import cloudpickle
 
-        self.attempts = shared[1]
+        self.attempts, self.most = shared[1], most
         self.failed: TshsrError | None = None
         try:
             self.work: Callable[[Any], Any] = cloudpickle.loads(ray.get(shared[0]))()
@@ -117,9 +120,9 @@ class Worker:
 
         try:
             attempt = ray.get(self.attempts.begin.remote(int(row["number"])))
-            if attempt > ATTEMPTS:
+            if attempt > self.most:
                 raise DataError(
-                    f"{ATTEMPTS} workers of Ray died on shard {row['number']}; give them more memory, or less work at "
+                    f"{self.most} workers of Ray died on shard {row['number']}; give them more memory, or less work at "
                     "a time with --shard."
                 )
             # Written by the process that started this one.
