@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from filelock import FileLock, Timeout
 
@@ -39,7 +40,8 @@ def place_of(name: str | Path) -> Path:
     from upath import UPath
 
     try:
-        return cast(Path, UPath(name) if isinstance(name, str) else name)
+        # Listings are not cached, because other processes write, too.
+        return cast(Path, UPath(name, use_listings_cache=False) if isinstance(name, str) else name)
     except (ImportError, ValueError) as error:
         raise SettingsError(f"{name} cannot be opened: {error}; expected a path, or a URL such as s3://...") from None
 
@@ -160,6 +162,27 @@ def remove_partial(folder: Path) -> None:
             entry.unlink()
 
 
+def remove_folder(folder: Path) -> None:
+    """Delete a folder, as far as possible; nothing where there is none."""
+    if is_remote(folder):
+        remote: Any = folder
+        with suppress(OSError):
+            remote.fs.rm(remote.path, recursive=True)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder with those above it; object storage needs none.
+
+    Raises:
+        DataError: Where it cannot be made.
+    """
+    if not is_remote(folder):
+        with explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+
+
 def flush_folder(folder: Path) -> None:
     """Flush the renames in a folder to the disk (POSIX; elsewhere the system does so)."""
     if os.name != "posix":
@@ -194,6 +217,34 @@ def exclusive_lock(path: Path, message: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def exclusive_object(url: Path, message: str) -> Iterator[None]:
+    """Hold a lock on object storage while the block runs: an object that only one process can create.
+
+    A killed process leaves it behind: no clock tells a long job from a dead one.
+
+    Args:
+        url: The object.
+        message: The error where it is there.
+
+    Raises:
+        DataError: With `message` and the owner, or where the object cannot be written.
+    """
+    remote: Any = url
+    owner = f"process {os.getpid()} of {socket.gethostname()}"
+    try:
+        remote.fs.pipe_file(remote.path, owner.encode(), mode="create")
+    except FileExistsError:
+        other = remote.fs.cat_file(remote.path).decode(errors="replace")
+        raise DataError(f"{message} It belongs to {other}; if that ended without removing it, remove {url}.") from None
+    except OSError as error:
+        raise _cannot_write(url, error) from error
+    try:
+        yield
+    finally:
+        remote.fs.rm_file(remote.path)
 
 
 @contextmanager

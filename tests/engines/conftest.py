@@ -6,7 +6,7 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[None]:
+def cluster(storage: str) -> Iterator[None]:  # first the storage, which workers find by the environment
     import logging
     import warnings
 

@@ -42,8 +42,8 @@ class IndexCommand:
 
     run: Annotated[str, Argument("RUN", positional=True)]
     """The run that encodes them: a folder, or owner/name on the Hugging Face hub."""
-    out: Annotated[Path, Argument("INDEX")]
-    """Folder of the index."""
+    out: Annotated[str, Argument("INDEX")]
+    """Folder of the index, or a URL of object storage such as s3://bucket/index."""
     data: Folder = None
     """What to add: a folder of data, or the word scenes."""
     split: str = "all"

@@ -13,7 +13,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from tshsr.errors import CheckpointError, DataError, first_invalid
-from tshsr.files import write_text
+from tshsr.files import is_remote, write_text
 from tshsr.models.whole import starts_at_encoder, whole_width
 from tshsr.retriever import Retriever
 
@@ -59,7 +59,7 @@ def new_info(
     absolute, beside = run, None
     if run is not None and Path(run).exists():
         absolute = str(Path(run).resolve())
-        beside = os.path.relpath(absolute, folder.resolve())
+        beside = None if is_remote(folder) else os.path.relpath(absolute, folder.resolve())
     model = retriever.config.model
     return IndexInfo(
         version=VERSION,
@@ -133,7 +133,7 @@ def locate_run(folder: Path, info: IndexInfo, run: str | None) -> str:
         return run
     if info.run is None:
         raise CheckpointError(f"{folder} does not record where its model {info.model} is; name the run with --run RUN.")
-    if info.beside is None or Path(info.run).exists():
+    if info.beside is None or is_remote(folder) or Path(info.run).exists():
         return info.run
     beside = folder / info.beside
     if beside.is_dir():
