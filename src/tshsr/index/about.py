@@ -19,6 +19,8 @@ from tshsr.retriever import Retriever
 
 VERSION = 1
 INFO_FILE = "index.json"
+PROBING = 1
+"""Meaning of `probes`: the number of partitions that a query reads; before, LanceDB read all, whatever their number."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class IndexInfo:
         probes: By table, number of partitions of its ANN index that a query reads.
         pooled_width: Width of v and t; 0: `dim`.
         shares: Whether the tables have the share of pooled items in v and t.
+        probing: `PROBING` when `probes` were chosen; others are not used, so that the search is exact.
     """
 
     version: int
@@ -50,6 +53,7 @@ class IndexInfo:
     probes: dict[str, int] = field(default_factory=dict)
     pooled_width: int = 0
     shares: bool = False
+    probing: int = 0
 
 
 def new_info(
@@ -72,6 +76,7 @@ def new_info(
         beside=beside,
         pooled_width=whole_width(model.encoder) if starts_at_encoder(model.encoder) else 0,
         shares=model.encoder.pooled_vectors == "added" and model.kind != "vse",
+        probing=PROBING,
     )
 
 
@@ -102,7 +107,7 @@ def read_info(folder: Path) -> IndexInfo:
         ) from None
     if info.version != VERSION:
         raise DataError(f"{path} has version {info.version}, this tshsr reads {VERSION}; update tshsr.")
-    return info
+    return info if info.probing == PROBING else replace(info, probes={}, probing=PROBING)
 
 
 def write_info(folder: Path, info: IndexInfo) -> None:

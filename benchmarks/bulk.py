@@ -1,0 +1,146 @@
+"""Features of generated pictures in one process and by workers, one of which is killed: `benchmarks/results/bulk.json`.
+
+    python -m benchmarks.bulk
+
+The store of the disturbed job is compared with that of one process, byte for byte.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from PIL import Image
+
+from benchmarks.tables import RESULTS
+from tshsr.engines.ray import ray_engine
+from tshsr.features.catalog import open_extractor
+from tshsr.features.extraction import ExtractionResult, extract_folder
+from tshsr.features.extractor import Extractor, PictureRegions
+from tshsr.features.shards import ExtractionOptions
+from tshsr.files import write_text
+from tshsr.system import provenance
+
+LOG = logging.getLogger("benchmarks.bulk")
+SIDE = 96
+"""Width and height of a picture."""
+BOXES = 6
+FILES = ("regions.npy", "boxes.npy", "mask.npy", "images.jsonl", "captions.jsonl", "files.jsonl", "manifest.json")
+"""Files of a store that are compared; one that neither store has is equal."""
+
+
+@dataclass(frozen=True)
+class Bulk:
+    """Size of the job."""
+
+    pictures: int = 2000
+    """Generated pictures: coloured boxes on a light ground."""
+    workers: int = 2
+    """Workers of the engine."""
+    shard: int = 128
+    """Pictures of a shard."""
+    folder: Path | None = None
+    """Parent of the temporary folder; default: that of the system."""
+
+
+class Mortal:
+    """The extractor of the scenes, in a worker that is killed once, after these many pictures.
+
+    Args:
+        mark: A file that the killed worker leaves, so that no other one is killed.
+    """
+
+    in_processes = False
+
+    def __init__(self, mark: Path, after: int) -> None:
+        self.inner, self.mark, self.left = open_extractor("scenes"), mark, after
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is the extractor's."""
+        return getattr(self.inner, name)
+
+    def compute(self, prepared: Sequence[Any]) -> list[PictureRegions]:
+        """The regions; the kill comes in the middle of a shard."""
+        self.left -= len(prepared)
+        if self.left <= 0 and not self.mark.exists():
+            self.mark.write_text(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.inner.compute(prepared)
+
+
+def mortal(mark: Path, after: int) -> Extractor:
+    """Open such an extractor, in a worker."""
+    extractor: Any = Mortal(mark, after)
+    opened: Extractor = extractor
+    return opened
+
+
+def main() -> None:
+    """Measure, compare, and write the results file."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    wanted = tyro.cli(Bulk, description=__doc__)
+    with tempfile.TemporaryDirectory(dir=wanted.folder) as folder:
+        measured = measure(wanted, Path(folder))
+    values = {"command": " ".join(["python -m benchmarks.bulk", *sys.argv[1:]]), **provenance()}
+    values |= {name: value for name, value in asdict(wanted).items() if name != "folder"}
+    write_text(RESULTS / "bulk.json", json.dumps(values | measured, indent=2) + "\n")
+
+
+def measure(wanted: Bulk, folder: Path) -> dict[str, Any]:
+    """Seconds of each job, and whether the stores are equal."""
+    draw(wanted.pictures, folder / "pictures")
+    options = ExtractionOptions(workers=1)
+    extractor = mortal(folder / "alive", sys.maxsize)
+    found: dict[str, Any] = {"seconds": {}}
+
+    def job(name: str, **how: Any) -> None:
+        start = time.perf_counter()
+        done: ExtractionResult = extract_folder(folder / "pictures", folder / name, extractor, options=options, **how)
+        found["seconds"][name] = time.perf_counter() - start
+        LOG.info("%s: %d pictures in %.1f s", name, done.pictures, found["seconds"][name])
+
+    job("one process")
+    start = time.perf_counter()
+    with ray_engine(workers=wanted.workers, shard=wanted.shard) as engine:
+        found["seconds"]["start of the engine"] = time.perf_counter() - start
+        job("engine", engine=engine, open_extractor=partial(mortal, folder / "alive", sys.maxsize))
+        mark, after = folder / "killed", wanted.pictures // (4 * wanted.workers)
+        job("one worker killed", engine=engine, open_extractor=partial(mortal, mark, after))
+    found["killed"] = mark.exists()
+    for name in ("engine", "one worker killed"):
+        found[f"{name}: equal"] = all(same(folder / "one process" / file, folder / name / file) for file in FILES)
+    return found
+
+
+def same(first: Path, second: Path) -> bool:
+    """Whether two files have the same bytes, or both are missing."""
+    contents = [path.read_bytes() if path.exists() else None for path in (first, second)]
+    return contents[0] == contents[1]
+
+
+def draw(count: int, folder: Path) -> None:
+    """Pictures of coloured boxes."""
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for number in range(count):
+        pixels = np.full((SIDE, SIDE, 3), 230, np.uint8)
+        for colour in generator.integers(0, 256, (BOXES, 3)):
+            left, top, width, height = generator.integers(8, SIDE // 2, 4).tolist()
+            pixels[top : top + height, left : left + width] = colour
+        Image.fromarray(pixels).save(folder / f"{number:06d}.png")
+
+
+if __name__ == "__main__":
+    main()
