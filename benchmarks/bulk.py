@@ -91,9 +91,10 @@ def main() -> None:
     """Measure, compare, and write the results file."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     wanted = tyro.cli(Bulk, description=__doc__)
+    made = {**provenance(), "load": os.getloadavg()[0]}
     with tempfile.TemporaryDirectory(dir=wanted.folder) as folder:
         measured = measure(wanted, Path(folder))
-    values = {"command": " ".join(["python -m benchmarks.bulk", *sys.argv[1:]]), **provenance()}
+    values = {"command": " ".join(["python -m benchmarks.bulk", *sys.argv[1:]]), **made}
     values |= {name: value for name, value in asdict(wanted).items() if name != "folder"}
     write_text(RESULTS / "bulk.json", json.dumps(values | measured, indent=2) + "\n")
 

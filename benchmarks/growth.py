@@ -193,9 +193,10 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     keep_freed_memory()
     wanted = tyro.cli(Growth, description=__doc__)
+    made = provenance()
     with torch.inference_mode():
         measured = simulate(wanted)
-    values = {"command": " ".join(["python -m benchmarks.growth", *sys.argv[1:]]), **provenance(), **measured}
+    values = {"command": " ".join(["python -m benchmarks.growth", *sys.argv[1:]]), **made, **measured}
     write_text(RESULTS / "growth-flickr8k.json", json.dumps(values, indent=2) + "\n")
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import resource
 import sys
 import tempfile
@@ -125,6 +126,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     keep_freed_memory()
     wanted = tyro.cli(Scale, description=__doc__)
+    made = {**provenance(), "load": os.getloadavg()[0]}
     retriever = Retriever.from_pretrained(wanted.run)
     rows = []
     for size, clustered in [*((size, False) for size in wanted.sizes), (max(wanted.sizes), True)]:
@@ -132,7 +134,7 @@ def main() -> None:
             rows.append({"pictures": size, "clustered": clustered})
             rows[-1] |= measure(wanted, retriever, Path(folder) / "index", size, clustered=clustered)
         LOG.info("%s", rows[-1])
-    values: dict[str, Any] = {"command": " ".join(["python -m benchmarks.scale", *sys.argv[1:]]), **provenance()}
+    values: dict[str, Any] = {"command": " ".join(["python -m benchmarks.scale", *sys.argv[1:]]), **made}
     values |= {name: value for name, value in asdict(wanted).items() if name not in ("folder", "sizes")}
     values |= {"dim": retriever.config.model.encoder.dim, "candidates": CANDIDATES}
     values |= {"threads": torch.get_num_threads(), "growth": rows}
