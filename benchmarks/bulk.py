@@ -2,7 +2,8 @@
 
     python -m benchmarks.bulk
 
-The store of the disturbed job is compared with that of one process, byte for byte.
+The store of the disturbed job is compared with that of one process, byte for byte. Then, for a network for
+photographs, seconds and bytes of a picture: decoding, extraction, encoding, and what the feature store holds of it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +27,21 @@ import tyro
 from PIL import Image
 
 from benchmarks.tables import RESULTS
+from tshsr.data.pictures import read_picture
 from tshsr.engines.ray import ray_engine
-from tshsr.features.catalog import open_extractor
+from tshsr.features.catalog import extractor_named, open_extractor
 from tshsr.features.extraction import ExtractionResult, extract_folder
 from tshsr.features.extractor import Extractor, PictureRegions
 from tshsr.features.shards import ExtractionOptions
 from tshsr.files import write_text
+from tshsr.retriever import Retriever, as_batch
 from tshsr.system import provenance
 
 LOG = logging.getLogger("benchmarks.bulk")
 SIDE = 96
 """Width and height of a picture."""
 BOXES = 6
+PHOTOGRAPH, BATCH = (375, 500), 16
 FILES = ("regions.npy", "boxes.npy", "mask.npy", "images.jsonl", "captions.jsonl", "files.jsonl", "manifest.json")
 """Files of a store that are compared; one that neither store has is equal."""
 
@@ -51,6 +56,10 @@ class Bulk:
     """Workers of the engine."""
     shard: int = 128
     """Pictures of a shard."""
+    run: str = "checkpoints/flickr8k-photos"
+    """A network for photographs, whose extractor comes with its weights."""
+    photographs: int = 48
+    """Pictures of the size of a photograph, 500 x 375, for the seconds of one."""
     folder: Path | None = None
     """Parent of the temporary folder; default: that of the system."""
 
@@ -122,7 +131,32 @@ def measure(wanted: Bulk, folder: Path) -> dict[str, Any]:
     found["killed"] = mark.exists()
     for name in ("engine", "one worker killed"):
         found[f"{name}: equal"] = all(same(folder / "one process" / file, folder / name / file) for file in FILES)
-    return found
+    return {**found, "per_picture": per_picture(wanted, folder)}
+
+
+def per_picture(wanted: Bulk, folder: Path) -> dict[str, Any]:
+    """Seconds and bytes of a picture: decoding and preparing, extraction, encoding; medians over batches."""
+    retriever = Retriever.from_pretrained(wanted.run)
+    extractor = extractor_named(retriever.features_of)
+    draw(wanted.photographs, folder / "photographs", PHOTOGRAPH, ".jpg")
+    paths = sorted((folder / "photographs").iterdir())
+    seconds: dict[str, list[float]] = {"decoding": [], "extraction": [], "encoding": []}
+    for start in range(0, len(paths), BATCH):
+        part, times = paths[start : start + BATCH], [time.perf_counter()]
+        prepared = [extractor.prepare(read_picture(path)) for path in part]
+        times.append(time.perf_counter())
+        regions = extractor.compute(prepared)
+        times.append(time.perf_counter())
+        vectors = [one.pooled for one in regions if one.pooled is not None]
+        features = np.stack([one.features for one in regions]).astype(np.float16).astype(np.float32)
+        retriever.encode_images(as_batch(features, None, np.stack(vectors) if vectors else None))
+        times.append(time.perf_counter())
+        for name, (before, after) in zip(seconds, pairwise(times), strict=True):
+            seconds[name].append((after - before) / len(part))
+    one = regions[0]
+    size = 2 * one.features.size + one.boxes.nbytes + (0 if one.pooled is None else one.pooled.nbytes)
+    medians = {name: float(np.median(values)) for name, values in seconds.items()}
+    return {"extractor": retriever.features_of, "seconds": medians, "store_bytes": size, "regions": len(one.features)}
 
 
 def same(first: Path, second: Path) -> bool:
@@ -131,16 +165,16 @@ def same(first: Path, second: Path) -> bool:
     return contents[0] == contents[1]
 
 
-def draw(count: int, folder: Path) -> None:
-    """Pictures of coloured boxes."""
+def draw(count: int, folder: Path, size: tuple[int, int] = (SIDE, SIDE), ending: str = ".png") -> None:
+    """Pictures of coloured boxes, of this height and width."""
     folder.mkdir()
     generator = np.random.default_rng(0)
     for number in range(count):
-        pixels = np.full((SIDE, SIDE, 3), 230, np.uint8)
+        pixels = np.full((*size, 3), 230, np.uint8)
         for colour in generator.integers(0, 256, (BOXES, 3)):
-            left, top, width, height = generator.integers(8, SIDE // 2, 4).tolist()
+            left, top, width, height = generator.integers(8, min(size) // 2, 4).tolist()
             pixels[top : top + height, left : left + width] = colour
-        Image.fromarray(pixels).save(folder / f"{number:06d}.png")
+        Image.fromarray(pixels).save(folder / f"{number:06d}{ending}")
 
 
 if __name__ == "__main__":
