@@ -12,7 +12,7 @@ from tests.support.extractors import Means
 from tests.support.indexed import Small
 from tests.support.object_storage import upload
 from tests.support.picture_files import write_rubbish
-from tshsr.data.check import check_data
+from tshsr.data.check import check_data, inspect
 from tshsr.data.layouts import open_split
 from tshsr.errors import DataError
 from tshsr.features.extraction import extract_folder
@@ -46,6 +46,7 @@ def test_a_store_on_object_storage_reads_like_a_local_one(storage: str, small: S
     assert remote.captions == local.captions
     assert remote.pictures is None
     assert check_data(url)[0] == []
+    assert (inspect(url).layout, inspect(url).bytes) == ("store", inspect(small.store).bytes)
     (place_of(url) / "regions.npy").write_bytes(b"short")
     with pytest.raises(DataError, match=r"regions\.npy has 5 bytes; manifest\.json expects"):
         open_split(url, "all")

@@ -132,8 +132,18 @@ def test_a_worker_with_other_weights_is_refused(pictures: Path, out: Path) -> No
 
 
 @pytest.mark.slow
-def test_more_workers_than_the_cluster_has_cores_are_refused(cluster: None) -> None:
+def test_workers_use_the_gpus_of_the_cluster_one_each_and_have_to_fit(
+    cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     message = "3 workers of 1 cores each do not fit the cluster, which has 2 cores"
+    with pytest.raises(SettingsError, match=message), ray_engine(workers=3):
+        pass
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 8.0, "GPU": 2.0})
+    with ray_engine(cpus=3) as engine:
+        assert (engine.workers, engine.cpus, engine.gpus) == (2, 3, 1)
+    with ray_engine(gpu=False) as engine:
+        assert (engine.workers, engine.gpus) == (8, 0)
+    message = "3 workers of 1 cores and a GPU each do not fit the cluster, which has 2 GPUs and 8 cores; ask for fewer"
     with pytest.raises(SettingsError, match=message), ray_engine(workers=3):
         pass
 

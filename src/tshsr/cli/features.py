@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     for name, value in (("batch", wanted.batch), ("workers", workers)):
         if value < 1:
             raise SettingsError(f"--{name} is {value}; expected at least 1.")
-    extractor = chosen_extractor(wanted)
+    extractor = chosen_extractor(wanted if own else replace(wanted, device="cpu"))  # the workers have their own
     from tshsr.data.picture_captions import read_picture_captions
     from tshsr.features.extraction import extract_folder
     from tshsr.features.shards import ExtractionOptions
