@@ -38,7 +38,7 @@ def index_table(values: dict[str, Any]) -> str:
             milliseconds(row["commit_milliseconds"]["p50"]),
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    last = values["growth"][-1]
+    last = max(values["growth"], key=lambda row: row["fragments"] - row["fragments_compacted"])
     return "\n".join(lines) + (
         f"\n\n{values['regions']} regions a picture, D {values['dim']}; medians of {values['queries']} queries on "
         f"{values['threads']} core(s), load of the machine at the start {values['load']:.0f}. Encoding a query takes "

@@ -48,7 +48,21 @@ def test_the_index_is_measured_exact_and_approximate_and_after_changes(
     for module in (ann, scale):
         monkeypatch.setattr(module, "ROWS_PER_PARTITION", 100)
     monkeypatch.setattr(database, "MAX_FRAGMENTS", 4)
-    sizes = ("--run", str(small.run), "--sizes", "120", "400", "--queries", "3", "--commits", "5", "--regions", "2")
+    sizes = (
+        "--run",
+        str(small.run),
+        "--sizes",
+        "120",
+        "400",
+        "--around-centres",
+        "400",
+        "--queries",
+        "3",
+        "--commits",
+        "5",
+        "--regions",
+        "2",
+    )
     values = written(scale, results, "scale.json", monkeypatch, *sizes)
     few, many, around = values["growth"]
     assert [(row["pictures"], row["clustered"]) for row in (few, many, around)] == [
