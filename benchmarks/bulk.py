@@ -38,9 +38,9 @@ from tshsr.retriever import Retriever, as_batch
 from tshsr.system import provenance
 
 LOG = logging.getLogger("benchmarks.bulk")
-SIDE = 96
+SIDE = 48
 """Width and height of a picture."""
-BOXES = 6
+BOXES = 4
 PHOTOGRAPH, BATCH = (375, 500), 16
 FILES = ("regions.npy", "boxes.npy", "mask.npy", "images.jsonl", "captions.jsonl", "files.jsonl", "manifest.json")
 """Files of a store that are compared; one that neither store has is equal."""

@@ -7,6 +7,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def cluster(storage: str) -> Iterator[None]:  # first the storage, which workers find by the environment
+    import gc
     import logging
     import warnings
 
@@ -22,4 +23,7 @@ def cluster(storage: str) -> Iterator[None]:  # first the storage, which workers
             logging_level=logging.ERROR,
         )
     yield
-    ray.shutdown()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Ray's processes, which it leaves to the collector
+        ray.shutdown()
+        gc.collect()
