@@ -6,6 +6,9 @@ Rows are written as `tshsr index` writes them, but with random encodings in the 
 index and the search, not the quality of results. v is uniform on the sphere, the hard case for approximate search; with
 `--around-centres` also sizes where it lies around 1,000 centres, and queries are near pictures. Regions repeat after
 `BATCH` pictures; only their number matters for the cost. The file is written after every size.
+
+Every duration is given twice: on the clock, and as processor time of all threads, which other work on the machine
+changes little.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ import pyarrow as pa
 import torch
 import tyro
 
-from benchmarks.search import bytes_of, quantiles, timed
+from benchmarks.search import bytes_of
 from benchmarks.tables import RESULTS
 from tshsr.files import write_text
 from tshsr.index.about import update_info
@@ -51,6 +54,8 @@ SAMPLE = 32
 """Queries with which the number of partitions is chosen."""
 WORDS = 8
 """Words of a query."""
+WARMUP = 3
+"""Untimed queries at the start."""
 LARGE = 1_000_000
 """Pictures from which on a commit, which reads all ids back, takes a second."""
 
@@ -136,12 +141,12 @@ def main() -> None:
     values |= {name: getattr(wanted, name) for name in ("run", "regions", "queries", "commits")}
     values |= {"dim": retriever.config.model.encoder.dim, "candidates": CANDIDATES}
     values |= {"threads": torch.get_num_threads(), "growth": []}
-    for size, clustered in sorted([(s, False) for s in wanted.sizes] + [(s, True) for s in wanted.around_centres]):
+    for size, clustered in [(s, False) for s in wanted.sizes] + [(s, True) for s in wanted.around_centres]:
         with tempfile.TemporaryDirectory(dir=wanted.folder) as folder:
             row: dict[str, Any] = {"pictures": size, "clustered": clustered}
             row |= measure(wanted, retriever, Path(folder) / "index", size, clustered=clustered)
         LOG.info("%s", row)
-        values["growth"].append(row)
+        values["growth"] = sorted([*values["growth"], row], key=lambda each: (each["pictures"], each["clustered"]))
         write_text(RESULTS / "scale.json", json.dumps(values, indent=2) + "\n")
 
 
@@ -150,26 +155,26 @@ def measure(wanted: Scale, retriever: Retriever, folder: Path, size: int, *, clu
     index = Index.create(folder, retriever, extractor=retriever.features_of, run=wanted.run)
     table = index._pictures.live
     encodings = Encodings.of(retriever, table.schema, wanted.regions, clustered=clustered)
-    start = time.perf_counter()
+    written = Stopwatch()
     table.add(pa.RecordBatchReader.from_batches(table.schema, encodings.batches(size)))
-    written, size_on_disk = time.perf_counter() - start, bytes_of(folder)
+    seconds, size_on_disk = written.seconds(), bytes_of(folder)
     generator = np.random.default_rng(0)
     sample = torch.from_numpy(queries(encodings, SAMPLE, generator))
-    start = time.perf_counter()
+    built = Stopwatch()
     maintain(folder, PICTURES, table, lambda: sample)
     found: dict[str, Any] = {
-        "write_seconds": written,
+        "write_seconds": seconds,
         "bytes": size_on_disk,
-        "ann_seconds": time.perf_counter() - start,
+        "ann_seconds": built.seconds(),
         "ann_bytes": bytes_of(folder) - size_on_disk,
         "partitions": max(1, size // ROWS_PER_PARTITION) if ann_indices(table) else 0,
         "probes": index.about.probes.get(PICTURES, 0),
     }
     del index, table  # with what LanceDB keeps in memory for them
-    start = time.perf_counter()
+    opened = Stopwatch()
     index = Index(folder, retriever)
-    found["opening_seconds"] = time.perf_counter() - start
-    found |= search(index, torch.from_numpy(queries(encodings, wanted.queries + 3, generator)))
+    found["opening_seconds"] = opened.seconds()
+    found |= search(index, torch.from_numpy(queries(encodings, wanted.queries + WARMUP, generator)))
     found |= change(index, encodings, size, wanted.commits if size < LARGE else wanted.commits // 10)
     found["peak_bytes"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return found
@@ -185,17 +190,17 @@ def search(index: Index, vectors: torch.Tensor) -> dict[str, Any]:
     words = index.retriever.tokenizer.known_words()
     chosen = np.random.default_rng(0).choice(words, (len(vectors), WORDS))
     texts = [" ".join(sentence) for sentence in chosen]
-    start = time.perf_counter()
+    first = Stopwatch()
     index.search(texts[0])
-    first_search = time.perf_counter() - start
+    first_search = first.seconds()
     table = index._pictures.snapshot()
     numbers = [table.nearest(vector, CANDIDATES, None) for vector in vectors]
     rows = [table.take(each) for each in numbers]
     captions = [index.retriever.encode_captions(text) for text in texts]
     exact = Snapshot(table.table, 0)
-    start = time.perf_counter()
+    load = Stopwatch()
     exact.nearest(vectors[0], CANDIDATES, None)
-    loaded = time.perf_counter() - start
+    loaded = load.seconds()
     second = [partial(find_pictures, index.retriever, *each, 10) for each in zip(rows, texts, captions, strict=True)]
     parts: dict[str, list[Callable[[], object]]] = {
         "encoding": [partial(index.retriever.encode_captions, text) for text in texts],
@@ -209,7 +214,7 @@ def search(index: Index, vectors: torch.Tensor) -> dict[str, Any]:
         "first_search_seconds": first_search,
         "exact_load_seconds": loaded,
         "exact_bytes": int(exact.all_pooled[1].nbytes),
-        "milliseconds": {name: quantiles(timed(calls)) for name, calls in parts.items()},
+        "milliseconds": {name: milliseconds([timed(call) for call in calls]) for name, calls in parts.items()},
     }
 
 
@@ -219,17 +224,15 @@ def change(index: Index, encodings: Encodings, size: int, count: int) -> dict[st
     vector = torch.from_numpy(encodings.vectors(1, np.random.default_rng(0))[0])
     for number in range(count):
         rows = pa.Table.from_batches([encodings.rows(size + number, 1)])
-        start = time.perf_counter()
-        write_rows(index.folder, table, rows, is_new=True)
-        commits.append(time.perf_counter() - start)
+        commits.append(timed(partial(write_rows, index.folder, table, rows, is_new=True)))
     fragmented = after_change(index, vector)
     fragments = table.stats()["fragment_stats"]["num_fragments"]
-    start = time.perf_counter()
+    compacted = Stopwatch()
     compact(index.folder, table)
-    seconds = time.perf_counter() - start
+    seconds = compacted.seconds()
     update_info(index.folder, unfinished=None)
     return {
-        "commit_milliseconds": quantiles(commits),
+        "commit_milliseconds": milliseconds(commits),
         "fragments": fragments,
         "fragments_compacted": table.stats()["fragment_stats"]["num_fragments"],
         "compaction_seconds": seconds,
@@ -237,14 +240,36 @@ def change(index: Index, encodings: Encodings, size: int, count: int) -> dict[st
     }
 
 
-def after_change(index: Index, vector: torch.Tensor) -> dict[str, float]:
+def after_change(index: Index, vector: torch.Tensor) -> dict[str, dict[str, float]]:
     """Milliseconds of the first stage of the first search after a change, and of the next one."""
-    found = {}
-    for name in ("first", "next"):
-        start = time.perf_counter()
-        index._pictures.read(lambda table: table.nearest(vector, CANDIDATES, None))
-        found[name] = 1000 * (time.perf_counter() - start)
-    return found
+    nearest = partial(index._pictures.read, lambda table: table.nearest(vector, CANDIDATES, None))
+    return {name: milliseconds([timed(nearest)]) for name in ("first", "next")}
+
+
+class Stopwatch:
+    """Measures from its construction."""
+
+    def __init__(self) -> None:
+        self.wall, self.processor = time.perf_counter(), time.process_time()
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds since, on the clock and of the processor."""
+        return {"wall": time.perf_counter() - self.wall, "processor": time.process_time() - self.processor}
+
+
+def timed(call: Callable[[], object]) -> dict[str, float]:
+    """Seconds of a call."""
+    watch = Stopwatch()
+    call()
+    return watch.seconds()
+
+
+def milliseconds(calls: list[dict[str, float]]) -> dict[str, float]:
+    """Medians over calls, without those of the warm-up where there are more, and the 95th percentile of the clock."""
+    kept = calls[WARMUP:] or calls
+    wall, processor = (1000 * np.array([call[name] for call in kept]) for name in ("wall", "processor"))
+    medians = {"p50": float(np.median(wall)), "processor": float(np.median(processor))}
+    return {**medians, "p95": float(np.quantile(wall, 0.95)), "fastest": float(wall.min())}
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
