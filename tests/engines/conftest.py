@@ -13,8 +13,9 @@ def cluster(storage: str) -> Iterator[None]:  # first the storage, which workers
 
     import ray
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore")  # of Ray's own code
+        patch.setenv("RAY_worker_niceness", "0")  # its default, 15, starves them beside the other tests
         ray.init(
             num_cpus=2,
             object_store_memory=100 * 2**20,
