@@ -72,6 +72,8 @@ class Scale:
     """Pictures, where v lies around centres."""
     regions: int = 16
     """Regions of a picture."""
+    regions_when_large: int = 2
+    """Regions from 1,000,000 pictures on: the first stage does not read them, and the disk holds less."""
     queries: int = 50
     """Timed searches."""
     commits: int = 250
@@ -154,7 +156,8 @@ def measure(wanted: Scale, retriever: Retriever, folder: Path, size: int, *, clu
     """Build an index of this size, search it, change it."""
     index = Index.create(folder, retriever, extractor=retriever.features_of, run=wanted.run)
     table = index._pictures.live
-    encodings = Encodings.of(retriever, table.schema, wanted.regions, clustered=clustered)
+    regions = wanted.regions if size < LARGE else wanted.regions_when_large
+    encodings = Encodings.of(retriever, table.schema, regions, clustered=clustered)
     written = Stopwatch()
     table.add(pa.RecordBatchReader.from_batches(table.schema, encodings.batches(size)))
     seconds, size_on_disk = written.seconds(), bytes_of(folder)
@@ -163,6 +166,7 @@ def measure(wanted: Scale, retriever: Retriever, folder: Path, size: int, *, clu
     built = Stopwatch()
     maintain(folder, PICTURES, table, lambda: sample)
     found: dict[str, Any] = {
+        "regions": regions,
         "write_seconds": seconds,
         "bytes": size_on_disk,
         "ann_seconds": built.seconds(),
