@@ -14,7 +14,7 @@ FULL = 100_000_000
 def index_table(values: dict[str, Any]) -> str:
     """One row for each size of the index: disk, time to build, parts of a search, changes."""
     lines = [
-        "| pictures | v | on disk | rows written in | ANN index built in | partitions read | first stage "
+        "| pictures, regions | v | on disk | rows written in | ANN index built in | partitions read | first stage "
         "| exact, in memory | reading 100 | scoring 100 | whole search (on the clock) | first search after a change "
         "| commit of a picture |",
         "|---" * 13 + "|",
@@ -23,7 +23,7 @@ def index_table(values: dict[str, Any]) -> str:
         parts = row["milliseconds"]
         probes = f"{row['probes']} of {row['partitions']}" if row["probes"] else "none: exact"
         cells = [
-            f"{row['pictures']:,}",
+            f"{row['pictures']:,}, {row['regions']}",
             "around centres" if row["clustered"] else "uniform",
             gibibytes(row["bytes"] + row["ann_bytes"]),
             f"{row['write_seconds']['processor']:,.1f} s",
@@ -40,7 +40,7 @@ def index_table(values: dict[str, Any]) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     last = max(values["growth"], key=lambda row: row["fragments"] - row["fragments_compacted"])
     return "\n".join(lines) + (
-        f"\n\n{values['regions']} regions a picture, D {values['dim']}; processor time of all threads, medians of "
+        f"\n\nD {values['dim']}; processor time of all threads, medians of "
         f"{values['queries']} queries. Other work filled the machine (load at the start {values['load']:.0f}): on the "
         f"clock everything took longer. Encoding a query takes {cost(last['milliseconds']['encoding'])} of a search. "
         f"After {values['commits']} additions of "
@@ -97,7 +97,12 @@ def bulk_table(values: dict[str, Any]) -> str:
 def projection_table(values: dict[str, Any]) -> str:
     """Storage and time of a collection of `FULL` pictures: measured figures of a picture, times the count."""
     scale = json.loads((RESULTS / "scale.json").read_text(encoding="utf-8"))
-    row = max((each for each in scale["growth"] if not each["clustered"]), key=lambda each: each["pictures"])
+    rows = [
+        each
+        for each in scale["growth"]
+        if not each["clustered"] and each["regions"] == values["per_picture"]["regions"]
+    ]
+    row = max(rows, key=lambda each: each["pictures"])
     one, count = values["per_picture"], row["pictures"]
     lines = ["| | of a picture | of 100 million |", "|---|---|---|"]
     for name, size in (

@@ -164,6 +164,7 @@ def test_the_tables_of_bulk_work_say_whether_the_stores_are_equal(results: Path)
     values |= {"engine: equal": True, "one worker killed: equal": True, "per_picture": one}
     (results / "bulk.json").write_text(json.dumps(values))
     row = {"clustered": False, "pictures": 1000, "bytes": 9_400_000, "ann_bytes": 1_000_000, "exact_bytes": 1_024_000}
+    row |= {"regions": 16}
     (results / "scale.json").write_text(json.dumps({"growth": [{**row, "write_seconds": {"processor": 0.1}}]}))
     text = tables.with_tables("<!-- results bulk -->\n<!-- end -->")
     assert "the store of that job **equals** the one of one process" in text
