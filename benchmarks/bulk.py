@@ -3,7 +3,8 @@
     python -m benchmarks.bulk
 
 The store of the disturbed job is compared with that of one process, byte for byte. Then, for a network for
-photographs, seconds and bytes of a picture: decoding, extraction, encoding, and what the feature store holds of it.
+photographs, processor time and bytes of a picture: decoding, extraction, encoding, and what the feature store holds of
+it; `--picture-only` measures these again and leaves the rest of the file.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -60,6 +61,8 @@ class Bulk:
     """A network for photographs, whose extractor comes with its weights."""
     photographs: int = 48
     """Pictures of the size of a photograph, 500 x 375, for the seconds of one."""
+    picture_only: bool = False
+    """Measure the seconds and bytes of a picture only."""
     folder: Path | None = None
     """Parent of the temporary folder; default: that of the system."""
 
@@ -101,11 +104,16 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     wanted = tyro.cli(Bulk, description=__doc__)
     made = {**provenance(), "load": os.getloadavg()[0]}
+    command = " ".join(["python -m benchmarks.bulk", *sys.argv[1:]])
     with tempfile.TemporaryDirectory(dir=wanted.folder) as folder:
-        measured = measure(wanted, Path(folder))
-    values = {"command": " ".join(["python -m benchmarks.bulk", *sys.argv[1:]]), **made}
-    values |= {name: value for name, value in asdict(wanted).items() if name != "folder"}
-    write_text(RESULTS / "bulk.json", json.dumps(values | measured, indent=2) + "\n")
+        values: dict[str, Any] = {"command": command, **made}
+        if wanted.picture_only:
+            values = json.loads((RESULTS / "bulk.json").read_text(encoding="utf-8"))
+        else:
+            values |= {name: getattr(wanted, name) for name in ("pictures", "workers", "shard", "run")}
+            values |= measure(wanted, Path(folder))
+        values["per_picture"] = {"command": command, **made, **per_picture(wanted, Path(folder))}
+    write_text(RESULTS / "bulk.json", json.dumps(values, indent=2) + "\n")
 
 
 def measure(wanted: Bulk, folder: Path) -> dict[str, Any]:
@@ -131,26 +139,26 @@ def measure(wanted: Bulk, folder: Path) -> dict[str, Any]:
     found["killed"] = mark.exists()
     for name in ("engine", "one worker killed"):
         found[f"{name}: equal"] = all(same(folder / "one process" / file, folder / name / file) for file in FILES)
-    return {**found, "per_picture": per_picture(wanted, folder)}
+    return found
 
 
 def per_picture(wanted: Bulk, folder: Path) -> dict[str, Any]:
-    """Seconds and bytes of a picture: decoding and preparing, extraction, encoding; medians over batches."""
+    """Processor time and bytes of a picture: decoding and preparing, extraction, encoding; medians over batches."""
     retriever = Retriever.from_pretrained(wanted.run)
     extractor = extractor_named(retriever.features_of)
     draw(wanted.photographs, folder / "photographs", PHOTOGRAPH, ".jpg")
     paths = sorted((folder / "photographs").iterdir())
     seconds: dict[str, list[float]] = {"decoding": [], "extraction": [], "encoding": []}
     for start in range(0, len(paths), BATCH):
-        part, times = paths[start : start + BATCH], [time.perf_counter()]
+        part, times = paths[start : start + BATCH], [time.process_time()]
         prepared = [extractor.prepare(read_picture(path)) for path in part]
-        times.append(time.perf_counter())
+        times.append(time.process_time())
         regions = extractor.compute(prepared)
-        times.append(time.perf_counter())
+        times.append(time.process_time())
         vectors = [one.pooled for one in regions if one.pooled is not None]
         features = np.stack([one.features for one in regions]).astype(np.float16).astype(np.float32)
         retriever.encode_images(as_batch(features, None, np.stack(vectors) if vectors else None))
-        times.append(time.perf_counter())
+        times.append(time.process_time())
         for name, (before, after) in zip(seconds, pairwise(times), strict=True):
             seconds[name].append((after - before) / len(part))
     one = regions[0]

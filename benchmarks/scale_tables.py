@@ -120,8 +120,8 @@ def projection_table(values: dict[str, Any]) -> str:
     ):
         lines.append(f"| {name} | {1000 * seconds:,.2f} ms | {seconds * FULL / 86400:,.1f} core-days |")
     return "\n".join(lines) + (
-        f"\n\nRegions by `{one['extractor']}`, {one['regions']} a picture; time on one core, load of the "
-        f"machine at the start {values['load']:.0f}. The index at {count:,} pictures."
+        f"\n\nRegions by `{one['extractor']}`, {one['regions']} a picture (`{one['command']}`); processor time of one "
+        f"core. The index at {count:,} pictures."
     )
 
 

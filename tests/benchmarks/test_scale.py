@@ -158,7 +158,7 @@ def test_the_growth_is_simulated_with_both_stages(
 def test_the_tables_of_bulk_work_say_whether_the_stores_are_equal(results: Path) -> None:
     made = {"hardware": "a machine", "versions": {"torch": "2.13.0"}, "commit": "0123456789abcdef", "command": "do it"}
     seconds = {"one process": 10.0, "engine": 6.0, "one worker killed": 8.0, "start of the engine": 4.0}
-    one = {"extractor": "e", "regions": 16, "store_bytes": 46_000}
+    one = {"extractor": "e", "regions": 16, "store_bytes": 46_000, "command": "do it"}
     one |= {"seconds": {"decoding": 0.01, "extraction": 0.1, "encoding": 0.001}}
     values = {**made, "pictures": 2000, "shard": 128, "workers": 2, "load": 1.2, "seconds": seconds, "killed": True}
     values |= {"engine: equal": True, "one worker killed: equal": True, "per_picture": one}
