@@ -118,7 +118,7 @@ def projection_table(values: dict[str, Any]) -> str:
         ("encoding", one["seconds"]["encoding"]),
         ("writing rows, by one writer", row["write_seconds"]["processor"] / count),
     ):
-        lines.append(f"| {name} | {1000 * seconds:,.2f} ms | {seconds * FULL / 86400:,.1f} core-days |")
+        lines.append(f"| {name} | {1000 * seconds:,.2f} ms | {seconds * FULL / 86400:,.2f} core-days |")
     return "\n".join(lines) + (
         f"\n\nRegions by `{one['extractor']}`, {one['regions']} a picture (`{one['command']}`); processor time of one "
         f"core. The index at {count:,} pictures."

@@ -172,4 +172,4 @@ def test_the_tables_of_bulk_work_say_whether_the_stores_are_equal(results: Path)
     lines = tables.table_of(values, "projection").splitlines()
     assert "| feature store, float16 | 46.0 kB | 4.60 TB |" in lines
     assert "| index: encodings | 9.4 kB | 0.94 TB |" in lines
-    assert "| extraction | 100.00 ms | 115.7 core-days |" in lines
+    assert "| extraction | 100.00 ms | 115.74 core-days |" in lines
