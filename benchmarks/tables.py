@@ -10,12 +10,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+from benchmarks.scale_tables import bulk_table, growth_table, index_table, projection_table
 from tshsr.metrics.labels import label
 from tshsr.metrics.report import metrics_from_json, recall_table
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = tuple(ROOT / page for page in ("README.md", "docs/results.md", "docs/performance.md", "docs/guide/search.md"))
+PAGES = tuple(
+    ROOT / page
+    for page in ("README.md", "docs/results.md", "docs/performance.md", "docs/scale.md", "docs/guide/search.md")
+)
 """Pages with tables."""
 HEADER = "| score | image → text R@1 | R@5 | R@10 | text → image R@1 | R@5 | R@10 | rSum |"
 MAX_COMMITS = 3
@@ -66,6 +70,10 @@ def table_of(values: dict[str, Any], part: str = "") -> str:
         return rerank_table(values)
     if "bytes_of_matrices" in values:
         return memory_table(values)
+    for key, large in (("growth", index_table), ("check", growth_table), ("killed", bulk_table)):
+        if key in values:
+            large = projection_table if part == "projection" else large
+            return f"{large(values)} {made(values)}."
     if "agreement" in values:
         return search_table(values)
     return demo_table(values)

@@ -14,7 +14,7 @@ from tests.support.shapes import CHECKED
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 LAYERS = (
     ("errors", "system"),
-    ("files", "config", "boxes"),
+    ("files", "config", "boxes", "engines"),
     ("scenes", "metrics"),
     ("data",),
     ("pretrained",),

@@ -20,6 +20,8 @@ NEEDS = {
     "search": ("lancedb", "import tshsr; tshsr.Index"),
     "features": ("transformers", "import tshsr; tshsr.open_extractor('grid', weights='.')"),
     "serve": ("fastapi", "from tshsr.cli.main import main; raise SystemExit(main(['serve', '.']))"),
+    "ray": ("ray", "from tshsr.engines.ray import ray_engine; ray_engine().__enter__()"),
+    "storage": ("upath", "from tshsr.files import place_of; place_of('s3://bucket/store')"),
     "eccv": ("eccv_caption", "from tshsr.metrics.coco import annotation_folder; annotation_folder()"),
 }
 """For each extra a package of it, and a program that requires it."""

@@ -1,17 +1,69 @@
-"""Atomic writes of files and folders (temporary name, fsync, rename), and locks."""
+"""Atomic writes of files and folders (temporary name, fsync, rename), locks, and places on object storage."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import socket
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 from filelock import FileLock, Timeout
 
-from tshsr.errors import DataError
+from tshsr.errors import DataError, SettingsError
+
+SPOOLED = 2**26
+"""Bytes of an object that are held in memory until it is complete; larger ones wait in a temporary file."""
+
+
+def is_remote(place: str | Path) -> bool:
+    """Whether a place is a URL, as in s3://bucket/folder, and no path."""
+    return "://" in str(place)
+
+
+def place_of(name: str | Path) -> Path:
+    """A path, or for a URL of an fsspec file system (s3://, gs://, memory://, ...) what reads and writes like one.
+
+    Credentials and endpoint of object storage come from the environment, as AWS_ENDPOINT_URL does.
+
+    Raises:
+        SettingsError: Where the packages for the URL are not installed.
+    """
+    if not is_remote(name):
+        return Path(name)
+    if find_spec("upath") is None:
+        raise SettingsError(f"{name} needs universal-pathlib, which is not installed: pip install 'tshsr[storage]'.")
+    from upath import UPath
+
+    try:
+        # Listings are not cached, because other processes write, too.
+        return cast(Path, UPath(name, use_listings_cache=False) if isinstance(name, str) else name)
+    except (ImportError, ValueError) as error:
+        raise SettingsError(f"{name} cannot be opened: {error}; expected a path, or a URL such as s3://...") from None
+
+
+@contextmanager
+def reachable(url: Path) -> Iterator[None]:
+    """Translate errors of object storage, of which each kind has its own: of connections, credentials, names.
+
+    Raises:
+        DataError: Where the block fails.
+    """
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - they have no common base
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DataError(f"{url} cannot be read ({reason}); name a URL that can be read from here.") from None
+
+
+def reason_of(error: OSError) -> str:
+    """The cause of an error; those of object storage lack the system's words."""
+    missing = isinstance(error, FileNotFoundError)
+    return error.strerror or (os.strerror(2) if missing else str(error) or type(error).__name__)
 
 
 @contextmanager
@@ -19,11 +71,19 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file that replaces `path` when the block succeeds.
 
     After a kill at any moment, the former file (or none) remains; an error in the block removes the temporary file. A
-    symbolic link stays, and its target is replaced. A device or pipe (/dev/stdout) is written to directly.
+    symbolic link stays, and its target is replaced. A device or pipe (/dev/stdout) is written to directly. An object
+    of object storage is stored at once, after the block.
 
     Raises:
         DataError: Where the disk is full or the folder cannot be written.
     """
+    if is_remote(path):
+        with explained(path), tempfile.SpooledTemporaryFile(SPOOLED) as spooled:
+            yield cast(BinaryIO, spooled)
+            spooled.seek(0)
+            with path.open("wb") as stored:
+                shutil.copyfileobj(spooled, stored)
+        return
     if path.exists() and not (path.is_file() or path.is_dir()):
         with explained(path), path.open("wb") as file:
             yield file
@@ -102,6 +162,27 @@ def remove_partial(folder: Path) -> None:
             entry.unlink()
 
 
+def remove_folder(folder: Path) -> None:
+    """Delete a folder, as far as possible; nothing where there is none."""
+    if is_remote(folder):
+        remote: Any = folder
+        with suppress(OSError):
+            remote.fs.rm(remote.path, recursive=True)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder with those above it; object storage needs none.
+
+    Raises:
+        DataError: Where it cannot be made.
+    """
+    if not is_remote(folder):
+        with explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+
+
 def flush_folder(folder: Path) -> None:
     """Flush the renames in a folder to the disk (POSIX; elsewhere the system does so)."""
     if os.name != "posix":
@@ -139,6 +220,34 @@ def exclusive_lock(path: Path, message: str) -> Iterator[None]:
 
 
 @contextmanager
+def exclusive_object(url: Path, message: str) -> Iterator[None]:
+    """Hold a lock on object storage while the block runs: an object that only one process can create.
+
+    A killed process leaves it behind: no clock tells a long job from a dead one.
+
+    Args:
+        url: The object.
+        message: The error where it is there.
+
+    Raises:
+        DataError: With `message` and the owner, or where the object cannot be written.
+    """
+    remote: Any = url
+    owner = f"process {os.getpid()} of {socket.gethostname()}"
+    try:
+        remote.fs.pipe_file(remote.path, owner.encode(), mode="create")
+    except FileExistsError:
+        other = remote.fs.cat_file(remote.path).decode(errors="replace")
+        raise DataError(f"{message} It belongs to {other}; if that ended without removing it, remove {url}.") from None
+    except OSError as error:
+        raise _cannot_write(url, error) from error
+    try:
+        yield
+    finally:
+        remote.fs.rm_file(remote.path)
+
+
+@contextmanager
 def explained(path: Path) -> Iterator[None]:
     """Translate errors of writing a file or folder.
 
@@ -148,15 +257,14 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        place = Path(error.filename) if isinstance(error.filename, str) else path
+        place = Path(error.filename) if isinstance(error.filename, str) else path  # those of object storage have none
         if place.parent not in {path.parent, path, _partial(path)} and place not in path.parents:
             raise  # the block failed on another file
         raise _cannot_write(path, error) from error
 
 
 def _cannot_write(path: Path, error: OSError) -> DataError:
-    reason = error.strerror or str(error)
-    return DataError(f"Cannot write {path}: {reason}. Make room or name another folder, then run this again.")
+    return DataError(f"Cannot write {path}: {reason_of(error)}. Make room or name another folder, then run this again.")
 
 
 def _partial(path: Path) -> Path:

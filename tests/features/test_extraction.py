@@ -19,9 +19,10 @@ from tshsr.data.picture_captions import PictureCaption
 from tshsr.errors import DataError
 from tshsr.features import extraction
 from tshsr.features.catalog import open_extractor
-from tshsr.features.extraction import ExtractionOptions, extract_folder
+from tshsr.features.extraction import extract_folder
 from tshsr.features.extractor import PictureRegions
 from tshsr.features.resume import FILES, SKIPPED, FinishedPicture, WorkFolder, exclusive_job
+from tshsr.features.shards import ExtractionOptions
 
 
 def test_a_folder_becomes_a_store_with_sizes_boxes_and_the_path_of_its_pictures(pictures: Path, out: Path) -> None:

@@ -19,9 +19,10 @@ from tshsr.data.store import DATA_FILES
 from tshsr.errors import DataError
 from tshsr.features import extraction, resume
 from tshsr.features.decoding import decode_all
-from tshsr.features.extraction import ExtractionOptions, extract_folder
+from tshsr.features.extraction import extract_folder
 from tshsr.features.extractor import PictureRegions
 from tshsr.features.resume import FILES
+from tshsr.features.shards import ExtractionOptions
 
 
 def test_an_interrupted_job_resumes_with_the_same_result(pictures: Path, out: Path, tmp_path: Path) -> None:
@@ -42,13 +43,14 @@ import threading
 from pathlib import Path
 from tests.support.extractors import Joint, Means
 from tshsr.features import extraction
+from tshsr.features.shards import ExtractionOptions
 class Stuck(Means):
     def compute(self, prepared):
         if len(self.seen) == 7:
             threading.Event().wait()
         return super().compute(prepared)
-extraction.PART_PICTURES = 2
-options = extraction.ExtractionOptions(batch=1)
+extraction.SHARD = 2
+options = ExtractionOptions(batch=1)
 extraction.extract_folder(Path({str(pictures)!r}), Path({str(out)!r}), Stuck(), options=options)
 """
     with forked(program, code) as process:
@@ -114,7 +116,7 @@ def test_a_store_of_something_else_is_never_overwritten(pictures: Path, out: Pat
 def test_a_full_disk_is_one_sentence_and_no_written_part_is_lost(
     pictures: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extraction, "PART_PICTURES", 2)
+    monkeypatch.setattr(extraction, "SHARD", 2)
     kept = []
 
     def full(path: Path, content: bytes) -> None:

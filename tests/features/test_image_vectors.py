@@ -15,9 +15,10 @@ from tests.support.tiny_networks import save, transformers
 from tshsr.data.check import check_data, inspect
 from tshsr.data.layouts import select_images
 from tshsr.features.catalog import open_extractor
-from tshsr.features.extraction import ExtractionOptions, extract_folder
+from tshsr.features.extraction import extract_folder
 from tshsr.features.extractor import PictureRegions
 from tshsr.features.resume import FILES, FinishedPicture, WorkFolder
+from tshsr.features.shards import ExtractionOptions
 
 PICTURES = [drawn(0), drawn(1, (90, 150))]
 JOINT = {

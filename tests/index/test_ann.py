@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,25 @@ def test_the_probed_partitions_hold_nearly_all_of_the_best_rows(
     found = [ann.ann_search(table, query.numpy(), 100, probes) for query in queries]
     shares = [len(set(a) & set(b)) / 100 for a, b in zip(found, wanted, strict=True)]
     assert np.mean(shares) >= 0.9, "ties at the edge may fall either way"
+    few = [ann.ann_search(table, query.numpy(), 20, probes=1) for query in queries]
+    lost = [set(b[:20]) - set(a) for a, b in zip(few, wanted, strict=True)]
+    assert any(lost), "one of 12 partitions is read, not all"
+
+
+def test_partitions_chosen_when_all_were_read_are_chosen_again(
+    small: Small, many: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ann, "MIN_ROWS", 300)
+    index = Index.build(tmp_path / "index", small.retriever(), select_images(many, 400), captions=False)
+    file = tmp_path / "index" / "index.json"
+    values = json.loads(file.read_text())
+    assert (values["probes"], values["probing"]) == ({"pictures": 1}, 1)
+    del values["probing"]
+    file.write_text(json.dumps(values))
+    again = Index(tmp_path / "index", small.retriever())
+    assert (again.about.probes, again._pictures.snapshot().probes) == ({}, 0), "searched exactly"
+    index.add(select_images(many, 401), captions=False)
+    assert index.about.probes == {"pictures": 1}
 
 
 def test_without_captions_the_probes_are_chosen_by_random_sentences(

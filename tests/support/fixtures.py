@@ -6,6 +6,7 @@ Imports stand inside the fixtures: the process that hands tests to the workers l
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,15 @@ import pytest
 if TYPE_CHECKING:
     from tests.support.indexed import Small
     from tshsr.index.collection import Index
+
+
+@pytest.fixture(scope="session")
+def storage() -> Iterator[str]:
+    """URL of a bucket on an S3-compatible server in this process, found by processes that start later, too."""
+    from tests.support.object_storage import bucket
+
+    with bucket() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -14,11 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tshsr.cli.options import (
     Argument,
+    EngineName,
     Flag,
     Name,
     OptionalPath,
     Output,
+    Shard,
+    Workers,
     choose_device,
+    chosen_engine,
     load_retriever,
     normal,
     parse,
@@ -89,6 +93,13 @@ class Evaluate:
     """Bound on the temporary memory of scoring."""
     scores_folder: OptionalPath = None
     """Keep the matrices of all scores in this folder; without it those above 1 GiB are in a temporary one."""
+    engine: EngineName = "none"
+    """ray: score in shards by workers, on the cluster at RAY_ADDRESS or on this machine; a worker that dies is
+    replaced, and its shard repeated."""
+    engine_workers: Workers = None
+    """With --engine ray: number of workers; by default one for each GPU, or as many as the cores allow."""
+    shard: Shard = None
+    """With --engine ray: captions of a shard, each scored with every image; default 256."""
     device: Name = None
     """cpu, cuda or mps; by default the best one of this machine."""
     quiet: Flag = False
@@ -100,6 +111,7 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     check_moved(arguments)
     wanted = parse(Evaluate, "tshsr evaluate", arguments, example=EXAMPLE)
     check_rerank(wanted)
+    check_engine(wanted)
     check_output(wanted.json, wanted.save_scores)
     show_result(from_runs(wanted, screen), wanted.json, screen)
 
@@ -175,7 +187,7 @@ def from_runs(wanted: Evaluate, screen: Screen) -> Report:
     from tshsr.scoring.options import ScoringOptions
 
     matrix.check_distinct(wanted.runs)
-    device = choose_device(wanted.device)
+    device = "cpu" if wanted.engine == "ray" else choose_device(wanted.device)
     options = ScoringOptions(byte_budget=read_bytes(wanted.bytes), device=device, dtype=precision(wanted.dtype))
     split = open_split(wanted.data, wanted.split)
     extras, refusal = extras_of(wanted.coco_ids, wanted.pmrp, wanted.judgements), None
@@ -189,11 +201,16 @@ def from_runs(wanted: Evaluate, screen: Screen) -> Report:
     size = sum(run.score_bytes(retrievers, each) for each in exhaustive)
     compile_options = CompileOptions(tf32=wanted.dtype == "tf32", compiled=wanted.compile)
     members, guards = compile_members(retrievers, split, compile_options, options)
-    with place_for_scores(wanted.scores_folder, size) as folder, screen.progress(quiet=wanted.quiet) as begin:
+    chosen = chosen_engine(wanted.engine, wanted.engine_workers, wanted.shard, device=wanted.device)
+    with (
+        place_for_scores(wanted.scores_folder, size) as folder,
+        chosen as engine,
+        screen.progress(quiet=wanted.quiet) as begin,
+    ):
         options = replace(options, folder=folder)
         if plan is None:
             options = replace(options, progress=begin("scoring", "pairs"))
-            found = run.evaluate_models(members, split, protocol=wanted.protocol, options=options)
+            found = run.evaluate_models(members, split, protocol=wanted.protocol, options=options, engine=engine)
         else:
             search = two_stage.TwoStageSearch(members[0], options, wanted.protocol)
             found = two_stage.evaluate_two_stage(search, split, plan, check=wanted.rerank_check, begin=begin)
@@ -270,6 +287,22 @@ def check_rerank(wanted: Evaluate) -> None:
             "--scores-folder keeps the scores of all pairs, and --rerank K scores few; keep them with --save-scores, "
             "or give --rerank-check too."
         )
+
+
+def check_engine(wanted: Evaluate) -> None:
+    """Refuse options that an engine does not have.
+
+    Raises:
+        SettingsError: Where one is given; the message names it.
+    """
+    given = {
+        "--rerank": wanted.rerank is not None,
+        f"--dtype {wanted.dtype}": wanted.dtype != "float32",
+        "--compile": wanted.compile,
+    }
+    if wanted.engine != "none" and any(given.values()):
+        option = next(name for name, there in given.items() if there)
+        raise SettingsError(f"--engine {wanted.engine} scores all pairs in float32; leave {option} out.")
 
 
 def open_dev(data: str) -> Split:

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tshsr.cli.options import Argument, File, Flag, Name, choose_device, load_retriever, parse
+from tshsr.cli.options import (
+    Argument,
+    EngineName,
+    File,
+    Flag,
+    Name,
+    Shard,
+    Workers,
+    choose_device,
+    chosen_engine,
+    load_retriever,
+    parse,
+)
 from tshsr.cli.screen import Screen
 from tshsr.errors import SettingsError
+from tshsr.files import is_remote, place_of
 from tshsr.system import usable_cores
 
 if TYPE_CHECKING:
@@ -28,9 +41,10 @@ SHOWN = 3
 class Features:
     """Make a feature store of a folder of pictures; run an interrupted command again to continue it."""
 
-    pictures: Annotated[Path, Argument("PICTURES", positional=True)]
-    """A folder, read recursively. Files that are no pictures are skipped and listed."""
-    out: Annotated[Path, Argument("STORE")]
+    pictures: Annotated[str, Argument("PICTURES", positional=True)]
+    """A folder, or a URL such as s3://bucket/pictures, read recursively. Files that are no pictures are skipped and
+    listed."""
+    out: Annotated[str, Argument("STORE")]
     """Folder of the store."""
     extractor: Annotated[str, Argument("NAME")]
     """efficientnet-lite2 (photographs, comes with its weights), scenes (drawn pictures), grid or detector (with
@@ -62,7 +76,15 @@ class Features:
     batch: int = 16
     """Pictures in a batch of the network."""
     workers: Annotated[int | None, Argument("N")] = None
-    """Pictures decoded in parallel; by default one for each processor core."""
+    """Pictures decoded in parallel, by each worker of an engine; by default one for each processor core, with an engine
+    1."""
+    engine: EngineName = "none"
+    """ray: extract in shards by workers, on the cluster at RAY_ADDRESS or on this machine; a worker that dies is
+    replaced, and its shard repeated."""
+    engine_workers: Workers = None
+    """With --engine ray: number of workers; by default one for each GPU, or as many as the cores allow."""
+    shard: Shard = None
+    """With --engine ray: pictures of a shard; default 256."""
     device: Name = None
     """cpu, cuda or mps; by default the best one of this machine."""
     quiet: Flag = False
@@ -72,19 +94,35 @@ class Features:
 def main(arguments: Sequence[str], screen: Screen) -> None:
     """Extract."""
     wanted = parse(Features, "tshsr features", arguments, example=EXAMPLE)
-    workers = usable_cores() if wanted.workers is None else wanted.workers
+    own = wanted.engine == "none"
+    workers = (usable_cores() if own else 1) if wanted.workers is None else wanted.workers
     for name, value in (("batch", wanted.batch), ("workers", workers)):
         if value < 1:
             raise SettingsError(f"--{name} is {value}; expected at least 1.")
-    extractor = chosen_extractor(wanted)
+    extractor = chosen_extractor(wanted if own else replace(wanted, device="cpu"))  # the workers have their own
     from tshsr.data.picture_captions import read_picture_captions
-    from tshsr.features.extraction import ExtractionOptions, extract_folder
+    from tshsr.features.extraction import extract_folder
+    from tshsr.features.shards import ExtractionOptions
 
     captions = None if wanted.captions is None else partial(read_picture_captions, Path(wanted.captions))
     options = ExtractionOptions(workers, wanted.batch, wanted.dtype)
-    with screen.progress(quiet=wanted.quiet) as begin:
-        done = extract_folder(wanted.pictures, wanted.out, extractor, options=options, captions=captions, begin=begin)
-    show(screen, wanted.out, extractor, done)
+    if is_remote(wanted.out):
+        raise SettingsError(f"--out is {wanted.out}; expected a folder of this machine: copy the store afterwards.")
+    chosen = chosen_engine(
+        wanted.engine, wanted.engine_workers, wanted.shard, cpus=options.workers, device=wanted.device
+    )
+    with chosen as engine, screen.progress(quiet=wanted.quiet) as begin:
+        done = extract_folder(
+            place_of(wanted.pictures),
+            Path(wanted.out),
+            extractor,
+            options=options,
+            captions=captions,
+            begin=begin,
+            engine=engine,
+            open_extractor=partial(chosen_extractor, wanted),
+        )
+    show(screen, Path(wanted.out), extractor, done)
 
 
 def chosen_extractor(wanted: Features) -> Extractor:

@@ -7,7 +7,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tshsr.cli.options import Argument, Flag, Folder, Name, OptionalPath, load_retriever, parse
+from tshsr.cli.options import (
+    Argument,
+    EngineName,
+    Flag,
+    Folder,
+    Name,
+    OptionalPath,
+    Shard,
+    Workers,
+    chosen_engine,
+    load_retriever,
+    parse,
+)
 from tshsr.cli.screen import Screen
 from tshsr.errors import DataError, SettingsError
 
@@ -30,8 +42,8 @@ class IndexCommand:
 
     run: Annotated[str, Argument("RUN", positional=True)]
     """The run that encodes them: a folder, or owner/name on the Hugging Face hub."""
-    out: Annotated[Path, Argument("INDEX")]
-    """Folder of the index."""
+    out: Annotated[str, Argument("INDEX")]
+    """Folder of the index, or a URL of object storage such as s3://bucket/index."""
     data: Folder = None
     """What to add: a folder of data, or the word scenes."""
     split: str = "all"
@@ -46,6 +58,13 @@ class IndexCommand:
     """Encode pictures again that are in the index already."""
     delete: Annotated[tuple[str, ...], Argument("ID")] = ()
     """Remove these pictures and their captions."""
+    engine: EngineName = "none"
+    """ray: encode in shards by workers, on the cluster at RAY_ADDRESS or on this machine; a worker that dies is
+    replaced, and its shard repeated. What is new becomes visible at once, at the end."""
+    engine_workers: Workers = None
+    """With --engine ray: number of workers; by default one for each GPU, or as many as the cores allow."""
+    shard: Shard = None
+    """With --engine ray: pictures, or captions, of a shard; default 256."""
     device: Name = None
     """cpu, cuda or mps; by default the best one of this machine."""
     quiet: Flag = False
@@ -65,7 +84,7 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
         )
     from tshsr.index.collection import Index
 
-    retriever = load_retriever(wanted.run, wanted.device)
+    retriever = load_retriever(wanted.run, "cpu" if wanted.engine == "ray" else wanted.device)
     if wanted.data is None:
         index = Index(wanted.out, retriever)
         index.delete(wanted.delete)
@@ -145,7 +164,8 @@ def add_all(
 ) -> list[tuple[Split, Added]]:
     """Add the splits in order."""
     done = []
-    with screen.progress(quiet=wanted.quiet) as begin:
+    chosen = chosen_engine(wanted.engine, wanted.engine_workers, wanted.shard, device=wanted.device)
+    with chosen as engine, screen.progress(quiet=wanted.quiet) as begin:
         for split, known in zip(splits, metadata, strict=True):
             added = index.add(
                 split,
@@ -154,6 +174,7 @@ def add_all(
                 captions=wanted.captions,
                 replace=wanted.replace,
                 begin=begin,
+                engine=engine,
             )
             done.append((split, added))
     return done

@@ -17,6 +17,7 @@ import types
 import typing
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar, ge
 from tshsr.errors import SettingsError
 
 if TYPE_CHECKING:
+    from tshsr.engines.work import Engine
     from tshsr.retriever import Retriever
     from tshsr.scoring.candidates import Depth
 
@@ -58,6 +60,10 @@ File = Annotated[str | None, Argument("FILE")]
 Output = Annotated[str | None, Argument("FILE", output=True)]
 """A file to write; - is stdout."""
 OptionalPath = Annotated[Path | None, Argument("PATH")]
+
+EngineName = Literal["none", "ray"]
+Workers = Annotated[int | None, Argument("N")]
+Shard = Annotated[int | None, Argument("N")]
 
 METAVARS: dict[type, str] = {int: "INT", float: "FLOAT", Path: "PATH"}
 NUMBERS: dict[type, str] = {int: "a whole number", float: "a number"}
@@ -362,6 +368,35 @@ def load_retriever(run: str, device: str | None) -> Retriever:
     from tshsr.retriever import Retriever
 
     return Retriever.from_pretrained(run).to(choose_device(device))
+
+
+@contextmanager
+def chosen_engine(
+    engine: EngineName, workers: int | None, shard: int | None, *, cpus: int = 1, device: str | None = None
+) -> Iterator[Engine | None]:
+    """The engine of --engine; None for this process.
+
+    Args:
+        workers: The number of --engine-workers.
+        shard: The items of --shard.
+        cpus: Processor cores of a worker.
+        device: With cpu, workers use no GPU.
+
+    Raises:
+        SettingsError: Where Ray is not installed, or an option needs it.
+        DataError: Where there is no cluster.
+    """
+    if engine == "none":
+        for name, value in (("--engine-workers", workers), ("--shard", shard)):
+            if value is not None:
+                raise SettingsError(f"{name} is for --engine ray; give both, or neither.")
+        yield None
+        return
+    from tshsr.engines.ray import ray_engine
+    from tshsr.engines.work import SHARD
+
+    with ray_engine(workers=workers, shard=SHARD if shard is None else shard, cpus=cpus, gpu=device != "cpu") as opened:
+        yield opened
 
 
 def read_bytes(text: str) -> int:

@@ -27,7 +27,7 @@ EXAMPLE = 'tshsr search INDEX "a red circle" -k 5'
 class Search:
     """Find pictures for a sentence, with the regions of its words; with --image, sentences for a picture."""
 
-    index: Annotated[Path, Argument("INDEX", positional=True)]
+    index: Annotated[str, Argument("INDEX", positional=True)]
     """Folder that tshsr index made."""
     query: Annotated[str, Argument("QUERY", positional=True)] = ""
     """The sentence, in quotes."""

@@ -18,6 +18,7 @@ from tshsr.data.picture_folder import find_captions, open_picture_folder, pictur
 from tshsr.data.precomp import open_precomp, precomp_splits
 from tshsr.data.store import EVERYTHING, open_store
 from tshsr.errors import DataError, InputError
+from tshsr.files import is_remote, place_of, reachable
 
 Layout = Literal["store", "precomp", "karpathy", "pictures"]
 SCENES = "scenes"
@@ -99,7 +100,9 @@ def find_data(data: str | Path) -> Path:
     Raises:
         DataError: Where there is no such file or folder.
     """
-    path = Path(data)
+    path = place_of(data)
+    if is_remote(path):
+        return _remote_store(path)
     if str(data) == SCENES and not (path / MANIFEST).is_file():
         from tshsr.data.generated import scenes_folder  # imports this module
 
@@ -107,6 +110,19 @@ def find_data(data: str | Path) -> Path:
     if not path.exists():
         raise DataError(f"{path} does not exist{_suggestion(path)} Name a folder of data, or the word {SCENES!r}.")
     return path
+
+
+def _remote_store(url: Path) -> Path:
+    """A feature store on object storage.
+
+    Raises:
+        DataError: Where there is none, or the storage cannot be read.
+    """
+    with reachable(url):
+        there = (url / MANIFEST).exists()
+    if not there:
+        raise DataError(f"{url} is no feature store: it has no {MANIFEST}. Other layouts are read from folders only.")
+    return url
 
 
 def layout_of(path: Path) -> Layout:

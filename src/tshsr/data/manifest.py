@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from tshsr.errors import DataError, first_invalid
+from tshsr.files import reason_of
 from tshsr.system import Progress
 
 VERSION = 1
@@ -63,7 +64,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest = TypeAdapter(Manifest).validate_json(path.read_bytes())
     except OSError as error:
-        raise DataError(f"{folder} is no feature store: cannot read {MANIFEST} ({error.strerror}).") from None
+        raise DataError(f"{folder} is no feature store: cannot read {MANIFEST} ({reason_of(error)}).") from None
     except ValidationError as error:
         raise DataError(f"{path} is damaged: {first_invalid(error)}. Write the store again.") from None
     if manifest.version != VERSION:
@@ -82,7 +83,7 @@ def _check_size(path: Path, file: StoreFile) -> None:
     try:
         size = path.stat().st_size
     except OSError as error:
-        raise DataError(f"Cannot read {path}: {error.strerror}. Copy the store again, with all its files.") from None
+        raise DataError(f"Cannot read {path}: {reason_of(error)}. Copy the store again, with all its files.") from None
     if size != file.bytes:
         raise DataError(f"{path} has {size} bytes; {MANIFEST} expects {file.bytes}. Copy or write the store again.")
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import io
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from tshsr.errors import DataError, PictureError
+from tshsr.files import is_remote, reachable
 
 MAX_PIXELS = 150_000_000
 """Larger pictures are refused before they are decoded: 450 MB as RGB."""
@@ -158,12 +161,14 @@ def find_pictures(folder: Path, *, exclude: Sequence[Path] = ()) -> tuple[list[P
     Links to folders are not followed, which rules out cycles.
 
     Args:
-        folder: The root.
+        folder: The root; may be on object storage.
         exclude: Subfolders that are left out.
 
     Raises:
         DataError: Where it is no folder, or holds no file.
     """
+    if is_remote(folder):
+        return _remote_pictures(folder), []
     if not folder.is_dir():
         problem = "is a file" if folder.exists() else "does not exist"
         raise DataError(f"{folder} {problem}; name a folder of pictures.")
@@ -188,6 +193,33 @@ def find_pictures(folder: Path, *, exclude: Sequence[Path] = ()) -> tuple[list[P
         PictureFile(image_id, name, s.st_size, s.st_mtime_ns) for image_id, (name, s) in zip(ids, found, strict=True)
     ]
     return files, skipped
+
+
+def _remote_pictures(folder: Any) -> list[PictureFile]:
+    """Objects below a URL in the order of their names, without hidden ones.
+
+    Raises:
+        DataError: Where there are none, or the storage cannot be read.
+    """
+    with reachable(folder):
+        listed: dict[str, dict[str, Any]] = folder.fs.find(folder.path, detail=True)
+    start = len(folder.path.rstrip("/")) + 1
+    entries = {tuple(path[start:].split("/")): entry for path, entry in listed.items() if len(path) >= start}
+    visible = sorted(parts for parts in entries if not any(part.startswith(".") or not part for part in parts))
+    if not visible:
+        raise DataError(f"{folder} holds no files that can be read; name a folder of pictures.")
+    names = ["/".join(parts) for parts in visible]
+    return [
+        PictureFile(image_id, name, int(entries[parts]["size"]), _changed(entries[parts]))
+        for image_id, name, parts in zip(unique_ids(names), names, visible, strict=True)
+    ]
+
+
+def _changed(entry: Mapping[str, Any]) -> int:
+    """The modification time of an object, in nanoseconds; 0 where its storage records none."""
+    time = next((entry[name] for name in ("LastModified", "last_modified", "mtime", "updated") if name in entry), 0)
+    seconds = time.timestamp() if isinstance(time, datetime) else time
+    return int(seconds * 1e9) if isinstance(seconds, int | float) else 0
 
 
 def _walk(folder: Path, top: Path, excluded: set[Path], skipped: list[SkippedFile]) -> Iterator[Path]:

@@ -21,7 +21,7 @@ from tshsr.data.manifest import MANIFEST, VERSION, Manifest, StoreFile, read_man
 from tshsr.data.npy import NpyFile, npy_header
 from tshsr.data.regions import RegionFeatures, check_boxes, check_mask
 from tshsr.errors import DataError
-from tshsr.files import replacing
+from tshsr.files import is_remote, replacing
 
 EVERYTHING = "all"
 """The split of all images of a store, with or without captions."""
@@ -313,9 +313,9 @@ def _rows_with_captions(path: Path, images: Sequence[StoreImage], captions: Sequ
 
 
 def _pictures(folder: Path, manifest: Manifest) -> Path | None:
-    """The folder of pictures inside the store, or the recorded one."""
+    """The folder of pictures inside the store, or the recorded one; None on object storage."""
     recorded = manifest.settings.get(PICTURES)
     for pictures in (folder / PICTURES, Path(recorded) if isinstance(recorded, str) else None):
-        if pictures is not None and pictures.is_dir():
+        if pictures is not None and not is_remote(pictures) and pictures.is_dir():
             return pictures
     return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -16,7 +17,9 @@ import torch
 
 from tshsr.data.dataset import Split
 from tshsr.data.tokens import CaptionTokenizer, by_length
+from tshsr.engines.work import Engine
 from tshsr.errors import InputError, SettingsError
+from tshsr.evaluation.sharded import score_split_sharded
 from tshsr.features.pixels import with_own_regions
 from tshsr.metrics.ranks import QueryRanks, metrics_by_fold, query_ranks
 from tshsr.metrics.recall import check_captioned, mean_metrics
@@ -133,8 +136,13 @@ def evaluate_models(
     *,
     protocol: ProtocolName | Literal["auto"] = "auto",
     options: ScoringOptions = DEFAULT_OPTIONS,
+    engine: Engine | None = None,
 ) -> Evaluation:
-    """Score every image of a split with every caption, and rank the queries; arguments and errors as of `evaluate`."""
+    """Score every image of a split with every caption, and rank the queries; arguments and errors as of `evaluate`.
+
+    Args:
+        engine: Scores on its workers, in the precision of the network; None: in this process.
+    """
     if not retrievers:
         raise SettingsError("there is no model to evaluate; name at least one run.")
     chosen = choose_protocol(protocol, len(split.regions))  # raises before hours of scoring
@@ -150,7 +158,8 @@ def evaluate_models(
             folder=member_folder(options.folder, number, len(retrievers)),
         )
         own = with_own_regions(split, retriever.matcher.vision)
-        members.append(score_split_rescored(retriever.matcher, retriever.tokenizer, own, member_options))
+        score = score_split_rescored if engine is None else partial(score_split_sharded, engine)
+        members.append(score(retriever.matcher, retriever.tokenizer, own, member_options))
     scores = ensemble(members, options.folder)
     seconds = time.perf_counter() - start
     return Evaluation(

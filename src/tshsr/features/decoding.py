@@ -16,6 +16,7 @@ from PIL import Image
 
 from tshsr.data.pictures import MAX_PIXELS, read_picture
 from tshsr.errors import PictureError
+from tshsr.files import is_remote, reason_of
 from tshsr.system import end_with_parent, interrupts_held
 
 Prepare = Callable[[Image.Image], Any]
@@ -43,12 +44,24 @@ class Decoded:
 def decode(path: Path, prepare: Prepare, max_pixels: int = MAX_PIXELS) -> Decoded:
     """Read and prepare one file."""
     try:
-        picture = read_picture(path, max_pixels=max_pixels)
+        picture = read_picture(_bytes_of(path) if is_remote(path) else path, max_pixels=max_pixels)
         return Decoded(*picture.size, prepare(picture))
     except PictureError as error:
-        return Decoded(problem=str(error).removeprefix(f"{path} "))
+        return Decoded(problem=str(error).removeprefix("the picture ").removeprefix(f"{path} "))
     except MemoryError:
         return Decoded(problem="does not fit into the memory that is left; shrink it.")
+
+
+def _bytes_of(path: Path) -> bytes:
+    """An object of object storage.
+
+    Raises:
+        PictureError: Where it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise PictureError(f"{path} cannot be read ({reason_of(error)}).") from None
 
 
 def decode_all(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -16,11 +15,11 @@ from tshsr.data.picture_captions import PictureCaption
 from tshsr.data.pictures import PictureFile, SkippedFile, find_pictures
 from tshsr.data.store import StoreCaption, StoreImage, write_store
 from tshsr.data.text import numbered_caption_ids
+from tshsr.engines.work import SHARD, Engine
 from tshsr.errors import DataError
-from tshsr.features.decoding import Decoded, decode_all
-from tshsr.features.extractor import Extractor, PictureRegions
+from tshsr.features.decoding import decode_all
+from tshsr.features.extractor import Extractor
 from tshsr.features.resume import (
-    FinishedPicture,
     WorkFolder,
     check_destination,
     copy_existing,
@@ -30,28 +29,11 @@ from tshsr.features.resume import (
     write_file_list,
     write_skipped,
 )
+from tshsr.features.shards import DEFAULT_OPTIONS, ExtractionOptions, Finished, ShardExtraction, extract_shard
 from tshsr.files import remove_partial
 from tshsr.system import Begin, Progress, begin_no_progress
 
-Dtype = Literal["float32", "float16"]
-PART_PICTURES, PART_SECONDS = 256, 5.0
-"""Pictures, or seconds of work, between two writes to the work folder: the maximum loss after a kill."""
 BLOCK = 64
-
-
-@dataclass(frozen=True)
-class ExtractionOptions:
-    """Speed and precision of an extraction; of these, only `dtype` affects the features.
-
-    Attributes:
-        workers: Pictures decoded at a time.
-        batch: Pictures per call of a network.
-        dtype: Of the features in the store.
-    """
-
-    workers: int = 2
-    batch: int = 16
-    dtype: Dtype = "float32"
 
 
 @dataclass(frozen=True)
@@ -76,10 +58,12 @@ def extract_folder(
     out: Path,
     extractor: Extractor,
     *,
-    options: ExtractionOptions = ExtractionOptions(),
+    options: ExtractionOptions = DEFAULT_OPTIONS,
     captions: Callable[[Sequence[PictureFile]], Sequence[PictureCaption]] | None = None,
     exclude: Sequence[Path] = (),
     begin: Begin = begin_no_progress,
+    engine: Engine | None = None,
+    open_extractor: Callable[[], Extractor] | None = None,
 ) -> ExtractionResult:
     """Make a feature store of a folder of pictures, or update one.
 
@@ -88,12 +72,15 @@ def extract_folder(
     written atomically.
 
     Args:
-        pictures: The folder, with its subfolders.
+        pictures: The folder, with its subfolders, or a URL of object storage (`files.place_of`).
+        out: A folder of this machine.
         extractor: The source of the regions.
         options: Workers, batches and dtype.
         captions: Returns captions of the folder's files; None keeps those of an existing store.
         exclude: Subfolders that are left out, besides `out`.
         begin: Starts the progress of each stage.
+        engine: Extracts in shards on its workers; None: in this process.
+        open_extractor: Opens the extractor on a worker; picklable. None: the extractor itself is sent to them.
 
     Raises:
         DataError: Where no file is a picture, `out` is not a store of them, or the disk is full or cannot be written.
@@ -106,8 +93,14 @@ def extract_folder(
         warnings.filterwarnings("ignore", module="PIL")  # irregularities of files that can be decoded all the same
         work = WorkFolder(folder, extractor.joint_dim)
         existing = read_existing(out, extractor.name, options.dtype, extractor.joint_dim)
-        missing = [file for file in files if not work.has(file) and not existing.has(file)]
-        skipped += _extract(pictures, missing, extractor, work, options, begin("extracting", "pictures"))
+        missing = {file.file for file in files if not work.has(file) and not existing.has(file)}
+        shards = _shards(files, SHARD if engine is None else engine.shard, missing)
+        progress = begin("extracting", "pictures")
+        if engine is None:
+            skipped += _extract(shards, extractor, work, options, pictures, progress)
+        else:
+            prepare = ShardExtraction(pictures, open_extractor or (lambda: extractor), extractor.name, options)
+            skipped += _extract_on(engine, prepare, shards, work, progress)
         finished = [file for file in files if work.has(file) or existing.has(file)]
         if not finished:
             work.remove()
@@ -126,73 +119,59 @@ def extract_folder(
 
 
 def _extract(
-    folder: Path,
-    files: Sequence[PictureFile],
+    shards: Sequence[Sequence[PictureFile]],
     extractor: Extractor,
     work: WorkFolder,
     options: ExtractionOptions,
+    folder: Path,
     progress: Progress,
 ) -> list[SkippedFile]:
-    """Extract files into the work folder; returns the unreadable ones."""
+    """Extract shards in this process into the work folder; returns the unreadable files."""
     skipped: list[SkippedFile] = []
-    pending: list[tuple[PictureFile, Decoded]] = []
-    finished: list[tuple[FinishedPicture, PictureRegions]] = []
-    written_at = time.monotonic()
-    paths = (folder / file.file for file in files)
-    decoding = decode_all(paths, extractor.prepare, workers=options.workers, processes=extractor.in_processes)
-    with closing(decoding):
-        try:
-            for number, (file, decoded) in enumerate(zip(files, decoding, strict=True), start=1):
-                if decoded.problem:
-                    skipped.append(SkippedFile(file.file, decoded.problem))
-                else:
-                    pending.append((file, decoded))
-                if len(pending) == options.batch or number == len(files):
-                    finished += _compute(extractor, pending, options.dtype, skipped)
-                    pending = []
-                    progress(number, len(files))
-                if len(finished) >= PART_PICTURES or (finished and time.monotonic() - written_at > PART_SECONDS):
-                    part, finished = finished, []
-                    _add(work, part)
-                    written_at = time.monotonic()
-        finally:
-            if finished:  # also after Ctrl-C
-                _add(work, finished)
+    done, total = 0, sum(map(len, shards))
+    paths = (folder / file.file for shard in shards for file in shard)  # decoded ahead, also into the next shard
+    with closing(
+        decode_all(paths, extractor.prepare, workers=options.workers, processes=extractor.in_processes)
+    ) as decoding:
+        for shard in shards:
+            before = done
+
+            def tell(number: int, _: int, before: int = before) -> None:
+                progress(before + number, total)
+
+            skipped += extract_shard(shard, decoding, extractor, options, partial(_add, work), tell)
+            done += len(shard)
     return skipped
 
 
-def _add(work: WorkFolder, finished: Sequence[tuple[FinishedPicture, PictureRegions]]) -> None:
+def _extract_on(
+    engine: Engine,
+    prepare: ShardExtraction,
+    shards: Sequence[Sequence[PictureFile]],
+    work: WorkFolder,
+    progress: Progress,
+) -> list[SkippedFile]:
+    """Extract shards by workers into the work folder, each written as it finishes; returns the unreadable files."""
+    skipped: list[SkippedFile] = []
+    done, total = 0, sum(map(len, shards))
+    for number, found in engine.run(prepare, shards):
+        skipped += found.skipped
+        if found.finished:
+            _add(work, found.finished)
+        done += len(shards[number])
+        progress(done, total)
+    return skipped
+
+
+def _shards(files: Sequence[PictureFile], size: int, missing: Collection[str]) -> list[list[PictureFile]]:
+    """The missing files, in shards of the whole folder: after an interruption, they are those of an undisturbed job."""
+    shards = [files[start : start + size] for start in range(0, len(files), size)]
+    left = [[file for file in shard if file.file in missing] for shard in shards]
+    return [shard for shard in left if shard]
+
+
+def _add(work: WorkFolder, finished: Sequence[Finished]) -> None:
     work.add([picture for picture, _ in finished], [regions for _, regions in finished])
-
-
-def _compute(
-    extractor: Extractor, pending: Sequence[tuple[PictureFile, Decoded]], dtype: Dtype, skipped: list[SkippedFile]
-) -> list[tuple[FinishedPicture, PictureRegions]]:
-    """Regions of decoded pictures; a failing batch is repeated picture by picture, to skip only the failing ones."""
-    if not pending:
-        return []
-    try:
-        found = extractor.compute([decoded.prepared for _, decoded in pending])
-    except (RuntimeError, ValueError) as error:
-        if len(pending) > 1:
-            return [one for single in pending for one in _compute(extractor, [single], dtype, skipped)]
-        reason = " ".join(str(error).split())
-        skipped.append(SkippedFile(pending[0][0].file, f"the network failed on it: {reason[:300]}"))
-        return []
-    finished = []
-    for (file, decoded), regions in zip(pending, found, strict=True):
-        with np.errstate(over="ignore"):
-            features = regions.features.astype(dtype)
-        if not np.isfinite(features).all():
-            skipped.append(SkippedFile(file.file, f"one of its features is not finite as {dtype}."))
-            continue
-        if regions.pooled is not None and not np.isfinite(regions.pooled).all():
-            skipped.append(SkippedFile(file.file, "its image vector is not finite."))
-            continue
-        size = (decoded.width, decoded.height, len(features))
-        picture = FinishedPicture(file.file, file.bytes, file.changed, *size)
-        finished.append((picture, PictureRegions(features, regions.boxes, regions.pooled)))
-    return finished
 
 
 def _captions(files: Sequence[PictureFile], captions: Sequence[PictureCaption]) -> list[StoreCaption]:

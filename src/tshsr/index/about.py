@@ -14,12 +14,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from tshsr.config.models import EMBEDDING_KINDS
 from tshsr.errors import CheckpointError, DataError, first_invalid
-from tshsr.files import write_text
+from tshsr.files import is_remote, write_text
 from tshsr.models.whole import starts_at_encoder, whole_width
 from tshsr.retriever import Retriever
 
 VERSION = 1
 INFO_FILE = "index.json"
+PROBING = 1
+"""Meaning of `probes`: the number of partitions that a query reads; before, LanceDB read all, whatever their number."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class IndexInfo:
         probes: By table, number of partitions of its ANN index that a query reads.
         pooled_width: Width of v and t; 0: `dim`.
         shares: Whether the tables have the share of pooled items in v and t.
+        probing: `PROBING` when `probes` were chosen; others are not used, so that the search is exact.
     """
 
     version: int
@@ -51,6 +54,7 @@ class IndexInfo:
     probes: dict[str, int] = field(default_factory=dict)
     pooled_width: int = 0
     shares: bool = False
+    probing: int = 0
 
 
 def new_info(
@@ -60,7 +64,7 @@ def new_info(
     absolute, beside = run, None
     if run is not None and Path(run).exists():
         absolute = str(Path(run).resolve())
-        beside = os.path.relpath(absolute, folder.resolve())
+        beside = None if is_remote(folder) else os.path.relpath(absolute, folder.resolve())
     model = retriever.config.model
     return IndexInfo(
         version=VERSION,
@@ -73,6 +77,7 @@ def new_info(
         beside=beside,
         pooled_width=whole_width(model.encoder) if starts_at_encoder(model.encoder) else 0,
         shares=model.encoder.pooled_vectors == "added" and model.kind not in EMBEDDING_KINDS,
+        probing=PROBING,
     )
 
 
@@ -103,7 +108,7 @@ def read_info(folder: Path) -> IndexInfo:
         ) from None
     if info.version != VERSION:
         raise DataError(f"{path} has version {info.version}, this tshsr reads {VERSION}; update tshsr.")
-    return info
+    return info if info.probing == PROBING else replace(info, probes={}, probing=PROBING)
 
 
 def write_info(folder: Path, info: IndexInfo) -> None:
@@ -134,7 +139,7 @@ def locate_run(folder: Path, info: IndexInfo, run: str | None) -> str:
         return run
     if info.run is None:
         raise CheckpointError(f"{folder} does not record where its model {info.model} is; name the run with --run RUN.")
-    if info.beside is None or Path(info.run).exists():
+    if info.beside is None or is_remote(folder) or Path(info.run).exists():
         return info.run
     beside = folder / info.beside
     if beside.is_dir():

@@ -78,12 +78,18 @@ def choose_probes(table: Any, queries: Float[Tensor, "queries dim"], partitions:
 
 
 def ann_search(table: Any, query: np.ndarray, count: int, probes: int, where: str | None = None) -> list[int]:
-    """Row ids with the highest v·t, best first, by the ANN index, which reads at least `probes` partitions."""
+    """Row ids with the highest v·t, best first, by the ANN index, which reads `probes` partitions.
+
+    Where these have too few rows, because of a filter or a large count, it reads as many as are needed.
+    """
     request = table.search(query, vector_column_name=POOLED).distance_type("dot").limit(count)
-    request = request.minimum_nprobes(probes).maximum_nprobes(0)  # 0: no limit where a filter or count needs more
     if where is not None:
         request = request.where(where, prefilter=True)
-    found: list[int] = request.select(["id", "_distance"]).with_row_id(True).to_arrow()[ROW].to_pylist()
+    request = request.select(["id", "_distance"]).with_row_id(True)
+    found: list[int] = request.nprobes(probes).to_arrow()[ROW].to_pylist()
+    if len(found) < count:
+        # LanceDB reads every partition where the maximum is 0, also where the minimum has enough rows.
+        found = request.maximum_nprobes(0).to_arrow()[ROW].to_pylist()
     return found
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,14 +15,15 @@ import torch
 
 from tshsr.data.check import has_row_numbers
 from tshsr.data.dataset import Split
-from tshsr.errors import DataError
-from tshsr.index.database import id_condition, ids_of, restored_on_failure
+from tshsr.engines.work import Engine
+from tshsr.errors import DataError, TshsrError
+from tshsr.index.database import LANCE_ERRORS, id_condition, ids_of, restored_on_failure
 from tshsr.index.metadata import Metadata, picture_file, picture_name
 from tshsr.index.rows import POOLED, boxes_column, encoding_columns, pooled_of
 from tshsr.models.base import join_encodings
 from tshsr.retriever import Retriever
 from tshsr.scoring.all_pairs import ENCODE_BLOCK, blocks
-from tshsr.system import Begin
+from tshsr.system import Begin, begin_no_progress
 
 COMMIT_BYTES = 2**26
 """Approximate bytes of encodings per commit, the maximum loss after an interruption."""
@@ -54,6 +56,7 @@ class Addition:
         replace: Whether indexed pictures are encoded again.
         begin: Starts the progress of each stage.
         moved: Whether the user named the folder of the files; indexed pictures then get their files from it.
+        engine: Encodes on its workers; None: in this process.
     """
 
     folder: Path
@@ -64,10 +67,18 @@ class Addition:
     replace: bool
     begin: Begin
     moved: bool = False
+    engine: Engine | None = None
 
     @property
-    def rows_per_commit(self) -> int:
-        """Pictures, or captions, per commit."""
+    def at_once(self) -> bool:
+        """Whether all new rows are one version; without an engine each shard is one, so that a later run continues."""
+        return self.engine is not None and not self.replace
+
+    @property
+    def rows_per_shard(self) -> int:
+        """Pictures, or captions, that are encoded together; without an engine, per commit."""
+        if self.engine is not None:
+            return self.engine.shard
         row = 2 * self.split.regions.regions * self.retriever.config.model.encoder.dim
         return ENCODE_BLOCK * max(1, COMMIT_BYTES // (row * ENCODE_BLOCK))
 
@@ -79,21 +90,23 @@ def add_pictures(addition: Addition, table: Any) -> Added:
         DataError: Where the features cannot be read, two pictures share an id, or the index cannot be written.
     """
     check_ids(addition.split)
-    indexed = set(ids_of(table))
+    names, indexed = addition.split.image_ids, set(ids_of(table))
     if not addition.replace:
         check_same_pictures(addition, table, indexed)
-    wanted = [i for i, name in enumerate(addition.split.image_ids) if addition.replace or name not in indexed]
-    progress, done, replaced = addition.begin("encoding", "pictures"), 0, 0
-    for numbers in blocks(np.array(wanted, np.int64), addition.rows_per_commit):
-        old = [number for number in numbers.tolist() if addition.split.image_ids[number] in indexed]
-        new = [number for number in numbers.tolist() if addition.split.image_ids[number] not in indexed]
-        for part, is_new in ((new, True), (old, False)):
-            if part:
-                rows = picture_rows(addition, part, table.schema, new=is_new)
-                write_rows(addition.folder, table, rows, is_new=is_new)
-        replaced, done = replaced + len(old), done + len(numbers)
-        progress(done, len(wanted))
-    return Added(done - replaced, replaced, len(addition.split.image_ids) - len(wanted), 0)
+    wanted = [i for i, name in enumerate(names) if addition.replace or name not in indexed]
+    shards = []
+    for numbers in blocks(np.array(wanted, np.int64), addition.rows_per_shard):
+        old = [number for number in numbers.tolist() if names[number] in indexed]
+        new = [number for number in numbers.tolist() if names[number] not in indexed]
+        shards += [PictureShard(part, is_new) for part, is_new in ((new, True), (old, False)) if part]
+    encoded = encode_shards(addition, PictureShard.rows, shards, table.schema, "pictures")
+    if addition.at_once:
+        add_at_once(addition.folder, table, encoded)
+    else:
+        for shard, rows in zip(shards, encoded, strict=True):
+            write_rows(addition.folder, table, rows, is_new=shard.new)
+    new_count = sum(len(shard.numbers) for shard in shards if shard.new)
+    return Added(new_count, len(wanted) - new_count, len(names) - len(wanted), 0)
 
 
 def add_captions(addition: Addition, table: Any) -> int:
@@ -105,19 +118,113 @@ def add_captions(addition: Addition, table: Any) -> int:
     names = addition.split.caption_ids
     indexed = set() if addition.replace else set(ids_of(table))
     wanted = [i for i, name in enumerate(names) if name not in indexed]
-    progress, done = addition.begin("encoding", "captions"), 0
-    for numbers in blocks_of_images(addition.split, wanted, addition.rows_per_commit):
-        rows = caption_rows(addition, names, numbers, table.schema)
-        images = sorted({addition.split.image_ids[addition.split.image_of_caption[number]] for number in numbers})
+    shards = [CaptionShard(numbers) for numbers in blocks_of_images(addition.split, wanted, addition.rows_per_shard)]
+    encoded = encode_shards(addition, CaptionShard.rows, shards, table.schema, "captions")
+    if addition.at_once:
+        add_at_once(addition.folder, table, encoded)
+        return len(wanted)
+    for shard, rows in zip(shards, encoded, strict=True):
+        of_caption = addition.split.image_of_caption
+        images = sorted({addition.split.image_ids[of_caption[number]] for number in shard.numbers})
         with restored_on_failure(addition.folder, table):
             if addition.replace:  # a picture may have fewer captions now
                 merge = table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
                 merge.when_not_matched_by_source_delete(id_condition("image", images)).execute(rows)
             else:
                 table.add(rows)
-        done += len(numbers)
-        progress(done, len(wanted))
-    return done
+    return len(wanted)
+
+
+@dataclass(frozen=True)
+class PictureShard:
+    """Pictures that are encoded together.
+
+    Attributes:
+        new: Whether they are not in the table.
+    """
+
+    numbers: Sequence[int]
+    new: bool
+
+    def rows(self, addition: Addition, schema: pa.Schema) -> pa.Table:
+        """Their rows."""
+        return picture_rows(addition, self.numbers, schema, new=self.new)
+
+
+@dataclass(frozen=True)
+class CaptionShard:
+    """Captions that are encoded together."""
+
+    numbers: Sequence[int]
+
+    def rows(self, addition: Addition, schema: pa.Schema) -> pa.Table:
+        """Their rows."""
+        return caption_rows(addition, addition.split.caption_ids, self.numbers, schema)
+
+
+Part = TypeVar("Part", PictureShard, CaptionShard)
+Rows = Callable[[Part, Addition, pa.Schema], pa.Table]
+
+
+@dataclass(frozen=True)
+class ShardEncoding(Generic[Part]):
+    """Prepares a worker: the network there is on the worker's best device."""
+
+    addition: Addition
+    rows: Rows[Part]
+    schema: pa.Schema
+
+    def __call__(self) -> Callable[[Part], pa.Table]:
+        """The function of one shard."""
+        self.addition.retriever.to("cuda" if torch.cuda.is_available() else "cpu")
+        return lambda shard: self.rows(shard, self.addition, self.schema)
+
+
+def encode_shards(
+    addition: Addition, rows: Rows[Part], shards: Sequence[Part], schema: pa.Schema, unit: str
+) -> Iterator[pa.Table]:
+    """The rows of shards, in their order: by the workers of the engine, or without one in this process."""
+    progress, done = addition.begin("encoding", unit), 0
+    total = sum(len(shard.numbers) for shard in shards)
+    encoded: Iterator[tuple[int, pa.Table]]
+    if addition.engine is None:
+        encoded = ((number, rows(shard, addition, schema)) for number, shard in enumerate(shards))
+    else:
+        sent = replace(addition, engine=None, begin=begin_no_progress)
+        encoded = addition.engine.run(ShardEncoding(sent, rows, schema), shards, ordered=True)
+    for number, table in encoded:
+        yield table
+        done += len(shards[number].numbers)
+        progress(done, total)
+
+
+def add_at_once(folder: Path, table: Any, parts: Iterator[pa.Table]) -> None:
+    """Add all parts as one version: their files are written as they come, the version after the last one.
+
+    Raises:
+        TshsrError: That of a part.
+        DataError: Where the index cannot be written.
+    """
+    first = next(parts, None)
+    if first is None:
+        return
+    failures: list[TshsrError] = []
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        try:
+            for part in chain([first], parts):
+                yield from part.to_batches()
+        except TshsrError as error:  # LanceDB would turn it into an error of its own
+            failures.append(error)
+            raise
+
+    with restored_on_failure(folder, table):
+        try:
+            table.add(pa.RecordBatchReader.from_batches(table.schema, batches()))
+        except LANCE_ERRORS:
+            if failures:
+                raise failures[0] from None
+            raise
 
 
 def write_rows(folder: Path, table: Any, rows: pa.Table, *, is_new: bool) -> None:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 from tshsr.data.dataset import Split
+from tshsr.engines.work import Engine
 from tshsr.errors import InputError
 from tshsr.explain.attribution import Explanation, explain_encoded
+from tshsr.files import place_of
 from tshsr.index.about import IndexInfo, check_model, locate_run, read_info
 from tshsr.index.building import Added, Addition
 from tshsr.index.database import id_condition, ids_of
@@ -55,7 +57,7 @@ class Index:
     """
 
     def __init__(self, folder: str | Path, retriever: Retriever) -> None:
-        self.folder, self.retriever = Path(folder), retriever
+        self.folder, self.retriever = place_of(folder), retriever
         self.candidates = CANDIDATES
         check_model(self.folder, self.about, retriever)
         self._pictures = TableReader(self.folder, PICTURES, lambda: self.about.probes.get(PICTURES, 0))
@@ -74,7 +76,7 @@ class Index:
         """An empty index, or the existing one.
 
         Args:
-            folder: Created where it is missing.
+            folder: Created where it is missing; may be a URL of object storage, such as s3://bucket/index.
             extractor: Name of the extractor of the features.
             settings: Its settings, from the feature store's manifest, so that `extractor` can build it again.
             run: Folder or hub name of the network, for `open`.
@@ -83,7 +85,7 @@ class Index:
             DataError: Where the folder holds something else, or an index over features of another extractor.
             CheckpointError: Where it holds an index of another network.
         """
-        create_index(Path(folder), retriever, extractor, settings or {}, run)
+        create_index(place_of(folder), retriever, extractor, settings or {}, run)
         return cls(folder, retriever)
 
     @classmethod
@@ -126,7 +128,7 @@ class Index:
             DataError: Where there is no index, or it is damaged.
             CheckpointError: Where the network is missing, or is not that of the index.
         """
-        source = locate_run(Path(folder), read_info(Path(folder)), run)
+        source = locate_run(place_of(folder), read_info(place_of(folder)), run)
         retriever = Retriever.from_pretrained(source)
         return cls(folder, retriever if device is None else retriever.to(device))
 
@@ -153,6 +155,7 @@ class Index:
         captions: bool = True,
         replace: bool = False,
         begin: Begin = begin_no_progress,
+        engine: Engine | None = None,
     ) -> Added:
         """Add the pictures of a split; indexed ones are not encoded again.
 
@@ -162,6 +165,7 @@ class Index:
             captions: Whether captions are indexed, too.
             replace: Encode indexed pictures again.
             begin: Starts the progress of each stage.
+            engine: Encodes on its workers, and adds all new pictures as one version; None: in this process.
 
         Raises:
             DataError: Where something cannot be read or written; earlier commits stay.
@@ -172,7 +176,7 @@ class Index:
         folder = pictures or split.pictures
         files = None if folder is None else folder.resolve()  # searches run in other working directories, too
         moved = pictures is not None
-        addition = Addition(self.folder, self.retriever, split, files, metadata, replace, begin, moved)
+        addition = Addition(self.folder, self.retriever, split, files, metadata, replace, begin, moved, engine)
         return add_split(addition, self._tables, captions=captions)
 
     def replace(self, split: Split, **how: Any) -> Added:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
@@ -17,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from tshsr.errors import DataError
-from tshsr.files import exclusive_lock
+from tshsr.files import exclusive_lock, exclusive_object, is_remote, remove_folder
 
 LOG = logging.getLogger(__name__)
 LOCK = ".lock"
@@ -42,11 +41,11 @@ def open_table(folder: Path, name: str, schema: pa.Schema | None = None) -> Any:
     Raises:
         DataError: Where it is missing or damaged, or cannot be made.
     """
-    database = lancedb.connect(folder, read_consistency_interval=timedelta(0))
+    database = lancedb.connect(str(folder), read_consistency_interval=timedelta(0))
     directory = folder / f"{name}.lance"
     if schema is not None and not any((directory / "_versions").glob("*.manifest")):
         with restored_on_failure(folder):
-            shutil.rmtree(directory, ignore_errors=True)  # left by an interrupted creation
+            remove_folder(directory)  # left by an interrupted creation
             return database.create_table(name, schema=schema)
     try:
         return database.open_table(name)
@@ -59,10 +58,14 @@ def open_table(folder: Path, name: str, schema: pa.Schema | None = None) -> Any:
 def write_lock(folder: Path) -> AbstractContextManager[None]:
     """Exclusive lock of an index for one writer; the operating system releases it when the process ends.
 
+    On object storage it is an object, which a killed process leaves behind.
+
     Raises:
         DataError: Where another process is writing, or the folder cannot be written.
     """
     message = f"{folder} is being written by another process; wait for it, or end it."
+    if is_remote(folder):
+        return exclusive_object(folder / LOCK, message)
     return exclusive_lock(folder / LOCK, message)
 
 

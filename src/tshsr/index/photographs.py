@@ -17,9 +17,10 @@ from tshsr.data.pictures import find_pictures
 from tshsr.data.store import EVERYTHING, open_store
 from tshsr.errors import DataError
 from tshsr.features.catalog import extractor_named
-from tshsr.features.extraction import ExtractionOptions, ExtractionResult, extract_folder
+from tshsr.features.extraction import ExtractionResult, extract_folder
 from tshsr.features.extractor import Extractor
 from tshsr.features.resume import read_files
+from tshsr.features.shards import ExtractionOptions
 from tshsr.files import exclusive_lock, explained, write_text
 from tshsr.index.about import INFO_FILE, read_info, weights_digest
 from tshsr.index.collection import Index

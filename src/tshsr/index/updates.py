@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from tshsr.data.dataset import Split
 from tshsr.errors import DataError
-from tshsr.files import explained
+from tshsr.files import make_folder
 from tshsr.index.about import INFO_FILE, check_model, new_info, read_info, update_info, write_info
 from tshsr.index.ann import maintain, sample_rows, sample_sentences
 from tshsr.index.building import Added, Addition, add_captions, add_pictures, file_columns
@@ -180,8 +180,7 @@ def create_index(
     """
     retriever.check_extractor(extractor)
     check_place(folder)
-    with explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with write_lock(folder):  # creating a table deletes the remains of an interrupted creation
         if not (folder / INFO_FILE).exists():
             source = None if run is None else str(run)

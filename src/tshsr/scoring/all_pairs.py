@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,15 +110,36 @@ def score_blocks(
     result = MatricesInMemory(shape) if options.folder is None else MatricesInFiles(shape, options.folder)
     budget, done = Budget(options.byte_budget), 0
     for columns, block in captions:
-        parts, lengths, block = [], CaptionLengths.of(block), block.at(dtype)
-        for part in images:
-            # Cast per block: a full copy would double the memory of the images, and casts cost little next to scoring.
-            parts.append(score_block(scorer, part.at(dtype), block, lengths, budget))
-            done += len(part) * len(columns)
-            options.progress(done, shape[0] * shape[1])
-        for name in parts[0]:
-            result.write(name, columns, torch.cat([part[name] for part in parts]).float().cpu().numpy())
+
+        def tell(rows: int, width: int = len(columns), before: int = done) -> None:
+            options.progress(before + rows * width, shape[0] * shape[1])
+
+        for name, scores in score_columns(scorer, images, block.at(dtype), budget, tell).items():
+            result.write(name, columns, scores)
+        done += shape[0] * len(columns)
     return result.finish()
+
+
+def score_columns(
+    scorer: Matcher,
+    images: Sequence[ItemEncoding],
+    block: ItemEncoding,
+    budget: Budget,
+    tell: Callable[[int], None] = lambda _: None,
+) -> dict[str, np.ndarray]:
+    """All images with a block of captions: by score name float32, images x captions of the block.
+
+    Args:
+        block: In the precision of the scorer.
+        tell: Called with the number of images done.
+    """
+    parts, lengths, done = [], CaptionLengths.of(block), 0
+    for part in images:
+        # Cast per block: a full copy would double the memory of the images, and casts cost little next to scoring.
+        parts.append(score_block(scorer, part.at(block.items.dtype), block, lengths, budget))
+        done += len(part)
+        tell(done)
+    return {name: torch.cat([part[name] for part in parts]).float().cpu().numpy() for name in parts[0]}
 
 
 def image_batches(split: Split) -> Iterator[ImageBatch]:

@@ -1,0 +1,140 @@
+"""Tables of large collections: an index as it grows, the two-stage search as it grows, bulk work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+FULL = 100_000_000
+"""Pictures of the collection that the projection is for."""
+
+
+def index_table(values: dict[str, Any]) -> str:
+    """One row for each size of the index: disk, time to build, parts of a search, changes."""
+    lines = [
+        "| pictures, regions | v | on disk | rows written in | ANN index built in | partitions read | first stage "
+        "| exact, in memory | reading 100 | scoring 100 | whole search (on the clock) | first search after a change "
+        "| commit of a picture |",
+        "|---" * 13 + "|",
+    ]
+    for row in values["growth"]:
+        parts = row["milliseconds"]
+        probes = f"{row['probes']} of {row['partitions']}" if row["probes"] else "none: exact"
+        cells = [
+            f"{row['pictures']:,}, {row['regions']}",
+            "around centres" if row["clustered"] else "uniform",
+            gibibytes(row["bytes"] + row["ann_bytes"]),
+            f"{row['write_seconds']['processor']:,.1f} s",
+            f"{row['ann_seconds']['processor']:,.1f} s" if row["probes"] else "",
+            probes,
+            cost(parts["first_stage"]),
+            f"{cost(parts['exact_first_stage'])}, {gibibytes(row['exact_bytes'])}",
+            cost(parts["reading"]),
+            cost(parts["second_stage"]),
+            f"{cost(parts['search'])} ({milliseconds(parts['search']['p50'])})",
+            cost(row["after_change_milliseconds"]["compacted"]["first"]),
+            cost(row["commit_milliseconds"]),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    last = max(values["growth"], key=lambda row: row["fragments"] - row["fragments_compacted"])
+    return "\n".join(lines) + (
+        f"\n\nD {values['dim']}; processor time of all threads, medians of "
+        f"{values['queries']} queries. Other work filled the machine (load at the start {values['load']:.0f}): on the "
+        f"clock everything took longer. Encoding a query takes {cost(last['milliseconds']['encoding'])} of a search. "
+        f"After {values['commits']} additions of "
+        f"one picture each, the compaction of {last['fragments']} fragments to {last['fragments_compacted']} takes "
+        f"{last['compaction_seconds']['processor']:.1f} s at {last['pictures']:,} pictures."
+    )
+
+
+def growth_table(values: dict[str, Any]) -> str:
+    """One row for each size: recall of the first stage, candidates that it needs, recalls of both stages."""
+    depths = ("10", "100", "1000")
+    lines = [
+        "| pictures | " + " | ".join(f"first stage keeps it among {depth}" for depth in depths) + " "
+        "| the same among 100, if ranks grow with the collection | candidates for 80 % / 95 % of queries "
+        "| R@1 / R@10 by v·t alone | R@1 / R@10 after scoring 100 |",
+        "|---" * 8 + "|",
+    ]
+    for row in values["rows"]:
+        kept = row["first_stage_recall"]
+        after = row.get("r_after_second_stage")
+        cells = [
+            f"{row['pictures']:,}",
+            *(f"{kept[depth]:.1f} %" for depth in depths),
+            f"{row['if_proportional']['100']:.1f} %" if "if_proportional" in row else "",
+            f"{row['depth_for']['0.8']:,} / {row['depth_for']['0.95']:,}",
+            f"{row['r'][0]:.1f} / {row['r'][2]:.1f}",
+            f"{after[0]:.1f} / {after[2]:.1f}" if after else "",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    check = values["check"]
+    real, replaced, few = (check[name]["first_stage_recall"]["100"] for name in ("real", "replaced", "few"))
+    return "\n".join(lines) + (
+        f"\n\n{values['model']}: {values['queries']:,} captions of the {values['tests']:,} test pictures, of which "
+        f"{values['rescored_queries']:,} in the last column. Up to {values['real']:,} all pictures are real. How real "
+        f"the distractors are: among {check['pictures']:,} pictures the first stage keeps {real:.1f} % among 100; "
+        f"{replaced:.1f} % with distractors in place of all pictures but the test's, {few:.1f} % with distractors made "
+        f"of {check['source']:,} pictures."
+    )
+
+
+def bulk_table(values: dict[str, Any]) -> str:
+    """Sentence on a job of which a worker was killed."""
+    seconds = values["seconds"]
+    equal = "equals" if values["one worker killed: equal"] and values["killed"] else "DIFFERS FROM"
+    return (
+        f"{values['pictures']:,} generated pictures, shards of {values['shard']}: {seconds['one process']:,.0f} s in "
+        f"one process, {seconds['engine']:,.0f} s by {values['workers']} workers, "
+        f"{seconds['one worker killed']:,.0f} s where one of them is killed (SIGKILL) in the middle; the store of that "
+        f"job **{equal}** the one of one process, byte for byte. The engine started in "
+        f"{seconds['start of the engine']:,.0f} s; load of the machine at the start {values['load']:.0f}."
+    )
+
+
+def projection_table(values: dict[str, Any]) -> str:
+    """Storage and time of a collection of `FULL` pictures: measured figures of a picture, times the count."""
+    scale = json.loads((RESULTS / "scale.json").read_text(encoding="utf-8"))
+    rows = [
+        each
+        for each in scale["growth"]
+        if not each["clustered"] and each["regions"] == values["per_picture"]["regions"]
+    ]
+    row = max(rows, key=lambda each: each["pictures"])
+    one, count = values["per_picture"], row["pictures"]
+    lines = ["| | of a picture | of 100 million |", "|---|---|---|"]
+    for name, size in (
+        ("feature store, float16", one["store_bytes"]),
+        ("index: encodings", row["bytes"] / count),
+        ("index: its copy of v for the ANN index", row["ann_bytes"] / count),
+        ("v in memory, for an exact first stage", row["exact_bytes"] / count),
+    ):
+        lines.append(f"| {name} | {size / 1000:,.1f} kB | {size * FULL / 1e12:,.2f} TB |")
+    for name, seconds in (
+        ("decoding and preparing", one["seconds"]["decoding"]),
+        ("extraction", one["seconds"]["extraction"]),
+        ("encoding", one["seconds"]["encoding"]),
+        ("writing rows, by one writer", row["write_seconds"]["processor"] / count),
+    ):
+        lines.append(f"| {name} | {1000 * seconds:,.2f} ms | {seconds * FULL / 86400:,.2f} core-days |")
+    return "\n".join(lines) + (
+        f"\n\nRegions by `{one['extractor']}`, {one['regions']} a picture (`{one['command']}`); processor time of one "
+        f"core. The index at {count:,} pictures."
+    )
+
+
+def gibibytes(count: float) -> str:
+    """A number of bytes in MiB or GiB."""
+    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.0f} MiB"
+
+
+def cost(values: dict[str, float]) -> str:
+    """Processor time."""
+    return milliseconds(values["processor"])
+
+
+def milliseconds(value: float) -> str:
+    """A duration; short ones with a digit."""
+    return f"{value:,.1f} ms" if value < 10 else f"{value:,.0f} ms"

@@ -1,0 +1,1 @@
+"""Bulk work in shards, on this machine or on a cluster."""

@@ -1,0 +1,175 @@
+"""Benchmarks of large collections at tiny sizes: index, simulation, bulk work, and their tables."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import bulk, growth, scale, scale_tables, tables
+from tests.support.indexed import Small
+from tshsr.data.dataset import Split
+from tshsr.data.layouts import select_images
+from tshsr.errors import SettingsError
+from tshsr.index import ann, database
+from tshsr.retriever import Retriever
+
+PROVENANCE = {"command", "commit", "hardware", "versions", "time"}
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where results go, instead of into the checkout."""
+    for module in (bulk, growth, scale, scale_tables, tables):
+        monkeypatch.setattr(module, "RESULTS", tmp_path)
+    return tmp_path
+
+
+def written(module: Any, results: Path, file: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, Any]:
+    """What a script writes."""
+    monkeypatch.setattr(sys, "argv", [module.__name__, *arguments])
+    module.main()
+    values: dict[str, Any] = json.loads((results / file).read_text(encoding="utf-8"))
+    assert set(values) >= PROVENANCE
+    return values
+
+
+@pytest.mark.slow
+def test_the_index_is_measured_exact_and_approximate_and_after_changes(
+    small: Small, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ann, "MIN_ROWS", 300)
+    for module in (ann, scale):
+        monkeypatch.setattr(module, "ROWS_PER_PARTITION", 100)
+    monkeypatch.setattr(database, "MAX_FRAGMENTS", 4)
+    sizes = (
+        "--run",
+        str(small.run),
+        "--sizes",
+        "120",
+        "400",
+        "--around-centres",
+        "400",
+        "--queries",
+        "3",
+        "--commits",
+        "5",
+        "--regions",
+        "2",
+    )
+    values = written(scale, results, "scale.json", monkeypatch, *sizes)
+    few, many, around = values["growth"]
+    assert [(row["pictures"], row["clustered"]) for row in (few, many, around)] == [
+        (120, False),
+        (400, False),
+        (400, True),
+    ]
+    assert (few["probes"], few["partitions"], many["partitions"]) == (0, 0, 4)
+    assert 1 <= many["probes"] <= 4
+    assert (many["fragments"], many["fragments_compacted"]) == (6, 1)
+    assert 0 < many["milliseconds"]["search"]["fastest"] <= many["milliseconds"]["search"]["p95"]
+    assert many["bytes"] > few["bytes"] > 120 * (2 * 2 * 8 + 4 * 8)
+    assert many["exact_bytes"] == 4 * 400 * 8
+    table = tables.with_tables("<!-- results scale -->\n<!-- end -->").splitlines()
+    assert len([line for line in table if line.startswith("|")]) == 5
+    assert "| none: exact |" in table[3]
+    assert "the compaction of 6 fragments to 1 takes" in table[-2]
+
+
+@pytest.fixture
+def collection(small: Small) -> tuple[Retriever, Split, Split, growth.Collection]:
+    """The pictures of the store, without padding."""
+    everything = small.split()
+    whole = replace(everything, regions=replace(everything.regions, mask=None))
+    test = select_images(whole, range(8, 12))
+    retriever = small.retriever()
+    with torch.inference_mode():
+        return retriever, test, whole, growth.encode(retriever, test, whole)
+
+
+@torch.inference_mode()
+def test_mixtures_have_regions_of_two_pictures_and_none_of_the_tests(
+    collection: tuple[Retriever, Split, Split, growth.Collection],
+) -> None:
+    retriever, test, whole, made = collection
+    assert (made.tests, len(made.items)) == (4, 12)
+    batch = retriever.encode_images(whole.regions.read([8, 9]))
+    torch.testing.assert_close(made.items[:2], batch.items)
+    mixtures = made.mixtures(300, of=8, seed=0)
+    assert min(mixtures.first.min(), mixtures.second.min()) >= 4
+    assert (mixtures.first != mixtures.second).all()
+    assert 0.15 < mixtures.of_second.mean() < 0.35
+    one = made.mixed(mixtures, np.array([7]))
+    for region, second in enumerate(mixtures.of_second[7]):
+        source = mixtures.second[7] if second else mixtures.first[7]
+        torch.testing.assert_close(one.items[0, region], made.items[source, region])
+    torch.testing.assert_close(one.pooled, next(made.vectors(mixtures))[7:8])
+    with pytest.raises(SettingsError, match="pictures can be mixed for networks of streams without places only"):
+        growth.encode(retriever, test, replace(whole, regions=replace(whole.regions, mask=np.ones((12, 3), bool))))
+
+
+@torch.inference_mode()
+def test_ranks_and_candidates_are_those_of_all_scores_at_once(
+    collection: tuple[Retriever, Split, Split, growth.Collection],
+) -> None:
+    retriever, test, _, made = collection
+    vectors = growth.caption_vectors(retriever, test)
+    mixtures = made.mixtures(40, of=8, seed=0)
+    stage = replace(growth.first_stage(made, vectors, test, 3), depth=10)
+    everything = torch.cat([made.pooled, *made.vectors(mixtures)])
+    for start in range(0, len(everything), 15):
+        stage.add(everything[start : start + 15])
+    scores = vectors @ everything.T
+    for query, picture in enumerate(test.image_of_caption):
+        ahead = [other for other in range(52) if other != picture and scores[query, other] >= scores[query, picture]]
+        assert int(stage.better[query]) == len(ahead), query
+    for row, query in enumerate(stage.kept):
+        expected = scores[query].topk(10).values
+        torch.testing.assert_close(stage.best[row], expected)
+        torch.testing.assert_close(scores[query, stage.numbers[row]], expected)
+    assert growth.proportional(np.array([1, 2, 11]), 10.0)["10"] == pytest.approx(100 / 3)
+    assert growth.proportional(np.array([1, 2, 11]), 10.0)["20"] == pytest.approx(200 / 3)
+
+
+def test_the_growth_is_simulated_with_both_stages(
+    small: Small, results: Path, monkeypatch: pytest.MonkeyPatch, collection: tuple[Any, Split, Split, Any]
+) -> None:
+    _, test, whole, _ = collection
+    monkeypatch.setattr(growth, "open_split", lambda _, name: test if name == "test" else whole)
+    arguments = ("--run", str(small.run), "--sizes", "4", "12", "30", "--rescored", "4", "30", "--queries", "2")
+    values = written(growth, results, "growth-flickr8k.json", monkeypatch, *arguments, "--source", "4")
+    assert [row["pictures"] for row in values["rows"]] == [4, 12, 30]
+    assert [row.get("pairs") for row in values["rows"]] == [8, None, 60]
+    kept = [row["first_stage_recall"]["10"] for row in values["rows"]]
+    assert kept == sorted(kept, reverse=True)
+    assert kept[0] == 100
+    assert values["rows"][0]["r_after_second_stage"][2] == 100
+    assert set(values["check"]) == {"source", "pictures", "real", "replaced", "few"}
+    table = tables.with_tables("<!-- results growth-flickr8k -->\n<!-- end -->").splitlines()
+    assert len([line for line in table if line.startswith("|")]) == 5
+
+
+def test_the_tables_of_bulk_work_say_whether_the_stores_are_equal(results: Path) -> None:
+    made = {"hardware": "a machine", "versions": {"torch": "2.13.0"}, "commit": "0123456789abcdef", "command": "do it"}
+    seconds = {"one process": 10.0, "engine": 6.0, "one worker killed": 8.0, "start of the engine": 4.0}
+    one = {"extractor": "e", "regions": 16, "store_bytes": 46_000, "command": "do it"}
+    one |= {"seconds": {"decoding": 0.01, "extraction": 0.1, "encoding": 0.001}}
+    values = {**made, "pictures": 2000, "shard": 128, "workers": 2, "load": 1.2, "seconds": seconds, "killed": True}
+    values |= {"engine: equal": True, "one worker killed: equal": True, "per_picture": one}
+    (results / "bulk.json").write_text(json.dumps(values))
+    row = {"clustered": False, "pictures": 1000, "bytes": 9_400_000, "ann_bytes": 1_000_000, "exact_bytes": 1_024_000}
+    row |= {"regions": 16}
+    (results / "scale.json").write_text(json.dumps({"growth": [{**row, "write_seconds": {"processor": 0.1}}]}))
+    text = tables.with_tables("<!-- results bulk -->\n<!-- end -->")
+    assert "the store of that job **equals** the one of one process" in text
+    assert "DIFFERS" in tables.table_of({**values, "one worker killed: equal": False})
+    lines = tables.table_of(values, "projection").splitlines()
+    assert "| feature store, float16 | 46.0 kB | 4.60 TB |" in lines
+    assert "| index: encodings | 9.4 kB | 0.94 TB |" in lines
+    assert "| extraction | 100.00 ms | 115.74 core-days |" in lines

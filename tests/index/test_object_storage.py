@@ -1,0 +1,98 @@
+"""An index on object storage: that of a folder, one writer, several servers over one table while rows are added."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from urllib.request import urlopen
+
+import pytest
+
+from tests.support.command_line import tshsr
+from tests.support.indexed import Small, built
+from tests.support.served import serving
+from tshsr.errors import DataError, SettingsError
+from tshsr.files import place_of
+from tshsr.index import database
+from tshsr.index.collection import Index
+from tshsr.index.database import LOCK, write_lock
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the server's and the client's packages
+
+
+@pytest.fixture
+def url(storage: str, tmp_path: Path) -> str:
+    """The URL of an index that is not there yet."""
+    return f"{storage}/{tmp_path.name}/index"
+
+
+def answers(address: str, query: str) -> list[str]:
+    with urlopen(f"{address}api/search?q={quote(query)}&k=10") as answer:
+        return [result["id"] for result in json.load(answer)["results"]]
+
+
+def test_an_index_on_object_storage_is_that_of_a_folder(small: Small, url: str, tmp_path: Path) -> None:
+    local = built(small, tmp_path / "index")
+    index = Index.build(url, small.retriever(), small.split("test"), run=small.run, settings={"windows": 3})
+    assert index.add(small.split()).new == 8
+    opened = Index.open(url)
+    assert (len(opened), opened.captions, opened.about.run) == (12, 24, str(small.run.resolve()))
+    assert opened.search("one red dog", k=5) == local.search("one red dog", k=5)
+    assert opened.explain("one red dog", "p0").scores == local.explain("one red dog", "p0").scores
+    index.delete(["p0"])
+    assert len(opened) == 11
+    said = tshsr("search", url, "one red dog", "--json", "-", "--device", "cpu")
+    assert [each["id"] for each in said.json()["results"]] == [each.id for each in opened.search("one red dog")]
+
+
+def test_one_process_writes_and_what_a_killed_one_leaves_is_named(small: Small, url: str) -> None:
+    index = Index.build(url, small.retriever(), small.split("test"), run=small.run)
+    with (
+        write_lock(index.folder),
+        pytest.raises(DataError, match=r"is being written by another .* It belongs to process"),
+    ):
+        index.add(small.split())
+    index.add(small.split())
+    assert not (place_of(url) / LOCK).exists()
+    with pytest.raises(DataError, match=r"no-index does not exist; make one with tshsr index"):
+        Index.open(f"{url}/no-index")
+    (place_of(url).parent / "other" / "file").write_bytes(b"other")
+    with pytest.raises(DataError, match="other holds something that is no index \\(file\\)"):
+        Index.create(place_of(url).parent / "other", small.retriever(), extractor=small.split().extractor)
+
+
+def test_many_small_additions_are_compacted_and_a_reader_goes_on(
+    small: Small, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = Index.build(url, small.retriever(), small.split("test"), run=small.run)
+    reader = Index.open(url)
+    before = [result.id for result in reader.search("one red dog", k=20)]
+    monkeypatch.setattr(database, "MAX_FRAGMENTS", 1)
+    index.add(small.split())
+    assert index._pictures.live.stats()["fragment_stats"]["num_fragments"] == 1
+    found = [result.id for result in reader.search("one red dog", k=20)]
+    assert (len(before), len(found)) == (4, 12)
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tshsr.files.find_spec", lambda _: None)
+    with pytest.raises(SettingsError, match=r"needs universal-pathlib, .* pip install 'tshsr\[storage\]'"):
+        place_of("s3://bucket/index")
+    monkeypatch.undo()
+    with pytest.raises(SettingsError, match="nothing://x cannot be opened: "):
+        place_of("nothing://x")
+
+
+@pytest.mark.slow
+def test_two_servers_over_one_table_find_what_another_process_adds(small: Small, url: str) -> None:
+    Index.build(url, small.retriever(), small.split("test"), run=small.run)
+    place: Any = place_of(url)
+    with serving(place) as one, serving(place) as other:
+        assert [len(answers(each.address, "one red dog")) for each in (one, other)] == [4, 4]
+        said = tshsr("index", small.run, "--data", small.store, "--out", url, "--device", "cpu")
+        assert said.code == 0, said.err
+        first, second = (answers(each.address, "one red dog") for each in (one, other))
+    assert len(first) == 10
+    assert first == second == [result.id for result in Index.open(url).search("one red dog", k=10)]
