@@ -17,6 +17,7 @@ COMMANDS = {
     "demo": "Train, evaluate and explain on built-in scenes, with a report as a page; takes a few minutes.",
     "train": "Train a network: tshsr train RECIPE --data DIR --out RUN.",
     "evaluate": "Recalls of a run, or of several as an ensemble, on a split.",
+    "calibrate": "Probabilities of a match from the scores of a run.",
     "metrics": "Recalls of a matrix of scores, from any program.",
     "compare": "Is A better than B? Intervals and tests over images, from reports or matrices.",
     "faithfulness": "Deletion and insertion curves of a run's explanations.",
