@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from tshsr.cli.first_stage import check_first_stage, compare_stages
 from tshsr.cli.options import (
     Argument,
     Flag,
@@ -81,6 +82,12 @@ class Evaluate:
     that no recall should lose more than 0.1 points."""
     rerank_check: Flag = False
     """With --rerank, score all pairs as well, and report the recall lost."""
+    first_stage: Flag = False
+    """Compare rerankers on the candidates of v·t in one table: v·t, MaxSim over the same tokens, the run, others."""
+    depths: tuple[int, ...] = (10, 50, 100, 500)
+    """With --first-stage, candidates a query."""
+    other_scores: tuple[Path, ...] = ()
+    """With --first-stage, matrices of other rerankers, images x captions: .npy, .npz, .pt."""
     dtype: Literal["float32", "bfloat16", "tf32"] = "float32"
     """Precision of scoring; any but float32 is measured on a sample first, and used where it is faster and as good."""
     compile: Flag = False
@@ -99,8 +106,12 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     """Evaluate."""
     check_moved(arguments)
     wanted = parse(Evaluate, "tshsr evaluate", arguments, example=EXAMPLE)
+    check_first_stage(wanted)
     check_rerank(wanted)
     check_output(wanted.json, wanted.save_scores)
+    if wanted.first_stage:
+        compare_stages(wanted, screen)
+        return
     show_result(from_runs(wanted, screen), wanted.json, screen)
 
 
