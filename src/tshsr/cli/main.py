@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": "Recalls of a run, or of several as an ensemble, on a split.",
     "calibrate": "Probabilities of a match from the scores of a run.",
     "metrics": "Recalls of a matrix of scores, from any program.",
+    "composition": "Is a true caption above one with the words swapped? SugarCrepe, ARO, Winoground, scenes.",
     "compare": "Is A better than B? Intervals and tests over images, from reports or matrices.",
     "faithfulness": "Deletion and insertion curves of a run's explanations.",
     "score": "All scores of one picture with one sentence.",
