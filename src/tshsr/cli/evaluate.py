@@ -8,11 +8,11 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from tshsr.cli.first_stage import check_first_stage, compare_stages
+from tshsr.cli.first_stage import StagesOptions, compare_stages
 from tshsr.cli.options import (
     Argument,
     Flag,
@@ -110,7 +110,8 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     check_rerank(wanted)
     check_output(wanted.json, wanted.save_scores)
     if wanted.first_stage:
-        compare_stages(wanted, screen)
+        names = [each.name for each in fields(StagesOptions) if each.name != "run"]
+        compare_stages(StagesOptions(wanted.runs[0], **{name: getattr(wanted, name) for name in names}), screen)
         return
     show_result(from_runs(wanted, screen), wanted.json, screen)
 
@@ -281,6 +282,33 @@ def check_rerank(wanted: Evaluate) -> None:
             "--scores-folder keeps the scores of all pairs, and --rerank K scores few; keep them with --save-scores, "
             "or give --rerank-check too."
         )
+
+
+def check_first_stage(wanted: Evaluate) -> None:
+    """Refuse options that do not fit.
+
+    Raises:
+        SettingsError: Names the first one.
+    """
+    if not wanted.first_stage:
+        if wanted.other_scores:
+            raise SettingsError("--other-scores compares with --first-stage; give that too, or use tshsr metrics.")
+        return
+    if len(wanted.runs) > 1:
+        raise SettingsError(f"--first-stage compares with one run, {len(wanted.runs)} were named; run it on each.")
+    refused = {
+        "--rerank": wanted.rerank is not None,
+        "--rerank-check": wanted.rerank_check,
+        "--protocol coco-1k": wanted.protocol == "coco-1k",
+        "--save-scores": wanted.save_scores is not None,
+        "--scores-folder": wanted.scores_folder is not None,
+        "--judgements": wanted.judgements is not None,
+        "--pmrp": wanted.pmrp is not None,
+        "--compile": wanted.compile,
+        f"--dtype {wanted.dtype}": wanted.dtype != "float32",
+    }
+    for name in (name for name, given in refused.items() if given):
+        raise SettingsError(f"--first-stage makes a table of its own and takes no {name}; leave it out.")
 
 
 def open_dev(data: str) -> Split:

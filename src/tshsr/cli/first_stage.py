@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tshsr.cli.options import choose_device, load_retriever, read_bytes
-from tshsr.errors import SettingsError
 
 if TYPE_CHECKING:
-    from tshsr.cli.evaluate import Evaluate
     from tshsr.cli.screen import Screen
     from tshsr.evaluation.first_stage import FirstStageTable, Gain, RerankRow
 
@@ -20,34 +18,23 @@ ALL = "all"
 """The depth of a score on all pairs."""
 
 
-def check_first_stage(wanted: Evaluate) -> None:
-    """Refuse options that do not fit.
+@dataclass(frozen=True)
+class StagesOptions:
+    """The options of `tshsr evaluate` that the table uses, as there."""
 
-    Raises:
-        SettingsError: Names the first one.
-    """
-    if not wanted.first_stage:
-        if wanted.other_scores:
-            raise SettingsError("--other-scores compares with --first-stage; give that too, or use tshsr metrics.")
-        return
-    if len(wanted.runs) > 1:
-        raise SettingsError(f"--first-stage compares with one run, {len(wanted.runs)} were named; run it on each.")
-    refused = {
-        "--rerank": wanted.rerank is not None,
-        "--rerank-check": wanted.rerank_check,
-        "--protocol coco-1k": wanted.protocol == "coco-1k",
-        "--save-scores": wanted.save_scores is not None,
-        "--scores-folder": wanted.scores_folder is not None,
-        "--judgements": wanted.judgements is not None,
-        "--pmrp": wanted.pmrp is not None,
-        "--compile": wanted.compile,
-        f"--dtype {wanted.dtype}": wanted.dtype != "float32",
-    }
-    for name in (name for name, given in refused.items() if given):
-        raise SettingsError(f"--first-stage makes a table of its own and takes no {name}; leave it out.")
+    run: str
+    data: str
+    split: str
+    depths: tuple[int, ...]
+    other_scores: tuple[Path, ...]
+    coco_ids: Path | None
+    bytes: str
+    device: str | None
+    json: str | None
+    quiet: bool
 
 
-def compare_stages(wanted: Evaluate, screen: Screen) -> None:
+def compare_stages(wanted: StagesOptions, screen: Screen) -> None:
     """Score, and show or write the table.
 
     Raises:
@@ -66,7 +53,7 @@ def compare_stages(wanted: Evaluate, screen: Screen) -> None:
     others = {Path(path).stem: read_scores(Path(path)) for path in wanted.other_scores}
     split = open_split(wanted.data, wanted.split)
     ids = read_extras(Extras(wanted.coco_ids), split_ground_truth(split)).caption_ids
-    retriever = load_retriever(wanted.runs[0], device)
+    retriever = load_retriever(wanted.run, device)
     split = retriever.readable(split)
     options = ScoringOptions(byte_budget=read_bytes(wanted.bytes), device=device)
     with screen.progress(quiet=wanted.quiet) as begin:
@@ -75,7 +62,7 @@ def compare_stages(wanted: Evaluate, screen: Screen) -> None:
         )
     size = f"{len(split.regions):,} images, {len(split.captions):,} captions"
     if wanted.json is not None:
-        command = f"tshsr evaluate {wanted.runs[0]} --data {wanted.data} --split {wanted.split} --first-stage"
+        command = f"tshsr evaluate {wanted.run} --data {wanted.data} --split {wanted.split} --first-stage"
         values = {"command": command, **provenance(), "model": retriever.name, "data": split.data}
         values |= {"split": split.name, "pictures": len(split.regions), "first_stage": asdict(found)}
         screen.json(json.dumps(values, indent=1, ensure_ascii=False), wanted.json)
