@@ -11,11 +11,14 @@ from tshsr.evaluation.first_stage import (
     FUSED,
     MAXSIM,
     POOLED,
+    Matrices,
     SearchClock,
     compare_first_stages,
+    eccv_of,
     reranked,
     reranked_ranks,
 )
+from tshsr.metrics.multi_positive import Rankings, rankings
 from tshsr.metrics.ranks import query_ranks
 from tshsr.scoring.options import ScoringOptions
 
@@ -101,3 +104,21 @@ def test_depths_and_other_scores_are_checked(small: Small) -> None:
         compare_first_stages(small.retriever(), small.split(), depths=(0, 5))
     with pytest.raises(InputError, match=r"theirs has shape \(2, 2\); expected 12 images x 24 captions\."):
         compare_first_stages(small.retriever(), small.split(), others={"theirs": np.zeros((2, 2))})
+
+
+def test_map_at_r_by_other_annotation_is_that_of_each_direction(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, owner = matrices()
+    seen = []
+
+    def annotated(scores: np.ndarray, *_: object) -> dict[str, Rankings]:
+        seen.append(scores)
+        return {"eccv": rankings(scores, owner)}
+
+    monkeypatch.setattr("tshsr.evaluation.first_stage.coco.annotated_rankings", annotated)
+    found = eccv_of(Matrices(first, {FUSED: second}, owner), second, 3, np.arange(40))
+    by_image, by_caption = reranked(first, second, 3, 1), reranked(first, second, 3, 0)
+    assert found == (
+        rankings(by_image, owner).image_to_text.map_at_r,
+        rankings(by_caption, owner).text_to_image.map_at_r,
+    )
+    assert len(seen) == 2
