@@ -10,17 +10,21 @@ Axes: images | regions | words | dim (joint space, D) | width (similarity vector
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (the usual alias)
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from tshsr.models.base import ItemEncoding
+from tshsr.models.context import ContextSimilarity
+from tshsr.models.hard_alignment import HardAlignment
 from tshsr.models.pooling import EPSILON
+from tshsr.models.rcar import AggregationRegulator, Rcar, RcarStream
 from tshsr.models.reasoning import CoExploitation, ContextExtraction, ReadOut
-from tshsr.models.scan import CrossAttention, Scan, aggregate
+from tshsr.models.scan import CosineStream, CrossAttention, Scan, aggregate
 from tshsr.models.sgraf import AttentionFiltration, GraphReasoning, GraphStep, Sgraf, SgrafStream, TwoStreamSgr
 from tshsr.models.similarity import SimilarityVector
 from tshsr.models.tshsr import Tshsr, TshsrStream
@@ -49,7 +53,7 @@ def unit(rows: Float[Tensor, "*rows width"], dim: int = -1) -> Float[Tensor, "*r
 def attended(
     queries: Float[Tensor, "images queries dim"],
     context: Float[Tensor, "images context dim"],
-    inverse_temperature: float,
+    inverse_temperature: float | Float[Tensor, "images queries 1"],
 ) -> Float[Tensor, "images queries dim"]:
     """Cross attention of SCAN: one attended unit vector per query."""
     similarity = torch.bmm(context, queries.transpose(1, 2))
@@ -63,8 +67,17 @@ def attended(
 def similarity_vectors(
     similarity: SimilarityVector, x: Float[Tensor, "*rows dim"], y: Float[Tensor, "*rows dim"]
 ) -> Float[Tensor, "*rows width"]:
-    """l2( W (P (x - y))^2 + u (x·y) + b )."""
-    vectors = similarity.projection(torch.pow(similarity.view(x - y), 2))
+    """l2( W (P (x - y))^2 + V (P x * P y) + u (x·y) + b )."""
+    return compared_vectors(similarity, similarity.view, x, y)
+
+
+def compared_vectors(
+    similarity: SimilarityVector, view: nn.Module, x: Float[Tensor, "*rows dim"], y: Float[Tensor, "*rows dim"]
+) -> Float[Tensor, "*rows width"]:
+    """Similarity vectors in a space compared by the projection of another module."""
+    vectors = similarity.projection(torch.pow(view(x - y), 2))
+    if similarity.product is not None:
+        vectors = vectors + similarity.product(view(x) * view(y))
     if similarity.cosine is not None:
         vectors = vectors + (x * y).sum(dim=-1, keepdim=True) * similarity.cosine
     return unit(vectors)
@@ -95,19 +108,45 @@ def stream_logit(
     nodes = similarity_vectors(stream.local_similarity, queries, context_of_query)
     read_outs = cast(Sequence[ReadOut], stream.reasoning.read_outs)
     total = read_out(read_outs[0], nodes)
-    for extract, update, out in zip(stream.reasoning.extractions, stream.reasoning.updates, read_outs[1:], strict=True):
-        nodes = next_level(cast(ContextExtraction, extract), cast(CoExploitation, update), nodes)
+    shares = None
+    for level, out in enumerate(read_outs[1:]):
+        extract = cast(ContextExtraction, stream.reasoning.extractions[level])
+        assignment = F.softmax(torch.matmul(extract.seeds, nodes.transpose(1, 2)), dim=-1)
+        shares = assignment if shares is None else torch.bmm(assignment, shares)
+        look = None
+        if stream.reasoning.looks is not None:
+            module = cast(ContextSimilarity, stream.reasoning.looks[level])
+            look = partial(joined_context, module, stream.local_similarity.view, shares, queries, context)
+        nodes = next_level(cast(CoExploitation, stream.reasoning.updates[level]), assignment, nodes, look)
         total = total + read_out(out, nodes)
     return total
 
 
-def next_level(
-    extract: ContextExtraction, update: CoExploitation, nodes: Float[Tensor, "images nodes width"]
+def joined_context(
+    module: ContextSimilarity,
+    view: nn.Module,
+    shares: Float[Tensor, "images seeds queries"],
+    queries: Float[Tensor, "images queries dim"],
+    context: Float[Tensor, "images context dim"],
+    pooled: Float[Tensor, "images seeds width"],
 ) -> Float[Tensor, "images seeds width"]:
-    """Context extraction and co-exploitation, with [S ; C] materialised."""
-    assignment = F.softmax(torch.matmul(extract.seeds, nodes.transpose(1, 2)), dim=-1)
+    """Context nodes with similarity vectors of their own, queries and attended vectors formed in the joint space."""
+    own_queries = unit(torch.bmm(shares, queries))
+    weights = F.softmax(module.inverse_temperature * torch.bmm(own_queries, context.transpose(1, 2)), dim=-1)
+    own = compared_vectors(module.similarity, view, own_queries, unit(torch.bmm(weights, context)))
+    return unit(pooled + module.join(torch.cat([pooled, own], dim=-1)))
+
+
+def next_level(
+    update: CoExploitation,
+    assignment: Float[Tensor, "images seeds nodes"],
+    nodes: Float[Tensor, "images nodes width"],
+    look: Callable[[Tensor], Tensor] | None,
+) -> Float[Tensor, "images seeds width"]:
+    """Co-exploitation, with [S ; C] materialised."""
     context = torch.bmm(assignment, nodes)
     neighbours = torch.cat([nodes, context], dim=1)
+    context = context if look is None else look(context)
     edges = F.softmax(torch.bmm(update.relation(context), neighbours.transpose(1, 2)), dim=-1)
     message = F.relu(update.message(torch.bmm(edges, neighbours)))
     if update.gate is not None:
@@ -183,5 +222,64 @@ def scan(network: Scan) -> PlainScore:
         cosines = F.cosine_similarity(caption, attended(caption, images.items, stream.inverse_temperature), dim=-1)
         everything = torch.ones_like(cosines, dtype=torch.bool)
         return aggregate(cosines, everything, stream.aggregation, stream.factor)
+
+    return score
+
+
+def rcar(network: Rcar) -> PlainScore:
+    """Score of RCAR, mean over the streams, with gated queries and attended vectors materialised."""
+
+    def score(images: ItemEncoding, words: CaptionRow, pooled: Float[Tensor, " dim"]) -> Float[Tensor, " images"]:
+        del pooled
+        caption = words.unsqueeze(0).repeat(len(images), 1, 1)
+        parts = []
+        for name, stream in network.streams.items():
+            sides = (caption, images.items) if name == "word_stream" else (images.items, caption)
+            parts.append(regulated_score(cast(RcarStream, stream), *sides))
+        return torch.stack(parts).mean(dim=0)
+
+    return score
+
+
+def regulated_score(
+    stream: RcarStream, queries: Float[Tensor, "images queries dim"], context: Float[Tensor, "images context dim"]
+) -> Float[Tensor, " images"]:
+    """Score of a stream by attention and aggregation in steps."""
+    gate = torch.ones_like(queries)
+    sharpness = torch.full_like(queries[..., :1], stream.inverse_temperature)
+    read = torch.zeros_like(queries[:, 0, : stream.width])
+    for number, (alignment, aggregation) in enumerate(zip(stream.alignments, stream.aggregations, strict=True)):
+        nodes = similarity_vectors(
+            cast(SimilarityVector, alignment), queries, attended(queries * gate, context, sharpness)
+        )
+        read = regulated_read(cast(AggregationRegulator, aggregation), nodes, read if number else nodes.mean(dim=1))
+        if number < len(stream.regulators):
+            gate, sharpness = stream.regulators[number](nodes, gate, sharpness)
+    return torch.sigmoid(stream.score(read)).squeeze(1)
+
+
+def regulated_read(
+    aggregation: AggregationRegulator, nodes: Float[Tensor, "images nodes width"], read: Float[Tensor, "images width"]
+) -> Float[Tensor, "images width"]:
+    """Next aggregate of the nodes."""
+    whole = torch.tanh(aggregation.whole(read)).unsqueeze(1).repeat(1, nodes.shape[1], 1)
+    logits = aggregation.weight(torch.tanh(aggregation.item(nodes)) * whole).squeeze(2)
+    return unit((F.softmax(logits, dim=1).unsqueeze(2) * nodes).sum(dim=1))
+
+
+def hard_alignment(network: HardAlignment) -> PlainScore:
+    """Score of CHAN and of late interaction, mean over the streams, each with its own similarities."""
+
+    def score(images: ItemEncoding, words: CaptionRow, pooled: Float[Tensor, " dim"]) -> Float[Tensor, " images"]:
+        del pooled
+        caption = words.unsqueeze(0).repeat(len(images), 1, 1)
+        parts = []
+        for name, module in network.streams.items():
+            stream = cast(CosineStream, module)
+            queries, context = (caption, images.items) if name == "word_stream" else (images.items, caption)
+            best = torch.bmm(queries, context.transpose(1, 2)).amax(dim=2)
+            everything = torch.ones_like(best, dtype=torch.bool)
+            parts.append(stream.scale * aggregate(best, everything, stream.aggregation, stream.factor))
+        return torch.stack(parts).mean(dim=0)
 
     return score

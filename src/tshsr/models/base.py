@@ -154,17 +154,32 @@ class StreamTrace:
     pooled_whole: Float[Tensor, "*pairs"] | None = None
 
 
+@dataclass(frozen=True)
+class RelatedScores:
+    """Scores of a training batch by embeddings that depend on the rest of the batch: for the loss alone.
+
+    Attributes:
+        scores: Images x captions, by name.
+        penalty: Added to their loss.
+    """
+
+    scores: Scores
+    penalty: Float[Tensor, ""]
+
+
 class Matcher(nn.Module, ABC):
     """A network that scores how well a caption describes an image.
 
     Attributes:
         dim: Width of encoded regions and words.
         compares_places: Whether scoring compares positions, so that `complete` needs boxes.
+        has_probabilities: Whether all scores but v·t are probabilities, with a logit.
         vision: The network that computes regions from pixels; None for a matcher of stored region features.
     """
 
     dim: int
     compares_places: bool = False
+    has_probabilities: bool = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -234,6 +249,17 @@ class Matcher(nn.Module, ABC):
         """Intermediate values by stream name (`word_stream`, `region_stream`); empty for a method without streams."""
         del images, captions
         return {}
+
+    def related_scores(
+        self, images: ItemEncoding, captions: ItemEncoding, image_of_caption: Int[Tensor, " captions"]
+    ) -> RelatedScores | None:
+        """Scores with the relations among the pairs of a training batch; None for a method without.
+
+        Args:
+            image_of_caption: For each caption the row of its image.
+        """
+        del images, captions, image_of_caption
+        return None
 
     def score_all(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
         """Score every image against every caption in one batch (`scoring.all_pairs` works in tiles)."""

@@ -15,8 +15,9 @@ from tshsr.config.run import LossConfig
 from tshsr.data.batches import CaptionBatch, ImageBatch, PixelBatch, join_captions
 from tshsr.errors import SettingsError
 from tshsr.models.base import ItemEncoding, Matcher, Scores
+from tshsr.models.streams import all_similarities
 from tshsr.training.hard_captions import Swapped
-from tshsr.training.losses import contrastive, hinge
+from tshsr.training.losses import contrastive, hinge, late_interaction, logit
 from tshsr.training.negatives import candidate_pairs
 
 LENGTH_GROUPS = 4
@@ -47,10 +48,16 @@ class Objective(nn.Module):
         self.matcher = matcher
         self.config = config
         self.candidates = candidates
-        if max(config.fused, config.streams, config.levels, config.pooled, config.contrastive) <= 0:
+        weights = config.fused, config.streams, config.levels, config.pooled, config.contrastive
+        if max(*weights, config.late_interaction) <= 0:
             raise SettingsError(
                 "every loss weight is 0; set one of loss.fused, loss.streams, loss.levels, loss.pooled, "
-                "loss.contrastive."
+                "loss.contrastive, loss.late-interaction."
+            )
+        if config.scores == "contrastive" and not matcher.has_probabilities:
+            raise SettingsError(
+                "loss.scores contrastive needs scores that are probabilities, and this method's are cosines; set it to "
+                "hinge."
             )
 
     def forward(
@@ -63,6 +70,7 @@ class Objective(nn.Module):
         seed: int,
         weights: Float[Tensor, " captions"] | None = None,
         swapped: Swapped | None = None,
+        related: bool = True,
     ) -> dict[str, Tensor]:
         """The losses of a batch.
 
@@ -73,10 +81,12 @@ class Objective(nn.Module):
             seed: Seed of the random candidates.
             weights: Weights of the captions in every hinge, 0 to 1; their mean bounds costs (`max_gap`). None: all 1.
             swapped: Captions with two words swapped, each a negative of its own image.
+            related: Whether the loss of `relations` is added; False before it begins.
 
         Returns:
-            `loss`; the hinge of each score by its name; `contrastive` and `swapped` where their weights are not 0;
-            `spread`: the deviation of the fused scores (0 is collapse); `trust`: the mean weight, where given.
+            `loss`; the loss of each score by its name; `contrastive`, `late_interaction`, `swapped` and `relations`
+            where their weights are not 0; `spread`: the deviation of the fused scores (0 is collapse); `trust`: the
+            mean weight, where given.
 
         Raises:
             SettingsError: Where every score of this network has loss weight 0.
@@ -89,11 +99,21 @@ class Objective(nn.Module):
         # Hinges subtract nearly equal scores: in bfloat16 the difference would be rounded away.
         scores = {name: score.float() for name, score in scores.items()}
         parts, total = self._losses(scores, image_of_caption, groups, weights, hardest=hardest)
+        if self.config.late_interaction:
+            parts["late_interaction"] = self._late_interaction(
+                encoded_images, encoded_captions, image_of_caption, weights
+            )
+            total = total + self.config.late_interaction * parts["late_interaction"]
         if self.config.swapped:  # even if no caption of the batch has a swap: the log keys of all steps are equal
             parts["swapped"] = self._swapped_hinge(
                 scores, encoded_images, encoded_swaps, image_of_caption, swapped, weights
             )
             total = total + self.config.swapped * parts["swapped"]
+        if self.config.relations:
+            loss_of = self._hinge(image_of_caption, weights, hardest=hardest)
+            encoded = encoded_images, encoded_captions
+            parts["relations"] = self._relations(*encoded, image_of_caption, loss_of, related=related)
+            total = total + self.config.relations * parts["relations"]
         known = scores["fused"].detach()[positives(image_of_caption, len(images)) | torch.stack(groups).any(dim=0)]
         extras = {"spread": known.float().std(), **({} if weights is None else {"trust": weights.mean()})}
         return {"loss": total, **{name: part.detach() for name, part in parts.items()}, **extras}
@@ -108,28 +128,67 @@ class Objective(nn.Module):
         hardest: bool,
     ) -> tuple[dict[str, Tensor], Float[Tensor, ""]]:
         """The loss of each score, and of `contrastive`, with their weighted sum."""
-        margin = self.config.margin
-        max_cost = margin + max_gap(weights) if weights is not None and hardest else math.inf
-        loss_of = partial(
-            hinge, image_of_caption=image_of_caption, margin=margin, hardest=hardest, weights=weights, max_cost=max_cost
-        )
-        parts = {
-            name: loss_of(score) if name == "pooled" else mean([loss_of(score, scored=group) for group in groups])
-            for name, score in scores.items()
-            if self._weight(name) > 0
-        }
+        loss_of = self._hinge(image_of_caption, weights, hardest=hardest)
+        known = torch.stack(groups).any(dim=0)
+
+        def part(name: str, score: Tensor) -> Tensor:
+            if name == "pooled":
+                return loss_of(score)
+            if self.config.scores == "contrastive":
+                return contrastive(logit(score), image_of_caption, temperature=1.0, scored=known, weights=weights)
+            return mean([loss_of(score, scored=group) for group in groups])
+
+        parts = {name: part(name, score) for name, score in scores.items() if self._weight(name) > 0}
         loss_weights = {name: self._weight(name) for name in parts}
         if self.config.contrastive:
             loss_weights["contrastive"] = self.config.contrastive
             parts["contrastive"] = contrastive(
                 scores["pooled"], image_of_caption, temperature=self.config.temperature, weights=weights
             )
-        if not parts:
+        if not parts and not self.config.late_interaction:
             raise SettingsError(
                 f"the weight of every score of this method ({', '.join(scores)}) is 0; set one, such as loss.fused."
             )
-        total = torch.stack([loss_weights[name] * part for name, part in parts.items()]).sum()
+        total = sum((loss_weights[name] * part for name, part in parts.items()), scores["pooled"].new_zeros(()))
         return parts, total
+
+    def _hinge(
+        self, image_of_caption: Int[Tensor, " captions"], weights: Float[Tensor, " captions"] | None, *, hardest: bool
+    ) -> Callable[..., Float[Tensor, ""]]:
+        """The hinge of a score matrix, of which `scored` pairs are known."""
+        margin = self.config.margin
+        max_cost = margin + max_gap(weights) if weights is not None and hardest else math.inf
+        return partial(
+            hinge, image_of_caption=image_of_caption, margin=margin, hardest=hardest, weights=weights, max_cost=max_cost
+        )
+
+    def _relations(
+        self,
+        images: ItemEncoding,
+        captions: ItemEncoding,
+        image_of_caption: Int[Tensor, " captions"],
+        loss_of: Callable[..., Float[Tensor, ""]],
+        *,
+        related: bool,
+    ) -> Float[Tensor, ""]:
+        """Sum of the hinges of `Matcher.related_scores` over all pairs of the batch, and their penalty; 0 before it."""
+        found = self.matcher.related_scores(images, captions, image_of_caption) if related else None
+        if found is None:
+            return images.pooled.new_zeros((), dtype=torch.float32)
+        return torch.stack([loss_of(score.float()) for score in found.scores.values()]).sum() + found.penalty.float()
+
+    def _late_interaction(
+        self,
+        images: ItemEncoding,
+        captions: ItemEncoding,
+        image_of_caption: Int[Tensor, " captions"],
+        weights: Float[Tensor, " captions"] | None,
+    ) -> Float[Tensor, ""]:
+        """InfoNCE on late interaction, the mean over both directions."""
+        similarity = all_similarities(images, captions).float()
+        directions = late_interaction(similarity, images.mask, captions.mask)
+        temperature = self.config.temperature
+        return mean([contrastive(s, image_of_caption, temperature=temperature, weights=weights) for s in directions])
 
     def _encode_captions(self, captions: CaptionBatch, swapped: Swapped | None) -> tuple[ItemEncoding, ItemEncoding]:
         """The captions and their swaps, in one pass: for narrow networks the number of operations is the cost."""
