@@ -134,7 +134,8 @@ def test_a_model_of_the_hub_is_loaded_under_its_name(
     monkeypatch.setattr("tshsr.retriever.snapshot_download", download)
     monkeypatch.setattr("tshsr.retriever.is_reachable", lambda _: True)
     assert Retriever.from_pretrained("owner/model", revision="v1").name == "owner/model"
-    assert asked == [("owner/model", "v1", ["config.json", "tokenizer.json", "model.safetensors", "text/*"])]
+    files = ["config.json", "tokenizer.json", "model.safetensors", "calibration.json", "text/*"]
+    assert asked == [("owner/model", "v1", files)]
 
 
 def test_features_of_another_extractor_are_refused(retriever: Retriever, split: Split) -> None:

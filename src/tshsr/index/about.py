@@ -17,6 +17,8 @@ from tshsr.errors import CheckpointError, DataError, first_invalid
 from tshsr.files import is_remote, write_text
 from tshsr.models.whole import starts_at_encoder, whole_width
 from tshsr.retriever import Retriever
+from tshsr.scoring.compression import RegionPooling, TokenFormat
+from tshsr.training.checkpoints import load_tensors
 
 VERSION = 1
 INFO_FILE = "index.json"
@@ -40,6 +42,8 @@ class IndexInfo:
         pooled_width: Width of v and t; 0: `dim`.
         shares: Whether the tables have the share of pooled items in v and t.
         probing: `PROBING` when `probes` were chosen; others are not used, so that the search is exact.
+        tokens: Numbers of the regions of pictures.
+        regions: Number of learned regions (`regions.safetensors`) that those of a picture are pooled to; 0: no pooling.
     """
 
     version: int
@@ -55,10 +59,50 @@ class IndexInfo:
     pooled_width: int = 0
     shares: bool = False
     probing: int = 0
+    tokens: TokenFormat = "float16"
+    regions: int = 0
+
+
+@dataclass(frozen=True)
+class Smaller:
+    """How a new index stores regions.
+
+    Attributes:
+        tokens: Their numbers; None: those of an existing index, float16 in a new one.
+        pooling: Learned regions; None: those of an existing index, all regions in a new one.
+    """
+
+    tokens: TokenFormat | None = None
+    pooling: RegionPooling | None = None
+
+
+WHOLE = Smaller()
+"""All regions, in float16."""
+POOLING = "regions.safetensors"
+"""File of the learned vectors of an index."""
+
+
+def read_pooling(folder: Path) -> RegionPooling | None:
+    """The learned regions of an index; None where it has all regions.
+
+    Raises:
+        CheckpointError: Where the file is missing or damaged.
+    """
+    if not read_info(folder).regions:
+        return None
+    tensors = load_tensors(folder / POOLING)
+    pooling = RegionPooling(tensors["vectors"])
+    pooling.load_state_dict(tensors)
+    return pooling.requires_grad_(False)
 
 
 def new_info(
-    retriever: Retriever, extractor: str, settings: dict[str, Any], run: str | None, folder: Path
+    retriever: Retriever,
+    extractor: str,
+    settings: dict[str, Any],
+    run: str | None,
+    folder: Path,
+    smaller: Smaller = WHOLE,
 ) -> IndexInfo:
     """The contents of `index.json` for a new index in a folder."""
     absolute, beside = run, None
@@ -78,6 +122,8 @@ def new_info(
         pooled_width=whole_width(model.encoder) if starts_at_encoder(model.encoder) else 0,
         shares=model.encoder.pooled_vectors == "added" and model.kind not in EMBEDDING_KINDS,
         probing=PROBING,
+        tokens=smaller.tokens or "float16",
+        regions=0 if smaller.pooling is None else len(smaller.pooling.vectors),
     )
 
 

@@ -13,7 +13,7 @@ from tshsr.engines.work import Engine
 from tshsr.errors import InputError
 from tshsr.explain.attribution import Explanation, explain_encoded
 from tshsr.files import place_of
-from tshsr.index.about import IndexInfo, check_model, locate_run, read_info
+from tshsr.index.about import WHOLE, IndexInfo, Smaller, check_model, locate_run, read_info
 from tshsr.index.building import Added, Addition
 from tshsr.index.database import id_condition, ids_of
 from tshsr.index.metadata import Metadata, check_folder
@@ -26,6 +26,7 @@ from tshsr.index.search import (
     find_captions,
     find_pictures,
     unknown_words,
+    with_probabilities,
 )
 from tshsr.index.snapshot import Snapshot, TableReader
 from tshsr.index.updates import MAX_SUGGESTED_FROM, Tables, add_split, create_index, delete_pictures, unknown_picture
@@ -72,6 +73,7 @@ class Index:
         extractor: str,
         settings: Mapping[str, Any] | None = None,
         run: str | Path | None = None,
+        smaller: Smaller = WHOLE,
     ) -> Self:
         """An empty index, or the existing one.
 
@@ -80,12 +82,15 @@ class Index:
             extractor: Name of the extractor of the features.
             settings: Its settings, from the feature store's manifest, so that `extractor` can build it again.
             run: Folder or hub name of the network, for `open`.
+            smaller: Numbers of the regions (float16, or int8 for half of their bytes) and learned regions
+                (`training.region_pooling`); by default as an existing index has them.
 
         Raises:
-            DataError: Where the folder holds something else, or an index over features of another extractor.
+            DataError: Where the folder holds something else, or an index over features of another extractor or with
+                other numbers or regions.
             CheckpointError: Where it holds an index of another network.
         """
-        create_index(place_of(folder), retriever, extractor, settings or {}, run)
+        create_index(place_of(folder), retriever, extractor, settings or {}, run, smaller)
         return cls(folder, retriever)
 
     @classmethod
@@ -97,6 +102,7 @@ class Index:
         *,
         run: str | Path | None = None,
         settings: Mapping[str, Any] | None = None,
+        smaller: Smaller = WHOLE,
         **how: Any,
     ) -> Self:
         """An index of a split; after an interruption, the same call continues.
@@ -105,6 +111,7 @@ class Index:
             folder: Created where it is missing.
             run: Folder or hub name of the network, for `open`.
             settings: Settings of the extractor, from the feature store's manifest.
+            smaller: As in `create`.
             how: Further arguments of `add`: pictures, metadata, captions, begin.
 
         Raises:
@@ -112,7 +119,7 @@ class Index:
             CheckpointError: Where the folder holds an index of another network.
         """
         split = retriever.readable(split)
-        index = cls.create(folder, retriever, extractor=split.extractor, settings=settings, run=run)
+        index = cls.create(folder, retriever, extractor=split.extractor, settings=settings, run=run, smaller=smaller)
         index.add(split, **how)
         return index
 
@@ -191,36 +198,44 @@ class Index:
         """
         delete_pictures(self.folder, self._tables, self.retriever, ids)
 
-    def search(self, text: str, k: int = 10, *, where: str | None = None) -> list[Result]:
+    def search(self, text: str, k: int = 10, *, where: str | None = None, min_probability: float = 0.0) -> list[Result]:
         """Pictures for a sentence, best first: v·t selects candidates, the network scores them exactly.
 
         Args:
             where: SQL condition on the metadata, such as "year > 2010 AND place = 'Oslo'".
+            min_probability: Results with a lower probability of a match are left out; the list may become empty.
 
         Raises:
             InputError: Where the sentence has no word.
+            SettingsError: Where a minimum probability is given and the network has no calibration.
             DataError: Where the filter cannot be used, or the index cannot be read.
         """
         check_query(text, k)
         caption = self.retriever.encode_captions(text)
         query, count = caption.pooled[0].float().cpu(), max(self.candidates, k)
         rows = self._pictures.read(lambda table: table.candidates(query, count, where))
-        return find_pictures(self.retriever, rows, text, caption, k)
+        found = find_pictures(self.retriever, rows, text, caption, k)
+        return with_probabilities(found, self.retriever, len(self), min_probability)
 
-    def search_picture(self, picture: PictureRegions, k: int = 10) -> list[CaptionResult]:
+    def search_picture(
+        self, picture: PictureRegions, k: int = 10, *, min_probability: float = 0.0
+    ) -> list[CaptionResult]:
         """Captions for a picture, best first.
 
         Args:
             picture: Its regions, by the extractor of the index.
+            min_probability: As in `search`.
 
         Raises:
             InputError: Where the features are not of the width that the network reads.
+            SettingsError: Where a minimum probability is given and the network has no calibration.
         """
         check_query("picture", k)
         image = self.encode_picture(picture)
         query, count = image.pooled[0].float().cpu(), max(self.candidates, k)
         rows = self._captions.read(lambda table: table.candidates(query, count))
-        return find_captions(self.retriever, rows, image, k)
+        found = find_captions(self.retriever, rows, image, k)
+        return with_probabilities(found, self.retriever, len(self), min_probability)
 
     def encode_picture(self, picture: PictureRegions) -> ItemEncoding:
         """The encoding of a picture.

@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
@@ -21,7 +21,7 @@ from tshsr.config.run import RunConfig, read_config, write_config
 from tshsr.data.text import TOKENIZER, Tokenizer
 from tshsr.data.tokens import CaptionTokenizer
 from tshsr.errors import CheckpointError
-from tshsr.files import complete_folder, write_bytes, write_text
+from tshsr.files import complete_folder, is_remote, write_bytes, write_text
 from tshsr.models.base import Matcher
 from tshsr.models.build import build_matcher
 from tshsr.pretrained.frozen_text import FrozenText
@@ -51,7 +51,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         CheckpointError: Where the file is missing or damaged.
     """
     try:
-        return load_file(path)
+        return load(path.read_bytes()) if is_remote(path) else load_file(path)
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing; give the folder of a complete run, or train it again.") from None
     except (SafetensorError, OSError) as error:
