@@ -14,8 +14,9 @@ from PIL import Image
 from tests.support.scripted import FEATURES, real
 from tshsr.errors import DataError
 from tshsr.explain.attribution import Explanation, explain_pair
+from tshsr.explain.word_boxes import WordBoxes
 from tshsr.features.extractor import PictureRegions
-from tshsr.index.search import CaptionResult, Result, WordBoxes
+from tshsr.index.search import CaptionResult, Result
 from tshsr.retriever import Retriever, as_batch
 
 COLOURS = ("red", "green", "blue", "orange", "purple", "teal")

@@ -16,19 +16,12 @@ from tshsr.index.building import Added, Addition
 from tshsr.index.database import id_condition, ids_of
 from tshsr.index.metadata import Metadata, check_folder
 from tshsr.index.rows import CAPTIONS, PICTURES, boxes_of, encoding_of
-from tshsr.index.search import (
-    CANDIDATES,
-    CaptionResult,
-    Result,
-    check_query,
-    find_captions,
-    find_pictures,
-    unknown_words,
-)
+from tshsr.index.search import CANDIDATES, CaptionResult, Result, find_captions, find_pictures, unknown_words
 from tshsr.index.snapshot import Snapshot, TableReader
 from tshsr.index.updates import MAX_SUGGESTED_FROM, Tables, add_split, create_index, delete_pictures, unknown_picture
 from tshsr.models.base import ItemEncoding
 from tshsr.retriever import Retriever, as_batch
+from tshsr.scoring.query import check_query
 from tshsr.system import Begin, begin_no_progress
 
 if TYPE_CHECKING:
