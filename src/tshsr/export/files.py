@@ -120,10 +120,14 @@ def quantise(source: Path, target: Path) -> None:
     Raises:
         DataError: Where the file cannot be written.
     """
+    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with explained(target), quiet():
-        quantize_dynamic(source, target, per_channel=True, weight_type=QuantType.QInt8)
+    graph = onnx.load(source).graph
+    vectors = {one.name for one in graph.initializer if len(one.dims) < 2}
+    products = [node.name for node in graph.node if node.op_type == "MatMul" and vectors & {*node.input}]
+    with explained(target), quiet():  # onnxruntime has no products with a vector in int8
+        quantize_dynamic(source, target, per_channel=True, weight_type=QuantType.QInt8, nodes_to_exclude=products)
 
 
 def describe(retriever: Retriever, graphs: Sequence[Graph], files: dict[str, Path]) -> dict[str, Any]:
