@@ -7,6 +7,7 @@ retriever.score(features, ["a dog runs", "two people talk"])      # images x cap
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -35,11 +36,12 @@ from tshsr.models.base import ItemEncoding, Matcher, StreamTrace, join_encodings
 from tshsr.pretrained.pieces import TEXT_FOLDER
 from tshsr.pretrained.text_weights import install_command
 from tshsr.scoring.all_pairs import ENCODE_BLOCK, blocks, score_encoded
+from tshsr.scoring.calibration import CALIBRATION, Calibration, weights_digest
 from tshsr.scoring.options import BYTE_BUDGET
 from tshsr.system import is_reachable
 from tshsr.training.checkpoints import CONFIG, WEIGHTS, Which, load_run, save_model
 
-FILES = [CONFIG, TOKENIZER, WEIGHTS, f"{TEXT_FOLDER}/*"]
+FILES = [CONFIG, TOKENIZER, WEIGHTS, CALIBRATION, f"{TEXT_FOLDER}/*"]
 """Files of a model on the hub."""
 CARD = """---
 {{ card_data }}
@@ -72,7 +74,12 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
 
     Args:
         name: Name in reports.
+
+    Attributes:
+        calibration: Turns fused scores into probabilities; None for a network without `tshsr calibrate`.
     """
+
+    calibration: Calibration | None = None
 
     def __init__(self, matcher: Matcher, tokenizer: CaptionTokenizer, config: RunConfig, name: str) -> None:
         self.matcher = matcher.eval()
@@ -123,8 +130,12 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
     def _from_pretrained(cls, *, model_id: str, which: Which = "best", **download: Any) -> Self:
         folder = Path(model_id).expanduser()
         name = folder.resolve().name if folder.exists() else model_id
-        config, tokenizer, matcher = load_run(folder if folder.exists() else _download(model_id, download), which)
-        return cls(matcher, tokenizer, config, name)
+        place = folder if folder.exists() else _download(model_id, download)
+        config, tokenizer, matcher = load_run(place, which)
+        retriever = cls(matcher, tokenizer, config, name)
+        if which == "best":  # the weights that a calibration belongs to
+            retriever.calibration = Calibration.load(place)
+        return retriever
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> str | None:
         """Write the settings, the tokenizer, the weights and a model card into a folder.
@@ -153,6 +164,8 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
 
     def _save_pretrained(self, save_directory: Path) -> None:
         save_model(save_directory, self.config, self.tokenizer, self.matcher)
+        if self.calibration is not None:
+            replace(self.calibration, weights=weights_digest(save_directory)).save(save_directory)
 
     @property
     def device(self) -> torch.device:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,6 +29,9 @@ QUERY = "a red dog here"
 
 class Camera:
     """A source without ids, whose pictures are described by their colours."""
+
+    def __len__(self) -> int:
+        return 0
 
     def encoded_pictures(self, ids: object) -> tuple[ItemEncoding, list[np.ndarray | None]]:
         raise DataError(f"there is no picture {ids}.")
@@ -193,30 +195,26 @@ def test_the_extractor_is_opened_once_for_all_threads(network: tshsr.Retriever, 
     assert len(opened) == 1
 
 
-def test_a_calibration_beside_the_model_gives_probabilities(small: Small, tmp_path: Path) -> None:
+def test_a_calibrated_network_gives_probabilities(small: Small) -> None:
     network = small.retriever()
-    network.save_pretrained(tmp_path / "model")
-    (tmp_path / "model" / "calibration.json").write_text(json.dumps({"kind": "platt", "a": 4.0, "b": -2.0}))
-    reranker = Reranker.from_pretrained(tmp_path / "model", source=small.split())
+    network.calibration = Calibration("platt", 4.0, 0.0, -2.0, 24, 10, "small", "dev", "")
+    reranker = Reranker(network, source=small.split())
     ranked = reranker.rank(QUERY, ["p0", "p1", "p2"])
     for one in ranked:
-        assert one.probability == pytest.approx(1 / (1 + np.exp(-(4 * one.score - 2))), abs=1e-6)
+        odds = 4 * one.score - 2 + np.log(23 / 11)  # 12 pictures are searched, 24 were when it was calibrated
+        assert one.probability == pytest.approx(1 / (1 + np.exp(-odds)), abs=1e-6)
     cut = reranker.rank(QUERY, ["p0", "p1", "p2"], min_probability=ranked[1].probability)
     assert cut == ranked[:2]
     assert reranker.rank(QUERY, ["p0"], min_probability=0.9999) == []
+    assert (
+        Reranker(network, source=small.split(), pictures=24).rank(QUERY, ["p0"])[0].probability != ranked[0].probability
+    )
 
 
-def test_scores_without_a_calibration_stand_for_probabilities_within_bounds(reranker: Reranker) -> None:
-    assert reranker.probabilities(torch.tensor([-1.0, 0.25, 2.0])).tolist() == [0.0, 0.25, 1.0]
-    with pytest.raises(SettingsError, match="has no calibration, so that its scores are no probabilities"):
+def test_a_network_without_a_calibration_has_no_probabilities(reranker: Reranker) -> None:
+    assert reranker.probabilities(torch.tensor([0.25])) is None
+    with pytest.raises(SettingsError, match="has no calibration, so that its results have scores and no probabilities"):
         reranker.rank(QUERY, ["p0"], min_probability=0.5)
-
-
-def test_a_damaged_calibration_is_refused(tmp_path: Path) -> None:
-    assert Calibration.load(tmp_path) is None
-    (tmp_path / "calibration.json").write_text("{}")
-    with pytest.raises(CheckpointError, match=r"calibration\.json is damaged"):
-        Calibration.load(tmp_path)
 
 
 def test_the_first_stage_is_returned_and_weighs_in_the_order(reranker: Reranker) -> None:
@@ -239,7 +237,7 @@ def test_two_stages_are_mixed_as_standardised_scores() -> None:
         for score, first in zip(scores.tolist(), given, strict=True)
     ]
     assert selection.relevance(scores).tolist() == pytest.approx(expected, abs=1e-6)
-    assert [one.index for one in selection.best(scores, None)] == list(np.argsort(expected)[::-1])
+    assert [one.index for one in selection.best(scores)] == list(np.argsort(expected)[::-1])
     assert standardised(torch.full((3,), 0.5)).tolist() == [0, 0, 0]
 
 

@@ -8,10 +8,11 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from tshsr.cli.first_stage import StagesOptions, compare_stages
 from tshsr.cli.options import (
     Argument,
     Flag,
@@ -81,6 +82,12 @@ class Evaluate:
     that no recall should lose more than 0.1 points."""
     rerank_check: Flag = False
     """With --rerank, score all pairs as well, and report the recall lost."""
+    first_stage: Flag = False
+    """Compare rerankers on the candidates of v·t in one table: v·t, MaxSim over the same tokens, the run, others."""
+    depths: tuple[int, ...] = (10, 50, 100, 500)
+    """With --first-stage, candidates a query."""
+    other_scores: tuple[Path, ...] = ()
+    """With --first-stage, matrices of other rerankers, images x captions: .npy, .npz, .pt."""
     dtype: Literal["float32", "bfloat16", "tf32"] = "float32"
     """Precision of scoring; any but float32 is measured on a sample first, and used where it is faster and as good."""
     compile: Flag = False
@@ -99,8 +106,13 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     """Evaluate."""
     check_moved(arguments)
     wanted = parse(Evaluate, "tshsr evaluate", arguments, example=EXAMPLE)
+    check_first_stage(wanted)
     check_rerank(wanted)
     check_output(wanted.json, wanted.save_scores)
+    if wanted.first_stage:
+        names = [each.name for each in fields(StagesOptions) if each.name != "run"]
+        compare_stages(StagesOptions(wanted.runs[0], **{name: getattr(wanted, name) for name in names}), screen)
+        return
     show_result(from_runs(wanted, screen), wanted.json, screen)
 
 
@@ -270,6 +282,33 @@ def check_rerank(wanted: Evaluate) -> None:
             "--scores-folder keeps the scores of all pairs, and --rerank K scores few; keep them with --save-scores, "
             "or give --rerank-check too."
         )
+
+
+def check_first_stage(wanted: Evaluate) -> None:
+    """Refuse options that do not fit.
+
+    Raises:
+        SettingsError: Names the first one.
+    """
+    if not wanted.first_stage:
+        if wanted.other_scores:
+            raise SettingsError("--other-scores compares with --first-stage; give that too, or use tshsr metrics.")
+        return
+    if len(wanted.runs) > 1:
+        raise SettingsError(f"--first-stage compares with one run, {len(wanted.runs)} were named; run it on each.")
+    refused = {
+        "--rerank": wanted.rerank is not None,
+        "--rerank-check": wanted.rerank_check,
+        "--protocol coco-1k": wanted.protocol == "coco-1k",
+        "--save-scores": wanted.save_scores is not None,
+        "--scores-folder": wanted.scores_folder is not None,
+        "--judgements": wanted.judgements is not None,
+        "--pmrp": wanted.pmrp is not None,
+        "--compile": wanted.compile,
+        f"--dtype {wanted.dtype}": wanted.dtype != "float32",
+    }
+    for name in (name for name, given in refused.items() if given):
+        raise SettingsError(f"--first-stage makes a table of its own and takes no {name}; leave it out.")
 
 
 def open_dev(data: str) -> Split:

@@ -40,6 +40,8 @@ class Search:
     """A condition on the metadata of pictures, as in "year > 2010 AND place = 'Oslo'"."""
     candidates: Annotated[int | None, Argument("INT")] = None
     """Candidates by v·t that the network scores; default 100."""
+    min_probability: float = 0.0
+    """Leave out results that match with a lower probability (0..1); needs a run with tshsr calibrate."""
     json: Output = None
     """Write the results to this file; - writes them to stdout, in place of the table."""
     explain: Annotated[Path | None, Argument("PATH", output=True)] = None
@@ -91,7 +93,7 @@ def by_text(wanted: Search, index: Index, screen: Screen) -> None:
     unknown = index.unknown_words(wanted.query)
     if unknown:
         screen.note(f"Not in the vocabulary of {index.retriever.name}, and without regions: {listed(unknown, 'and')}.")
-    results = index.search(wanted.query, wanted.k, where=wanted.where)
+    results = index.search(wanted.query, wanted.k, where=wanted.where, min_probability=wanted.min_probability)
     if wanted.explain is not None and results:
         explanations = [index.explain(wanted.query, result.id) for result in results]
         write_page(wanted.explain, explanations, [opened(index.picture_file(result.id)) for result in results])
@@ -118,13 +120,13 @@ def by_picture(wanted: Search, file: Path, index: Index, screen: Screen) -> None
     if not index.captions:
         raise SettingsError(f"{wanted.index} holds no captions; index some, without --no-captions.")
     regions = index.extractor().extract([picture])[0]
-    results = index.search_picture(regions, wanted.k)
+    results = index.search_picture(regions, wanted.k, min_probability=wanted.min_probability)
     if wanted.explain is not None and results:
         batch = as_batch(regions.features, regions.boxes, regions.pooled)
         explanations = [explain_pair(index.retriever, batch, result.caption) for result in results]
         write_page(wanted.explain, explanations, [picture] * len(results))
     if wanted.json is not None:
-        values = {"image": str(file), "results": [asdict(result) for result in results]}
+        values = {"image": str(file), "results": [caption_json(result) for result in results]}
         screen.json(json.dumps(values, ensure_ascii=False), wanted.json)
     if wanted.json != "-":
         if results:
@@ -134,7 +136,9 @@ def by_picture(wanted: Search, file: Path, index: Index, screen: Screen) -> None
 
 def finish(wanted: Search, screen: Screen, *, found: bool) -> None:
     """Print the line under a table."""
-    if not found:
+    if not found and wanted.min_probability > 0:
+        screen.say(f"Nothing matches: no result has a probability of {wanted.min_probability:g} or more.")
+    elif not found:
         screen.say("No results: the index holds nothing that matches the query.")
     elif wanted.explain is not None:
         screen.say(f"Open {wanted.explain} to see why.")
@@ -143,8 +147,24 @@ def finish(wanted: Search, screen: Screen, *, found: bool) -> None:
 def as_json(result: Result) -> Mapping[str, Any]:
     """A result as JSON values."""
     words = [{"word": word.word, "boxes": [list(box) for box in word.boxes]} for word in result.words]
-    more = {"metadata": result.metadata} if result.metadata else {}
-    return {"id": result.id, "file": result.file, "score": result.score, "words": words, **more}
+    more: dict[str, Any] = {"metadata": result.metadata} if result.metadata else {}
+    chance = {} if result.probability is None else {"probability": result.probability}
+    return {"id": result.id, "file": result.file, "score": result.score, **chance, "words": words, **more}
+
+
+def caption_json(result: CaptionResult) -> Mapping[str, Any]:
+    """A caption result as JSON values, without a probability that is unknown."""
+    return {name: value for name, value in asdict(result).items() if name != "probability" or value is not None}
+
+
+def score_cells(result: Result | CaptionResult) -> tuple[str, ...]:
+    """The score and, where it is known, the probability of a match."""
+    return (f"{result.score:.4f}", *([] if result.probability is None else [f"{result.probability:.3f}"]))
+
+
+def score_heads(results: Sequence[Result | CaptionResult]) -> tuple[str, ...]:
+    """Titles of `score_cells`."""
+    return ("score", "probability") if results[0].probability is not None else ("score",)
 
 
 def show_pictures(screen: Screen, results: Sequence[Result]) -> None:
@@ -154,19 +174,21 @@ def show_pictures(screen: Screen, results: Sequence[Result]) -> None:
     rows = []
     for result in results:
         places = [place_of(word, width) for word in result.words if word.boxes] or [""]
-        rows.append((result.id, f"{result.score:.4f}", places[0], short(result.file)))
-        rows += [("", "", place, "") for place in places[1:]]
+        cells = score_cells(result)
+        rows.append((result.id, *cells, places[0], short(result.file)))
+        rows += [("", *[""] * len(cells), place, "") for place in places[1:]]
+    heads = score_heads(results)
     if not boxed:
-        screen.table(("picture", "score", "file"), [(name, score, file) for name, score, _, file in rows])
+        screen.table(("picture", *heads, "file"), [(*row[:-2], row[-1]) for row in rows])
         return
-    screen.table(("picture", "score", "where its words are", "file"), rows)
+    screen.table(("picture", *heads, "where its words are", "file"), rows)
     screen.say("For each word the weight of its heaviest box, and that box: left, top, right and bottom in percent.")
 
 
 def show_captions(screen: Screen, results: Sequence[CaptionResult]) -> None:
     """Sentences as a table."""
-    rows = [(result.caption, f"{result.score:.4f}", result.image) for result in results]
-    screen.table(("sentence", "score", "picture"), rows)
+    rows = [(result.caption, *score_cells(result), result.image) for result in results]
+    screen.table(("sentence", *score_heads(results), "picture"), rows)
 
 
 def place_of(word: WordBoxes, width: int) -> str:

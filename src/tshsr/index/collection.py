@@ -18,7 +18,15 @@ from tshsr.index.building import Added, Addition
 from tshsr.index.database import id_condition, ids_of
 from tshsr.index.metadata import Metadata, check_folder
 from tshsr.index.rows import CAPTIONS, PICTURES, boxes_of, encoding_of
-from tshsr.index.search import CANDIDATES, CaptionResult, Result, find_captions, find_pictures, unknown_words
+from tshsr.index.search import (
+    CANDIDATES,
+    CaptionResult,
+    Result,
+    find_captions,
+    find_pictures,
+    unknown_words,
+    with_probabilities,
+)
 from tshsr.index.snapshot import Snapshot, TableReader
 from tshsr.index.updates import MAX_SUGGESTED_FROM, Tables, add_split, create_index, delete_pictures, unknown_picture
 from tshsr.models.base import ItemEncoding
@@ -180,36 +188,44 @@ class Index:
         """
         delete_pictures(self.folder, self._tables, self.retriever, ids)
 
-    def search(self, text: str, k: int = 10, *, where: str | None = None) -> list[Result]:
+    def search(self, text: str, k: int = 10, *, where: str | None = None, min_probability: float = 0.0) -> list[Result]:
         """Pictures for a sentence, best first: v·t selects candidates, the network scores them exactly.
 
         Args:
             where: SQL condition on the metadata, such as "year > 2010 AND place = 'Oslo'".
+            min_probability: Results with a lower probability of a match are left out; the list may become empty.
 
         Raises:
             InputError: Where the sentence has no word.
+            SettingsError: Where a minimum probability is given and the network has no calibration.
             DataError: Where the filter cannot be used, or the index cannot be read.
         """
         check_query(text, k)
         caption = self.retriever.encode_captions(text)
         query, count = caption.pooled[0].float().cpu(), max(self.candidates, k)
         rows = self._pictures.read(lambda table: table.candidates(query, count, where))
-        return find_pictures(self.retriever, rows, text, caption, k)
+        found = find_pictures(self.retriever, rows, text, caption, k)
+        return with_probabilities(found, self.retriever, len(self), min_probability)
 
-    def search_picture(self, picture: PictureRegions, k: int = 10) -> list[CaptionResult]:
+    def search_picture(
+        self, picture: PictureRegions, k: int = 10, *, min_probability: float = 0.0
+    ) -> list[CaptionResult]:
         """Captions for a picture, best first.
 
         Args:
             picture: Its regions, by the extractor of the index.
+            min_probability: As in `search`.
 
         Raises:
             InputError: Where the features are not of the width that the network reads.
+            SettingsError: Where a minimum probability is given and the network has no calibration.
         """
         check_query("picture", k)
         image = self.encode_picture(picture)
         query, count = image.pooled[0].float().cpu(), max(self.candidates, k)
         rows = self._captions.read(lambda table: table.candidates(query, count))
-        return find_captions(self.retriever, rows, image, k)
+        found = find_captions(self.retriever, rows, image, k)
+        return with_probabilities(found, self.retriever, len(self), min_probability)
 
     def encode_picture(self, picture: PictureRegions) -> ItemEncoding:
         """The encoding of a picture.

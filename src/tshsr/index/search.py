@@ -6,14 +6,15 @@ Axes: candidates (pictures or captions) | one query.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import torch
 
 from tshsr.data.tokens import CaptionTokenizer
+from tshsr.errors import SettingsError
 from tshsr.explain.word_boxes import WordBoxes, boxes_of_words
 from tshsr.index.ann import ROW
 from tshsr.index.rows import CAPTIONS, PICTURES, boxes_of, encoding_of, schema_of
@@ -30,6 +31,7 @@ class Result:
         file: Absolute path where the file existed when it was indexed, else its name in the data.
         score: Score of the picture with the query.
         words: Content words of the query with their regions; empty for a method without a trace.
+        probability: Of a match, in an index of this size; None for a network without a calibration.
     """
 
     id: str
@@ -37,17 +39,21 @@ class Result:
     score: float
     words: tuple[WordBoxes, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
+    probability: float | None = None
 
 
 @dataclass(frozen=True)
 class CaptionResult:
-    """A caption result; `image` is the id of the picture that the caption describes."""
+    """A caption result; `image` is the id of the picture that the caption describes, `probability` as in `Result`."""
 
     id: str
     caption: str
     image: str
     score: float
+    probability: float | None = None
 
+
+AnyResult = TypeVar("AnyResult", Result, CaptionResult)
 
 CANDIDATES = 100
 """Number of candidates of the second stage."""
@@ -94,6 +100,32 @@ def ranked(
     scores = score_encoded(retriever.matcher, images, captions)["fused"].flatten().float().cpu()
     best = scores.topk(min(k, len(scores)))
     return best.values.tolist(), best.indices
+
+
+def with_probabilities(results: list[AnyResult], retriever: Retriever, pictures: int, least: float) -> list[AnyResult]:
+    """The results with their probabilities, without those below the least.
+
+    Args:
+        pictures: Pictures of the searched index.
+        least: Smallest probability, 0..1; 0 keeps all results.
+
+    Raises:
+        SettingsError: Where it is outside 0..1, or above 0 for a network without a calibration.
+    """
+    calibration = retriever.calibration
+    if not 0 <= least <= 1:
+        raise SettingsError(f"the minimum probability is {least}; expected a number in 0..1.")
+    if calibration is None:
+        if least > 0:
+            raise SettingsError(
+                f"{retriever.name} has no calibration, so that its results have scores and no probabilities; make one "
+                "with tshsr calibrate RUN --data DIR."
+            )
+        return results
+    scores = torch.tensor([result.score for result in results])
+    probabilities = calibration.probability(scores, pictures=pictures).tolist()
+    found = [replace(result, probability=each) for result, each in zip(results, probabilities, strict=True)]
+    return [result for result in found if result.probability is not None and result.probability >= least]
 
 
 def file_of(row: Mapping[str, Any]) -> str | None:

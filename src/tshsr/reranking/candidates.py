@@ -61,6 +61,8 @@ class EncodedImages:
 class Source(Protocol):
     """Pictures by id; `tshsr.Index` implements it."""
 
+    def __len__(self) -> int: ...
+
     def encoded_pictures(self, ids: Sequence[str]) -> tuple[ItemEncoding, list[np.ndarray | None]]:
         """Encodings and boxes of pictures; an unknown id raises a `DataError`."""
 
@@ -77,6 +79,10 @@ class SplitSource:
 
     def __init__(self, split: Split, retriever: Retriever) -> None:
         self.split, self.retriever = retriever.readable(split), retriever
+
+    def __len__(self) -> int:
+        """Number of pictures."""
+        return len(self.split.image_ids)
 
     @cached_property
     def rows(self) -> dict[str, int]:

@@ -25,7 +25,6 @@ from tshsr.reranking.candidates import EncodedImages, Picture, Source, encode_ca
 from tshsr.reranking.selection import Ranked, Selection
 from tshsr.retriever import Retriever, extractor_of
 from tshsr.scoring.all_pairs import score_encoded
-from tshsr.scoring.calibration import Calibration
 from tshsr.scoring.query import check_query
 
 Candidates = Sequence[Picture] | ImageBatch | np.ndarray | ItemEncoding | EncodedImages
@@ -39,7 +38,8 @@ class Reranker:
         retriever: The network.
         source: Pictures by id: an index, a split, or the folder of an index or of a feature store. Without it, strings
             are picture files.
-        calibration: From scores to probabilities.
+        pictures: Number of pictures of the searched collection, for probabilities; by default that of the source, and
+            without one that of the collection of `tshsr calibrate`.
 
     Raises:
         DataError: Where there is no such source, or its features are of another extractor.
@@ -47,14 +47,10 @@ class Reranker:
     """
 
     def __init__(
-        self,
-        retriever: Retriever,
-        *,
-        source: Source | Split | str | Path | None = None,
-        calibration: Calibration | None = None,
+        self, retriever: Retriever, *, source: Source | Split | str | Path | None = None, pictures: int | None = None
     ) -> None:
-        self.retriever, self.calibration = retriever, calibration
-        self.source = open_source(source, retriever)
+        self.retriever, self.source = retriever, open_source(source, retriever)
+        self.pictures = len(self.source) if pictures is None and self.source is not None else pictures
         self._extractor: Extractor | None = None
         self._lock = threading.Lock()
 
@@ -80,9 +76,7 @@ class Reranker:
             DataError: Where there is no such source, or its features are of another extractor.
         """
         retriever = Retriever.from_pretrained(place, **options)
-        folder = Path(place).expanduser()
-        calibration = Calibration.load(folder) if folder.is_dir() else None
-        return cls(retriever if device is None else retriever.to(device), source=source, calibration=calibration)
+        return cls(retriever if device is None else retriever.to(device), source=source)
 
     def rank(
         self,
@@ -116,12 +110,12 @@ class Reranker:
         """
         given = None if first_stage is None else tuple(map(float, first_stage))
         selection = Selection(k, given, weight, min_probability)
-        selection.check(self.retriever.name, calibrated=self.calibration is not None)
+        selection.check(self.retriever.name, calibrated=self.retriever.calibration is not None)
         if not isinstance(query, str):
             return self._rank_sentences(query, sentences_of(candidates), selection, words=words)
         check_query(query, k)
         caption, images = self.retriever.encode_captions(query), self.encode(candidates)
-        best = selection.best(self._score(images.encoding, caption)[:, 0], self.calibration)
+        best = self._select(selection, self._score(images.encoding, caption)[:, 0])
         return self._with_words(query, caption, images, best, words=words)
 
     def rank_many(
@@ -147,7 +141,7 @@ class Reranker:
         captions, results = self.retriever.encode_captions(list(queries)), []
         for row, (query, listed) in enumerate(zip(queries, candidates, strict=True)):
             caption, images = captions[row : row + 1].trimmed(), self.encode(listed)
-            best = Selection(k).best(self._score(images.encoding, caption)[:, 0], self.calibration)
+            best = self._select(Selection(k), self._score(images.encoding, caption)[:, 0])
             results.append(self._with_words(query, caption, images, best, words=words))
         return results
 
@@ -161,9 +155,10 @@ class Reranker:
         check_query(query, 1)
         return self._score(self.encode(candidates).encoding, self.retriever.encode_captions(query))[:, 0]
 
-    def probabilities(self, scores: Float[Tensor, " images"]) -> Float[Tensor, " images"]:
-        """The probabilities of scores; the scores themselves, clipped to 0..1, where the model has no calibration."""
-        return scores.clamp(0, 1) if self.calibration is None else self.calibration.probability(scores)
+    def probabilities(self, scores: Float[Tensor, " images"]) -> Float[Tensor, " images"] | None:
+        """The probabilities that belong to scores; None where the model has no calibration."""
+        calibration = self.retriever.calibration
+        return None if calibration is None else calibration.probability(scores, pictures=self.pictures)
 
     def encode(self, candidates: Candidates | Sequence[str], *, max_pixels: int = MAX_PIXELS) -> EncodedImages:
         """Pictures encoded once, for several queries.
@@ -191,6 +186,10 @@ class Reranker:
         device = self.retriever.device
         return score_encoded(self.retriever.matcher, images.to(device), captions.to(device))["fused"].float().cpu()
 
+    def _select(self, selection: Selection, scores: Float[Tensor, " candidates"]) -> list[Ranked]:
+        probabilities = self.probabilities(scores)
+        return selection.best(scores, None if probabilities is None else probabilities.tolist())
+
     def _rank_sentences(
         self, query: Picture, sentences: list[str], selection: Selection, *, words: bool
     ) -> list[Ranked]:
@@ -199,7 +198,7 @@ class Reranker:
             check_query(sentence, selection.k)
         image, captions = self.encode([query]), self.retriever.encode_captions(sentences)
         results = []
-        for one in selection.best(self._score(image.encoding, captions)[0], self.calibration):
+        for one in self._select(selection, self._score(image.encoding, captions)[0]):
             sentence, caption = sentences[one.index], captions[one.index : one.index + 1].trimmed()
             (found,) = self._with_words(sentence, caption, image, [replace(one, index=0)], words=words)
             results.append(replace(found, index=one.index, id=sentence))

@@ -5,6 +5,7 @@ Axes: candidates.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,6 @@ from torch import Tensor
 
 from tshsr.errors import InputError, SettingsError
 from tshsr.explain.word_boxes import WordBoxes
-from tshsr.scoring.calibration import Calibration
 
 
 @dataclass(frozen=True)
@@ -69,25 +69,28 @@ class Selection:
             raise SettingsError(f"weight is {self.weight}, and there are no scores of a first stage; give first_stage.")
         if self.min_probability and not calibrated:
             raise SettingsError(
-                f"{model} has no calibration, so that its scores are no probabilities; leave min_probability out."
+                f"{model} has no calibration, so that its results have scores and no probabilities; make one with "
+                "tshsr calibrate RUN --data DIR."
             )
 
-    def best(self, scores: Float[Tensor, " candidates"], calibration: Calibration | None) -> list[Ranked]:
+    def best(self, scores: Float[Tensor, " candidates"], probabilities: Sequence[float] | None = None) -> list[Ranked]:
         """The k best candidates, without ids and words.
+
+        Args:
+            probabilities: Those of the scores; None where the model has no calibration.
 
         Raises:
             InputError: Where the first stage has another number of scores, or one is not finite.
         """
         relevance = self.relevance(scores)
-        chances = None if calibration is None else calibration.probability(scores).tolist()
         order = torch.sort(relevance, descending=True, stable=True).indices.tolist()
-        kept = [row for row in order if chances is None or chances[row] >= self.min_probability]
+        kept = [row for row in order if probabilities is None or probabilities[row] >= self.min_probability]
         return [
             Ranked(
                 index=row,
                 id=str(row),
                 score=float(scores[row]),
-                probability=None if chances is None else chances[row],
+                probability=None if probabilities is None else probabilities[row],
                 relevance=float(relevance[row]),
                 first_stage=None if self.first_stage is None else self.first_stage[row],
             )
