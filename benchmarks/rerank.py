@@ -4,8 +4,8 @@
 
 Writes `benchmarks/results/reranker.json`. Queries are captions of the split; their candidates are the pictures with the
 highest v·t. The index holds the split's pictures; the exported graphs run in onnxruntime with as many threads. CPU time
-stands beside wall-clock time, because other jobs of the machine lengthen the latter: with one thread the two are equal on
-a machine that does nothing else.
+stands beside wall-clock time, because other jobs of the machine lengthen the latter: with one thread the two are equal
+on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
