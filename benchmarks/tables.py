@@ -17,7 +17,14 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = tuple(
     ROOT / page
-    for page in ("README.md", "docs/results.md", "docs/performance.md", "docs/guide/search.md", "docs/guide/rerank.md")
+    for page in (
+        "README.md",
+        "docs/results.md",
+        "docs/performance.md",
+        "docs/guide/search.md",
+        "docs/guide/probabilities.md",
+        "docs/guide/rerank.md",
+    )
 )
 """Pages with tables."""
 HEADER = "| score | image → text R@1 | R@5 | R@10 | text → image R@1 | R@5 | R@10 | rSum |"
@@ -51,6 +58,9 @@ def table_of(values: dict[str, Any], part: str = "") -> str:
     """The table of a results file, recognised by its keys; `part` chooses among several."""
     if "differences" in values:
         return PARTS[part](values)
+    for name, table in BY_KEY.items():
+        if name in values:
+            return table(values)
     if "noise" in values:
         return noise_table(values)
     if "budgets" in values.get("settings", {}):
@@ -450,6 +460,111 @@ def recall_lines(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+POPULATIONS = {"first": "the first result", "shown": "the ten shown results", "candidates": "all candidates"}
+"""Populations of a calibration, as the guide calls them."""
+
+
+def calibration_table(values: dict[str, Any]) -> str:
+    """Calibration before and after, by population and by size, and queries for which nothing matches."""
+    lines = [
+        "| results of a search | pairs | match | error before | after | Brier before | after "
+        "| log loss before | after |",
+        "|---" * 9 + "|",
+    ]
+    for name, title in POPULATIONS.items():
+        one, other = values["before"][name], values["after"][name]
+        cells = [f"{each[key]:.4f}" for key in ("error", "brier", "log_loss") for each in (one, other)]
+        cells[1] = f"**{cells[1]}**"
+        lines.append(f"| {title} | {one['pairs']:,} | {one['matches'] / one['pairs']:.1%} | {' | '.join(cells)} |")
+    sizes = [f"{int(size):,} pictures {own:.3f} (without: {kept:.3f})" for size, (kept, own) in values["sizes"].items()]
+    lines += ["", f"Error of the shown results with the prior of the collection's size: {', '.join(sizes)}.", ""]
+    levels = [each for each in next(iter(values["refusals"].values()))["nothing"] if float(each) <= MAX_LEVEL]
+    lines += [
+        "| queries for which nothing matches | number | mean of the highest probability | "
+        + " | ".join(f"at {float(level):g}" for level in levels)
+        + " |",
+        "|---" * (3 + len(levels)) + "|",
+    ]
+    for name, each in values["refusals"].items():
+        cells = [f"{each['nothing'][level]:.0%}" for level in levels]
+        lines.append(f"| {name} | {each['queries']:,} | {each['highest']:.3f} | {' | '.join(cells)} |")
+    fitted = values["calibration"]
+    return "\n".join(lines) + (
+        f"\n\nFitted on {fitted['split']} ({fitted['pictures']:,} pictures), measured on {values['test']} "
+        f"({values['pictures']:,} pictures). {made(values)}."
+    )
+
+
+MAX_LEVEL = 0.3
+"""Largest minimum probability of the table."""
+
+
+def first_stage_table(values: dict[str, Any]) -> str:
+    """Rerankers on the candidates of v·t, and growth of gain and time."""
+    rows = values["first_stage"]["rows"]
+    lines = [
+        "| score | candidates | image → text R@1 | text → image R@1 | rSum | gain over v·t | over MaxSim "
+        "| ms a query |",
+        "|---" * 8 + "|",
+    ]
+    for row in rows:
+        depth = "all" if row["depth"] is None else f"{row['depth']:,}"
+        gains = [lead(row[name]) for name in ("gain", "over_maxsim")]
+        time = "" if row["milliseconds"] is None else f"{row['milliseconds']:.1f}"
+        figures = [f"{each:.1f}" for each in (row["image_to_text"][0], row["text_to_image"][0], row["rsum"])]
+        lines.append(f"| {' | '.join([row['score'], depth, *figures, *gains, time])} |")
+    growth = values["first_stage"]["growth"]
+    sizes = sorted({each["pictures"] for each in growth})
+    cells = {(each["pictures"], each["depth"]): each for each in growth}
+    lines += ["", "| candidates | " + " | ".join(f"{size:,} pictures" for size in sizes) + " |"]
+    lines.append("|---" * (1 + len(sizes)) + "|")
+    for depth in dict.fromkeys(each["depth"] for each in growth if each["pictures"] == sizes[-1]):
+        known = [cells.get((size, depth)) for size in sizes]
+        shown = ["" if one is None else f"{one['gain_rsum']:+.1f} in {one['milliseconds']:.0f} ms" for one in known]
+        lines.append(f"| {'all' if depth is None else depth} | {' | '.join(shown)} |")
+    return "\n".join(lines) + (
+        f"\n\n{values['model']}, {values['split']}: {values['pictures']:,} pictures. The second table has the gain in "
+        f"rSum of the network over v·t, and the time of a search, in random parts of the collection. {made(values)}."
+    )
+
+
+def compression_table(values: dict[str, Any]) -> str:
+    """Bytes a picture against recall, one row for each kind of index."""
+    lines = [
+        "| regions | numbers | bytes a picture | text → image R@1 | R@5 | R@10 | change of their sum |",
+        "|---" * 7 + "|",
+    ]
+    for row in values["compression"]:
+        title = f"{row['regions']}" if row["title"] == "all" else f"{row['regions']} {row['title']}"
+        change = "" if row is values["compression"][0] else lead({"mean": row["change"], **row})
+        recalls = " | ".join(f"{figure:.1f}" for figure in row["recalls"])
+        lines.append(f"| {title} | {row['tokens']} | {row['bytes']:,} | {recalls} | {change} |")
+    return "\n".join(lines) + (
+        f"\n\nThe network ranks the {values['candidates']} best pictures by v·t, which is the same in all rows. In "
+        f"brackets 95 % intervals over pictures. {made(values)}."
+    )
+
+
+def composition_table(values: dict[str, Any]) -> str:
+    """Accuracy on false captions by kind and score."""
+    figures = values["composition"]
+    names = {"pooled": "v·t", "maxsim": "MaxSim", "fused": "fused"}
+    lines = ["| false captions | cases | " + " | ".join(names.values()) + " |", "|---" * 5 + "|"]
+    for kind, scores in {**figures["kinds"], "all": figures["overall"]}.items():
+        cells = " | ".join(f"{scores[name]['text']:.1%}" for name in names)
+        lines.append(f"| {kind} | {scores['fused']['cases']:,} | {cells} |")
+    points = {name: {key: 100 * x for key, x in each.items()} for name, each in figures["over"].items()}
+    over = [f"{names[name]} {lead(each)}" for name, each in points.items()]
+    return "\n".join(lines) + f"\n\nThe fused score minus, in points: {', '.join(over)}. {made(values)}."
+
+
+BY_KEY = {
+    "calibration": calibration_table,
+    "first_stage": first_stage_table,
+    "compression": compression_table,
+    "composition": composition_table,
+}
+"""Tables by a key that no other results file has."""
 PARTS = {"": race_table, "ablation": ablation_table, "scores": score_table, "short": short_table}
 """Tables of a race by the word after the name in their marker."""
 

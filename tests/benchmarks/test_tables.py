@@ -228,3 +228,48 @@ def test_the_two_stage_sentence_has_the_worst_loss_of_each_split() -> None:
     assert " s; choosing K takes all pairs of dev once (from then on `--rerank 100,40`)." in text
     text = tables.table_of({**REPORT, "rerank": {**stage, "all_pairs_seconds": 188.2}})
     assert " s where all pairs take 188 s; choosing K takes" in text
+
+
+POPULATION = {"pairs": 100, "matches": 25, "error": 0.5, "brier": 0.25, "log_loss": 1.0, "bins": []}
+NOTHING = {"queries": 10, "highest": 0.2, "nothing": {"0.1": 0.5, "0.5": 1.0}, "right": None}
+
+
+def test_a_calibration_is_shown_before_and_after_and_by_size() -> None:
+    populations = dict.fromkeys(("first", "shown", "candidates"), POPULATION)
+    after = {name: {**each, "error": 0.01} for name, each in populations.items()}
+    values = {
+        **MADE,
+        "calibration": {"split": "dev", "pictures": 1000},
+        "test": "test",
+        "pictures": 500,
+        "before": populations,
+        "after": after,
+        "sizes": {"50": [0.1, 0.02]},
+        "refusals": {"captions of test": NOTHING},
+    }
+    text = tables.table_of(values)
+    assert "| the ten shown results | 100 | 25.0% | 0.5000 | **0.0100** | 0.2500 | 0.2500 | 1.0000 | 1.0000 |" in text
+    assert "50 pictures 0.020 (without: 0.100)" in text
+    assert "| captions of test | 10 | 0.200 | 50% |" in text, "levels above 0.3 are left out"
+    assert "Fitted on dev (1,000 pictures), measured on test (500 pictures). a machine; torch 2.13.0" in text
+
+
+def test_rerankers_are_shown_with_gains_and_growth() -> None:
+    side, gain = [10.0, 20.0, 30.0], {"mean": 1.0, "low": -1.0, "high": 3.0}
+    pooled = {"score": "v·t", "depth": None, "image_to_text": side, "text_to_image": side, "rsum": 120.0}
+    pooled |= {"gain": None, "over_maxsim": None, "eccv": None, "milliseconds": 0.1}
+    fused = {**pooled, "score": "fused", "depth": 10, "gain": gain, "over_maxsim": gain, "milliseconds": None}
+    growth = [{"pictures": 100, "depth": 10, "gain_r1": 0.5, "gain_rsum": 1.25, "milliseconds": 7.4}]
+    values = {**MADE, "model": "m", "split": "test", "pictures": 100}
+    text = tables.table_of({**values, "first_stage": {"rows": [pooled, fused], "growth": growth}})
+    assert "| v·t | all | 10.0 | 10.0 | 120.0 |  |  | 0.1 |" in text
+    assert "| fused | 10 | 10.0 | 10.0 | 120.0 | +1.0 [-1.0, +3.0] | +1.0 [-1.0, +3.0] |  |" in text
+    assert "| 10 | +1.2 in 7 ms |" in text
+
+
+def test_composition_is_shown_by_kind() -> None:
+    scores = {name: {"cases": 4, "text": share} for name, share in (("pooled", 0.5), ("maxsim", 0.75), ("fused", 1.0))}
+    over = {"pooled": {"mean": 0.5, "low": 0.25, "high": 0.75}}
+    text = tables.table_of({**MADE, "composition": {"kinds": {"swap_att": scores}, "overall": scores, "over": over}})
+    assert "| swap_att | 4 | 50.0% | 75.0% | 100.0% |" in text
+    assert "The fused score minus, in points: v·t +50.0 [+25.0, +75.0]. a machine" in text

@@ -81,7 +81,7 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
         title = f"{retriever.name} on {test.data}, split {test.name}"
         write_text(wanted.picture, render_reliability(report.before["shown"], report.after["shown"], title))
     if wanted.json is not None:
-        values = {"command": f"tshsr calibrate {wanted.run} --data {wanted.data}", **provenance()}
+        values = {"command": f"tshsr calibrate {retriever.name} --data {test.data}", **provenance()}
         values |= {"test": test.name, "pictures": len(test.regions), "calibration": asdict(calibration)}
         values |= asdict(report)
         screen.json(json.dumps(values, indent=2), wanted.json)

@@ -65,7 +65,10 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     with screen.progress(quiet=wanted.quiet) as begin:
         found = evaluate_composition(retriever, cases, source, device=device, progress=begin("scoring", "cases"))
     if wanted.json is not None:
-        values = {**provenance(), "model": retriever.name, "cases": len(cases), "composition": asdict(found)}
+        named = f"--data {wanted.data}" if wanted.annotation is None else f"--annotation {wanted.annotation.name}"
+        command = f"tshsr composition {retriever.name} {named}"
+        values = {"command": command, **provenance(), "model": retriever.name}
+        values |= {"cases": len(cases), "composition": asdict(found)}
         screen.json(json.dumps(values, indent=1, ensure_ascii=False), wanted.json)
     if wanted.json != "-":
         show(screen, found)

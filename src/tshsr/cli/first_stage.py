@@ -62,7 +62,7 @@ def compare_stages(wanted: StagesOptions, screen: Screen) -> None:
         )
     size = f"{len(split.regions):,} images, {len(split.captions):,} captions"
     if wanted.json is not None:
-        command = f"tshsr evaluate {wanted.run} --data {wanted.data} --split {wanted.split} --first-stage"
+        command = f"tshsr evaluate {retriever.name} --data {split.data} --split {split.name} --first-stage"
         values = {"command": command, **provenance(), "model": retriever.name, "data": split.data}
         values |= {"split": split.name, "pictures": len(split.regions), "first_stage": asdict(found)}
         screen.json(json.dumps(values, indent=1, ensure_ascii=False), wanted.json)

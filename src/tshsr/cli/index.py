@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tshsr.cli.options import Argument, Flag, Folder, Name, OptionalPath, load_retriever, parse
 from tshsr.cli.screen import Screen
@@ -40,6 +40,9 @@ class IndexCommand:
     """Folder of the picture files; by default the one beside the data, if any."""
     metadata: OptionalPath = None
     """Metadata for --where: CSV with a header, or JSON lines, with a column id or file that names the picture."""
+    tokens: Literal["float16", "int8"] | None = None
+    """Numbers of the regions: float16, or int8 for half of their bytes; by default those of an existing index, else
+    float16."""
     captions: bool = True
     """Index captions too, for searches by picture."""
     replace: Flag = False
@@ -110,7 +113,12 @@ def prepared(wanted: IndexCommand, retriever: Retriever, split: Split) -> Index:
     from tshsr.index.collection import Index
 
     return Index.create(
-        wanted.out, retriever, extractor=split.extractor, settings=settings_of(wanted.data or ""), run=wanted.run
+        wanted.out,
+        retriever,
+        extractor=split.extractor,
+        settings=settings_of(wanted.data or ""),
+        run=wanted.run,
+        tokens=wanted.tokens,
     )
 
 

@@ -16,6 +16,7 @@ from tshsr.errors import CheckpointError, DataError, first_invalid
 from tshsr.files import write_text
 from tshsr.models.whole import starts_at_encoder, whole_width
 from tshsr.retriever import Retriever
+from tshsr.scoring.compression import TokenFormat
 
 VERSION = 1
 INFO_FILE = "index.json"
@@ -36,6 +37,7 @@ class IndexInfo:
         probes: By table, number of partitions of its ANN index that a query reads.
         pooled_width: Width of v and t; 0: `dim`.
         shares: Whether the tables have the share of pooled items in v and t.
+        tokens: Numbers of the regions of pictures.
     """
 
     version: int
@@ -50,10 +52,16 @@ class IndexInfo:
     probes: dict[str, int] = field(default_factory=dict)
     pooled_width: int = 0
     shares: bool = False
+    tokens: TokenFormat = "float16"
 
 
 def new_info(
-    retriever: Retriever, extractor: str, settings: dict[str, Any], run: str | None, folder: Path
+    retriever: Retriever,
+    extractor: str,
+    settings: dict[str, Any],
+    run: str | None,
+    folder: Path,
+    tokens: TokenFormat = "float16",
 ) -> IndexInfo:
     """The contents of `index.json` for a new index in a folder."""
     absolute, beside = run, None
@@ -72,6 +80,7 @@ def new_info(
         beside=beside,
         pooled_width=whole_width(model.encoder) if starts_at_encoder(model.encoder) else 0,
         shares=model.encoder.pooled_vectors == "added" and model.kind != "vse",
+        tokens=tokens,
     )
 
 

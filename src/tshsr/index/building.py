@@ -17,7 +17,7 @@ from tshsr.data.dataset import Split
 from tshsr.errors import DataError
 from tshsr.index.database import id_condition, ids_of, restored_on_failure
 from tshsr.index.metadata import Metadata, picture_file, picture_name
-from tshsr.index.rows import POOLED, boxes_column, encoding_columns, pooled_of
+from tshsr.index.rows import POOLED, boxes_column, encoding_columns, pooled_of, tokens_of
 from tshsr.models.base import join_encodings
 from tshsr.retriever import Retriever
 from tshsr.scoring.all_pairs import ENCODE_BLOCK, blocks
@@ -139,7 +139,7 @@ def picture_rows(addition: Addition, numbers: Sequence[int], schema: pa.Schema, 
     matcher, device, encoded, boxes = addition.retriever.matcher, addition.retriever.device, [], []
     for block in blocks(np.asarray(numbers, np.int64), ENCODE_BLOCK):
         batch = addition.split.regions.read(block)
-        encoded.append(encoding_columns(matcher.encode_images(batch.to(device))))
+        encoded.append(encoding_columns(matcher.encode_images(batch.to(device)), tokens_of(schema)))
         boxes.append(boxes_column(batch.boxes, batch.mask))
     columns: dict[str, Any] = {
         **file_columns(addition, numbers),

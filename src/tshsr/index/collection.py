@@ -31,6 +31,7 @@ from tshsr.index.snapshot import Snapshot, TableReader
 from tshsr.index.updates import MAX_SUGGESTED_FROM, Tables, add_split, create_index, delete_pictures, unknown_picture
 from tshsr.models.base import ItemEncoding
 from tshsr.retriever import Retriever, as_batch
+from tshsr.scoring.compression import TokenFormat
 from tshsr.scoring.query import check_query
 from tshsr.system import Begin, begin_no_progress
 
@@ -71,6 +72,7 @@ class Index:
         extractor: str,
         settings: Mapping[str, Any] | None = None,
         run: str | Path | None = None,
+        tokens: TokenFormat | None = None,
     ) -> Self:
         """An empty index, or the existing one.
 
@@ -79,12 +81,15 @@ class Index:
             extractor: Name of the extractor of the features.
             settings: Its settings, from the feature store's manifest, so that `extractor` can build it again.
             run: Folder or hub name of the network, for `open`.
+            tokens: Numbers of the regions: float16, or int8 for half of their bytes; None: as the existing index has
+                them, float16 in a new one.
 
         Raises:
-            DataError: Where the folder holds something else, or an index over features of another extractor.
+            DataError: Where the folder holds something else, or an index over features of another extractor or with
+                other numbers.
             CheckpointError: Where it holds an index of another network.
         """
-        create_index(Path(folder), retriever, extractor, settings or {}, run)
+        create_index(Path(folder), retriever, extractor, settings or {}, run, tokens)
         return cls(folder, retriever)
 
     @classmethod
@@ -96,6 +101,7 @@ class Index:
         *,
         run: str | Path | None = None,
         settings: Mapping[str, Any] | None = None,
+        tokens: TokenFormat | None = None,
         **how: Any,
     ) -> Self:
         """An index of a split; after an interruption, the same call continues.
@@ -104,6 +110,7 @@ class Index:
             folder: Created where it is missing.
             run: Folder or hub name of the network, for `open`.
             settings: Settings of the extractor, from the feature store's manifest.
+            tokens: As in `create`.
             how: Further arguments of `add`: pictures, metadata, captions, begin.
 
         Raises:
@@ -111,7 +118,7 @@ class Index:
             CheckpointError: Where the folder holds an index of another network.
         """
         split = retriever.readable(split)
-        index = cls.create(folder, retriever, extractor=split.extractor, settings=settings, run=run)
+        index = cls.create(folder, retriever, extractor=split.extractor, settings=settings, run=run, tokens=tokens)
         index.add(split, **how)
         return index
 

@@ -1,4 +1,4 @@
-"""Encodings as table rows, and back: items in float16; Gram matrices and views are recomputed from them.
+"""Encodings as table rows, and back: items in float16 or int8; Gram matrices and views are recomputed from them.
 
 Axes: rows (pictures or captions) | items (regions or words) | dim (joint space).
 """
@@ -11,26 +11,30 @@ import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from tshsr.errors import DataError
 from tshsr.models.base import ItemEncoding, Matcher
 from tshsr.models.whole import SHARE
+from tshsr.scoring.compression import TokenFormat, quantise
 
 POOLED, ITEMS, BOXES, POOLED_SHARE = "pooled", "items", "boxes", "pooled_share"
 PICTURES, CAPTIONS = "pictures", "captions"
 """Names of the tables."""
 
 
-def schema_of(table: str, pooled_width: int = 1, *, shares: bool = True) -> pa.Schema:
+def schema_of(table: str, pooled_width: int = 1, *, shares: bool = True, tokens: TokenFormat = "float16") -> pa.Schema:
     """The columns of a new table; user metadata adds columns to that of pictures.
 
     Args:
         pooled_width: Of v and t.
         shares: Whether encodings have shares of the pooled items in v and t.
+        tokens: Numbers of the regions of pictures; words are in float16.
     """
+    number = pa.int8() if tokens == "int8" and table == PICTURES else pa.float16()
     encoding = [
         pa.field(POOLED, pa.list_(pa.float32(), pooled_width), nullable=False),
-        pa.field(ITEMS, pa.list_(pa.float16()), nullable=False),
+        pa.field(ITEMS, pa.list_(number), nullable=False),
         *([pa.field(POOLED_SHARE, pa.float32(), nullable=False)] if shares else []),
     ]
     name = pa.field("id", pa.string(), nullable=False)
@@ -46,13 +50,14 @@ def schema_of(table: str, pooled_width: int = 1, *, shares: bool = True) -> pa.S
     return pa.schema([name, *file, *encoding, pa.field(BOXES, pa.list_(pa.float32()))])
 
 
-def encoding_columns(encoding: ItemEncoding) -> dict[str, pa.Array]:
-    """Pooled vectors (float32) and items (float16, without padding); with the boxes, they determine the encoding.
+def encoding_columns(encoding: ItemEncoding, tokens: TokenFormat = "float16") -> dict[str, pa.Array]:
+    """Pooled vectors (float32) and items without padding; with the boxes, they determine the encoding.
 
     Where the encoding has them, also the shares of the pooled items in the pooled vectors.
     """
     mask = encoding.mask.cpu()
-    items = encoding.items.cpu()[mask].half().numpy()
+    real = encoding.items.cpu()[mask]
+    items = (quantise(real.float()) if tokens == "int8" else real.half()).numpy()
     pooled = np.ascontiguousarray(encoding.pooled.float().cpu().numpy())
     ends = np.concatenate([[0], mask.sum(dim=1).numpy().cumsum()]) * items.shape[1]
     shares = encoding.views.get(SHARE)
@@ -61,6 +66,11 @@ def encoding_columns(encoding: ItemEncoding) -> dict[str, pa.Array]:
         ITEMS: pa.ListArray.from_arrays(pa.array(ends.astype(np.int32)), pa.array(items.ravel())),
         **({} if shares is None else {POOLED_SHARE: pa.array(shares[:, 0, 0].float().cpu().numpy())}),
     }
+
+
+def tokens_of(schema: pa.Schema) -> TokenFormat:
+    """Numbers of the items of a table."""
+    return "int8" if schema.field(ITEMS).type.value_type == pa.int8() else "float16"
 
 
 def boxes_column(boxes: Tensor | None, mask: Tensor) -> pa.Array:
@@ -73,7 +83,7 @@ def boxes_column(boxes: Tensor | None, mask: Tensor) -> pa.Array:
 
 
 def encoding_of(matcher: Matcher, rows: pa.Table, device: torch.device) -> ItemEncoding:
-    """The encodings of rows; they differ from the network's by the rounding to float16.
+    """The encodings of rows; they differ from the network's by the rounding to float16 or int8.
 
     Raises:
         DataError: Where the network uses boxes and a picture has none.
@@ -85,7 +95,8 @@ def encoding_of(matcher: Matcher, rows: pa.Table, device: torch.device) -> ItemE
     counts = torch.from_numpy(np.diff(ends))
     mask = torch.arange(int(counts.max())) < counts[:, None]
     items = torch.zeros(*mask.shape, matcher.dim)
-    items[mask] = torch.from_numpy(values.astype(np.float32)).view(-1, matcher.dim)
+    real = torch.from_numpy(values.astype(np.float32)).view(-1, matcher.dim)
+    items[mask] = normalize(real, dim=-1) if values.dtype == np.int8 else real
     precision = next(matcher.parameters()).dtype
     pictures = BOXES in rows.column_names
     boxes = padded_boxes(rows, mask) if pictures and matcher.compares_places else None

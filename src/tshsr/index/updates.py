@@ -30,6 +30,7 @@ from tshsr.index.database import (
 from tshsr.index.metadata import Metadata, picture_name
 from tshsr.index.rows import CAPTIONS, PICTURES, schema_of
 from tshsr.retriever import Retriever
+from tshsr.scoring.compression import TokenFormat
 
 LOG = logging.getLogger(__name__)
 
@@ -169,13 +170,21 @@ class Tables:
 
 
 def create_index(
-    folder: Path, retriever: Retriever, extractor: str, settings: Mapping[str, Any], run: str | Path | None
+    folder: Path,
+    retriever: Retriever,
+    extractor: str,
+    settings: Mapping[str, Any],
+    run: str | Path | None,
+    tokens: TokenFormat | None = None,
 ) -> None:
     """Create an empty index, or check that the existing one is of this network.
 
+    Args:
+        tokens: Numbers of the regions; None: those of the existing index, or float16.
+
     Raises:
-        DataError: Where the features are not for the network, the folder holds something else, or another process is
-            writing to it.
+        DataError: Where the features are not for the network, the folder holds something else or an index with other
+            numbers, or another process is writing to it.
         CheckpointError: Where it holds an index of another network.
     """
     retriever.check_extractor(extractor)
@@ -185,11 +194,17 @@ def create_index(
     with write_lock(folder):  # creating a table deletes the remains of an interrupted creation
         if not (folder / INFO_FILE).exists():
             source = None if run is None else str(run)
-            write_info(folder, new_info(retriever, extractor, dict(settings), source, folder))
+            write_info(folder, new_info(retriever, extractor, dict(settings), source, folder, tokens or "float16"))
         info = read_info(folder)
         check_model(folder, info, retriever)
+        if tokens not in (None, info.tokens):
+            raise DataError(
+                f"{folder} holds regions in {info.tokens}, {tokens} was asked for; make another index in a new folder."
+            )
         for name in (PICTURES, CAPTIONS):
-            open_table(folder, name, schema_of(name, info.pooled_width or info.dim, shares=info.shares))
+            open_table(
+                folder, name, schema_of(name, info.pooled_width or info.dim, shares=info.shares, tokens=info.tokens)
+            )
 
 
 def check_place(folder: Path) -> None:

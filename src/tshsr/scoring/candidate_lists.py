@@ -13,7 +13,7 @@ import torch
 
 from tshsr.data.dataset import Split
 from tshsr.data.tokens import CaptionTokenizer
-from tshsr.models.base import Matcher
+from tshsr.models.base import ItemEncoding, Matcher
 from tshsr.scoring.all_pairs import Budget, CaptionBlocks, encode_image_blocks, evaluation_mode, image_batches
 from tshsr.scoring.candidates import top_indices
 from tshsr.scoring.options import DEFAULT_OPTIONS, ScoringOptions
@@ -67,17 +67,30 @@ def candidate_lists(
     with evaluation_mode(matcher, options.device) as device:
         images = encode_image_blocks(matcher, image_batches(split), device)
         blocks = CaptionBlocks(matcher, tokenizer.encode(captions), device, options.byte_budget)
-        pooled = np.empty((len(split.regions), len(captions)), np.float32)
-        for columns, block in blocks:
-            pooled[:, columns] = torch.cat([part.pooled @ block.pooled.T for part in images]).float().cpu().numpy()
-        best = top_indices(pooled, 0, count)
-        wanted = np.zeros(pooled.shape, bool)
-        np.put_along_axis(wanted, best, values=True, axis=0)
-        fused = np.full_like(pooled, -np.inf)
-        scorer = PairScorer(matcher, images, blocks, fused, Budget(options.byte_budget))
-        scorer.score(wanted, 0, int(wanted.sum()), options.progress)
+        return search_encoded(matcher, images, blocks, count, options)
+
+
+@torch.inference_mode()
+def search_encoded(
+    matcher: Matcher, images: Sequence[ItemEncoding], captions: CaptionBlocks, count: int, options: ScoringOptions
+) -> CandidateLists:
+    """`candidate_lists` of encoded pictures, in blocks; the network is in evaluation mode.
+
+    Args:
+        images: Encoded blocks of consecutive pictures.
+        captions: The queries.
+    """
+    pooled = np.empty((sum(map(len, images)), len(captions.tokens)), np.float32)
+    for columns, block in captions:
+        pooled[:, columns] = torch.cat([part.pooled @ block.pooled.T for part in images]).float().cpu().numpy()
+    best = top_indices(pooled, 0, count)
+    wanted = np.zeros(pooled.shape, bool)
+    np.put_along_axis(wanted, best, values=True, axis=0)
+    fused = np.full_like(pooled, -np.inf)
+    scorer = PairScorer(matcher, images, captions, fused, Budget(options.byte_budget))
+    scorer.score(wanted, 0, int(wanted.sum()), options.progress)
     scores = np.take_along_axis(fused, best, axis=0)
     order = np.argsort(-scores, axis=0, kind="stable")
     return CandidateLists(
-        np.take_along_axis(best, order, axis=0).T, np.take_along_axis(scores, order, axis=0).T, len(split.regions)
+        np.take_along_axis(best, order, axis=0).T, np.take_along_axis(scores, order, axis=0).T, len(pooled)
     )
