@@ -20,6 +20,8 @@ NEEDS = {
     "search": ("lancedb", "import tshsr; tshsr.Index"),
     "features": ("transformers", "import tshsr; tshsr.open_extractor('grid', weights='.')"),
     "serve": ("fastapi", "from tshsr.cli.main import main; raise SystemExit(main(['serve', '.']))"),
+    "adapters": ("rerankers", "import tshsr.reranking.rerankers"),
+    "export": ("onnx", "from tshsr.export.files import check_packages; check_packages()"),
     "eccv": ("eccv_caption", "from tshsr.metrics.coco import annotation_folder; annotation_folder()"),
 }
 """For each extra a package of it, and a program that requires it."""

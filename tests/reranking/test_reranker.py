@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from tshsr.errors import CheckpointError, DataError, InputError, SettingsError
 from tshsr.features.extractor import PictureRegions
 from tshsr.index.collection import Index
 from tshsr.models.base import ItemEncoding
+from tshsr.models.build import build_matcher
+from tshsr.pretrained.frozen_text import FrozenText
 from tshsr.reranking.candidates import SplitSource
 from tshsr.reranking.reranker import Reranker
 from tshsr.reranking.selection import Selection, standardised
@@ -179,6 +182,20 @@ def test_threads_get_what_one_thread_gets(small: Small, index_folder: Path) -> N
         found = list(pool.map(lambda query: reranker.rank(query, ids), queries * 3))
     assert found[: len(queries)] == [reranker.rank(query, ids) for query in queries]
     assert found[len(queries) :] == found[: len(queries)] * 2
+
+
+def test_threads_read_queries_with_one_frozen_text_encoder(small: Small, tmp_path: Path) -> None:
+    from tests.support.tiny_text import CAPTIONS, save_text
+
+    text, config = FrozenText(str(save_text("bert", tmp_path / "bert"))), small.retriever().config
+    encoder = replace(
+        config.model.encoder, text="pretrained", text_weights=text.weights, text_width=text.width, vocabulary=len(text)
+    )
+    config = replace(config, model=replace(config.model, encoder=encoder))
+    reranker = Reranker(tshsr.Retriever(build_matcher(config.model), text, config, "frozen"), source=small.split())
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda query: reranker.rank(query, ["p0", "p1", "p2"]), CAPTIONS * 4))
+    assert found == [reranker.rank(query, ["p0", "p1", "p2"]) for query in CAPTIONS] * 4
 
 
 def test_the_extractor_is_opened_once_for_all_threads(network: tshsr.Retriever, files: list[Path]) -> None:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import pyarrow as pa
-from lancedb.rerankers import Reranker as LanceBase
-
-from tshsr.errors import InputError
+from tshsr.errors import InputError, SettingsError
 from tshsr.reranking.reranker import Reranker
+
+try:
+    import pyarrow as pa
+    from lancedb.rerankers import Reranker as LanceBase
+except ImportError:
+    raise SettingsError("the reranker needs LanceDB, which is not installed: pip install 'tshsr[search]'.") from None
 
 RELEVANCE = "_relevance_score"
 """The column that LanceDB requires of a reranker."""

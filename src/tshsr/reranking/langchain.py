@@ -8,10 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from langchain_core.callbacks import Callbacks
-from langchain_core.documents import BaseDocumentCompressor, Document
+from tshsr.errors import InputError, SettingsError
 
-from tshsr.errors import InputError
+try:
+    from langchain_core.callbacks import Callbacks
+    from langchain_core.documents import BaseDocumentCompressor, Document
+except ImportError:
+    raise SettingsError(
+        "the compressor needs langchain-core, which is not installed: pip install 'tshsr[adapters]'."
+    ) from None
 
 
 class PictureCompressor(BaseDocumentCompressor):

@@ -11,14 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from rerankers.documents import Document
-from rerankers.models.ranker import BaseRanker
-from rerankers.results import RankedResults, Result
-from rerankers.utils import prep_docs
-
-from tshsr.errors import InputError
+from tshsr.errors import InputError, SettingsError
 from tshsr.reranking.candidates import Picture
 from tshsr.reranking.reranker import Reranker
+
+try:
+    from rerankers.documents import Document
+    from rerankers.models.ranker import BaseRanker
+    from rerankers.results import RankedResults, Result
+    from rerankers.utils import prep_docs
+except ImportError:
+    raise SettingsError("the ranker needs rerankers, which is not installed: pip install 'tshsr[adapters]'.") from None
 
 Docs: TypeAlias = str | Document | Sequence[str] | Sequence[Document]
 """Ids of the source (without one: files); or documents whose text is that, or with `image_path` or `base64`."""
