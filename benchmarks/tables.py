@@ -78,7 +78,7 @@ def table_of(values: dict[str, Any], part: str = "") -> str:
     if "bytes_of_matrices" in values:
         return memory_table(values)
     if "reranker" in values:
-        return {"speed": reranker_table, "int8": int8_table}[part](values)
+        return {"": reranker_table, "speed": reranker_table, "int8": int8_table}[part](values)
     if "agreement" in values:
         return search_table(values)
     return demo_table(values)
