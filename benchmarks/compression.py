@@ -2,7 +2,7 @@
 
     python -m benchmarks.compression --data STORE
 
-Every caption of test searches the pictures by v·t, which does not change, and the network scores the best hundred with
+Every caption of test searches the pictures by v·t, which does not change, and the network scores the best fifty with
 their regions as an index of each kind gives them back: float16, int8, clusters of each picture's regions (Ward), and
 regions pooled to learned vectors, fitted to the network's scores on train (`tshsr.training.region_pooling`).
 """
@@ -38,7 +38,7 @@ from tshsr.training.region_pooling import PoolingOptions, fit_region_pooling
 
 LOG = logging.getLogger("benchmarks.compression")
 NAME = "compression-flickr8k-photos"
-CANDIDATES = 100
+CANDIDATES = 50
 RESAMPLES = 2000
 
 
@@ -50,9 +50,9 @@ class Compression:
     """A store with the splits train and test."""
     run: Path = Path("checkpoints/flickr8k-photos")
     """The network."""
-    regions: tuple[int, ...] = (12, 8, 4)
+    regions: tuple[int, ...] = (8, 4)
     """Numbers of pooled regions; those at or above the regions of a picture are left out."""
-    steps: int = 400
+    steps: int = 300
     """Steps of each fit of learned regions."""
 
 

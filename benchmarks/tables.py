@@ -523,7 +523,8 @@ def first_stage_table(values: dict[str, Any]) -> str:
         shown = ["" if one is None else f"{one['gain_rsum']:+.1f} in {one['milliseconds']:.0f} ms" for one in known]
         lines.append(f"| {'all' if depth is None else depth} | {' | '.join(shown)} |")
     return "\n".join(lines) + (
-        f"\n\n{values['model']}, {values['split']}: {values['pictures']:,} pictures. The second table has the gain in "
+        f"\n\n{values['model']}, {values['split']}: {values['pictures']:,} pictures, "
+        f"{values['threads']} threads. The second table has the gain in "
         f"rSum of the network over v·t, and the time of a search, in random parts of the collection. {made(values)}."
     )
 

@@ -14,7 +14,7 @@ from benchmarks.tables import compression_table
 from tests.support.indexed import Small
 from tests.support.small_runs import small_split
 
-MADE = {"hardware": "a machine", "versions": {"torch": "2"}, "commit": "0" * 40, "command": "x", "candidates": 100}
+MADE = {"hardware": "a machine", "versions": {"torch": "2"}, "commit": "0" * 40, "command": "x", "candidates": 50}
 
 
 def test_a_row_has_recalls_and_the_change_of_their_sum(tmp_path: Path) -> None:

@@ -291,7 +291,7 @@ def test_rerankers_are_shown_with_gains_and_growth() -> None:
     pooled |= {"gain": None, "over_maxsim": None, "eccv": None, "milliseconds": 0.1}
     fused = {**pooled, "score": "fused", "depth": 10, "gain": gain, "over_maxsim": gain, "milliseconds": None}
     growth = [{"pictures": 100, "depth": 10, "gain_r1": 0.5, "gain_rsum": 1.25, "milliseconds": 7.4}]
-    values = {**MADE, "model": "m", "split": "test", "pictures": 100}
+    values = {**MADE, "model": "m", "split": "test", "pictures": 100, "threads": 1}
     text = tables.table_of({**values, "first_stage": {"rows": [pooled, fused], "growth": growth}})
     assert "| v·t | all | 10.0 | 10.0 | 120.0 |  |  | 0.1 |" in text
     assert "| fused | 10 | 10.0 | 10.0 | 120.0 | +1.0 [-1.0, +3.0] | +1.0 [-1.0, +3.0] |  |" in text

@@ -15,7 +15,7 @@ def test_rerankers_are_compared_in_one_table(start: tuple, tmp_path: Path) -> No
     said = tshsr(*start, "--first-stage", "--depths", "2", "5", "--other-scores", tmp_path / "theirs.npy", "--quiet")
     assert said.code == 0, said.err
     assert "scenes, split test: 10 images, 50 captions; model small; candidates by v·t" in said.out
-    for name in ("v·t", "MaxSim", "fused", "theirs", "gain over v·t", "ms a query", "10 pictures"):
+    for name in ("v·t", "MaxSim", "fused", "theirs.npy", "gain over v·t", "ms a query", "10 pictures"):
         assert name in said.out
 
 

@@ -11,11 +11,14 @@ from tshsr.evaluation.first_stage import (
     FUSED,
     MAXSIM,
     POOLED,
+    Matrices,
     SearchClock,
     compare_first_stages,
+    eccv_of,
     reranked,
     reranked_ranks,
 )
+from tshsr.metrics.multi_positive import Rankings, rankings
 from tshsr.metrics.ranks import query_ranks
 from tshsr.scoring.options import ScoringOptions
 
@@ -38,7 +41,7 @@ def searched(first: np.ndarray, second: np.ndarray, depth: int) -> list[int]:
 @pytest.mark.parametrize("depth", [1, 3, 10, 19])
 def test_ranks_are_those_of_a_search_of_every_query(depth: int) -> None:
     first, second, owner = matrices()
-    found = reranked_ranks(first, second, owner, depth)
+    found = reranked_ranks(first, (second, second), owner, depth)
     for caption, image in enumerate(owner):
         order = searched(first[:, caption], second[:, caption], depth)
         assert found.text_to_image[caption] == 1 + order.index(image)
@@ -52,12 +55,12 @@ def test_all_candidates_are_the_second_score_alone() -> None:
     first, second, owner = matrices()
     assert reranked(first, second, None, 0) is second
     assert reranked(first, second, 20, 0) is second
-    assert reranked_ranks(first, second, owner, None) == query_ranks(second, owner)
+    assert reranked_ranks(first, (second, second), owner, None) == query_ranks(second, owner)
 
 
 def test_a_depth_of_one_keeps_the_order_of_the_first_stage() -> None:
     first, second, owner = matrices()
-    kept = reranked_ranks(first, second, owner, 1)
+    kept = reranked_ranks(first, (second, second), owner, 1)
     assert kept.text_to_image.tolist() == query_ranks(first, owner).text_to_image.tolist()
 
 
@@ -101,3 +104,29 @@ def test_depths_and_other_scores_are_checked(small: Small) -> None:
         compare_first_stages(small.retriever(), small.split(), depths=(0, 5))
     with pytest.raises(InputError, match=r"theirs has shape \(2, 2\); expected 12 images x 24 captions\."):
         compare_first_stages(small.retriever(), small.split(), others={"theirs": np.zeros((2, 2))})
+
+
+def test_map_at_r_by_other_annotation_is_that_of_each_direction(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, owner = matrices()
+    seen = []
+
+    def annotated(scores: np.ndarray, *_: object) -> dict[str, Rankings]:
+        seen.append(scores)
+        return {"eccv": rankings(scores, owner)}
+
+    monkeypatch.setattr("tshsr.evaluation.first_stage.coco.annotated_rankings", annotated)
+    found = eccv_of(Matrices(first, {FUSED: (second, second)}, owner), (second, second), 3, np.arange(40))
+    by_image, by_caption = reranked(first, second, 3, 1), reranked(first, second, 3, 0)
+    assert found == (
+        rankings(by_image, owner).image_to_text.map_at_r,
+        rankings(by_caption, owner).text_to_image.map_at_r,
+    )
+    assert len(seen) == 2
+
+
+def test_a_score_may_differ_by_direction() -> None:
+    first, second, owner = matrices()
+    third = matrices(seed=5)[1]
+    found = reranked_ranks(first, (second, third), owner, None)
+    assert found.image_to_text.tolist() == query_ranks(second, owner).image_to_text.tolist()
+    assert found.text_to_image.tolist() == query_ranks(third, owner).text_to_image.tolist()

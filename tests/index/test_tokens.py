@@ -1,15 +1,19 @@
-"""Indexes with regions in int8."""
+"""Indexes with regions in int8, and with fewer, learned regions."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.support.command_line import refused, tshsr
 from tests.support.indexed import Small
+from tshsr.errors import DataError
+from tshsr.index.about import Smaller, read_pooling
 from tshsr.index.collection import Index
-from tshsr.index.rows import ITEMS, PICTURES, schema_of, tokens_of
+from tshsr.index.rows import ITEMS, PICTURES, encoding_of, schema_of, tokens_of
+from tshsr.scoring.compression import RegionPooling, compress
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +56,52 @@ def test_the_schema_says_the_numbers() -> None:
     assert tokens_of(schema_of(PICTURES, tokens="int8")) == "int8"
     assert tokens_of(schema_of(PICTURES)) == "float16"
     assert tokens_of(schema_of("captions", tokens="int8")) == "float16", f"{ITEMS} of captions are small"
+
+
+@pytest.fixture(scope="module")
+def pooled(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index with two learned regions a picture, made by the command."""
+    out = tmp_path_factory.mktemp("pooled") / "index"
+    said = tshsr(*command(small, out), "--regions", "2", "--tokens", "int8")
+    assert said.code == 0, said.err
+    return out
+
+
+def test_pooled_regions_are_those_that_the_index_keeps(small: Small, pooled: Path, index_folder: Path) -> None:
+    index, pooling = Index.open(pooled, run=str(small.run)), read_pooling(pooled)
+    assert index.about.regions == 2
+    assert pooling is not None
+    assert read_pooling(index_folder) is None
+    rows = index._tables.pictures.search().limit(20).to_arrow()
+    stored = encoding_of(small.retriever().matcher, rows, torch.device("cpu"))
+    retriever, split = small.retriever(), small.split()
+    images = retriever.encode_images(split)
+    boxes = split.regions.read(range(12)).boxes
+    wanted = compress(retriever.matcher, images, boxes, pooling=pooling, format="int8")
+    order = [split.image_ids.index(name) for name in rows["id"].to_pylist()]
+    assert torch.allclose(stored.items, wanted.items[order], atol=1e-5)
+    assert torch.allclose(stored.pooled, images.pooled[order])
+    found = index.search("a red dog here", 3)
+    assert all(len(word.boxes) <= 2 for result in found for word in result.words)
+    assert index.explain("a red dog here", found[0].id).regions in (1, 2), "both of its regions may be pooled into one"
+
+
+def test_a_pooled_index_goes_on_with_its_regions(small: Small, pooled: Path) -> None:
+    before = (pooled / "regions.safetensors").read_bytes()
+    said = tshsr(*command(small, pooled), "--regions", "2", "--replace")
+    assert said.code == 0, said.err
+    assert (pooled / "regions.safetensors").read_bytes() == before
+    assert tshsr(*command(small, pooled)).code == 0
+    assert refused(*command(small, pooled), "--regions", "3") == (
+        f"tshsr: {pooled} holds 2 regions of a picture, 3 were asked for; make another index in a new folder."
+    )
+
+
+def test_other_regions_than_those_of_the_index_are_refused(small: Small, index_folder: Path) -> None:
+    with pytest.raises(DataError, match="holds all regions of a picture, 2 were asked for; make another index"):
+        Index.create(
+            index_folder,
+            small.retriever(),
+            extractor=small.split().extractor,
+            smaller=Smaller(pooling=RegionPooling(torch.zeros(2, 8))),
+        )

@@ -165,3 +165,17 @@ def test_a_negative_weight_in_a_file_is_refused(model: Path) -> None:
     (model / "calibration.json").write_text(json.dumps({**values, "low": -1.0}))
     with pytest.raises(CheckpointError, match="low: Input should be greater than or equal to 0"):
         Calibration.load(model)
+
+
+def test_calibrations_of_checkpoints_are_of_their_weights() -> None:
+    folders = [path.parent for path in (Path(__file__).parents[2] / "checkpoints").glob("*/calibration.json")]
+    for folder in folders:
+        assert Calibration.load(folder) is not None, f"run tshsr calibrate {folder} again"
+
+
+def test_the_published_error_is_less_than_half_of_that_of_the_scores() -> None:
+    results = Path(__file__).parents[2] / "benchmarks" / "results"
+    for path in results.glob("calibration-*.json"):
+        values = json.loads(path.read_text())
+        for name, before in values["before"].items():
+            assert values["after"][name]["error"] < 0.5 * before["error"], f"{path.name}: {name}"

@@ -12,7 +12,7 @@ from tests.support import tiny
 from tests.support.indexed import Small
 from tshsr.models.base import ItemEncoding
 from tshsr.scoring import maxsim as module
-from tshsr.scoring.maxsim import maxsim, maxsim_all, score_maxsim
+from tshsr.scoring.maxsim import maxsim, maxsim_all, maxsim_of_regions, score_maxsim
 
 
 @pytest.fixture
@@ -61,5 +61,13 @@ def test_tiles_do_not_change_scores(
 def test_a_split_is_scored_in_the_order_of_its_captions(small: Small) -> None:
     retriever, split = small.retriever(), small.split()
     images, captions = retriever.encode_images(split), retriever.encode_captions(split.captions)
-    found = score_maxsim(retriever.matcher, retriever.tokenizer, split)
-    assert found == pytest.approx(maxsim_all(images, captions).numpy(), abs=1e-6)
+    by_regions, by_words = score_maxsim(retriever.matcher, retriever.tokenizer, split)
+    assert by_words == pytest.approx(maxsim_all(images, captions).numpy(), abs=1e-6)
+    wanted = maxsim_of_regions(images.unsqueeze(1), captions.unsqueeze(0)).numpy()
+    assert by_regions == pytest.approx(wanted, abs=1e-6)
+
+
+def test_regions_as_queries_are_the_same_with_sides_exchanged(encoded: tuple[ItemEncoding, ItemEncoding]) -> None:
+    images, captions = encoded
+    wanted = [[loop(captions, images, caption, image) for caption in range(3)] for image in range(3)]
+    assert maxsim_of_regions(images.unsqueeze(1), captions.unsqueeze(0)).tolist() == pytest.approx(np.array(wanted))

@@ -40,6 +40,8 @@ def compare_stages(wanted: StagesOptions, screen: Screen) -> None:
     Raises:
         TshsrError: Where data, run or other scores cannot be read or do not fit.
     """
+    import torch
+
     from tshsr.data.layouts import open_split
     from tshsr.evaluation.first_stage import check_depths, compare_first_stages
     from tshsr.evaluation.ground_truth import split_ground_truth
@@ -50,7 +52,9 @@ def compare_stages(wanted: StagesOptions, screen: Screen) -> None:
 
     check_depths(wanted.depths)
     device = choose_device(wanted.device)
-    others = {Path(path).stem: read_scores(Path(path)) for path in wanted.other_scores}
+    names = [path.name for path in wanted.other_scores]
+    unique = len(set(names)) == len(names)
+    others = {path.name if unique else str(path): read_scores(path) for path in wanted.other_scores}
     split = open_split(wanted.data, wanted.split)
     ids = read_extras(Extras(wanted.coco_ids), split_ground_truth(split)).caption_ids
     retriever = load_retriever(wanted.run, device)
@@ -64,7 +68,12 @@ def compare_stages(wanted: StagesOptions, screen: Screen) -> None:
     if wanted.json is not None:
         command = f"tshsr evaluate {retriever.name} --data {split.data} --split {split.name} --first-stage"
         values = {"command": command, **provenance(), "model": retriever.name, "data": split.data}
-        values |= {"split": split.name, "pictures": len(split.regions), "first_stage": asdict(found)}
+        values |= {
+            "threads": torch.get_num_threads(),
+            "split": split.name,
+            "pictures": len(split.regions),
+            "first_stage": asdict(found),
+        }
         screen.json(json.dumps(values, indent=1, ensure_ascii=False), wanted.json)
     if wanted.json != "-":
         screen.say(f"{split.data}, split {split.name}: {size}; model {retriever.name}; candidates by v·t")

@@ -17,8 +17,13 @@ if TYPE_CHECKING:
     from tshsr.index.collection import Index
     from tshsr.index.metadata import Metadata
     from tshsr.retriever import Retriever
+    from tshsr.scoring.compression import RegionPooling
 
 EXAMPLE = "tshsr index runs/first --data DIR --out INDEX"
+
+
+TRAIN = "train"
+"""The split on which learned regions are fitted, where the data have it."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,9 @@ class IndexCommand:
     tokens: Literal["float16", "int8"] | None = None
     """Numbers of the regions: float16, or int8 for half of their bytes; by default those of an existing index, else
     float16."""
+    regions: Annotated[int | None, Argument("INT")] = None
+    """Pool the regions of a picture to this number of learned ones, fitted to the run's scores on captions of the
+    data (split train, where there is one); by default as an existing index has them, else all regions."""
     captions: bool = True
     """Index captions too, for searches by picture."""
     replace: Flag = False
@@ -110,6 +118,7 @@ def open_all(data: str, split: str) -> list[Split]:
 
 def prepared(wanted: IndexCommand, retriever: Retriever, split: Split) -> Index:
     """The index, created where there is none."""
+    from tshsr.index.about import Smaller
     from tshsr.index.collection import Index
 
     return Index.create(
@@ -118,8 +127,38 @@ def prepared(wanted: IndexCommand, retriever: Retriever, split: Split) -> Index:
         extractor=split.extractor,
         settings=settings_of(wanted.data or ""),
         run=wanted.run,
-        tokens=wanted.tokens,
+        smaller=Smaller(wanted.tokens, learned_regions(wanted, retriever, split)),
     )
+
+
+def learned_regions(wanted: IndexCommand, retriever: Retriever, split: Split) -> RegionPooling | None:
+    """Regions for a new index; those of an existing one, where it has as many.
+
+    Args:
+        split: A split of the data, with captions.
+
+    Raises:
+        DataError: Where the existing index has another number of regions.
+        InputError: Where the data have no captions.
+    """
+    if wanted.regions is None:
+        return None
+    from tshsr.data.layouts import open_split, splits_of
+    from tshsr.index.about import INFO_FILE, read_info, read_pooling
+    from tshsr.training.region_pooling import PoolingOptions, fit_region_pooling
+
+    if (wanted.out / INFO_FILE).exists():
+        known = read_info(wanted.out).regions
+        if known == wanted.regions:
+            return read_pooling(wanted.out)
+        raise DataError(
+            f"{wanted.out} holds {known or 'all'} regions of a picture, {wanted.regions} were asked for; make another "
+            "index in a new folder."
+        )
+    if TRAIN in splits_of(wanted.data or ""):
+        split = retriever.readable(open_split(wanted.data or "", TRAIN))
+    options = PoolingOptions(regions=wanted.regions)
+    return fit_region_pooling(retriever.matcher, retriever.tokenizer, split, options, device=retriever.device)
 
 
 def settings_of(data: str) -> Mapping[str, Any]:

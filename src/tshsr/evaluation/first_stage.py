@@ -35,6 +35,8 @@ DEPTHS = (10, 50, 100, 500)
 """Candidates a query."""
 PARTS = (0.1, 0.25, 0.5, 1.0)
 """Sizes of the collection, as parts of the split."""
+Sides = tuple[np.ndarray, np.ndarray]
+"""Scores for images as queries, and for captions as queries; images x captions."""
 RESAMPLES = 2000
 """Resamples of the images for an interval."""
 TIMED, WARM = 15, 2
@@ -106,12 +108,13 @@ class Matrices:
 
     Attributes:
         pooled: v·t, the first stage.
-        second: Scores of rerankers by name; `FUSED` is the network's, `MAXSIM` that of its tokens.
+        second: Scores of rerankers by name, for images and for captions as queries, which differ for `MAXSIM` alone;
+            `FUSED` is the network's.
         owner: For each caption the row of its image.
     """
 
     pooled: np.ndarray
-    second: Mapping[str, np.ndarray]
+    second: Mapping[str, Sides]
     owner: np.ndarray
 
     def part(self, images: np.ndarray) -> Matrices:
@@ -120,7 +123,7 @@ class Matrices:
         number[images] = np.arange(len(images))
         columns = np.flatnonzero(number[self.owner] >= 0)
         cut = np.ix_(images, columns)
-        second = {name: np.asarray(matrix)[cut] for name, matrix in self.second.items()}
+        second = {name: (np.asarray(one)[cut], np.asarray(two)[cut]) for name, (one, two) in self.second.items()}
         return Matrices(np.asarray(self.pooled)[cut], second, number[self.owner[columns]])
 
 
@@ -139,16 +142,16 @@ def reranked(first: np.ndarray, second: np.ndarray, depth: int | None, axis: int
     return np.where(chosen, second, below)
 
 
-def reranked_ranks(first: np.ndarray, second: np.ndarray, owner: np.ndarray, depth: int | None) -> QueryRanks:
+def reranked_ranks(first: np.ndarray, second: Sides, owner: np.ndarray, depth: int | None) -> QueryRanks:
     """Ranks of both directions; each query has its own candidates.
 
     Raises:
         InputError: Where a score is not finite, or an image has no caption.
     """
-    images = query_ranks(reranked(first, second, depth, 1), owner)
+    images = query_ranks(reranked(first, second[0], depth, 1), owner)
     captions = images
-    if depth is not None:
-        captions = query_ranks(reranked(first, second, depth, 0), owner)
+    if depth is not None or second[1] is not second[0]:
+        captions = query_ranks(reranked(first, second[1], depth, 0), owner)
     return QueryRanks(
         images.image_to_text, captions.text_to_image, images.image_of_caption, caption_places=images.caption_places
     )
@@ -196,7 +199,9 @@ def compare_first_stages(
     scoring = ScoringOptions(options.byte_budget, options.device, progress=begin("scoring", "pairs"))
     scores = score_split_rescored(matcher, tokenizer, split, scoring)
     late = ScoringOptions(options.byte_budget, options.device, progress=begin("MaxSim", "pairs"))
-    second = {MAXSIM: score_maxsim(matcher, tokenizer, split, late), FUSED: scores["fused"], **(others or {})}
+    second = {MAXSIM: score_maxsim(matcher, tokenizer, split, late)}
+    for name, matrix in {FUSED: scores["fused"], **(others or {})}.items():
+        second[name] = (matrix, matrix)
     matrices = Matrices(scores["pooled"], second, split.image_of_caption)
     clock = SearchClock.of(retriever, split, options)
     rows = table_rows(matrices, sorted(set(depths)), caption_ids, clock)
@@ -207,7 +212,7 @@ def table_rows(
     matrices: Matrices, depths: Sequence[int], caption_ids: np.ndarray | None, clock: SearchClock
 ) -> tuple[RerankRow, ...]:
     """v·t, then every reranker at every depth below the size of the collection, and on all pairs."""
-    base = reranked_ranks(matrices.pooled, matrices.pooled, matrices.owner, None)
+    base = reranked_ranks(matrices.pooled, (matrices.pooled, matrices.pooled), matrices.owner, None)
     late = reranked_ranks(matrices.pooled, matrices.second[MAXSIM], matrices.owner, None)
     rows = [row_of(matrices, POOLED, None, None, caption_ids, base, late, clock)]
     for name in matrices.second:
@@ -227,7 +232,7 @@ def row_of(
     clock: SearchClock,
 ) -> RerankRow:
     """One row: recalls, gains with intervals, ECCV mAP@R, time."""
-    second = matrices.pooled if name == POOLED else matrices.second[name]
+    second = (matrices.pooled, matrices.pooled) if name == POOLED else matrices.second[name]
     found = ranks or reranked_ranks(matrices.pooled, second, matrices.owner, depth)
     (metrics,) = metrics_by_fold(found)
     return RerankRow(
@@ -249,11 +254,11 @@ def gain_over(ranks: QueryRanks, base: QueryRanks) -> Gain:
     return Gain(difference.mean, difference.low, difference.high)
 
 
-def eccv_of(matrices: Matrices, second: np.ndarray, depth: int | None, caption_ids: np.ndarray) -> tuple[float, float]:
+def eccv_of(matrices: Matrices, second: Sides, depth: int | None, caption_ids: np.ndarray) -> tuple[float, float]:
     """mAP@R by ECCV Caption: images search captions, captions search images."""
     images, captions = (
-        coco.annotated_rankings(reranked(matrices.pooled, second, depth, axis), matrices.owner, caption_ids)["eccv"]
-        for axis in (1, 0)
+        coco.annotated_rankings(reranked(matrices.pooled, side, depth, axis), matrices.owner, caption_ids)["eccv"]
+        for side, axis in zip(second, (1, 0), strict=True)
     )
     return images.image_to_text.map_at_r, captions.text_to_image.map_at_r
 
@@ -264,7 +269,7 @@ def growth_rows(matrices: Matrices, depths: Sequence[int], clock: SearchClock) -
     for share in PARTS:
         size = max(2, round(share * len(order)))
         part = matrices.part(np.sort(order[:size]))
-        (base,) = metrics_by_fold(reranked_ranks(part.pooled, part.pooled, part.owner, None))
+        (base,) = metrics_by_fold(reranked_ranks(part.pooled, (part.pooled, part.pooled), part.owner, None))
         for depth in (*(each for each in depths if each < size), None):
             (found,) = metrics_by_fold(reranked_ranks(part.pooled, part.second[FUSED], part.owner, depth))
             gain = found.text_to_image.r1 - base.text_to_image.r1

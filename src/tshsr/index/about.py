@@ -16,7 +16,8 @@ from tshsr.errors import CheckpointError, DataError, first_invalid
 from tshsr.files import write_text
 from tshsr.models.whole import starts_at_encoder, whole_width
 from tshsr.retriever import Retriever
-from tshsr.scoring.compression import TokenFormat
+from tshsr.scoring.compression import RegionPooling, TokenFormat
+from tshsr.training.checkpoints import load_tensors
 
 VERSION = 1
 INFO_FILE = "index.json"
@@ -38,6 +39,7 @@ class IndexInfo:
         pooled_width: Width of v and t; 0: `dim`.
         shares: Whether the tables have the share of pooled items in v and t.
         tokens: Numbers of the regions of pictures.
+        regions: Number of learned regions (`regions.safetensors`) that those of a picture are pooled to; 0: no pooling.
     """
 
     version: int
@@ -53,6 +55,40 @@ class IndexInfo:
     pooled_width: int = 0
     shares: bool = False
     tokens: TokenFormat = "float16"
+    regions: int = 0
+
+
+@dataclass(frozen=True)
+class Smaller:
+    """How a new index stores regions.
+
+    Attributes:
+        tokens: Their numbers; None: those of an existing index, float16 in a new one.
+        pooling: Learned regions; None: those of an existing index, all regions in a new one.
+    """
+
+    tokens: TokenFormat | None = None
+    pooling: RegionPooling | None = None
+
+
+WHOLE = Smaller()
+"""All regions, in float16."""
+POOLING = "regions.safetensors"
+"""File of the learned vectors of an index."""
+
+
+def read_pooling(folder: Path) -> RegionPooling | None:
+    """The learned regions of an index; None where it has all regions.
+
+    Raises:
+        CheckpointError: Where the file is missing or damaged.
+    """
+    if not read_info(folder).regions:
+        return None
+    tensors = load_tensors(folder / POOLING)
+    pooling = RegionPooling(tensors["vectors"])
+    pooling.load_state_dict(tensors)
+    return pooling.requires_grad_(False)
 
 
 def new_info(
@@ -61,7 +97,7 @@ def new_info(
     settings: dict[str, Any],
     run: str | None,
     folder: Path,
-    tokens: TokenFormat = "float16",
+    smaller: Smaller = WHOLE,
 ) -> IndexInfo:
     """The contents of `index.json` for a new index in a folder."""
     absolute, beside = run, None
@@ -80,7 +116,8 @@ def new_info(
         beside=beside,
         pooled_width=whole_width(model.encoder) if starts_at_encoder(model.encoder) else 0,
         shares=model.encoder.pooled_vectors == "added" and model.kind != "vse",
-        tokens=tokens,
+        tokens=smaller.tokens or "float16",
+        regions=0 if smaller.pooling is None else len(smaller.pooling.vectors),
     )
 
 

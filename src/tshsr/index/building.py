@@ -11,16 +11,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import Tensor
 
 from tshsr.data.check import has_row_numbers
 from tshsr.data.dataset import Split
 from tshsr.errors import DataError
+from tshsr.index.about import read_pooling
 from tshsr.index.database import id_condition, ids_of, restored_on_failure
 from tshsr.index.metadata import Metadata, picture_file, picture_name
 from tshsr.index.rows import POOLED, boxes_column, encoding_columns, pooled_of, tokens_of
-from tshsr.models.base import join_encodings
+from tshsr.models.base import ItemEncoding, join_encodings
+from tshsr.models.whole import SHARE
 from tshsr.retriever import Retriever
 from tshsr.scoring.all_pairs import ENCODE_BLOCK, blocks
+from tshsr.scoring.compression import RegionPooling
 from tshsr.system import Begin
 
 COMMIT_BYTES = 2**26
@@ -137,10 +141,14 @@ def write_rows(folder: Path, table: Any, rows: pa.Table, *, is_new: bool) -> Non
 def picture_rows(addition: Addition, numbers: Sequence[int], schema: pa.Schema, *, new: bool) -> pa.Table:
     """Rows of pictures; those of indexed ones lack the metadata columns, which therefore stay as they are."""
     matcher, device, encoded, boxes = addition.retriever.matcher, addition.retriever.device, [], []
+    pooling = read_pooling(addition.folder)
     for block in blocks(np.asarray(numbers, np.int64), ENCODE_BLOCK):
         batch = addition.split.regions.read(block)
-        encoded.append(encoding_columns(matcher.encode_images(batch.to(device)), tokens_of(schema)))
-        boxes.append(boxes_column(batch.boxes, batch.mask))
+        encoding, places = matcher.encode_images(batch.to(device)), batch.boxes
+        if pooling is not None:
+            encoding, places = pooled_encoding(pooling.to(device), encoding, places)
+        encoded.append(encoding_columns(encoding, tokens_of(schema)))
+        boxes.append(boxes_column(places, encoding.mask.cpu()))
     columns: dict[str, Any] = {
         **file_columns(addition, numbers),
         **{name: pa.chunked_array([part[name] for part in encoded]) for name in encoded[0]},
@@ -150,6 +158,17 @@ def picture_rows(addition: Addition, numbers: Sequence[int], schema: pa.Schema, 
     names = [name for name in schema.names if new or name in columns]
     empty = [None] * len(numbers)
     return pa.table({name: columns.get(name, empty) for name in names}, pa.schema([schema.field(n) for n in names]))
+
+
+def pooled_encoding(
+    pooling: RegionPooling, encoding: ItemEncoding, boxes: Tensor | None
+) -> tuple[ItemEncoding, Tensor | None]:
+    """Items of learned regions and their mean boxes; what is recomputed from items when they are read is left out."""
+    places = None if boxes is None else boxes.to(encoding.items.device, encoding.items.dtype)
+    items, mask, places = pooling(encoding.items, encoding.mask, places)
+    views = {name: view[:, : items.shape[1]] for name, view in encoding.views.items() if name == SHARE}
+    gram = encoding.gram.new_zeros(len(items), items.shape[1], items.shape[1])
+    return ItemEncoding(items, mask, encoding.pooled, gram, views), None if places is None else places.cpu()
 
 
 def file_columns(addition: Addition, numbers: Sequence[int]) -> dict[str, list[Any]]:

@@ -13,7 +13,7 @@ import torch
 from tshsr.data.dataset import Split
 from tshsr.errors import InputError
 from tshsr.explain.attribution import Explanation, explain_encoded
-from tshsr.index.about import IndexInfo, check_model, locate_run, read_info
+from tshsr.index.about import WHOLE, IndexInfo, Smaller, check_model, locate_run, read_info
 from tshsr.index.building import Added, Addition
 from tshsr.index.database import id_condition, ids_of
 from tshsr.index.metadata import Metadata, check_folder
@@ -31,7 +31,6 @@ from tshsr.index.snapshot import Snapshot, TableReader
 from tshsr.index.updates import MAX_SUGGESTED_FROM, Tables, add_split, create_index, delete_pictures, unknown_picture
 from tshsr.models.base import ItemEncoding
 from tshsr.retriever import Retriever, as_batch
-from tshsr.scoring.compression import TokenFormat
 from tshsr.scoring.query import check_query
 from tshsr.system import Begin, begin_no_progress
 
@@ -72,7 +71,7 @@ class Index:
         extractor: str,
         settings: Mapping[str, Any] | None = None,
         run: str | Path | None = None,
-        tokens: TokenFormat | None = None,
+        smaller: Smaller = WHOLE,
     ) -> Self:
         """An empty index, or the existing one.
 
@@ -81,15 +80,15 @@ class Index:
             extractor: Name of the extractor of the features.
             settings: Its settings, from the feature store's manifest, so that `extractor` can build it again.
             run: Folder or hub name of the network, for `open`.
-            tokens: Numbers of the regions: float16, or int8 for half of their bytes; None: as the existing index has
-                them, float16 in a new one.
+            smaller: Numbers of the regions (float16, or int8 for half of their bytes) and learned regions
+                (`training.region_pooling`); by default as an existing index has them.
 
         Raises:
             DataError: Where the folder holds something else, or an index over features of another extractor or with
-                other numbers.
+                other numbers or regions.
             CheckpointError: Where it holds an index of another network.
         """
-        create_index(Path(folder), retriever, extractor, settings or {}, run, tokens)
+        create_index(Path(folder), retriever, extractor, settings or {}, run, smaller)
         return cls(folder, retriever)
 
     @classmethod
@@ -101,7 +100,7 @@ class Index:
         *,
         run: str | Path | None = None,
         settings: Mapping[str, Any] | None = None,
-        tokens: TokenFormat | None = None,
+        smaller: Smaller = WHOLE,
         **how: Any,
     ) -> Self:
         """An index of a split; after an interruption, the same call continues.
@@ -110,7 +109,7 @@ class Index:
             folder: Created where it is missing.
             run: Folder or hub name of the network, for `open`.
             settings: Settings of the extractor, from the feature store's manifest.
-            tokens: As in `create`.
+            smaller: As in `create`.
             how: Further arguments of `add`: pictures, metadata, captions, begin.
 
         Raises:
@@ -118,7 +117,7 @@ class Index:
             CheckpointError: Where the folder holds an index of another network.
         """
         split = retriever.readable(split)
-        index = cls.create(folder, retriever, extractor=split.extractor, settings=settings, run=run, tokens=tokens)
+        index = cls.create(folder, retriever, extractor=split.extractor, settings=settings, run=run, smaller=smaller)
         index.add(split, **how)
         return index
 

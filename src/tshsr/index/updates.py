@@ -15,7 +15,18 @@ import pyarrow.compute as pc
 from tshsr.data.dataset import Split
 from tshsr.errors import DataError
 from tshsr.files import explained
-from tshsr.index.about import INFO_FILE, check_model, new_info, read_info, update_info, write_info
+from tshsr.index.about import (
+    INFO_FILE,
+    POOLING,
+    WHOLE,
+    IndexInfo,
+    Smaller,
+    check_model,
+    new_info,
+    read_info,
+    update_info,
+    write_info,
+)
 from tshsr.index.ann import maintain, sample_rows, sample_sentences
 from tshsr.index.building import Added, Addition, add_captions, add_pictures, file_columns
 from tshsr.index.database import (
@@ -30,7 +41,7 @@ from tshsr.index.database import (
 from tshsr.index.metadata import Metadata, picture_name
 from tshsr.index.rows import CAPTIONS, PICTURES, schema_of
 from tshsr.retriever import Retriever
-from tshsr.scoring.compression import TokenFormat
+from tshsr.training.checkpoints import save_tensors
 
 LOG = logging.getLogger(__name__)
 
@@ -175,16 +186,16 @@ def create_index(
     extractor: str,
     settings: Mapping[str, Any],
     run: str | Path | None,
-    tokens: TokenFormat | None = None,
+    smaller: Smaller = WHOLE,
 ) -> None:
     """Create an empty index, or check that the existing one is of this network.
 
     Args:
-        tokens: Numbers of the regions; None: those of the existing index, or float16.
+        smaller: Numbers and learned regions.
 
     Raises:
         DataError: Where the features are not for the network, the folder holds something else or an index with other
-            numbers, or another process is writing to it.
+            numbers or regions, or another process is writing to it.
         CheckpointError: Where it holds an index of another network.
     """
     retriever.check_extractor(extractor)
@@ -194,17 +205,34 @@ def create_index(
     with write_lock(folder):  # creating a table deletes the remains of an interrupted creation
         if not (folder / INFO_FILE).exists():
             source = None if run is None else str(run)
-            write_info(folder, new_info(retriever, extractor, dict(settings), source, folder, tokens or "float16"))
+            if smaller.pooling is not None:
+                save_tensors(folder / POOLING, smaller.pooling.state_dict())
+            write_info(folder, new_info(retriever, extractor, dict(settings), source, folder, smaller))
         info = read_info(folder)
         check_model(folder, info, retriever)
-        if tokens not in (None, info.tokens):
-            raise DataError(
-                f"{folder} holds regions in {info.tokens}, {tokens} was asked for; make another index in a new folder."
-            )
+        check_smaller(folder, info, smaller)
         for name in (PICTURES, CAPTIONS):
             open_table(
                 folder, name, schema_of(name, info.pooled_width or info.dim, shares=info.shares, tokens=info.tokens)
             )
+
+
+def check_smaller(folder: Path, info: IndexInfo, smaller: Smaller) -> None:
+    """Refuse other numbers or learned regions than those of an index.
+
+    Raises:
+        DataError: Where they differ; the message names both.
+    """
+    if smaller.tokens not in (None, info.tokens):
+        raise DataError(
+            f"{folder} holds regions in {info.tokens}, {smaller.tokens} was asked for; make another index in a new "
+            "folder."
+        )
+    if smaller.pooling is not None and len(smaller.pooling.vectors) != info.regions:
+        raise DataError(
+            f"{folder} holds {info.regions or 'all'} regions of a picture, {len(smaller.pooling.vectors)} were asked "
+            "for; make another index in a new folder."
+        )
 
 
 def check_place(folder: Path) -> None:

@@ -96,8 +96,8 @@ class Reranker:
 
         Args:
             query: A sentence, with pictures as candidates; or a picture (a file as a `Path`), with sentences.
-            candidates: A list of pictures: ids of the source (without a source: files), `Path`s of files, PIL pictures,
-                or features of regions; or `encode`d pictures. For a picture query, sentences.
+            candidates: A list of pictures: ids of the source (without a source: files), paths of files, PIL pictures,
+                or features of regions; or the result of `encode`. For a picture query, sentences.
             first_stage: The score of each candidate in the search that found it, higher is better.
             weight: Of the first stage, 0..1; 0 orders by the network alone.
             words: Whether results have the boxes of words, which take about as long as scoring.
