@@ -147,9 +147,9 @@ def test_a_calibration_of_other_weights_is_not_used(model: Path, caplog: pytest.
     ("text", "said"),
     [
         ("{", "cannot be read"),
-        ("[]", "has version None; expected 1. Run tshsr calibrate again."),
+        ("[]", "has version None; expected 1. Delete it and run tshsr calibrate again."),
         ('{"version": 2}', "has version 2; expected 1."),
-        ('{"version": 1, "link": "beta"}', "low: Field required; run tshsr calibrate again."),
+        ('{"version": 1, "link": "beta"}', "low: Field required; delete it and run tshsr calibrate again."),
     ],
 )
 def test_a_damaged_file_is_one_sentence(model: Path, text: str, said: str) -> None:

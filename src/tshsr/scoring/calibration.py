@@ -114,14 +114,18 @@ class Calibration:
             values = json.loads(path.read_text(encoding="utf-8"))
             version = values.pop("version", None) if isinstance(values, dict) else None
             if version != 1:
-                raise CheckpointError(f"{path} has version {version}; expected 1. Run tshsr calibrate again.")
+                raise CheckpointError(
+                    f"{path} has version {version}; expected 1. Delete it and run tshsr calibrate again."
+                )
             found = TypeAdapter(cls).validate_python(values)
         except FileNotFoundError:
             return None
         except ValidationError as error:
-            raise CheckpointError(f"{path}: {first_invalid(error)}; run tshsr calibrate again.") from None
+            raise CheckpointError(f"{path}: {first_invalid(error)}; delete it and run tshsr calibrate again.") from None
         except (OSError, ValueError) as error:
-            raise CheckpointError(f"{path} cannot be read ({error}); run tshsr calibrate again.") from None
+            raise CheckpointError(
+                f"{path} cannot be read ({error}); delete it and run tshsr calibrate again."
+            ) from None
         if found.weights != weights_digest(Path(folder)):
             LOG.warning("%s is of other weights than those beside it and is not used; run tshsr calibrate again.", path)
             return None
