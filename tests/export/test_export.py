@@ -17,7 +17,7 @@ from tests.models.test_baseline_properties import network as method_network
 from tests.support import tiny
 from tests.support.command_line import refused, tshsr
 from tests.support.tiny_text import CAPTIONS, save_text
-from tshsr.config.models import EncoderConfig
+from tshsr.config.models import EncoderConfig, ReasoningConfig
 from tshsr.config.run import RunConfig
 from tshsr.data.batches import ImageBatch
 from tshsr.data.text import Tokenizer
@@ -27,6 +27,7 @@ from tshsr.export.graphs import GRAPHS, head_graph, images_graph, text_graph
 from tshsr.models.base import ItemEncoding
 from tshsr.models.build import build_matcher
 from tshsr.pretrained.frozen_text import FrozenText
+from tshsr.pretrained.layers import Layers
 from tshsr.pretrained.text import token_batch
 from tshsr.retriever import Retriever
 
@@ -80,10 +81,12 @@ def our_scores(retriever: Retriever, given: Mapping[str, torch.Tensor]) -> np.nd
 
 @pytest.fixture(scope="module")
 def placed() -> Retriever:
-    """A network with every part of scoring: both streams, global node, place term, learned fusion."""
+    """A network with every part of scoring: global node, places, products, attending context nodes, learned fusion."""
     torch.manual_seed(0)
     encoder = replace(tiny.ENCODER, boxes=True)
-    retriever = retriever_of(encoder, place_term=True, global_node=True, fusion="learned")
+    reasoning = ReasoningConfig(seeds=(4, 2), context_inverse_temperature=6.0)
+    options = {"place_term": True, "global_node": True, "products": True, "fusion": "learned"}
+    retriever = retriever_of(encoder, reasoning=reasoning, **options)
     with torch.no_grad():
         for values in retriever.matcher.parameters():
             values.add_(torch.randn_like(values) / 10)
@@ -168,8 +171,8 @@ def test_the_heads_of_other_methods_give_our_scores(method: str, tmp_path: Path)
 
 @pytest.fixture(scope="module")
 def frozen(tmp_path_factory: pytest.TempPathFactory) -> Retriever:
-    """A network over a tiny frozen BERT."""
-    text = FrozenText(str(save_text("bert", tmp_path_factory.mktemp("text") / "bert")))
+    """A network over two layers of a tiny frozen BERT."""
+    text = FrozenText(str(save_text("bert", tmp_path_factory.mktemp("text") / "bert")), layers=Layers((1, 2)))
     encoder = replace(
         tiny.ENCODER, text="pretrained", text_weights=text.weights, text_width=text.width, vocabulary=len(text)
     )
