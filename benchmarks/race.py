@@ -97,14 +97,23 @@ MODELS = (
     ),
     Entry("vse-attention", "VSE, attention pooling", "vse", {"model.pooling": "attention"}),
     Entry("vse", "VSE, generalised pooling (VSE∞)", "vse"),
+    Entry("esa", "ESA's pooling", "esa"),
+    Entry("hrem", "HREM, relations of a batch in training", "hrem"),
+    Entry("maxsim-word", "late interaction (MaxSim), word stream", "late-interaction", {"model.streams": "word"}),
+    Entry("maxsim-region", "late interaction (MaxSim), region stream", "late-interaction", {"model.streams": "region"}),
+    Entry("maxsim", "late interaction (MaxSim), mean of both streams", "late-interaction"),
+    Entry("chan", "CHAN, hard alignment", "chan"),
     Entry("scan-word", "SCAN, word stream (t-i)", "scan"),
     Entry("scan-region", "SCAN, region stream (i-t)", "scan", {"model.streams": "region"}),
     Entry("saf", "SAF", "saf"),
     Entry("sgr", "SGR", "sgr"),
     Entry("two-stream-sgr", "SGR in two streams", "two-stream-sgr"),
+    Entry("rcar-word", "RCAR, word stream (t-i)", "rcar"),
+    Entry("rcar-region", "RCAR, region stream (i-t)", "rcar", {"model.streams": "region"}),
     Entry(OURS, "**TSHSR**, our instantiation", "tshsr"),
     Entry("scan", "SCAN t-i + i-t, ensemble", members=("scan-word", "scan-region")),
     Entry("sgraf", "SGRAF = SGR + SAF, ensemble", members=("sgr", "saf")),
+    Entry("rcar", "RCAR = t-i + i-t, ensemble", members=("rcar-word", "rcar-region")),
 )
 """The methods: single models, then ensembles of two."""
 
