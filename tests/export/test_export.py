@@ -84,7 +84,7 @@ def placed() -> Retriever:
     """A network with every part of scoring: global node, places, products, attending context nodes, learned fusion."""
     torch.manual_seed(0)
     encoder = replace(tiny.ENCODER, boxes=True)
-    reasoning = ReasoningConfig(seeds=(4, 2), context_inverse_temperature=6.0)
+    reasoning = ReasoningConfig(levels=1, seeds=(3,), context_inverse_temperature=6.0)
     options = {"place_term": True, "global_node": True, "products": True, "fusion": "learned"}
     retriever = retriever_of(encoder, reasoning=reasoning, **options)
     with torch.no_grad():
