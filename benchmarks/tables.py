@@ -25,6 +25,7 @@ PAGES = tuple(
         "docs/scale.md",
         "docs/guide/search.md",
         "docs/guide/probabilities.md",
+        "docs/guide/rerank.md",
     )
 )
 """Pages with tables."""
@@ -84,6 +85,8 @@ def table_of(values: dict[str, Any], part: str = "") -> str:
         if key in values:
             large = projection_table if part == "projection" else large
             return f"{large(values)} {made(values)}."
+    if "reranker" in values:
+        return {"": reranker_table, "speed": reranker_table, "int8": int8_table}[part](values)
     if "agreement" in values:
         return search_table(values)
     return demo_table(values)
@@ -349,6 +352,56 @@ def text_table(values: dict[str, Any]) -> str:
             f"| {step['seconds']['gru']:.2f} | **{step['ratio']:.2f}** ({low:.2f} … {high:.2f}) |"
         )
     return "\n".join(lines) + f"\n\n{made(values)}."
+
+
+def reranker_table(values: dict[str, Any]) -> str:
+    """Milliseconds of a query, whole and in parts."""
+    measured = values["reranker"]
+    whole = {
+        "encoded": "candidates encoded before",
+        "index": "ids of an index",
+        "index_words": "ids of an index, with boxes of words of the 10 best",
+        "store": "ids of a feature store, encoded for each query",
+    }
+    lines = [
+        f"| `rank` of {values['candidates']} candidates | CPU time | wall-clock time | 95 % below |",
+        "|---" * 4 + "|",
+    ]
+    for name, title in whole.items():
+        row = measured["milliseconds"][name]
+        lines.append(f"| {title} | **{row['cpu']:.0f} ms** | {row['p50']:.0f} ms | {row['p95']:.0f} ms |")
+    lines += ["", "| CPU time of | PyTorch | onnxruntime | onnxruntime, int8 |", "|---" * 4 + "|"]
+    for name, title in {"text": "reading the query", "head": f"scoring {values['candidates']} candidates"}.items():
+        cells = [f"{measured['parts'][name][kind]['cpu']:.1f} ms" for kind in ("torch", "onnx", "int8")]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    threads = f"{values['threads']} thread{'s' * (values['threads'] > 1)}"
+    return "\n".join(lines) + (
+        f"\n\n{values['run']}, {values['data']}, medians of {values['queries']} queries, {threads}; other jobs of the "
+        "machine lengthen wall-clock time. Largest difference of a score from ours in onnxruntime: "
+        f"{measured['largest_difference']:.0e}. {made(values)}; onnxruntime {values['versions']['onnxruntime']}."
+    )
+
+
+def int8_table(values: dict[str, Any]) -> str:
+    """Recall and size of the graphs in int8, each alone and all."""
+    measured = values["reranker"]
+    sizes = measured["bytes"]
+    parts = ("images", "text", "head")
+    megabytes = {
+        "onnx": sum(sizes[part] for part in parts),
+        **{f"int8 {part}": sum(sizes[f"{one}.int8" if one == part else one] for one in parts) for part in parts},
+        "int8": sum(sizes[f"{part}.int8"] for part in parts),
+    }
+    titles = {"v·t": "`v·t`, the first stage", "onnx": "float32", "int8": "all three in int8"}
+    lines = ["| graphs | text → image R@1 | R@5 | R@10 | files |", "|---" * 5 + "|"]
+    for name, recalls in measured["recall"].items():
+        title = titles.get(name, f"{name.removeprefix('int8 ')} in int8")
+        size = f"{megabytes[name] / 1e6:.1f} MB" if name in megabytes else ""
+        lines.append(f"| {title} | {' | '.join(f'{recall:.1f}' for recall in recalls)} | {size} |")
+    return "\n".join(lines) + (
+        f"\n\n{values['data']}, {values['recall_queries']:,} sentences, each over its {values['candidates']} best "
+        f"pictures by the `v·t` of the same graphs. {made(values)}."
+    )
 
 
 def rerank_table(report: dict[str, Any]) -> str:

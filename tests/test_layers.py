@@ -25,6 +25,7 @@ LAYERS = (
     ("retriever",),
     ("explain", "bench"),
     ("index", "pages"),
+    ("export", "reranking"),
     ("server", "demo"),
     ("cli",),
     ("__init__", "__main__"),

@@ -22,6 +22,8 @@ NEEDS = {
     "serve": ("fastapi", "from tshsr.cli.main import main; raise SystemExit(main(['serve', '.']))"),
     "ray": ("ray", "from tshsr.engines.ray import ray_engine; ray_engine().__enter__()"),
     "storage": ("upath", "from tshsr.files import place_of; place_of('s3://bucket/store')"),
+    "adapters": ("rerankers", "import tshsr.reranking.rerankers"),
+    "export": ("onnx", "from tshsr.export.files import check_packages; check_packages()"),
     "eccv": ("eccv_caption", "from tshsr.metrics.coco import annotation_folder; annotation_folder()"),
 }
 """For each extra a package of it, and a program that requires it."""

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from tshsr.metrics.report import Report as Report
     from tshsr.metrics.report import read_report as read_report
     from tshsr.pages.explanation import render_explanations as render_explanations
+    from tshsr.reranking.reranker import Reranker as Reranker
     from tshsr.retriever import Retriever as Retriever
     from tshsr.scoring.options import ScoringOptions as ScoringOptions
     from tshsr.training.fit import fit as fit
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "RECIPES": "tshsr.config.recipes",
     "Report": "tshsr.metrics.report",
+    "Reranker": "tshsr.reranking.reranker",
     "Retriever": "tshsr.retriever",
     "RunConfig": "tshsr.config.run",
     "ScoringOptions": "tshsr.scoring.options",
@@ -77,6 +79,7 @@ _EXTRAS = {"Index": "tshsr.index.collection"}
 __all__ = [  # noqa: PLE0604, RUF100, RUF022 - a test compares it with _MODULES
     "RECIPES",
     "Report",
+    "Reranker",
     "Retriever",
     "RunConfig",
     "ScoringOptions",

@@ -28,6 +28,8 @@ from tshsr.data.dataset import Split
 from tshsr.data.text import TOKENIZER
 from tshsr.data.tokens import CaptionTokenizer
 from tshsr.errors import CheckpointError, DataError, InputError
+from tshsr.features.catalog import extractor_named
+from tshsr.features.extractor import Extractor
 from tshsr.features.pixels import VisionExtractor, with_own_regions
 from tshsr.files import complete_folder
 from tshsr.models.base import ItemEncoding, Matcher, StreamTrace, join_encodings
@@ -351,6 +353,18 @@ def as_batch(features: np.ndarray, boxes: np.ndarray | None = None, pooled: np.n
         None if each is None else torch.from_numpy(np.array(each[None] if one else each, np.float32)) for each in given
     )
     return ImageBatch(regions, torch.ones(regions.shape[:2], dtype=torch.bool), places, vectors)
+
+
+def extractor_of(retriever: Retriever) -> Extractor:
+    """The extractor of the features that a network reads: its own vision network, or one that its name describes.
+
+    Raises:
+        DataError: Where the weights of the extractor are elsewhere.
+        SettingsError: Where a package of the extractor is missing.
+    """
+    if retriever.matcher.vision is not None:
+        return retriever.extractor()
+    return extractor_named(retriever.features_of, device=str(retriever.device))
 
 
 def _download(model_id: str, download: dict[str, Any]) -> Path:

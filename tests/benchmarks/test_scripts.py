@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import memory, search, speed, tables, text
+from benchmarks import memory, rerank, search, speed, tables, text
+from tests.support.indexed import Small
+from tests.support.tiny_text import save_text
 from tshsr.bench import machine
 from tshsr.bench.speed import Workload
+from tshsr.models.build import build_matcher
+from tshsr.pretrained.frozen_text import FrozenText
+from tshsr.retriever import Retriever
 
 PROVENANCE = {"command", "commit", "hardware", "versions", "time"}
 
@@ -20,7 +26,7 @@ PROVENANCE = {"command", "commit", "hardware", "versions", "time"}
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where results go, instead of into the checkout."""
-    for module in (memory, search, speed, tables, text):
+    for module in (memory, rerank, search, speed, tables, text):
         monkeypatch.setattr(module, "RESULTS", tmp_path)
     monkeypatch.setattr(speed, "update_readme", lambda: None)
     return tmp_path
@@ -89,3 +95,29 @@ def test_the_text_benchmark_times_frozen_text_and_the_gru(results: Path, monkeyp
 def test_the_text_benchmark_is_at_full_size() -> None:
     assert text.Settings().batch == 128
     assert [(case.features, case.width, case.dim) for case in text.CASES] == [(2048, 768, None), (256, 384, None)]
+
+
+@pytest.mark.slow
+def test_the_reranking_benchmark_measures_our_candidates_and_the_exported_graphs(
+    results: Path, small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text_encoder, config = FrozenText(str(save_text("bert", tmp_path / "bert"))), small.retriever().config
+    encoder = replace(
+        config.model.encoder,
+        text="pretrained",
+        text_weights=text_encoder.weights,
+        text_width=text_encoder.width,
+        text_fingerprint=text_encoder.fingerprint,
+        vocabulary=len(text_encoder),
+    )
+    config = replace(config, model=replace(config.model, encoder=encoder))
+    Retriever(build_matcher(config.model), text_encoder, config, "tiny").save_pretrained(tmp_path / "run")
+    monkeypatch.setattr(rerank, "WARMUP", 1)
+    sizes = ("--queries", "2", "--recall-queries", "4", "--candidates", "3")
+    where = ("--data", str(small.store), "--run", str(tmp_path / "run"), "--split", "all")
+    values = written(rerank, results, "reranker.json", monkeypatch, *where, *sizes)
+    measured = values["reranker"]
+    assert set(measured["milliseconds"]) == {"encoded", "index", "index_words", "store"}
+    assert measured["largest_difference"] < 1e-5
+    assert set(measured["recall"]) == {"v·t", "onnx", "int8 text", "int8 images", "int8 head", "int8"}
+    assert all(0 <= one <= two <= three <= 100 for one, two, three in measured["recall"].values())

@@ -112,6 +112,37 @@ def test_a_table_is_written_between_its_markers_and_nowhere_else(
     assert tables.with_tables(result) == result
 
 
+def test_reranking_has_a_table_of_times_and_one_of_int8() -> None:
+    row = {"p50": 30.4, "p95": 61.0, "cpu": 12.6}
+    measured = {
+        "milliseconds": dict.fromkeys(("encoded", "index", "index_words", "store"), row),
+        "parts": {part: dict.fromkeys(("torch", "onnx", "int8"), row) for part in ("text", "head")},
+        "bytes": {f"{part}{kind}": 10**6 for part in ("images", "text", "head") for kind in ("", ".int8")},
+        "largest_difference": 3e-7,
+        "recall": {"v·t": [20.0, 40.0, 50.0], "onnx": [21.04, 41.0, 51.0], "int8 text": [20.0, 40.0, 50.0]},
+    }
+    values = {
+        **MADE,
+        "data": "d test",
+        "run": "r",
+        "candidates": 100,
+        "queries": 50,
+        "recall_queries": 5000,
+        "threads": 1,
+    }
+    values |= {"reranker": measured, "versions": {"torch": "2.13.0", "onnxruntime": "1.32.0"}}
+    lines = tables.table_of(values, "speed").splitlines()
+    assert lines[2] == "| candidates encoded before | **13 ms** | 30 ms | 61 ms |"
+    assert "| scoring 100 candidates | 12.6 ms | 12.6 ms | 12.6 ms |" in lines
+    assert "medians of 50 queries, 1 thread; " in lines[-1]
+    assert "in onnxruntime: 3e-07. a machine; torch 2.13.0;" in lines[-1]
+    lines = tables.table_of(values, "int8").splitlines()
+    assert lines[2] == "| `v·t`, the first stage | 20.0 | 40.0 | 50.0 |  |"
+    assert lines[3] == "| float32 | 21.0 | 41.0 | 51.0 | 3.0 MB |"
+    assert lines[4] == "| text in int8 | 20.0 | 40.0 | 50.0 | 3.0 MB |"
+    assert "5,000 sentences, each over its 100 best pictures" in lines[-1]
+
+
 @pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.name)
 def test_the_pages_show_what_the_results_files_say(page: Path) -> None:
     text = page.read_text(encoding="utf-8")

@@ -40,7 +40,7 @@ def network(seed: int = 0, extractor: str = "means") -> Retriever:
 def extractor(monkeypatch: pytest.MonkeyPatch) -> Means:
     """The extractor of every checkpoint here; it counts the pictures that it has seen."""
     means = Means()
-    monkeypatch.setattr(photographs, "extractor_named", lambda name, **_: replace(means, name=name, seen=means.seen))
+    monkeypatch.setattr("tshsr.retriever.extractor_named", lambda name, **_: replace(means, name=name, seen=means.seen))
     return means
 
 

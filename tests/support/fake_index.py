@@ -14,8 +14,10 @@ from PIL import Image
 from tests.support.scripted import FEATURES, real
 from tshsr.errors import DataError
 from tshsr.explain.attribution import Explanation, explain_pair
+from tshsr.explain.word_boxes import WordBoxes
 from tshsr.features.extractor import PictureRegions
-from tshsr.index.search import CaptionResult, Result, WordBoxes
+from tshsr.index.search import CaptionResult, Result
+from tshsr.models.base import ItemEncoding
 from tshsr.retriever import Retriever, as_batch
 
 COLOURS = ("red", "green", "blue", "orange", "purple", "teal")
@@ -97,6 +99,14 @@ class FakeIndex:
         scores = dict(zip(self.regions, self.retriever.score(batch, text)[:, 0].tolist(), strict=True))
         best = sorted(scores, key=scores.__getitem__, reverse=True)[:k]
         return [self.result(name, scores[name], text) for name in best]
+
+    def encoded_pictures(self, ids: Sequence[str]) -> tuple[ItemEncoding, list[np.ndarray | None]]:
+        unknown = [name for name in ids if name not in self.regions]
+        if unknown:
+            raise DataError(f"{self.folder} has no picture {unknown[0]!r}.")
+        found = [self.regions[name] for name in ids]
+        batch = as_batch(np.stack([it.features for it in found]), np.stack([it.boxes for it in found]))
+        return self.retriever.encode_images(batch), [it.boxes for it in found]
 
     def result(self, name: str, score: float, text: str) -> Result:
         explanation = self.explain(text, name)

@@ -76,6 +76,8 @@ def once(function: Any) -> Callable[..., Any]:
 
     @wraps(function)
     def checked_once(*arguments: Any, **named: Any) -> Any:
+        if traced():
+            return function(*arguments, **named)
         try:
             key = tuple(map(described, arguments)), tuple(named), tuple(map(described, named.values()))
         except ChangingError:
@@ -100,6 +102,13 @@ def once(function: Any) -> Callable[..., Any]:
         return result
 
     return checked_once
+
+
+def traced() -> bool:
+    """Whether an exporter runs the call, with sizes that are symbols."""
+    from torch.compiler import is_compiling
+
+    return is_compiling()
 
 
 def with_results(function: Any, given: Given) -> Callable[..., Any]:

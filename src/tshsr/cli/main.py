@@ -29,6 +29,7 @@ COMMANDS = {
     "index": "Make a collection that can be searched: tshsr index RUN --data DIR --out INDEX.",
     "search": "Find pictures for a sentence, or sentences for a picture.",
     "serve": "A page and a REST interface over a collection, on this machine.",
+    "export": "The parts of a network as ONNX graphs: tshsr export RUN --out DIR.",
     "audit-log": "Check the recalls that a log of SCAN, SGRAF or VSE++ prints.",
     "bench": "Pairs per second on this machine, against a plain implementation.",
     "data": "Show, check or convert data: tshsr data info|check|convert.",

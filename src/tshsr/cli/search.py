@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from tshsr.explain.attribution import Explanation
+    from tshsr.explain.word_boxes import WordBoxes
     from tshsr.index.collection import Index
-    from tshsr.index.search import CaptionResult, Result, WordBoxes
+    from tshsr.index.search import CaptionResult, Result
 
 EXAMPLE = 'tshsr search INDEX "a red circle" -k 5'
 

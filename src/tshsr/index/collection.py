@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+import pyarrow as pa
 import torch
 
 from tshsr.data.dataset import Split
@@ -22,7 +24,6 @@ from tshsr.index.search import (
     CANDIDATES,
     CaptionResult,
     Result,
-    check_query,
     find_captions,
     find_pictures,
     unknown_words,
@@ -32,11 +33,10 @@ from tshsr.index.snapshot import Snapshot, TableReader
 from tshsr.index.updates import MAX_SUGGESTED_FROM, Tables, add_split, create_index, delete_pictures, unknown_picture
 from tshsr.models.base import ItemEncoding
 from tshsr.retriever import Retriever, as_batch
+from tshsr.scoring.query import check_query
 from tshsr.system import Begin, begin_no_progress
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from tshsr.features.extractor import Extractor, PictureRegions
 
 
@@ -248,6 +248,15 @@ class Index:
             raise InputError(f"the picture's features have shape {picture.features.shape}; expected N x {expected}.")
         return self.retriever.encode_images(as_batch(picture.features, picture.boxes, picture.pooled))
 
+    def encoded_pictures(self, ids: Sequence[str]) -> tuple[ItemEncoding, list[np.ndarray | None]]:
+        """Encodings and boxes (regions x 4, or None) of pictures, in the order of their ids.
+
+        Raises:
+            DataError: Where an id is unknown, or the index cannot be read.
+        """
+        rows = self._pictures.read(lambda table: self._rows(table, ids))
+        return encoding_of(self.retriever.matcher, rows, self.retriever.device), boxes_of(rows)
+
     def explain(self, text: str, id: str) -> Explanation:  # noqa: A002 (the field of results)
         """Explain the score of one picture with a sentence.
 
@@ -295,6 +304,19 @@ class Index:
     @property
     def _tables(self) -> Tables:
         return Tables(self._pictures.live, self._captions.live)
+
+    def _rows(self, table: Snapshot, names: Sequence[str]) -> pa.Table:
+        """The rows of pictures, which may be named several times.
+
+        Raises:
+            DataError: Where an id is unknown.
+        """
+        unknown = next((name for name in names if name not in table.row_of), None)
+        if unknown is not None:
+            raise unknown_picture(self.folder, unknown, table.row_of if table.count <= MAX_SUGGESTED_FROM else ())
+        place = {name: at for at, name in enumerate(dict.fromkeys(names))}
+        rows = table.take([table.row_of[name] for name in place])
+        return rows.take(pa.array([place[name] for name in names]))
 
     def _row(self, table: Snapshot, name: str) -> pa.Table:
         """The row of a picture.

@@ -16,15 +16,13 @@ from tshsr.data.manifest import MANIFEST, read_manifest
 from tshsr.data.pictures import find_pictures
 from tshsr.data.store import EVERYTHING, open_store
 from tshsr.errors import DataError
-from tshsr.features.catalog import extractor_named
 from tshsr.features.extraction import ExtractionResult, extract_folder
-from tshsr.features.extractor import Extractor
 from tshsr.features.resume import read_files
 from tshsr.features.shards import ExtractionOptions
 from tshsr.files import exclusive_lock, explained, write_text
 from tshsr.index.about import INFO_FILE, read_info, weights_digest
 from tshsr.index.collection import Index
-from tshsr.retriever import Retriever
+from tshsr.retriever import Retriever, extractor_of
 from tshsr.system import Begin, begin_no_progress
 
 MARK, STORE, INDEX, INDEXED = "photos.json", "store", "index", "indexed.json"
@@ -91,18 +89,6 @@ def update_photographs(
         removed = remove_outdated(out, index, dict(zip(split.image_ids, read_files(out / STORE), strict=True)))
         added = index.add(split, captions=False, begin=begin)
     return Photographs(index, extraction, added.new, removed, discarded)
-
-
-def extractor_of(retriever: Retriever) -> Extractor:
-    """The extractor of the features that a network reads: its own vision network, or one that its name describes.
-
-    Raises:
-        DataError: Where the weights of the extractor are elsewhere.
-        SettingsError: Where a package of the extractor is missing.
-    """
-    if retriever.matcher.vision is not None:
-        return retriever.extractor()
-    return extractor_named(retriever.features_of, device=str(retriever.device))
 
 
 def check_out(pictures: Path, out: Path) -> None:

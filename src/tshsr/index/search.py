@@ -1,45 +1,26 @@
-"""Second stage of a search: exact scores of the candidates, the k best results, and regions of the query's words.
+"""Second stage of a search: exact scores of the candidates, and the k best results.
 
 Axes: candidates (pictures or captions) | one query.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from tshsr.data.text import END, START, WORD
 from tshsr.data.tokens import CaptionTokenizer
-from tshsr.errors import InputError, SettingsError
-from tshsr.explain.attribution import word_maps
+from tshsr.errors import SettingsError
+from tshsr.explain.word_boxes import WordBoxes, boxes_of_words
 from tshsr.index.ann import ROW
 from tshsr.index.rows import CAPTIONS, PICTURES, boxes_of, encoding_of, schema_of
 from tshsr.models.base import ItemEncoding
 from tshsr.retriever import Retriever
 from tshsr.scoring.all_pairs import score_encoded
-
-
-@dataclass(frozen=True)
-class WordBoxes:
-    """The regions of a picture with the largest weights of a word.
-
-    Attributes:
-        word: As spelled in the query.
-        boxes: x1, y1, x2, y2 (fractions of the picture) and the weight of each region, heaviest first; empty where
-            the pictures were indexed without boxes.
-    """
-
-    word: str
-    boxes: tuple[tuple[float, float, float, float, float], ...]
 
 
 @dataclass(frozen=True)
@@ -74,112 +55,16 @@ class CaptionResult:
 
 AnyResult = TypeVar("AnyResult", Result, CaptionResult)
 
-FUNCTION_WORDS = frozenset(
-    (
-        *("a", "an", "the", "this", "that", "these", "those", "some", "another", "there", "which", "who"),
-        *("of", "in", "on", "at", "to", "by", "with", "from", "for", "into", "onto", "as", "and", "or", "but", "while"),
-        *("is", "are", "was", "were", "be", "been", "being", "has", "have", "had", "do", "does"),
-        *("we", "see", "picture", "image", "photo", "photograph"),
-        *("it", "its", "he", "his", "him", "she", "her", "they", "their", "them"),
-    )
-)
-"""Words that describe no region, and the openings of descriptions: a picture of, we see."""
-MAX_BOXES = 3
-"""Maximum number of boxes per word."""
-MIN_RELATIVE_WEIGHT = 0.25
-"""Boxes below this ratio to the heaviest one are omitted."""
-
-
-def unknown_words(tokenizer: CaptionTokenizer, text: str) -> tuple[str, ...]:
-    """The words of a text that are not in the vocabulary, each once."""
-    words = zip(tokenizer.words(text), tokenizer.are_known(text), strict=True)
-    return tuple(dict.fromkeys(word for word, known in words if not known))
-
-
-def content_words(tokenizer: CaptionTokenizer, text: str) -> list[tuple[int, str]]:
-    """Position and spelling of the content words: in the vocabulary, no function words, no punctuation."""
-    return [
-        (position, word)
-        for position, (word, known) in enumerate(zip(tokenizer.words(text), tokenizer.are_known(text), strict=True))
-        if known
-        and word not in (START, END)
-        and word.lower() not in FUNCTION_WORDS
-        and any(letter.isalnum() for letter in word)
-    ]
-
-
-@torch.inference_mode()
-def boxes_of_words(
-    retriever: Retriever, images: ItemEncoding, boxes: Sequence[np.ndarray | None], text: str, caption: ItemEncoding
-) -> list[tuple[WordBoxes, ...]]:
-    """For each picture, the content words of a query with their heaviest regions.
-
-        map_wr = mean over streams of `explain.word_maps`
-
-    Each stream gives every word a distribution over regions: the attention of the word (word stream), or the share of
-    the word in the attention of each region (region stream). Their mean is a distribution, too.
-
-    Args:
-        boxes: Boxes of each picture, regions x 4, or None.
-        caption: Its encoding, one row.
-
-    Returns:
-        For each picture, one entry a content word; empty for a network without a trace.
-    """
-    words = content_words(retriever.tokenizer, text)
-    captions = caption[torch.zeros(len(images), dtype=torch.long, device=caption.mask.device)]
-    traces = retriever.matcher.trace(images, captions) if words else {}
-    if not traces:
-        return [()] * len(images)
-    maps = torch.stack([word_maps(name, trace, captions.mask, images.mask) for name, trace in traces.items()])
-    weights = maps.mean(dim=0).float().cpu()
-    return [
-        tuple(WordBoxes(word, heaviest(weights[row, position], picture_boxes)) for position, word in words)
-        for row, picture_boxes in enumerate(boxes)
-    ]
-
-
-def heaviest(
-    weights: Float[Tensor, " regions"], boxes: np.ndarray | None
-) -> tuple[tuple[float, float, float, float, float], ...]:
-    """The heaviest boxes of a word, with their weights."""
-    if boxes is None:
-        return ()
-    best = weights[: len(boxes)].topk(min(MAX_BOXES, len(boxes)))
-    found = []
-    for weight, region in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-        if weight >= MIN_RELATIVE_WEIGHT * float(best.values[0]):
-            x1, y1, x2, y2 = boxes[region].tolist()
-            found.append((x1, y1, x2, y2, weight))
-    return tuple(found)
-
-
 CANDIDATES = 100
 """Number of candidates of the second stage."""
 INTERNAL_COLUMNS = {*schema_of(PICTURES).names, *schema_of(CAPTIONS).names, ROW}
 """Columns other than user metadata."""
 
 
-MAX_WORDS = 1000
-"""Maximum words of a query, far above any caption: the time of a search grows with them."""
-
-
-def check_query(text: str, k: int) -> None:
-    """Refuse a query without words or with too many, or k below 1.
-
-    Raises:
-        InputError: Where the query has no word, or too many.
-        SettingsError: Where k is below 1.
-    """
-    if not any(letter.isalnum() for letter in text):
-        raise InputError(f"the query has no word: {text!r}; describe what the picture shows, as in 'a dog in snow'.")
-    words = sum(1 for _ in re.finditer(WORD, text))
-    if words > MAX_WORDS:
-        raise InputError(
-            f"the query has {words:,} words; expected at most {MAX_WORDS:,}: describe the picture in a few sentences."
-        )
-    if k < 1:
-        raise SettingsError(f"k is {k}; expected at least 1 result.")
+def unknown_words(tokenizer: CaptionTokenizer, text: str) -> tuple[str, ...]:
+    """The words of a text that are not in the vocabulary, each once."""
+    words = zip(tokenizer.words(text), tokenizer.are_known(text), strict=True)
+    return tuple(dict.fromkeys(word for word, known in words if not known))
 
 
 def find_pictures(retriever: Retriever, rows: pa.Table, text: str, caption: ItemEncoding, k: int) -> list[Result]:

@@ -53,6 +53,12 @@ class Snapshot:
         return {row["id"]: Path(row["folder"]) / row["file"] for row in rows if row["folder"] and row["file"]}
 
     @cached_property
+    def row_of(self) -> dict[str, int]:
+        """Row id of each id, read once."""
+        rows = self.table.search().select(["id"]).with_row_id(True).to_arrow()
+        return dict(zip(rows["id"].to_pylist(), rows[ROW].to_pylist(), strict=True))
+
+    @cached_property
     def visible(self) -> Any:
         """An empty table with the columns that filters can use."""
         return empty_table(

@@ -100,6 +100,11 @@ class ItemEncoding:
         )
 
 
+def has_padding(mask: Bool[Tensor, "*rows items"]) -> bool:
+    """Whether any item is padding; True in an exported graph, which holds for any mask."""
+    return torch.compiler.is_compiling() or not bool(mask.all())
+
+
 def join_encodings(parts: Sequence[ItemEncoding]) -> ItemEncoding:
     """Concatenate encodings, padded to the longest."""
     longest = max(part.mask.shape[-1] for part in parts)
@@ -228,7 +233,7 @@ class Matcher(nn.Module, ABC):
             share: Share of the pooled items in `pooled`, for explanations, where that is neither 1 nor 0.
         """
         del boxes, share
-        return ItemEncoding(items, mask, pooled, similarities(items, items), padded=not bool(mask.all()))
+        return ItemEncoding(items, mask, pooled, similarities(items, items), padded=has_padding(mask))
 
     @abstractmethod
     def score_pairs(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tshsr.config.models import EncoderConfig
 from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.models.attention import attention_weights, similarities, to_unit_sums
-from tshsr.models.base import ItemEncoding, Matcher, Scores, StreamTrace
+from tshsr.models.base import ItemEncoding, Matcher, Scores, StreamTrace, has_padding
 from tshsr.models.encoders import RegionEncoder, build_word_encoder, drop_regions, words_and_vectors
 from tshsr.models.similarity import SimilarityVector
 from tshsr.models.whole import SHARE, build_whole, whole_vector
@@ -159,7 +159,7 @@ class StreamMatcher(Matcher):
         views = self.views(items, boxes)
         if share is not None:
             views[SHARE] = share[:, None, None].expand(*mask.shape, 1)
-        return ItemEncoding(items, mask, pooled, similarities(items, items), views, padded=not bool(mask.all()))
+        return ItemEncoding(items, mask, pooled, similarities(items, items), views, padded=has_padding(mask))
 
 
 def cosine(v: Float[Tensor, "*#pairs dim"], t: Float[Tensor, "*#pairs dim"]) -> Float[Tensor, "*pairs"]:

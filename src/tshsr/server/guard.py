@@ -26,6 +26,8 @@ class Limits:
         upload_bytes: Maximum size of a request body.
         pixels: Maximum size of a picture, checked on its header before it is decoded.
         query_characters: Maximum length of a sentence or filter.
+        documents: Maximum number of documents of a reranking.
+        pictures: Maximum number of pictures among them that are sent in the request.
         waiting: Maximum number of queued requests; more are refused at once.
         seconds: Time limit of a request, and of the arrival of its body.
     """
@@ -34,6 +36,8 @@ class Limits:
     pixels: int = 50_000_000
     query_characters: int = 500
     results: int = 100
+    documents: int = 1000
+    pictures: int = 16
     waiting: int = 16
     seconds: float = 20.0
 

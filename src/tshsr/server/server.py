@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from tshsr.errors import CheckpointError, DataError, PictureError, TshsrError
 from tshsr.server.answers import About, CaptionAnswers, ExplanationAnswer, Health, PictureAnswers, Problem, Scores
 from tshsr.server.guard import Limits, RequestGuard, Worker, problem
+from tshsr.server.reranking import RerankAnswer, RerankRequest, TeiResult, rerank
 from tshsr.server.service import CAPTIONS, PICTURES, Searchable, Service
 from tshsr.server.site import add_docs, add_page
 from tshsr.system import package_version
@@ -113,6 +114,18 @@ async def explain_picture(backend: Injected, picture: Picture, q: QForm) -> Expl
     return await backend.network.run(lambda: backend.service.explain_picture(q, content))
 
 
+@api.post("/rerank", summary="Rerank the results of another search", response_model_exclude_none=True)
+@api.post("/v1/rerank", include_in_schema=False, response_model_exclude_none=True)
+@api.post("/v2/rerank", include_in_schema=False, response_model_exclude_none=True)
+async def rerank_documents(backend: Injected, request: RerankRequest) -> RerankAnswer | list[TeiResult]:
+    """Pictures by their score with a sentence, or sentences by their score with a picture.
+
+    Documents are ids of the index or pictures in the request. Request and answer have the form of Cohere's and Jina's;
+    with `texts` in place of `documents`, that of TEI's.
+    """
+    return await backend.network.run(lambda: rerank(backend.service, request))
+
+
 @api.get("/api/picture", summary="An indexed picture", response_class=Response)
 async def picture(
     backend: Injected,
@@ -195,6 +208,9 @@ async def invalid_request(request: Request, error: Exception) -> Response:
     """Response to a missing or malformed parameter."""
     first = cast(RequestValidationError, error).errors()[0]
     name = str(first["loc"][-1])
+    if request.url.path.endswith("/rerank"):
+        place = ".".join(map(str, first["loc"][1:])) or "the body"
+        return problem(422, f"{place}: {first['msg']}; expected JSON as /docs describes for /rerank.")
     if name == "picture":
         return problem(422, "picture is missing; send a file as the field 'picture' of a form (multipart/form-data).")
     if first["type"] == "missing":

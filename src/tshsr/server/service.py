@@ -20,6 +20,7 @@ from tshsr.errors import DataError, PictureError, TshsrError
 from tshsr.explain.attribution import Explanation, explain_pair
 from tshsr.index.metadata import size_of
 from tshsr.index.search import CaptionResult, Result
+from tshsr.models.base import ItemEncoding
 from tshsr.retriever import Retriever, as_batch
 from tshsr.server.answers import (
     About,
@@ -34,6 +35,8 @@ from tshsr.server.answers import (
 from tshsr.server.guard import Limits
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from tshsr.features.extractor import Extractor, PictureRegions
 
 
@@ -54,6 +57,9 @@ class Searchable(Protocol):
 
     def search_picture(self, picture: PictureRegions, k: int = 10) -> list[CaptionResult]:
         """Captions for a picture, best first."""
+
+    def encoded_pictures(self, ids: Sequence[str]) -> tuple[ItemEncoding, list[np.ndarray | None]]:
+        """Encodings and boxes of indexed pictures."""
 
     def explain(self, text: str, id: str) -> Explanation:  # noqa: A002 - the name in results
         """Explanation of one result."""
@@ -184,7 +190,7 @@ class Service:
         started = time.perf_counter()
         condition = self._filter(where)
         try:
-            found = self.index.search(self._query(q), self._count(k, PICTURES), where=condition)
+            found = self.index.search(self.checked_query(q), self._count(k, PICTURES), where=condition)
         except DataError as error:
             if condition is None:
                 raise  # only the index can be the cause
@@ -207,7 +213,7 @@ class Service:
         count = self._count(k, CAPTIONS)
         if not self.index.captions:
             raise HTTPException(422, "this index holds no captions; build it from data that has some.")
-        found = self.index.search_picture(self._regions(content), count)
+        found = self.index.search_picture(self.regions(content), count)
         answers = [CaptionAnswer(id=it.id, caption=it.caption, image=it.image, score=it.score) for it in found]
         return CaptionAnswers(results=answers, seconds=time.perf_counter() - started)
 
@@ -218,7 +224,7 @@ class Service:
             TshsrError: Where the index raises it.
             HTTPException: Where the sentence can't be used, or there is no such picture.
         """
-        query, name = self._query(q), self._id(id)
+        query, name = self.checked_query(q), self.checked_id(id)
         try:
             explanation = self.index.explain(query, name)
         except DataError as error:
@@ -233,7 +239,7 @@ class Service:
             TshsrError: Where the picture is broken.
             HTTPException: Where the sentence can't be used.
         """
-        query, regions = self._query(q), self._regions(content)
+        query, regions = self.checked_query(q), self.regions(content)
         explanation = explain_pair(
             self.index.retriever, as_batch(regions.features, regions.boxes, regions.pooled), query
         )
@@ -255,7 +261,7 @@ class Service:
         """
         if side not in SIDES:
             raise HTTPException(422, f"side is {side}; expected {SIDES[0]} or {SIDES[1]}.")
-        file = self.index.picture_file(self._id(id))
+        file = self.index.picture_file(self.checked_id(id))
         if file is None:
             raise HTTPException(404, f"there is no picture file of {id!r:.80}.")
         try:
@@ -299,8 +305,13 @@ class Service:
             metadata=result.metadata,
         )
 
-    def _regions(self, content: bytes) -> PictureRegions:
-        """Regions of an uploaded picture, cached by its content."""
+    def regions(self, content: bytes) -> PictureRegions:
+        """Regions of an uploaded picture, cached by its content.
+
+        Raises:
+            HTTPException: 422 where no extractor runs here.
+            PictureError: Where the picture is broken, or too large.
+        """
         if self.extractor is None:
             raise HTTPException(422, f"pictures can't be uploaded: {self.no_uploads}")
         key = hashlib.sha256(content).digest()
@@ -312,7 +323,12 @@ class Service:
             self.uploads.popitem(last=False)
         return self.uploads[key]
 
-    def _query(self, q: str) -> str:
+    def checked_query(self, q: str) -> str:
+        """A sentence within the limits.
+
+        Raises:
+            HTTPException: 422 where it has no word, or is too long.
+        """
         if not any(letter.isalnum() for letter in q):
             raise HTTPException(422, "the query has no word; expected a sentence such as 'two dogs in the snow'.")
         return self._bounded("the query", q)
@@ -333,7 +349,12 @@ class Service:
             raise HTTPException(422, f"k is {k}; expected a number from 1 to {self.limits.results}.")
         return k
 
-    def _id(self, id: str) -> str:  # noqa: A002
+    def checked_id(self, id: str) -> str:  # noqa: A002
+        """An id within the limits.
+
+        Raises:
+            HTTPException: 422 where it is too long.
+        """
         return self._bounded("the id", id)
 
 
