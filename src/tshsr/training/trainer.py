@@ -30,8 +30,10 @@ from tshsr.pretrained.vision import VisionEncoder
 from tshsr.pretrained.word_vectors import WordVectors
 from tshsr.scoring.all_pairs import score_split
 from tshsr.scoring.options import ScoringOptions
+from tshsr.scoring.processes import Processes
 from tshsr.training.batching import Order, Reader, TrainingBatch, derived_seed, prefetch
 from tshsr.training.events import Evaluated, Listener, Saved, Scoring, StepDone, VectorsLoaded, Warned
+from tshsr.training.exchange import sum_gradients
 from tshsr.training.hard_captions import Swapped, WordSwaps
 from tshsr.training.log import Journal
 from tshsr.training.noisy_pairs import NoisyPairWeights
@@ -108,6 +110,7 @@ class Trainer:
     ) -> None:
         self.inputs, self.order, self.state, self.accelerator, self.listen = inputs, order, state, accelerator, listen
         self.config = inputs.config
+        self.processes = processes_of(accelerator)
         self.reader = Reader(inputs.train, inputs.tokenizer)
         self.dev = select_dev(inputs.dev, self.config.training.dev_images)
         torch.manual_seed(derived_seed(self.config.training.seed))
@@ -115,8 +118,10 @@ class Trainer:
         self.matcher.vision = inputs.vision
         self.matcher.to(accelerator.device)
         self.optimiser = make_optimiser(self.config.optimiser, self.matcher)
-        objective = Objective(self.matcher, self.config.loss, self.config.training.candidates)
-        self.objective, self.stepper = accelerator.prepare(objective, self.optimiser)
+        objective = Objective(self.matcher, self.config.loss, self.config.training.candidates, self.processes)
+        # Without DistributedDataParallel, which averages gradients: here they are summed (`exchange.sum_gradients`).
+        self.objective = accelerator.prepare_model(objective, evaluation_mode=True)
+        self.stepper = accelerator.prepare_optimizer(self.optimiser)
         self.collapse_watch = CollapseWatch(self.config.loss, self.config.optimiser, state.flat_steps)
         self.pair_weights = NoisyPairWeights(self.config, self.reader) if self.config.loss.robust != "none" else None
         tokens = self.reader.tokens
@@ -184,8 +189,8 @@ class Trainer:
         """One epoch, or the rest of it (0-based here, from 1 in logs and events)."""
         per_epoch, every = self.order.steps_per_epoch, self.config.training.save_every_steps
         if self.pair_weights is not None and self.state.step == epoch * per_epoch:
-            self.pair_weights.update(self.matcher, self.accelerator, epoch)
-        numbers = self.order.steps(epoch, self.accelerator.process_index, first=self.state.step - epoch * per_epoch)
+            self.pair_weights.update(self.matcher, self.processes, epoch)
+        numbers = self.order.steps(epoch, first=self.state.step - epoch * per_epoch)
         self.objective.train()
         with closing(prefetch(self._batches(epoch, numbers))) as steps:
             for batches in steps:
@@ -198,10 +203,10 @@ class Trainer:
         self._save()
 
     def _batches(self, epoch: int, numbers: Iterator[list[np.ndarray]]) -> Iterator[list[TrainingBatch]]:
-        """The batches of steps: pixels, or stored regions."""
+        """This process's share of the batches of steps: pixels, or stored regions."""
         if self.pixels is not None:
-            return self.pixels.steps(epoch, numbers, self.reader)
-        return ([self.reader.read(captions) for captions in step] for step in numbers)
+            return self.pixels.steps(epoch, numbers, self.reader, self.processes)
+        return ([self.reader.read(captions, processes=self.processes) for captions in step] for step in numbers)
 
     def _step(self, epoch: int, batches: list[TrainingBatch]) -> None:
         """One optimiser step: learning rate, gradients, checks, log and events."""
@@ -240,13 +245,15 @@ class Trainer:
             self.listen(Warned(warning))
 
     def _optimise(self, batches: list[TrainingBatch], *, hardest: bool) -> dict[str, float]:
-        """Accumulate gradients over a step's batches, clip and update; returns loss means over all processes."""
+        """Accumulate gradients over a step's batches, clip and update; returns the mean losses of the batches."""
         parts, norm = [], torch.zeros(())
         names: list[str] = []
         for number, batch in enumerate(batches):
-            # Dropout and candidates depend only on seed, step and process, so that resuming needs no generator state.
-            seed = derived_seed(self.config.training.seed, self.state.step, number, self.accelerator.process_index)
-            torch.manual_seed(seed)
+            # Candidates and swaps depend only on seed and step, dropout also on the process, so that resuming needs no
+            # generator state.
+            seeds = (self.config.training.seed, self.state.step, number)
+            torch.manual_seed(derived_seed(*seeds, self.processes.index))
+            seed = derived_seed(*seeds, 0)
             on_device = batch.to(self.accelerator.device)
             with self.accelerator.accumulate(self.objective):
                 losses = self.objective(
@@ -255,17 +262,19 @@ class Trainer:
                     on_device.image_of_caption,
                     hardest=hardest,
                     seed=seed,
+                    total_images=batch.total_images,
                     weights=self._weights(batch),
                     swapped=self._swapped(batch, seed),
                 )
                 self.accelerator.backward(losses["loss"])
                 if self.accelerator.sync_gradients:
+                    sum_gradients(self.matcher.parameters(), self.processes)
                     norm = self.accelerator.clip_grad_norm_(self.matcher.parameters(), self.config.optimiser.clip)
                 self.stepper.step()
                 self.stepper.zero_grad()
             names = list(losses)
             parts.append(torch.stack([value.detach().float() for value in losses.values()]))
-        means = self.accelerator.reduce(torch.stack(parts).mean(dim=0), reduction="mean")
+        means = torch.stack(parts).mean(dim=0)  # all processes have the losses of the whole batch
         # With fp16 an occasional infinite gradient is expected: the scaler skips the step and lowers its scale.
         norm = norm.nan_to_num(0, 0, 0) if self.accelerator.scaler is not None else norm
         return {**dict(zip(names, means.tolist(), strict=True)), "gradient_norm": float(norm)}
@@ -276,7 +285,9 @@ class Trainer:
 
     def _swapped(self, batch: TrainingBatch, seed: int) -> Swapped | None:
         """The batch's captions with two words swapped; None if the loss has weight 0 or no caption allows a swap."""
-        swapped = None if self.swaps is None else self.swaps.of_batch(batch.captions, seed=seed)
+        if self.swaps is None:
+            return None
+        swapped = self.swaps.of_batch(batch.captions, seed=seed, total=len(batch.numbers), processes=self.processes)
         return None if swapped is None else swapped.to(self.accelerator.device)
 
     def _evaluate(self, epoch: int) -> None:
@@ -319,10 +330,7 @@ class Trainer:
 
     def _from_main(self, value: float) -> float:
         """Broadcast a number from the main process; the others wait for it."""
-        if self.accelerator.num_processes == 1:
-            return value
-        shared = torch.tensor(value, dtype=torch.float64, device=self.accelerator.device)
-        return float(self.accelerator.reduce(shared, reduction="sum"))
+        return self.processes.from_main(value)
 
     def _save(self) -> None:
         """Replace `last/`."""
@@ -333,7 +341,12 @@ class Trainer:
             zscores = None if self.pair_weights is None else self.pair_weights.zscores
             save_last(self.inputs.folder, self.matcher, self.optimiser, self.state, zscores)
             self.listen(Saved("last", self.state.step, self.inputs.folder / LAST))
-        self.accelerator.wait_for_everyone()
+        self.processes.wait()
+
+
+def processes_of(accelerator: Accelerator) -> Processes:
+    """The processes of a run."""
+    return Processes(accelerator.process_index, accelerator.num_processes, accelerator.device)
 
 
 def make_optimiser(config: OptimiserConfig, matcher: Matcher) -> torch.optim.Optimizer:
