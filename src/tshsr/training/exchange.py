@@ -32,20 +32,24 @@ class GatherRows(torch.autograd.Function):
     def forward(ctx: Any, processes: Processes, sizes: tuple[tuple[int, ...], ...], *own: Tensor) -> Any:
         """Gather each tensor along axis 0; `sizes` has the rows of each process, tensor by tensor."""
         ctx.processes, ctx.sizes = processes, sizes
+        ctx.set_materialize_grads(False)
         return tuple(processes.gather(each, rows) for each, rows in zip(own, sizes, strict=True))
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
-        """The gradients of the own rows: one exchange for all tensors."""
-        flat = torch.cat([each.reshape(-1).to(at_least_float32(each.dtype)) for each in gradients])
-        total = ctx.processes.sum(flat)
-        own, start = [], 0
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        """The gradients of the own rows, in one exchange; None for a tensor that no loss uses, in all processes."""
+        used = [each for each in gradients if each is not None]
+        flat = torch.cat([each.reshape(-1).to(at_least_float32(each.dtype)) for each in used])
+        totals = iter(torch.split(ctx.processes.sum(flat), [each.numel() for each in used]))
+        own: list[Tensor | None] = []
         for gradient, sizes in zip(gradients, ctx.sizes, strict=True):
-            whole = total[start : start + gradient.numel()].view(gradient.shape).to(gradient.dtype)
-            first = sum(sizes[: ctx.processes.index])
-            own.append(whole[first : first + sizes[ctx.processes.index]])
-            start += gradient.numel()
+            if gradient is None:
+                own.append(None)
+            else:
+                first = sum(sizes[: ctx.processes.index])
+                whole = next(totals).view(gradient.shape).to(gradient.dtype)
+                own.append(whole[first : first + sizes[ctx.processes.index]])
         return None, None, *own
 
 
@@ -60,7 +64,7 @@ class GatherResults(torch.autograd.Function):
         return processes.gather(own, sizes)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
         """The gradient of the own rows."""
         return None, None, gradient[ctx.first : ctx.first + ctx.size]
@@ -76,7 +80,7 @@ class SumOverProcesses(torch.autograd.Function):
         return processes.sum(values)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
         """The sum of the gradients."""
         return None, ctx.processes.sum(gradient)
@@ -188,7 +192,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter], processes: Processes) -> N
     for bucket in buckets(kept):
         gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in bucket]
         flat = processes.sum(torch.cat([gradient.reshape(-1) for gradient in gradients]))
-        parts = flat.split([gradient.numel() for gradient in gradients])
+        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
         for parameter, part in zip(bucket, parts, strict=True):
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)

@@ -105,7 +105,7 @@ class Objective(nn.Module):
         groups = self._negatives(pooled, image_of_caption, seed, mine=hardest)
         scores = {**self._score(encoded_images, encoded_captions, image_of_caption, groups), "pooled": pooled}
         # Hinges subtract nearly equal scores: in bfloat16 the difference would be rounded away.
-        scores = {name: score.float() for name, score in scores.items()}
+        scores = {name: score.to(at_least_float32(score.dtype)) for name, score in scores.items()}
         parts, loss = self._losses(scores, image_of_caption, groups, weights, hardest=hardest)
         if self.config.swapped:  # even if no caption of the batch has a swap: the log keys of all steps are equal
             parts["swapped"] = self._swapped_hinge(
@@ -201,7 +201,7 @@ class Objective(nn.Module):
         rows = image_of_caption[swapped.rows]
         found = self._shared(self._score_listed, (rows, torch.arange(len(rows), device=rows.device)), images, negatives)
         costs = [
-            self._weight(name) * (self.config.margin - scores[name][rows, swapped.rows] + found[name].float())
+            self._weight(name) * (self.config.margin - scores[name][rows, swapped.rows] + found[name].to(scores[name].dtype))
             for name in scores
             if self._weight(name) > 0 and name != "pooled"  # never empty: `checks.check_losses`
         ]
