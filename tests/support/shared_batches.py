@@ -127,11 +127,11 @@ class Batch:
 def captions_of(case: Case, chosen: Tensor, generator: torch.Generator) -> CaptionBatch:
     """The captions of a case: words of a vocabulary, states of a frozen encoder, or pieces for a tuned one."""
     if case.text:
-        from tshsr.pretrained.text_weights import load_text
+        from tshsr.pretrained.pieces import PieceTokenizer
 
-        tokenizer, _ = load_text(case.text)
         words = ("a", "red", "dog", "and", "unlikely", "men", "run")
-        return tokenizer.batch([" ".join(words[: LENGTHS[row]]) for row in chosen.tolist()])
+        texts = [" ".join(words[: LENGTHS[row]]) for row in chosen.tolist()]
+        return PieceTokenizer.load(case.text, "words").encode(texts).read(np.arange(len(texts)))
     words = rows_of(tiny.captions(LENGTHS), chosen)
     if case.model.encoder.text != "pretrained":
         return words
