@@ -196,7 +196,9 @@ def learned_apart(case: Case, processes: Processes) -> dict[str, Tensor]:
     rows = processes.share(len(batch.captions)).rows
     images, own = np.unique(batch.image_of_caption[rows].numpy(), return_inverse=True)
     whole = batch.images
-    part = ImageBatch(whole.regions[images], whole.mask[images], whole.boxes[images] if whole.boxes is not None else None)
+    part = ImageBatch(
+        whole.regions[images], whole.mask[images], whole.boxes[images] if whole.boxes is not None else None
+    )
     captions = rows_of(batch.captions, rows)
     losses = Objective(matcher, case.loss, case.candidates)(
         part, captions, torch.from_numpy(own), hardest=case.hardest, seed=11

@@ -6,11 +6,15 @@ import os
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from tests.support.forked import Forked, forked
+
+LONGEST, PATIENCE = 200.0, 20.0
+"""Seconds for which a group may run, and after the failure of one process."""
 
 
 def together(count: int, run: Callable[..., object], folder: Path, *arguments: object) -> None:
@@ -20,14 +24,23 @@ def together(count: int, run: Callable[..., object], folder: Path, *arguments: o
 
 
 def ended(count: int, run: Callable[..., object], folder: Path, *arguments: object) -> list[tuple[int | None, str]]:
-    """Run a function in `count` processes of a group until all end: exit codes and stderr."""
+    """Run a function in `count` processes of a group until all end: exit codes and stderr.
+
+    Where one fails, the others have `PATIENCE` seconds to notice.
+    """
     store = folder / f"store-{uuid4()}"
     with ExitStack() as stack:
         started: list[Forked] = [
             stack.enter_context(forked(member, number, count, store, run, arguments)) for number in range(count)
         ]
-        said = [process.communicate(300)[1] for process in started]
-    return [(process.returncode, errors) for process, errors in zip(started, said, strict=True)]
+        running = {process.process.sentinel: process for process in started}
+        while running:
+            failed = any(process.returncode for process in started)
+            over = wait(running, PATIENCE if failed else LONGEST)
+            for process in [running.pop(each) for each in over] if over else running.values():  # type: ignore[call-overload]
+                process.kill()
+                process.process.join()
+        return [(process.returncode, process.stderr.read()) for process in started]
 
 
 def member(number: int, count: int, store: Path, run: Callable[..., Any], arguments: tuple[object, ...]) -> None:

@@ -13,12 +13,7 @@ from tshsr.errors import DataError, SettingsError
 from tshsr.training.batching import Order, Reader, derived_seed, prefetch
 
 
-@given(
-    captions=st.integers(12, 200),
-    batch=st.integers(8, 50),
-    accumulate=st.integers(1, 2),
-    epoch=st.integers(0, 3),
-)
+@given(captions=st.integers(12, 200), batch=st.integers(8, 50), accumulate=st.integers(1, 2), epoch=st.integers(0, 3))
 def test_an_epoch_passes_over_every_caption_once_in_batches_of_nearly_one_size(
     captions: int, batch: int, accumulate: int, epoch: int
 ) -> None:

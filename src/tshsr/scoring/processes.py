@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -19,6 +20,8 @@ from tshsr.errors import ProcessError
 
 Value = TypeVar("Value")
 CPU = torch.device("cpu")
+WAIT_AT_MOST = timedelta(hours=12)
+"""Longest time for which a process waits for the others."""
 
 
 @dataclass(frozen=True)
@@ -122,8 +125,7 @@ class Processes:
         box = [value if self.index == of else None]
         with self._exchange():
             dist.broadcast_object_list(box, of, device=self.device)
-        found = box[0]
-        return found  # type: ignore[return-value]  # that process put a value into it
+        return box[0]  # type: ignore[return-value]  # that process put a value into it
 
     def wait(self) -> None:
         """Wait until every process has come here.
@@ -142,9 +144,10 @@ class Processes:
         try:
             yield
         except RuntimeError as error:
+            reason = " ".join(str(error).split()).partition(". ")[0]  # its next sentences are about other programs
             raise ProcessError(
-                f"process {self.index} of {self.count} lost another one ({' '.join(str(error).split())[:200]}); see the "
-                "messages of the others above, and run this again (training: with --resume)."
+                f"process {self.index} of {self.count} lost another one ({reason}); the messages of the others say "
+                "why. Run this again; training continues with --resume."
             ) from error
 
 
@@ -152,15 +155,20 @@ ALONE = Processes()
 """A job of a single process."""
 
 
-def launched_processes(device: str) -> Processes:
+@contextmanager
+def launched_processes(device: str) -> Iterator[Processes]:
     """The processes of a command that torchrun or accelerate launch started; `ALONE` otherwise.
 
     Args:
         device: "cpu" or "cuda"; with CUDA each process of a machine has a GPU of its own.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return ALONE
+        yield ALONE
+        return
     from accelerate import PartialState
 
-    state = PartialState(cpu=device == "cpu")
-    return Processes(state.process_index, state.num_processes, state.device)
+    own = not dist.is_initialized()
+    state = PartialState(cpu=device == "cpu", timeout=WAIT_AT_MOST)
+    yield Processes(state.process_index, state.num_processes, state.device)
+    if own:  # not after an error: the others are not there any more
+        dist.destroy_process_group()

@@ -89,9 +89,7 @@ class TrainingBatch:
     def to(self, device: torch.device) -> TrainingBatch:
         """The same batch on another device."""
         images, captions = self.images.to(device), self.captions.to(device)
-        return TrainingBatch(
-            images, captions, self.image_of_caption.to(device), self.numbers, self.total_images
-        )
+        return TrainingBatch(images, captions, self.image_of_caption.to(device), self.numbers, self.total_images)
 
 
 class Reader:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -18,6 +17,7 @@ from tshsr.data.dataset import Split
 from tshsr.data.tokens import CaptionTokenizer
 from tshsr.errors import CheckpointError, SettingsError
 from tshsr.files import remove_partial
+from tshsr.scoring.processes import WAIT_AT_MOST
 from tshsr.training.batching import Order
 from tshsr.training.checkpoints import CONFIG, load_settings, save_settings
 from tshsr.training.checks import (
@@ -33,9 +33,6 @@ from tshsr.training.noisy_pairs import with_noise
 from tshsr.training.pixels import open_pictures
 from tshsr.training.state import State, is_begun, load_state
 from tshsr.training.trainer import Trainer, TrainingInputs, processes_of
-
-EVALUATION_AT_MOST = timedelta(hours=12)
-"""Timeout of the other processes while the main process evaluates."""
 
 
 def make_accelerator(config: RunConfig, device: str | None) -> Accelerator:
@@ -56,7 +53,7 @@ def make_accelerator(config: RunConfig, device: str | None) -> Accelerator:
             cpu=device == "cpu",
             mixed_precision=config.training.precision,
             gradient_accumulation_steps=config.training.accumulate,
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=EVALUATION_AT_MOST)],
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=WAIT_AT_MOST)],
         )
     except ValueError as error:
         raise SettingsError(
@@ -176,12 +173,7 @@ def make_order(config: TrainingConfig, train: Split) -> Order:
     Raises:
         SettingsError: Where a batch would have fewer than two captions.
     """
-    return Order(
-        captions=len(train.captions),
-        batch=config.batch,
-        accumulate=config.accumulate,
-        seed=config.seed,
-    )
+    return Order(captions=len(train.captions), batch=config.batch, accumulate=config.accumulate, seed=config.seed)
 
 
 def check_folder(out: Path, *, resume: bool) -> bool:

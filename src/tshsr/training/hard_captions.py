@@ -72,8 +72,8 @@ class WordSwaps:
         words = [tokens[:length] for tokens, length in rows]
         swaps = [self.positions(caption) for caption in words]
         share = processes.share(len(words) if total is None else total)
-        counts = np.array([len(each) for each in swaps[: share.sizes[processes.index]]], np.int64)
-        counts = processes.gather(torch.from_numpy(counts).to(processes.device), share.sizes).tolist()
+        own = torch.tensor([len(each) for each in swaps[: share.sizes[processes.index]]], dtype=torch.int64)
+        counts = processes.gather(own.to(processes.device), share.sizes).tolist()
         generator = np.random.default_rng(seed)
         chosen = {row: int(generator.integers(count)) for row, count in enumerate(counts) if count}
         if not chosen:

@@ -51,9 +51,7 @@ class Objective(nn.Module):
         SettingsError: Where every loss weight is 0.
     """
 
-    def __init__(
-        self, matcher: Matcher, config: LossConfig, candidates: int = 0, processes: Processes = ALONE
-    ) -> None:
+    def __init__(self, matcher: Matcher, config: LossConfig, candidates: int = 0, processes: Processes = ALONE) -> None:
         super().__init__()
         self.matcher = matcher
         self.config = config
@@ -150,7 +148,12 @@ class Objective(nn.Module):
         return parts, total
 
     def _encode(
-        self, images: ImageBatch | PixelBatch, captions: CaptionBatch, swapped: Swapped | None, *, sizes: tuple[int, int]
+        self,
+        images: ImageBatch | PixelBatch,
+        captions: CaptionBatch,
+        swapped: Swapped | None,
+        *,
+        sizes: tuple[int, int],
     ) -> tuple[ItemEncoding, ItemEncoding, ItemEncoding]:
         """The encodings of the whole batch: images, captions and swapped captions.
 
@@ -201,7 +204,8 @@ class Objective(nn.Module):
         rows = image_of_caption[swapped.rows]
         found = self._shared(self._score_listed, (rows, torch.arange(len(rows), device=rows.device)), images, negatives)
         costs = [
-            self._weight(name) * (self.config.margin - scores[name][rows, swapped.rows] + found[name].to(scores[name].dtype))
+            self._weight(name)
+            * (self.config.margin - scores[name][rows, swapped.rows] + found[name].to(scores[name].dtype))
             for name in scores
             if self._weight(name) > 0 and name != "pooled"  # never empty: `checks.check_losses`
         ]
