@@ -71,7 +71,9 @@ def test_pictures_that_are_decoded_are_shared(folders: Folders) -> None:
 
 
 def test_several_processes_need_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"process 1 of 2 finds no folder None; several processes join their scores"):
+    with pytest.raises(
+        SettingsError, match=r"process 1 of 2 finds no folder None; several processes join their scores"
+    ):
         ScoringOptions(processes=Processes(1, 2))
     options = ScoringOptions(folder=tmp_path, processes=Processes(1, 2))
     with pytest.raises(SettingsError, match=r"evaluate reports in a single process, options\.processes has 2; call"):

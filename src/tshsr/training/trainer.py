@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, assert_never
@@ -22,6 +23,7 @@ from tshsr.data.layouts import select_images
 from tshsr.data.text import Tokenizer
 from tshsr.data.tokens import CaptionTokenizer, TokenIds
 from tshsr.evaluation.run import evaluate_scores
+from tshsr.files import explained
 from tshsr.metrics.report import Report
 from tshsr.models.base import Matcher
 from tshsr.models.build import build_matcher, without_vision
@@ -41,6 +43,9 @@ from tshsr.training.objective import Objective
 from tshsr.training.pixels import PictureBatches, PixelLoader
 from tshsr.training.stability import CollapseWatch, chance_rsum, check_finite
 from tshsr.training.state import BEST, LAST, State, load_last, load_match_zscores, save_best, save_last
+
+DEV_SCORES = ".dev-scores.partial"
+"""Folder of the scores of dev while several processes evaluate; `remove_partial` removes that of a killed run."""
 
 
 def learning_rate(config: OptimiserConfig, step: int, *, steps_per_epoch: int, epochs: int) -> float:
@@ -291,9 +296,9 @@ class Trainer:
         return None if swapped is None else swapped.to(self.accelerator.device)
 
     def _evaluate(self, epoch: int) -> None:
-        """Evaluate on dev in the main process, save the best weights, and stop a collapsed run."""
-        report = self._report(epoch) if self.accelerator.is_main_process else None
-        rsum = self._from_main(report.scores["fused"].rsum if report is not None else 0.0)
+        """Evaluate on dev, save the best weights, and stop a collapsed run."""
+        report = self._report(epoch)
+        rsum = self.processes.from_main(report.scores["fused"].rsum if report is not None else 0.0)
         best = self.state.best_epoch == 0 or rsum > self.state.best_rsum
         if best:
             self.state = replace(self.state, best_epoch=epoch, best_rsum=rsum)
@@ -307,30 +312,47 @@ class Trainer:
         chance = chance_rsum(self.dev.image_of_caption, len(self.dev.regions))
         self.collapse_watch.epoch(rsum, chance, steps_per_epoch=self.order.steps_per_epoch)
 
-    def _report(self, epoch: int) -> Report:
-        """Evaluate the current weights on dev."""
-        started = time.perf_counter()
-        scores = score_split(
-            self.matcher,
-            self.inputs.tokenizer,
-            self.dev,
-            ScoringOptions(
-                device=self.accelerator.device, progress=lambda done, pairs: self.listen(Scoring(epoch, done, pairs))
-            ),
-        )
-        return evaluate_scores(
-            scores,
-            self.dev.image_of_caption,
-            protocol="auto",
-            data=self.dev.data,
-            split=self.dev.name,
-            models=[self.inputs.folder.name],
-            seconds=time.perf_counter() - started,
-        )
+    def _report(self, epoch: int) -> Report | None:
+        """Evaluate the current weights on dev; of several processes each scores its share, and the main one reports."""
 
-    def _from_main(self, value: float) -> float:
-        """Broadcast a number from the main process; the others wait for it."""
-        return self.processes.from_main(value)
+        def progress(done: int, pairs: int) -> None:
+            if self.processes.is_main:
+                self.listen(Scoring(epoch, done, pairs))
+
+        started = time.perf_counter()
+        with self._place_for_scores() as folder:
+            options = ScoringOptions(
+                device=self.accelerator.device, folder=folder, progress=progress, processes=self.processes
+            )
+            scores = score_split(self.matcher, self.inputs.tokenizer, self.dev, options)
+            if not self.processes.is_main:
+                return None
+            return evaluate_scores(
+                scores,
+                self.dev.image_of_caption,
+                protocol="auto",
+                data=self.dev.data,
+                split=self.dev.name,
+                models=[self.inputs.folder.name],
+                seconds=time.perf_counter() - started,
+            )
+
+    @contextmanager
+    def _place_for_scores(self) -> Iterator[Path | None]:
+        """A folder in which several processes join their scores, removed afterwards; None for a single process."""
+        if self.processes.count == 1:
+            yield None
+            return
+        folder = self.inputs.folder / DEV_SCORES
+        try:
+            if self.processes.is_main:
+                with explained(folder):
+                    folder.mkdir()
+            self.processes.wait()
+            yield folder
+        finally:
+            if self.processes.is_main:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _save(self) -> None:
         """Replace `last/`."""
