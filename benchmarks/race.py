@@ -159,7 +159,7 @@ ABLATION = (
         "text-gru",
         "words by a GRU from scratch",
         "tshsr",
-        {"model.encoder.text": "gru", "model.encoder.text_weights": ""},
+        {"model.encoder.text": "gru", "model.encoder.text_weights": "", "model.encoder.text_layers": ()},
         only=PHOTOS,
     ),
     Entry(
@@ -169,6 +169,7 @@ ABLATION = (
         {
             "model.encoder.text": "gru",
             "model.encoder.text_weights": "",
+            "model.encoder.text_layers": (),
             "model.encoder.word_vectors": "glove-50d",
             "model.encoder.word_dim": 50,
         },

@@ -307,14 +307,15 @@ def describe_text(encoder: EncoderConfig) -> str:
     if encoder.text != "pretrained":
         return f"a vocabulary of {encoder.vocabulary:,} tokens, `{TOKENIZER}`"
     name = Path(encoder.text_weights).name if Path(encoder.text_weights).is_absolute() else encoder.text_weights
+    read = f"layers {', '.join(map(str, encoder.text_layers))}; " if encoder.text_layers else ""
     if encoder.text_tuned_layers:
         return (
-            f"the text encoder `{name}`, tuned (last layers: {encoder.text_tuned_layers}), part of these weights; its "
-            f"configuration and tokenizer are in `{TEXT_FOLDER}/`. Requires `{install_command(name)}`."
+            f"the text encoder `{name}`, tuned ({read}last layers: {encoder.text_tuned_layers}), part of these "
+            f"weights; its configuration and tokenizer are in `{TEXT_FOLDER}/`. Requires `{install_command(name)}`."
         )
     return (
-        f"states of the frozen text encoder `{name}` (fingerprint `{encoder.text_fingerprint}`), which is needed to "
-        f"read captions and is **not part of these files**. Requires `{install_command(name)}`."
+        f"states of the frozen text encoder `{name}` ({read}fingerprint `{encoder.text_fingerprint}`), which is needed "
+        f"to read captions and is **not part of these files**. Requires `{install_command(name)}`."
     )
 
 

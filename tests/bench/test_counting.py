@@ -68,6 +68,29 @@ def test_a_pair_of_tshsr_costs_what_its_formula_says(size: dict) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
+def test_context_nodes_that_attend_and_products_cost_what_their_formula_says(size: dict) -> None:
+    _, m, k, R, L, seeds = size.values()  # noqa: N806
+    levels = ReasoningConfig(levels=2, seeds=seeds)
+    config = TshsrConfig(encoder=encoder(size), similarity_dim=m, comparison_dim=k, reasoning=levels)
+    products = counted(replace(config, products=True), size)
+    assert products - counted(config, size) == (L + R) * k * m
+    attending = replace(config, products=True, reasoning=replace(levels, context_inverse_temperature=8.0))
+    assert counted(attending, size) - products == looks(L, R, k, m, seeds) + looks(R, L, k, m, seeds)
+
+
+def looks(queries: int, context: int, compared: int, m: int, seeds: tuple[int, ...]) -> int:
+    """Context nodes as queries: shares, norms by both Gram matrices, cosines, P q_s, s(q_s, a_s), Z."""
+    total, below = 0, 0
+    for s in seeds:
+        shares = s * below * queries  # A_l B of the level below; A_1 is B itself
+        query = s * queries**2 + s * queries * context + s * queries * compared
+        attended = s * context**2 + s * context * compared
+        total += shares + query + attended + 2 * s * compared * m + s * 2 * m * m
+        below = s
+    return total
+
+
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("steps", [1, 3])
 def test_a_pair_of_sgr_costs_what_its_formula_says(size: dict, steps: int) -> None:
     assert counted(SgrafConfig(encoder=encoder(size), similarity_dim=size["m"], steps=steps), size) == (

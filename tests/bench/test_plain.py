@@ -23,6 +23,9 @@ CONFIGS: dict[str, ModelConfig] = {
     "tshsr, one level without a gate": tiny.config(reasoning=ReasoningConfig(levels=1, seeds=(3,), gate=False)),
     "tshsr, compared in the joint space": tiny.config(comparison_dim=0),
     "tshsr, without v·t": tiny.config(pooled_term=False),
+    "tshsr, context nodes that attend": tiny.config(
+        products=True, reasoning=ReasoningConfig(seeds=(4, 2), context_inverse_temperature=3.0)
+    ),
     "sgr": SGRAF,
     "sgr, one step": SgrafConfig(encoder=tiny.ENCODER, similarity_dim=6, steps=1),
     "saf": SgrafConfig(encoder=tiny.ENCODER, similarity_dim=6, reasoning="saf"),

@@ -37,11 +37,12 @@ def encoder(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(
     request: pytest.FixtureRequest, encoder: Path, scenes: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A run of the command."""
+    """A run of the command: a frozen encoder of which two layers are read, or a tuned one."""
     out = tmp_path_factory.mktemp(request.param) / "words"
-    tuned = ("--model.encoder.text-tuned-layers", "1") if request.param == "tuned" else ()
+    layers = {"tuned": ("text-tuned-layers", "1"), "frozen": ("text-layers", "1", "2")}[request.param]
+    own = (f"--model.encoder.{layers[0]}", *layers[1:])
     text = ("--model.encoder.text", "pretrained", "--model.encoder.text-weights", encoder, "--loss.swapped", "0")
-    said = tshsr("train", "tshsr-scenes", "--data", scenes, "--out", out, *TINY, *text, *tuned)
+    said = tshsr("train", "tshsr-scenes", "--data", scenes, "--out", out, *TINY, *text, *own)
     assert said.code == 0, said.err
     return out
 
@@ -156,7 +157,7 @@ def test_the_model_card_names_the_text_encoder(trained: Path, encoder: Path, tmp
     if tuned:
         assert "the text encoder `bert`, tuned (last layers: 1), part of these weights" in card
     else:
-        assert f"states of the frozen text encoder `bert` (fingerprint `{fingerprint}`), which is needed to" in card
+        assert f"of the frozen text encoder `bert` (layers 1, 2; fingerprint `{fingerprint}`), which is needed" in card
     assert "Requires `pip install 'tshsr[features]'`." in card
 
 

@@ -13,6 +13,7 @@ from tshsr.config.models import ReasoningConfig
 from tshsr.data.batches import CaptionBatch, ImageBatch
 
 VARIANTS = {
+    "looks": {"products": True, "reasoning": ReasoningConfig(seeds=(4, 2), context_inverse_temperature=3.0)},
     "default": {},
     "word stream": {"streams": "word"},
     "region stream": {"streams": "region"},

@@ -1,6 +1,8 @@
 """The package's mathematics against plain loops."""
 
+import copy
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -13,12 +15,16 @@ from tshsr.config.models import ReasoningConfig
 from tshsr.errors import SettingsError
 from tshsr.models.attention import attend, attention_weights, similarities, to_unit_sums, unit
 from tshsr.models.base import ItemEncoding
+from tshsr.models.context import ContextSimilarity
 from tshsr.models.encoders import box_geometry
 from tshsr.models.pooling import AttentionPooling
 from tshsr.models.reasoning import HierarchicalReasoning
 from tshsr.models.similarity import SimilarityVector
 from tshsr.models.tshsr import TshsrStream
-from tshsr.training.losses import contrastive, hinge
+from tshsr.training.losses import contrastive, hinge, late_interaction, logit
+
+LOOKS = {"products": True, "reasoning": ReasoningConfig(seeds=(4, 2), context_inverse_temperature=3.0)}
+"""Settings by which context nodes attend once more."""
 
 
 def level_parameters(reasoning: HierarchicalReasoning, level: int) -> dict:
@@ -34,13 +40,39 @@ def level_parameters(reasoning: HierarchicalReasoning, level: int) -> dict:
     return parameters
 
 
-def expected_reasoning(reasoning: HierarchicalReasoning, nodes: Tensor, **switches: bool) -> tuple[Tensor, ...]:
+def plain_looks(stream: TshsrStream, queries: ItemEncoding, context: ItemEncoding) -> list[Callable] | None:
+    """By level, context nodes with similarity vectors of their own, by plain loops."""
+    if stream.reasoning.looks is None:
+        return None
+    q, c = queries.items[0].tolist(), context.items[0].tolist()
+
+    def look_of(module: ContextSimilarity) -> Callable:
+        similarity = copy.copy(module.similarity)
+        similarity.view = stream.local_similarity.view
+
+        def look(pooled: oracles.Matrix, shares: oracles.Matrix) -> oracles.Matrix:
+            found = []
+            for node, row in zip(pooled, shares, strict=True):
+                sides = oracles.second_look(q, c, row[-len(q) :], module.inverse_temperature)
+                both = node + plain_similarity(similarity, *sides)
+                joined = oracles.affine(module.join.weight.tolist(), module.join.bias.tolist(), both)
+                found.append(oracles.unit([x + y for x, y in zip(node, joined, strict=True)]))
+            return found
+
+        return look
+
+    return [look_of(module) for module in stream.reasoning.looks]
+
+
+def expected_reasoning(
+    reasoning: HierarchicalReasoning, nodes: Tensor, looks: list[Callable] | None = None, **switches: bool
+) -> tuple[Tensor, ...]:
     """Contributions, node weights and node contributions, by plain loops."""
     levels = [level_parameters(reasoning, level) for level in range(len(reasoning.updates))]
     outs = [
         (out.opening.weight[0].tolist(), out.opening.bias.item(), out.weight[0].tolist()) for out in reasoning.read_outs
     ]
-    first, second, third = oracles.hierarchy(nodes.tolist(), levels, outs, **switches)
+    first, second, third = oracles.hierarchy(nodes.tolist(), levels, outs, looks, **switches)
     return tuple(torch.tensor(values, dtype=torch.float64) for values in (first, second, third))
 
 
@@ -67,9 +99,10 @@ def test_an_empty_sum_stays_zero() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("products", [False, True])
 @pytest.mark.parametrize("comparison_dim", [6, 0])
-def test_a_similarity_vector_is_the_formula(comparison_dim: int) -> None:
-    similarity = SimilarityVector(8, comparison_dim, 5).double()
+def test_a_similarity_vector_is_the_formula(comparison_dim: int, products: bool) -> None:
+    similarity = SimilarityVector(8, comparison_dim, 5, products=products).double()
     x, y = unit_rows(8), unit_rows(8)
     expected = torch.tensor(plain_similarity(similarity, x.tolist(), y.tolist()), dtype=torch.float64)
     torch.testing.assert_close(similarity(similarity.project(x), similarity.project(y), x @ y), expected, **SAME)
@@ -110,14 +143,16 @@ def expected_stream(
             0, plain_similarity(stream.global_similarity, queries.pooled[0].tolist(), context.pooled[0].tolist())
         )
     rows = torch.tensor(nodes, dtype=torch.float64)
-    contributions, *_ = expected_reasoning(stream.reasoning, rows, context=True, local=True, gate=True)
+    looks = plain_looks(stream, queries, context)
+    contributions, *_ = expected_reasoning(stream.reasoning, rows, looks, context=True, local=True, gate=True)
     return torch.tensor(weights, dtype=torch.float64), contributions, stream.bias
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("whole", [True, False])
-def test_a_stream_is_the_formula_from_regions_and_words_to_the_score(whole: bool) -> None:
-    network = tiny.network(global_node=whole, pooled_term=whole)
+@pytest.mark.parametrize("looks", [{}, LOOKS, LOOKS | {"comparison_dim": 0}])
+def test_a_stream_is_the_formula_from_regions_and_words_to_the_score(whole: bool, looks: dict) -> None:
+    network = tiny.network(global_node=whole, pooled_term=whole, **looks)
     images = network.encode_images(tiny.images(1, 5))
     captions = network.encode_captions(tiny.captions((4,)))
     scores = network.score_pairs(images, captions)
@@ -166,8 +201,9 @@ def test_the_place_term_is_the_formula() -> None:
         torch.testing.assert_close(scores[name][0], expected, **SAME)
 
 
-def test_chunks_of_similarity_vectors_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = tiny.network(encoder=replace(tiny.ENCODER, boxes=True), place_term=True)
+@pytest.mark.parametrize("looks", [{}, LOOKS])
+def test_chunks_of_similarity_vectors_change_nothing(monkeypatch: pytest.MonkeyPatch, looks: dict) -> None:
+    network = tiny.network(encoder=replace(tiny.ENCODER, boxes=True), place_term=True, **looks)
     images, captions = network.encode_images(tiny.images(3)), network.encode_captions(tiny.captions())
     expected = network.score_all(images, captions)["fused"].detach()
     monkeypatch.setattr("tshsr.models.similarity.CHUNK_BYTES", 1)
@@ -240,6 +276,40 @@ def test_the_contrastive_loss_is_the_formula(temperature: float) -> None:
     assert contrastive(scores, image_of_caption, temperature=temperature, weights=ones).item() == result.item()
     one = contrastive(scores, image_of_caption, temperature=temperature, weights=ones.clone().fill_(0.5)).item()
     assert one == pytest.approx(expected, rel=1e-12)  # equal weights cancel
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.0])
+def test_the_contrastive_loss_of_scored_pairs_is_the_formula(share: float) -> None:
+    image_of_caption = torch.tensor([2, 0, 0, 1, 2])
+    scores, scored = torch.rand(4, 5, dtype=torch.float64, requires_grad=True), torch.rand(4, 5) < share
+    result = contrastive(scores, image_of_caption, temperature=0.5, scored=scored)
+    expected = oracles.contrastive(scores.tolist(), image_of_caption.tolist(), 0.5, scored.tolist())
+    assert result.item() == pytest.approx(expected, rel=1e-12, abs=1e-12)
+    result.backward()
+    positive = image_of_caption[None, :] == torch.arange(4)[:, None]
+    assert scores.grad.isfinite().all()
+    assert not scores.grad[~(scored | positive)].any()
+
+
+def test_late_interaction_is_the_formula() -> None:
+    regions, words = unit_rows(3, 4, 6), unit_rows(2, 5, 6)
+    real_regions = torch.tensor([[True] * 4, [True] * 2 + [False] * 2, [True] + [False] * 3])
+    real_words = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+    similarity = torch.einsum("ird,cwd->ircw", regions, words)
+    by_words, by_regions = late_interaction(similarity, real_regions, real_words)
+    for image in range(3):
+        for caption in range(2):
+            rows = regions[image][real_regions[image]].tolist(), words[caption][real_words[caption]].tolist()
+            expected = oracles.late_interaction(*rows)
+            assert by_words[image, caption].item() == pytest.approx(expected[0], rel=1e-12)
+            assert by_regions[image, caption].item() == pytest.approx(expected[1], rel=1e-12)
+
+
+def test_a_logit_is_kept_finite() -> None:
+    torch.testing.assert_close(logit(torch.tensor([0.5, 0.75])), torch.tensor([0.0, math.log(3)]))
+    ends = logit(torch.tensor([0.0, 1.0]))
+    assert ends[0] < -16
+    assert 15 < ends[1] < 17
 
 
 @pytest.mark.parametrize("hardest", [True, False])

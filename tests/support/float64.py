@@ -30,7 +30,8 @@ def plain_similarity(
     cosine = torch.zeros(len(bias)) if similarity.cosine is None else similarity.cosine
     if similarity.agreement is not None:
         bias = bias + agreement * similarity.agreement
-    return oracles.similarity_vector(view.tolist(), weight.tolist(), cosine.tolist(), bias.tolist(), x, y)
+    product = None if similarity.product is None else similarity.product.weight.tolist()
+    return oracles.similarity_vector(view.tolist(), weight.tolist(), cosine.tolist(), bias.tolist(), x, y, product)
 
 
 def shaken(module: nn.Module) -> nn.Module:

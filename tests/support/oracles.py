@@ -4,7 +4,7 @@ Written from the formulas, not from the package: a softmax over the wrong axis s
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 Vector = list[float]
 Matrix = list[Vector]
@@ -47,22 +47,43 @@ def attention(queries: Matrix, context: Matrix, inverse_temperature: float) -> M
     ]
 
 
-def similarity_vector(view: Matrix, weight: Matrix, cosine: Vector, bias: Vector, x: Vector, y: Vector) -> Vector:
+def similarity_vector(
+    view: Matrix, weight: Matrix, cosine: Vector, bias: Vector, x: Vector, y: Vector, product: Matrix | None = None
+) -> Vector:
     """Model description, section 3."""
     seen = [dot(row, [a - b for a, b in zip(x, y, strict=True)]) for row in view]
     vector = affine(weight, bias, [value**2 for value in seen])
+    if product is not None:
+        both = [dot(row, x) * dot(row, y) for row in view]
+        vector = [value + dot(row, both) for value, row in zip(vector, product, strict=True)]
     return unit([value + u * dot(x, y) for value, u in zip(vector, cosine, strict=True)])
 
 
+def second_look(queries: Matrix, context: Matrix, shares: Vector, inverse_temperature: float) -> tuple[Vector, Vector]:
+    """Model description, section 4: a context node as one query, and what it attends to."""
+    query = unit(mix(shares, queries))
+    weights = softmax([inverse_temperature * dot(query, c) for c in context])
+    return query, unit(mix(weights, context))
+
+
 def reasoning_level(
-    nodes: Matrix, p: dict[str, Matrix], *, context: bool, local: bool, gate: bool
+    nodes: Matrix,
+    p: dict[str, Matrix],
+    look: Callable[[Matrix, Matrix], Matrix] | None = None,
+    *,
+    context: bool,
+    local: bool,
+    gate: bool,
 ) -> tuple[Matrix, Matrix]:
-    """Model description, section 4, steps 1 and 2: the nodes of the next level, and A."""
+    """Model description, section 4, steps 1 and 2: the nodes of the next level, and A.
+
+    look: from A S and A to the context nodes with similarity vectors of their own.
+    """
     assignment = [softmax([dot(seed, node) for node in nodes]) for seed in p["seeds"]]
     extracted = [mix(row, nodes) for row in assignment]
     neighbours = (nodes if local else []) + (extracted if context else [])
     updated = []
-    for node in extracted:
+    for node in extracted if look is None else look(extracted, assignment):
         projected = [dot(row, node) for row in p["relation"]]
         weights = softmax([dot(projected, x) for x in neighbours])
         message = [max(0.0, x) for x in affine(p["message"], p["message_bias"], mix(weights, neighbours))]
@@ -81,14 +102,25 @@ def read_out(nodes: Matrix, opening: Vector, bias: float, weight: Vector) -> tup
 
 
 def hierarchy(
-    nodes: Matrix, levels: list[dict[str, Matrix]], outs: list[tuple[Vector, float, Vector]], **switches: bool
+    nodes: Matrix,
+    levels: list[dict[str, Matrix]],
+    outs: list[tuple[Vector, float, Vector]],
+    looks: list[Callable[[Matrix, Matrix], Matrix]] | None = None,
+    **switches: bool,
 ) -> tuple[Vector, Matrix, Matrix]:
-    """Model description, section 4: contribution of each level, with its weights and terms by base node."""
+    """Model description, section 4: contribution of each level, with its weights and terms by base node.
+
+    looks: by level, from A S and its shares of the base nodes to context nodes.
+    """
     to_base = [[float(i == j) for j in range(len(nodes))] for i in range(len(nodes))]
     contribution, beta = read_out(nodes, *outs[0])
     contributions, weights, added = [contribution], [beta], [terms(nodes, beta, outs[0][2])]
-    for p, out in zip(levels, outs[1:], strict=True):
-        nodes, assignment = reasoning_level(nodes, p, **switches)
+    for level, (p, out) in enumerate(zip(levels, outs[1:], strict=True)):
+
+        def look(pooled: Matrix, assignment: Matrix, level: int = level, below: Matrix = to_base) -> Matrix:
+            return looks[level](pooled, [mix(row, below) for row in assignment])
+
+        nodes, assignment = reasoning_level(nodes, p, look if looks else None, **switches)
         to_base = [mix(row, to_base) for row in assignment]
         contribution, beta = read_out(nodes, *out)
         contributions.append(contribution)
@@ -121,16 +153,29 @@ def whole_vector(kind: str, pooled: Vector, own: Vector, weight: Matrix, bias: V
     return unit([x + y for x, y in zip(pooled if kind == "added" else start, added, strict=True)])
 
 
-def contrastive(scores: Matrix, image_of_caption: list[int], temperature: float) -> float:
+def late_interaction(regions: Matrix, words: Matrix) -> tuple[float, float]:
+    """Mean over words of the best region's cosine, and mean over regions of the best word's."""
+    by_words = [max(dot(region, word) for region in regions) for word in words]
+    by_regions = [max(dot(region, word) for word in words) for region in regions]
+    return sum(by_words) / len(words), sum(by_regions) / len(regions)
+
+
+def contrastive(
+    scores: Matrix, image_of_caption: list[int], temperature: float, scored: list[list[bool]] | None = None
+) -> float:
     """Bidirectional InfoNCE, averaged over captions and directions; captions of the same image are not negatives."""
     total = 0.0
     for caption, image in enumerate(image_of_caption):
         positive = math.exp(scores[image][caption] / temperature)
-        images = sum(math.exp(row[caption] / temperature) for row in scores)
+        images = sum(
+            math.exp(scores[i][caption] / temperature)
+            for i in range(len(scores))
+            if i == image or scored is None or scored[i][caption]
+        )
         captions = sum(
             math.exp(scores[image][c] / temperature)
             for c in range(len(image_of_caption))
-            if image_of_caption[c] != image
+            if image_of_caption[c] != image and (scored is None or scored[image][c])
         )
         total -= (math.log(positive / images) + math.log(positive / (positive + captions))) / 2
     return total / len(image_of_caption)

@@ -19,6 +19,7 @@ CHECKED = (
     "tshsr.explain.attribution",
     "tshsr.explain.binding",
     "tshsr.explain.pointing_game",
+    "tshsr.pretrained.layers",
     "tshsr.pretrained.text",
     "tshsr.training.hard_captions",
     "tshsr.training.losses",

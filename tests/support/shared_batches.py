@@ -75,7 +75,7 @@ METHODS: Mapping[str, ModelConfig] = {
     "saf": SgrafConfig(encoder=tiny.ENCODER, similarity_dim=6, reasoning="saf", region_slots=6, pooling_dropout=0),
     "two streams": TwoStreamSgrConfig(encoder=tiny.ENCODER, similarity_dim=6, pooling_dropout=0),
 }
-EVERYTHING = LossConfig(swapped=0.5, contrastive=0.7, temperature=0.2)
+EVERYTHING = LossConfig(swapped=0.5, contrastive=0.7, late_interaction=0.3, temperature=0.2)
 CASES: Mapping[str, Case] = {
     **{f"{name}: every loss": Case(model, EVERYTHING, weighted=True) for name, model in METHODS.items()},
     **{f"{name}: all pairs": Case(model, candidates=0, hardest=False) for name, model in METHODS.items()},
@@ -84,6 +84,10 @@ CASES: Mapping[str, Case] = {
     "swapped captions": Case(tiny.config(), LossConfig(swapped=1), candidates=0),
     "noisy pairs": Case(tiny.config(), weighted=True, candidates=0),
     "contrastive": Case(tiny.config(), LossConfig(fused=0, streams=0, levels=0, pooled=0, contrastive=1)),
+    "contrastive scores": Case(tiny.config(), LossConfig(scores="contrastive")),
+    "late interaction": Case(
+        tiny.config(), LossConfig(fused=0, streams=0, levels=0, pooled=0, late_interaction=1, temperature=0.2)
+    ),
     "frozen text": Case(tiny.config(encoder=FROZEN), LossConfig(contrastive=1)),
     "recomputed": Case(METHODS["saf"], EVERYTHING, recomputed=True),
     "all pairs, recomputed": Case(METHODS["saf"], candidates=0, recomputed=True),

@@ -9,7 +9,7 @@ from tshsr.config.run import LossConfig
 from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.errors import SettingsError
 from tshsr.models.build import build_matcher
-from tshsr.training.losses import contrastive, hinge
+from tshsr.training.losses import contrastive, hinge, late_interaction
 from tshsr.training.negatives import candidate_pairs
 from tshsr.training.objective import Objective, positives
 
@@ -153,3 +153,43 @@ def test_the_contrastive_loss_is_that_of_the_pooled_vectors() -> None:
     torch.testing.assert_close(result["contrastive"], expected, **AS_FLOAT32)
     torch.testing.assert_close(result["loss"], hinges["loss"] + 2 * expected, **AS_FLOAT32)
     assert "contrastive" not in hinges
+
+
+def test_contrastive_scores_are_infonce_on_their_logits_over_the_scored_pairs() -> None:
+    network, config = tiny.network(), LossConfig(scores="contrastive", pooled=0.0, streams=0.5, levels=0.0)
+    objective = Objective(network, config, candidates=1)
+    result = objective(*batch(), hardest=True, seed=0)
+    images, captions = network.encode_images(batch()[0]), network.encode_captions(batch()[1])
+    scores = network.score_all(images, captions)
+    groups = objective._negatives(images.pooled @ captions.pooled.T, IMAGE_OF_CAPTION, 0, mine=True)
+    known = torch.stack(groups).any(dim=0)
+    assert not (known | positives(IMAGE_OF_CAPTION, len(images))).all(), "some pairs are not scored"
+    for name in ("fused", "word_stream", "region_stream"):
+        expected = contrastive(torch.logit(scores[name]), IMAGE_OF_CAPTION, temperature=1.0, scored=known)
+        torch.testing.assert_close(result[name].double(), expected, **AS_FLOAT32)
+    torch.testing.assert_close(
+        result["loss"], result["fused"] + 0.5 * (result["word_stream"] + result["region_stream"]), **AS_FLOAT32
+    )
+
+
+def test_the_loss_on_late_interaction_is_infonce_of_both_directions() -> None:
+    network, config = tiny.network(), LossConfig(fused=0.0, streams=0.0, levels=0.0, pooled=0.0, late_interaction=2.0)
+    result = Objective(network, config)(*batch(), hardest=True, seed=0)
+    images, captions = network.encode_images(batch()[0]), network.encode_captions(batch()[1])
+    similarity = torch.einsum("ird,cwd->ircw", images.items, captions.items).float()
+    directions = late_interaction(similarity, images.mask, captions.mask)
+    costs = [contrastive(each, IMAGE_OF_CAPTION, temperature=0.05) for each in directions]
+    torch.testing.assert_close(result["late_interaction"], sum(costs) / 2, **AS_FLOAT32)
+    torch.testing.assert_close(result["loss"], sum(costs), **AS_FLOAT32)
+
+
+def test_contrastive_scores_of_a_batch_of_one_image_cost_nothing() -> None:
+    config = LossConfig(scores="contrastive", pooled=0.0)
+    one = tiny.images(1), tiny.captions((3, 2)), torch.zeros(2, dtype=torch.long)
+    assert Objective(tiny.network(), config, candidates=2)(*one, hardest=True, seed=0)["loss"].item() == 0
+
+
+def test_contrastive_scores_of_a_method_that_scores_by_cosines_are_refused() -> None:
+    scan = build_matcher(ScanConfig(encoder=tiny.ENCODER))
+    with pytest.raises(SettingsError, match="needs scores that are probabilities, and this method's are cosines"):
+        Objective(scan, LossConfig(scores="contrastive"))

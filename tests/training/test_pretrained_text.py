@@ -206,6 +206,41 @@ def test_word_pieces_can_be_the_nodes(encoder: Path, data: tuple[Split, Split], 
         assert "".join(words) == "aredhousehere"
 
 
+@pytest.mark.parametrize(("tuned", "layers"), [(0, (1, 2)), (1, (1, 2)), (1, (1,))])
+def test_words_are_made_of_several_layers(
+    encoder: Path, data: tuple[Split, Split], tmp_path: Path, tuned: int, layers: tuple[int, ...]
+) -> None:
+    config = settings(encoder, tuned, text_layers=layers)
+    folder = run(config, data, tmp_path / "run").folder
+    retriever = Retriever.from_pretrained(folder)
+    found = retriever.config.model.encoder
+    assert (found.text_layers, found.text_width) == (layers, 32 * len(layers))
+    retriever.save_pretrained(tmp_path / "flat")
+    expected, again = (Retriever.from_pretrained(one).score(data[1], CAPTIONS) for one in (folder, tmp_path / "flat"))
+    assert torch.equal(expected, again)
+    if tuned:
+        after, before = load_tensors(folder / "last" / "model.safetensors"), TextNetwork.load(str(encoder)).state_dict()
+        names = {name for name in before if f"word_encoder.network.{name}" in after}
+        assert any("layer.1." in name for name in names) == (2 in layers), "layers above those read are no part of it"
+        changed = {name for name in names if not torch.equal(before[name], after[f"word_encoder.network.{name}"])}
+        part = f"layer.{layers[-1] - 1}." if layers == (1, 2) else ""
+        assert changed
+        assert all(part in name for name in changed)
+    with pytest.raises(CheckpointError, match=r"was begun with model\.encoder\.text_layers = .*, now it is"):
+        run(settings(encoder, tuned), data, folder, resume=True)
+
+
+def test_tuned_words_of_several_layers_are_those_of_a_frozen_encoder_before_training(encoder: Path) -> None:
+    own = {"text_layers": (1, 2), "text_width": 64, "vocabulary": 9, "dim": 4}
+    words = TunedWordEncoder(settings(encoder, 1, **own).model.encoder).eval()
+    words.load_pretrained()
+    frozen = make_tokenizer(settings(encoder, **own), None).encode(CAPTIONS).read(np.arange(3))  # type: ignore[arg-type]
+    pieces = make_tokenizer(settings(encoder, 1, **own), None).encode(CAPTIONS).read(np.arange(3))  # type: ignore[arg-type]
+    assert frozen.states is not None
+    expected = torch.nn.functional.normalize(words.projection(frozen.states), dim=-1) * frozen.mask[..., None]
+    torch.testing.assert_close(words(pieces), expected, atol=2e-3, rtol=0)  # frozen states have half precision
+
+
 def test_wrong_settings_of_text_are_one_sentence(encoder: Path) -> None:
     swapped = with_loss(settings(encoder), swapped=1.0)
     factor = replace(settings(encoder), optimiser=OptimiserConfig(text_factor=0.5))
@@ -217,6 +252,10 @@ def test_wrong_settings_of_text_are_one_sentence(encoder: Path) -> None:
             r"text_weights is '.*bert', which gru ignores; set model\.encoder\.text to pre",
         ),
         (settings("", 2, text="gru"), r"text_tuned_layers is 2, which gru ignores"),
+        (settings("", text="gru", text_layers=(1, 2)), r"text_layers is \(1, 2\), which gru ignores"),
+        (settings(encoder, text_layers=(2, 1)), r"text_layers is 2 1; expected each layer once, .* highest: 1 2\."),
+        (settings(encoder, 1, text_layers=(1, 3)), r"text_layers is 1 3, and .* has 2 layers; expected .* 1 to 2\."),
+        (settings(encoder, 2, text_layers=(1,)), r"is 2, and .*bert is read up to layer 1; expected 1 or fewer"),
         (settings(encoder, -1), r"model\.encoder\.text_tuned_layers is -1; expected 0 or more"),
         (settings(encoder, 3), r"text_tuned_layers is 3, and .*bert has 2 layers; expected 2 or fewer"),
         (swapped, r"loss\.swapped is 1, which needs a vocabulary .*; set loss\.swapped to 0"),

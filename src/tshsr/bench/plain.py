@@ -10,14 +10,16 @@ Axes: images | regions | words | dim (joint space, D) | width (similarity vector
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (the usual alias)
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from tshsr.models.base import ItemEncoding
+from tshsr.models.context import ContextSimilarity
 from tshsr.models.pooling import EPSILON
 from tshsr.models.reasoning import CoExploitation, ContextExtraction, ReadOut
 from tshsr.models.scan import CrossAttention, Scan, aggregate
@@ -63,8 +65,17 @@ def attended(
 def similarity_vectors(
     similarity: SimilarityVector, x: Float[Tensor, "*rows dim"], y: Float[Tensor, "*rows dim"]
 ) -> Float[Tensor, "*rows width"]:
-    """l2( W (P (x - y))^2 + u (x·y) + b )."""
-    vectors = similarity.projection(torch.pow(similarity.view(x - y), 2))
+    """l2( W (P (x - y))^2 + V (P x * P y) + u (x·y) + b )."""
+    return compared_vectors(similarity, similarity.view, x, y)
+
+
+def compared_vectors(
+    similarity: SimilarityVector, view: nn.Module, x: Float[Tensor, "*rows dim"], y: Float[Tensor, "*rows dim"]
+) -> Float[Tensor, "*rows width"]:
+    """Similarity vectors in a space compared by the projection of another module."""
+    vectors = similarity.projection(torch.pow(view(x - y), 2))
+    if similarity.product is not None:
+        vectors = vectors + similarity.product(view(x) * view(y))
     if similarity.cosine is not None:
         vectors = vectors + (x * y).sum(dim=-1, keepdim=True) * similarity.cosine
     return unit(vectors)
@@ -95,19 +106,45 @@ def stream_logit(
     nodes = similarity_vectors(stream.local_similarity, queries, context_of_query)
     read_outs = cast(Sequence[ReadOut], stream.reasoning.read_outs)
     total = read_out(read_outs[0], nodes)
-    for extract, update, out in zip(stream.reasoning.extractions, stream.reasoning.updates, read_outs[1:], strict=True):
-        nodes = next_level(cast(ContextExtraction, extract), cast(CoExploitation, update), nodes)
+    shares = None
+    for level, out in enumerate(read_outs[1:]):
+        extract = cast(ContextExtraction, stream.reasoning.extractions[level])
+        assignment = F.softmax(torch.matmul(extract.seeds, nodes.transpose(1, 2)), dim=-1)
+        shares = assignment if shares is None else torch.bmm(assignment, shares)
+        look = None
+        if stream.reasoning.looks is not None:
+            module = cast(ContextSimilarity, stream.reasoning.looks[level])
+            look = partial(joined_context, module, stream.local_similarity.view, shares, queries, context)
+        nodes = next_level(cast(CoExploitation, stream.reasoning.updates[level]), assignment, nodes, look)
         total = total + read_out(out, nodes)
     return total
 
 
-def next_level(
-    extract: ContextExtraction, update: CoExploitation, nodes: Float[Tensor, "images nodes width"]
+def joined_context(
+    module: ContextSimilarity,
+    view: nn.Module,
+    shares: Float[Tensor, "images seeds queries"],
+    queries: Float[Tensor, "images queries dim"],
+    context: Float[Tensor, "images context dim"],
+    pooled: Float[Tensor, "images seeds width"],
 ) -> Float[Tensor, "images seeds width"]:
-    """Context extraction and co-exploitation, with [S ; C] materialised."""
-    assignment = F.softmax(torch.matmul(extract.seeds, nodes.transpose(1, 2)), dim=-1)
+    """Context nodes with similarity vectors of their own, queries and attended vectors formed in the joint space."""
+    own_queries = unit(torch.bmm(shares, queries))
+    weights = F.softmax(module.inverse_temperature * torch.bmm(own_queries, context.transpose(1, 2)), dim=-1)
+    own = compared_vectors(module.similarity, view, own_queries, unit(torch.bmm(weights, context)))
+    return unit(pooled + module.join(torch.cat([pooled, own], dim=-1)))
+
+
+def next_level(
+    update: CoExploitation,
+    assignment: Float[Tensor, "images seeds nodes"],
+    nodes: Float[Tensor, "images nodes width"],
+    look: Callable[[Tensor], Tensor] | None,
+) -> Float[Tensor, "images seeds width"]:
+    """Co-exploitation, with [S ; C] materialised."""
     context = torch.bmm(assignment, nodes)
     neighbours = torch.cat([nodes, context], dim=1)
+    context = context if look is None else look(context)
     edges = F.softmax(torch.bmm(update.relation(context), neighbours.transpose(1, 2)), dim=-1)
     message = F.relu(update.message(torch.bmm(edges, neighbours)))
     if update.gate is not None:

@@ -52,10 +52,13 @@ class EncoderConfig:
     """Pretrained word encoder: minilm, bert, roberta, clip, siglip2, a folder, or a name on the Hugging Face hub."""
     text_nodes: Literal["words", "pieces"] = "words"
     """Nodes of the pretrained encoder: words, each the mean of its word pieces, or the word pieces."""
+    text_layers: tuple[int, ...] = ()
+    """Layers of the pretrained encoder whose states are concatenated for each word, such as 4 6; empty: the last
+    one."""
     text_tuned_layers: int = 0
     """Last layers of the pretrained encoder that are trained; 0: frozen; all of its layers: also its embeddings."""
     text_width: int = 0
-    """Width of the pretrained encoder's states; taken from its weights."""
+    """Width of the pretrained encoder's states, of all `text_layers` together; taken from its weights."""
     text_pooled_width: int = 0
     """Width of the pretrained encoder's vector of the whole caption; taken from its weights."""
     text_fingerprint: str = ""
@@ -103,6 +106,9 @@ class ReasoningConfig:
     """Let a level's update attend to the nodes themselves."""
     gate: bool = True
     """Gate each update by a learned sigmoid."""
+    context_inverse_temperature: float = 0.0
+    """Sharpness (lambda) of the attention of context nodes over the other side, from which each gets a similarity
+    vector of its own; 0: context nodes pool similarity vectors alone."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +125,10 @@ class TshsrConfig:
     """Width of a similarity vector (m)."""
     comparison_dim: int = 256
     """Width of the space in which a query is compared with its attended vector (k); 0: the joint space, as in SGRAF."""
+    products: bool = False
+    """Compare by products beside squared differences."""
+    similarity_dropout: float = 0.0
+    """Dropout on similarity vectors while training."""
     streams: Literal["both", "word", "region"] = "both"
     """Word stream: words attend to regions. Region stream: regions attend to words."""
     word_inverse_temperature: float = 9.0

@@ -9,6 +9,7 @@ from dataclasses import replace
 from tshsr.config.models import (
     EncoderConfig,
     ModelConfig,
+    ReasoningConfig,
     ScanConfig,
     SgrafConfig,
     TshsrConfig,
@@ -78,15 +79,24 @@ def tshsr_flickr8k_photos() -> RunConfig:
 
     Regions: tshsr features --extractor efficientnet-lite2.
     """
-    # Dropout, projection and losses were chosen by v·t on dev (docs/log.md).
+    # Chosen on dev (docs/log.md).
     encoder = EncoderConfig(
-        dim=256, dropout=0.4, region_projection="residual", text="pretrained", text_weights="minilm"
+        dim=256, dropout=0.4, region_dropout=0.2, region_projection="residual", text="pretrained", text_weights="minilm"
     )
     return RunConfig(
         recipe="tshsr-flickr8k-photos",
-        model=TshsrConfig(encoder=encoder, similarity_dim=SMALL_WIDTH, comparison_dim=64),
-        loss=LossConfig(streams=0.3, levels=0.3, contrastive=1.0, warmup_epochs=1),
-        optimiser=OptimiserConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=100),
+        model=TshsrConfig(
+            encoder=encoder,
+            similarity_dim=SMALL_WIDTH,
+            comparison_dim=64,
+            products=True,
+            similarity_dropout=0.1,
+            reasoning=ReasoningConfig(context_inverse_temperature=8.0),
+        ),
+        loss=LossConfig(
+            scores="contrastive", streams=0.3, levels=0.3, contrastive=1.0, late_interaction=1.0, warmup_epochs=1
+        ),
+        optimiser=OptimiserConfig(learning_rate=2e-3, schedule="cosine", warmup_steps=100),
         training=TrainingConfig(epochs=8, batch=128, candidates=6, evaluate_every=4),
     )
 
@@ -393,8 +403,16 @@ def small_sgr(encoder: EncoderConfig) -> SgrafConfig:
 
 
 def at_the_budget_of(base: RunConfig, name: str, model: ModelConfig) -> RunConfig:
-    """Another method with all other settings of a run; v·t is trained too, as it selects the candidates."""
-    return replace(base, recipe=name, model=model, loss=replace(base.loss, streams=0.0, levels=0.0, pooled=1.0))
+    """Another method with all other settings of a run; v·t is trained too, as it selects the candidates.
+
+    Scores that are cosines keep the hinge, and VSE compares pooled vectors alone.
+    """
+    loss = replace(base.loss, streams=0.0, levels=0.0, pooled=1.0)
+    if isinstance(model, ScanConfig | VseConfig):
+        loss = replace(loss, scores="hinge")
+    if isinstance(model, VseConfig):
+        loss = replace(loss, late_interaction=0.0)
+    return replace(base, recipe=name, model=model, loss=loss)
 
 
 def with_stream_losses(config: RunConfig) -> RunConfig:

@@ -18,24 +18,30 @@ from tshsr.errors import SettingsError, first_invalid
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of the summed hinge losses (docs/model.md, section 5)."""
+    """Kinds and weights of the summed losses (docs/model.md, section 5)."""
 
     __pydantic_config__ = STRICT
 
     margin: float = 0.2
     """Margin of the hinge, in units of the score."""
     fused: float = 1.0
-    """Weight of the hinge on the fused score."""
+    """Weight of the loss of the fused score."""
     streams: float = 1.0
-    """Weight of the hinge on each stream's score."""
+    """Weight of the loss of each stream's score."""
     levels: float = 1.0
-    """Weight of the hinge on each level's score (deep supervision)."""
+    """Weight of the loss of each level's score (deep supervision)."""
     pooled: float = 1.0
     """Weight of the hinge on v·t."""
+    scores: Literal["hinge", "contrastive"] = "hinge"
+    """Loss of the fused score, the streams and the levels: the hinge, or InfoNCE on their logits over the scored pairs,
+    for methods whose scores are probabilities."""
     contrastive: float = 0.0
     """Weight of InfoNCE on v·t over the pairs of a batch; 0: none."""
+    late_interaction: float = 0.0
+    """Weight of InfoNCE on late interaction over the pairs of a batch: the mean over words of the best region's cosine,
+    and the mean over regions of the best word's; 0: none."""
     temperature: float = 0.05
-    """Temperature of InfoNCE, in units of v·t."""
+    """Temperature of InfoNCE on cosines."""
     swapped: float = 0.0
     """Weight of the hinge between each caption and a copy with two words swapped, for the binding of words; 0: none."""
     warmup_epochs: float = 2.0

@@ -160,11 +160,13 @@ class Matcher(nn.Module, ABC):
     Attributes:
         dim: Width of encoded regions and words.
         compares_places: Whether scoring compares positions, so that `complete` needs boxes.
+        has_probabilities: Whether all scores but v·t are probabilities, with a logit.
         vision: The network that computes regions from pixels; None for a matcher of stored region features.
     """
 
     dim: int
     compares_places: bool = False
+    has_probabilities: bool = False
 
     def __init__(self) -> None:
         super().__init__()

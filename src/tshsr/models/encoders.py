@@ -18,6 +18,7 @@ from tshsr.errors import InputError, SettingsError
 from tshsr.models.attention import unit
 from tshsr.models.pooling import MaskedBatchNorm
 from tshsr.models.recurrence import gru_states, padded_states
+from tshsr.pretrained.layers import Layers
 from tshsr.pretrained.text import TextNetwork, node_states
 from tshsr.pretrained.text_weights import locate_text_weights, named
 from tshsr.pretrained.word_vectors import WordVectors
@@ -243,7 +244,7 @@ class TunedWordEncoder(nn.Module):
 
     Raises:
         DataError: Where the network's configuration can't be loaded.
-        SettingsError: Where it has fewer layers than are to be tuned.
+        SettingsError: Where it has fewer layers than are to be read or tuned.
     """
 
     def __init__(self, config: EncoderConfig, *, unit_rows: bool = True) -> None:
@@ -251,13 +252,14 @@ class TunedWordEncoder(nn.Module):
         self.finish = unit if unit_rows else nn.Identity()
         self.config = config
         with named(config.text_weights):
-            network = TextNetwork.empty(locate_text_weights(config.text_weights))
+            network = TextNetwork.empty(locate_text_weights(config.text_weights), Layers.of(config))
         self.network = network.requires_grad_(False).eval()
         layers = len(self.network.blocks)
         if config.text_tuned_layers > layers:
+            found = f"has {layers} layers" if layers == network.depth else f"is read up to layer {layers}"
             raise SettingsError(
-                f"model.encoder.text_tuned_layers is {config.text_tuned_layers}, and {config.text_weights} has "
-                f"{layers} layers; expected {layers} or fewer."
+                f"model.encoder.text_tuned_layers is {config.text_tuned_layers}, and {config.text_weights} {found}; "
+                f"expected {layers} or fewer."
             )
         for module in self.tuned():
             module.requires_grad_(True)
@@ -288,7 +290,7 @@ class TunedWordEncoder(nn.Module):
             DataError: Where they can't be loaded.
         """
         with named(self.config.text_weights):
-            pretrained = TextNetwork.load(locate_text_weights(self.config.text_weights))
+            pretrained = TextNetwork.load(locate_text_weights(self.config.text_weights), Layers.of(self.config))
         self.network.load_state_dict(pretrained.state_dict())
 
     def forward(self, batch: CaptionBatch) -> Float[Tensor, "captions words dim"]:

@@ -8,6 +8,7 @@ Axes: pairs (leading) | nodes (of the level below) | seeds (context nodes of a l
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from tshsr.config.models import ReasoningConfig
 from tshsr.errors import SettingsError
 from tshsr.models.attention import at_least_float32, masked_softmax, unit_in_place
+from tshsr.models.context import ContextSimilarity, PairItems
 
 
 class ContextExtraction(nn.Module):
@@ -47,8 +49,9 @@ class CoExploitation(nn.Module):
 
         X = [S ; C],  C = A S;   M = relu( O softmax( C W X^T ) X );   g = sigmoid( G [C ; M] );   C' = l2( C + g * M )
 
-    W replaces the product Wq Wk^T of usual attention: it represents the same functions at half the cost. As C = A S, X
-    is never formed:  Y X^T = [Y S^T, Y S^T A^T],   [p, q] X = (p + q A) S.
+    W replaces the product Wq Wk^T of usual attention: it represents the same functions at half the cost. X is never
+    formed:  Y X^T = [Y S^T, Y S^T A^T],   [p, q] X = (p + q A) S.  Context nodes with similarity vectors of their own
+    (`ContextSimilarity`) stand in place of C, but not in X, which stays [S ; A S].
 
     Args:
         width: Width of a node (m).
@@ -67,9 +70,9 @@ class CoExploitation(nn.Module):
         nodes: Float[Tensor, "*pairs nodes width"],
         assignment: Float[Tensor, "*pairs seeds nodes"],
         mask: Bool[Tensor, "*#pairs nodes"] | None,
+        context: Float[Tensor, "*pairs seeds width"],
     ) -> Float[Tensor, "*pairs seeds width"]:
-        """C' for the local nodes S and the assignment A."""
-        context = assignment @ nodes
+        """C' for the local nodes S, the assignment A, and C: A S, or the context nodes in its place."""
         attention = self._attention(self.relation(context) @ nodes.transpose(-1, -2), assignment, mask)
         message = torch.relu(self.message(attention @ nodes))
         if self.gate is not None:
@@ -153,12 +156,21 @@ class HierarchicalReasoning(nn.Module):
     Args:
         width: Width of a node (m).
         config: Levels, seeds and switches.
+        looks: Makes the module by which the context nodes of a level get similarity vectors of their own; None: they
+            have none.
+        dropout: Dropout on the nodes of every level while training.
 
     Raises:
         SettingsError: Where a level has no seeds, or `local` and `context` are both off.
     """
 
-    def __init__(self, width: int, config: ReasoningConfig) -> None:
+    def __init__(
+        self,
+        width: int,
+        config: ReasoningConfig,
+        looks: Callable[[], ContextSimilarity] | None = None,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         if config.levels < 0 or len(config.seeds) < config.levels or min(config.seeds[: config.levels], default=1) < 1:
             raise SettingsError(
@@ -172,11 +184,14 @@ class HierarchicalReasoning(nn.Module):
         self.extractions = nn.ModuleList(ContextExtraction(width, n) for n in config.seeds[: config.levels])
         self.updates = nn.ModuleList(CoExploitation(width, config) for _ in range(config.levels))
         self.read_outs = nn.ModuleList(ReadOut(width) for _ in range(config.levels + 1))
+        self.looks = nn.ModuleList(looks() for _ in range(config.levels)) if looks is not None else None
+        self.dropout = nn.Dropout(dropout)
 
     def forward(
         self,
         nodes: Float[Tensor, "*pairs nodes width"],
         mask: Bool[Tensor, "*#pairs nodes"] | None,
+        items: PairItems | None = None,
         *,
         traced: bool = False,
     ) -> ReasoningOutput:
@@ -185,18 +200,24 @@ class HierarchicalReasoning(nn.Module):
         Args:
             nodes: Similarity vectors; unit rows.
             mask: True where a node is real; None: all. Padding is invisible.
+            items: Both sides of the pairs, for `looks`; the last nodes are those of its queries.
             traced: Also compute the weights and terms of the base nodes.
         """
+        nodes = self.dropout(nodes)
         term, beta = self.read_outs[0](nodes, mask)
         terms, betas, assignments = [term], [beta], []
-        for extract, update, read_out in zip(self.extractions, self.updates, self.read_outs[1:], strict=True):
-            assignment = extract(nodes, mask)
-            nodes = update(nodes, assignment, mask)
+        for level, read_out in enumerate(self.read_outs[1:]):
+            assignment = self.extractions[level](nodes, mask)
+            assignments.append(assignment)
+            context = assignment @ nodes
+            if self.looks is not None and items is not None:
+                shares = to_base(assignment, assignments[:-1])[..., -items.similarity.shape[-2] :]
+                context = unit_in_place(self.looks[level](context, shares, items))
+            nodes = self.dropout(self.updates[level](nodes, assignment, mask, context))
             mask = None
             term, beta = read_out(nodes, mask)
             terms.append(term)
             betas.append(beta)
-            assignments.append(assignment)
         contributions = torch.stack([term.sum(dim=-1) for term in terms], dim=-1)
         if not traced:
             return ReasoningOutput(contributions, None, None)
@@ -216,9 +237,14 @@ def to_base_nodes(
     Rows of A sum to 1, so the sum of a level is preserved. Only the pooling A is followed, not the exchange between
     nodes within an update.
     """
-    rows = []
-    for level, row in enumerate(values):
-        for assignment in reversed(assignments[:level]):
-            row = torch.einsum("...s,...sn->...n", row, assignment)
-        rows.append(row)
-    return torch.stack(rows, dim=-2)
+    rows = [to_base(row[..., None, :], assignments[:level]) for level, row in enumerate(values)]
+    return torch.cat(rows, dim=-2)
+
+
+def to_base(
+    rows: Float[Tensor, "*pairs rows _"], assignments: list[Float[Tensor, "*pairs _ _"]]
+) -> Float[Tensor, "*pairs rows nodes"]:
+    """X A_l ... A_1: rows over the nodes of level l, over the base nodes."""
+    for assignment in reversed(assignments):
+        rows = rows @ assignment
+    return rows

@@ -254,6 +254,8 @@ class SgrafStream(SimilarityVectorStream):
 class Sgraf(StreamMatcher):
     """The word stream with SGR or SAF; the authors' SGRAF is the ensemble of one run of each."""
 
+    has_probabilities = True
+
     def __init__(self, config: SgrafConfig) -> None:
         super().__init__(config.encoder)
         init_xavier(self.region_encoder)
@@ -290,6 +292,8 @@ class TwoStreamSgr(StreamMatcher):
     RCAR (Diao et al. 2023) trains such streams separately and averages their scores; here both share encoders and
     poolings and are trained by one loss. The baseline for two streams without a hierarchy.
     """
+
+    has_probabilities = True
 
     def __init__(self, config: TwoStreamSgrConfig) -> None:
         temperatures = {

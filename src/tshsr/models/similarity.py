@@ -16,31 +16,45 @@ CHUNK_BYTES = 2**21
 
 
 class SimilarityVector(nn.Module):
-    """s(x, y) = l2( W (P (x - y))^2 + u (x·y) + z e + b ),   P: k x D,  W: m x k,  u, z: m,  squared by element.
+    """s(x, y) = l2( W (P (x - y))^2 + V (P x * P y) + u (x·y) + z e + b ),   P: k x D,  W, V: m x k,  u, z: m.
 
-    With P = I and u = 0 this is the similarity vector of SGRAF (Diao et al. 2021), which compares in all D dimensions
-    of the joint space. k < D dimensions cost less, but approximate the distance of x and y; the cosine x·y, which the
-    attention has computed already, restores it. As P is linear, P x and P y are computed once per item instead of once
-    per pair, and a weighted sum of y projects to the weighted sum of P y.
+    Squares and products are by element. With P = I, V = 0 and u = 0 this is the similarity vector of SGRAF (Diao et al.
+    2021), which compares in all D dimensions of the joint space. k < D dimensions cost less, but approximate the
+    distance of x and y; the cosine x·y, which the attention has computed already, restores it. Products beside squared
+    differences tell where both vectors have a property, not only where they differ in it. As P is linear, P x and P y
+    are computed once per item instead of once per pair, and a weighted sum of y projects to the weighted sum of P y.
 
     Args:
         dim: Width of the joint space (D).
         comparison_dim: Width of the comparison space (k); 0: P = I and u = 0, as in SGRAF.
         width: Width of the similarity vector (m).
+        products: Whether the term V (P x * P y) is added.
         places: Whether the term z e is added, with e the agreement of positions.
+        projects: Whether P belongs to this module; False: that of another one, whose projections are compared.
     """
 
-    def __init__(self, dim: int, comparison_dim: int, width: int, *, places: bool = False) -> None:
+    def __init__(
+        self,
+        dim: int,
+        comparison_dim: int,
+        width: int,
+        *,
+        products: bool = False,
+        places: bool = False,
+        projects: bool = True,
+    ) -> None:
         super().__init__()
         self.view: nn.Module = nn.Identity()
         self.cosine: nn.Parameter | None = None
         if comparison_dim:
-            self.view = nn.Linear(dim, comparison_dim, bias=False)
-            # Orthogonal rows, scaled to keep the norm of x - y: the ratio to b inside l2 is then as in SGRAF.
-            nn.init.orthogonal_(self.view.weight, gain=(dim / comparison_dim) ** 0.5)
+            if projects:
+                self.view = nn.Linear(dim, comparison_dim, bias=False)
+                # Orthogonal rows, scaled to keep the norm of x - y: the ratio to b inside l2 is then as in SGRAF.
+                nn.init.orthogonal_(self.view.weight, gain=(dim / comparison_dim) ** 0.5)
             self.cosine = nn.Parameter(torch.randn(width) / 10)
         self.projection = nn.Linear(comparison_dim or dim, width)
         self.agreement = nn.Parameter(torch.randn(width) / 10) if places else None
+        self.product = nn.Linear(comparison_dim or dim, width, bias=False) if products else None
 
     def project(self, items: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows comparison"]:
         """P x."""
@@ -54,7 +68,7 @@ class SimilarityVector(nn.Module):
         cosine: Float[Tensor, "*#pairs"] | None = None,
     ) -> Float[Tensor, "*pairs width"]:
         """s(x, y) from P x, P y and, for k > 0, x·y."""
-        return self._vectors(x - y, cosine, None)
+        return self._vectors(x - y, x, cosine, None)
 
     def to_attended(
         self,
@@ -77,29 +91,31 @@ class SimilarityVector(nn.Module):
             agreement: e, with `places`.
         """
         if torch.compiler.is_compiling():  # the compiler tiles by itself
-            return self._vectors(differences(queries, weights, context), cosine, agreement)
+            return self._vectors(differences(queries, weights, context), queries, cosine, agreement)
         size = CHUNK_BYTES // max(1, weights[0, ..., 0].numel() * queries.shape[-1] * queries.element_size())
         starts = range(0, len(weights), max(1, size))
         if not may_overwrite(weights) or len(starts) < 2 or weights.device.type != "cpu":
-            return self._vectors(differences(queries, weights, context), cosine, agreement)
+            return self._vectors(differences(queries, weights, context), queries, cosine, agreement)
         vectors = queries.new_empty(*weights.shape[:-1], self.projection.out_features)
         for start in starts:
             chunk = slice(start, start + starts.step)
             q, c = (side if len(side) == 1 else side[chunk] for side in (queries, context))
             q_cosine, q_agreement = (None if each is None else each[chunk] for each in (cosine, agreement))
-            self._vectors(differences(q, weights[chunk], c), q_cosine, q_agreement, out=vectors[chunk])
+            self._vectors(differences(q, weights[chunk], c), q, q_cosine, q_agreement, out=vectors[chunk])
         return vectors
 
     def _vectors(
         self,
         difference: Float[Tensor, "*pairs comparison"],
+        queries: Float[Tensor, "*#pairs comparison"],
         cosine: Float[Tensor, "*#pairs"] | None,
         agreement: Float[Tensor, "*#pairs"] | None,
         out: Float[Tensor, "*pairs width"] | None = None,
     ) -> Float[Tensor, "*pairs width"]:
-        """l2( W (P d)^2 + u cosine + z agreement + b ) from P d, in place and into `out` if no gradient is recorded."""
+        """The vector from d = x - y and x, in place and into `out` if no gradient is recorded."""
         if not may_overwrite(difference):
-            return self._vectors_with_gradients(difference, cosine, agreement)
+            return self._vectors_with_gradients(difference, queries, cosine, agreement)
+        products = None if self.product is None else (queries - difference).mul_(queries)
         squares, weight = difference.square_(), self.projection.weight
         if out is None:
             out = squares.new_empty(*squares.shape[:-1], len(weight))
@@ -109,17 +125,23 @@ class SimilarityVector(nn.Module):
             out.copy_(self.projection.bias)
         if self.agreement is not None and agreement is not None:
             out.addcmul_(agreement[..., None], self.agreement)
-        out.view(-1, len(weight)).addmm_(squares.view(-1, weight.shape[1]), weight.T)
+        rows = out.view(-1, len(weight))
+        rows.addmm_(squares.reshape(-1, weight.shape[1]), weight.T)
+        if self.product is not None and products is not None:
+            rows.addmm_(products.reshape(-1, weight.shape[1]), self.product.weight.T)
         return unit_in_place(out)
 
     def _vectors_with_gradients(
         self,
         difference: Float[Tensor, "*pairs comparison"],
+        queries: Float[Tensor, "*#pairs comparison"],
         cosine: Float[Tensor, "*#pairs"] | None,
         agreement: Float[Tensor, "*#pairs"] | None,
     ) -> Float[Tensor, "*pairs width"]:
         """The same result by out-of-place operations, for autograd."""
         vectors = self.projection(difference.square())
+        if self.product is not None:
+            vectors = vectors + self.product((queries - difference) * queries)
         if self.cosine is not None and cosine is not None:
             vectors = vectors + cosine[..., None] * self.cosine
         if self.agreement is not None and agreement is not None:
@@ -135,7 +157,7 @@ def differences(
     """Q - sum_c w_qc c, as one batched product for a list of pairs, or for a grid with the context axis first."""
     if weights.dim() == 3:
         return torch.baddbmm(queries, weights, context, alpha=-1)
-    if weights.dim() == 4 and context.shape[1] == 1 and len(queries) == 1:
+    if weights.dim() == 4 and context.shape[1] == 1 and len(queries) in (1, len(weights)):
         rows = weights.flatten(1, 2)
         return torch.baddbmm(queries.flatten(1, 2), rows, context.squeeze(1), alpha=-1).view(*weights.shape[:-1], -1)
     return queries - attend(weights, context)

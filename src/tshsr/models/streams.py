@@ -197,6 +197,7 @@ class SimilarityVectorStream(ScoringStream, ABC):
         width: Width of a similarity vector (m).
         inverse_temperature: Lambda of the attention.
         global_node: Whether S begins with the similarity vector of the pooled vectors.
+        products: Whether local similarity vectors include products beside squared differences.
         places: Whether local similarity vectors include the position term (views `PLACE`).
     """
 
@@ -210,6 +211,7 @@ class SimilarityVectorStream(ScoringStream, ABC):
         width: int,
         inverse_temperature: float,
         global_node: bool,
+        products: bool = False,
         places: bool = False,
     ) -> None:
         super().__init__()
@@ -217,7 +219,7 @@ class SimilarityVectorStream(ScoringStream, ABC):
         self.inverse_temperature = inverse_temperature
         self.narrow, self.places = comparison_dim > 0, places
         self.compared = comparison_dim or dim
-        self.local_similarity = SimilarityVector(dim, comparison_dim, width, places=places)
+        self.local_similarity = SimilarityVector(dim, comparison_dim, width, products=products, places=places)
         self.global_similarity = SimilarityVector(pooled_dim, comparison_dim, width) if global_node else None
 
     def view(self, items: Float[Tensor, "rows items dim"]) -> Float[Tensor, "rows items comparison"] | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -20,6 +21,7 @@ from tshsr.config.models import TshsrConfig
 from tshsr.errors import SettingsError
 from tshsr.models.attention import similarities
 from tshsr.models.base import ItemEncoding, Scores, StreamTrace
+from tshsr.models.context import ContextSimilarity, PairItems
 from tshsr.models.pooling import AttentionPooling
 from tshsr.models.reasoning import HierarchicalReasoning, ReadOut, ReasoningOutput
 from tshsr.models.streams import PLACE, SimilarityVectorStream, StreamMatcher, cosine
@@ -50,10 +52,16 @@ class TshsrStream(SimilarityVectorStream):
             width=config.similarity_dim,
             inverse_temperature=inverse_temperature,
             global_node=config.global_node,
+            products=config.products,
             places=config.place_term,
         )
         self.config = config
-        self.reasoning = HierarchicalReasoning(config.similarity_dim, config.reasoning)
+        self.reasoning = HierarchicalReasoning(
+            config.similarity_dim,
+            config.reasoning,
+            partial(context_similarity, config) if config.reasoning.context_inverse_temperature else None,
+            config.similarity_dropout,
+        )
         self.bias = nn.Parameter(torch.zeros(()))
         self.pooled_weight = nn.Parameter(torch.tensor(POOLED_WEIGHT)) if config.pooled_term else None
         if starts_at_encoder(config.encoder):
@@ -70,7 +78,8 @@ class TshsrStream(SimilarityVectorStream):
     ) -> Float[Tensor, "*pairs levels"]:
         """Contribution of each level to the logit."""
         nodes, mask = self.nodes(similarity, self.attention(similarity, queries, context), queries, context)
-        reasoning: ReasoningOutput = self.reasoning(nodes, mask)
+        items = PairItems(similarity, queries, context, self.name)
+        reasoning: ReasoningOutput = self.reasoning(nodes, mask, items)
         return reasoning.contributions
 
     def trace(
@@ -79,7 +88,7 @@ class TshsrStream(SimilarityVectorStream):
         """Intermediate values for explanations."""
         attention = self.attention(similarity, queries, context)
         nodes, mask = self.nodes(similarity, attention, queries, context)
-        reasoning = self.reasoning(nodes, mask, traced=True)
+        reasoning = self.reasoning(nodes, mask, PairItems(similarity, queries, context, self.name), traced=True)
         if reasoning.node_weights is None or reasoning.node_contributions is None:
             raise RuntimeError("a traced reasoning has node weights and contributions")
         pooled = self.pooled_contribution(cosine(queries.pooled, context.pooled))
@@ -98,8 +107,22 @@ class TshsrStream(SimilarityVectorStream):
         """Two compared vectors and two similarity vectors per node, six similarity vectors per context node."""
         config = self.config
         per_node = 2 * self.compared + 2 * config.similarity_dim
-        contexts = 6 * config.similarity_dim * max(config.reasoning.seeds[: config.reasoning.levels], default=0)
+        seeds = max(config.reasoning.seeds[: config.reasoning.levels], default=0)
+        contexts = 6 * config.similarity_dim * seeds
+        if config.reasoning.context_inverse_temperature:
+            contexts += seeds * (3 * self.compared + 2 * config.similarity_dim + 4 * context + 2 * queries)
         return (queries + 1) * per_node + contexts + 6 * queries * context
+
+
+def context_similarity(config: TshsrConfig) -> ContextSimilarity:
+    """The module of one level that gives context nodes similarity vectors of their own."""
+    return ContextSimilarity(
+        config.encoder.dim,
+        config.comparison_dim,
+        config.similarity_dim,
+        products=config.products,
+        inverse_temperature=config.reasoning.context_inverse_temperature,
+    )
 
 
 class Tshsr(StreamMatcher):
@@ -111,6 +134,7 @@ class Tshsr(StreamMatcher):
 
     region_pooling: AttentionPooling | None
     word_pooling: AttentionPooling | None
+    has_probabilities = True
 
     def __init__(self, config: TshsrConfig) -> None:
         super().__init__(config.encoder)

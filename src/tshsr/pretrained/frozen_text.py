@@ -11,6 +11,7 @@ import torch
 from tshsr.data.batches import UNREAD
 from tshsr.data.text import check_caption
 from tshsr.errors import DataError
+from tshsr.pretrained.layers import LAST, Layers
 from tshsr.pretrained.names import TEXT_WEIGHTS
 from tshsr.pretrained.pieces import PretrainedTokenizer
 from tshsr.pretrained.text import EncodedCaption, Nodes, TextNetwork, TextTokenizer, node_states, token_batch
@@ -31,23 +32,30 @@ class FrozenText(PretrainedTokenizer):
         weights: A short name of `TEXT_WEIGHTS`, a folder, or a name on the hub.
         nodes: words: the pieces of a word are one node; pieces: each piece is one.
         device: Where the network computes.
+        layers: Those that a node's state is made of.
         fingerprint: Of the encoder that a run was trained with; empty for any.
 
     Raises:
         DataError: Where the weights can't be loaded, or are others than those of the fingerprint.
-        SettingsError: Where transformers is not installed.
+        SettingsError: Where transformers is not installed, or the network has fewer layers.
 
     Attributes:
-        width: Of a node's state.
-        pooled_width: Of a caption's vector.
+        width: Of a node's state, of all its layers together.
+        pooled_width: Of a caption's vector; 0 where the last layer is left out.
         fingerprint: Of network and tokenizer.
     """
 
     def __init__(
-        self, weights: str, nodes: Nodes = "words", device: torch.device | str = "cpu", *, fingerprint: str = ""
+        self,
+        weights: str,
+        nodes: Nodes = "words",
+        device: torch.device | str = "cpu",
+        *,
+        layers: Layers = LAST,
+        fingerprint: str = "",
     ) -> None:
         self.weights, self.device = weights, device
-        self.tokenizer, network = _load(weights, nodes, run=fingerprint)
+        self.tokenizer, network = _load(weights, nodes, layers, run=fingerprint)
         self.fingerprint = f"{network.fingerprint}-{self.tokenizer.fingerprint}"
         if fingerprint not in ("", self.fingerprint):
             raise DataError(
@@ -63,8 +71,13 @@ class FrozenText(PretrainedTokenizer):
         self.network.to(device)
 
     def identity(self) -> str:
-        """The fingerprint, and what the nodes are."""
-        return f"{self.fingerprint}-{self.tokenizer.nodes}"
+        """The fingerprint, the layers where they are not the last one alone, and what the nodes are."""
+        return f"{self._states_name}-{self.tokenizer.nodes}"
+
+    @property
+    def _states_name(self) -> str:
+        """Fingerprint of the states: that of the encoder, and the layers where they are not the last one alone."""
+        return self.fingerprint + self.network.layers.name(self.network.depth)
 
     def save_into(self, folder: Path) -> None:
         """Nothing: the settings of a run name the weights and their fingerprint."""
@@ -81,7 +94,7 @@ class FrozenText(PretrainedTokenizer):
         for number, caption in enumerate(captions):
             check_caption(caption, number)
         sizes = len(captions), self.width, self.pooled_width
-        wanted = TokenManifest(self.fingerprint, self.tokenizer.nodes, captions_hash(captions), *sizes)
+        wanted = TokenManifest(self._states_name, self.tokenizer.nodes, captions_hash(captions), *sizes)
         progress = current_begin()("reading captions with the text network", "captions")
         return TokenStore(captions, wanted, self.compute, progress).open()
 
@@ -122,14 +135,14 @@ class FrozenText(PretrainedTokenizer):
         return StateBlock(lengths, states, pooled)
 
 
-def _load(weights: str, nodes: Nodes, *, run: str) -> tuple[TextTokenizer, TextNetwork]:
+def _load(weights: str, nodes: Nodes, layers: Layers, *, run: str) -> tuple[TextTokenizer, TextNetwork]:
     """Tokenizer and network.
 
     Args:
         run: Fingerprint of the encoder that a run was trained with; empty outside a run.
     """
     try:
-        return load_text(weights, nodes)
+        return load_text(weights, nodes, layers)
     except DataError as error:
         if not run or weights in TEXT_WEIGHTS:
             raise

@@ -16,6 +16,7 @@ from tshsr.data.batches import UNREAD, CaptionBatch
 from tshsr.data.tokens import CaptionTokenizer, CaptionTokens
 from tshsr.errors import DataError
 from tshsr.files import replacing_folder
+from tshsr.pretrained.layers import LAST, Layers
 from tshsr.pretrained.text import EncodedCaption, Nodes, TextNetwork, TextTokenizer
 from tshsr.pretrained.text_weights import load_text
 
@@ -122,18 +123,18 @@ class PieceTokenizer(PretrainedTokenizer):
         self.width, self.pooled_width = network.width, network.pooled_width
 
     @classmethod
-    def load(cls, weights: str, nodes: Nodes) -> PieceTokenizer:
+    def load(cls, weights: str, nodes: Nodes, layers: Layers = LAST) -> PieceTokenizer:
         """Of an encoder by any name of `locate_text_weights`.
 
         Raises:
             DataError: Where it can't be loaded.
             SettingsError: Where transformers is not installed.
         """
-        tokenizer, network = load_text(weights, nodes)
+        tokenizer, network = load_text(weights, nodes, layers)
         return cls(tokenizer, network, f"{network.fingerprint}-{tokenizer.fingerprint}")
 
     @classmethod
-    def open(cls, folder: Path, nodes: Nodes, fingerprint: str) -> PieceTokenizer:
+    def open(cls, folder: Path, nodes: Nodes, fingerprint: str, layers: Layers = LAST) -> PieceTokenizer:
         """Of the files in a run's folder.
 
         Raises:
@@ -144,7 +145,7 @@ class PieceTokenizer(PretrainedTokenizer):
         if not path.is_dir():
             raise DataError(f"{path} is missing: the configuration and the tokenizer of the run's text encoder.")
         with torch.device("meta"):
-            network = TextNetwork.empty(str(path))
+            network = TextNetwork.empty(str(path), layers)
         return cls(TextTokenizer(str(path), nodes), network, fingerprint)
 
     def encode(self, captions: Sequence[str]) -> WordPieces:

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from tshsr.data.batches import NO_WORD, UNREAD, CaptionBatch
 from tshsr.data.text import WordRules, check_caption
 from tshsr.errors import DataError, InputError
+from tshsr.pretrained.layers import LAST, Layers
 from tshsr.pretrained.networks import fingerprint, load_config, load_network, load_tokenizer, transformers
 
 Span = tuple[int, int]
@@ -40,6 +41,8 @@ POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 """Kinds that number positions from the padding token's id + 1 on, so that they read fewer tokens than positions."""
 EXPECTED = "expected a text encoder such as BERT, MiniLM or RoBERTa, or a CLIP, SigLIP or SigLIP 2."
 POOLER = "encoder.pooler"
+LAST_NORMS = ("final_layer_norm", "final_norm", "norm")
+"""Names of the normalisation after the last layer, which the states of lower layers do not pass."""
 SPACE, BYTE_SPACE, WORD_END = "\N{LOWER ONE EIGHTH BLOCK}", "\N{LATIN CAPITAL LETTER G WITH DOT ABOVE}", "</w>"
 """Marks of a word's start in sentencepiece and byte-level vocabularies, and of its end in CLIP's."""
 KNOWN = 50_000
@@ -342,61 +345,92 @@ class TextNetwork(nn.Module):
     Args:
         encoder: Of `transformers`, called with `input_ids` and `attention_mask`.
         projection: From CLIP's pooled state to the joint space; SigLIP's encoder has its own.
+        layers: Those that a token's state is made of.
+
+    Raises:
+        SettingsError: Where it has fewer layers.
 
     Attributes:
         kind: `model_type` of its configuration.
-        width: Of a token's state.
+        depth: Number of its layers, with those that are left out.
+        width: Of a token's state: that of one layer times the number of layers read.
         joint_dim: Width of the joint space; 0 for a network without one.
-        pooled_width: Of a caption's vector: `joint_dim`, otherwise `width`.
+        pooled_width: Of a caption's vector: `joint_dim`, otherwise the width of the last layer; 0 where this is left
+            out.
     """
 
-    def __init__(self, encoder: Any, projection: nn.Linear | None = None) -> None:
+    def __init__(self, encoder: Any, projection: nn.Linear | None = None, layers: Layers = LAST) -> None:
         super().__init__()
         self.config: Any = encoder.config
         self.encoder: nn.Module = encoder
         self.projection = projection
-        self.kind, self.width = str(self.config.model_type), int(self.config.hidden_size)
+        self.kind, self.depth = str(self.config.model_type), int(self.config.num_hidden_layers)
+        self.layers = layers.within(self.depth)
+        width = int(self.config.hidden_size)
+        self.width = width * max(1, len(self.layers.numbers))
         if self.kind in SIGLIP:
             self.joint_dim = int(self.config.projection_size)
         else:
             self.joint_dim = 0 if projection is None else projection.out_features
-        self.pooled_width = self.joint_dim or self.width
+        self.pooled_width = self.joint_dim or width
+        self._computed = self.depth
 
     @classmethod
-    def load(cls, weights: str) -> TextNetwork:
+    def load(cls, weights: str, layers: Layers = LAST) -> TextNetwork:
         """A network with its weights, in evaluation mode; of a CLIP or SigLIP the text tower.
 
         Args:
             weights: A folder, or a name on the hub.
+            layers: Those that a token's state is made of.
 
         Raises:
             DataError: Where it can't be loaded, or is no text encoder.
-            SettingsError: Where transformers is not installed.
+            SettingsError: Where transformers is not installed, or the network has fewer layers.
         """
         config = load_config(weights)
         network, _ = load_network(_class_name(config), weights, optional="pooler")
-        return cls._of(network, weights)
+        return cls._of(network, weights, layers)
 
     @classmethod
-    def empty(cls, folder: str) -> TextNetwork:
+    def empty(cls, folder: str, layers: Layers = LAST) -> TextNetwork:
         """A network with random weights, from the configuration of `save_config`.
 
         Raises:
             DataError: Where there is no configuration of a text encoder.
+            SettingsError: Where it has fewer layers.
         """
         config = load_config(folder)
         kind = getattr(transformers(), _class_name(config))
         network = kind.from_config(config) if _class_name(config) == "AutoModel" else kind(config)
-        return cls._of(network, folder)
+        return cls._of(network, folder, layers)
 
     @classmethod
-    def _of(cls, network: Any, weights: str) -> TextNetwork:
+    def _of(cls, network: Any, weights: str, layers: Layers) -> TextNetwork:
         encoder = getattr(network, "text_model", network)
         kind = str(getattr(encoder.config, "model_type", ""))
         joint = hasattr(network, "text_model") and kind not in CLIP + SIGLIP
         if joint or "text" not in network.input_modalities or network.config.is_encoder_decoder:
             raise DataError(f"{weights} holds a {type(network).__name__}; {EXPECTED}")
-        return cls(encoder, getattr(network, "text_projection", None)).eval()
+        found = cls(encoder, getattr(network, "text_projection", None), layers)
+        found.cut()
+        return found.eval()
+
+    def cut(self) -> None:
+        """Leave out the layers above those read, where the vectors of whole captions are not needed.
+
+        Raises:
+            DataError: Where its layers are not found.
+        """
+        computed = self.layers.computed(self.depth)
+        if computed == self.depth:
+            return
+        if next(self.parameters()).device.type != "meta":
+            _ = self.fingerprint  # of the whole network
+        del self.blocks[computed:]
+        for name in LAST_NORMS:
+            if hasattr(self.encoder, name):
+                setattr(self.encoder, name, nn.Identity())
+        self._computed, self.pooled_width = computed, 0
 
     def save_config(self, folder: str | Path) -> None:
         """Write the configuration, for `empty`."""
@@ -413,20 +447,19 @@ class TextNetwork(nn.Module):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Ten hexadecimal digits of a hash of the weights and the settings."""
+        """Ten hexadecimal digits of a hash of the weights and the settings, whichever layers are read."""
         settings = {name: getattr(self.config, name, None) for name in SETTINGS}
         return fingerprint(self, {"kind": self.kind, **settings}, exclude=POOLER)
 
     @property
     def blocks(self) -> nn.ModuleList:
-        """Its layers, from the first to the last.
+        """The layers that are computed, from the first to the last.
 
         Raises:
             DataError: Where they are not found.
         """
-        count = int(self.config.num_hidden_layers)
         for module in self.encoder.modules():
-            if isinstance(module, nn.ModuleList) and len(module) == count:
+            if isinstance(module, nn.ModuleList) and len(module) == self._computed:
                 return module
         raise DataError(f"the layers of a {type(self.encoder).__name__} are not known; {EXPECTED}")
 
@@ -435,19 +468,25 @@ class TextNetwork(nn.Module):
     ) -> tuple[Float[Tensor, "captions tokens width"], Float[Tensor, "captions pooled"]]:
         """States of tokens, and the vector of each caption: the projected one where there is a joint space.
 
-        Otherwise it is the mean over all tokens, start and end too, which is the sentence embedding of
-        all-MiniLM-L6-v2 before its normalisation (sentence-transformers, mean pooling).
+            state_t = [h_t^l for l in layers]       the last layer alone: as the network gives it, normalised
+
+        Without a joint space the vector is the mean of the last layer over all tokens, start and end too, which is the
+        sentence embedding of all-MiniLM-L6-v2 before its normalisation (sentence-transformers, mean pooling).
 
         Args:
             ids: Of `TextTokenizer`, padded with its `pad_id`.
             attention_mask: True for all tokens but the padding of the batch.
         """
         mask = attention_mask if self.masks else None
-        given = self.encoder(input_ids=ids, attention_mask=mask)
-        states = given.last_hidden_state
+        wanted = {"output_hidden_states": True} if self.layers.numbers else {}
+        given = self.encoder(input_ids=ids, attention_mask=mask, **wanted)
+        last = given.last_hidden_state
+        states = self.layers.join(last, given.hidden_states if wanted else None, self.depth)
+        if not self.pooled_width:
+            return states, last.new_zeros(len(last), 0)
         if not self.joint_dim:
             read = attention_mask[..., None]
-            return states, (states * read).sum(dim=1) / read.sum(dim=1)
+            return states, (last * read).sum(dim=1) / read.sum(dim=1)
         pooled = given.pooler_output
         return states, pooled if self.projection is None else self.projection(pooled)
 

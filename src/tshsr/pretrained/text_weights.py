@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tshsr.errors import DataError, SettingsError
+from tshsr.pretrained.layers import LAST, Layers
 from tshsr.pretrained.names import MINILM, TEXT_WEIGHTS
 from tshsr.pretrained.networks import INSTALL as NETWORKS
 from tshsr.pretrained.networks import resolve_weights, transformers
@@ -41,17 +42,17 @@ def install_command(name: str) -> str:
     return INSTALL if name == MINILM else NETWORKS
 
 
-def load_text(name: str, nodes: Nodes = "words") -> tuple[TextTokenizer, TextNetwork]:
+def load_text(name: str, nodes: Nodes = "words", layers: Layers = LAST) -> tuple[TextTokenizer, TextNetwork]:
     """Tokenizer and network of a text encoder, by any name of `locate_text_weights`.
 
     Raises:
         DataError: Where they can't be loaded, or do not fit each other.
-        SettingsError: Where transformers is not installed.
+        SettingsError: Where transformers is not installed, or the network has fewer layers.
     """
     with named(name):
         transformers()  # before a file of 90 MB is read
         weights = locate_text_weights(name)
-        tokenizer, network = TextTokenizer(weights, nodes), TextNetwork.load(weights)
+        tokenizer, network = TextTokenizer(weights, nodes), TextNetwork.load(weights, layers)
     if len(tokenizer) > network.config.vocab_size:
         raise DataError(
             f"the tokenizer of {weights} has {len(tokenizer)} tokens, its network reads {network.config.vocab_size}; "
@@ -71,7 +72,7 @@ def named(name: str) -> Iterator[None]:
     try:
         yield
     except SettingsError as error:
-        if name not in TEXT_WEIGHTS:
+        if name not in TEXT_WEIGHTS or "needs transformers" not in str(error):
             raise
         raise SettingsError(
             f"the text encoder {name} needs transformers, which is not installed: {install_command(name)}."

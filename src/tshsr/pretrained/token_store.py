@@ -70,7 +70,7 @@ class TokenManifest:
     """Content of `manifest.json`.
 
     Attributes:
-        network: Fingerprint of network and tokenizer.
+        network: Fingerprint of network, tokenizer and layers.
         nodes: words or pieces.
         digest: SHA-256 of the captions.
         captions: Number of all captions.
@@ -293,5 +293,7 @@ class TokenStore:
         nodes = sum(block.nodes for block in manifest.blocks)
         lengths = np.fromfile(self.folder / LENGTHS, np.int64, manifest.captions)
         states = np.memmap(self.folder / STATES, np.float16, "r", shape=(nodes, manifest.width))
-        pooled = np.memmap(self.folder / POOLED, np.float32, "r", shape=(manifest.captions, manifest.pooled))
+        pooled: np.ndarray = np.zeros((manifest.captions, 0), np.float32)
+        if manifest.pooled:  # an empty file can't be mapped
+            pooled = np.memmap(self.folder / POOLED, np.float32, "r", shape=(manifest.captions, manifest.pooled))
         return TokenStates(StateBlock(lengths, states, pooled), manifest.blocks, self.folder)

@@ -25,6 +25,7 @@ from tshsr.files import complete_folder, write_bytes, write_text
 from tshsr.models.base import Matcher
 from tshsr.models.build import build_matcher
 from tshsr.pretrained.frozen_text import FrozenText
+from tshsr.pretrained.layers import Layers
 from tshsr.pretrained.pieces import TEXT_FOLDER, PieceTokenizer
 
 CONFIG = "config.json"
@@ -156,9 +157,10 @@ def load_tokenizer(folder: Path, config: RunConfig) -> CaptionTokenizer:
     encoder = config.model.encoder
     if encoder.text != "pretrained":
         return Tokenizer.from_file(folder / TOKENIZER)
+    layers = Layers.of(encoder)
     if encoder.text_tuned_layers:
-        return PieceTokenizer.open(folder, encoder.text_nodes, encoder.text_fingerprint)
-    return FrozenText(encoder.text_weights, encoder.text_nodes, fingerprint=encoder.text_fingerprint)
+        return PieceTokenizer.open(folder, encoder.text_nodes, encoder.text_fingerprint, layers)
+    return FrozenText(encoder.text_weights, encoder.text_nodes, layers=layers, fingerprint=encoder.text_fingerprint)
 
 
 def build_saved(folder: Path, config: RunConfig) -> Matcher:

@@ -22,6 +22,7 @@ from tshsr.metrics.recall import check_captioned
 from tshsr.models.build import build_matcher, without_vision
 from tshsr.models.whole import check_widths, starts_at_encoder
 from tshsr.pretrained.frozen_text import FrozenText
+from tshsr.pretrained.layers import Layers, check_order
 from tshsr.pretrained.names import TEXT_WEIGHTS
 from tshsr.pretrained.networks import resolve_weights
 from tshsr.pretrained.pieces import PieceTokenizer, PretrainedTokenizer
@@ -47,6 +48,7 @@ MODEL_SHARES = ("pooling_dropout", "size_augmentation")
 PRETRAINED_TEXT = (
     "text_weights",
     "text_nodes",
+    "text_layers",
     "text_tuned_layers",
     "text_width",
     "text_pooled_width",
@@ -151,7 +153,7 @@ def check_pixels(config: RunConfig) -> None:
 
 
 def check_losses(config: RunConfig) -> None:
-    """Reject loss weights that are all 0, and `loss.swapped` without a weight on a score other than `pooled`.
+    """Reject loss weights that are all 0, and losses of scores that the method does not have or does not train.
 
     Raises:
         SettingsError: In these cases.
@@ -160,8 +162,14 @@ def check_losses(config: RunConfig) -> None:
     weights = {"loss.fused": loss.fused}
     weights |= {"loss.streams": loss.streams} if kind != "vse" else {}
     weights |= {"loss.levels": loss.levels} if kind == "tshsr" else {}
-    if not any(weights.values()) and not loss.pooled and not loss.contrastive:
-        names = ", ".join((*weights, "loss.pooled", "loss.contrastive"))
+    if kind == "vse" and loss.late_interaction:
+        raise SettingsError(
+            f"loss.late_interaction is {loss.late_interaction:g}, and vse compares pooled vectors alone, not regions "
+            "with words; set it to 0."
+        )
+    if not any((*weights.values(), loss.pooled, loss.contrastive, loss.late_interaction)):
+        others = () if kind == "vse" else ("loss.late_interaction",)
+        names = ", ".join((*weights, "loss.pooled", "loss.contrastive", *others))
         raise SettingsError(f"every loss of this method weighs 0 ({names}); set one, such as loss.fused to 1.")
     if loss.swapped and not any(weights.values()):
         raise SettingsError(
@@ -204,6 +212,7 @@ def check_text(config: RunConfig) -> None:
         SettingsError: Names the first one.
     """
     encoder, tuned = config.model.encoder, config.model.encoder.text_tuned_layers > 0
+    check_order(encoder.text_layers)
     if encoder.word_vectors and encoder.text != "gru":
         raise SettingsError(
             f"model.encoder.word_vectors is {encoder.word_vectors!r}, which {encoder.text} ignores; set "
@@ -266,7 +275,7 @@ def check_pooled_vectors(config: RunConfig) -> None:
             f"{named}, and v·t is the whole score of {kind}, so that nothing would be trained; set it to adapter or "
             "added."
         )
-    if not (loss.fused or loss.streams or (loss.levels and kind == "tshsr")):
+    if not (loss.fused or loss.streams or loss.late_interaction or (loss.levels and kind == "tshsr")):
         raise SettingsError(
             f"{named}, so that loss.pooled and loss.contrastive train nothing, and every other loss weighs 0; set one, "
             "such as loss.fused to 1."
@@ -302,9 +311,9 @@ def make_tokenizer(config: RunConfig, train: Split) -> CaptionTokenizer:
     """
     encoder = config.model.encoder
     if encoder.text == "pretrained" and encoder.text_tuned_layers:
-        return PieceTokenizer.load(encoder.text_weights, encoder.text_nodes)
+        return PieceTokenizer.load(encoder.text_weights, encoder.text_nodes, Layers.of(encoder))
     if encoder.text == "pretrained":
-        return FrozenText(encoder.text_weights, encoder.text_nodes)
+        return FrozenText(encoder.text_weights, encoder.text_nodes, layers=Layers.of(encoder))
     if config.training.vocabulary:
         return Tokenizer.from_file(config.training.vocabulary)
     return Tokenizer.build(train.captions, config.training.minimum_count)

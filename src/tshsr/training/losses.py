@@ -58,6 +58,7 @@ def contrastive(
     image_of_caption: Int[Tensor, " captions"],
     *,
     temperature: float,
+    scored: Bool[Tensor, "images captions"] | None = None,
     weights: Float[Tensor, " captions"] | None = None,
 ) -> Float[Tensor, ""]:
     """Bidirectional InfoNCE (van den Oord et al. 2018; for images and texts Radford et al. 2021), in nats.
@@ -71,17 +72,46 @@ def contrastive(
         scores: Every image against every caption.
         image_of_caption: For each caption the row of its image.
         temperature: Above 0; a small one concentrates the loss on the hardest negatives.
+        scored: Pairs whose score is known; others are not used as negatives. None: all.
         weights: Weight of each caption in the mean, 0 to 1; None: all 1.
     """
     captions = torch.arange(scores.shape[1], device=scores.device)
     logits = scores / temperature
     positive = logits[image_of_caption, captions]
+    if scored is not None:
+        pairs = image_of_caption[None, :] == torch.arange(scores.shape[0], device=scores.device)[:, None]
+        logits = logits.masked_fill(~(scored | pairs), -torch.inf)
     among_images = logits.logsumexp(dim=0) - positive
     siblings = image_of_caption[:, None] == image_of_caption[None, :]
     siblings = siblings & (captions[:, None] != captions[None, :])
     among_captions = logits[image_of_caption].masked_fill(siblings, -torch.inf).logsumexp(dim=1) - positive
     costs = (among_images + among_captions) / 2
     return costs.mean() if weights is None else (weights * costs).sum() / weights.sum().clamp_min(1)
+
+
+def logit(scores: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
+    """log( s / (1 - s) ) of probabilities s, kept within +-16, the precision of float32."""
+    return torch.logit(scores, eps=1e-7)
+
+
+def late_interaction(
+    similarity: Float[Tensor, "images regions captions words"],
+    regions: Bool[Tensor, "images regions"],
+    words: Bool[Tensor, "captions words"],
+) -> tuple[Float[Tensor, "images captions"], Float[Tensor, "images captions"]]:
+    """Mean over words of the best region's cosine, and mean over regions of the best word's (FILIP, Yao et al. 2022).
+
+    Args:
+        similarity: Cosine of every region with every word.
+        regions: True where a region is real.
+        words: True where a word is real; each caption has at least one.
+    """
+    lowest = torch.finfo(similarity.dtype).min
+    best_regions = similarity.masked_fill(~regions[:, :, None, None], lowest).amax(dim=1)
+    best_words = similarity.masked_fill(~words, lowest).amax(dim=3)
+    by_words = (best_regions * words).sum(dim=2) / words.sum(dim=1)
+    by_regions = (best_words * regions[..., None]).sum(dim=1) / regions.sum(dim=1, keepdim=True)
+    return by_words, by_regions
 
 
 def _reduce(

@@ -21,10 +21,11 @@ from tshsr.data.batches import CaptionBatch, ImageBatch, PixelBatch, join_captio
 from tshsr.errors import SettingsError
 from tshsr.models.base import ItemEncoding, Matcher, Scores
 from tshsr.models.pooling import MaskedBatchNorm, summed_statistics
+from tshsr.models.streams import all_similarities
 from tshsr.scoring.processes import ALONE, Processes, Share
 from tshsr.training.exchange import at_least_float32, gather_encodings, gather_results, sum_over
 from tshsr.training.hard_captions import Swapped
-from tshsr.training.losses import contrastive, hinge
+from tshsr.training.losses import contrastive, hinge, late_interaction, logit
 from tshsr.training.negatives import candidate_pairs
 
 LENGTH_GROUPS = 4
@@ -58,10 +59,16 @@ class Objective(nn.Module):
         self.candidates = candidates
         self.processes = processes
         self.norms = [module for module in matcher.modules() if isinstance(module, MaskedBatchNorm)]
-        if max(config.fused, config.streams, config.levels, config.pooled, config.contrastive) <= 0:
+        weights = config.fused, config.streams, config.levels, config.pooled, config.contrastive
+        if max(*weights, config.late_interaction) <= 0:
             raise SettingsError(
                 "every loss weight is 0; set one of loss.fused, loss.streams, loss.levels, loss.pooled, "
-                "loss.contrastive."
+                "loss.contrastive, loss.late-interaction."
+            )
+        if config.scores == "contrastive" and not matcher.has_probabilities:
+            raise SettingsError(
+                "loss.scores contrastive needs scores that are probabilities, and this method's are cosines; set it to "
+                "hinge."
             )
 
     def forward(
@@ -89,7 +96,8 @@ class Objective(nn.Module):
             swapped: Captions with two words swapped, each a negative of its own image.
 
         Returns:
-            `loss`; the hinge of each score by its name; `contrastive` and `swapped` where their weights are not 0;
+            `loss`; the loss of each score by its name; `contrastive`, `late_interaction` and `swapped` where their
+            weights are not 0;
             `spread`: the deviation of the fused scores (0 is collapse); `trust`: the mean weight, where given.
 
         Raises:
@@ -105,6 +113,11 @@ class Objective(nn.Module):
         # Hinges subtract nearly equal scores: in bfloat16 the difference would be rounded away.
         scores = {name: score.to(at_least_float32(score.dtype)) for name, score in scores.items()}
         parts, loss = self._losses(scores, image_of_caption, groups, weights, hardest=hardest)
+        if self.config.late_interaction:
+            parts["late_interaction"] = self._late_interaction(
+                encoded_images, encoded_captions, image_of_caption, weights
+            )
+            loss = loss + self.config.late_interaction * parts["late_interaction"]
         if self.config.swapped:  # even if no caption of the batch has a swap: the log keys of all steps are equal
             parts["swapped"] = self._swapped_hinge(
                 scores, encoded_images, encoded_swaps, image_of_caption, swapped, weights
@@ -129,23 +142,43 @@ class Objective(nn.Module):
         loss_of = partial(
             hinge, image_of_caption=image_of_caption, margin=margin, hardest=hardest, weights=weights, max_cost=max_cost
         )
-        parts = {
-            name: loss_of(score) if name == "pooled" else mean([loss_of(score, scored=group) for group in groups])
-            for name, score in scores.items()
-            if self._weight(name) > 0
-        }
+        known = torch.stack(groups).any(dim=0)
+
+        def part(name: str, score: Tensor) -> Tensor:
+            if name == "pooled":
+                return loss_of(score)
+            if self.config.scores == "contrastive":
+                return contrastive(logit(score), image_of_caption, temperature=1.0, scored=known, weights=weights)
+            return mean([loss_of(score, scored=group) for group in groups])
+
+        parts = {name: part(name, score) for name, score in scores.items() if self._weight(name) > 0}
         loss_weights = {name: self._weight(name) for name in parts}
         if self.config.contrastive:
             loss_weights["contrastive"] = self.config.contrastive
             parts["contrastive"] = contrastive(
                 scores["pooled"], image_of_caption, temperature=self.config.temperature, weights=weights
             )
-        if not parts:
+        if not parts and not self.config.late_interaction:
             raise SettingsError(
                 f"the weight of every score of this method ({', '.join(scores)}) is 0; set one, such as loss.fused."
             )
-        total = torch.stack([loss_weights[name] * part for name, part in parts.items()]).sum()
+        total = sum((loss_weights[name] * part for name, part in parts.items()), scores["pooled"].new_zeros(()))
         return parts, total
+
+    def _late_interaction(
+        self,
+        images: ItemEncoding,
+        captions: ItemEncoding,
+        image_of_caption: Int[Tensor, " captions"],
+        weights: Float[Tensor, " captions"] | None,
+    ) -> Float[Tensor, ""]:
+        """InfoNCE on late interaction, the mean over both directions; each process computes the rows of its share."""
+        share = self.processes.share(len(images))
+        rows, temperature = images[share.rows], self.config.temperature
+        similarity = all_similarities(rows, captions)
+        own = late_interaction(similarity.to(at_least_float32(similarity.dtype)), rows.mask, captions.mask)
+        directions = [gather_results(self.processes, each, share) for each in own]
+        return mean([contrastive(s, image_of_caption, temperature=temperature, weights=weights) for s in directions])
 
     def _encode(
         self,
