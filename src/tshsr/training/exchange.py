@@ -26,31 +26,24 @@ BUCKET_BYTES = 2**26
 
 
 class GatherRows(torch.autograd.Function):
-    """Rows of all processes; the gradient of a row is summed over the processes, all of which use it."""
+    """Rows of all processes; the gradient of a row is summed over the processes, all of which use it.
+
+    One function per tensor: a tensor that no loss uses has no gradient, as in one process.
+    """
 
     @staticmethod
-    def forward(ctx: Any, processes: Processes, sizes: tuple[tuple[int, ...], ...], *own: Tensor) -> Any:
-        """Gather each tensor along axis 0; `sizes` has the rows of each process, tensor by tensor."""
+    def forward(ctx: Any, processes: Processes, sizes: tuple[int, ...], own: Tensor) -> Tensor:
+        """Gather along axis 0; `sizes` has the rows of each process."""
         ctx.processes, ctx.sizes = processes, sizes
-        ctx.set_materialize_grads(False)
-        return tuple(processes.gather(each, rows) for each, rows in zip(own, sizes, strict=True))
+        return processes.gather(own, sizes)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
-        """The gradients of the own rows, in one exchange; None for a tensor that no loss uses, in all processes."""
-        used = [each for each in gradients if each is not None]
-        flat = torch.cat([each.reshape(-1).to(at_least_float32(each.dtype)) for each in used])
-        totals = iter(torch.split(ctx.processes.sum(flat), [each.numel() for each in used]))
-        own: list[Tensor | None] = []
-        for gradient, sizes in zip(gradients, ctx.sizes, strict=True):
-            if gradient is None:
-                own.append(None)
-            else:
-                first = sum(sizes[: ctx.processes.index])
-                whole = next(totals).view(gradient.shape).to(gradient.dtype)
-                own.append(whole[first : first + sizes[ctx.processes.index]])
-        return None, None, *own
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        """The gradients of the own rows."""
+        total = ctx.processes.sum(gradient.to(at_least_float32(gradient.dtype))).to(gradient.dtype)
+        first = sum(ctx.sizes[: ctx.processes.index])
+        return None, None, total[first : first + ctx.sizes[ctx.processes.index]]
 
 
 class GatherResults(torch.autograd.Function):
@@ -140,23 +133,19 @@ def gather_encodings(
         widened(part[: rows[processes.index]], longest, padded=bool(padded) or longest != -shortest)
         for part, rows, (longest, shortest, padded) in zip(own, sizes, found, strict=True)
     ]
-    masks = [processes.gather(part.mask, rows) for part, rows in zip(wide, sizes, strict=True)]
-    tensors = [tensors_of(part) for part in wide]
-    flat_sizes = tuple(rows for part, rows in zip(tensors, sizes, strict=True) for _ in part)
-    flat = [each for part in tensors for each in part]
-    gathered = iter(GatherRows.apply(processes, flat_sizes, *flat))  # type: ignore[no-untyped-call]
-    return [rebuilt(part, mask, gathered) for part, mask in zip(wide, masks, strict=True)]
+    return [gathered(part, rows, processes) for part, rows in zip(wide, sizes, strict=True)]
 
 
-def tensors_of(encoding: ItemEncoding) -> list[Tensor]:
-    """The floats of an encoding."""
-    return [encoding.items, encoding.pooled, encoding.gram, *encoding.views.values()]
+def gathered(own: ItemEncoding, sizes: tuple[int, ...], processes: Processes) -> ItemEncoding:
+    """The rows of all processes."""
 
+    def gather(part: Tensor) -> Tensor:
+        if not part.requires_grad:
+            return processes.gather(part, sizes)
+        rows: Tensor = GatherRows.apply(processes, sizes, part)  # type: ignore[no-untyped-call]
+        return rows
 
-def rebuilt(like: ItemEncoding, mask: Tensor, tensors: Iterator[Tensor]) -> ItemEncoding:
-    """An encoding of other tensors, in the order of `tensors_of`."""
-    items, pooled, gram = next(tensors), next(tensors), next(tensors)
-    return ItemEncoding(items, mask, pooled, gram, {name: next(tensors) for name in like.views}, like.padded)
+    return own.each(gather)
 
 
 def widened(encoding: ItemEncoding, longest: int, *, padded: bool) -> ItemEncoding:
