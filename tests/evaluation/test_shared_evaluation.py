@@ -16,6 +16,8 @@ from tshsr.scoring.options import ScoringOptions
 from tshsr.scoring.processes import Processes
 from tshsr.scoring.storage import PARTS
 
+pytestmark = pytest.mark.slow  # processes start, and wait for each other
+
 
 class Folders(NamedTuple):
     """Results of one process, and of two."""

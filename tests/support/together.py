@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from tests.support.forked import Forked, forked
 
-LONGEST, PATIENCE = 200.0, 20.0
+LONGEST, PATIENCE = 500.0, 20.0
 """Seconds for which a group may run, and after the failure of one process."""
 
 

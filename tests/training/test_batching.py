@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.support.small_runs import small_split
 from tshsr.data.text import Tokenizer
 from tshsr.errors import DataError, SettingsError
+from tshsr.scoring.processes import Processes
 from tshsr.training.batching import Order, Reader, derived_seed, prefetch
 
 
@@ -81,3 +82,33 @@ def test_items_come_ahead_in_their_order_and_errors_with_them() -> None:
     assert (next(items), next(items)) == (2, 5)
     with pytest.raises(ZeroDivisionError):
         next(items)
+
+
+def test_processes_read_the_whole_batch_together(tmp_path: Path) -> None:
+    split = small_split(tmp_path, "train")
+    reader = Reader(split, Tokenizer.build(split.captions, minimum_count=1))
+    captions = np.array([7, 0, 6, 3, 12])
+    whole = reader.read(captions)
+    parts = [reader.read(captions, processes=Processes(number, 3)) for number in range(3)]
+    assert [len(part.images) for part in parts] == [2, 1, 1]
+    assert [len(part.captions) for part in parts] == [2, 2, 1]
+    assert torch.equal(torch.cat([part.images.regions for part in parts]), whole.images.regions)
+    for part in parts:
+        assert torch.equal(part.image_of_caption, whole.image_of_caption)
+        assert (part.total_images, part.numbers.tolist()) == (4, captions.tolist())
+    images = [reader.images_of(captions, Processes(number, 3)).tolist() for number in range(3)]
+    assert images == [[0, 1], [3], [6]]
+
+
+@given(total=st.integers(1, 40), count=st.integers(1, 5))
+def test_shares_are_consecutive_and_of_nearly_one_size(total: int, count: int) -> None:
+    shares = [Processes(number, count).share(total) for number in range(count)]
+    assert all(share.sizes == shares[0].sizes for share in shares)
+    assert sum(shares[0].sizes) == total
+    if total < count:  # all work on all rows, and the first one's results count
+        assert all((share.rows, share.divided) == (slice(0, total), False) for share in shares)
+        assert shares[0].sizes[0] == total
+    else:
+        assert [row for share in shares for row in range(share.rows.start, share.rows.stop)] == [*range(total)]
+        assert max(shares[0].sizes) - min(shares[0].sizes) <= 1
+        assert all(share.divided == (count > 1) for share in shares)

@@ -11,6 +11,7 @@ from tests.support.shared_batches import CASES, Case, measure
 from tests.support.tiny_text import save_text
 from tests.support.together import together
 
+pytestmark = pytest.mark.slow  # processes start, and wait for each other
 TOLERANCE = 1e-6
 
 
@@ -32,7 +33,6 @@ def test_without_the_exchange_they_would_not(distances: dict[str, float]) -> Non
     assert distances["without the exchange"] > 1000 * TOLERANCE
 
 
-@pytest.mark.slow
 def test_three_processes_learn_as_one(tmp_path: Path) -> None:
     weights = str(save_text("bert", tmp_path / "bert"))
     tuned = replace(tiny.ENCODER, text="pretrained", text_weights=weights, text_tuned_layers=1)

@@ -17,6 +17,7 @@ from tshsr.data.dataset import Split
 from tshsr.training.checkpoints import load_tensors
 from tshsr.training.state import load_match_zscores
 
+pytestmark = pytest.mark.slow  # processes start, and wait for each other
 CLOSE = {"rtol": 1e-3, "atol": 1e-5}
 """float32 over several steps of Adam."""
 
