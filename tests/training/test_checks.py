@@ -8,7 +8,15 @@ from tests.support.small_runs import small_config, small_split, with_loss, with_
 from tshsr.config.models import ReasoningConfig, SgrafConfig, VseConfig
 from tshsr.data.text import Tokenizer
 from tshsr.errors import CheckpointError, DataError, SettingsError
-from tshsr.training.checks import captions_checksum, check_training, check_unchanged, complete, make_tokenizer
+from tshsr.models.reasoning import HierarchicalReasoning
+from tshsr.training.checks import (
+    captions_checksum,
+    check_losses,
+    check_training,
+    check_unchanged,
+    complete,
+    make_tokenizer,
+)
 from tshsr.training.fit import fit
 
 
@@ -36,6 +44,28 @@ def test_a_setting_that_must_be_positive_is_refused_where_it_is_not(value: float
             check_training(config)
 
 
+@pytest.mark.parametrize("value", [-1.0, float("nan")])
+def test_a_sharpness_of_context_nodes_below_zero_is_refused(value: float) -> None:
+    with pytest.raises(SettingsError, match=r"reasoning\.context_inverse_temperature is .*; expected 0 or more"):
+        HierarchicalReasoning(4, ReasoningConfig(context_inverse_temperature=value))
+
+
+def test_a_dropout_of_similarity_vectors_above_one_is_refused() -> None:
+    config = small_config()
+    with pytest.raises(SettingsError, match=r"model\.similarity_dropout is 1.0; expected 0 or more, below 1"):
+        check_training(replace(config, model=replace(config.model, similarity_dropout=1.0)))
+
+
+def test_late_interaction_of_pooled_vectors_is_refused() -> None:
+    config = replace(with_loss(small_config(), late_interaction=1.0), model=VseConfig(pooling="mean"))
+    with pytest.raises(SettingsError, match=r"loss\.late_interaction is 1, and vse compares pooled vectors alone"):
+        check_losses(config)
+
+
+def test_late_interaction_alone_is_a_loss() -> None:
+    check_losses(with_loss(small_config(), fused=0.0, streams=0.0, levels=0.0, pooled=0.0, late_interaction=1.0))
+
+
 def test_weight_decay_needs_adamw() -> None:
     with pytest.raises(SettingsError, match=r"weight_decay is 0\.1, which adam ignores; set optimiser\.name to adamw"):
         check_training(with_optimiser(small_config(), weight_decay=0.1))
@@ -61,7 +91,7 @@ def test_settings_that_can_not_be_trained_are_refused_before_anything_is_written
             replace(config, model=slots),
             r"model\.region-slots is 2, and small, split train has images of 3 regions; set it to 3 or more, or to 0",
         ),
-        (nothing, r"weighs 0 \(loss\.fused, loss\.streams, loss\.levels, loss\.pooled, loss\.contrastive\); set one"),
+        (nothing, r"weighs 0 \(loss\.fused, loss\.streams, .*, loss\.contrastive, loss\.late_interaction\); set one"),
         (nothing_here, r"every loss of this method weighs 0 \(loss\.fused, loss\.pooled, loss\.contrastive\)"),
     ):
         with pytest.raises(SettingsError, match=message):

@@ -81,7 +81,13 @@ def tshsr_flickr8k_photos() -> RunConfig:
     """
     # Chosen on dev (docs/log.md).
     encoder = EncoderConfig(
-        dim=256, dropout=0.4, region_dropout=0.2, region_projection="residual", text="pretrained", text_weights="minilm"
+        dim=256,
+        dropout=0.4,
+        region_dropout=0.2,
+        region_projection="residual",
+        text="pretrained",
+        text_weights="minilm",
+        text_layers=(4, 6),
     )
     return RunConfig(
         recipe="tshsr-flickr8k-photos",

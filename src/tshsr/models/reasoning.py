@@ -8,6 +8,7 @@ Axes: pairs (leading) | nodes (of the level below) | seeds (context nodes of a l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -161,7 +162,7 @@ class HierarchicalReasoning(nn.Module):
         dropout: Dropout on the nodes of every level while training.
 
     Raises:
-        SettingsError: Where a level has no seeds, or `local` and `context` are both off.
+        SettingsError: Where a level has no seeds, `local` and `context` are both off, or a setting is out of range.
     """
 
     def __init__(
@@ -181,6 +182,9 @@ class HierarchicalReasoning(nn.Module):
             raise SettingsError(
                 "reasoning needs something to attend to: turn `context` or `local` on, or set levels to 0."
             )
+        if not 0 <= config.context_inverse_temperature < math.inf:
+            sharpness = config.context_inverse_temperature
+            raise SettingsError(f"model.reasoning.context_inverse_temperature is {sharpness}; expected 0 or more.")
         self.extractions = nn.ModuleList(ContextExtraction(width, n) for n in config.seeds[: config.levels])
         self.updates = nn.ModuleList(CoExploitation(width, config) for _ in range(config.levels))
         self.read_outs = nn.ModuleList(ReadOut(width) for _ in range(config.levels + 1))

@@ -30,7 +30,7 @@ from tshsr.pretrained.word_vectors import WordVectors, read_word_vectors
 
 WIDTHS = ("dim", "word_dim", "transformer_layers", "transformer_heads")
 """Encoder sizes: at least 1."""
-LOSSES = ("fused", "streams", "levels", "pooled", "contrastive", "swapped")
+LOSSES = ("fused", "streams", "levels", "pooled", "contrastive", "late_interaction", "swapped")
 """Loss weights: at least 0."""
 MODEL_AT_LEAST = {"similarity_dim": 1, "comparison_dim": 0, "steps": 1, "region_slots": 0}
 """Minimum of settings of the model, where the method has them."""
@@ -43,7 +43,7 @@ MODEL_ABOVE = (
 )
 """Settings of the model that must be above 0, where the method has them."""
 ENCODER_SHARES = ("dropout", "word_dropout", "region_dropout")
-MODEL_SHARES = ("pooling_dropout", "size_augmentation")
+MODEL_SHARES = ("pooling_dropout", "similarity_dropout", "size_augmentation")
 """Shares, in [0, 1), of the encoder and of the model, where the method has them."""
 PRETRAINED_TEXT = (
     "text_weights",
@@ -164,8 +164,8 @@ def check_losses(config: RunConfig) -> None:
     weights |= {"loss.levels": loss.levels} if kind == "tshsr" else {}
     if kind == "vse" and loss.late_interaction:
         raise SettingsError(
-            f"loss.late_interaction is {loss.late_interaction:g}, and vse compares pooled vectors alone, not regions "
-            "with words; set it to 0."
+            f"loss.late_interaction is {loss.late_interaction:g}, and vse compares pooled vectors alone, not "
+            "regions with words; set it to 0."
         )
     if not any((*weights.values(), loss.pooled, loss.contrastive, loss.late_interaction)):
         others = () if kind == "vse" else ("loss.late_interaction",)
