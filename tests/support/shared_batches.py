@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.support import tiny
-from tshsr.config.models import ModelConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
+from tshsr.config.models import ModelConfig, ReasoningConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
 from tshsr.config.run import LossConfig
 from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.models.base import Matcher
@@ -64,7 +64,12 @@ class Case:
 METHODS: Mapping[str, ModelConfig] = {
     "tshsr": tiny.config(),
     "tshsr, all terms": tiny.config(
-        encoder=replace(RESIDUAL, boxes=True), global_node=True, place_term=True, fusion="learned"
+        encoder=replace(RESIDUAL, boxes=True),
+        global_node=True,
+        place_term=True,
+        fusion="learned",
+        products=True,
+        reasoning=ReasoningConfig(seeds=(4, 2), context_inverse_temperature=8.0),
     ),
     "vse mean": VseConfig(encoder=tiny.ENCODER, pooling="mean", size_augmentation=0),
     "vse attention": VseConfig(encoder=RESIDUAL, pooling="attention", size_augmentation=0),
