@@ -56,6 +56,8 @@ def table_of(values: dict[str, Any], part: str = "") -> str:
         return speed_table(values)
     if "precision" in values:
         return precision_table(values)
+    if "race_steps" in values:
+        return steps_table(values)
     if "text_steps" in values:
         return text_table(values)
     if "steps" in values:
@@ -300,6 +302,20 @@ def training_table(values: dict[str, Any]) -> str:
         where = f"{each['data']}, {each['train_images']:,} training images"
         lines.append(f"| {where} | {' | '.join(figures)} | {len(each['seeds'])} |")
     return "\n".join(lines) + f"\n\n{made(values)}."
+
+
+def steps_table(values: dict[str, Any]) -> str:
+    """Losses and processor time of the first training steps of each method."""
+    lines = [
+        "| method | negatives per query | loss, first and last steps | of it, on the score | seconds a step | ratio |",
+        "|---" * 6 + "|",
+    ]
+    ours = values["race_steps"][0]["step_seconds"]
+    for row in values["race_steps"]:
+        falls = (f"{row[f'first_{name}']:.3f} → {row[f'last_{name}']:.3f}" for name in ("loss", "fused"))
+        cells = [row["title"], row["candidates"] or "all", *falls, f"{row['step_seconds']:.2f}"]
+        lines.append(f"| {' | '.join(map(str, cells))} | {row['step_seconds'] / ours:.2f} |")
+    return "\n".join(lines) + f"\n\n{made(values)}, {values['threads']} thread(s)."
 
 
 def text_table(values: dict[str, Any]) -> str:

@@ -13,7 +13,17 @@ import torch
 from tests.support import tiny
 from tshsr.bench import plain
 from tshsr.bench.speed import TILE, multiply_adds, multiply_adds_of
-from tshsr.config.models import EncoderConfig, ReasoningConfig, ScanConfig, SgrafConfig, TshsrConfig
+from tshsr.config.models import (
+    EncoderConfig,
+    HardAlignmentConfig,
+    HremConfig,
+    ModelConfig,
+    RcarConfig,
+    ReasoningConfig,
+    ScanConfig,
+    SgrafConfig,
+    TshsrConfig,
+)
 from tshsr.models.build import build_matcher
 
 SIZES = [
@@ -27,7 +37,7 @@ def encoder(size: dict) -> EncoderConfig:
     return EncoderConfig(dim=size["D"], feature_dim=7, vocabulary=20, word_dim=8)
 
 
-def counted(config: TshsrConfig | SgrafConfig | ScanConfig, size: dict) -> float:
+def counted(config: ModelConfig, size: dict) -> float:
     network = build_matcher(config).train()
     count = multiply_adds(network, features=7, regions=size["R"], words=size["L"])
     assert network.training, "its mode is put back"
@@ -149,3 +159,28 @@ def test_the_plain_reference_costs_more_than_twice_as_much() -> None:
     captions = network.encode_captions(tiny.captions((17,)))
     reference = multiply_adds_of(lambda: plain.loop_over_captions(plain.tshsr(network), images, captions)) / 2
     assert reference > 2 * multiply_adds(network, features=7, regions=36, words=17)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_a_pair_of_rcar_costs_what_its_formula_says(size: dict, steps: int) -> None:
+    D, m, _, R, L, _ = size.values()  # noqa: N806
+    first = R * L * D + D + alignment(L, R, D, m)  # q·c;  v·t;  similarity vectors
+    aggregation = L * m * m + m * m + L * m + L * m  # K s;  Q r;  logits;  their sum
+    half = max(1, m // 2)
+    regulation = L * (m * 2 * m + 2 * m * D) + L * (m * half + half)  # gate;  sharpness
+    again = regulation + L * R * D + alignment(L, R, D, m) + aggregation  # gated q·c
+    config = RcarConfig(encoder=encoder(size), similarity_dim=m, steps=steps)
+    assert counted(config, size) == first + aggregation + (steps - 1) * again + m
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("streams", ["word", "both"])
+def test_a_pair_of_chan_and_of_late_interaction_costs_its_cosines_alone(size: dict, streams: str) -> None:
+    D, _, _, R, L, _ = size.values()  # noqa: N806
+    assert counted(HardAlignmentConfig(encoder=encoder(size), streams=streams), size) == R * L * D + D
+
+
+def test_a_pair_of_hrem_costs_the_product_of_its_embeddings() -> None:
+    size = SIZES[0]
+    assert counted(HremConfig(encoder=encoder(size), heads=3), size) == size["D"]

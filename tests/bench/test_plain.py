@@ -12,7 +12,16 @@ from tests.support import tiny
 from tests.support.float64 import shaken
 from tshsr.bench.plain import loop_over_captions
 from tshsr.bench.speed import plain_score
-from tshsr.config.models import ModelConfig, ReasoningConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
+from tshsr.config.models import (
+    HardAlignmentConfig,
+    ModelConfig,
+    RcarConfig,
+    ReasoningConfig,
+    ScanConfig,
+    SgrafConfig,
+    TwoStreamSgrConfig,
+    VseConfig,
+)
 from tshsr.models.base import Matcher
 from tshsr.models.build import build_matcher
 from tshsr.scoring.all_pairs import score_encoded
@@ -32,13 +41,17 @@ CONFIGS: dict[str, ModelConfig] = {
     "scan": ScanConfig(encoder=tiny.ENCODER),
     "scan, mean": ScanConfig(encoder=tiny.ENCODER, aggregation="mean", streams="word"),
     "two_stream_sgr": TwoStreamSgrConfig(encoder=tiny.ENCODER, similarity_dim=6),
+    "rcar": RcarConfig(encoder=tiny.ENCODER, similarity_dim=6, streams="both"),
+    "rcar, three steps": RcarConfig(encoder=tiny.ENCODER, similarity_dim=6, steps=3),
+    "chan": HardAlignmentConfig(encoder=tiny.ENCODER),
+    "late interaction": HardAlignmentConfig(encoder=tiny.ENCODER, streams="both", aggregation="mean"),
 }
 
 
 def network(config: ModelConfig) -> Matcher:
     """In float64, its weights away from where they begin."""
     built = build_matcher(config)
-    return built.double().eval() if isinstance(config, ScanConfig) else shaken(built)
+    return built.double().eval() if isinstance(config, ScanConfig | HardAlignmentConfig) else shaken(built)
 
 
 @torch.no_grad()

@@ -264,6 +264,13 @@ def test_the_first_seed_of_every_row_comes_before_the_second_of_any() -> None:
     ]
 
 
+def test_the_ensemble_of_rcar_trains_its_two_streams_apart() -> None:
+    tasks = race.tasks_of(Race(recipes="flickr8k-photos", entries=("rcar", "chan"), seeds=(100,)))
+    assert [each.entry for each in tasks] == ["rcar-word", "rcar-region", "rcar", "chan"]
+    streams = [each.config.model.streams for each in tasks if each.config is not None]  # type: ignore[union-attr]
+    assert streams == ["word", "region", "word"]
+
+
 def test_the_ablation_trains_the_whole_network_first() -> None:
     tasks = race.tasks_of(Race(ablation=True, seeds=(0,)))
     assert [each.entry for each in tasks] == [

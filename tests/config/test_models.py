@@ -9,11 +9,25 @@ import pytest
 
 from tests.support import tiny
 from tshsr.cli.train import read_arguments
-from tshsr.config.models import KINDS, ModelConfig, ScanConfig, SgrafConfig, TshsrConfig, TwoStreamSgrConfig, VseConfig
+from tshsr.config.models import (
+    KINDS,
+    HardAlignmentConfig,
+    HremConfig,
+    ModelConfig,
+    RcarConfig,
+    ScanConfig,
+    SgrafConfig,
+    TshsrConfig,
+    TwoStreamSgrConfig,
+    VseConfig,
+)
 from tshsr.config.recipes import RECIPES, recipe
 from tshsr.config.run import LossConfig, RunConfig, read_config, write_config
 from tshsr.errors import SettingsError
 from tshsr.models.build import build_matcher
+from tshsr.models.hard_alignment import HardAlignment
+from tshsr.models.hrem import Hrem
+from tshsr.models.rcar import Rcar
 from tshsr.models.scan import Scan
 from tshsr.models.sgraf import Sgraf, TwoStreamSgr
 from tshsr.models.tshsr import Tshsr
@@ -26,9 +40,14 @@ METHODS: dict[str, tuple[ModelConfig, type]] = {
     "scan": (ScanConfig(encoder=tiny.ENCODER, aggregation="max"), Scan),
     "sgraf": (SgrafConfig(encoder=tiny.ENCODER, reasoning="saf"), Sgraf),
     "two_stream_sgr": (TwoStreamSgrConfig(encoder=tiny.ENCODER, steps=2), TwoStreamSgr),
+    "rcar": (RcarConfig(encoder=tiny.ENCODER, streams="both"), Rcar),
+    "hard_alignment": (HardAlignmentConfig(encoder=tiny.ENCODER, aggregation="sum"), HardAlignment),
+    "hrem": (HremConfig(encoder=tiny.ENCODER, heads=3), Hrem),
 }
 DATA_SETS = ("flickr30k", "coco", "flickr8k", "flickr8k-photos", "scenes")
-BASELINES = ("vse", "scan", "sgr", "saf", "two-stream-sgr")
+BASELINES = ("vse", "scan", "sgr", "saf", "two-stream-sgr", "rcar", "chan", "late-interaction", "hrem", "esa")
+EMBEDDINGS = ("vse", "hrem", "esa")
+"""Baselines whose score is v·t."""
 
 
 def test_every_kind_has_its_settings_here() -> None:
@@ -60,13 +79,14 @@ def test_the_perceptron_of_earlier_runs_is_the_residual_projection(
     assert not any(name.startswith("region_encoder.perceptron") for name in weights)
 
 
-def test_vse_infinity_has_the_residual_projection_and_other_methods_the_linear_one() -> None:
+def test_a_projection_is_as_published_at_full_size_and_else_that_of_tshsr_but_for_embeddings() -> None:
     for data in DATA_SETS:
         if data == "flickr8k-photos":  # every method has the same encoders
             continue
         for method in ("tshsr", *BASELINES):
             projection = recipe(f"{method}-{data}").model.encoder.region_projection
-            assert projection == ("residual" if method == "vse" else "linear")
+            full_size = data in ("flickr30k", "coco") and method in ("rcar", "chan", "late-interaction")
+            assert projection == ("residual" if method in EMBEDDINGS or full_size else "linear")
     assert VseConfig().encoder.region_projection == "residual"
 
 
@@ -75,7 +95,8 @@ def test_vse_infinity_has_the_residual_projection_and_other_methods_the_linear_o
     [
         (
             {"kind": "clip"},
-            r"setting 'model.kind' is 'clip'; expected one of tshsr, vse, scan, sgraf, two_stream_sgr\.",
+            r"setting 'model.kind' is 'clip'; expected one of tshsr, vse, scan, sgraf, two_stream_sgr, rcar, "
+            r"hard_alignment, hrem\.",
         ),
         ({"kind": None}, r"setting 'model.kind' is 'missing'; expected one of tshsr"),
         ({"reasoning": "sum"}, r"setting 'model.reasoning': Input should be 'sgr' or 'saf'; got 'sum'\."),
@@ -101,6 +122,12 @@ def test_settings_of_another_kind_are_one_sentence(change: dict[str, Any], sente
         (SgrafConfig(pooling_dropout=1.0), r"model.pooling_dropout is 1.0; expected 0 or more, below 1"),
         (VseConfig(size_augmentation=-0.1), r"model.size_augmentation is -0.1; expected 0 or more, below 1"),
         (ScanConfig(word_logsumexp_factor=0), r"model.word_logsumexp_factor is 0; expected a number above 0"),
+        (RcarConfig(steps=0), r"model.steps is 0; expected 1 or more"),
+        (RcarConfig(word_inverse_temperature=0), r"model.word_inverse_temperature is 0; expected a number above 0"),
+        (HardAlignmentConfig(temperature=0), r"model.temperature is 0; expected a number above 0"),
+        (HremConfig(connected=1.0), r"model.connected is 1.0; expected 0 or more, below 1"),
+        (HremConfig(best_matches=0), r"model.best_matches is 0; expected 1 or more"),
+        (HremConfig(heads=5), r"model.heads is 5 and vectors are 1024 wide; expected a number of heads that divides"),
         (
             VseConfig(encoder=replace(tiny.ENCODER, word_dropout=1.5)),
             r"model.encoder.word_dropout is 1.5; expected 0 or more, below 1",
@@ -138,13 +165,13 @@ def test_small_recipes_share_the_budget_of_tshsr(method: str, data: str) -> None
     assert replace(theirs.model.encoder, region_projection=ours.model.encoder.region_projection) == ours.model.encoder
     assert theirs.optimiser == ours.optimiser
     assert theirs.loss.warmup_epochs == ours.loss.warmup_epochs
-    if method == "vse":  # all pairs cost less than mining candidates
+    if method in EMBEDDINGS:  # all pairs cost less than mining candidates
         assert theirs.training == replace(ours.training, candidates=0)
     else:
         assert theirs.training == ours.training
         assert theirs.loss.pooled == theirs.loss.fused == 1, "v·t selects the candidates"
     assert isinstance(ours.model, TshsrConfig)
-    if isinstance(theirs.model, SgrafConfig | TwoStreamSgrConfig):
+    if isinstance(theirs.model, SgrafConfig | TwoStreamSgrConfig | RcarConfig):
         assert theirs.model.similarity_dim == ours.model.similarity_dim
     if isinstance(theirs.model, TwoStreamSgrConfig):
         assert theirs.model.word_inverse_temperature == ours.model.word_inverse_temperature
@@ -163,8 +190,20 @@ AS_PUBLISHED = {
     "saf-coco": (2e-4, 20, 10, 0),
     "two-stream-sgr-flickr30k": (5e-4, 40, 30, 3),
     "two-stream-sgr-coco": (5e-4, 25, 15, 5),
+    "rcar-flickr30k": (5e-4, 40, 30, 3),
+    "rcar-coco": (5e-4, 25, 15, 5),
+    "chan-flickr30k": (5e-4, 25, 15, 1),
+    "chan-coco": (5e-4, 25, 15, 1),
+    "hrem-flickr30k": (5e-4, 30, 15, 1),
+    "hrem-coco": (5e-4, 30, 15, 1),
+    "esa-flickr30k": (5e-4, 25, 15, 1),
+    "esa-coco": (5e-4, 25, 15, 1),
+    "late-interaction-flickr30k": (5e-4, 25, 15, 1),
+    "late-interaction-coco": (5e-4, 25, 15, 1),
 }
-"""From the authors' scripts and their defaults."""
+"""From the authors' scripts and their defaults; late interaction has those of VSE-infinity."""
+WEIGHT_DECAY = {"vse": 1e-4, "rcar": 1e-2, "chan": 1e-2, "hrem": 1e-4, "esa": 1e-4, "late-interaction": 1e-4}
+"""Of methods trained with AdamW."""
 
 
 @pytest.mark.parametrize("name", AS_PUBLISHED)
@@ -175,9 +214,20 @@ def test_full_size_recipes_train_as_published(name: str) -> None:
     assert found == AS_PUBLISHED[name]
     assert (training.batch, training.candidates, config.model.encoder.dim) == (128, 0, 1024)
     assert (optimiser.schedule, optimiser.decay, optimiser.clip, optimiser.warmup_steps) == ("step", 0.1, 2.0, 0)
-    assert (optimiser.name, optimiser.weight_decay) == (("adamw", 1e-4) if "vse" in name else ("adam", 0))
+    method = name.rpartition("-")[0]
+    decay = WEIGHT_DECAY.get(method)
+    assert (optimiser.name, optimiser.weight_decay) == (("adamw", decay) if decay else ("adam", 0))
     streams = 1 if "two-stream" in name else 0
-    assert loss == LossConfig(margin=0.2, streams=streams, levels=0, pooled=0, warmup_epochs=loss.warmup_epochs)
+    relations = {"hrem-flickr30k": 7.0, "hrem-coco": 1.8}.get(name)  # 8,000 steps
+    assert loss == LossConfig(
+        margin=0.05 if method == "chan" else 0.2,
+        streams=streams,
+        levels=0,
+        pooled=0,
+        warmup_epochs=loss.warmup_epochs,
+        relations=1 if relations else 0,
+        relations_warmup_epochs=relations or 0,
+    )
 
 
 def test_a_baselines_settings_are_changed_on_the_command_line() -> None:

@@ -10,7 +10,16 @@ import pytest
 import torch
 
 from tests.support import tiny
-from tshsr.config.models import ModelConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
+from tshsr.config.models import (
+    HardAlignmentConfig,
+    HremConfig,
+    ModelConfig,
+    RcarConfig,
+    ScanConfig,
+    SgrafConfig,
+    TwoStreamSgrConfig,
+    VseConfig,
+)
 from tshsr.errors import DataError
 from tshsr.index.rows import boxes_column, boxes_of, encoding_columns, encoding_of
 from tshsr.models.base import ItemEncoding
@@ -24,6 +33,9 @@ MODELS: dict[str, ModelConfig] = {
     "scan": ScanConfig(encoder=tiny.ENCODER),
     "sgraf": SgrafConfig(encoder=tiny.ENCODER, similarity_dim=6),
     "two-stream sgr": TwoStreamSgrConfig(encoder=tiny.ENCODER, similarity_dim=6),
+    "rcar": RcarConfig(encoder=tiny.ENCODER, similarity_dim=6),
+    "chan": HardAlignmentConfig(encoder=tiny.ENCODER),
+    "hrem": HremConfig(encoder=tiny.ENCODER, heads=3),
     "vse": VseConfig(encoder=tiny.ENCODER),
 }
 HALF = 2**-11

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from tests.support import tiny
 from tests.support.scored_pairs import assert_same, score, sizes
-from tshsr.config.models import ModelConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
+from tshsr.config.models import (
+    HardAlignmentConfig,
+    HremConfig,
+    ModelConfig,
+    RcarConfig,
+    ScanConfig,
+    SgrafConfig,
+    TwoStreamSgrConfig,
+    VseConfig,
+)
 from tshsr.config.run import LossConfig
 from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.errors import InputError
@@ -45,6 +54,14 @@ METHODS: dict[str, ModelConfig] = {
     "two streams, compared in a narrow space": TwoStreamSgrConfig(
         encoder=tiny.ENCODER, similarity_dim=16, comparison_dim=5
     ),
+    "vse esa": VseConfig(encoder=RESIDUAL, pooling="esa"),
+    "rcar word stream": RcarConfig(encoder=tiny.ENCODER, similarity_dim=16),
+    "rcar region stream, three steps": RcarConfig(encoder=RESIDUAL, similarity_dim=16, streams="region", steps=3),
+    "rcar both, one step": RcarConfig(encoder=tiny.ENCODER, similarity_dim=16, streams="both", steps=1),
+    "chan": HardAlignmentConfig(encoder=RESIDUAL),
+    "hard alignment of regions, sum": HardAlignmentConfig(encoder=tiny.ENCODER, streams="region", aggregation="sum"),
+    "late interaction": HardAlignmentConfig(encoder=tiny.ENCODER, streams="both", aggregation="mean"),
+    "hrem": HremConfig(encoder=RESIDUAL, heads=3),
     "two streams, slots": TwoStreamSgrConfig(encoder=tiny.ENCODER, similarity_dim=16, region_slots=SLOTS),
 }
 WITH_ORDER = ("sgr slots", "two streams, slots")
@@ -156,7 +173,12 @@ def test_one_region_and_one_word_are_enough(method: str) -> None:
 def test_every_parameter_gets_a_gradient_from_one_loss(method: str) -> None:
     matcher = network(method)
     scores = matcher.score_all(matcher.encode_images(tiny.images()), matcher.encode_captions(tiny.captions()))
-    (scores["fused"].square().mean() + scores["pooled"].square().mean()).backward()
+    loss = scores["fused"].square().mean() + scores["pooled"].square().mean()
+    encoded = matcher.encode_images(tiny.images()), matcher.encode_captions(tiny.captions())
+    related = matcher.related_scores(*encoded, torch.arange(3))
+    if related is not None:
+        loss = loss + related.penalty + sum(score.square().mean() for score in related.scores.values())
+    loss.backward()
     for name, parameter in matcher.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name
@@ -207,7 +229,9 @@ def test_a_trace_is_of_the_streams_that_are_scored(method: str) -> None:
         assert (trace.pooled == 0).all()
 
 
-@pytest.mark.parametrize("method", ["vse gpo", "scan both, maximum", "sgr", "saf", "two streams"])
+@pytest.mark.parametrize(
+    "method", ["vse gpo", "scan both, maximum", "sgr", "saf", "two streams", "rcar both, one step", "late interaction"]
+)
 @pytest.mark.parametrize("candidates", [0, 2])
 def test_pairs_that_are_computed_again_in_the_backward_pass_give_the_same_gradients(
     method: str, candidates: int, monkeypatch: pytest.MonkeyPatch
@@ -247,7 +271,9 @@ def test_a_cuda_device_scores_as_the_processor(method: str) -> None:
         torch.testing.assert_close(far[name].cpu(), near[name], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["scan both, maximum", "sgr", "saf", "two streams"])
+@pytest.mark.parametrize(
+    "method", ["scan both, maximum", "sgr", "saf", "two streams", "rcar word stream", "late interaction"]
+)
 def test_the_estimate_of_bytes_grows_with_both_sides(method: str) -> None:
     matcher = network(method)
     assert matcher.bytes_per_pair(36, 10) < matcher.bytes_per_pair(72, 10)

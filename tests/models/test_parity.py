@@ -12,10 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tshsr.config.models import EncoderConfig, ScanConfig, SgrafConfig
+from tshsr.config.models import EncoderConfig, HardAlignmentConfig, RcarConfig, ScanConfig, SgrafConfig
 from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.models.base import Matcher, Scores
+from tshsr.models.hard_alignment import HardAlignment
 from tshsr.models.pooling import GeneralisedPooling
+from tshsr.models.rcar import Rcar
 from tshsr.models.scan import Scan
 from tshsr.models.sgraf import Sgraf
 from tshsr.models.streams import StreamMatcher
@@ -48,8 +50,22 @@ SGRAF_NAMES = {
         for theirs, part in {"graph_query_w": "query", "graph_key_w": "key", "sim_graph_w": "update"}.items()
     },
 }
-"""The authors' names of weights and ours."""
-WITHOUT_EFFECT = ("graph_key_w.bias", "embedding_common.0.bias", "num_batches_tracked")
+RCAR_NAMES = {
+    "sim_eval_w": "score",
+    **{f"alv_modules.{step}.sim_transform_w": f"alignments.{step}.projection" for step in range(2)},
+    **{
+        f"rar_modules.{step}.{theirs}.0": f"aggregations.{step}.{ours}"
+        for step in range(2)
+        for theirs, ours in {"rar_k_w": "item", "rar_q_w": "whole", "rar_v_w": "weight"}.items()
+    },
+    **{
+        f"rcr_modules.0.{theirs}.{layer}": f"regulators.0.{ours}.{layer}"
+        for theirs, ours in {"rcr_matrix_w": "gate", "rcr_smooth_w": "sharpness"}.items()
+        for layer in (0, 2)
+    },
+}
+"""The authors' names of weights and ours, of a stream."""
+WITHOUT_EFFECT = ("graph_key_w.bias", "embedding_common.0.bias", "rar_v_w.0.bias", "num_batches_tracked")
 """What adds a constant under a softmax, or only counts."""
 
 
@@ -91,19 +107,19 @@ def score_recorded(network: StreamMatcher, recorded: Mapping[str, Tensor]) -> tu
         return network.score_all(images, captions), images.pooled
 
 
-def our_weights(recorded: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+def our_weights(recorded: Mapping[str, Tensor], names: Mapping[str, str]) -> Iterator[tuple[str, Tensor]]:
     """The recorded weights under our names and in our shapes."""
     ends = {"running_var": "running_variance"}
     for name, value in recorded.items():
         if name.startswith("w/") and not name.endswith(WITHOUT_EFFECT):
             module, _, end = name.removeprefix("w/").rpartition(".")
-            slots = value[:, None] if SGRAF_NAMES[module].endswith("item_norm") else value
-            yield f"{SGRAF_NAMES[module]}.{ends.get(end, end)}", slots
+            slots = value[:, None] if names[module].endswith("item_norm") else value
+            yield f"{names[module]}.{ends.get(end, end)}", slots
 
 
-def take_weights(network: Matcher, recorded: Mapping[str, Tensor]) -> None:
+def take_weights(network: Matcher, recorded: Mapping[str, Tensor], names: Mapping[str, str]) -> None:
     """Put the recorded weights into a network, all of them, and leave none of its own but the encoders'."""
-    weights = dict(our_weights(recorded))
+    weights = dict(our_weights(recorded, names))
     own = {name for name in network.state_dict() if "encoder" not in name}
     assert weights.keys() == own
     network.double().load_state_dict(weights, strict=False)
@@ -112,13 +128,38 @@ def take_weights(network: Matcher, recorded: Mapping[str, Tensor]) -> None:
 @pytest.mark.parametrize(("recorded", "reasoning"), [("sgraf_sgr", "sgr"), ("sgraf_saf", "saf")], indirect=["recorded"])
 def test_sgraf_scores_as_the_authors_code(recorded: Mapping[str, Tensor], reasoning: str) -> None:
     network = Sgraf(SgrafConfig(encoder=ENCODER, similarity_dim=WIDTH, reasoning=reasoning, region_slots=REGIONS))
-    take_weights(network, recorded)
+    take_weights(network, recorded, SGRAF_NAMES)
     scores, image_global = score_recorded(network, recorded)
     torch.testing.assert_close(image_global, recorded["image_global"], **NEAR)
+    assert_near(scores["fused"], recorded)
+
+
+def assert_near(scores: Tensor, recorded: Mapping[str, Tensor]) -> None:
+    """Equal to the recorded scores, and these differ."""
     several = recorded["lengths"] > 1
-    torch.testing.assert_close(scores["fused"][:, several], recorded["scores"][:, several], **NEAR)
-    torch.testing.assert_close(scores["fused"][:, ~several], recorded["scores"][:, ~several], **ONE_WORD)
+    torch.testing.assert_close(scores[:, several], recorded["scores"][:, several], **NEAR)
+    torch.testing.assert_close(scores[:, ~several], recorded["scores"][:, ~several], **ONE_WORD)
     assert recorded["scores"].std() > 1e-3, "equal scores would prove nothing"
+
+
+@pytest.mark.parametrize(("recorded", "stream"), [("rcar_t2i", "word"), ("rcar_i2t", "region")], indirect=["recorded"])
+def test_rcar_scores_as_the_authors_code(recorded: Mapping[str, Tensor], stream: str) -> None:
+    network = Rcar(RcarConfig(encoder=ENCODER, similarity_dim=WIDTH, streams=stream))
+    names = {theirs: f"streams.{stream}_stream.{ours}" for theirs, ours in RCAR_NAMES.items()}
+    take_weights(network, recorded, names)
+    scores, _ = score_recorded(network, recorded)
+    assert_near(scores["fused"], recorded)
+
+
+@pytest.mark.parametrize("recorded", ["chan"], indirect=True)
+@pytest.mark.parametrize(("pooling", "aggregation"), [("lse", "logsumexp"), ("mean", "mean")])
+@pytest.mark.parametrize(("name", "stream"), [("words_best_region", "word"), ("regions_best_word", "region")])
+def test_chan_scores_as_the_authors_code(
+    recorded: Mapping[str, Tensor], name: str, stream: str, pooling: str, aggregation: str
+) -> None:
+    config = HardAlignmentConfig(encoder=ENCODER, streams=stream, aggregation=aggregation)
+    scores, _ = score_recorded(HardAlignment(config), recorded)
+    torch.testing.assert_close(scores["fused"], recorded[f"scores/{name}/{pooling}"], **NEAR)
 
 
 @pytest.mark.parametrize("recorded", ["scan"], indirect=True)

@@ -6,7 +6,16 @@ import pytest
 import torch
 
 from tests.support import tiny
-from tshsr.config.models import ModelConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
+from tshsr.config.models import (
+    HardAlignmentConfig,
+    HremConfig,
+    ModelConfig,
+    RcarConfig,
+    ScanConfig,
+    SgrafConfig,
+    TwoStreamSgrConfig,
+    VseConfig,
+)
 from tshsr.data.batches import ImageBatch
 from tshsr.models.build import build_matcher
 from tshsr.models.encoders import drop_items
@@ -15,6 +24,9 @@ ENCODER = replace(tiny.ENCODER, region_dropout=0.4)
 METHODS: dict[str, ModelConfig] = {
     "tshsr": tiny.config(encoder=ENCODER),
     "vse": VseConfig(encoder=ENCODER, size_augmentation=0.0),
+    "rcar": RcarConfig(encoder=ENCODER, similarity_dim=6, streams="both", pooling_dropout=0.0),
+    "chan": HardAlignmentConfig(encoder=ENCODER, streams="both"),
+    "hrem": HremConfig(encoder=ENCODER, heads=3, size_augmentation=0.0, pooling_dropout=0.0),
     "scan": ScanConfig(encoder=ENCODER, streams="both"),
     "sgr": SgrafConfig(encoder=ENCODER, similarity_dim=6, pooling_dropout=0.0),
     "saf": SgrafConfig(encoder=ENCODER, similarity_dim=6, pooling_dropout=0.0, reasoning="saf"),

@@ -10,7 +10,17 @@ import pytest
 import torch
 
 from tests.support import oracles, tiny
-from tshsr.config.models import EncoderConfig, ModelConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
+from tshsr.config.models import (
+    EncoderConfig,
+    HardAlignmentConfig,
+    HremConfig,
+    ModelConfig,
+    RcarConfig,
+    ScanConfig,
+    SgrafConfig,
+    TwoStreamSgrConfig,
+    VseConfig,
+)
 from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.errors import InputError, SettingsError
 from tshsr.explain.attribution import relevance_maps, whole_term
@@ -29,6 +39,9 @@ METHODS: dict[str, Any] = {
     "sgr": lambda encoder: SgrafConfig(encoder=encoder, similarity_dim=6),
     "saf": lambda encoder: SgrafConfig(encoder=encoder, similarity_dim=6, reasoning="saf", comparison_dim=5),
     "two-stream sgr": lambda encoder: TwoStreamSgrConfig(encoder=encoder, similarity_dim=6),
+    "rcar": lambda encoder: RcarConfig(encoder=encoder, similarity_dim=6, streams="both"),
+    "chan": lambda encoder: HardAlignmentConfig(encoder=encoder, streams="both"),
+    "hrem": lambda encoder: HremConfig(encoder=encoder, heads=3),
     "vse": lambda encoder: VseConfig(encoder=encoder),
 }
 
@@ -95,7 +108,7 @@ def test_all_pairs_are_the_pairs_one_by_one_and_padding_is_invisible(method: str
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("method", [method for method in METHODS if method != "vse"])
+@pytest.mark.parametrize("method", [method for method in METHODS if method not in ("vse", "hrem")])
 @torch.no_grad()
 def test_explanations_are_complete(method: str, kind: str) -> None:
     """The terms of words and regions, of the whole picture and caption, and the bias make the score."""
@@ -105,7 +118,7 @@ def test_explanations_are_complete(method: str, kind: str) -> None:
     for name, trace in matcher.trace(left, right).items():
         maps = relevance_maps(name, trace, right.mask, left.mask)
         logit = maps.sum(dim=(1, 2)) + whole_term(trace) + trace.bias
-        found = logit if method == "scan" else torch.sigmoid(logit)
+        found = logit if method in ("scan", "chan") else torch.sigmoid(logit)
         torch.testing.assert_close(found, scores[name], rtol=0, atol=1e-6)
         torch.testing.assert_close(trace.score, scores[name], rtol=0, atol=1e-6)
         if kind != "added":

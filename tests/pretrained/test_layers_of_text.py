@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.pretrained.test_text import CLOSE, KINDS
-from tests.support.tiny_text import CAPTIONS
+from tests.support.tiny_text import CAPTIONS, TOKENIZER_OF
 from tshsr.config.models import EncoderConfig
 from tshsr.errors import SettingsError
 from tshsr.models.encoders import build_word_encoder
@@ -22,6 +21,9 @@ from tshsr.pretrained.pieces import PieceTokenizer
 from tshsr.pretrained.text import TextNetwork, TextTokenizer, token_batch
 from tshsr.pretrained.text_weights import load_text
 
+KINDS = tuple(TOKENIZER_OF)
+CLOSE = {"rtol": 0, "atol": 2e-6}
+"""The same operations in batches of other shapes, on states of size 1."""
 Folder = Callable[[str], str]
 ROWS = np.arange(len(CAPTIONS))
 

@@ -12,7 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from tests.support import tiny
-from tshsr.config.models import ModelConfig, ReasoningConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
+from tshsr.config.models import (
+    HremConfig,
+    ModelConfig,
+    ReasoningConfig,
+    ScanConfig,
+    SgrafConfig,
+    TwoStreamSgrConfig,
+    VseConfig,
+)
 from tshsr.config.run import LossConfig
 from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.models.base import Matcher
@@ -94,6 +102,11 @@ CASES: Mapping[str, Case] = {
     "contrastive scores": Case(tiny.config(), LossConfig(scores="contrastive")),
     "late interaction": Case(
         tiny.config(), LossConfig(fused=0, streams=0, levels=0, pooled=0, late_interaction=1, temperature=0.2)
+    ),
+    "relations": Case(
+        HremConfig(encoder=tiny.ENCODER, heads=2, size_augmentation=0, pooling_dropout=0),
+        LossConfig(relations=1),
+        weighted=True,
     ),
     "frozen text": Case(tiny.config(encoder=FROZEN), LossConfig(contrastive=1)),
     "recomputed": Case(METHODS["saf"], EVERYTHING, recomputed=True),

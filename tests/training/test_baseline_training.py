@@ -10,7 +10,16 @@ import pytest
 import torch
 
 from tests.support.small_runs import StopError, log, run, small_config, small_split, stop_at, weights, with_optimiser
-from tshsr.config.models import ModelConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
+from tshsr.config.models import (
+    HardAlignmentConfig,
+    HremConfig,
+    ModelConfig,
+    RcarConfig,
+    ScanConfig,
+    SgrafConfig,
+    TwoStreamSgrConfig,
+    VseConfig,
+)
 from tshsr.config.run import LossConfig, RunConfig
 from tshsr.data.dataset import Split
 from tshsr.evaluation.run import evaluate
@@ -29,6 +38,12 @@ METHODS: dict[str, ModelConfig] = {
     "sgr": SgrafConfig(encoder=ENCODER, similarity_dim=6),
     "saf": SgrafConfig(encoder=ENCODER, similarity_dim=6, reasoning="saf", region_slots=3),
     "two streams": TwoStreamSgrConfig(encoder=ENCODER, similarity_dim=6),
+    "vse esa": VseConfig(encoder=ENCODER, pooling="esa"),
+    "rcar": RcarConfig(encoder=ENCODER, similarity_dim=6),
+    "rcar region stream": RcarConfig(encoder=ENCODER, similarity_dim=6, streams="region"),
+    "chan": HardAlignmentConfig(encoder=ENCODER),
+    "late interaction": HardAlignmentConfig(encoder=ENCODER, streams="both", aggregation="mean"),
+    "hrem": HremConfig(encoder=ENCODER, heads=2),
 }
 STREAMS = {
     "scan": {"word_stream"},
@@ -37,6 +52,10 @@ STREAMS = {
     "sgr": {"word_stream"},
     "saf": {"word_stream"},
     "two streams": {"word_stream", "region_stream"},
+    "rcar": {"word_stream"},
+    "rcar region stream": {"region_stream"},
+    "chan": {"word_stream"},
+    "late interaction": {"word_stream", "region_stream"},
 }
 """Which streams a method has; none where it is not named."""
 
@@ -62,7 +81,8 @@ def trained(data: tuple[Split, Split], tmp_path_factory: pytest.TempPathFactory)
 
 def config(method: str, *, warmup: float = 0, **training: Any) -> RunConfig:
     """A small run of a method, with a loss on every score that it has."""
-    return replace(small_config(**training), model=METHODS[method], loss=LossConfig(levels=0, warmup_epochs=warmup))
+    loss = LossConfig(levels=0, warmup_epochs=warmup, relations=1.0 if method == "hrem" else 0.0)
+    return replace(small_config(**training), model=METHODS[method], loss=loss)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -81,7 +101,7 @@ def test_a_baseline_learns_and_comes_back_as_it_was(
     torch.testing.assert_close(again, torch.from_numpy(scores["fused"]), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", ["vse gpo", "saf", "two streams"])
+@pytest.mark.parametrize("method", ["vse gpo", "saf", "two streams", "rcar", "hrem"])
 def test_an_interrupted_run_ends_with_the_same_weights_and_statistics(
     method: str, data: tuple[Split, Split], tmp_path: Path
 ) -> None:

@@ -17,7 +17,18 @@ from tests.support.picture_files import write_pictures
 from tests.support.small_runs import StopError, run, small_config, stop_at, weights, with_loss
 from tests.support.tiny_networks import NETWORKS, transformers
 from tests.support.tiny_text import CAPTIONS, save_text
-from tshsr.config.models import ModelConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig, VisionConfig, VseConfig
+from tshsr.config.models import (
+    EMBEDDING_KINDS,
+    HardAlignmentConfig,
+    HremConfig,
+    ModelConfig,
+    RcarConfig,
+    ScanConfig,
+    SgrafConfig,
+    TwoStreamSgrConfig,
+    VisionConfig,
+    VseConfig,
+)
 from tshsr.config.run import RunConfig
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import open_split
@@ -109,6 +120,9 @@ METHODS: dict[str, Callable[[Any], ModelConfig]] = {
     "sgraf": lambda encoder: SgrafConfig(encoder=encoder, similarity_dim=6, steps=2),
     "saf": lambda encoder: SgrafConfig(encoder=encoder, similarity_dim=6, reasoning="saf"),
     "two-stream sgr": lambda encoder: TwoStreamSgrConfig(encoder=encoder, similarity_dim=6, steps=2, comparison_dim=5),
+    "rcar": lambda encoder: RcarConfig(encoder=encoder, similarity_dim=6, streams="both"),
+    "chan": lambda encoder: HardAlignmentConfig(encoder=encoder, streams="both"),
+    "hrem": lambda encoder: HremConfig(encoder=encoder, heads=2),
     "vse": lambda encoder: VseConfig(encoder=encoder),
 }
 
@@ -118,7 +132,7 @@ def settings(weights: Path, how: str, method: str = "tshsr", **changes: Any) -> 
     config = small_config(epochs=2, batch=3, save_every_steps=1, dev_images=0)
     text = {"text": "pretrained", "text_weights": str(weights), "pooled_vectors": how, "dropout": 0.0, **changes}
     config = replace(config, model=METHODS[method](replace(config.model.encoder, **text)))
-    return with_loss(config, warmup_epochs=1)
+    return with_loss(config, warmup_epochs=1, relations=1.0 if method == "hrem" else 0.0)
 
 
 def begun(data: JointData, config: RunConfig, out: Path) -> Retriever:
@@ -184,14 +198,19 @@ def test_before_the_first_step_the_ranking_is_the_encoders(
 def test_every_method_starts_at_the_encoders_ranking(
     method: str, joint: Callable[[str], JointData], untrained: Callable[[str, str], Retriever]
 ) -> None:
-    for how in ("adapter",) if method == "vse" else ("frozen", "adapter"):
+    for how in ("adapter",) if method in EMBEDDING_KINDS else ("frozen", "adapter"):
         check_start(untrained(method, how), joint("clip"))
 
 
 @pytest.mark.parametrize(
     ("how", "method"),
-    # A frozen VSE has nothing to train: test_wrong_settings_are_one_sentence.
-    [(how, method) for how in ("frozen", "adapter") for method in METHODS if (how, method) != ("frozen", "vse")],
+    # Frozen embeddings have nothing to train: test_wrong_settings_are_one_sentence.
+    [
+        (how, method)
+        for how in ("frozen", "adapter")
+        for method in METHODS
+        if how != "frozen" or method not in EMBEDDING_KINDS
+    ],
 )
 def test_training_changes_the_ranking_and_every_weight(
     how: str, method: str, joint: Callable[[str], JointData], untrained: Callable[[str, str], Retriever], tmp_path: Path
@@ -204,7 +223,7 @@ def test_training_changes_the_ranking_and_every_weight(
     old, new = (dict(one.matcher.named_parameters()) for one in (before, after))
     still = {name for name in old if torch.equal(old[name], new[name])}
     expected = {name for name in old if "perceptron" in name or "region_encoder" in name or "word_encoder" in name}
-    assert still <= (expected if method == "vse" else set()), still
+    assert still <= (expected if method in EMBEDDING_KINDS else set()), still
     scores = score_split(after.matcher, after.tokenizer, data.split)
     assert np.abs(scores["fused"] - score_split(before.matcher, before.tokenizer, data.split)["fused"]).max() > 1e-4
     assert np.allclose(scores["pooled"], data.cosines, atol=1e-6) == (how == "frozen")

@@ -20,9 +20,11 @@ from torch import Tensor, nn
 
 from tshsr.models.base import ItemEncoding
 from tshsr.models.context import ContextSimilarity
+from tshsr.models.hard_alignment import HardAlignment
 from tshsr.models.pooling import EPSILON
+from tshsr.models.rcar import AggregationRegulator, Rcar, RcarStream
 from tshsr.models.reasoning import CoExploitation, ContextExtraction, ReadOut
-from tshsr.models.scan import CrossAttention, Scan, aggregate
+from tshsr.models.scan import CosineStream, CrossAttention, Scan, aggregate
 from tshsr.models.sgraf import AttentionFiltration, GraphReasoning, GraphStep, Sgraf, SgrafStream, TwoStreamSgr
 from tshsr.models.similarity import SimilarityVector
 from tshsr.models.tshsr import Tshsr, TshsrStream
@@ -51,7 +53,7 @@ def unit(rows: Float[Tensor, "*rows width"], dim: int = -1) -> Float[Tensor, "*r
 def attended(
     queries: Float[Tensor, "images queries dim"],
     context: Float[Tensor, "images context dim"],
-    inverse_temperature: float,
+    inverse_temperature: float | Float[Tensor, "images queries 1"],
 ) -> Float[Tensor, "images queries dim"]:
     """Cross attention of SCAN: one attended unit vector per query."""
     similarity = torch.bmm(context, queries.transpose(1, 2))
@@ -220,5 +222,64 @@ def scan(network: Scan) -> PlainScore:
         cosines = F.cosine_similarity(caption, attended(caption, images.items, stream.inverse_temperature), dim=-1)
         everything = torch.ones_like(cosines, dtype=torch.bool)
         return aggregate(cosines, everything, stream.aggregation, stream.factor)
+
+    return score
+
+
+def rcar(network: Rcar) -> PlainScore:
+    """Score of RCAR, mean over the streams, with gated queries and attended vectors materialised."""
+
+    def score(images: ItemEncoding, words: CaptionRow, pooled: Float[Tensor, " dim"]) -> Float[Tensor, " images"]:
+        del pooled
+        caption = words.unsqueeze(0).repeat(len(images), 1, 1)
+        parts = []
+        for name, stream in network.streams.items():
+            sides = (caption, images.items) if name == "word_stream" else (images.items, caption)
+            parts.append(regulated_score(cast(RcarStream, stream), *sides))
+        return torch.stack(parts).mean(dim=0)
+
+    return score
+
+
+def regulated_score(
+    stream: RcarStream, queries: Float[Tensor, "images queries dim"], context: Float[Tensor, "images context dim"]
+) -> Float[Tensor, " images"]:
+    """Score of a stream by attention and aggregation in steps."""
+    gate = torch.ones_like(queries)
+    sharpness = torch.full_like(queries[..., :1], stream.inverse_temperature)
+    read = torch.zeros_like(queries[:, 0, : stream.width])
+    for number, (alignment, aggregation) in enumerate(zip(stream.alignments, stream.aggregations, strict=True)):
+        nodes = similarity_vectors(
+            cast(SimilarityVector, alignment), queries, attended(queries * gate, context, sharpness)
+        )
+        read = regulated_read(cast(AggregationRegulator, aggregation), nodes, read if number else nodes.mean(dim=1))
+        if number < len(stream.regulators):
+            gate, sharpness = stream.regulators[number](nodes, gate, sharpness)
+    return torch.sigmoid(stream.score(read)).squeeze(1)
+
+
+def regulated_read(
+    aggregation: AggregationRegulator, nodes: Float[Tensor, "images nodes width"], read: Float[Tensor, "images width"]
+) -> Float[Tensor, "images width"]:
+    """Next aggregate of the nodes."""
+    whole = torch.tanh(aggregation.whole(read)).unsqueeze(1).repeat(1, nodes.shape[1], 1)
+    logits = aggregation.weight(torch.tanh(aggregation.item(nodes)) * whole).squeeze(2)
+    return unit((F.softmax(logits, dim=1).unsqueeze(2) * nodes).sum(dim=1))
+
+
+def hard_alignment(network: HardAlignment) -> PlainScore:
+    """Score of CHAN and of late interaction, mean over the streams, each with its own similarities."""
+
+    def score(images: ItemEncoding, words: CaptionRow, pooled: Float[Tensor, " dim"]) -> Float[Tensor, " images"]:
+        del pooled
+        caption = words.unsqueeze(0).repeat(len(images), 1, 1)
+        parts = []
+        for name, module in network.streams.items():
+            stream = cast(CosineStream, module)
+            queries, context = (caption, images.items) if name == "word_stream" else (images.items, caption)
+            best = torch.bmm(queries, context.transpose(1, 2)).amax(dim=2)
+            everything = torch.ones_like(best, dtype=torch.bool)
+            parts.append(stream.scale * aggregate(best, everything, stream.aggregation, stream.factor))
+        return torch.stack(parts).mean(dim=0)
 
     return score

@@ -14,11 +14,22 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tshsr.bench import plain
 from tshsr.bench.machine import Products, peak_of, seconds_of
-from tshsr.config.models import EncoderConfig, ModelConfig, ScanConfig, SgrafConfig, TshsrConfig, TwoStreamSgrConfig
+from tshsr.config.models import (
+    EncoderConfig,
+    HardAlignmentConfig,
+    ModelConfig,
+    RcarConfig,
+    ScanConfig,
+    SgrafConfig,
+    TshsrConfig,
+    TwoStreamSgrConfig,
+)
 from tshsr.data.batches import CaptionBatch, ImageBatch, pad_sequences
 from tshsr.evaluation.compile import NOT_COMPILED, CompiledMatcher, CompileOptions
 from tshsr.models.base import ItemEncoding, Matcher
 from tshsr.models.build import build_matcher
+from tshsr.models.hard_alignment import HardAlignment
+from tshsr.models.rcar import Rcar
 from tshsr.models.scan import Scan
 from tshsr.models.sgraf import Sgraf, TwoStreamSgr
 from tshsr.models.tshsr import Tshsr
@@ -62,7 +73,7 @@ def multiply_adds(matcher: Matcher, *, features: int, regions: int, words: int) 
         matcher.train(training)
 
 
-Name = Literal["tshsr", "sgr", "saf", "scan", "two_stream_sgr"]
+Name = Literal["tshsr", "sgr", "saf", "scan", "two_stream_sgr", "rcar", "chan"]
 NAMES: tuple[Name, ...] = ("tshsr", "sgr", "saf", "scan")
 """Networks measured by default."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -280,6 +291,10 @@ def settings(name: Name, work: Workload) -> ModelConfig:
             return ScanConfig(encoder=encoder)
         case "two_stream_sgr":
             return TwoStreamSgrConfig(encoder=encoder, similarity_dim=work.width)
+        case "rcar":
+            return RcarConfig(encoder=encoder, similarity_dim=work.width)
+        case "chan":
+            return HardAlignmentConfig(encoder=encoder)
         case _:
             assert_never(name)
 
@@ -297,6 +312,10 @@ def plain_score(network: Matcher) -> plain.PlainScore:
             return plain.sgraf(network)
         case Scan():
             return plain.scan(network)
+        case Rcar():
+            return plain.rcar(network)
+        case HardAlignment():
+            return plain.hard_alignment(network)
         case _:
             raise TypeError(f"{type(network).__name__} has no plain reference")
 

@@ -34,8 +34,13 @@ class Bench:
     repeats give steadier figures.
     """
 
-    names: tuple[Literal["tshsr", "sgr", "saf", "scan", "two_stream_sgr"], ...] = ("tshsr", "sgr", "saf", "scan")
-    """Networks to measure."""
+    names: tuple[Literal["tshsr", "sgr", "saf", "scan", "two_stream_sgr", "rcar", "chan"], ...] = (
+        "tshsr",
+        "sgr",
+        "saf",
+        "scan",
+    )
+    """Networks to measure; rcar and chan in the word stream."""
     dtypes: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
     """Precisions of this package; the plain implementation is always in float32."""
     images: int = 50

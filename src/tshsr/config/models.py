@@ -158,8 +158,9 @@ class VseConfig:
     """The method."""
     encoder: EncoderConfig = field(default_factory=lambda: EncoderConfig(region_projection="residual"))
     """Region and word encoders."""
-    pooling: Literal["mean", "attention", "gpo"] = "gpo"
-    """Pooling of regions and of words; gpo is the generalised pooling operator of VSE-infinity."""
+    pooling: Literal["mean", "attention", "gpo", "esa"] = "gpo"
+    """Pooling of regions and of words; gpo is the generalised pooling operator of VSE-infinity, esa the pooling of ESA:
+    a softmax over the items for each channel."""
     size_augmentation: float = 0.2
     """Fraction of regions and words that training drops at random."""
 
@@ -244,6 +245,75 @@ class TwoStreamSgrConfig:
     """Dropout inside the global poolings while training."""
 
 
+@dataclass(frozen=True)
+class RcarConfig:
+    """Regulated attention and aggregation in one stream (RCAR, Diao et al. 2023, is the ensemble of both streams)."""
+
+    __pydantic_config__ = STRICT
+
+    kind: Literal["rcar"] = "rcar"
+    """The method."""
+    encoder: EncoderConfig = field(default_factory=lambda: EncoderConfig(region_projection="residual"))
+    """Region and word encoders."""
+    streams: Literal["both", "word", "region"] = "word"
+    """Word stream: words attend to regions. Region stream: regions attend to words. Both: one network with their
+    mean."""
+    similarity_dim: int = 256
+    """Width of a similarity vector (m)."""
+    steps: int = 2
+    """Steps; each attends, and then aggregates the similarity vectors. 1: attention without regulation."""
+    word_inverse_temperature: float = 10.0
+    """Sharpness (lambda) of the first attention of words over regions."""
+    region_inverse_temperature: float = 3.0
+    """Sharpness (lambda) of the first attention of regions over words."""
+    pooling_dropout: float = 0.4
+    """Dropout inside the aggregation while training."""
+
+
+@dataclass(frozen=True)
+class HardAlignmentConfig:
+    """The best context item of each query: CHAN (Pan et al. 2023), late interaction (Khattab & Zaharia 2020)."""
+
+    __pydantic_config__ = STRICT
+
+    kind: Literal["hard_alignment"] = "hard_alignment"
+    """The method."""
+    encoder: EncoderConfig = field(default_factory=lambda: EncoderConfig(region_projection="residual"))
+    """Region and word encoders."""
+    streams: Literal["both", "word", "region"] = "word"
+    """Word stream: the best region of each word. Region stream: the best word of each region. Both: their mean."""
+    aggregation: Literal["logsumexp", "mean", "sum"] = "logsumexp"
+    """Aggregation of the queries' best cosines: logsumexp in CHAN, sum in ColBERT, mean in FILIP."""
+    temperature: float = 0.1
+    """Temperature of logsumexp; the score is in units of it."""
+
+
+@dataclass(frozen=True)
+class HremConfig:
+    """Embeddings trained with the relations among the pairs of a batch (HREM, Fu et al. 2023)."""
+
+    __pydantic_config__ = STRICT
+
+    kind: Literal["hrem"] = "hrem"
+    """The method."""
+    encoder: EncoderConfig = field(default_factory=lambda: EncoderConfig(region_projection="residual"))
+    """Region and word encoders."""
+    heads: int = 16
+    """Attention heads of the transformer layers, over the items and over the batch."""
+    item_share: float = 0.8
+    """Share of the items' own maxima in a pooled vector; the rest is the mean of their transformer layer."""
+    connected: float = 0.5
+    """Fraction of a batch's images, and of its captions, with which an image or caption interacts."""
+    best_matches: int = 10
+    """Best matches of a pair's words and regions that its relevance is computed from."""
+    relevance_weight: float = 10.0
+    """Weight of the divergence of relevance from the similarity of embeddings, in loss.relations."""
+    size_augmentation: float = 0.2
+    """Fraction of regions and words that training drops at random."""
+    pooling_dropout: float = 0.1
+    """Dropout inside the transformer layers while training."""
+
+
 def current_names(values: Any) -> Any:
     """Settings of a saved model in today's names: `perceptron` of VSE became `encoder.region_projection`."""
     if not isinstance(values, dict) or "perceptron" not in values or values.get("kind") != "vse":
@@ -254,11 +324,32 @@ def current_names(values: Any) -> Any:
 
 
 ModelConfig = Annotated[
-    TshsrConfig | VseConfig | ScanConfig | SgrafConfig | TwoStreamSgrConfig,
+    TshsrConfig
+    | VseConfig
+    | ScanConfig
+    | SgrafConfig
+    | TwoStreamSgrConfig
+    | RcarConfig
+    | HardAlignmentConfig
+    | HremConfig,
     Field(discriminator="kind"),
     BeforeValidator(current_names),
 ]
 """The union of the methods' settings, discriminated by `kind`."""
 
-KINDS = tuple(config.kind for config in (TshsrConfig, VseConfig, ScanConfig, SgrafConfig, TwoStreamSgrConfig))
+KINDS = tuple(
+    config.kind
+    for config in (
+        TshsrConfig,
+        VseConfig,
+        ScanConfig,
+        SgrafConfig,
+        TwoStreamSgrConfig,
+        RcarConfig,
+        HardAlignmentConfig,
+        HremConfig,
+    )
+)
 """Values of `kind`."""
+EMBEDDING_KINDS = ("vse", "hrem")
+"""Methods whose whole score is v·t: they have no streams."""

@@ -44,6 +44,10 @@ class LossConfig:
     """Temperature of InfoNCE on cosines."""
     swapped: float = 0.0
     """Weight of the hinge between each caption and a copy with two words swapped, for the binding of words; 0: none."""
+    relations: float = 0.0
+    """HREM: weight of the hinges on scores with the relations among the pairs of a batch; 0: none."""
+    relations_warmup_epochs: float = 0.0
+    """Initial epochs without these hinges."""
     warmup_epochs: float = 2.0
     """Initial epochs with the mean over all negatives instead of the hardest negative."""
     robust: Literal["none", "mixture"] = "none"

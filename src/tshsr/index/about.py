@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter, ValidationError
 
+from tshsr.config.models import EMBEDDING_KINDS
 from tshsr.errors import CheckpointError, DataError, first_invalid
 from tshsr.files import write_text
 from tshsr.models.whole import starts_at_encoder, whole_width
@@ -71,7 +72,7 @@ def new_info(
         run=absolute,
         beside=beside,
         pooled_width=whole_width(model.encoder) if starts_at_encoder(model.encoder) else 0,
-        shares=model.encoder.pooled_vectors == "added" and model.kind != "vse",
+        shares=model.encoder.pooled_vectors == "added" and model.kind not in EMBEDDING_KINDS,
     )
 
 

@@ -80,7 +80,7 @@ def attention_weights(
     *,
     query_mask: Bool[Tensor, "*#pairs queries"] | None,
     context_mask: Bool[Tensor, "*#pairs context"] | None,
-    inverse_temperature: float,
+    inverse_temperature: float | Float[Tensor, "*#pairs queries 1"],
 ) -> Float[Tensor, "*pairs queries context"]:
     """Attention of each query over the context items (SCAN, Lee et al. 2018).
 
@@ -91,7 +91,8 @@ def attention_weights(
         similarity: q·c, the cosine of every query with every context item.
         query_mask: True where a query is real, False where it is padding; None where all are real.
         context_mask: True where a context item is real; None where all are.
-        inverse_temperature: Lambda; 0 averages the context, a large value picks one item.
+        inverse_temperature: Lambda, one for all queries or one for each; 0 averages the context, a large value picks
+            one item.
 
     Returns:
         Rows that sum to 1 over the real context items (0 without any), in float32 at least: this is where rounding to

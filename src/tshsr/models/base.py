@@ -154,6 +154,19 @@ class StreamTrace:
     pooled_whole: Float[Tensor, "*pairs"] | None = None
 
 
+@dataclass(frozen=True)
+class RelatedScores:
+    """Scores of a training batch by embeddings that depend on the rest of the batch: for the loss alone.
+
+    Attributes:
+        scores: Images x captions, by name.
+        penalty: Added to their loss.
+    """
+
+    scores: Scores
+    penalty: Float[Tensor, ""]
+
+
 class Matcher(nn.Module, ABC):
     """A network that scores how well a caption describes an image.
 
@@ -236,6 +249,17 @@ class Matcher(nn.Module, ABC):
         """Intermediate values by stream name (`word_stream`, `region_stream`); empty for a method without streams."""
         del images, captions
         return {}
+
+    def related_scores(
+        self, images: ItemEncoding, captions: ItemEncoding, image_of_caption: Int[Tensor, " captions"]
+    ) -> RelatedScores | None:
+        """Scores with the relations among the pairs of a training batch; None for a method without.
+
+        Args:
+            image_of_caption: For each caption the row of its image.
+        """
+        del images, captions, image_of_caption
+        return None
 
     def score_all(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
         """Score every image against every caption in one batch (`scoring.all_pairs` works in tiles)."""

@@ -4,7 +4,10 @@ from dataclasses import replace
 from typing import assert_never
 
 from tshsr.config.models import (
+    HardAlignmentConfig,
+    HremConfig,
     ModelConfig,
+    RcarConfig,
     ScanConfig,
     SgrafConfig,
     TshsrConfig,
@@ -13,6 +16,9 @@ from tshsr.config.models import (
     VseConfig,
 )
 from tshsr.models.base import Matcher
+from tshsr.models.hard_alignment import HardAlignment
+from tshsr.models.hrem import Hrem
+from tshsr.models.rcar import Rcar
 from tshsr.models.scan import Scan
 from tshsr.models.sgraf import Sgraf, TwoStreamSgr
 from tshsr.models.tshsr import Tshsr
@@ -49,5 +55,11 @@ def _build_method(config: ModelConfig) -> Matcher:
             return Sgraf(config)
         case TwoStreamSgrConfig():
             return TwoStreamSgr(config)
+        case RcarConfig():
+            return Rcar(config)
+        case HardAlignmentConfig():
+            return HardAlignment(config)
+        case HremConfig():
+            return Hrem(config)
         case _:
             assert_never(config)

@@ -1,4 +1,4 @@
-"""Pooling of items into one unit vector: attention (TSHSR), mean, generalised (VSE-infinity), self-attention (SGRAF).
+"""Pooling of items into one unit vector: attention (TSHSR), mean, VSE-infinity's, ESA's, self-attention (SGRAF).
 
 Axes: rows (images or captions) | items (regions or words) | dim (joint space).
 """
@@ -179,6 +179,29 @@ class GeneralisedPooling(nn.Module):
         forward, backward = padded_states(self.gru, packed, items).chunk(2, dim=-1)
         logits = self.score((forward + backward) / 2).squeeze(-1)
         return masked_softmax(SHARPNESS * logits, real)
+
+
+class ChannelPooling(nn.Module):
+    """External space attention aggregation of ESA (Zhu et al. 2023): one softmax over the items for each channel.
+
+        pooled_d = sum_i softmax_i( (A x_i)_d ) x_id
+
+    The bias of the authors' linear layer is left out: it adds a constant to all items of a channel, which cancels in
+    the softmax. The result is normalised here; the authors' code normalises it in the next step.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Linear(dim, dim, bias=False)
+        nn.init.xavier_uniform_(self.weight.weight)
+
+    def forward(
+        self, items: Float[Tensor, "rows items dim"], mask: Bool[Tensor, "rows items"]
+    ) -> Float[Tensor, "rows dim"]:
+        """Pool the real items of each row."""
+        logits: Tensor = self.weight(items)
+        logits = logits.masked_fill(~mask[..., None], torch.finfo(logits.dtype).min)
+        return unit((torch.softmax(logits, dim=1) * items * mask[..., None]).sum(dim=1))
 
 
 def position_codes(count: int) -> Float[Tensor, "count width"]:

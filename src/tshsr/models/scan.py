@@ -6,6 +6,7 @@ Axes: pairs (leading, broadcast) | queries | context (the items they attend to).
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Literal, assert_never
 
 import torch
@@ -13,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812 (the customary name)
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from tshsr.config.models import ScanConfig
+from tshsr.config.models import EncoderConfig, ScanConfig
 from tshsr.models.attention import masked_softmax, to_unit_sums
 from tshsr.models.base import ItemEncoding, StreamTrace
 from tshsr.models.encoders import init_xavier
@@ -48,14 +49,85 @@ class Scan(StreamMatcher):
             )
 
 
-class CrossAttention(ScoringStream):
-    """One stream; it has no parameters but alpha.
+class CosineStream(ScoringStream, ABC):
+    """One stream whose score aggregates one cosine r_q per query; it has no parameters but alpha.
+
+        score: the mean, the sum or the maximum of r_q, or  log( sum_q exp( mu r_q ) ) / mu,  times a scale
+
+    Where ranking starts at a joint encoder's, the score is  v·t + alpha times this, alpha = 0 before the first step.
+
+    Args:
+        encoder: Whether ranking starts at a joint encoder's.
+        aggregation: Of the cosines.
+        factor: Mu.
+        scale: Of the score.
+    """
+
+    def __init__(self, encoder: EncoderConfig, aggregation: Aggregation, factor: float, scale: float = 1.0) -> None:
+        super().__init__()
+        self.aggregation, self.factor, self.scale = aggregation, factor, scale
+        self.alpha = nn.Parameter(torch.zeros(())) if starts_at_encoder(encoder) else None
+
+    def finish(self, output: Float[Tensor, "*pairs"], pooled: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
+        """The score of each pair; v·t + alpha output where ranking starts at a joint encoder's."""
+        return output if self.alpha is None else pooled + self.alpha * output
+
+    @abstractmethod
+    def attention(
+        self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
+    ) -> Float[Tensor, "*pairs queries context"]:
+        """w_qc: rows that sum to 1 over the real context items."""
+
+    @abstractmethod
+    def cosines(
+        self,
+        weights: Float[Tensor, "*pairs queries context"],
+        similarity: Float[Tensor, "*pairs queries context"],
+        context: ItemEncoding,
+    ) -> Float[Tensor, "*pairs queries"]:
+        """r_q, for unit queries, in float32 at least: cheap, with few numbers per pair."""
+
+    def forward(
+        self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
+    ) -> Float[Tensor, "*pairs"]:
+        """The score of each pair without v·t."""
+        weights = self.attention(similarity, queries, context)
+        return self.aggregated(self.cosines(weights, similarity, context), queries)
+
+    def aggregated(self, cosines: Float[Tensor, "*pairs queries"], queries: ItemEncoding) -> Float[Tensor, "*pairs"]:
+        """The score of each pair without v·t, from r_q."""
+        return self.scale * aggregate(cosines, queries.real, self.aggregation, self.factor)
+
+    def trace(
+        self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
+    ) -> StreamTrace:
+        """Attention, and the score (without sigmoid) as the contribution of a single level."""
+        weights = self.attention(similarity, queries, context)
+        cosines = self.cosines(weights, similarity, context)
+        score = self.aggregated(cosines, queries)
+        shares = query_shares(cosines, queries.real, self.aggregation, self.factor)
+        terms = query_terms(self.scale * cosines, shares, score, self.aggregation)[..., None, :]
+        pooled = torch.zeros_like(score)
+        if self.alpha is not None:
+            pooled, terms, score = cosine(queries.pooled, context.pooled), self.alpha * terms, self.alpha * score
+        return StreamTrace(
+            attention=weights,
+            node_weights=shares[..., None, :],
+            contributions=score[..., None],
+            pooled=pooled,
+            bias=score.new_zeros(()),
+            score=score + pooled,
+            has_global_node=False,
+            node_contributions=terms,
+            pooled_whole=None if self.alpha is None else pooled,
+        )
+
+
+class CrossAttention(CosineStream):
+    """One stream of SCAN.
 
         w_qc = softmax_c( lambda N(q·c) )                    N: see `normalise`
         r_q  = cos( q, sum_c w_qc c ) = sum_c w_qc (q·c) / || sum_c w_qc c ||
-        score: the mean, the sum or the maximum of r_q, or  log( sum_q exp( mu r_q ) ) / mu
-
-    Where ranking starts at a joint encoder's, the score is  v·t + alpha times this, alpha = 0 before the first step.
 
     The attended sum is never formed: q·c is known, and its norm follows from the Gram matrix of the context.
 
@@ -66,23 +138,9 @@ class CrossAttention(ScoringStream):
     """
 
     def __init__(self, config: ScanConfig, inverse_temperature: float, factor: float) -> None:
-        super().__init__()
+        super().__init__(config.encoder, config.aggregation, factor)
         self.normalisation: Normalisation = config.normalisation
-        self.aggregation: Aggregation = config.aggregation
         self.inverse_temperature = inverse_temperature
-        self.factor = factor
-        self.alpha = nn.Parameter(torch.zeros(())) if starts_at_encoder(config.encoder) else None
-
-    def finish(self, output: Float[Tensor, "*pairs"], pooled: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
-        """The score of each pair; v·t + alpha output where ranking starts at a joint encoder's."""
-        return output if self.alpha is None else pooled + self.alpha * output
-
-    def forward(
-        self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
-    ) -> Float[Tensor, "*pairs"]:
-        """The score of each pair without v·t."""
-        weights = self.attention(similarity, queries, context)
-        return aggregate(self.cosines(weights, similarity, context), queries.real, self.aggregation, self.factor)
 
     def attention(
         self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
@@ -98,33 +156,9 @@ class CrossAttention(ScoringStream):
         similarity: Float[Tensor, "*pairs queries context"],
         context: ItemEncoding,
     ) -> Float[Tensor, "*pairs queries"]:
-        """r_q, for unit queries, in float32 at least: cheap, with few numbers per pair."""
+        """r_q."""
         single = torch.promote_types(similarity.dtype, torch.float32)
         return (to_unit_sums(weights, context.gram) * similarity).sum(dim=-1, dtype=single)
-
-    def trace(
-        self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
-    ) -> StreamTrace:
-        """Attention, and the score (without sigmoid) as the contribution of a single level."""
-        weights = self.attention(similarity, queries, context)
-        cosines = self.cosines(weights, similarity, context)
-        score = aggregate(cosines, queries.real, self.aggregation, self.factor)
-        shares = query_shares(cosines, queries.real, self.aggregation, self.factor)
-        terms = query_terms(cosines, shares, score, self.aggregation)[..., None, :]
-        pooled = torch.zeros_like(score)
-        if self.alpha is not None:
-            pooled, terms, score = cosine(queries.pooled, context.pooled), self.alpha * terms, self.alpha * score
-        return StreamTrace(
-            attention=weights,
-            node_weights=shares[..., None, :],
-            contributions=score[..., None],
-            pooled=pooled,
-            bias=score.new_zeros(()),
-            score=score + pooled,
-            has_global_node=False,
-            node_contributions=terms,
-            pooled_whole=None if self.alpha is None else pooled,
-        )
 
     def floats_per_pair(self, queries: int, context: int) -> int:
         """About six temporary matrices of queries x context."""

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from tshsr.config.models import VseConfig
+from tshsr.config.models import HremConfig, VseConfig
 from tshsr.data.batches import NO_WORD, CaptionBatch, ImageBatch
 from tshsr.models.attention import unit
 from tshsr.models.base import ItemEncoding, Matcher, Scores
@@ -25,7 +25,8 @@ from tshsr.models.encoders import (
     init_xavier,
     words_and_vectors,
 )
-from tshsr.models.pooling import AttentionPooling, GeneralisedPooling, MeanPooling
+from tshsr.models.fragments import FragmentPooling
+from tshsr.models.pooling import AttentionPooling, ChannelPooling, GeneralisedPooling, MeanPooling
 from tshsr.models.streams import cosine
 from tshsr.models.whole import build_whole, starts_at_encoder, whole_vector
 
@@ -34,11 +35,11 @@ class Vse(Matcher):
     """score(I, T) = v·t,  v = l2( pool( regions ) ),  t = l2( pool( words ) ).
 
     VSE++ (Faghri et al. 2018) with a choice of pooling; with generalised pooling, residual projection and size
-    augmentation it is VSE-infinity (Chen et al. 2021). Regions and words are pooled unnormalised. Other v and t:
-    `whole.WholeVector`.
+    augmentation it is VSE-infinity (Chen et al. 2021), with a pooling by channel ESA (Zhu et al. 2023). Regions and
+    words are pooled unnormalised. Other v and t: `whole.WholeVector`.
     """
 
-    def __init__(self, config: VseConfig) -> None:
+    def __init__(self, config: VseConfig | HremConfig) -> None:
         super().__init__()
         self.config, self.dim = config, config.encoder.dim
         # The perceptron stands here and comes last: the order of random numbers and the names in earlier checkpoints.
@@ -103,8 +104,10 @@ class Vse(Matcher):
         return drop_items(mask, self.config.size_augmentation)
 
 
-def build_pooling(config: VseConfig) -> nn.Module:
+def build_pooling(config: VseConfig | HremConfig) -> nn.Module:
     """The pooling of a configuration."""
+    if isinstance(config, HremConfig):
+        return FragmentPooling(config.encoder.dim, config.heads, config.item_share, config.pooling_dropout)
     match config.pooling:
         case "mean":
             return MeanPooling()
@@ -112,6 +115,8 @@ def build_pooling(config: VseConfig) -> nn.Module:
             return AttentionPooling(config.encoder.dim)
         case "gpo":
             return GeneralisedPooling()
+        case "esa":
+            return ChannelPooling(config.encoder.dim)
         case _:
             assert_never(config.pooling)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tshsr.config.models import EncoderConfig, ModelConfig
+from tshsr.config.models import EMBEDDING_KINDS, EncoderConfig, ModelConfig
 from tshsr.config.run import OptimiserConfig, RunConfig
 from tshsr.data.dataset import Split
 from tshsr.data.text import Tokenizer
@@ -30,9 +30,26 @@ from tshsr.pretrained.word_vectors import WordVectors, read_word_vectors
 
 WIDTHS = ("dim", "word_dim", "transformer_layers", "transformer_heads")
 """Encoder sizes: at least 1."""
-LOSSES = ("fused", "streams", "levels", "pooled", "contrastive", "late_interaction", "swapped")
-"""Loss weights: at least 0."""
-MODEL_AT_LEAST = {"similarity_dim": 1, "comparison_dim": 0, "steps": 1, "region_slots": 0}
+LOSSES = (
+    "fused",
+    "streams",
+    "levels",
+    "pooled",
+    "contrastive",
+    "late_interaction",
+    "swapped",
+    "relations",
+    "relations_warmup_epochs",
+)
+"""Loss weights, and epochs without one: at least 0."""
+MODEL_AT_LEAST = {
+    "similarity_dim": 1,
+    "comparison_dim": 0,
+    "steps": 1,
+    "region_slots": 0,
+    "best_matches": 1,
+    "relevance_weight": 0,
+}
 """Minimum of settings of the model, where the method has them."""
 MODEL_ABOVE = (
     "inverse_temperature",
@@ -40,10 +57,11 @@ MODEL_ABOVE = (
     "region_inverse_temperature",
     "word_logsumexp_factor",
     "region_logsumexp_factor",
+    "temperature",
 )
 """Settings of the model that must be above 0, where the method has them."""
 ENCODER_SHARES = ("dropout", "word_dropout", "region_dropout")
-MODEL_SHARES = ("pooling_dropout", "similarity_dropout", "size_augmentation")
+MODEL_SHARES = ("pooling_dropout", "similarity_dropout", "size_augmentation", "connected", "item_share")
 """Shares, in [0, 1), of the encoder and of the model, where the method has them."""
 PRETRAINED_TEXT = (
     "text_weights",
@@ -160,17 +178,22 @@ def check_losses(config: RunConfig) -> None:
     """
     loss, kind = config.loss, config.model.kind
     weights = {"loss.fused": loss.fused}
-    weights |= {"loss.streams": loss.streams} if kind != "vse" else {}
+    weights |= {"loss.streams": loss.streams} if kind not in EMBEDDING_KINDS else {}
     weights |= {"loss.levels": loss.levels} if kind == "tshsr" else {}
-    if kind == "vse" and loss.late_interaction:
+    if kind in EMBEDDING_KINDS and loss.late_interaction:
         raise SettingsError(
-            f"loss.late_interaction is {loss.late_interaction:g}, and vse compares pooled vectors alone, not "
+            f"loss.late_interaction is {loss.late_interaction:g}, and {kind} compares pooled vectors alone, not "
             "regions with words; set it to 0."
         )
     if not any((*weights.values(), loss.pooled, loss.contrastive, loss.late_interaction)):
-        others = () if kind == "vse" else ("loss.late_interaction",)
+        others = () if kind in EMBEDDING_KINDS else ("loss.late_interaction",)
         names = ", ".join((*weights, "loss.pooled", "loss.contrastive", *others))
         raise SettingsError(f"every loss of this method weighs 0 ({names}); set one, such as loss.fused to 1.")
+    if loss.relations and kind != "hrem":
+        raise SettingsError(
+            f"loss.relations is {loss.relations:g}, and {kind} has no relations among the pairs of a batch; set it to "
+            "0, or train a recipe hrem-..."
+        )
     if loss.swapped and not any(weights.values()):
         raise SettingsError(
             f"loss.swapped trains the scores of {', '.join(weights)}, which weigh 0; set one, or loss.swapped to 0."
@@ -197,7 +220,7 @@ def check_noise(config: RunConfig) -> None:
     if (
         config.loss.robust != "none"
         and not (config.loss.pooled or config.loss.contrastive)
-        and config.model.kind != "vse"
+        and config.model.kind not in EMBEDDING_KINDS
     ):
         raise SettingsError(
             f"loss.robust {config.loss.robust!r} separates right pairs from wrong ones by v·t, which loss.pooled 0 "
@@ -270,7 +293,7 @@ def check_pooled_vectors(config: RunConfig) -> None:
         )
     if encoder.pooled_vectors != "frozen" or encoder.text_tuned_layers:
         return
-    if kind == "vse":
+    if kind in EMBEDDING_KINDS:
         raise SettingsError(
             f"{named}, and v·t is the whole score of {kind}, so that nothing would be trained; set it to adapter or "
             "added."
@@ -290,13 +313,14 @@ def check_network(model: ModelConfig) -> None:
         DataError: Where the configuration of a tuned text encoder can't be loaded.
     """
     encoder = model.encoder
+    unknown = getattr(model, "heads", 1)  # a width that fits
     filled = replace(
         encoder,
         feature_dim=encoder.feature_dim or 1,
         vocabulary=encoder.vocabulary or 2,
         text_width=encoder.text_width or 1,
-        text_pooled_width=encoder.text_pooled_width or encoder.image_pooled_width or 1,
-        image_pooled_width=encoder.image_pooled_width or encoder.text_pooled_width or 1,
+        text_pooled_width=encoder.text_pooled_width or encoder.image_pooled_width or unknown,
+        image_pooled_width=encoder.image_pooled_width or encoder.text_pooled_width or unknown,
     )
     with torch.device("meta"):
         build_matcher(without_vision(replace(model, encoder=filled)))

@@ -82,6 +82,7 @@ class Objective(nn.Module):
         total_images: int | None = None,
         weights: Float[Tensor, " captions"] | None = None,
         swapped: Swapped | None = None,
+        related: bool = True,
     ) -> dict[str, Tensor]:
         """The losses of a batch.
 
@@ -94,11 +95,12 @@ class Objective(nn.Module):
             total_images: Number of images of the whole batch; None: those given.
             weights: Weights of the captions in every hinge, 0 to 1; their mean bounds costs (`max_gap`). None: all 1.
             swapped: Captions with two words swapped, each a negative of its own image.
+            related: Whether the loss of `relations` is added; False before it begins.
 
         Returns:
-            `loss`; the loss of each score by its name; `contrastive`, `late_interaction` and `swapped` where their
-            weights are not 0;
-            `spread`: the deviation of the fused scores (0 is collapse); `trust`: the mean weight, where given.
+            `loss`; the loss of each score by its name; `contrastive`, `late_interaction`, `swapped` and `relations`
+            where their weights are not 0; `spread`: the deviation of the fused scores (0 is collapse); `trust`: the
+            mean weight, where given.
 
         Raises:
             SettingsError: Where every score of this network has loss weight 0.
@@ -123,6 +125,11 @@ class Objective(nn.Module):
                 scores, encoded_images, encoded_swaps, image_of_caption, swapped, weights
             )
             loss = loss + self.config.swapped * parts["swapped"]
+        if self.config.relations:
+            loss_of = self._hinge(image_of_caption, weights, hardest=hardest)
+            encoded = encoded_images, encoded_captions
+            parts["relations"] = self._relations(*encoded, image_of_caption, loss_of, related=related)
+            loss = loss + self.config.relations * parts["relations"]
         known = scores["fused"].detach()[positives(image_of_caption, total) | torch.stack(groups).any(dim=0)]
         extras = {"spread": known.float().std(), **({} if weights is None else {"trust": weights.mean()})}
         return {"loss": loss, **{name: part.detach() for name, part in parts.items()}, **extras}
@@ -137,11 +144,7 @@ class Objective(nn.Module):
         hardest: bool,
     ) -> tuple[dict[str, Tensor], Float[Tensor, ""]]:
         """The loss of each score, and of `contrastive`, with their weighted sum."""
-        margin = self.config.margin
-        max_cost = margin + max_gap(weights) if weights is not None and hardest else math.inf
-        loss_of = partial(
-            hinge, image_of_caption=image_of_caption, margin=margin, hardest=hardest, weights=weights, max_cost=max_cost
-        )
+        loss_of = self._hinge(image_of_caption, weights, hardest=hardest)
         known = torch.stack(groups).any(dim=0)
 
         def part(name: str, score: Tensor) -> Tensor:
@@ -164,6 +167,37 @@ class Objective(nn.Module):
             )
         total = sum((loss_weights[name] * part for name, part in parts.items()), scores["pooled"].new_zeros(()))
         return parts, total
+
+    def _hinge(
+        self, image_of_caption: Int[Tensor, " captions"], weights: Float[Tensor, " captions"] | None, *, hardest: bool
+    ) -> Callable[..., Float[Tensor, ""]]:
+        """The hinge of a score matrix, of which `scored` pairs are known."""
+        margin = self.config.margin
+        max_cost = margin + max_gap(weights) if weights is not None and hardest else math.inf
+        return partial(
+            hinge, image_of_caption=image_of_caption, margin=margin, hardest=hardest, weights=weights, max_cost=max_cost
+        )
+
+    def _relations(
+        self,
+        images: ItemEncoding,
+        captions: ItemEncoding,
+        image_of_caption: Int[Tensor, " captions"],
+        loss_of: Callable[..., Float[Tensor, ""]],
+        *,
+        related: bool,
+    ) -> Float[Tensor, ""]:
+        """Sum of the hinges of `Matcher.related_scores` over all pairs of the batch, and their penalty; 0 before it."""
+        found = self.matcher.related_scores(images, captions, image_of_caption) if related else None
+        if found is None:
+            return images.pooled.new_zeros((), dtype=torch.float32)
+        scores = [score.to(at_least_float32(score.dtype)) for score in found.scores.values()]
+        value = torch.stack([loss_of(score) for score in scores]).sum()
+        value = value + found.penalty.to(value.dtype)
+        if self.processes.count == 1:
+            return value
+        # Every process computes this from the whole batch, and the gradient is the sum of theirs.
+        return value.detach() + (value - value.detach()) / self.processes.count
 
     def _late_interaction(
         self,

@@ -81,6 +81,11 @@ def uses_hardest(config: LossConfig, step: int, *, steps_per_epoch: int) -> bool
     return step / steps_per_epoch >= config.warmup_epochs
 
 
+def uses_relations(config: LossConfig, step: int, *, steps_per_epoch: int) -> bool:
+    """Whether a step (0-based) has the losses of `loss.relations`."""
+    return config.relations > 0 and step / steps_per_epoch >= config.relations_warmup_epochs
+
+
 @dataclass(frozen=True)
 class TrainingInputs:
     """Checked inputs of a training run.
@@ -222,7 +227,8 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["factor"]
         hardest = uses_hardest(self.config.loss, number, steps_per_epoch=per_epoch)
-        losses = self._optimise(batches, hardest=hardest)
+        related = uses_relations(self.config.loss, number, steps_per_epoch=per_epoch)
+        losses = self._optimise(batches, hardest=hardest, related=related)
         check_finite(
             losses["loss"],
             losses["gradient_norm"],
@@ -249,7 +255,7 @@ class Trainer:
         if warning is not None:
             self.listen(Warned(warning))
 
-    def _optimise(self, batches: list[TrainingBatch], *, hardest: bool) -> dict[str, float]:
+    def _optimise(self, batches: list[TrainingBatch], *, hardest: bool, related: bool) -> dict[str, float]:
         """Accumulate gradients over a step's batches, clip and update; returns the mean losses of the batches."""
         parts, norm = [], torch.zeros(())
         names: list[str] = []
@@ -266,6 +272,7 @@ class Trainer:
                     on_device.captions,
                     on_device.image_of_caption,
                     hardest=hardest,
+                    related=related,
                     seed=seed,
                     total_images=batch.total_images,
                     weights=self._weights(batch),

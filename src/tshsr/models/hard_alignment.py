@@ -1,0 +1,94 @@
+"""Hard alignment: the best context item of each query alone, aggregated over the queries.
+
+CHAN (Pan et al. 2023) and late interaction (MaxSim: Khattab & Zaharia 2020, for image and text Yao et al. 2022).
+
+Axes: pairs (leading, broadcast) | queries | context (the items they are aligned with).
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tshsr.config.models import HardAlignmentConfig
+from tshsr.models.attention import at_least_float32
+from tshsr.models.base import ItemEncoding
+from tshsr.models.encoders import init_xavier
+from tshsr.models.pooling import MeanPooling
+from tshsr.models.scan import CosineStream
+from tshsr.models.streams import StreamMatcher
+from tshsr.models.whole import starts_at_encoder
+
+
+class HardAlignment(StreamMatcher):
+    """score = mean of the stream scores; v and t, for first-stage retrieval, are means of regions and of words.
+
+    CHAN is the word stream with logsumexp; late interaction is the mean or the sum, in either stream or in both.
+    """
+
+    def __init__(self, config: HardAlignmentConfig) -> None:
+        super().__init__(config.encoder)
+        init_xavier(self.region_encoder)
+        self.config = config
+        from_encoder = starts_at_encoder(config.encoder)
+        self.region_pooling, self.word_pooling = (None if from_encoder else MeanPooling() for _ in range(2))
+        names = {"both": ("word_stream", "region_stream"), "word": ("word_stream",), "region": ("region_stream",)}
+        self.streams = nn.ModuleDict({name: BestMatch(config) for name in names[config.streams]})
+
+
+class BestMatch(CosineStream):
+    """One stream.
+
+        r_q = max_c q·c
+        score: the mean or the sum of r_q, or  log( sum_q exp( r_q / tau ) )
+
+    With logsumexp the score is in units of the temperature tau: the sum is not multiplied by it.
+
+    Args:
+        config: Aggregation and temperature.
+    """
+
+    def __init__(self, config: HardAlignmentConfig) -> None:
+        factor = 1 / config.temperature
+        super().__init__(
+            config.encoder, config.aggregation, factor, factor if config.aggregation == "logsumexp" else 1.0
+        )
+
+    def forward(
+        self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
+    ) -> Float[Tensor, "*pairs"]:
+        """The score of each pair without v·t; the alignment itself is not formed."""
+        best = real_similarity(similarity, context).amax(dim=-1)
+        return self.aggregated(at_least_float32(best), queries)
+
+    def attention(
+        self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
+    ) -> Float[Tensor, "*pairs queries context"]:
+        """1 at the best context item of each query (the first of equal ones), 0 elsewhere."""
+        del queries
+        best = real_similarity(similarity, context).argmax(dim=-1, keepdim=True)
+        return torch.zeros_like(similarity).scatter_(-1, best, 1.0)
+
+    def cosines(
+        self,
+        weights: Float[Tensor, "*pairs queries context"],
+        similarity: Float[Tensor, "*pairs queries context"],
+        context: ItemEncoding,
+    ) -> Float[Tensor, "*pairs queries"]:
+        """r_q."""
+        del context
+        return (weights * at_least_float32(similarity)).sum(dim=-1)
+
+    def floats_per_pair(self, queries: int, context: int) -> int:
+        """The masked similarities, and two numbers per query."""
+        return queries * context + 2 * queries
+
+
+def real_similarity(
+    similarity: Float[Tensor, "*pairs queries context"], context: ItemEncoding
+) -> Float[Tensor, "*pairs queries context"]:
+    """q·c, below every cosine at context items that are padding."""
+    if context.real is None:
+        return similarity
+    return similarity.masked_fill(~context.mask[..., None, :], torch.finfo(similarity.dtype).min)
