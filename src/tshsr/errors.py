@@ -42,6 +42,10 @@ class DivergenceError(TshsrError):
     """Training stopped because the loss or its gradient is not finite."""
 
 
+class ProcessError(TshsrError):
+    """Another process of the same job was lost."""
+
+
 @dataclass(frozen=True)
 class InvalidValue:
     """A value that fails the validation of pydantic.

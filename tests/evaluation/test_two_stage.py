@@ -141,7 +141,7 @@ def test_a_lower_precision_is_measured_first(
     monkeypatch.setattr(rerank, "RESCORED_PER_QUERY", 1)  # more would be all pairs of this small split
     monkeypatch.setattr(
         two_stage,
-        "check_precision",
+        "agreed_check",
         lambda retriever, sample, *_: measured.append(sample.name) or replace(CHECK, used=used),
     )
     exact, exact_scores = evaluated(TwoStageSearch(one), split, Depth(4, 2))
@@ -155,7 +155,7 @@ def test_a_lower_precision_is_measured_first(
 def test_a_report_with_both_blocks_reads_back_equal(
     one: Member, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(two_stage, "check_precision", lambda *_: CHECK)
+    monkeypatch.setattr(two_stage, "agreed_check", lambda *_: CHECK)
     report, _ = evaluated(TwoStageSearch(one, ScoringOptions(dtype=torch.bfloat16)), split, Depth(4, 2), check=True)
     report.write(tmp_path / "report.json")
     assert read_report(tmp_path / "report.json") == report

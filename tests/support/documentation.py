@@ -83,6 +83,9 @@ def check_line(words: list[str], block: Block) -> None:
             known = help_of(*(words[1:3] if command in ("train", "data") else [command]))
             for option in (word for word in arguments if word.startswith("-")):
                 assert re.search(rf"(?<![\w-]){option}\b", known), f"{block.place}: {option}"
+        case ["torchrun", *options]:
+            start = options.index("-m") + 1
+            check_line(options[start:], block)
         case ["curl", *_]:
             pass
         case _:

@@ -10,36 +10,29 @@ from hypothesis import strategies as st
 from tests.support.small_runs import small_split
 from tshsr.data.text import Tokenizer
 from tshsr.errors import DataError, SettingsError
+from tshsr.scoring.processes import Processes
 from tshsr.training.batching import Order, Reader, derived_seed, prefetch
 
 
-@given(
-    captions=st.integers(12, 200),
-    batch=st.integers(8, 50),
-    accumulate=st.integers(1, 2),
-    processes=st.integers(1, 2),
-    epoch=st.integers(0, 3),
-)
+@given(captions=st.integers(12, 200), batch=st.integers(8, 50), accumulate=st.integers(1, 2), epoch=st.integers(0, 3))
 def test_an_epoch_passes_over_every_caption_once_in_batches_of_nearly_one_size(
-    captions: int, batch: int, accumulate: int, processes: int, epoch: int
+    captions: int, batch: int, accumulate: int, epoch: int
 ) -> None:
-    order = Order(captions, batch, accumulate, processes, seed=0)
-    shares = [list(order.steps(epoch, process)) for process in range(processes)]
-    assert all(len(steps) == order.steps_per_epoch for steps in shares)
-    shards = [shard for steps in shares for step in steps for shard in step]
-    assert sorted(np.concatenate(shards).tolist()) == list(range(captions))
-    sizes = [len(shard) for shard in shards]
+    order = Order(captions, batch, accumulate, seed=0)
+    steps = list(order.steps(epoch))
+    assert len(steps) == order.steps_per_epoch
+    batches = [batch for step in steps for batch in step]
+    assert sorted(np.concatenate(batches).tolist()) == list(range(captions))
+    sizes = [len(batch) for batch in batches]
     assert max(sizes) - min(sizes) <= 2
-    for step in range(order.steps_per_epoch):
-        for number in range(accumulate):
-            assert sum(len(steps[step][number]) for steps in shares) <= batch
+    assert max(sizes) <= batch
 
 
 def test_the_order_follows_from_seed_and_epoch() -> None:
-    order = Order(60, 20, 1, 1, seed=4)
+    order = Order(60, 20, 1, seed=4)
 
     def first(order: Order, epoch: int) -> list[int]:
-        return next(order.steps(epoch, 0))[0].tolist()
+        return next(order.steps(epoch))[0].tolist()
 
     assert first(order, 0) == first(replace(order), 0)
     assert first(order, 0) != first(order, 1)
@@ -47,14 +40,14 @@ def test_the_order_follows_from_seed_and_epoch() -> None:
 
 
 def test_an_epoch_goes_on_from_any_step() -> None:
-    order = Order(60, 10, 2, 1, seed=0)
-    whole, rest = list(order.steps(1, 0)), list(order.steps(1, 0, first=2))
+    order = Order(60, 10, 2, seed=0)
+    whole, rest = list(order.steps(1)), list(order.steps(1, first=2))
     assert [[b.tolist() for b in step] for step in rest] == [[b.tolist() for b in step] for step in whole[2:]]
 
 
 def test_too_few_captions_for_a_batch_are_refused() -> None:
-    with pytest.raises(SettingsError, match=r"7 training captions in batches of 4 \(accumulate 2, 2 processes\) leave"):
-        Order(7, 4, 2, 2, seed=0)
+    with pytest.raises(SettingsError, match=r"5 training captions in batches of 2 \(accumulate 2\) leave a batch"):
+        Order(5, 2, 2, seed=0)
 
 
 def test_derived_seeds_differ_for_neighbours_and_fit_torch() -> None:
@@ -89,3 +82,33 @@ def test_items_come_ahead_in_their_order_and_errors_with_them() -> None:
     assert (next(items), next(items)) == (2, 5)
     with pytest.raises(ZeroDivisionError):
         next(items)
+
+
+def test_processes_read_the_whole_batch_together(tmp_path: Path) -> None:
+    split = small_split(tmp_path, "train")
+    reader = Reader(split, Tokenizer.build(split.captions, minimum_count=1))
+    captions = np.array([7, 0, 6, 3, 12])
+    whole = reader.read(captions)
+    parts = [reader.read(captions, processes=Processes(number, 3)) for number in range(3)]
+    assert [len(part.images) for part in parts] == [2, 1, 1]
+    assert [len(part.captions) for part in parts] == [2, 2, 1]
+    assert torch.equal(torch.cat([part.images.regions for part in parts]), whole.images.regions)
+    for part in parts:
+        assert torch.equal(part.image_of_caption, whole.image_of_caption)
+        assert (part.total_images, part.numbers.tolist()) == (4, captions.tolist())
+    images = [reader.images_of(captions, Processes(number, 3)).tolist() for number in range(3)]
+    assert images == [[0, 1], [3], [6]]
+
+
+@given(total=st.integers(1, 40), count=st.integers(1, 5))
+def test_shares_are_consecutive_and_of_nearly_one_size(total: int, count: int) -> None:
+    shares = [Processes(number, count).share(total) for number in range(count)]
+    assert all(share.sizes == shares[0].sizes for share in shares)
+    assert sum(shares[0].sizes) == total
+    if total < count:  # all work on all rows, and the first one's results count
+        assert all((share.rows, share.divided) == (slice(0, total), False) for share in shares)
+        assert shares[0].sizes[0] == total
+    else:
+        assert [row for share in shares for row in range(share.rows.start, share.rows.stop)] == [*range(total)]
+        assert max(shares[0].sizes) - min(shares[0].sizes) <= 1
+        assert all(share.divided == (count > 1) for share in shares)

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from tshsr.metrics.report import Report
     from tshsr.retriever import Retriever
     from tshsr.scoring.candidates import Depth
+    from tshsr.scoring.processes import Processes
 
 EXAMPLE = "tshsr evaluate runs/first --data DIR"
 MOVED = {
@@ -121,11 +122,17 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     check_rerank(wanted)
     check_engine(wanted)
     check_output(wanted.json, wanted.save_scores)
-    if wanted.first_stage:
-        names = [each.name for each in fields(StagesOptions) if each.name != "run"]
-        compare_stages(StagesOptions(wanted.runs[0], **{name: getattr(wanted, name) for name in names}), screen)
-        return
-    show_result(from_runs(wanted, screen), wanted.json, screen)
+    from tshsr.scoring.processes import launched_processes
+
+    with launched_processes(choose_device(wanted.device)) as processes:
+        check_processes(wanted, processes)
+        if wanted.first_stage:
+            names = [each.name for each in fields(StagesOptions) if each.name != "run"]
+            compare_stages(StagesOptions(wanted.runs[0], **{name: getattr(wanted, name) for name in names}), screen)
+            return
+        report = from_runs(wanted, screen, processes)
+    if report is not None:
+        show_result(report, wanted.json, screen)
 
 
 def check_moved(arguments: Sequence[str]) -> None:
@@ -183,8 +190,11 @@ def show_result(report: Report, file: str | None, screen: Screen) -> None:
         screen.json(report.to_json(), file)
 
 
-def from_runs(wanted: Evaluate, screen: Screen) -> Report:
+def from_runs(wanted: Evaluate, screen: Screen, processes: Processes) -> Report | None:
     """Score a split with the runs.
+
+    Returns:
+        The report; None in a process that only scores its share.
 
     Raises:
         TshsrError: Where annotation does not fit the scores; raised after the matrices have reached their folder.
@@ -200,7 +210,7 @@ def from_runs(wanted: Evaluate, screen: Screen) -> Report:
 
     matrix.check_distinct(wanted.runs)
     device = "cpu" if wanted.engine == "ray" else choose_device(wanted.device)
-    options = ScoringOptions(byte_budget=read_bytes(wanted.bytes), device=device, dtype=precision(wanted.dtype))
+    budget, dtype = read_bytes(wanted.bytes), precision(wanted.dtype)
     split = open_split(wanted.data, wanted.split)
     extras, refusal = extras_of(wanted.coco_ids, wanted.pmrp, wanted.judgements), None
     annotation = matrix.read_extras(extras, split_ground_truth(split))
@@ -212,19 +222,22 @@ def from_runs(wanted: Evaluate, screen: Screen) -> Report:
     exhaustive = exhaustively_scored(plan, split, check=wanted.rerank_check)
     size = sum(run.score_bytes(retrievers, each) for each in exhaustive)
     compile_options = CompileOptions(tf32=wanted.dtype == "tf32", compiled=wanted.compile)
-    members, guards = compile_members(retrievers, split, compile_options, options)
+    place = shared_place(wanted.scores_folder, size, processes)
     chosen = chosen_engine(wanted.engine, wanted.engine_workers, wanted.shard, device=wanted.device)
-    with (
-        place_for_scores(wanted.scores_folder, size) as folder,
-        chosen as engine,
-        screen.progress(quiet=wanted.quiet) as begin,
-    ):
-        options = replace(options, folder=folder)
+    with place as folder, chosen as engine, screen.progress(quiet=wanted.quiet) as begin:
+        options = ScoringOptions(budget, device, dtype, folder, processes=processes)
+        members, guards = compile_members(retrievers, split, compile_options, options)
         if plan is None:
             options = replace(options, progress=begin("scoring", "pairs"))
+            if not processes.is_main:
+                run.score_models(members, split, protocol=wanted.protocol, options=options)
+                return None
             found = run.evaluate_models(members, split, protocol=wanted.protocol, options=options, engine=engine)
         else:
             search = two_stage.TwoStageSearch(members[0], options, wanted.protocol)
+            if not processes.is_main:
+                two_stage.search_split(search, split, plan, check=wanted.rerank_check)
+                return None
             found = two_stage.evaluate_two_stage(search, split, plan, check=wanted.rerank_check, begin=begin)
         if wanted.save_scores is not None:
             save_scores(wanted.save_scores, found.scores["fused"])
@@ -317,6 +330,20 @@ def check_engine(wanted: Evaluate) -> None:
         raise SettingsError(f"--engine {wanted.engine} scores all pairs in float32; leave {option} out.")
 
 
+def check_processes(wanted: Evaluate, processes: Processes) -> None:
+    """Refuse options that several processes of torchrun can't share.
+
+    Raises:
+        SettingsError: Where one is given; the message names it.
+    """
+    given = {f"--engine {wanted.engine}": wanted.engine != "none", "--first-stage": wanted.first_stage}
+    if processes.count > 1 and any(given.values()):
+        option = next(name for name, there in given.items() if there)
+        raise SettingsError(
+            f"{option} runs in one process, and torchrun started {processes.count}; leave one of them out."
+        )
+
+
 def check_first_stage(wanted: Evaluate) -> None:
     """Refuse options that do not fit.
 
@@ -369,6 +396,19 @@ def extras_of(coco_ids: Path | None, pmrp: Path | None, judgements: Path | None)
     if pmrp is not None and coco_ids is None:
         raise SettingsError("--pmrp finds captions by COCO's ids; give --coco-ids FILE with it.")
     return Extras(coco_ids, pmrp, judgements)
+
+
+@contextmanager
+def shared_place(folder: Path | None, size: int, processes: Processes) -> Iterator[Path | None]:
+    """`place_for_scores` of the main process, for all of several processes; always a folder, where parts are joined."""
+    if processes.count == 1:
+        with place_for_scores(folder, size) as place:
+            yield place
+    elif processes.is_main:
+        with place_for_scores(folder, max(2 * size, LARGE + 1)) as place:  # the parts, and the matrices
+            yield processes.from_main(place)
+    else:
+        yield processes.from_main(None)
 
 
 @contextmanager

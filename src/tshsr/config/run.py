@@ -109,8 +109,7 @@ class TrainingConfig:
     epochs: int = 40
     """Passes over the training captions."""
     batch: int = 128
-    """Captions per batch over all processes, each with its image. Each of N processes under torchrun takes 1/N of it,
-    and negatives from that part only: 128 captions per process are a batch of 128 N."""
+    """Captions per batch, each with its image; the processes of torchrun share it, with negatives from all of it."""
     accumulate: int = 1
     """Batches per step, with accumulated gradients."""
     candidates: int = 0

@@ -123,7 +123,8 @@ def compile_members(
 ) -> tuple[tuple[Scorer, ...], tuple[PrecisionCheck, ...]]:
     """The models, accelerated if that is faster without loss of recall on a sample, and the measurements.
 
-    Where compilation fails, the models are returned unchanged, with a warning in the log.
+    Where compilation fails, the models are returned unchanged, with a warning in the log. Of several processes all have
+    the measurements of the main one.
     """
     if not str(compile_options):
         return tuple(retrievers), ()
@@ -131,14 +132,23 @@ def compile_members(
     checks: list[PrecisionCheck] = []
     for retriever in retrievers:
         compiled = CompiledMatcher(retriever.matcher, compile_options)
-        try:
-            found = check_precision(retriever, split, replace(options, dtype=None), compiled=compiled)
-        except RuntimeError as error:
-            if not compile_options.compiled or is_out_of_memory(error):
-                raise
-            reason = str(error).strip().splitlines()[0]
-            LOG.warning("this machine can't compile the scoring (%s); scoring continues uncompiled", reason)
+        found = options.processes.from_main(compile_check(retriever, split, compiled, options))
+        if found is None:
             return tuple(retrievers), ()
         checks.append(replace(found, dtype=str(compile_options)))
         members.append(CompiledMember(retriever.name, compiled, retriever.tokenizer) if found.used else retriever)
     return tuple(members), tuple(checks)
+
+
+def compile_check(
+    retriever: Scorer, split: Split, compiled: CompiledMatcher, options: ScoringOptions
+) -> PrecisionCheck | None:
+    """Measure accelerated scoring on a sample; None, with a warning in the log, where it can't be compiled."""
+    try:
+        return check_precision(retriever, split, replace(options, dtype=None), compiled=compiled)
+    except RuntimeError as error:
+        if not compiled.compile_options.compiled or is_out_of_memory(error):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        LOG.warning("this machine can't compile the scoring (%s); scoring continues uncompiled", reason)
+        return None

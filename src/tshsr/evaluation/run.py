@@ -110,7 +110,7 @@ def evaluate(
     protocol: ProtocolName | Literal["auto"] = "auto",
     options: ScoringOptions = DEFAULT_OPTIONS,
 ) -> tuple[Report, Mapping[str, np.ndarray]]:
-    """Score every image of a split with every caption, and report.
+    """Score every image of a split with every caption, and report, in a single process.
 
     Args:
         retrievers: One model, or several whose scores are averaged.
@@ -123,9 +123,14 @@ def evaluate(
         The report, and by score name the (mean) matrices, images x captions.
 
     Raises:
-        SettingsError: Where there is no model.
+        SettingsError: Where there is no model, or there are several processes.
         InputError: Where the protocol does not fit the split, a score is not finite, or an image has no caption.
     """
+    if options.processes.count > 1:
+        raise SettingsError(
+            f"evaluate reports in a single process, options.processes has {options.processes.count}; call "
+            "evaluate_models, which reports in the main one."
+        )
     found = evaluate_models(retrievers, split, protocol=protocol, options=options)
     return found.report(), found.scores
 
@@ -140,28 +145,15 @@ def evaluate_models(
 ) -> Evaluation:
     """Score every image of a split with every caption, and rank the queries; arguments and errors as of `evaluate`.
 
+    Of several processes the main one calls this, and the others call `score_models`.
+
     Args:
-        engine: Scores on its workers, in the precision of the network; None: in this process.
+        engine: As of `score_models`.
     """
-    if not retrievers:
-        raise SettingsError("there is no model to evaluate; name at least one run.")
-    chosen = choose_protocol(protocol, len(split.regions))  # raises before hours of scoring
-    check_captioned(len(split.regions), split.image_of_caption)
-    options = usable_options(retrievers[0].matcher, options)
-    start = time.perf_counter()
-    checks = [check_precision(each, split, options) for each in retrievers] if options.dtype is not None else []
-    members = []
-    for number, retriever in enumerate(retrievers):
-        member_options = replace(
-            options,
-            dtype=options.dtype if checks and checks[number].used else None,
-            folder=member_folder(options.folder, number, len(retrievers)),
-        )
-        own = with_own_regions(split, retriever.matcher.vision)
-        score = score_split_rescored if engine is None else partial(score_split_sharded, engine)
-        members.append(score(retriever.matcher, retriever.tokenizer, own, member_options))
-    scores = ensemble(members, options.folder)
-    seconds = time.perf_counter() - start
+    found = score_models(retrievers, split, protocol=protocol, options=options, engine=engine)
+    chosen = choose_protocol(protocol, len(split.regions))
+    scores = ensemble(found.members, options.folder)
+    seconds = time.perf_counter() - found.start
     return Evaluation(
         scores=scores,
         ranks=rank_queries(scores, split.image_of_caption, chosen),
@@ -171,23 +163,88 @@ def evaluate_models(
         models=tuple(retriever.name for retriever in retrievers),
         seconds=seconds,
         captions_digest=split.captions_digest,
-        precision=tuple(checks),
+        precision=found.checks,
     )
+
+
+@dataclass(frozen=True)
+class ScoredModels:
+    """Scores of several models on a split.
+
+    Attributes:
+        members: By score name the matrices of each model, images x captions.
+        start: Time of the begin, by `time.perf_counter`.
+        checks: Measurements of a lower precision, one per model.
+    """
+
+    members: list[Mapping[str, np.ndarray]]
+    start: float
+    checks: tuple[PrecisionCheck, ...]
+
+
+def score_models(
+    retrievers: Sequence[Scorer],
+    split: Split,
+    *,
+    protocol: ProtocolName | Literal["auto"] = "auto",
+    options: ScoringOptions = DEFAULT_OPTIONS,
+    engine: Engine | None = None,
+) -> ScoredModels:
+    """Score every image of a split with every caption; of several processes each scores its share.
+
+    Args:
+        engine: Scores on its workers, in the precision of the network; None: in this process.
+
+    Raises:
+        SettingsError: Where there is no model.
+        InputError: Where the protocol does not fit the split, or an image has no caption.
+        ProcessError: Where another process was lost.
+    """
+    if not retrievers:
+        raise SettingsError("there is no model to evaluate; name at least one run.")
+    choose_protocol(protocol, len(split.regions))  # raises before hours of scoring
+    check_captioned(len(split.regions), split.image_of_caption)
+    options = usable_options(retrievers[0].matcher, options)
+    start = time.perf_counter()
+    checks = [agreed_check(each, split, options) for each in retrievers] if options.dtype is not None else []
+    members = []
+    for number, retriever in enumerate(retrievers):
+        member_options = replace(
+            options,
+            dtype=options.dtype if checks and checks[number].used else None,
+            folder=member_folder(options, number, len(retrievers)),
+        )
+        own = with_own_regions(split, retriever.matcher.vision)
+        score = score_split_rescored if engine is None else partial(score_split_sharded, engine)
+        members.append(score(retriever.matcher, retriever.tokenizer, own, member_options))
+    return ScoredModels(members, start, tuple(checks))
 
 
 def usable_options(matcher: Matcher, options: ScoringOptions) -> ScoringOptions:
     """The options, without a precision whose matrix products are too slow on the device (logged)."""
     device = next(matcher.parameters()).device if options.device is None else torch.device(options.device)
-    return replace(options, dtype=usable_dtype(options.dtype, device))
+    return replace(options, dtype=options.processes.from_main(usable_dtype(options.dtype, device)))
 
 
-def member_folder(folder: Path | None, number: int, members: int) -> Path | None:
-    """Folder of a member's matrices: `folder` for a single member, else a subfolder; None: in memory."""
-    if folder is None or members == 1:
-        return folder
-    subfolder = folder / str(number)
-    subfolder.mkdir(exist_ok=True)
-    return subfolder
+def member_folder(options: ScoringOptions, number: int, members: int) -> Path | None:
+    """Folder of a member's matrices: that of the options for a single member, else a subfolder; None: in memory."""
+    if options.folder is None or members == 1:
+        return options.folder
+    return subfolder(options.folder, str(number))
+
+
+def subfolder(folder: Path, name: str) -> Path:
+    """A folder inside another one, made where it does not exist."""
+    made = folder / name
+    made.mkdir(exist_ok=True)
+    return made
+
+
+def agreed_check(retriever: Scorer, split: Split, options: ScoringOptions) -> PrecisionCheck:
+    """`check_precision`; of several processes all have the measurement of the main one."""
+    main = options.processes.is_main
+    measured = check_precision(retriever, split, options) if main else None
+    return options.processes.from_main(measured)  # type: ignore[return-value]  # the main process has one
 
 
 @torch.inference_mode()

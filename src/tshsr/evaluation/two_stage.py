@@ -11,8 +11,16 @@ import numpy as np
 
 from tshsr.data.dataset import Split
 from tshsr.errors import SettingsError
-from tshsr.evaluation.run import Evaluation, Scorer, check_precision, choose_protocol, rank_queries, usable_options
-from tshsr.metrics.ranks import QueryRanks, metrics_by_fold
+from tshsr.evaluation.run import (
+    Evaluation,
+    Scorer,
+    agreed_check,
+    choose_protocol,
+    rank_queries,
+    subfolder,
+    usable_options,
+)
+from tshsr.metrics.ranks import metrics_by_fold
 from tshsr.metrics.recall import check_captioned, mean_metrics, score_metrics
 from tshsr.metrics.report import PrecisionCheck, ProtocolName, Rerank
 from tshsr.scoring.candidates import Depth, lost, recall_ceiling
@@ -42,7 +50,7 @@ class TwoStageSearch:
     """A model that scores only the best candidates by v·t.
 
     Attributes:
-        options: `folder` is for matrices of all pairs; `progress` is unused.
+        options: `folder` is for matrices of all pairs, and for the exchange of several processes; `progress` is unused.
         protocol: See `choose_protocol`; `coco-1k` is rejected.
     """
 
@@ -80,8 +88,12 @@ class TwoStageSearch:
             InputError: Where a score is not finite, or an image has no caption.
         """
         check_captioned(len(known.regions), known.image_of_caption)
-        scores = self._score_all(known, "choosing", progress)
-        depth, points = choose_depth(scores["fused"], scores["pooled"], known.image_of_caption)
+        scores, processes = self.score_all(known, "choosing", progress), self.options.processes
+        depth, points = processes.from_main(
+            choose_depth(scores["fused"], scores["pooled"], known.image_of_caption)
+            if processes.is_main
+            else (Depth(1, 1), ())
+        )
         sizes = [(len(split.regions), len(split.captions)) for split in (known, wanted)]
         return ChosenDepth(depth.scaled(*sizes), known.name, points)
 
@@ -90,35 +102,64 @@ class TwoStageSearch:
         options = replace(self.options, progress=progress)
         return score_two_stage(self.retriever.matcher, self.retriever.tokenizer, split, depth, options)
 
-    def lost(
-        self, split: Split, found: QueryRanks, *, progress: Progress = no_progress
-    ) -> tuple[tuple[float, ...], float]:
-        """The recall lost on a split; scores all its pairs.
-
-        Args:
-            progress: Called with (pairs done, pairs in total).
-
-        Returns:
-            Points in the order of `candidates.lost`, and the duration in seconds.
-        """
-        start = time.perf_counter()
-        full = score_metrics(self._score_all(split, "comparing", progress)["fused"], split.image_of_caption)
-        points = lost(full, mean_metrics(metrics_by_fold(found)))
-        return points, time.perf_counter() - start
-
-    def _score_all(self, split: Split, purpose: str, progress: Progress) -> Mapping[str, np.ndarray]:
+    def score_all(self, split: Split, purpose: str, progress: Progress) -> Mapping[str, np.ndarray]:
         """All scores of all pairs, in a subfolder of the folder if there is one."""
-        folder = None if self.options.folder is None else self.options.folder / purpose
-        if folder is not None:
-            folder.mkdir(exist_ok=True)
+        folder = None if self.options.folder is None else subfolder(self.options.folder, purpose)
         options = replace(self.options, folder=folder, progress=progress)
         return score_split_rescored(self.retriever.matcher, self.retriever.tokenizer, split, options)
+
+
+@dataclass(frozen=True)
+class Searched:
+    """Results of a two-stage search with every image and every caption of a split as the query.
+
+    Attributes:
+        checks: Measurement of a lower precision, where one was asked for.
+        seconds: Duration of the search.
+        full: All scores of all pairs, where the search is compared with them.
+        full_seconds: Duration of computing these.
+    """
+
+    found: TwoStageScores
+    chosen: ChosenDepth
+    checks: tuple[PrecisionCheck, ...]
+    seconds: float
+    full: Mapping[str, np.ndarray] | None = None
+    full_seconds: float | None = None
+
+
+def search_split(
+    search: TwoStageSearch, split: Split, plan: Depth | Split, *, check: bool = False, begin: Begin = begin_no_progress
+) -> Searched:
+    """Search a split; of several processes each scores its share. Arguments and errors as of `evaluate_two_stage`."""
+    search.check(split)
+    search = replace(search, options=usable_options(search.retriever.matcher, search.options))
+    checks: tuple[PrecisionCheck, ...] = ()
+    if search.options.dtype is not None:
+        sample = plan if isinstance(plan, Split) else split
+        checks = (agreed_check(search.retriever, sample, search.options),)
+        if not checks[0].used:
+            search = replace(search, options=replace(search.options, dtype=None))
+    if isinstance(plan, Split):
+        chosen = search.choose(plan, split, progress=begin(f"choosing K on {plan.name}", "pairs"))
+    else:
+        chosen = ChosenDepth(plan)
+    start = time.perf_counter()
+    found = search.search(split, chosen.depth, progress=begin("reasoning", "pairs"))
+    seconds = time.perf_counter() - start
+    if not check:
+        return Searched(found, chosen, checks, seconds)
+    start = time.perf_counter()
+    full = search.score_all(split, "comparing", begin("comparing with all", "pairs"))
+    return Searched(found, chosen, checks, seconds, full, time.perf_counter() - start)
 
 
 def evaluate_two_stage(
     search: TwoStageSearch, split: Split, plan: Depth | Split, *, check: bool = False, begin: Begin = begin_no_progress
 ) -> Evaluation:
     """Search a split, and rank the queries.
+
+    Of several processes the main one calls this, and the others call `search_split`.
 
     Args:
         search: The search. A lower precision is measured on a sample first, and used if faster without loss of recall.
@@ -129,40 +170,26 @@ def evaluate_two_stage(
     Raises:
         SettingsError: Where the network has no separate first stage.
         InputError: Where a score is not finite, or an image has no caption.
+        ProcessError: Where another process was lost.
     """
-    search.check(split)
-    search = replace(search, options=usable_options(search.retriever.matcher, search.options))
-    checks: tuple[PrecisionCheck, ...] = ()
-    if search.options.dtype is not None:
-        sample = plan if isinstance(plan, Split) else split
-        checks = (check_precision(search.retriever, sample, search.options),)
-        if not checks[0].used:
-            search = replace(search, options=replace(search.options, dtype=None))
-    if isinstance(plan, Split):
-        chosen = search.choose(plan, split, progress=begin(f"choosing K on {plan.name}", "pairs"))
-    else:
-        chosen = ChosenDepth(plan)
-    start = time.perf_counter()
-    found = search.search(split, chosen.depth, progress=begin("reasoning", "pairs"))
-    seconds = time.perf_counter() - start
+    result = search_split(search, split, plan, check=check, begin=begin)
     protocol = choose_protocol(search.protocol, len(split.regions))
-    ranks = rank_queries(found.scores, split.image_of_caption, protocol)
-    points = {} if chosen.split is None else {chosen.split: chosen.lost}
-    all_pairs_seconds = None
-    if check:
-        progress = begin("comparing with all", "pairs")
-        points[split.name], all_pairs_seconds = search.lost(split, ranks["fused"], progress=progress)
+    ranks = rank_queries(result.found.scores, split.image_of_caption, protocol)
+    points = {} if result.chosen.split is None else {result.chosen.split: result.chosen.lost}
+    if result.full is not None:
+        full = score_metrics(result.full["fused"], split.image_of_caption)
+        points[split.name] = lost(full, mean_metrics(metrics_by_fold(ranks["fused"])))
     return Evaluation(
-        scores=found.scores,
+        scores=result.found.scores,
         ranks=ranks,
         protocol=protocol,
         data=split.data,
         split=split.name,
         models=(search.retriever.name,),
-        seconds=seconds,
+        seconds=result.seconds,
         captions_digest=split.captions_digest,
-        precision=checks,
-        rerank=rerank_block(found.scored, split, chosen, points, all_pairs_seconds),
+        precision=result.checks,
+        rerank=rerank_block(result.found.scored, split, result.chosen, points, result.full_seconds),
     )
 
 

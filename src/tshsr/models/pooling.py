@@ -6,6 +6,8 @@ Axes: rows (images or captions) | items (regions or words) | dim (joint space).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Bool, Float
@@ -32,10 +34,15 @@ class MaskedBatchNorm(nn.Module):
     Args:
         shape: Shape of w and b, which broadcasts against x: (D,) normalises each channel, (36, 1) each of 36 rows over
             all channels, (1,) all entries together.
+
+    Attributes:
+        total: Sums a tensor over the processes that share a batch, with a gradient (`summed_statistics`); None: the
+            batch is whole.
     """
 
     running_mean: Tensor
     running_variance: Tensor
+    total: Callable[[Tensor], Tensor] | None
 
     def __init__(self, *shape: int) -> None:
         super().__init__()
@@ -43,6 +50,7 @@ class MaskedBatchNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(shape))
         self.register_buffer("running_mean", torch.zeros(shape))
         self.register_buffer("running_variance", torch.ones(shape))
+        self.total = None
 
     def forward(self, x: Float[Tensor, "*rows"], mask: Bool[Tensor, "*mask"] | None) -> Float[Tensor, "*rows"]:
         """Normalise; `mask` (None: all real) broadcasts against x. Outputs at padding are finite and unused."""
@@ -56,15 +64,34 @@ class MaskedBatchNorm(nn.Module):
     def _batch(self, x: Float[Tensor, "*rows"], mask: Bool[Tensor, "*mask"]) -> tuple[Tensor, Tensor]:
         """Mean and variance of the batch; updates the running statistics."""
         shape = self.weight.shape
-        real = mask.expand_as(x).to(x.dtype).sum_to_size(shape)
+        real, summed = mask.expand_as(x).to(x.dtype).sum_to_size(shape), (x * mask).sum_to_size(shape)
+        if self.total is not None:
+            real, summed = self.total(torch.stack([real, summed]))
         count = real.clamp_min(1)
-        mean = (x * mask).sum_to_size(shape) / count
-        variance = ((x - mean).square() * mask).sum_to_size(shape) / count
+        mean = summed / count
+        squares = ((x - mean).square() * mask).sum_to_size(shape)
+        variance = (squares if self.total is None else self.total(squares)) / count
         with torch.no_grad():
             share = MOMENTUM * (real > 0).to(x.dtype)
             self.running_mean.lerp_(mean, share)
             self.running_variance.lerp_(variance * count / (count - 1).clamp_min(1), share)
         return mean, variance
+
+
+@contextmanager
+def summed_statistics(norms: Sequence[MaskedBatchNorm], total: Callable[[Tensor], Tensor] | None) -> Iterator[None]:
+    """While the block runs, the statistics of a batch are those of all processes that share it.
+
+    Args:
+        total: Sums a tensor over the processes, with a gradient; None: the batch is whole.
+    """
+    for norm in norms:
+        norm.total = total
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.total = None
 
 
 POSITION_WIDTH = 32

@@ -24,7 +24,8 @@ from tshsr.errors import InputError, SettingsError
 from tshsr.models.base import ItemEncoding, Matcher, Scores
 from tshsr.scoring.options import BYTE_BUDGET, DEFAULT_OPTIONS, ScoringOptions
 from tshsr.scoring.precision import cast_matcher
-from tshsr.scoring.storage import MatricesInFiles, MatricesInMemory
+from tshsr.scoring.processes import ALONE, Processes
+from tshsr.scoring.storage import MatricesInFiles, MatricesInMemory, MatricesInParts
 
 LOG = logging.getLogger(__name__)
 
@@ -87,32 +88,42 @@ def score_split(
     Returns:
         By score name a float32 matrix, images x captions.
     """
-    return score_all_pairs(matcher, image_batches(split), tokenizer.encode(split.captions), options)
+    batches = image_batches(split, readers(matcher, options.processes))
+    return score_all_pairs(matcher, batches, tokenizer.encode(split.captions), options)
 
 
 @torch.inference_mode()
 def score_all_pairs(
-    matcher: Matcher, images: Iterable[ImageBatch], captions: CaptionTokens, options: ScoringOptions = DEFAULT_OPTIONS
+    matcher: Matcher,
+    images: Iterable[ImageBatch | None],
+    captions: CaptionTokens,
+    options: ScoringOptions = DEFAULT_OPTIONS,
 ) -> Mapping[str, np.ndarray]:
     """Score every image with every caption; see `score_split`."""
     with evaluation_mode(matcher, options.device) as device:
-        caption_blocks = CaptionBlocks(matcher, captions, device)
-        image_blocks = encode_image_blocks(matcher, images, device)
+        caption_blocks = CaptionBlocks(matcher, captions, device, processes=options.processes)
+        image_blocks = encode_image_blocks(matcher, images, device, readers(matcher, options.processes))
         return score_blocks(cast_matcher(matcher, options.dtype), image_blocks, caption_blocks, options)
 
 
 def score_blocks(
     scorer: Matcher, images: Sequence[ItemEncoding], captions: CaptionBlocks, options: ScoringOptions
 ) -> Mapping[str, np.ndarray]:
-    """All pairs of encoded blocks, in the precision of `scorer`."""
+    """All pairs of encoded blocks, in the precision of `scorer`; of several processes each scores its captions."""
     dtype = next(scorer.parameters()).dtype
-    shape = sum(map(len, images)), len(captions.tokens)
-    result = MatricesInMemory(shape) if options.folder is None else MatricesInFiles(shape, options.folder)
+    shape, own = (sum(map(len, images)), len(captions.tokens)), captions.own_columns()
+    result: MatricesInMemory | MatricesInFiles | MatricesInParts
+    if options.folder is None:
+        result = MatricesInMemory(shape)
+    elif options.processes.count == 1:
+        result = MatricesInFiles(shape, options.folder)
+    else:
+        result = MatricesInParts(shape, options.folder, own, options.processes)
     budget, done = Budget(options.byte_budget), 0
     for columns, block in captions:
 
         def tell(rows: int, width: int = len(columns), before: int = done) -> None:
-            options.progress(before + rows * width, shape[0] * shape[1])
+            options.progress(before + rows * width, shape[0] * len(own))
 
         for name, scores in score_columns(scorer, images, block.at(dtype), budget, tell).items():
             result.write(name, columns, scores)
@@ -142,33 +153,77 @@ def score_columns(
     return {name: torch.cat([part[name] for part in parts]).float().cpu().numpy() for name in parts[0]}
 
 
-def image_batches(split: Split) -> Iterator[ImageBatch]:
-    """The images of a split, `ENCODE_BLOCK` at a time."""
-    return (split.regions.read(rows) for rows in blocks(np.arange(len(split.regions)), ENCODE_BLOCK))
+def readers(matcher: Matcher, processes: Processes) -> Processes:
+    """The processes that share the reading of images: all, where each picture is decoded; else each reads all."""
+    return processes if matcher.vision is not None else ALONE
 
 
-def encode_image_blocks(matcher: Matcher, images: Iterable[ImageBatch], device: torch.device) -> list[ItemEncoding]:
-    """Encode batches of images, one block each."""
-    return [matcher.encode_images(batch.to(device)) for batch in images]
+def image_batches(split: Split, processes: Processes = ALONE) -> Iterator[ImageBatch | None]:
+    """The images of a split, `ENCODE_BLOCK` at a time; of several processes each reads every n-th block.
+
+    Returns:
+        None for a block that another process reads.
+    """
+    for number, rows in enumerate(blocks(np.arange(len(split.regions)), ENCODE_BLOCK)):
+        yield split.regions.read(rows) if number % processes.count == processes.index else None
+
+
+def encode_image_blocks(
+    matcher: Matcher, images: Iterable[ImageBatch | None], device: torch.device, processes: Processes = ALONE
+) -> list[ItemEncoding]:
+    """Encode batches of images, one block each.
+
+    Args:
+        images: None for a block that another process encodes.
+        processes: Those that share the blocks; every process has all of them at the end.
+
+    Raises:
+        ProcessError: Where another process was lost.
+    """
+    encoded = [None if batch is None else matcher.encode_images(batch.to(device)) for batch in images]
+    for number, block in enumerate(encoded):
+        owner = number % processes.count
+        if processes.count > 1:
+            found = processes.from_main(None if block is None else block.to("cpu"), of=owner)
+            encoded[number] = block if found is None or owner == processes.index else found.to(device)
+    return [block for block in encoded if block is not None]
 
 
 class CaptionBlocks:
     """Captions in blocks of similar length, encoded lazily during iteration.
 
+    The blocks are the same for every number of processes, so that the scores are; each process has every n-th one.
+
     Args:
         cache_bytes: Bound on the encodings cached for further iterations; other blocks are encoded again.
+        processes: Those that share the blocks.
 
     Raises:
         InputError: Where there is no caption.
     """
 
-    def __init__(self, matcher: Matcher, tokens: CaptionTokens, device: torch.device, cache_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        matcher: Matcher,
+        tokens: CaptionTokens,
+        device: torch.device,
+        cache_bytes: int = 0,
+        processes: Processes = ALONE,
+    ) -> None:
         if not len(tokens):
             raise InputError("there are no captions to score; give at least one.")
         self.matcher, self.tokens, self.device = matcher, tokens, device
         self.bytes_left = cache_bytes
-        self.columns = list(blocks(by_length(tokens), ENCODE_BLOCK))
+        self.columns = list(blocks(by_length(tokens), ENCODE_BLOCK))[processes.index :: processes.count]
         self.cache: dict[int, ItemEncoding] = {}
+
+    def own_columns(self) -> np.ndarray:
+        """The captions of this process, block by block."""
+        return np.concatenate([np.zeros(0, np.int64), *self.columns])
+
+    def count(self, mask: np.ndarray) -> int:
+        """Number of marked pairs with the captions of this process."""
+        return int(np.count_nonzero(mask, axis=0)[self.own_columns()].sum())
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, ItemEncoding]]:
         """The column numbers and the encoding of each block."""

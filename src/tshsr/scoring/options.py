@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from tshsr.errors import SettingsError
+from tshsr.scoring.processes import ALONE, Processes
 from tshsr.system import Progress, no_progress
 
 BYTE_BUDGET = 2**30
@@ -23,7 +25,11 @@ class ScoringOptions:
         device: None: the device of the network.
         dtype: Precision of scoring; encoding keeps the network's. None: the network's.
         folder: Existing folder of the score matrices, NAME.npy; None: in memory.
-        progress: Called with (pairs scored, pairs in total) after each block.
+        progress: Called with (pairs scored, pairs in total) after each block; of several processes those of this one.
+        processes: Those that share the captions; they need a folder, on a disk that all of them have.
+
+    Raises:
+        SettingsError: Where there are several processes and no folder, or this one does not find it.
     """
 
     byte_budget: int = BYTE_BUDGET
@@ -31,6 +37,14 @@ class ScoringOptions:
     dtype: torch.dtype | None = None
     folder: Path | None = None
     progress: Progress = no_progress
+    processes: Processes = ALONE
+
+    def __post_init__(self) -> None:
+        if self.processes.count > 1 and (self.folder is None or not self.folder.is_dir()):
+            raise SettingsError(
+                f"process {self.processes.index} of {self.processes.count} finds no folder {self.folder}; several "
+                "processes join their scores in one that all of them have: name it by --scores-folder."
+            )
 
 
 DEFAULT_OPTIONS = ScoringOptions()

@@ -8,7 +8,7 @@ Axes: images | captions.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,13 +26,14 @@ from tshsr.scoring.all_pairs import (
     evaluation_mode,
     image_batches,
     is_out_of_memory,
+    readers,
     score_blocks,
     tile_bytes,
 )
 from tshsr.scoring.candidates import Depth, candidate_rounds, candidates, candidates_first
 from tshsr.scoring.options import DEFAULT_OPTIONS, ScoringOptions
 from tshsr.scoring.precision import cast_matcher
-from tshsr.scoring.storage import writable
+from tshsr.scoring.storage import exchange_columns, writable
 from tshsr.system import Progress, no_progress
 
 RESCORED_PER_QUERY = 16
@@ -62,7 +63,8 @@ def score_two_stage(
     Args:
         matcher: A network with a pooled score.
         depth: Mean number of candidates per query.
-        options: `dtype` is the precision of the second stage; the matrices are in memory.
+        options: `dtype` is the precision of the second stage; the matrices are in memory. Of several processes each
+            scores its captions, and all have the result; their folder is for the exchange.
     """
     with evaluation_mode(matcher, options.device) as device:
         scorer = cast_matcher(matcher, options.dtype)
@@ -71,17 +73,20 @@ def score_two_stage(
         for columns, block in captions:
             products = [part.pooled @ block.pooled.T for part in images]
             pooled[:, columns] = torch.cat(products).float().cpu().numpy()
+        exchange(pooled, "pooled", captions, options)
         fused, scored = np.full_like(pooled, -np.inf), np.zeros(pooled.shape, dtype=bool)
         second_stage = PairScorer(scorer, images, captions, fused, Budget(options.byte_budget))
         for wanted in candidate_rounds(fused, pooled, depth):
-            done = int(scored.sum())
+            done = captions.count(scored)
             # The first round scores about half of the pairs.
-            total = int(wanted.sum()) if done else 2 * int(wanted.sum())
+            total = captions.count(wanted) * (1 if done else 2)
             second_stage.score(wanted & ~scored, done, total, options.progress)
+            exchange(fused, "fused", captions, options)
             scored |= wanted
         if scorer is not matcher:
             rescorer = PairScorer(matcher, images, captions, fused, Budget(options.byte_budget))
             rescorer.rescore_best(candidates_first(fused, pooled, scored), among=scored)
+            exchange(fused, "fused", captions, options)
     return TwoStageScores({"fused": candidates_first(fused, pooled, scored), "pooled": pooled}, scored)
 
 
@@ -100,9 +105,29 @@ def score_split_rescored(
         images, captions = encode_split(matcher, tokenizer, split, device, options, twice=scorer is not matcher)
         scores = score_blocks(scorer, images, captions, options)
         if scorer is not matcher:
-            fused = writable(scores, "fused")
-            PairScorer(matcher, images, captions, fused, Budget(options.byte_budget)).rescore_best(fused)
+            rescore(
+                PairScorer(matcher, images, captions, writable(scores, "fused"), Budget(options.byte_budget)), options
+            )
     return scores
+
+
+def rescore(scorer: PairScorer, options: ScoringOptions) -> None:
+    """Rescore the best pairs of a matrix, in memory or in its file."""
+    if options.processes.count == 1:
+        scorer.rescore_best(scorer.fused)
+        return
+    shared = replace(scorer, fused=np.array(scorer.fused))  # processes that write one map would need one machine
+    shared.rescore_best(scorer.fused)
+    exchange(shared.fused, "rescored", scorer.captions, options)
+    if options.processes.is_main:
+        scorer.fused[:] = shared.fused
+    options.processes.wait()
+
+
+def exchange(matrix: np.ndarray, name: str, captions: CaptionBlocks, options: ScoringOptions) -> None:
+    """Fill a matrix with the scores of the captions of other processes, through files; no-op for a single process."""
+    if options.processes.count > 1 and options.folder is not None:
+        exchange_columns(matrix, name, captions.own_columns(), options.folder, options.processes)
 
 
 def encode_split(
@@ -116,8 +141,9 @@ def encode_split(
 ) -> tuple[list[ItemEncoding], CaptionBlocks]:
     """Encoded blocks of a split's images, and its captions; `twice`: cached for a second pass."""
     cache_bytes = options.byte_budget if twice else 0
-    captions = CaptionBlocks(matcher, tokenizer.encode(split.captions), device, cache_bytes)
-    return encode_image_blocks(matcher, image_batches(split), device), captions
+    tokens, sharing = tokenizer.encode(split.captions), readers(matcher, options.processes)
+    captions = CaptionBlocks(matcher, tokens, device, cache_bytes, options.processes)
+    return encode_image_blocks(matcher, image_batches(split, sharing), device, sharing), captions
 
 
 @dataclass(frozen=True)
@@ -141,7 +167,7 @@ class PairScorer:
         """Score the `RESCORED_PER_QUERY` best pairs of every image and caption by `scores`, within the mask `among`."""
         best = candidates(scores, Depth(RESCORED_PER_QUERY, RESCORED_PER_QUERY))
         wanted = best if among is None else best & among
-        self.score(wanted, 0, int(wanted.sum()), no_progress)
+        self.score(wanted, 0, self.captions.count(wanted), no_progress)
 
     def score(self, wanted: np.ndarray, done: int, total: int, progress: Progress) -> None:
         """Score the pairs of a mask; `done` of `total` pairs were scored before."""

@@ -6,6 +6,7 @@ Axes: images (rows) | captions (columns).
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +15,12 @@ from numpy.typing import DTypeLike
 
 from tshsr.data.npy import npy_header
 from tshsr.errors import DataError, InputError
+from tshsr.files import explained
 from tshsr.metrics.recall import BLOCK
+from tshsr.scoring.processes import Processes
+
+PARTS, COLUMNS = "parts", "columns"
+"""Subfolder of the parts of matrices, and name of the file with the columns of a part."""
 
 
 class MatricesInMemory:
@@ -87,6 +93,88 @@ class MatricesInFiles:
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.npy"
+
+
+class MatricesInParts:
+    """Named matrices of which each process writes the scores of its captions, in files of its own that are joined.
+
+    Parts are FOLDER/parts/PROCESS/NAME.npy, with the column numbers in PROCESS/columns.npy. At the end each process
+    joins some of the names.
+
+    Args:
+        shape: Images and captions of the whole matrices.
+        folder: An existing folder, on a disk that all processes have.
+        columns: The captions of this process.
+    """
+
+    def __init__(self, shape: tuple[int, int], folder: Path, columns: np.ndarray, processes: Processes) -> None:
+        self.shape, self.folder, self.processes = shape, folder, processes
+        self.part = folder / PARTS / str(processes.index)
+        with explained(self.part):
+            self.part.mkdir(parents=True, exist_ok=True)
+            np.save(self.part / f"{COLUMNS}.npy", columns)
+        self.own = MatricesInFiles((shape[0], len(columns)), self.part)
+        self.place = np.full(shape[1], -1)
+        self.place[columns] = np.arange(len(columns))
+
+    def write(self, name: str, columns: np.ndarray, scores: np.ndarray) -> None:
+        """Write the scores of some captions of this process, images x columns.
+
+        Raises:
+            DataError: Where the file cannot be written.
+        """
+        self.own.write(name, self.place[columns], scores)
+
+    def finish(self) -> Mapping[str, np.ndarray]:
+        """The whole matrices by name, each memory-mapped on access, when all processes have written theirs.
+
+        Raises:
+            DataError: Where a file cannot be written.
+            ProcessError: Where another process was lost.
+        """
+        self.processes.wait()
+        parts = [self.folder / PARTS / str(number) for number in range(self.processes.count)]
+        names = sorted({file.stem for part in parts for file in part.glob("*.npy")} - {COLUMNS})
+        for name in names[self.processes.index :: self.processes.count]:
+            self._join(name, parts)
+        self.processes.wait()
+        if self.processes.is_main:
+            shutil.rmtree(self.folder / PARTS)
+        self.processes.wait()
+        return MappedMatrices({name: self.folder / f"{name}.npy" for name in names})
+
+    def _join(self, name: str, parts: Sequence[Path]) -> None:
+        """Write the whole matrix of a name from its parts."""
+        whole = MatricesInFiles(self.shape, self.folder)
+        for part in parts:
+            columns = np.load(part / f"{COLUMNS}.npy")
+            if len(columns):
+                scores = np.load(part / f"{name}.npy", mmap_mode="r")
+                for chosen in np.array_split(np.arange(len(columns)), math.ceil(scores.size / BLOCK)):
+                    whole.write(name, columns[chosen], scores[:, chosen])
+
+
+def exchange_columns(matrix: np.ndarray, name: str, columns: np.ndarray, folder: Path, processes: Processes) -> None:
+    """Fill a matrix in memory, of which each process has its captions, with those of all processes; through files.
+
+    Args:
+        matrix: Images x captions, float32.
+        name: Of the files, which are removed.
+        columns: The captions of this process.
+        folder: An existing folder, on a disk that all processes have.
+
+    Raises:
+        DataError: Where a file cannot be written.
+        ProcessError: Where another process was lost.
+    """
+    written = MatricesInParts(matrix.shape, folder, columns, processes)
+    for chosen in np.array_split(columns, math.ceil(len(matrix) * max(1, len(columns)) / BLOCK)):
+        if len(chosen):
+            written.write(name, chosen, matrix[:, chosen])
+    matrix[:] = written.finish()[name]
+    processes.wait()
+    if processes.is_main:
+        (folder / f"{name}.npy").unlink()
 
 
 class MappedMatrices(Mapping[str, np.ndarray]):

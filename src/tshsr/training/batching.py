@@ -1,4 +1,4 @@
-"""Order and reading of training batches; the order is a pure function of seed, epoch, step and process."""
+"""Order and reading of training batches; the order is a pure function of seed, epoch and step."""
 
 from __future__ import annotations
 
@@ -17,34 +17,33 @@ from tshsr.data.batches import CaptionBatch, ImageBatch, PixelBatch
 from tshsr.data.dataset import Split
 from tshsr.data.tokens import CaptionTokenizer
 from tshsr.errors import DataError, InputError, SettingsError
+from tshsr.scoring.processes import ALONE, Processes
 
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class Order:
-    """Division of an epoch into steps, of a step into batches, and of a batch into one shard per process.
+    """Division of an epoch into steps, and of a step into batches; it does not depend on the number of processes.
 
     Sizes differ by one at most.
 
     Attributes:
         batch: Maximum captions of a batch, over all processes.
-        processes: Processes that share each batch.
     """
 
     captions: int
     batch: int
     accumulate: int
-    processes: int
     seed: int
 
     def __post_init__(self) -> None:
-        shards = self.steps_per_epoch * self.accumulate * self.processes
-        if self.captions // shards < 2:
+        batches = self.steps_per_epoch * self.accumulate
+        if self.captions // batches < 2:
             raise SettingsError(
-                f"{self.captions} training captions in batches of {self.batch} (accumulate {self.accumulate}, "
-                f"{self.processes} processes) leave a batch with fewer than two captions, and a caption needs another "
-                "one as a negative; set another training.batch or training.accumulate."
+                f"{self.captions} training captions in batches of {self.batch} (accumulate {self.accumulate}) leave a "
+                "batch with fewer than two captions, and a caption needs another one as a negative; set another "
+                "training.batch or training.accumulate."
             )
 
     @property
@@ -52,8 +51,8 @@ class Order:
         """Number of steps per epoch."""
         return math.ceil(self.captions / (self.batch * self.accumulate))
 
-    def steps(self, epoch: int, process: int, *, first: int = 0) -> Iterator[list[np.ndarray]]:
-        """For each step of an epoch the caption numbers of this process's batches.
+    def steps(self, epoch: int, *, first: int = 0) -> Iterator[list[np.ndarray]]:
+        """For each step of an epoch the caption numbers of its batches.
 
         Args:
             epoch: 0-based.
@@ -61,8 +60,7 @@ class Order:
         """
         order = np.random.default_rng([self.seed, epoch]).permutation(self.captions)
         for step in np.array_split(order, self.steps_per_epoch)[first:]:
-            batches = np.array_split(step, self.accumulate)
-            yield [np.array_split(batch, self.processes)[process] for batch in batches]
+            yield np.array_split(step, self.accumulate)
 
 
 def derived_seed(*numbers: int) -> int:
@@ -75,19 +73,23 @@ class TrainingBatch:
     """Captions and their images, each image once.
 
     Attributes:
-        image_of_caption: For each caption the row of its image.
-        numbers: Indices of the captions in the split; always on the CPU.
+        images: The images, or one process's share of them.
+        captions: The captions, or one process's share of them.
+        image_of_caption: For each caption of the whole batch the row of its image.
+        numbers: Indices of all captions of the batch in the split; always on the CPU.
+        total_images: Number of images of the whole batch.
     """
 
     images: ImageBatch | PixelBatch
     captions: CaptionBatch
     image_of_caption: Int[Tensor, " captions"]
     numbers: np.ndarray
+    total_images: int
 
     def to(self, device: torch.device) -> TrainingBatch:
         """The same batch on another device."""
         images, captions = self.images.to(device), self.captions.to(device)
-        return TrainingBatch(images, captions, self.image_of_caption.to(device), self.numbers)
+        return TrainingBatch(images, captions, self.image_of_caption.to(device), self.numbers, self.total_images)
 
 
 class Reader:
@@ -104,21 +106,28 @@ class Reader:
         except InputError as error:
             raise DataError(f"{split.data}, split {split.name}, counting from caption 0: {error}") from None
 
-    def images_of(self, captions: np.ndarray) -> np.ndarray:
-        """The images of the batch of these captions, each once."""
-        return np.unique(self.split.image_of_caption[captions])
+    def images_of(self, captions: np.ndarray, processes: Processes = ALONE) -> np.ndarray:
+        """The images of the batch of these captions, each once; of several processes this one's share."""
+        images = np.unique(self.split.image_of_caption[captions])
+        return images[processes.share(len(images)).rows]
 
     def read(
-        self, captions: np.ndarray, read_images: Callable[[np.ndarray], ImageBatch | PixelBatch] | None = None
+        self,
+        captions: np.ndarray,
+        read_images: Callable[[np.ndarray], ImageBatch | PixelBatch] | None = None,
+        processes: Processes = ALONE,
     ) -> TrainingBatch:
         """Read the batch of these captions.
 
         Args:
             read_images: Reads `images_of` the captions; None: the split's regions.
+            processes: Those that share the batch: this one's share of the images and of the captions is read.
         """
         images, local = np.unique(self.split.image_of_caption[captions], return_inverse=True)
-        batch = self.split.regions.read(images) if read_images is None else read_images(images)
-        return TrainingBatch(batch, self.tokens.read(captions), torch.from_numpy(local), captions)
+        own = images[processes.share(len(images)).rows]
+        batch = self.split.regions.read(own) if read_images is None else read_images(own)
+        tokens = self.tokens.read(captions[processes.share(len(captions)).rows])
+        return TrainingBatch(batch, tokens, torch.from_numpy(local), captions, len(images))
 
 
 def prefetch(items: Iterator[Item]) -> Generator[Item]:

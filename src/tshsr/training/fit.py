@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.utils import InitProcessGroupKwargs
 
 from tshsr.config.run import RunConfig, TrainingConfig, read_config
 from tshsr.data.dataset import Split
 from tshsr.data.tokens import CaptionTokenizer
 from tshsr.errors import CheckpointError, SettingsError
 from tshsr.files import remove_partial
+from tshsr.scoring.processes import WAIT_AT_MOST
 from tshsr.training.batching import Order
 from tshsr.training.checkpoints import CONFIG, load_settings, save_settings
 from tshsr.training.checks import (
@@ -32,10 +32,7 @@ from tshsr.training.events import Event, Listener
 from tshsr.training.noisy_pairs import with_noise
 from tshsr.training.pixels import open_pictures
 from tshsr.training.state import State, is_begun, load_state
-from tshsr.training.trainer import Trainer, TrainingInputs
-
-EVALUATION_AT_MOST = timedelta(hours=12)
-"""Timeout of the other processes while the main process evaluates."""
+from tshsr.training.trainer import Trainer, TrainingInputs, processes_of
 
 
 def make_accelerator(config: RunConfig, device: str | None) -> Accelerator:
@@ -56,11 +53,7 @@ def make_accelerator(config: RunConfig, device: str | None) -> Accelerator:
             cpu=device == "cpu",
             mixed_precision=config.training.precision,
             gradient_accumulation_steps=config.training.accumulate,
-            kwargs_handlers=[
-                # Some settings leave parameters without a gradient, such as those of pooling without `loss.pooled`.
-                DistributedDataParallelKwargs(find_unused_parameters=True),
-                InitProcessGroupKwargs(timeout=EVALUATION_AT_MOST),
-            ],
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=WAIT_AT_MOST)],
         )
     except ValueError as error:
         raise SettingsError(
@@ -126,9 +119,9 @@ def fit(
     """Train a network; the same settings, data and CPU type give bit-identical weights, interrupted or not.
 
     Contents of the folder: `config.json`, `tokenizer.json`, `log.jsonl`, `tensorboard/`, `best/` (by the fused rSum on
-    dev) and `last/` (the resumable state). Under torchrun every process calls this with the same arguments; each batch
-    is split among them, and negatives come from the part of the process only. Weights are reproduced only with the
-    same number of processes.
+    dev) and `last/` (the resumable state). Under torchrun every process calls this with the same arguments; they share
+    each batch, with the loss and the gradient that one process has for it (but for rounding; dropout is drawn by each).
+    Weights are reproduced bit for bit only with the same number of processes; a run may be resumed with another number.
 
     Args:
         config: The settings; 0 and "" in feature_dim, vocabulary and extractor are filled from the data.
@@ -144,6 +137,7 @@ def fit(
         CheckpointError: Where the folder holds a run and `resume` is False, or a run with other settings or data.
         CollapseError: Where the network gives all pairs the same score for more than an epoch.
         DivergenceError: Where the loss or its gradient is not finite.
+        ProcessError: Where another process of the run was lost.
     """
     check_training(config)
     out = Path(out)
@@ -155,12 +149,12 @@ def fit(
     opened = open_pictures(config, train, dev, read_config(out / CONFIG) if begun else None)
     train, dev = opened.train, opened.dev
     config = complete(opened.config, tokenizer, train, dev)
-    order = make_order(config.training, train, processes=accelerator.num_processes)
+    order = make_order(config.training, train)
     vectors = None if begun else make_vectors(config, tokenizer)
     state = load_begun(out, config, train) if begun else State(captions_checksum(train))
     if state.step >= order.steps_per_epoch * config.training.epochs:
         return fit_result(out, config, state, already_finished=True)
-    accelerator.wait_for_everyone()  # the main process changes the folder only after all have read it
+    processes_of(accelerator).wait()  # the main process changes the folder only after all have read it
     prepare_folder(out, config, tokenizer, accelerator)
     inputs = TrainingInputs(config, tokenizer, train, dev, out, vectors, opened.vision)
     with reproducible(accelerator.device):
@@ -173,19 +167,13 @@ def fit(
     return fit_result(out, config, state, already_finished=False)
 
 
-def make_order(config: TrainingConfig, train: Split, *, processes: int) -> Order:
+def make_order(config: TrainingConfig, train: Split) -> Order:
     """The order of batches of a run.
 
     Raises:
         SettingsError: Where a batch would have fewer than two captions.
     """
-    return Order(
-        captions=len(train.captions),
-        batch=config.batch,
-        accumulate=config.accumulate,
-        processes=processes,
-        seed=config.seed,
-    )
+    return Order(captions=len(train.captions), batch=config.batch, accumulate=config.accumulate, seed=config.seed)
 
 
 def check_folder(out: Path, *, resume: bool) -> bool:

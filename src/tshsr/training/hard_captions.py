@@ -17,6 +17,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from tshsr.data.batches import CaptionBatch, pad_sequences
+from tshsr.scoring.processes import ALONE, Processes
 
 EDGE = 0
 """Boundary token before the first and after the last word: the id of padding, which no word has."""
@@ -28,14 +29,17 @@ class Swapped:
 
     Attributes:
         rows: Row of the original caption of each.
+        captions: The swapped captions; of several processes those that this one encodes.
+        sizes: Of several processes the number of swapped captions that each contributes, in order.
     """
 
     rows: Int[Tensor, " swapped"]
     captions: CaptionBatch
+    sizes: tuple[int, ...] = ()
 
     def to(self, device: torch.device | str) -> Swapped:
         """Move to another device."""
-        return Swapped(self.rows.to(device), self.captions.to(device))
+        return Swapped(self.rows.to(device), self.captions.to(device), self.sizes)
 
 
 class WordSwaps:
@@ -51,17 +55,37 @@ class WordSwaps:
     def __init__(self, captions: Iterable[Sequence[int]]) -> None:
         self.bigrams = {pair for caption in captions for pair in pairwise((EDGE, *caption, EDGE))}
 
-    def of_batch(self, batch: CaptionBatch, *, seed: int) -> Swapped | None:
-        """One random swap of every caption that allows one, on the CPU; None without any."""
+    def of_batch(
+        self, batch: CaptionBatch, *, seed: int, total: int | None = None, processes: Processes = ALONE
+    ) -> Swapped | None:
+        """One random swap of every caption that allows one, on the CPU; None without any.
+
+        The draws do not depend on the number of processes: each knows how many swaps the captions of the others allow.
+
+        Args:
+            batch: The captions, or this process's share of them.
+            seed: The same in all processes.
+            total: Number of captions of the whole batch; None: those given.
+            processes: Those that share the batch.
+        """
+        rows = zip(batch.tokens.tolist(), batch.mask.sum(dim=1).tolist(), strict=True)
+        words = [tokens[:length] for tokens, length in rows]
+        swaps = [self.positions(caption) for caption in words]
+        share = processes.share(len(words) if total is None else total)
+        own = torch.tensor([len(each) for each in swaps[: share.sizes[processes.index]]], dtype=torch.int64)
+        counts = processes.gather(own.to(processes.device), share.sizes).tolist()
         generator = np.random.default_rng(seed)
-        rows, swapped = [], []
-        for row, (tokens, words) in enumerate(zip(batch.tokens.tolist(), batch.mask.sum(dim=1).tolist(), strict=True)):
-            if positions := self.positions(tokens[:words]):
-                rows.append(row)
-                swapped.append(exchanged(tokens[:words], *positions[generator.integers(len(positions))]))
-        if not rows:
+        chosen = {row: int(generator.integers(count)) for row, count in enumerate(counts) if count}
+        if not chosen:
             return None
-        return Swapped(torch.tensor(rows), pad_sequences(swapped))
+        swapped = [
+            exchanged(words[row - share.rows.start], *swaps[row - share.rows.start][number])
+            for row, number in chosen.items()
+            if share.rows.start <= row < share.rows.stop
+        ]
+        owner = np.repeat(np.arange(processes.count), share.sizes)
+        sizes = np.bincount(owner[list(chosen)], minlength=processes.count).tolist()
+        return Swapped(torch.tensor(list(chosen)), padded(swapped), tuple(sizes))
 
     def positions(self, caption: Sequence[int]) -> list[tuple[int, int]]:
         """Pairs of positions with different, non-adjacent words whose swap creates only known bigrams."""
@@ -73,6 +97,12 @@ class WordSwaps:
             if row[i] != row[j]
             and {(row[i - 1], row[j]), (row[j], row[i + 1]), (row[j - 1], row[i]), (row[i], row[j + 1])} <= known
         ]
+
+
+def padded(captions: list[list[int]]) -> CaptionBatch:
+    """A batch of captions, which may be empty."""
+    empty = torch.zeros(0, 1, dtype=torch.long)
+    return pad_sequences(captions) if captions else CaptionBatch.unchecked(empty, empty.bool())
 
 
 def exchanged(words: Sequence[int], first: int, second: int) -> list[int]:

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -27,6 +26,7 @@ from tshsr.data.dataset import Split
 from tshsr.data.npy import NpyFile
 from tshsr.errors import DataError
 from tshsr.models.base import Matcher
+from tshsr.scoring.processes import Processes
 from tshsr.training.batching import Reader, TrainingBatch, prefetch
 from tshsr.training.objective import positives
 
@@ -259,25 +259,28 @@ class NoisyPairWeights:
         """The weights of captions by index."""
         return self._weights[torch.from_numpy(captions)]
 
-    def update(self, matcher: Matcher, accelerator: Accelerator, epoch: int) -> None:
-        """Compute all z-scores before an epoch (0-based); no-op during the warm-up."""
+    def update(self, matcher: Matcher, processes: Processes, epoch: int) -> None:
+        """Compute all z-scores before an epoch (0-based); no-op during the warm-up.
+
+        Args:
+            processes: Those that share the groups; the z-scores do not depend on their number.
+        """
         if epoch < self.config.loss.warmup_epochs:
             return
-        found = torch.zeros(len(self._weights), device=accelerator.device)
-        with closing(prefetch(self.reader.read(group) for group in self._groups(accelerator, epoch))) as batches:
+        found = torch.zeros(len(self._weights), device=processes.device)
+        with closing(prefetch(self.reader.read(group) for group in self._groups(processes, epoch))) as batches:
             for batch in batches:
-                on_device = batch.to(accelerator.device)
+                on_device = batch.to(processes.device)
                 found[torch.from_numpy(batch.numbers).to(found.device)] = batch_zscores(matcher, on_device)
-        # Each process has the z-scores of its groups, and 0 elsewhere.
-        now = accelerator.reduce(found, reduction="sum").cpu()
+        now = processes.sum(found).cpu()  # each process has the z-scores of its groups, and 0 elsewhere
         self.restore(now if self.zscores is None else torch.lerp(now, self.zscores, ZSCORE_DECAY))
 
-    def _groups(self, accelerator: Accelerator, epoch: int) -> Iterator[np.ndarray]:
+    def _groups(self, processes: Processes, epoch: int) -> Iterator[np.ndarray]:
         """This process's groups of captions."""
-        image_of_caption, processes = self.reader.split.image_of_caption, accelerator.num_processes
-        count = processes * math.ceil(len(image_of_caption) / (GROUP_SIZE * processes))
+        image_of_caption = self.reader.split.image_of_caption
+        count = math.ceil(len(image_of_caption) / GROUP_SIZE)
         groups = image_groups(image_of_caption, count, seed=[self.config.training.seed, epoch])
-        return islice(groups, accelerator.process_index, None, processes)
+        return islice(groups, processes.index, None, processes.count)
 
 
 def image_groups(image_of_caption: np.ndarray, count: int, *, seed: Sequence[int]) -> Iterator[np.ndarray]:

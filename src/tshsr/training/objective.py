@@ -1,9 +1,14 @@
-"""Training objective: encode a batch, score all or candidate pairs, sum the losses of `LossConfig`."""
+"""Training objective: encode a batch, score all or candidate pairs, sum the losses of `LossConfig`.
+
+Of several processes each encodes a share of the batch and scores a share of its pairs; the losses are those of the
+whole batch (`exchange`).
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 
 import torch
@@ -15,7 +20,10 @@ from tshsr.config.run import LossConfig
 from tshsr.data.batches import CaptionBatch, ImageBatch, PixelBatch, join_captions
 from tshsr.errors import SettingsError
 from tshsr.models.base import ItemEncoding, Matcher, Scores
+from tshsr.models.pooling import MaskedBatchNorm, summed_statistics
 from tshsr.models.streams import all_similarities
+from tshsr.scoring.processes import ALONE, Processes, Share
+from tshsr.training.exchange import at_least_float32, gather_encodings, gather_results, sum_over
 from tshsr.training.hard_captions import Swapped
 from tshsr.training.losses import contrastive, hinge, late_interaction, logit
 from tshsr.training.negatives import candidate_pairs
@@ -34,20 +42,23 @@ bound falls with the estimated share of wrong pairs (docs/log.md)."""
 
 
 class Objective(nn.Module):
-    """The loss of a batch; encoding is part of `forward`, so that DistributedDataParallel can wrap it.
+    """The loss of a batch, from its encoding on.
 
     Args:
         candidates: Negatives per image and per caption; 0 scores all pairs of the batch.
+        processes: Those that share the batch. All have the same loss; the gradient of the batch is the sum of theirs.
 
     Raises:
         SettingsError: Where every loss weight is 0.
     """
 
-    def __init__(self, matcher: Matcher, config: LossConfig, candidates: int = 0) -> None:
+    def __init__(self, matcher: Matcher, config: LossConfig, candidates: int = 0, processes: Processes = ALONE) -> None:
         super().__init__()
         self.matcher = matcher
         self.config = config
         self.candidates = candidates
+        self.processes = processes
+        self.norms = [module for module in matcher.modules() if isinstance(module, MaskedBatchNorm)]
         weights = config.fused, config.streams, config.levels, config.pooled, config.contrastive
         if max(*weights, config.late_interaction) <= 0:
             raise SettingsError(
@@ -68,6 +79,7 @@ class Objective(nn.Module):
         *,
         hardest: bool,
         seed: int,
+        total_images: int | None = None,
         weights: Float[Tensor, " captions"] | None = None,
         swapped: Swapped | None = None,
         related: bool = True,
@@ -75,10 +87,12 @@ class Objective(nn.Module):
         """The losses of a batch.
 
         Args:
-            images: The batch's images, each once.
-            image_of_caption: For each caption the row of its image.
+            images: The batch's images, each once; of several processes this one's share.
+            captions: The batch's captions, or this process's share.
+            image_of_caption: For each caption of the whole batch the row of its image.
             hardest: Hardest negative; False: mean over all negatives (warm-up).
-            seed: Seed of the random candidates.
+            seed: Seed of the random candidates, the same in all processes.
+            total_images: Number of images of the whole batch; None: those given.
             weights: Weights of the captions in every hinge, 0 to 1; their mean bounds costs (`max_gap`). None: all 1.
             swapped: Captions with two words swapped, each a negative of its own image.
             related: Whether the loss of `relations` is added; False before it begins.
@@ -91,32 +105,34 @@ class Objective(nn.Module):
         Raises:
             SettingsError: Where every score of this network has loss weight 0.
         """
-        encoded_images = self.matcher.encode_pictures(images)
-        encoded_captions, encoded_swaps = self._encode_captions(captions, swapped)
-        pooled = encoded_images.pooled @ encoded_captions.pooled.T
+        total = len(images) if total_images is None else total_images
+        encoded_images, encoded_captions, encoded_swaps = self._encode(
+            images, captions, swapped, sizes=(total, len(image_of_caption))
+        )
+        pooled = self._pooled(encoded_images, encoded_captions)
         groups = self._negatives(pooled, image_of_caption, seed, mine=hardest)
         scores = {**self._score(encoded_images, encoded_captions, image_of_caption, groups), "pooled": pooled}
         # Hinges subtract nearly equal scores: in bfloat16 the difference would be rounded away.
-        scores = {name: score.float() for name, score in scores.items()}
-        parts, total = self._losses(scores, image_of_caption, groups, weights, hardest=hardest)
+        scores = {name: score.to(at_least_float32(score.dtype)) for name, score in scores.items()}
+        parts, loss = self._losses(scores, image_of_caption, groups, weights, hardest=hardest)
         if self.config.late_interaction:
             parts["late_interaction"] = self._late_interaction(
                 encoded_images, encoded_captions, image_of_caption, weights
             )
-            total = total + self.config.late_interaction * parts["late_interaction"]
+            loss = loss + self.config.late_interaction * parts["late_interaction"]
         if self.config.swapped:  # even if no caption of the batch has a swap: the log keys of all steps are equal
             parts["swapped"] = self._swapped_hinge(
                 scores, encoded_images, encoded_swaps, image_of_caption, swapped, weights
             )
-            total = total + self.config.swapped * parts["swapped"]
+            loss = loss + self.config.swapped * parts["swapped"]
         if self.config.relations:
             loss_of = self._hinge(image_of_caption, weights, hardest=hardest)
             encoded = encoded_images, encoded_captions
             parts["relations"] = self._relations(*encoded, image_of_caption, loss_of, related=related)
-            total = total + self.config.relations * parts["relations"]
-        known = scores["fused"].detach()[positives(image_of_caption, len(images)) | torch.stack(groups).any(dim=0)]
+            loss = loss + self.config.relations * parts["relations"]
+        known = scores["fused"].detach()[positives(image_of_caption, total) | torch.stack(groups).any(dim=0)]
         extras = {"spread": known.float().std(), **({} if weights is None else {"trust": weights.mean()})}
-        return {"loss": total, **{name: part.detach() for name, part in parts.items()}, **extras}
+        return {"loss": loss, **{name: part.detach() for name, part in parts.items()}, **extras}
 
     def _losses(
         self,
@@ -175,7 +191,13 @@ class Objective(nn.Module):
         found = self.matcher.related_scores(images, captions, image_of_caption) if related else None
         if found is None:
             return images.pooled.new_zeros((), dtype=torch.float32)
-        return torch.stack([loss_of(score.float()) for score in found.scores.values()]).sum() + found.penalty.float()
+        scores = [score.to(at_least_float32(score.dtype)) for score in found.scores.values()]
+        value = torch.stack([loss_of(score) for score in scores]).sum()
+        value = value + found.penalty.to(value.dtype)
+        if self.processes.count == 1:
+            return value
+        # Every process computes this from the whole batch, and the gradient is the sum of theirs.
+        return value.detach() + (value - value.detach()) / self.processes.count
 
     def _late_interaction(
         self,
@@ -184,17 +206,51 @@ class Objective(nn.Module):
         image_of_caption: Int[Tensor, " captions"],
         weights: Float[Tensor, " captions"] | None,
     ) -> Float[Tensor, ""]:
-        """InfoNCE on late interaction, the mean over both directions."""
-        similarity = all_similarities(images, captions).float()
-        directions = late_interaction(similarity, images.mask, captions.mask)
-        temperature = self.config.temperature
+        """InfoNCE on late interaction, the mean over both directions; each process computes the rows of its share."""
+        share = self.processes.share(len(images))
+        rows, temperature = images[share.rows], self.config.temperature
+        similarity = all_similarities(rows, captions)
+        own = late_interaction(similarity.to(at_least_float32(similarity.dtype)), rows.mask, captions.mask)
+        directions = [gather_results(self.processes, each, share) for each in own]
         return mean([contrastive(s, image_of_caption, temperature=temperature, weights=weights) for s in directions])
 
-    def _encode_captions(self, captions: CaptionBatch, swapped: Swapped | None) -> tuple[ItemEncoding, ItemEncoding]:
-        """The captions and their swaps, in one pass: for narrow networks the number of operations is the cost."""
-        every = captions if swapped is None else join_captions(captions, swapped.captions)
-        encoded = self.matcher.encode_captions(every)
-        return encoded[: len(captions)], encoded[len(captions) :]
+    def _encode(
+        self,
+        images: ImageBatch | PixelBatch,
+        captions: CaptionBatch,
+        swapped: Swapped | None,
+        *,
+        sizes: tuple[int, int],
+    ) -> tuple[ItemEncoding, ItemEncoding, ItemEncoding]:
+        """The encodings of the whole batch: images, captions and swapped captions.
+
+        Captions and their swaps are encoded in one pass: for narrow networks the number of operations is the cost.
+
+        Args:
+            sizes: Number of images and of captions of the whole batch.
+        """
+        shares = self.processes.share(sizes[0]), self.processes.share(sizes[1])
+        with self._statistics(shares[0]):
+            encoded_images = self.matcher.encode_pictures(images)
+        with self._statistics(shares[1]):
+            every = captions if swapped is None else join_captions(captions, swapped.captions)
+            encoded = self.matcher.encode_captions(every)
+        swaps = (0,) * self.processes.count if swapped is None else swapped.sizes or (len(swapped.rows),)
+        first, second, third = gather_encodings(
+            self.processes,
+            (encoded_images, encoded[: len(captions)], encoded[len(captions) :]),
+            (shares[0].sizes, shares[1].sizes, swaps),
+        )
+        return first, second, third
+
+    def _pooled(self, images: ItemEncoding, captions: ItemEncoding) -> Float[Tensor, "images captions"]:
+        """v·t of all pairs; each process computes the rows of its share."""
+        share = self.processes.share(len(images))
+        return gather_results(self.processes, images.pooled[share.rows] @ captions.pooled.T, share)
+
+    def _statistics(self, share: Share) -> AbstractContextManager[None]:
+        """Let batch normalisation see the rows of all processes, where each works on a share of them."""
+        return summed_statistics(self.norms, partial(sum_over, self.processes) if share.divided else None)
 
     def _swapped_hinge(
         self,
@@ -213,9 +269,10 @@ class Objective(nn.Module):
         if swapped is None:
             return images.pooled.new_zeros(())
         rows = image_of_caption[swapped.rows]
-        found = self.matcher.score_listed(images[rows], negatives.trimmed())
+        found = self._shared(self._score_listed, (rows, torch.arange(len(rows), device=rows.device)), images, negatives)
         costs = [
-            self._weight(name) * (self.config.margin - scores[name][rows, swapped.rows] + found[name].float())
+            self._weight(name)
+            * (self.config.margin - scores[name][rows, swapped.rows] + found[name].to(scores[name].dtype))
             for name in scores
             if self._weight(name) > 0 and name != "pooled"  # never empty: `checks.check_losses`
         ]
@@ -252,22 +309,63 @@ class Objective(nn.Module):
         pairs = int(known.sum()) if self.candidates else known.numel()
         cost = self.matcher.bytes_per_pair(images.mask.shape[-1], captions.mask.shape[-1])
         cost += (images.bytes_per_row() + captions.bytes_per_row()) if self.candidates else 0
-        score, count = in_parts(self._score_known if self.candidates else self.matcher.score_all, cost * pairs)
-        blocks = [
-            score(images, captions[chunk].trimmed(), *([known[:, chunk]] if self.candidates else []))
-            for chunk in order.chunk(count)
-        ]
+        score = self._score_listed if self.candidates else self._score_rows
+        score, count = in_parts(score, cost * pairs, self.processes.count)
+        blocks = [self._score_part(score, images, captions[part], known[:, part]) for part in order.chunk(count)]
         inverse = order.argsort()
         return {name: torch.cat([block[name] for block in blocks], dim=1)[:, inverse] for name in blocks[0]}
 
-    def _score_known(
-        self, images: ItemEncoding, captions: ItemEncoding, known: Bool[Tensor, "images captions"]
+    def _score_part(
+        self,
+        score: Callable[..., Scores],
+        images: ItemEncoding,
+        captions: ItemEncoding,
+        known: Bool[Tensor, "images captions"],
     ) -> Scores:
-        """The scores of the known pairs, 0 elsewhere."""
+        """The scores of all pairs with some captions; with candidates of the known ones, and 0 elsewhere."""
+        if not self.candidates:
+            rows = torch.arange(len(images), device=known.device)
+            return self._shared(score, (rows,), images, captions.trimmed())
         rows, columns = known.nonzero(as_tuple=True)
-        scores = self.matcher.score_listed(images[rows], captions[columns])
+        scores = self._shared(score, (rows, columns), images, captions.trimmed())
         empty = images.pooled.new_zeros(known.shape)
-        return {name: empty.index_put((rows, columns), score.to(empty.dtype)) for name, score in scores.items()}
+        return {name: empty.index_put((rows, columns), each.to(empty.dtype)) for name, each in scores.items()}
+
+    def _shared(
+        self,
+        score: Callable[..., Scores],
+        numbers: tuple[Int[Tensor, " rows"], ...],
+        images: ItemEncoding,
+        captions: ItemEncoding,
+    ) -> Scores:
+        """The scores that a function gives for lists of rows, of which each process takes its share."""
+        share = self.processes.share(len(numbers[0]))
+        own = score(images, captions, share, *(each[share.rows] for each in numbers))
+        if self.processes.count == 1:
+            return own
+        names = list(own)  # in one exchange
+        packed = torch.stack([own[name].to(at_least_float32(own[name].dtype)) for name in names], dim=-1)
+        return dict(zip(names, gather_results(self.processes, packed, share).unbind(dim=-1), strict=True))
+
+    def _score_listed(
+        self,
+        images: ItemEncoding,
+        captions: ItemEncoding,
+        share: Share,
+        rows: Int[Tensor, " pairs"],
+        columns: Int[Tensor, " pairs"],
+    ) -> Scores:
+        """The scores of listed pairs."""
+        with self._statistics(share):
+            return self.matcher.score_listed(images[rows], captions[columns])
+
+    def _score_rows(
+        self, images: ItemEncoding, captions: ItemEncoding, share: Share, rows: Int[Tensor, " rows"]
+    ) -> Scores:
+        """The scores of some images with all captions."""
+        chosen = images if len(rows) == len(images) else images[rows]
+        with self._statistics(share):
+            return self.matcher.score_all(chosen, captions)
 
     def _weight(self, name: str) -> float:
         """Loss weight of a score."""
@@ -294,12 +392,19 @@ def mean(losses: list[Float[Tensor, ""]]) -> Float[Tensor, ""]:
     return torch.stack(losses).mean()
 
 
-def in_parts(score: Callable[..., Scores], temporaries: int) -> tuple[Callable[..., Scores], int]:
+def in_parts(score: Callable[..., Scores], temporaries: int, processes: int = 1) -> tuple[Callable[..., Scores], int]:
     """The scoring function and the number of parts that bound the memory of the backward pass.
 
     Above `ACTIVATION_BYTES` the parts are checkpointed: only their inputs are stored, and each is recomputed in the
     backward pass, which takes a third longer.
+
+    Args:
+        temporaries: Bytes of all pairs.
+        processes: Number of processes that share each part.
     """
     if temporaries <= ACTIVATION_BYTES:
         return score, LENGTH_GROUPS
-    return partial(checkpoint, score, use_reentrant=False), max(LENGTH_GROUPS, math.ceil(temporaries / PART_BYTES))
+    count = max(LENGTH_GROUPS, math.ceil(temporaries / PART_BYTES))
+    if temporaries <= ACTIVATION_BYTES * processes:
+        return score, count
+    return partial(checkpoint, score, use_reentrant=False), count

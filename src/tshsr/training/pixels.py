@@ -22,6 +22,7 @@ from tshsr.features.decoding import decode, initialise_worker
 from tshsr.features.pixels import VisionExtractor, prepare_pixels
 from tshsr.pretrained.networks import Preprocessing
 from tshsr.pretrained.vision import VisionEncoder, build_vision, name_of, open_vision
+from tshsr.scoring.processes import ALONE, Processes
 from tshsr.system import interrupts_held, usable_cores
 from tshsr.training.batching import Reader, TrainingBatch
 
@@ -160,13 +161,14 @@ class PixelLoader:
         )
 
     def steps(
-        self, epoch: int, steps: Iterable[list[np.ndarray]], reader: Reader
+        self, epoch: int, steps: Iterable[list[np.ndarray]], reader: Reader, processes: Processes = ALONE
     ) -> Generator[list[TrainingBatch], None, None]:
         """The batches of the rest of an epoch.
 
         Args:
             epoch: 0-based.
             steps: For each step the caption numbers of its batches.
+            processes: Those that share each batch.
 
         Raises:
             DataError: Where a picture can't be decoded; names the file.
@@ -174,11 +176,11 @@ class PixelLoader:
         if self.loader is None:
             raise RuntimeError("the loader is closed")
         captions = list(steps)
-        self.requests.requests = [(epoch, reader.images_of(batch)) for step in captions for batch in step]
+        self.requests.requests = [(epoch, reader.images_of(batch, processes)) for step in captions for batch in step]
         with interrupts_held():
             stream = iter(self.loader)
         for step in captions:
-            yield [reader.read(batch, lambda _: next_batch(stream)) for batch in step]
+            yield [reader.read(batch, lambda _: next_batch(stream), processes) for batch in step]
 
     def close(self) -> None:
         """End the processes."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, assert_never
@@ -22,6 +23,7 @@ from tshsr.data.layouts import select_images
 from tshsr.data.text import Tokenizer
 from tshsr.data.tokens import CaptionTokenizer, TokenIds
 from tshsr.evaluation.run import evaluate_scores
+from tshsr.files import explained
 from tshsr.metrics.report import Report
 from tshsr.models.base import Matcher
 from tshsr.models.build import build_matcher, without_vision
@@ -30,8 +32,10 @@ from tshsr.pretrained.vision import VisionEncoder
 from tshsr.pretrained.word_vectors import WordVectors
 from tshsr.scoring.all_pairs import score_split
 from tshsr.scoring.options import ScoringOptions
+from tshsr.scoring.processes import Processes
 from tshsr.training.batching import Order, Reader, TrainingBatch, derived_seed, prefetch
 from tshsr.training.events import Evaluated, Listener, Saved, Scoring, StepDone, VectorsLoaded, Warned
+from tshsr.training.exchange import sum_gradients
 from tshsr.training.hard_captions import Swapped, WordSwaps
 from tshsr.training.log import Journal
 from tshsr.training.noisy_pairs import NoisyPairWeights
@@ -39,6 +43,9 @@ from tshsr.training.objective import Objective
 from tshsr.training.pixels import PictureBatches, PixelLoader
 from tshsr.training.stability import CollapseWatch, chance_rsum, check_finite
 from tshsr.training.state import BEST, LAST, State, load_last, load_match_zscores, save_best, save_last
+
+DEV_SCORES = ".dev-scores.partial"
+"""Folder of the scores of dev while several processes evaluate; `remove_partial` removes that of a killed run."""
 
 
 def learning_rate(config: OptimiserConfig, step: int, *, steps_per_epoch: int, epochs: int) -> float:
@@ -113,6 +120,7 @@ class Trainer:
     ) -> None:
         self.inputs, self.order, self.state, self.accelerator, self.listen = inputs, order, state, accelerator, listen
         self.config = inputs.config
+        self.processes = processes_of(accelerator)
         self.reader = Reader(inputs.train, inputs.tokenizer)
         self.dev = select_dev(inputs.dev, self.config.training.dev_images)
         torch.manual_seed(derived_seed(self.config.training.seed))
@@ -120,8 +128,10 @@ class Trainer:
         self.matcher.vision = inputs.vision
         self.matcher.to(accelerator.device)
         self.optimiser = make_optimiser(self.config.optimiser, self.matcher)
-        objective = Objective(self.matcher, self.config.loss, self.config.training.candidates)
-        self.objective, self.stepper = accelerator.prepare(objective, self.optimiser)
+        objective = Objective(self.matcher, self.config.loss, self.config.training.candidates, self.processes)
+        # Without DistributedDataParallel, which averages gradients: here they are summed (`exchange.sum_gradients`).
+        self.objective = accelerator.prepare_model(objective, evaluation_mode=True)
+        self.stepper = accelerator.prepare_optimizer(self.optimiser)
         self.collapse_watch = CollapseWatch(self.config.loss, self.config.optimiser, state.flat_steps)
         self.pair_weights = NoisyPairWeights(self.config, self.reader) if self.config.loss.robust != "none" else None
         tokens = self.reader.tokens
@@ -189,8 +199,8 @@ class Trainer:
         """One epoch, or the rest of it (0-based here, from 1 in logs and events)."""
         per_epoch, every = self.order.steps_per_epoch, self.config.training.save_every_steps
         if self.pair_weights is not None and self.state.step == epoch * per_epoch:
-            self.pair_weights.update(self.matcher, self.accelerator, epoch)
-        numbers = self.order.steps(epoch, self.accelerator.process_index, first=self.state.step - epoch * per_epoch)
+            self.pair_weights.update(self.matcher, self.processes, epoch)
+        numbers = self.order.steps(epoch, first=self.state.step - epoch * per_epoch)
         self.objective.train()
         with closing(prefetch(self._batches(epoch, numbers))) as steps:
             for batches in steps:
@@ -203,10 +213,10 @@ class Trainer:
         self._save()
 
     def _batches(self, epoch: int, numbers: Iterator[list[np.ndarray]]) -> Iterator[list[TrainingBatch]]:
-        """The batches of steps: pixels, or stored regions."""
+        """This process's share of the batches of steps: pixels, or stored regions."""
         if self.pixels is not None:
-            return self.pixels.steps(epoch, numbers, self.reader)
-        return ([self.reader.read(captions) for captions in step] for step in numbers)
+            return self.pixels.steps(epoch, numbers, self.reader, self.processes)
+        return ([self.reader.read(captions, processes=self.processes) for captions in step] for step in numbers)
 
     def _step(self, epoch: int, batches: list[TrainingBatch]) -> None:
         """One optimiser step: learning rate, gradients, checks, log and events."""
@@ -246,13 +256,15 @@ class Trainer:
             self.listen(Warned(warning))
 
     def _optimise(self, batches: list[TrainingBatch], *, hardest: bool, related: bool) -> dict[str, float]:
-        """Accumulate gradients over a step's batches, clip and update; returns loss means over all processes."""
+        """Accumulate gradients over a step's batches, clip and update; returns the mean losses of the batches."""
         parts, norm = [], torch.zeros(())
         names: list[str] = []
         for number, batch in enumerate(batches):
-            # Dropout and candidates depend only on seed, step and process, so that resuming needs no generator state.
-            seed = derived_seed(self.config.training.seed, self.state.step, number, self.accelerator.process_index)
-            torch.manual_seed(seed)
+            # Candidates and swaps depend only on seed and step, dropout also on the process, so that resuming needs no
+            # generator state.
+            seeds = (self.config.training.seed, self.state.step, number)
+            torch.manual_seed(derived_seed(*seeds, self.processes.index))
+            seed = derived_seed(*seeds, 0)
             on_device = batch.to(self.accelerator.device)
             with self.accelerator.accumulate(self.objective):
                 losses = self.objective(
@@ -262,17 +274,19 @@ class Trainer:
                     hardest=hardest,
                     related=related,
                     seed=seed,
+                    total_images=batch.total_images,
                     weights=self._weights(batch),
                     swapped=self._swapped(batch, seed),
                 )
                 self.accelerator.backward(losses["loss"])
                 if self.accelerator.sync_gradients:
+                    sum_gradients(self.matcher.parameters(), self.processes)
                     norm = self.accelerator.clip_grad_norm_(self.matcher.parameters(), self.config.optimiser.clip)
                 self.stepper.step()
                 self.stepper.zero_grad()
             names = list(losses)
             parts.append(torch.stack([value.detach().float() for value in losses.values()]))
-        means = self.accelerator.reduce(torch.stack(parts).mean(dim=0), reduction="mean")
+        means = torch.stack(parts).mean(dim=0)  # all processes have the losses of the whole batch
         # With fp16 an occasional infinite gradient is expected: the scaler skips the step and lowers its scale.
         norm = norm.nan_to_num(0, 0, 0) if self.accelerator.scaler is not None else norm
         return {**dict(zip(names, means.tolist(), strict=True)), "gradient_norm": float(norm)}
@@ -283,13 +297,15 @@ class Trainer:
 
     def _swapped(self, batch: TrainingBatch, seed: int) -> Swapped | None:
         """The batch's captions with two words swapped; None if the loss has weight 0 or no caption allows a swap."""
-        swapped = None if self.swaps is None else self.swaps.of_batch(batch.captions, seed=seed)
+        if self.swaps is None:
+            return None
+        swapped = self.swaps.of_batch(batch.captions, seed=seed, total=len(batch.numbers), processes=self.processes)
         return None if swapped is None else swapped.to(self.accelerator.device)
 
     def _evaluate(self, epoch: int) -> None:
-        """Evaluate on dev in the main process, save the best weights, and stop a collapsed run."""
-        report = self._report(epoch) if self.accelerator.is_main_process else None
-        rsum = self._from_main(report.scores["fused"].rsum if report is not None else 0.0)
+        """Evaluate on dev, save the best weights, and stop a collapsed run."""
+        report = self._report(epoch)
+        rsum = self.processes.from_main(report.scores["fused"].rsum if report is not None else 0.0)
         best = self.state.best_epoch == 0 or rsum > self.state.best_rsum
         if best:
             self.state = replace(self.state, best_epoch=epoch, best_rsum=rsum)
@@ -303,33 +319,47 @@ class Trainer:
         chance = chance_rsum(self.dev.image_of_caption, len(self.dev.regions))
         self.collapse_watch.epoch(rsum, chance, steps_per_epoch=self.order.steps_per_epoch)
 
-    def _report(self, epoch: int) -> Report:
-        """Evaluate the current weights on dev."""
-        started = time.perf_counter()
-        scores = score_split(
-            self.matcher,
-            self.inputs.tokenizer,
-            self.dev,
-            ScoringOptions(
-                device=self.accelerator.device, progress=lambda done, pairs: self.listen(Scoring(epoch, done, pairs))
-            ),
-        )
-        return evaluate_scores(
-            scores,
-            self.dev.image_of_caption,
-            protocol="auto",
-            data=self.dev.data,
-            split=self.dev.name,
-            models=[self.inputs.folder.name],
-            seconds=time.perf_counter() - started,
-        )
+    def _report(self, epoch: int) -> Report | None:
+        """Evaluate the current weights on dev; of several processes each scores its share, and the main one reports."""
 
-    def _from_main(self, value: float) -> float:
-        """Broadcast a number from the main process; the others wait for it."""
-        if self.accelerator.num_processes == 1:
-            return value
-        shared = torch.tensor(value, dtype=torch.float64, device=self.accelerator.device)
-        return float(self.accelerator.reduce(shared, reduction="sum"))
+        def progress(done: int, pairs: int) -> None:
+            if self.processes.is_main:
+                self.listen(Scoring(epoch, done, pairs))
+
+        started = time.perf_counter()
+        with self._place_for_scores() as folder:
+            options = ScoringOptions(
+                device=self.accelerator.device, folder=folder, progress=progress, processes=self.processes
+            )
+            scores = score_split(self.matcher, self.inputs.tokenizer, self.dev, options)
+            if not self.processes.is_main:
+                return None
+            return evaluate_scores(
+                scores,
+                self.dev.image_of_caption,
+                protocol="auto",
+                data=self.dev.data,
+                split=self.dev.name,
+                models=[self.inputs.folder.name],
+                seconds=time.perf_counter() - started,
+            )
+
+    @contextmanager
+    def _place_for_scores(self) -> Iterator[Path | None]:
+        """A folder in which several processes join their scores, removed afterwards; None for a single process."""
+        if self.processes.count == 1:
+            yield None
+            return
+        folder = self.inputs.folder / DEV_SCORES
+        try:
+            if self.processes.is_main:
+                with explained(folder):
+                    folder.mkdir()
+            self.processes.wait()
+            yield folder
+        finally:
+            if self.processes.is_main:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _save(self) -> None:
         """Replace `last/`."""
@@ -340,7 +370,12 @@ class Trainer:
             zscores = None if self.pair_weights is None else self.pair_weights.zscores
             save_last(self.inputs.folder, self.matcher, self.optimiser, self.state, zscores)
             self.listen(Saved("last", self.state.step, self.inputs.folder / LAST))
-        self.accelerator.wait_for_everyone()
+        self.processes.wait()
+
+
+def processes_of(accelerator: Accelerator) -> Processes:
+    """The processes of a run."""
+    return Processes(accelerator.process_index, accelerator.num_processes, accelerator.device)
 
 
 def make_optimiser(config: OptimiserConfig, matcher: Matcher) -> torch.optim.Optimizer:
