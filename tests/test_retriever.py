@@ -14,7 +14,7 @@ from tshsr.errors import CheckpointError, DataError, InputError
 from tshsr.models.build import build_matcher
 from tshsr.retriever import Retriever, as_batch
 from tshsr.scoring.all_pairs import score_split
-from tshsr.training.checks import complete
+from tshsr.training.completion import complete
 
 CAPTIONS = ["a red dog here", "one blue ball", "the green house again today"]
 

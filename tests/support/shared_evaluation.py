@@ -22,7 +22,7 @@ from tshsr.scoring import all_pairs, rerank
 from tshsr.scoring.all_pairs import score_split
 from tshsr.scoring.options import ScoringOptions
 from tshsr.scoring.processes import Processes, launched_processes
-from tshsr.training.checks import complete
+from tshsr.training.completion import complete
 
 BLOCK = 8
 """Captions and images of a block: the 50 captions of the data are several blocks."""

@@ -9,14 +9,8 @@ from tshsr.config.models import ReasoningConfig, SgrafConfig, VseConfig
 from tshsr.data.text import Tokenizer
 from tshsr.errors import CheckpointError, DataError, SettingsError
 from tshsr.models.reasoning import HierarchicalReasoning
-from tshsr.training.checks import (
-    captions_checksum,
-    check_losses,
-    check_training,
-    check_unchanged,
-    complete,
-    make_tokenizer,
-)
+from tshsr.training.checks import captions_checksum, check_losses, check_training, check_unchanged
+from tshsr.training.completion import complete, make_tokenizer
 from tshsr.training.fit import fit
 
 

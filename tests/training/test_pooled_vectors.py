@@ -43,7 +43,8 @@ from tshsr.scoring.all_pairs import score_split
 from tshsr.scoring.depth import Depth
 from tshsr.scoring.rerank import score_two_stage
 from tshsr.training.checkpoints import load_tensors
-from tshsr.training.checks import check_joint, check_training, complete, make_tokenizer
+from tshsr.training.checks import check_training
+from tshsr.training.completion import check_joint, complete, make_tokenizer
 
 KINDS = ("clip", "siglip", "siglip2")
 PICTURES = 6

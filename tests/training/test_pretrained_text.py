@@ -24,7 +24,8 @@ from tshsr.pretrained.text import TextNetwork
 from tshsr.pretrained.text_weights import load_text
 from tshsr.retriever import Retriever
 from tshsr.training.checkpoints import load_tensors
-from tshsr.training.checks import check_training, complete, make_tokenizer
+from tshsr.training.checks import check_training
+from tshsr.training.completion import complete, make_tokenizer
 from tshsr.training.trainer import make_optimiser, parameter_groups
 
 LAYERS = 2

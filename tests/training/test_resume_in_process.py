@@ -23,7 +23,7 @@ from tshsr.config.run import read_config
 from tshsr.data.dataset import Split
 from tshsr.errors import CheckpointError, DataError
 from tshsr.training.checkpoints import save_settings
-from tshsr.training.checks import make_tokenizer
+from tshsr.training.completion import make_tokenizer
 from tshsr.training.events import Event, Saved
 from tshsr.training.fit import FitResult
 

@@ -104,7 +104,7 @@ def extract_folder(
         finished = [file for file in files if work.has(file) or existing.has(file)]
         if not finished:
             work.remove()
-            raise DataError(f"{pictures}: none of its {len(files)} files is a picture; the first: {skipped[0].reason}")
+            raise no_pictures(pictures, len(files), skipped[0])
         store_captions = _captions(finished, given)
         settings = {**extractor.settings, "pictures": str(pictures.resolve())}
         remove_partial(out)
@@ -116,6 +116,11 @@ def extract_folder(
         write_skipped(out, skipped)
         work.remove()
     return ExtractionResult(len(finished), len(files) - len(missing), tuple(skipped), len(store_captions))
+
+
+def no_pictures(pictures: Path, files: int, first: SkippedFile) -> DataError:
+    """The error of a folder without a readable picture."""
+    return DataError(f"{pictures}: none of its {files} files is a picture; the first: {first.reason}")
 
 
 def _extract(

@@ -20,14 +20,8 @@ from tshsr.files import remove_partial
 from tshsr.scoring.processes import WAIT_AT_MOST
 from tshsr.training.batching import Order
 from tshsr.training.checkpoints import CONFIG, load_settings, save_settings
-from tshsr.training.checks import (
-    captions_checksum,
-    check_training,
-    check_unchanged,
-    complete,
-    make_tokenizer,
-    make_vectors,
-)
+from tshsr.training.checks import captions_checksum, check_training, check_unchanged
+from tshsr.training.completion import complete, make_tokenizer, make_vectors
 from tshsr.training.events import Event, Listener
 from tshsr.training.noisy_pairs import with_noise
 from tshsr.training.pixels import open_pictures

@@ -115,10 +115,9 @@ class Objective(nn.Module):
         # Hinges subtract nearly equal scores: in bfloat16 the difference would be rounded away.
         scores = {name: score.to(at_least_float32(score.dtype)) for name, score in scores.items()}
         parts, loss = self._losses(scores, image_of_caption, groups, weights, hardest=hardest)
+        encoded = encoded_images, encoded_captions
         if self.config.late_interaction:
-            parts["late_interaction"] = self._late_interaction(
-                encoded_images, encoded_captions, image_of_caption, weights
-            )
+            parts["late_interaction"] = self._late_interaction(*encoded, image_of_caption, weights)
             loss = loss + self.config.late_interaction * parts["late_interaction"]
         if self.config.swapped:  # even if no caption of the batch has a swap: the log keys of all steps are equal
             parts["swapped"] = self._swapped_hinge(
@@ -127,7 +126,6 @@ class Objective(nn.Module):
             loss = loss + self.config.swapped * parts["swapped"]
         if self.config.relations:
             loss_of = self._hinge(image_of_caption, weights, hardest=hardest)
-            encoded = encoded_images, encoded_captions
             parts["relations"] = self._relations(*encoded, image_of_caption, loss_of, related=related)
             loss = loss + self.config.relations * parts["relations"]
         known = scores["fused"].detach()[positives(image_of_caption, total) | torch.stack(groups).any(dim=0)]
