@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.models.test_baseline_properties import METHODS
-from tests.models.test_baseline_properties import network as method_network
 from tests.support import tiny
 from tests.support.command_line import refused, tshsr
+from tests.support.methods import METHODS
+from tests.support.methods import network as method_network
 from tests.support.tiny_text import CAPTIONS, save_text
 from tshsr.config.models import EncoderConfig, ReasoningConfig
 from tshsr.config.run import RunConfig

@@ -126,7 +126,7 @@ def test_after_a_kill_at_any_write_the_same_call_continues(
 ) -> None:
     """In the first run and in an update; pictures change between the kill and the next run, too."""
     monkeypatch.setattr(extraction, "SHARD", 4)
-    monkeypatch.setattr(building.Addition, "rows_per_commit", property(lambda _: 4))
+    monkeypatch.setattr(building.Addition, "rows_per_shard", property(lambda _: 4))
     options = replace(photographs.OPTIONS, batch=2)
     out, reached = tmp_path / "out", []
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.reranking.test_reranker import Camera
+from tests.support.camera import Camera
 from tests.support.indexed import Small
 from tshsr.errors import DataError, InputError
 from tshsr.reranking.cross_encoder import PictureCrossEncoder

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 import tshsr
+from tests.support.camera import Camera
 from tests.support.fake_index import Colours
 from tests.support.indexed import Small
 from tshsr.errors import CheckpointError, DataError, InputError, SettingsError
 from tshsr.features.extractor import PictureRegions
 from tshsr.index.collection import Index
-from tshsr.models.base import ItemEncoding
 from tshsr.models.build import build_matcher
 from tshsr.pretrained.frozen_text import FrozenText
 from tshsr.reranking.candidates import SplitSource
@@ -28,19 +28,6 @@ from tshsr.scoring.calibration import Calibration
 CLOSE = 2e-3
 """Maximum change of a score by rounding regions to float16 in the index."""
 QUERY = "a red dog here"
-
-
-class Camera:
-    """A source without ids, whose pictures are described by their colours."""
-
-    def __len__(self) -> int:
-        return 0
-
-    def encoded_pictures(self, ids: object) -> tuple[ItemEncoding, list[np.ndarray | None]]:
-        raise DataError(f"there is no picture {ids}.")
-
-    def extractor(self) -> Colours:
-        return Colours()
 
 
 @pytest.fixture(scope="module")

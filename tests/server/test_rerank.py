@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.server.test_server import LIMITS, RED, jpeg, refusal, serving
 from tests.support.fake_index import CAPTIONS, FakeIndex, make_index, network
+from tests.support.service import LIMITS, RED, jpeg, refusal, serving
 from tshsr.reranking.candidates import batch_of
 from tshsr.scoring.calibration import Calibration
 
