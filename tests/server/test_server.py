@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,16 @@ def test_a_sentence_finds_pictures_with_the_regions_of_its_words(client: TestCli
         assert all(0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1 for box in word["boxes"])
 
 
+def test_results_of_a_calibrated_network_have_probabilities(
+    client: TestClient, index: FakeIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert client.get("/api/search", params={"q": "red"}).json()["results"][0]["probability"] is None
+    plain = index.result
+    monkeypatch.setattr(index, "result", lambda *given: replace(plain(*given), probability=0.25))
+    answer = client.get("/api/search", params={"q": "red"}).json()
+    assert [result["probability"] for result in answer["results"]] == [0.25] * len(answer["results"])
+
+
 def test_unknown_words_are_reported(client: TestClient) -> None:
     assert client.get("/api/search", params={"q": "a red zebra", "k": 1}).json()["unknown"] == ["zebra"]
     assert client.get("/api/explain", params={"q": "a zebra", "id": RED}).json()["unknown"] == ["zebra"]
@@ -72,7 +83,7 @@ def test_a_picture_finds_captions(client: TestClient) -> None:
     answer = client.post("/api/search", files={"picture": ("x.jpg", jpeg())}, data={"k": "4"}).json()
     assert len(answer["results"]) == 4
     assert {result["caption"] for result in answer["results"]} <= set(CAPTIONS)
-    assert set(answer["results"][0]) == {"id", "caption", "image", "score"}
+    assert set(answer["results"][0]) == {"id", "caption", "image", "score", "probability"}
 
 
 def test_the_regions_of_uploaded_pictures_are_cached(client: TestClient, index: FakeIndex) -> None:

@@ -52,6 +52,7 @@ class PictureAnswer(BaseModel):
     id: str
     file: str | None = Field(description="File name; null where only its features are indexed.")
     score: float
+    probability: float | None = Field(description="Of a match; null for a network without a calibration.")
     width: int | None = Field(description="Pixels, EXIF orientation applied; null where the file can't be read.")
     height: int | None
     words: list[WordAnswer]
@@ -74,6 +75,7 @@ class CaptionAnswer(BaseModel):
     caption: str
     image: str | None = Field(description="Id of the picture that it describes, where known.")
     score: float
+    probability: float | None = Field(description="Of a match; null for a network without a calibration.")
 
 
 class CaptionAnswers(BaseModel):

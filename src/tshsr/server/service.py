@@ -214,7 +214,10 @@ class Service:
         if not self.index.captions:
             raise HTTPException(422, "this index holds no captions; build it from data that has some.")
         found = self.index.search_picture(self.regions(content), count)
-        answers = [CaptionAnswer(id=it.id, caption=it.caption, image=it.image, score=it.score) for it in found]
+        answers = [
+            CaptionAnswer(id=it.id, caption=it.caption, image=it.image, score=it.score, probability=it.probability)
+            for it in found
+        ]
         return CaptionAnswers(results=answers, seconds=time.perf_counter() - started)
 
     def explain(self, q: str, id: str) -> ExplanationAnswer:  # noqa: A002
@@ -299,6 +302,7 @@ class Service:
             id=result.id,
             file=None if name is None else name.name,  # without its folder
             score=result.score,
+            probability=result.probability,
             width=width,
             height=height,
             words=[WordAnswer(word=word.word, boxes=list(word.boxes)) for word in result.words],

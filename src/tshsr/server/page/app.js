@@ -91,14 +91,27 @@ function drawResults(answer, count) {
   if (before) found[before]?.button.focus();
 }
 
+// A calibrated network's probability, otherwise the score.
+function figure(result) {
+  if (result.probability === null) return { text: result.score.toFixed(3), said: `score ${result.score.toFixed(3)}` };
+  const percent = 100 * result.probability;
+  const text = percent < 1 ? "<\u00a01\u00a0%" : `${Math.round(percent)}\u00a0%`;
+  return { text, said: `probability of a match ${text}` };
+}
+
+function figureOf(result) {
+  const { text, said } = figure(result);
+  return element("span", { class: "score", title: said }, text);
+}
+
 function resultOf(result, place) {
   const name = result.file || result.id;
   const ratio = result.width && result.height ? result.width / result.height : 4 / 3;
   const known = Boolean(result.width);
   const { frame, light } = framed(known ? address(result.id, 480) : null, ratio, `Result ${place + 1}: ${name}`);
-  const button = element("button", { type: "button", class: "open", "aria-label": `Result ${place + 1}, ${name}, score ${result.score.toFixed(3)}: explain` }, frame);
+  const button = element("button", { type: "button", class: "open", "aria-label": `Result ${place + 1}, ${name}, ${figure(result).said}: explain` }, frame);
   button.addEventListener("click", () => explain(place));
-  const line = element("p", { class: "line" }, element("span", { class: "name", title: name }, name), element("span", { class: "score" }, result.score.toFixed(3)));
+  const line = element("p", { class: "line" }, element("span", { class: "name", title: name }, name), figureOf(result));
   const item = element("li", { class: "result" }, button, line);
   item.style.setProperty("--ratio", Math.min(Math.max(ratio, 0.5), 2.5));
   return { ...result, name, item, button, light, source: known ? address(result.id, 1600) : null };
@@ -160,7 +173,7 @@ function drawSentences(answer) {
   $("sentences").replaceChildren(...answer.results.map((result) => {
     const button = element("button", { type: "button", class: "sentence", dir: "auto" }, result.caption);
     button.addEventListener("click", () => explainSent(result.caption));
-    return element("li", {}, button, element("span", { class: "score" }, result.score.toFixed(3)));
+    return element("li", {}, button, figureOf(result));
   }));
   const time = Math.max(1, Math.round(1000 * answer.seconds));
   $("status").textContent = `${answer.results.length} of ${about.captions.toLocaleString("en")} captions, best first, in ${time} ms. Choose one for its explanation.`;
