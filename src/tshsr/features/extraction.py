@@ -95,16 +95,13 @@ def extract_folder(
         existing = read_existing(out, extractor.name, options.dtype, extractor.joint_dim)
         missing = {file.file for file in files if not work.has(file) and not existing.has(file)}
         shards = _shards(files, SHARD if engine is None else engine.shard, missing)
-        progress = begin("extracting", "pictures")
+        prepare = ShardExtraction(pictures, open_extractor or (lambda: extractor), extractor.name, options)
         if engine is None:
-            skipped += _extract(shards, extractor, work, options, pictures, progress)
+            skipped += _extract(shards, extractor, work, options, pictures, begin("extracting", "pictures"))
         else:
-            prepare = ShardExtraction(pictures, open_extractor or (lambda: extractor), extractor.name, options)
-            skipped += _extract_on(engine, prepare, shards, work, progress)
+            skipped += _extract_on(engine, prepare, shards, work, begin("extracting", "pictures"))
         finished = [file for file in files if work.has(file) or existing.has(file)]
-        if not finished:
-            work.remove()
-            raise no_pictures(pictures, len(files), skipped[0])
+        check_finished(finished, pictures, files, skipped, work)
         store_captions = _captions(finished, given)
         settings = {**extractor.settings, "pictures": str(pictures.resolve())}
         remove_partial(out)
@@ -118,9 +115,21 @@ def extract_folder(
     return ExtractionResult(len(finished), len(files) - len(missing), tuple(skipped), len(store_captions))
 
 
-def no_pictures(pictures: Path, files: int, first: SkippedFile) -> DataError:
-    """The error of a folder without a readable picture."""
-    return DataError(f"{pictures}: none of its {files} files is a picture; the first: {first.reason}")
+def check_finished(
+    finished: Sequence[PictureFile],
+    pictures: Path,
+    files: Sequence[PictureFile],
+    skipped: Sequence[SkippedFile],
+    work: WorkFolder,
+) -> None:
+    """Refuse a folder without a readable picture, and remove its work folder.
+
+    Raises:
+        DataError: With the reason of the first file.
+    """
+    if not finished:
+        work.remove()
+        raise DataError(f"{pictures}: none of its {len(files)} files is a picture; the first: {skipped[0].reason}")
 
 
 def _extract(
