@@ -13,7 +13,7 @@ from tests.support import oracles, tiny
 from tests.support.float64 import SAME, plain_similarity, real, unit_rows
 from tshsr.config.models import ReasoningConfig
 from tshsr.errors import SettingsError
-from tshsr.models.attention import attend, attention_weights, similarities, to_unit_sums, unit
+from tshsr.models.attention import attend, attention_weights, late_interaction, similarities, to_unit_sums, unit
 from tshsr.models.base import ItemEncoding
 from tshsr.models.context import ContextSimilarity
 from tshsr.models.encoders import box_geometry
@@ -21,7 +21,7 @@ from tshsr.models.pooling import AttentionPooling
 from tshsr.models.reasoning import HierarchicalReasoning
 from tshsr.models.similarity import SimilarityVector
 from tshsr.models.tshsr import TshsrStream
-from tshsr.training.losses import contrastive, hinge, late_interaction, logit
+from tshsr.training.losses import contrastive, hinge, logit
 
 LOOKS = {"products": True, "reasoning": ReasoningConfig(seeds=(4, 2), context_inverse_temperature=3.0)}
 """Settings by which context nodes attend once more."""

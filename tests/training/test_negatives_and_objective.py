@@ -8,8 +8,9 @@ from tshsr.config.models import ScanConfig
 from tshsr.config.run import LossConfig
 from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.errors import SettingsError
+from tshsr.models.attention import late_interaction
 from tshsr.models.build import build_matcher
-from tshsr.training.losses import contrastive, hinge, late_interaction
+from tshsr.training.losses import contrastive, hinge
 from tshsr.training.negatives import candidate_pairs
 from tshsr.training.objective import Objective, positives
 

@@ -107,6 +107,46 @@ def attention_weights(
     return masked_softmax(logits, None if context_mask is None else context_mask[..., None, :])
 
 
+def real_similarity(
+    similarity: Float[Tensor, "*pairs queries context"], context_mask: Bool[Tensor, "*#pairs context"] | None
+) -> Float[Tensor, "*pairs queries context"]:
+    """q·c, below every cosine at context items that are padding; the mask is None without any."""
+    if context_mask is None:
+        return similarity
+    return similarity.masked_fill(~context_mask[..., None, :], torch.finfo(similarity.dtype).min)
+
+
+def mean_of_best(
+    similarity: Float[Tensor, "*pairs queries context"],
+    query_mask: Bool[Tensor, "*#pairs queries"],
+    context_mask: Bool[Tensor, "*#pairs context"],
+) -> Float[Tensor, "*pairs"]:
+    """MaxSim: the mean over real queries of the largest cosine with a real context item.
+
+    Late interaction of ColBERT (Khattab and Zaharia, SIGIR 2020), which sums; of regions and words FILIP (Yao et al.,
+    ICLR 2022).
+    """
+    best = real_similarity(similarity, context_mask).amax(dim=-1)
+    return best.masked_fill(~query_mask, 0.0).sum(dim=-1) / query_mask.sum(dim=-1)
+
+
+def late_interaction(
+    similarity: Float[Tensor, "images regions captions words"],
+    regions: Bool[Tensor, "images regions"],
+    words: Bool[Tensor, "captions words"],
+) -> tuple[Float[Tensor, "images captions"], Float[Tensor, "images captions"]]:
+    """Mean over words of the best region's cosine, and mean over regions of the best word's (FILIP, Yao et al. 2022).
+
+    Args:
+        similarity: Cosine of every region with every word.
+        regions: True where a region is real.
+        words: True where a word is real; each caption has at least one.
+    """
+    by_words = mean_of_best(similarity.permute(0, 2, 3, 1), words, regions[:, None])
+    by_regions = mean_of_best(similarity.transpose(1, 2), regions[:, None], words)
+    return by_words, by_regions
+
+
 def to_unit_sums(
     weights: Float[Tensor, "*pairs queries context"], gram: Float[Tensor, "*#pairs context context"]
 ) -> Float[Tensor, "*pairs queries context"]:

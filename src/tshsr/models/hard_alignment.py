@@ -12,27 +12,21 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tshsr.config.models import HardAlignmentConfig
-from tshsr.models.attention import at_least_float32
+from tshsr.models.attention import at_least_float32, real_similarity
 from tshsr.models.base import ItemEncoding
-from tshsr.models.encoders import init_xavier
-from tshsr.models.pooling import MeanPooling
 from tshsr.models.scan import CosineStream
-from tshsr.models.streams import StreamMatcher
-from tshsr.models.whole import starts_at_encoder
+from tshsr.models.streams import MeanPooledMatcher
 
 
-class HardAlignment(StreamMatcher):
-    """score = mean of the stream scores; v and t, for first-stage retrieval, are means of regions and of words.
+class HardAlignment(MeanPooledMatcher):
+    """score = mean of the stream scores.
 
     CHAN is the word stream with logsumexp; late interaction is the mean or the sum, in either stream or in both.
     """
 
     def __init__(self, config: HardAlignmentConfig) -> None:
         super().__init__(config.encoder)
-        init_xavier(self.region_encoder)
         self.config = config
-        from_encoder = starts_at_encoder(config.encoder)
-        self.region_pooling, self.word_pooling = (None if from_encoder else MeanPooling() for _ in range(2))
         names = {"both": ("word_stream", "region_stream"), "word": ("word_stream",), "region": ("region_stream",)}
         self.streams = nn.ModuleDict({name: BestMatch(config) for name in names[config.streams]})
 
@@ -59,7 +53,7 @@ class BestMatch(CosineStream):
         self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
     ) -> Float[Tensor, "*pairs"]:
         """The score of each pair without v·t; the alignment itself is not formed."""
-        best = real_similarity(similarity, context).amax(dim=-1)
+        best = real_similarity(similarity, context.real).amax(dim=-1)
         return self.aggregated(at_least_float32(best), queries)
 
     def attention(
@@ -67,7 +61,7 @@ class BestMatch(CosineStream):
     ) -> Float[Tensor, "*pairs queries context"]:
         """1 at the best context item of each query (the first of equal ones), 0 elsewhere."""
         del queries
-        best = real_similarity(similarity, context).argmax(dim=-1, keepdim=True)
+        best = real_similarity(similarity, context.real).argmax(dim=-1, keepdim=True)
         return torch.zeros_like(similarity).scatter_(-1, best, 1.0)
 
     def cosines(
@@ -83,12 +77,3 @@ class BestMatch(CosineStream):
     def floats_per_pair(self, queries: int, context: int) -> int:
         """The masked similarities, and two numbers per query."""
         return queries * context + 2 * queries
-
-
-def real_similarity(
-    similarity: Float[Tensor, "*pairs queries context"], context: ItemEncoding
-) -> Float[Tensor, "*pairs queries context"]:
-    """q·c, below every cosine at context items that are padding."""
-    if context.real is None:
-        return similarity
-    return similarity.masked_fill(~context.mask[..., None, :], torch.finfo(similarity.dtype).min)

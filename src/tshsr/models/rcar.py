@@ -17,14 +17,12 @@ from tshsr.config.models import RcarConfig
 from tshsr.models.attention import at_least_float32, attention_weights, masked_softmax, similarities, to_unit_sums, unit
 from tshsr.models.base import ItemEncoding, StreamTrace
 from tshsr.models.encoders import init_xavier
-from tshsr.models.pooling import MeanPooling
 from tshsr.models.similarity import SimilarityVector
-from tshsr.models.streams import ScoringStream, StreamMatcher, cosine
-from tshsr.models.whole import POOLED_WEIGHT, starts_at_encoder
+from tshsr.models.streams import LogisticStream, MeanPooledMatcher, cosine
 
 
-class Rcar(StreamMatcher):
-    """score = mean of the stream scores; v and t, for first-stage retrieval, are means of regions and of words.
+class Rcar(MeanPooledMatcher):
+    """score = mean of the stream scores.
 
     The authors train one network per stream; their RCAR is the ensemble of both.
     """
@@ -33,10 +31,7 @@ class Rcar(StreamMatcher):
 
     def __init__(self, config: RcarConfig) -> None:
         super().__init__(config.encoder)
-        init_xavier(self.region_encoder)
         self.config = config
-        from_encoder = starts_at_encoder(config.encoder)
-        self.region_pooling, self.word_pooling = (None if from_encoder else MeanPooling() for _ in range(2))
         self.streams = nn.ModuleDict()
         if config.streams != "region":
             self.streams["word_stream"] = RcarStream(config, config.word_inverse_temperature)
@@ -122,7 +117,7 @@ class LastStep:
     aggregate: Float[Tensor, "*pairs width"]
 
 
-class RcarStream(ScoringStream):
+class RcarStream(LogisticStream):
     """One stream; every step has weights of its own.
 
         w_q = attention of g_q q over the context with lambda_q (`attention_weights`)     g_q = 1 in the first step
@@ -148,23 +143,13 @@ class RcarStream(ScoringStream):
         self.regulators = nn.ModuleList(AttentionRegulator(width, dim) for _ in steps[1:])
         self.score = nn.Linear(width, 1)
         init_xavier(self)
-        self.pooled_weight: nn.Parameter | None = None
-        if starts_at_encoder(config.encoder):
-            self.pooled_weight = nn.Parameter(torch.tensor(POOLED_WEIGHT))
-            nn.init.zeros_(self.score.weight)
-
-    def finish(self, output: Float[Tensor, "*pairs"], pooled: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
-        """The score of each pair, 0..1, from its logit without v·t."""
-        return torch.sigmoid(output if self.pooled_weight is None else output + self.pooled_weight * pooled)
+        self.start(config.encoder)
 
     def forward(
         self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
     ) -> Float[Tensor, "*pairs"]:
         """The logit of each pair without v·t."""
-        aggregate = self.steps(similarity, queries, context).aggregate
-        # One number per pair: rounding to bfloat16 would tie scores.
-        read, weight, bias = map(at_least_float32, (aggregate, self.score.weight, self.score.bias))
-        return nn.functional.linear(read, weight, bias).squeeze(-1)
+        return self.logit(self.steps(similarity, queries, context).aggregate)
 
     def steps(
         self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
@@ -211,21 +196,9 @@ class RcarStream(ScoringStream):
         last = self.steps(similarity, queries, context)
         length = torch.einsum("...q,...qw->...w", last.node_weights, last.vectors).norm(dim=-1, keepdim=True)
         terms = last.node_weights * (last.vectors @ self.score.weight[0]) / length.clamp_min(1e-12)
-        contribution = nn.functional.linear(last.aggregate, self.score.weight)
-        pooled = torch.zeros_like(contribution[..., 0])
-        if self.pooled_weight is not None:
-            pooled = self.pooled_weight * cosine(queries.pooled, context.pooled)
-        return StreamTrace(
-            attention=last.attention,
-            node_weights=last.node_weights[..., None, :],
-            contributions=contribution,
-            pooled=pooled,
-            bias=self.score.bias[0],
-            score=torch.sigmoid(contribution[..., 0] + pooled + self.score.bias[0]),
-            has_global_node=False,
-            node_contributions=terms[..., None, :],
-            pooled_whole=None if self.pooled_weight is None else pooled,
-        )
+        v_t = cosine(queries.pooled, context.pooled)
+        nodes = last.node_weights, terms
+        return self.single_level(last.attention, last.aggregate, nodes, v_t, has_global_node=False)
 
     def floats_per_pair(self, queries: int, context: int) -> int:
         """Per query the gate, the gated query and two compared vectors, six narrow rows; five attention matrices."""

@@ -214,7 +214,9 @@ class HierarchicalReasoning(nn.Module):
             assignment = self.extractions[level](nodes, mask)
             assignments.append(assignment)
             context = assignment @ nodes
-            if self.looks is not None and items is not None:
+            if self.looks is not None:
+                if items is None:
+                    raise RuntimeError("context nodes that attend need both sides of the pairs")
                 shares = to_base(assignment, assignments[:-1])[..., -items.similarity.shape[-2] :]
                 context = unit_in_place(self.looks[level](context, shares, items))
             nodes = self.dropout(self.updates[level](nodes, assignment, mask, context))

@@ -17,27 +17,22 @@ from torch import Tensor, nn
 from tshsr.config.models import EncoderConfig, ScanConfig
 from tshsr.models.attention import masked_softmax, to_unit_sums
 from tshsr.models.base import ItemEncoding, StreamTrace
-from tshsr.models.encoders import init_xavier
-from tshsr.models.pooling import MeanPooling
-from tshsr.models.streams import ScoringStream, StreamMatcher, cosine
+from tshsr.models.streams import MeanPooledMatcher, ScoringStream, cosine
 from tshsr.models.whole import starts_at_encoder
 
 Normalisation = Literal["clipped_l2norm", "l2norm", "clipped", "no_norm", "softmax"]
 Aggregation = Literal["mean", "logsumexp", "max", "sum"]
 
 
-class Scan(StreamMatcher):
-    """score = mean of the stream scores; v and t, for first-stage retrieval, are means of regions and of words.
+class Scan(MeanPooledMatcher):
+    """score = mean of the stream scores.
 
     Where ranking starts at a joint encoder's (`pooled_vectors` frozen or adapter), v·t is part of every stream's score.
     """
 
     def __init__(self, config: ScanConfig) -> None:
         super().__init__(config.encoder)
-        init_xavier(self.region_encoder)
         self.config = config
-        from_encoder = starts_at_encoder(config.encoder)
-        self.region_pooling, self.word_pooling = (None if from_encoder else MeanPooling() for _ in range(2))
         self.streams = nn.ModuleDict()
         if config.streams != "region":
             self.streams["word_stream"] = CrossAttention(

@@ -13,13 +13,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from tshsr.config.models import SgrafConfig, TwoStreamSgrConfig
-from tshsr.models.attention import at_least_float32, masked_softmax, unit
+from tshsr.models.attention import masked_softmax, unit
 from tshsr.models.base import ItemEncoding, StreamTrace
 from tshsr.models.encoders import init_xavier
 from tshsr.models.pooling import MaskedBatchNorm, SelfAttentionPooling
 from tshsr.models.similarity import SimilarityVector
-from tshsr.models.streams import SimilarityVectorStream, StreamMatcher, cosine
-from tshsr.models.whole import POOLED_WEIGHT, starts_at_encoder, whole_width
+from tshsr.models.streams import LogisticStream, SimilarityVectorStream, StreamMatcher, cosine
+from tshsr.models.whole import starts_at_encoder, whole_width
 
 
 class NodeReasoning(nn.Module, ABC):
@@ -170,7 +170,7 @@ class AttentionFiltration(NodeReasoning):
         return terms
 
 
-class SgrafStream(SimilarityVectorStream):
+class SgrafStream(SimilarityVectorStream, LogisticStream):
     """One stream of SGRAF: similarity vectors S, reduced to one vector, then to a score.
 
         score = sigmoid( w·reasoning( S ) + b )
@@ -204,23 +204,14 @@ class SgrafStream(SimilarityVectorStream):
             init_xavier(similarity.projection)  # the view keeps its orthogonal initialisation
         for layer in (self.reasoning, self.score):
             init_xavier(layer)
-        self.pooled_weight: nn.Parameter | None = None
-        if starts_at_encoder(config.encoder):
-            self.pooled_weight = nn.Parameter(torch.tensor(POOLED_WEIGHT))
-            nn.init.zeros_(self.score.weight)
-
-    def finish(self, output: Float[Tensor, "*pairs"], pooled: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
-        """The score of each pair, 0..1, from its logit without v·t."""
-        return torch.sigmoid(output if self.pooled_weight is None else output + self.pooled_weight * pooled)
+        self.start(config.encoder)
 
     def forward(
         self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
     ) -> Float[Tensor, "*pairs"]:
         """The logit of each pair without v·t."""
         nodes, mask = self.nodes(similarity, self.attention(similarity, queries, context), queries, context)
-        # One number per pair: rounding to bfloat16 would tie scores.
-        read, weight, bias = map(at_least_float32, (self.reasoning(nodes, mask), self.score.weight, self.score.bias))
-        return nn.functional.linear(read, weight, bias).squeeze(-1)
+        return self.logit(self.reasoning(nodes, mask))
 
     def trace(
         self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
@@ -229,21 +220,11 @@ class SgrafStream(SimilarityVectorStream):
         attention = self.attention(similarity, queries, context)
         nodes, mask = self.nodes(similarity, attention, queries, context)
         node_weights = self.reasoning.node_weights(nodes, mask)
-        contribution = nn.functional.linear(self.reasoning(nodes, mask), self.score.weight)
-        pooled = torch.zeros_like(contribution[..., 0])
-        if self.pooled_weight is not None:
-            pooled = self.pooled_weight * cosine(queries.pooled, context.pooled)
-        return StreamTrace(
-            attention=attention,
-            node_weights=node_weights[..., None, :],
-            contributions=contribution,
-            pooled=pooled,
-            bias=self.score.bias[0],
-            score=torch.sigmoid(contribution[..., 0] + pooled + self.score.bias[0]),
-            has_global_node=True,
-            node_contributions=self.reasoning.terms(nodes, node_weights, contribution, self.score.weight)[..., None, :],
-            pooled_whole=None if self.pooled_weight is None else pooled,
-        )
+        vector = self.reasoning(nodes, mask)
+        contribution = nn.functional.linear(vector, self.score.weight)
+        terms = self.reasoning.terms(nodes, node_weights, contribution, self.score.weight)
+        v_t = cosine(queries.pooled, context.pooled)
+        return self.single_level(attention, vector, (node_weights, terms), v_t, has_global_node=True)
 
     def floats_per_pair(self, queries: int, context: int) -> int:
         """Two wide and six narrow rows per node, and the matrices of attention and edges."""

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from tshsr.config.models import EncoderConfig
 from tshsr.data.batches import CaptionBatch, ImageBatch
-from tshsr.models.attention import attention_weights, similarities, to_unit_sums
+from tshsr.models.attention import at_least_float32, attention_weights, similarities, to_unit_sums
 from tshsr.models.base import ItemEncoding, Matcher, Scores, StreamTrace, has_padding
-from tshsr.models.encoders import RegionEncoder, build_word_encoder, drop_regions, words_and_vectors
+from tshsr.models.encoders import RegionEncoder, build_word_encoder, drop_regions, init_xavier, words_and_vectors
+from tshsr.models.pooling import MeanPooling
 from tshsr.models.similarity import SimilarityVector
-from tshsr.models.whole import SHARE, build_whole, whole_vector
+from tshsr.models.whole import POOLED_WEIGHT, SHARE, build_whole, starts_at_encoder, whole_vector
 
 
 class ScoringStream(nn.Module, ABC):
@@ -51,6 +52,68 @@ class ScoringStream(nn.Module, ABC):
     @abstractmethod
     def floats_per_pair(self, queries: int, context: int) -> int:
         """Estimate of the peak number of temporary values for one pair."""
+
+
+class LogisticStream(ScoringStream, ABC):
+    """A stream that reduces each pair to one vector r:  score = sigmoid( w·r + gamma v·t + c ).
+
+    The term gamma v·t exists where ranking starts at a joint encoder's; there w = 0 before the first step.
+
+    Attributes:
+        score: w and c.
+        pooled_weight: gamma; None without the term.
+    """
+
+    score: nn.Linear
+    pooled_weight: nn.Parameter | None
+
+    def start(self, encoder: EncoderConfig) -> None:
+        """Add the term gamma v·t and set w to zero, where ranking starts at the encoder's."""
+        self.pooled_weight = None
+        if starts_at_encoder(encoder):
+            self.pooled_weight = nn.Parameter(torch.tensor(POOLED_WEIGHT))
+            nn.init.zeros_(self.score.weight)
+
+    def logit(self, vector: Float[Tensor, "*pairs width"]) -> Float[Tensor, "*pairs"]:
+        """w·r + c, in float32 at least: one number per pair, and rounding to bfloat16 would tie scores."""
+        read, weight, bias = map(at_least_float32, (vector, self.score.weight, self.score.bias))
+        return nn.functional.linear(read, weight, bias).squeeze(-1)
+
+    def finish(self, output: Float[Tensor, "*pairs"], pooled: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
+        """The score of each pair, 0..1, from its logit without v·t."""
+        return torch.sigmoid(output if self.pooled_weight is None else output + self.pooled_weight * pooled)
+
+    def single_level(
+        self,
+        attention: Float[Tensor, "*pairs queries context"],
+        vector: Float[Tensor, "*pairs width"],
+        nodes: tuple[Float[Tensor, "*pairs nodes"], Float[Tensor, "*pairs nodes"]],
+        v_t: Float[Tensor, "*pairs"],
+        *,
+        has_global_node: bool,
+    ) -> StreamTrace:
+        """Intermediate values as a single level.
+
+        Args:
+            vector: r.
+            nodes: Weight and term of each node; the terms sum to w·r.
+            v_t: v·t.
+        """
+        contribution = nn.functional.linear(vector, self.score.weight)
+        pooled = torch.zeros_like(contribution[..., 0])
+        if self.pooled_weight is not None:
+            pooled = self.pooled_weight * v_t
+        return StreamTrace(
+            attention=attention,
+            node_weights=nodes[0][..., None, :],
+            contributions=contribution,
+            pooled=pooled,
+            bias=self.score.bias[0],
+            score=torch.sigmoid(contribution[..., 0] + pooled + self.score.bias[0]),
+            has_global_node=has_global_node,
+            node_contributions=nodes[1][..., None, :],
+            pooled_whole=None if self.pooled_weight is None else pooled,
+        )
 
 
 class StreamMatcher(Matcher):
@@ -160,6 +223,16 @@ class StreamMatcher(Matcher):
         if share is not None:
             views[SHARE] = share[:, None, None].expand(*mask.shape, 1)
         return ItemEncoding(items, mask, pooled, similarities(items, items), views, padded=has_padding(mask))
+
+
+class MeanPooledMatcher(StreamMatcher):
+    """A method whose v and t, for first-stage retrieval, are means of regions and of words."""
+
+    def __init__(self, encoder: EncoderConfig) -> None:
+        super().__init__(encoder)
+        init_xavier(self.region_encoder)
+        from_encoder = starts_at_encoder(encoder)
+        self.region_pooling, self.word_pooling = (None if from_encoder else MeanPooling() for _ in range(2))
 
 
 def cosine(v: Float[Tensor, "*#pairs dim"], t: Float[Tensor, "*#pairs dim"]) -> Float[Tensor, "*pairs"]:

@@ -15,12 +15,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from tshsr.data.dataset import Split
 from tshsr.data.tokens import CaptionTokenizer
-from tshsr.models.attention import similarities
+from tshsr.models.attention import mean_of_best, similarities
 from tshsr.models.base import ItemEncoding, Matcher
 from tshsr.scoring.all_pairs import CACHE_TILE, CaptionBlocks, encode_image_blocks, evaluation_mode, image_batches
 from tshsr.scoring.options import DEFAULT_OPTIONS, ScoringOptions
@@ -37,16 +37,6 @@ def maxsim(images: ItemEncoding, captions: ItemEncoding) -> Float[Tensor, "*pair
 def maxsim_of_regions(images: ItemEncoding, captions: ItemEncoding) -> Float[Tensor, "*pairs"]:
     """For images as queries: the mean over regions of the highest cosine with a word; leading axes broadcast."""
     return mean_of_best(similarities(images.items, captions.items), images.mask, captions.mask)
-
-
-def mean_of_best(
-    cosines: Float[Tensor, "*pairs queries context"],
-    query_mask: Bool[Tensor, "*#pairs queries"],
-    context_mask: Bool[Tensor, "*#pairs context"],
-) -> Float[Tensor, "*pairs"]:
-    """The mean over real queries of the largest cosine with a real context item."""
-    best = cosines.masked_fill(~context_mask[..., None, :], -torch.inf).amax(dim=-1)
-    return best.masked_fill(~query_mask, 0.0).sum(dim=-1) / query_mask.sum(dim=-1)
 
 
 def maxsim_all(images: ItemEncoding, captions: ItemEncoding) -> Float[Tensor, "images captions"]:

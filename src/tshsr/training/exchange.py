@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
+from tshsr.models.attention import at_least_float32
 from tshsr.models.base import ItemEncoding
 from tshsr.scoring.processes import Processes, Share
 
@@ -41,7 +42,7 @@ class GatherRows(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
         """The gradients of the own rows."""
-        total = ctx.processes.sum(gradient.to(at_least_float32(gradient.dtype))).to(gradient.dtype)
+        total = ctx.processes.sum(at_least_float32(gradient)).to(gradient.dtype)
         first = sum(ctx.sizes[: ctx.processes.index])
         return None, None, total[first : first + ctx.sizes[ctx.processes.index]]
 
@@ -77,11 +78,6 @@ class SumOverProcesses(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Any:
         """The sum of the gradients."""
         return None, ctx.processes.sum(gradient)
-
-
-def at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    """The precision of sums."""
-    return torch.promote_types(dtype, torch.float32)
 
 
 def sum_over(processes: Processes, values: Tensor) -> Tensor:

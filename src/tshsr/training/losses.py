@@ -94,26 +94,6 @@ def logit(scores: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
     return torch.logit(scores, eps=1e-7)
 
 
-def late_interaction(
-    similarity: Float[Tensor, "images regions captions words"],
-    regions: Bool[Tensor, "images regions"],
-    words: Bool[Tensor, "captions words"],
-) -> tuple[Float[Tensor, "images captions"], Float[Tensor, "images captions"]]:
-    """Mean over words of the best region's cosine, and mean over regions of the best word's (FILIP, Yao et al. 2022).
-
-    Args:
-        similarity: Cosine of every region with every word.
-        regions: True where a region is real.
-        words: True where a word is real; each caption has at least one.
-    """
-    lowest = torch.finfo(similarity.dtype).min
-    best_regions = similarity.masked_fill(~regions[:, :, None, None], lowest).amax(dim=1)
-    best_words = similarity.masked_fill(~words, lowest).amax(dim=3)
-    by_words = (best_regions * words).sum(dim=2) / words.sum(dim=1)
-    by_regions = (best_words * regions[..., None]).sum(dim=1) / regions.sum(dim=1, keepdim=True)
-    return by_words, by_regions
-
-
 def _reduce(
     costs: Float[Tensor, "captions others"], negative: Bool[Tensor, "captions others"], *, hardest: bool
 ) -> Float[Tensor, " captions"]:

@@ -19,13 +19,14 @@ from torch.utils.checkpoint import checkpoint
 from tshsr.config.run import LossConfig
 from tshsr.data.batches import CaptionBatch, ImageBatch, PixelBatch, join_captions
 from tshsr.errors import SettingsError
+from tshsr.models.attention import at_least_float32, late_interaction
 from tshsr.models.base import ItemEncoding, Matcher, Scores
 from tshsr.models.pooling import MaskedBatchNorm, summed_statistics
 from tshsr.models.streams import all_similarities
 from tshsr.scoring.processes import ALONE, Processes, Share
-from tshsr.training.exchange import at_least_float32, gather_encodings, gather_results, sum_over
+from tshsr.training.exchange import gather_encodings, gather_results, sum_over
 from tshsr.training.hard_captions import Swapped
-from tshsr.training.losses import contrastive, hinge, late_interaction, logit
+from tshsr.training.losses import contrastive, hinge, logit
 from tshsr.training.negatives import candidate_pairs
 
 LENGTH_GROUPS = 4
@@ -113,7 +114,7 @@ class Objective(nn.Module):
         groups = self._negatives(pooled, image_of_caption, seed, mine=hardest)
         scores = {**self._score(encoded_images, encoded_captions, image_of_caption, groups), "pooled": pooled}
         # Hinges subtract nearly equal scores: in bfloat16 the difference would be rounded away.
-        scores = {name: score.to(at_least_float32(score.dtype)) for name, score in scores.items()}
+        scores = {name: at_least_float32(score) for name, score in scores.items()}
         parts, loss = self._losses(scores, image_of_caption, groups, weights, hardest=hardest)
         encoded = encoded_images, encoded_captions
         if self.config.late_interaction:
@@ -189,7 +190,7 @@ class Objective(nn.Module):
         found = self.matcher.related_scores(images, captions, image_of_caption) if related else None
         if found is None:
             return images.pooled.new_zeros((), dtype=torch.float32)
-        scores = [score.to(at_least_float32(score.dtype)) for score in found.scores.values()]
+        scores = [at_least_float32(score) for score in found.scores.values()]
         value = torch.stack([loss_of(score) for score in scores]).sum()
         value = value + found.penalty.to(value.dtype)
         if self.processes.count == 1:
@@ -208,7 +209,7 @@ class Objective(nn.Module):
         share = self.processes.share(len(images))
         rows, temperature = images[share.rows], self.config.temperature
         similarity = all_similarities(rows, captions)
-        own = late_interaction(similarity.to(at_least_float32(similarity.dtype)), rows.mask, captions.mask)
+        own = late_interaction(at_least_float32(similarity), rows.mask, captions.mask)
         directions = [gather_results(self.processes, each, share) for each in own]
         return mean([contrastive(s, image_of_caption, temperature=temperature, weights=weights) for s in directions])
 
@@ -342,7 +343,7 @@ class Objective(nn.Module):
         if self.processes.count == 1:
             return own
         names = list(own)  # in one exchange
-        packed = torch.stack([own[name].to(at_least_float32(own[name].dtype)) for name in names], dim=-1)
+        packed = torch.stack([at_least_float32(own[name]) for name in names], dim=-1)
         return dict(zip(names, gather_results(self.processes, packed, share).unbind(dim=-1), strict=True))
 
     def _score_listed(
