@@ -52,6 +52,9 @@ def test_other_scores_need_the_first_stage_and_one_run(start: tuple, run: Path) 
     assert refused(*start, "--other-scores", "a.npy") == (
         "tshsr: --other-scores compares with --first-stage; give that too, or use tshsr metrics."
     )
+    assert refused(*start, "--depths", "5") == (
+        "tshsr: --depths is for --first-stage; give that too, or --rerank with a number of candidates."
+    )
     assert refused("evaluate", run, *start[1:], "--first-stage") == (
         "tshsr: --first-stage compares with one run, 2 were named; run it on each."
     )

@@ -206,10 +206,15 @@ def test_the_text_tower_of_a_transformer_trained_from_scratch_is_exported() -> N
 
 
 def test_the_command_writes_the_graphs(small: Any, tmp_path: Path) -> None:
-    said = tshsr("export", small.run, "--out", tmp_path / "exported", "--parts", "images")
-    assert said.code == 0, said.err
-    assert "images" in said.out
-    assert sorted(path.name for path in (tmp_path / "exported").iterdir()) == ["export.json", "images.onnx"]
+    for _ in range(2):  # the second time into the folder of the first
+        said = tshsr("export", small.run, "--out", tmp_path / "exported", "--parts", "images")
+        assert said.code == 0, said.err
+        assert "images" in said.out
+        assert sorted(path.name for path in (tmp_path / "exported").iterdir()) == ["export.json", "images.onnx"]
+    (tmp_path / "file").touch()
+    assert refused("export", small.run, "--out", tmp_path / "file", "--parts", "images") == (
+        f"tshsr: Cannot write {tmp_path / 'file'}: File exists. Make room or name another folder, then run this again."
+    )
 
 
 def test_what_cannot_be_exported_is_refused(placed: Retriever, small: Any, tmp_path: Path) -> None:

@@ -81,13 +81,22 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
         title = f"{retriever.name} on {test.data}, split {test.name}"
         write_text(wanted.picture, render_reliability(report.before["shown"], report.after["shown"], title))
     if wanted.json is not None:
-        values = {"command": f"tshsr calibrate {retriever.name} --data {test.data}", **provenance()}
+        values = {"command": command_of(wanted, retriever.name, test.data), **provenance()}
         values |= {"test": test.name, "pictures": len(test.regions), "calibration": asdict(calibration)}
         values |= asdict(report)
         screen.json(json.dumps(values, indent=2), wanted.json)
     if wanted.json != "-":
         screen.say(f"{Path(wanted.run) / 'calibration.json'}: {formula(calibration)}")
         show(screen, test, report)
+
+
+def command_of(wanted: Calibrate, model: str, data: str) -> str:
+    """The command of a report, with names in place of folders."""
+    others = "".join(f" {path.name}" for path in wanted.others)
+    return (
+        f"tshsr calibrate {model} --data {data} --split {wanted.split} --test {wanted.test} "
+        f"--candidates {wanted.candidates}{' --others' if others else ''}{others}"
+    )
 
 
 def check(wanted: Calibrate) -> None:

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from tshsr.scoring.processes import Processes
 
 EXAMPLE = "tshsr evaluate runs/first --data DIR"
+DEPTHS = (10, 50, 100, 500)
+"""Candidates in the table of --first-stage, besides all pairs."""
 MOVED = {
     "--scores": "tshsr metrics SCORES.npy --captions FILE",
     "--audit-log": "tshsr audit-log LOG",
@@ -89,7 +91,7 @@ class Evaluate:
     """With --rerank, score all pairs as well, and report the recall lost."""
     first_stage: Flag = False
     """Compare rerankers on the candidates of v·t in one table: v·t, MaxSim over the same tokens, the run, others."""
-    depths: tuple[int, ...] = (10, 50, 100, 500)
+    depths: tuple[int, ...] = DEPTHS
     """With --first-stage, candidates a query."""
     other_scores: tuple[Path, ...] = ()
     """With --first-stage, matrices of other rerankers, images x captions: .npy, .npz, .pt."""
@@ -353,6 +355,10 @@ def check_first_stage(wanted: Evaluate) -> None:
     if not wanted.first_stage:
         if wanted.other_scores:
             raise SettingsError("--other-scores compares with --first-stage; give that too, or use tshsr metrics.")
+        if wanted.depths != DEPTHS:
+            raise SettingsError(
+                "--depths is for --first-stage; give that too, or --rerank with a number of candidates."
+            )
         return
     if len(wanted.runs) > 1:
         raise SettingsError(f"--first-stage compares with one run, {len(wanted.runs)} were named; run it on each.")

@@ -19,7 +19,7 @@ class Export:
 
     run: Annotated[str, Argument("RUN", positional=True)]
     """A run's folder, or owner/name on the Hugging Face hub."""
-    out: Annotated[Path, Argument("DIR", output=True)]
+    out: Annotated[Path, Argument("DIR")]
     """Folder of the graphs; made where it is missing."""
     format: Literal["onnx", "torch"] = "onnx"
     """ONNX, or programs of torch.export."""

@@ -12,6 +12,7 @@ from tshsr.cli.options import choose_device, load_retriever, read_bytes
 
 if TYPE_CHECKING:
     from tshsr.cli.screen import Screen
+    from tshsr.data.dataset import Split
     from tshsr.evaluation.first_stage import FirstStageTable, Gain, RerankRow
 
 ALL = "all"
@@ -66,9 +67,10 @@ def compare_stages(wanted: StagesOptions, screen: Screen) -> None:
         )
     size = f"{len(split.regions):,} images, {len(split.captions):,} captions"
     if wanted.json is not None:
-        command = f"tshsr evaluate {retriever.name} --data {split.data} --split {split.name} --first-stage"
-        values = {"command": command, **provenance(), "model": retriever.name, "data": split.data}
+        values = {"command": command_of(wanted, retriever.name, split), **provenance()}
         values |= {
+            "model": retriever.name,
+            "data": split.data,
             "threads": torch.get_num_threads(),
             "split": split.name,
             "pictures": len(split.regions),
@@ -78,6 +80,17 @@ def compare_stages(wanted: StagesOptions, screen: Screen) -> None:
     if wanted.json != "-":
         screen.say(f"{split.data}, split {split.name}: {size}; model {retriever.name}; candidates by v·t")
         show(screen, found)
+
+
+def command_of(wanted: StagesOptions, model: str, split: Split) -> str:
+    """The command of a report, with names in place of folders."""
+    options = [
+        f"tshsr evaluate {model} --data {split.data} --split {split.name} --first-stage",
+        f"--depths {' '.join(map(str, wanted.depths))}",
+        *(["--other-scores", *(path.name for path in wanted.other_scores)] if wanted.other_scores else []),
+        *([f"--coco-ids {wanted.coco_ids.name}"] if wanted.coco_ids is not None else []),
+    ]
+    return " ".join(options)
 
 
 def show(screen: Screen, found: FirstStageTable) -> None:
