@@ -140,6 +140,13 @@ class TshsrConfig:
     `encoder.boxes`."""
     global_node: bool = False
     """Add the similarity vector of the pooled picture and the pooled caption as a node."""
+    gated_queries: bool = False
+    """DSGSL's gate: compare each query after mixing it with its attended vector, channel by channel."""
+    dual_graph: bool = False
+    """DSGSL's graphs: one step among the local nodes, and between them and the global one, before the hierarchy;
+    requires `global_node`."""
+    neighbours: int = 0
+    """DSGSL's batch graph: nearest images (captions) of a batch from which loss.relations rebuilds v (t); 0: none."""
     pooled_term: bool = True
     """Add v·t, with a learned weight, to each stream's logit, so that the reasoning learns the residual."""
     reasoning: ReasoningConfig = field(default_factory=ReasoningConfig)
@@ -314,6 +321,71 @@ class HremConfig:
     """Dropout inside the transformer layers while training."""
 
 
+@dataclass(frozen=True)
+class DsgslConfig:
+    """Gated queries, local and global nodes in two graphs, a graph of each batch in training: our instantiation of
+    DSGSL (Tan et al. 2022), of which the abstract is known (docs/related.md)."""
+
+    __pydantic_config__ = STRICT
+
+    kind: Literal["dsgsl"] = "dsgsl"
+    """The method."""
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """Region and word encoders."""
+    similarity_dim: int = 256
+    """Width of a similarity vector (m)."""
+    comparison_dim: int = 256
+    """As in TshsrConfig: width of the comparison space (k), in which queries are gated; 0: the joint space."""
+    streams: Literal["both", "word", "region"] = "both"
+    """Word stream: words attend to regions. Region stream: regions attend to words."""
+    word_inverse_temperature: float = 9.0
+    """Sharpness (lambda) of the attention of words over regions."""
+    region_inverse_temperature: float = 4.0
+    """Sharpness (lambda) of the attention of regions over words."""
+    gated_queries: bool = True
+    """Compare each query after mixing it with its attended vector, channel by channel."""
+    graph_steps: int = 2
+    """Steps on the graphs of local nodes and of local and global ones; 0: none."""
+    neighbours: int = 8
+    """Nearest images (captions) of a batch from which loss.relations rebuilds v (t)."""
+
+
+@dataclass(frozen=True)
+class ImramConfig:
+    """Attention in steps, each query refined by what it found (IMRAM, Chen et al. 2020)."""
+
+    __pydantic_config__ = STRICT
+
+    kind: Literal["imram"] = "imram"
+    """The method."""
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """Region and word encoders."""
+    streams: Literal["both", "word", "region"] = "both"
+    """Word stream: words attend to regions. Region stream: regions attend to words. Both: their mean."""
+    steps: int = 3
+    """Steps of attention; each but the last refines the queries. 1: SCAN's mean."""
+    word_inverse_temperature: float = 9.0
+    """Sharpness (lambda) of the attention of words over regions."""
+    region_inverse_temperature: float = 4.0
+    """Sharpness (lambda) of the attention of regions over words."""
+
+
+@dataclass(frozen=True)
+class ShanConfig:
+    """Alignment in steps, local-local, global-local, global-global (SHAN, Ji et al. 2021)."""
+
+    __pydantic_config__ = STRICT
+
+    kind: Literal["shan"] = "shan"
+    """The method."""
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """Region and word encoders."""
+    alignments: Literal[1, 2, 3] = 3
+    """Alignments whose scores are summed: 1 local-local, 2 also global-local, 3 also global-global."""
+    inverse_temperature: float = 9.0
+    """Sharpness (lambda) of every attention."""
+
+
 def current_names(values: Any) -> Any:
     """Settings of a saved model in today's names: `perceptron` of VSE became `encoder.region_projection`."""
     if not isinstance(values, dict) or "perceptron" not in values or values.get("kind") != "vse":
@@ -331,7 +403,10 @@ ModelConfig = Annotated[
     | TwoStreamSgrConfig
     | RcarConfig
     | HardAlignmentConfig
-    | HremConfig,
+    | HremConfig
+    | DsgslConfig
+    | ImramConfig
+    | ShanConfig,
     Field(discriminator="kind"),
     BeforeValidator(current_names),
 ]
@@ -348,6 +423,9 @@ KINDS = tuple(
         RcarConfig,
         HardAlignmentConfig,
         HremConfig,
+        DsgslConfig,
+        ImramConfig,
+        ShanConfig,
     )
 )
 """Values of `kind`."""

@@ -4,23 +4,29 @@ from dataclasses import replace
 from typing import assert_never
 
 from tshsr.config.models import (
+    DsgslConfig,
     HardAlignmentConfig,
     HremConfig,
+    ImramConfig,
     ModelConfig,
     RcarConfig,
     ScanConfig,
     SgrafConfig,
+    ShanConfig,
     TshsrConfig,
     TwoStreamSgrConfig,
     VisionConfig,
     VseConfig,
 )
 from tshsr.models.base import Matcher
+from tshsr.models.dsgsl import Dsgsl
 from tshsr.models.hard_alignment import HardAlignment
 from tshsr.models.hrem import Hrem
+from tshsr.models.imram import Imram
 from tshsr.models.rcar import Rcar
 from tshsr.models.scan import Scan
 from tshsr.models.sgraf import Sgraf, TwoStreamSgr
+from tshsr.models.shan import Shan
 from tshsr.models.tshsr import Tshsr
 from tshsr.models.vse import Vse
 from tshsr.pretrained.vision import build_vision
@@ -61,5 +67,11 @@ def _build_method(config: ModelConfig) -> Matcher:
             return HardAlignment(config)
         case HremConfig():
             return Hrem(config)
+        case DsgslConfig():
+            return Dsgsl(config)
+        case ImramConfig():
+            return Imram(config)
+        case ShanConfig():
+            return Shan(config)
         case _:
             assert_never(config)

@@ -98,7 +98,16 @@ class CosineStream(ScoringStream, ABC):
     ) -> StreamTrace:
         """Attention, and the score (without sigmoid) as the contribution of a single level."""
         weights = self.attention(similarity, queries, context)
-        cosines = self.cosines(weights, similarity, context)
+        return self.traced(weights, self.cosines(weights, similarity, context), queries, context)
+
+    def traced(
+        self,
+        weights: Float[Tensor, "*pairs queries context"],
+        cosines: Float[Tensor, "*pairs queries"],
+        queries: ItemEncoding,
+        context: ItemEncoding,
+    ) -> StreamTrace:
+        """Intermediate values of attention weights and of the cosines r_q that are aggregated."""
         score = self.aggregated(cosines, queries)
         shares = query_shares(cosines, queries.real, self.aggregation, self.factor)
         terms = query_terms(self.scale * cosines, shares, score, self.aggregation)[..., None, :]

@@ -15,6 +15,33 @@ CHUNK_BYTES = 2**21
 """Bytes of differences that are processed at a time when scoring on a CPU; fits its second-level cache."""
 
 
+class ComparisonGate(nn.Module):
+    """Mix of a compared query and its attended vector, channel by channel, before their comparison (DSGSL).
+
+        g = sigmoid( G x + H (x - y) + b ),     x' = g * x + (1 - g) * y,     x' - y = g * (x - y)
+
+    Channels with g near 0 are filtered out of the comparison. Logits from x - y are those from y: G x + H (x - y) =
+    (G + H) x - H y.
+
+    Args:
+        width: Width of the comparison space (k).
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(width, width)
+        self.difference = nn.Linear(width, width, bias=False)
+
+    def forward(
+        self,
+        difference: Float[Tensor, "*pairs queries comparison"],
+        queries: Float[Tensor, "*#pairs queries comparison"],
+    ) -> tuple[Float[Tensor, "*pairs queries comparison"], Float[Tensor, "*pairs queries comparison"]]:
+        """x' - y and x' from x - y and x."""
+        gated = torch.sigmoid(self.query(queries) + self.difference(difference)) * difference
+        return gated, queries - difference + gated
+
+
 class SimilarityVector(nn.Module):
     """s(x, y) = l2( W (P (x - y))^2 + V (P x * P y) + u (x·y) + z e + b ),   P: k x D,  W, V: m x k,  u, z: m.
 
@@ -31,6 +58,7 @@ class SimilarityVector(nn.Module):
         products: Whether the term V (P x * P y) is added.
         places: Whether the term z e is added, with e the agreement of positions.
         projects: Whether P belongs to this module; False: that of another one, whose projections are compared.
+        gated: Whether `to_attended` compares P q after `ComparisonGate`; the cosine remains that of q.
     """
 
     def __init__(
@@ -42,6 +70,7 @@ class SimilarityVector(nn.Module):
         products: bool = False,
         places: bool = False,
         projects: bool = True,
+        gated: bool = False,
     ) -> None:
         super().__init__()
         self.view: nn.Module = nn.Identity()
@@ -55,6 +84,7 @@ class SimilarityVector(nn.Module):
         self.projection = nn.Linear(comparison_dim or dim, width)
         self.agreement = nn.Parameter(torch.randn(width) / 10) if places else None
         self.product = nn.Linear(comparison_dim or dim, width, bias=False) if products else None
+        self.gate = ComparisonGate(comparison_dim or dim) if gated else None
 
     def project(self, items: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows comparison"]:
         """P x."""
@@ -91,18 +121,33 @@ class SimilarityVector(nn.Module):
             agreement: e, with `places`.
         """
         if torch.compiler.is_compiling():  # the compiler tiles by itself
-            return self._vectors(differences(queries, weights, context), queries, cosine, agreement)
+            return self._compared(queries, weights, context, cosine, agreement)
         size = CHUNK_BYTES // max(1, weights[0, ..., 0].numel() * queries.shape[-1] * queries.element_size())
         starts = range(0, len(weights), max(1, size))
         if not may_overwrite(weights) or len(starts) < 2 or weights.device.type != "cpu":
-            return self._vectors(differences(queries, weights, context), queries, cosine, agreement)
+            return self._compared(queries, weights, context, cosine, agreement)
         vectors = queries.new_empty(*weights.shape[:-1], self.projection.out_features)
         for start in starts:
             chunk = slice(start, start + starts.step)
             q, c = (side if len(side) == 1 else side[chunk] for side in (queries, context))
             q_cosine, q_agreement = (None if each is None else each[chunk] for each in (cosine, agreement))
-            self._vectors(differences(q, weights[chunk], c), q, q_cosine, q_agreement, out=vectors[chunk])
+            self._compared(q, weights[chunk], c, q_cosine, q_agreement, out=vectors[chunk])
         return vectors
+
+    def _compared(
+        self,
+        queries: Float[Tensor, "*#pairs queries comparison"],
+        weights: Float[Tensor, "*pairs queries context"],
+        context: Float[Tensor, "*#pairs context comparison"],
+        cosine: Float[Tensor, "*pairs queries"] | None,
+        agreement: Float[Tensor, "*pairs queries"] | None,
+        out: Float[Tensor, "*pairs queries width"] | None = None,
+    ) -> Float[Tensor, "*pairs queries width"]:
+        """The vectors of all queries, gated where there is a gate."""
+        difference = differences(queries, weights, context)
+        if self.gate is not None:
+            difference, queries = self.gate(difference, queries)
+        return self._vectors(difference, queries, cosine, agreement, out)
 
     def _vectors(
         self,

@@ -272,6 +272,7 @@ class SimilarityVectorStream(ScoringStream, ABC):
         global_node: Whether S begins with the similarity vector of the pooled vectors.
         products: Whether local similarity vectors include products beside squared differences.
         places: Whether local similarity vectors include the position term (views `PLACE`).
+        gated: Whether local similarity vectors compare gated queries (`similarity.ComparisonGate`).
     """
 
     def __init__(
@@ -286,13 +287,16 @@ class SimilarityVectorStream(ScoringStream, ABC):
         global_node: bool,
         products: bool = False,
         places: bool = False,
+        gated: bool = False,
     ) -> None:
         super().__init__()
         self.name = name
         self.inverse_temperature = inverse_temperature
         self.narrow, self.places = comparison_dim > 0, places
         self.compared = comparison_dim or dim
-        self.local_similarity = SimilarityVector(dim, comparison_dim, width, products=products, places=places)
+        self.local_similarity = SimilarityVector(
+            dim, comparison_dim, width, products=products, places=places, gated=gated
+        )
         self.global_similarity = SimilarityVector(pooled_dim, comparison_dim, width) if global_node else None
 
     def view(self, items: Float[Tensor, "rows items dim"]) -> Float[Tensor, "rows items comparison"] | None:

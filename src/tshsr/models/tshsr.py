@@ -14,16 +14,17 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tshsr.config.models import TshsrConfig
 from tshsr.errors import SettingsError
 from tshsr.models.attention import similarities
-from tshsr.models.base import ItemEncoding, Scores, StreamTrace
+from tshsr.models.base import ItemEncoding, RelatedScores, Scores, StreamTrace
 from tshsr.models.context import ContextSimilarity, PairItems
 from tshsr.models.pooling import AttentionPooling
 from tshsr.models.reasoning import HierarchicalReasoning, ReadOut, ReasoningOutput
+from tshsr.models.semantic_graphs import BatchGraph, DualGraph
 from tshsr.models.streams import PLACE, SimilarityVectorStream, StreamMatcher, cosine
 from tshsr.models.whole import POOLED_WEIGHT, SHARE, starts_at_encoder, whole_width
 
@@ -54,6 +55,7 @@ class TshsrStream(SimilarityVectorStream):
             global_node=config.global_node,
             products=config.products,
             places=config.place_term,
+            gated=config.gated_queries,
         )
         self.config = config
         self.reasoning = HierarchicalReasoning(
@@ -68,6 +70,18 @@ class TshsrStream(SimilarityVectorStream):
             for read_out in self.reasoning.read_outs:
                 if isinstance(read_out, ReadOut):
                     nn.init.zeros_(read_out.weight)
+        self.graph = DualGraph(config.similarity_dim) if config.dual_graph else None
+
+    def nodes(
+        self,
+        similarity: Float[Tensor, "*pairs queries context"],
+        attention: Float[Tensor, "*pairs queries context"],
+        queries: ItemEncoding,
+        context: ItemEncoding,
+    ) -> tuple[Float[Tensor, "*pairs nodes width"], Bool[Tensor, "*#pairs nodes"] | None]:
+        """The similarity vectors S, after a step of `DualGraph` where it is on, and their mask."""
+        nodes, mask = super().nodes(similarity, attention, queries, context)
+        return (nodes if self.graph is None else self.graph(nodes, mask)), mask
 
     def pooled_contribution(self, pooled: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
         """Gamma v·t, the term of v·t in the logit."""
@@ -106,7 +120,9 @@ class TshsrStream(SimilarityVectorStream):
     def floats_per_pair(self, queries: int, context: int) -> int:
         """Two compared vectors and two similarity vectors per node, six similarity vectors per context node."""
         config = self.config
-        per_node = 2 * self.compared + 2 * config.similarity_dim
+        per_node = (2 + 3 * config.gated_queries) * self.compared + 2 * config.similarity_dim
+        if config.dual_graph:
+            per_node += 8 * config.similarity_dim + 2 * (queries + 1)
         seeds = max(config.reasoning.seeds[: config.reasoning.levels], default=0)
         contexts = 6 * config.similarity_dim * seeds
         if config.reasoning.context_inverse_temperature:
@@ -142,6 +158,10 @@ class Tshsr(StreamMatcher):
             raise SettingsError(
                 "model.place-term compares places, and model.encoder.boxes is off; switch it on, or the term off."
             )
+        if config.dual_graph and not config.global_node:
+            raise SettingsError(
+                "model.dual-graph joins local nodes with the global one, and model.global-node is off; switch it on."
+            )
         self.from_encoder = starts_at_encoder(config.encoder)
         if self.from_encoder and not config.pooled_term:
             raise SettingsError(
@@ -160,6 +180,15 @@ class Tshsr(StreamMatcher):
         self.compares_places = config.place_term
         self.expectation = nn.Linear(config.encoder.dim, 4) if config.place_term else None
         self.fusion = nn.Parameter(torch.zeros(len(self.streams))) if learned else None
+        width = whole_width(config.encoder)
+        self.batch_graph = BatchGraph(width, config.neighbours) if config.neighbours else None
+
+    def related_scores(
+        self, images: ItemEncoding, captions: ItemEncoding, image_of_caption: Int[Tensor, " captions"]
+    ) -> RelatedScores | None:
+        """Scores of v and t rebuilt by `BatchGraph`; None without neighbours."""
+        del image_of_caption
+        return None if self.batch_graph is None else self.batch_graph(images, captions)
 
     @property
     def score_names(self) -> frozenset[str]:

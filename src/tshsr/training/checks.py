@@ -39,6 +39,8 @@ MODEL_AT_LEAST = {
     "steps": 1,
     "region_slots": 0,
     "best_matches": 1,
+    "graph_steps": 0,
+    "neighbours": 0,
     "relevance_weight": 0,
 }
 """Minimum of settings of the model, where the method has them."""
@@ -180,10 +182,10 @@ def check_losses(config: RunConfig) -> None:
         others = () if kind in EMBEDDING_KINDS else ("loss.late_interaction",)
         names = ", ".join((*weights, "loss.pooled", "loss.contrastive", *others))
         raise SettingsError(f"every loss of this method weighs 0 ({names}); set one, such as loss.fused to 1.")
-    if loss.relations and kind != "hrem":
+    if loss.relations and kind != "hrem" and not getattr(config.model, "neighbours", 0):
         raise SettingsError(
             f"loss.relations is {loss.relations:g}, and {kind} has no relations among the pairs of a batch; set it to "
-            "0, or train a recipe hrem-..."
+            "0, model.neighbours of tshsr or dsgsl to 1 or more, or train a recipe hrem-..."
         )
     if loss.swapped and not any(weights.values()):
         raise SettingsError(
