@@ -110,6 +110,9 @@ MODELS = (
     Entry("two-stream-sgr", "SGR in two streams", "two-stream-sgr"),
     Entry("rcar-word", "RCAR, word stream (t-i)", "rcar"),
     Entry("rcar-region", "RCAR, region stream (i-t)", "rcar", {"model.streams": "region"}),
+    Entry("imram", "IMRAM, three steps, both streams", "imram"),
+    Entry("shan", "SHAN, three alignments", "shan"),
+    Entry("dsgsl", "DSGSL, our instantiation", "dsgsl"),
     Entry(OURS, "**TSHSR**, our instantiation", "tshsr"),
     Entry("scan", "SCAN t-i + i-t, ensemble", members=("scan-word", "scan-region")),
     Entry("sgraf", "SGRAF = SGR + SAF, ensemble", members=("sgr", "saf")),
@@ -117,6 +120,8 @@ MODELS = (
 )
 """The methods: single models, then ensembles of two."""
 
+BATCH_GRAPH = {"model.neighbours": 8, "loss.relations": 1.0, "loss.relations_warmup_epochs": 1.0}
+"""DSGSL's batch graph in TSHSR; its losses begin after the first epoch."""
 ABLATION = (
     Entry("levels-0", "no hierarchy: level 0 alone", "tshsr", {"model.reasoning.levels": 0}),
     Entry("levels-1", "one level of reasoning", "tshsr", {"model.reasoning.levels": 1}),
@@ -132,6 +137,20 @@ ABLATION = (
     Entry("global-node", "with a global node", "tshsr", {"model.global_node": True}),
     Entry("no-pooled-term", "`v·t` not in the logit", "tshsr", {"model.pooled_term": False}),
     Entry("wide-comparison", "comparison in the joint space, as SGRAF", "tshsr", {"model.comparison_dim": 0}),
+    Entry("dsgsl-gate", "queries gated before comparison (DSGSL)", "tshsr", {"model.gated_queries": True}),
+    Entry(
+        "dsgsl-graphs",
+        "with a global node and graphs of local and global nodes (DSGSL)",
+        "tshsr",
+        {"model.global_node": True, "model.dual_graph": True},
+    ),
+    Entry("dsgsl-batch", "v, t rebuilt from their neighbours in a batch, in training (DSGSL)", "tshsr", BATCH_GRAPH),
+    Entry(
+        "dsgsl-all",
+        "all three parts of DSGSL",
+        "tshsr",
+        {"model.gated_queries": True, "model.global_node": True, "model.dual_graph": True, **BATCH_GRAPH},
+    ),
     Entry(
         "equal-losses",
         "every loss with the weight 1",

@@ -11,12 +11,15 @@ from tests.support import tiny
 from tshsr.cli.train import read_arguments
 from tshsr.config.models import (
     KINDS,
+    DsgslConfig,
     HardAlignmentConfig,
     HremConfig,
+    ImramConfig,
     ModelConfig,
     RcarConfig,
     ScanConfig,
     SgrafConfig,
+    ShanConfig,
     TshsrConfig,
     TwoStreamSgrConfig,
     VseConfig,
@@ -25,11 +28,14 @@ from tshsr.config.recipes import RECIPES, recipe
 from tshsr.config.run import LossConfig, RunConfig, read_config, write_config
 from tshsr.errors import SettingsError
 from tshsr.models.build import build_matcher
+from tshsr.models.dsgsl import Dsgsl
 from tshsr.models.hard_alignment import HardAlignment
 from tshsr.models.hrem import Hrem
+from tshsr.models.imram import Imram
 from tshsr.models.rcar import Rcar
 from tshsr.models.scan import Scan
 from tshsr.models.sgraf import Sgraf, TwoStreamSgr
+from tshsr.models.shan import Shan
 from tshsr.models.tshsr import Tshsr
 from tshsr.models.vse import Vse
 from tshsr.training.checks import check_training
@@ -43,9 +49,14 @@ METHODS: dict[str, tuple[ModelConfig, type]] = {
     "rcar": (RcarConfig(encoder=tiny.ENCODER, streams="both"), Rcar),
     "hard_alignment": (HardAlignmentConfig(encoder=tiny.ENCODER, aggregation="sum"), HardAlignment),
     "hrem": (HremConfig(encoder=tiny.ENCODER, heads=3), Hrem),
+    "dsgsl": (DsgslConfig(encoder=tiny.ENCODER, neighbours=3), Dsgsl),
+    "imram": (ImramConfig(encoder=tiny.ENCODER, steps=2), Imram),
+    "shan": (ShanConfig(encoder=tiny.ENCODER, alignments=2), Shan),
 }
 DATA_SETS = ("flickr30k", "coco", "flickr8k", "flickr8k-photos", "scenes")
 BASELINES = ("vse", "scan", "sgr", "saf", "two-stream-sgr", "rcar", "chan", "late-interaction", "hrem", "esa")
+RELATED = ("dsgsl", "imram", "shan")
+"""Related methods: without recipes at full size."""
 EMBEDDINGS = ("vse", "hrem", "esa")
 """Baselines whose score is v·t."""
 
@@ -96,7 +107,7 @@ def test_a_projection_is_as_published_at_full_size_and_else_that_of_tshsr_but_fo
         (
             {"kind": "clip"},
             r"setting 'model.kind' is 'clip'; expected one of tshsr, vse, scan, sgraf, two_stream_sgr, rcar, "
-            r"hard_alignment, hrem\.",
+            r"hard_alignment, hrem, dsgsl, imram, shan\.",
         ),
         ({"kind": None}, r"setting 'model.kind' is 'missing'; expected one of tshsr"),
         ({"reasoning": "sum"}, r"setting 'model.reasoning': Input should be 'sgr' or 'saf'; got 'sum'\."),
@@ -127,6 +138,10 @@ def test_settings_of_another_kind_are_one_sentence(change: dict[str, Any], sente
         (HardAlignmentConfig(temperature=0), r"model.temperature is 0; expected a number above 0"),
         (HremConfig(connected=1.0), r"model.connected is 1.0; expected 0 or more, below 1"),
         (HremConfig(best_matches=0), r"model.best_matches is 0; expected 1 or more"),
+        (ImramConfig(steps=0), r"model.steps is 0; expected 1 or more"),
+        (ShanConfig(inverse_temperature=0), r"model.inverse_temperature is 0; expected a number above 0"),
+        (DsgslConfig(graph_steps=-1), r"model.graph_steps is -1; expected 0 or more"),
+        (DsgslConfig(neighbours=-1), r"model.neighbours is -1; expected 0 or more"),
         (HremConfig(heads=5), r"model.heads is 5 and vectors are 1024 wide; expected a number of heads that divides"),
         (
             VseConfig(encoder=replace(tiny.ENCODER, word_dropout=1.5)),
@@ -158,7 +173,7 @@ def test_every_baseline_has_a_recipe_for_every_data_set(method: str, data: str) 
     assert f"{method}-{data}" in RECIPES
 
 
-@pytest.mark.parametrize("method", BASELINES)
+@pytest.mark.parametrize("method", [*BASELINES, *RELATED])
 @pytest.mark.parametrize("data", ["flickr8k", "flickr8k-photos", "scenes"])
 def test_small_recipes_share_the_budget_of_tshsr(method: str, data: str) -> None:
     ours, theirs = recipe(f"tshsr-{data}"), recipe(f"{method}-{data}")
@@ -171,9 +186,9 @@ def test_small_recipes_share_the_budget_of_tshsr(method: str, data: str) -> None
         assert theirs.training == ours.training
         assert theirs.loss.pooled == theirs.loss.fused == 1, "v·t selects the candidates"
     assert isinstance(ours.model, TshsrConfig)
-    if isinstance(theirs.model, SgrafConfig | TwoStreamSgrConfig | RcarConfig):
+    if isinstance(theirs.model, SgrafConfig | TwoStreamSgrConfig | RcarConfig | DsgslConfig):
         assert theirs.model.similarity_dim == ours.model.similarity_dim
-    if isinstance(theirs.model, TwoStreamSgrConfig):
+    if isinstance(theirs.model, TwoStreamSgrConfig | DsgslConfig):
         assert theirs.model.word_inverse_temperature == ours.model.word_inverse_temperature
         assert theirs.model.region_inverse_temperature == ours.model.region_inverse_temperature
 

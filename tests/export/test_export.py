@@ -157,7 +157,7 @@ def test_a_program_of_torch_export_gives_our_scores(placed: Retriever, tmp_path:
         assert np.abs(loaded(**given)[0].detach().numpy() - our_scores(placed, given)).max() < SAME
 
 
-@pytest.mark.parametrize("method", ["vse gpo", "scan both, maximum", "sgr"])
+@pytest.mark.parametrize("method", ["vse gpo", "scan both, maximum", "sgr", "dsgsl", "imram", "shan"])
 def test_the_heads_of_other_methods_give_our_scores(method: str, tmp_path: Path) -> None:
     matcher = method_network(method).float()
     config = RunConfig(method, METHODS[method], extractor="any")

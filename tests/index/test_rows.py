@@ -11,6 +11,7 @@ import torch
 
 from tests.support import tiny
 from tshsr.config.models import (
+    DsgslConfig,
     HardAlignmentConfig,
     HremConfig,
     ModelConfig,
@@ -36,6 +37,7 @@ MODELS: dict[str, ModelConfig] = {
     "rcar": RcarConfig(encoder=tiny.ENCODER, similarity_dim=6),
     "chan": HardAlignmentConfig(encoder=tiny.ENCODER),
     "hrem": HremConfig(encoder=tiny.ENCODER, heads=3),
+    "dsgsl": DsgslConfig(encoder=tiny.ENCODER, similarity_dim=6, comparison_dim=5),
     "vse": VseConfig(encoder=tiny.ENCODER),
 }
 HALF = 2**-11

@@ -21,6 +21,7 @@ VARIANTS = {
     "no pooled term": {"pooled_term": False},
     "learned fusion": {"fusion": "learned"},
     "compared in the joint space": {"comparison_dim": 0},
+    "parts of dsgsl": {"gated_queries": True, "global_node": True, "dual_graph": True, "products": True},
     "flat": {"reasoning": ReasoningConfig(levels=0)},
     "three levels": {"reasoning": ReasoningConfig(levels=3, seeds=(4, 3, 2))},
     "context only": {"reasoning": ReasoningConfig(seeds=(4, 2), local=False)},

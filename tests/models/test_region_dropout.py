@@ -7,12 +7,15 @@ import torch
 
 from tests.support import tiny
 from tshsr.config.models import (
+    DsgslConfig,
     HardAlignmentConfig,
     HremConfig,
+    ImramConfig,
     ModelConfig,
     RcarConfig,
     ScanConfig,
     SgrafConfig,
+    ShanConfig,
     TwoStreamSgrConfig,
     VseConfig,
 )
@@ -27,6 +30,9 @@ METHODS: dict[str, ModelConfig] = {
     "rcar": RcarConfig(encoder=ENCODER, similarity_dim=6, streams="both", pooling_dropout=0.0),
     "chan": HardAlignmentConfig(encoder=ENCODER, streams="both"),
     "hrem": HremConfig(encoder=ENCODER, heads=3, size_augmentation=0.0, pooling_dropout=0.0),
+    "dsgsl": DsgslConfig(encoder=ENCODER, similarity_dim=6, comparison_dim=5),
+    "imram": ImramConfig(encoder=ENCODER),
+    "shan": ShanConfig(encoder=ENCODER),
     "scan": ScanConfig(encoder=ENCODER, streams="both"),
     "sgr": SgrafConfig(encoder=ENCODER, similarity_dim=6, pooling_dropout=0.0),
     "saf": SgrafConfig(encoder=ENCODER, similarity_dim=6, pooling_dropout=0.0, reasoning="saf"),

@@ -8,12 +8,15 @@ import torch
 
 from tests.support import tiny
 from tshsr.config.models import (
+    DsgslConfig,
     HardAlignmentConfig,
     HremConfig,
+    ImramConfig,
     ModelConfig,
     RcarConfig,
     ScanConfig,
     SgrafConfig,
+    ShanConfig,
     TwoStreamSgrConfig,
     VseConfig,
 )
@@ -55,6 +58,9 @@ METHODS: dict[str, ModelConfig] = {
     "hard alignment of regions, sum": HardAlignmentConfig(encoder=tiny.ENCODER, streams="region", aggregation="sum"),
     "late interaction": HardAlignmentConfig(encoder=tiny.ENCODER, streams="both", aggregation="mean"),
     "hrem": HremConfig(encoder=RESIDUAL, heads=3),
+    "dsgsl": DsgslConfig(encoder=RESIDUAL, similarity_dim=16, comparison_dim=5, neighbours=1),
+    "imram": ImramConfig(encoder=tiny.ENCODER),
+    "shan": ShanConfig(encoder=tiny.ENCODER),
     "two streams, slots": TwoStreamSgrConfig(encoder=tiny.ENCODER, similarity_dim=16, region_slots=SLOTS),
 }
 WITH_ORDER = ("sgr slots", "two streams, slots")

@@ -13,11 +13,14 @@ from torch import Tensor, nn
 
 from tests.support import tiny
 from tshsr.config.models import (
+    DsgslConfig,
     HremConfig,
+    ImramConfig,
     ModelConfig,
     ReasoningConfig,
     ScanConfig,
     SgrafConfig,
+    ShanConfig,
     TwoStreamSgrConfig,
     VseConfig,
 )
@@ -108,6 +111,13 @@ CASES: Mapping[str, Case] = {
         LossConfig(relations=1),
         weighted=True,
     ),
+    "batch graph": Case(
+        DsgslConfig(encoder=tiny.ENCODER, similarity_dim=6, comparison_dim=5, neighbours=1),
+        LossConfig(relations=1),
+        weighted=True,
+    ),
+    "imram": Case(ImramConfig(encoder=tiny.ENCODER)),
+    "shan": Case(ShanConfig(encoder=tiny.ENCODER)),
     "frozen text": Case(tiny.config(encoder=FROZEN), LossConfig(contrastive=1)),
     "recomputed": Case(METHODS["saf"], EVERYTHING, recomputed=True),
     "all pairs, recomputed": Case(METHODS["saf"], candidates=0, recomputed=True),

@@ -11,12 +11,15 @@ import torch
 
 from tests.support.small_runs import StopError, log, run, small_config, small_split, stop_at, weights, with_optimiser
 from tshsr.config.models import (
+    DsgslConfig,
     HardAlignmentConfig,
     HremConfig,
+    ImramConfig,
     ModelConfig,
     RcarConfig,
     ScanConfig,
     SgrafConfig,
+    ShanConfig,
     TwoStreamSgrConfig,
     VseConfig,
 )
@@ -44,6 +47,9 @@ METHODS: dict[str, ModelConfig] = {
     "chan": HardAlignmentConfig(encoder=ENCODER),
     "late interaction": HardAlignmentConfig(encoder=ENCODER, streams="both", aggregation="mean"),
     "hrem": HremConfig(encoder=ENCODER, heads=2),
+    "dsgsl": DsgslConfig(encoder=ENCODER, similarity_dim=6, comparison_dim=5, neighbours=2),
+    "imram": ImramConfig(encoder=ENCODER),
+    "shan": ShanConfig(encoder=ENCODER),
 }
 STREAMS = {
     "scan": {"word_stream"},
@@ -56,6 +62,9 @@ STREAMS = {
     "rcar region stream": {"region_stream"},
     "chan": {"word_stream"},
     "late interaction": {"word_stream", "region_stream"},
+    "dsgsl": {"word_stream", "region_stream"},
+    "imram": {"word_stream", "region_stream"},
+    "shan": {"word_stream", "region_stream"},
 }
 """Which streams a method has; none where it is not named."""
 
@@ -81,7 +90,7 @@ def trained(data: tuple[Split, Split], tmp_path_factory: pytest.TempPathFactory)
 
 def config(method: str, *, warmup: float = 0, **training: Any) -> RunConfig:
     """A small run of a method, with a loss on every score that it has."""
-    loss = LossConfig(levels=0, warmup_epochs=warmup, relations=1.0 if method == "hrem" else 0.0)
+    loss = LossConfig(levels=0, warmup_epochs=warmup, relations=1.0 if method in ("hrem", "dsgsl") else 0.0)
     return replace(small_config(**training), model=METHODS[method], loss=loss)
 
 
@@ -101,7 +110,7 @@ def test_a_baseline_learns_and_comes_back_as_it_was(
     torch.testing.assert_close(again, torch.from_numpy(scores["fused"]), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", ["vse gpo", "saf", "two streams", "rcar", "hrem"])
+@pytest.mark.parametrize("method", ["vse gpo", "saf", "two streams", "rcar", "hrem", "dsgsl"])
 def test_an_interrupted_run_ends_with_the_same_weights_and_statistics(
     method: str, data: tuple[Split, Split], tmp_path: Path
 ) -> None:

@@ -8,10 +8,12 @@ from tshsr.config.models import (
     EncoderConfig,
     HardAlignmentConfig,
     HremConfig,
+    ImramConfig,
     ModelConfig,
     RcarConfig,
     ScanConfig,
     SgrafConfig,
+    ShanConfig,
     TwoStreamSgrConfig,
     VseConfig,
 )
@@ -484,7 +486,7 @@ def at_the_budget_of(base: RunConfig, name: str, model: ModelConfig) -> RunConfi
     Scores that are cosines keep the hinge, and embeddings compare pooled vectors alone.
     """
     loss = replace(base.loss, streams=0.0, levels=0.0, pooled=1.0)
-    if isinstance(model, ScanConfig | HardAlignmentConfig | VseConfig | HremConfig):
+    if isinstance(model, ScanConfig | HardAlignmentConfig | ImramConfig | ShanConfig | VseConfig | HremConfig):
         loss = replace(loss, scores="hinge")
     if isinstance(model, VseConfig | HremConfig):
         loss = replace(loss, late_interaction=0.0)

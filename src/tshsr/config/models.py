@@ -323,8 +323,10 @@ class HremConfig:
 
 @dataclass(frozen=True)
 class DsgslConfig:
-    """Gated queries, local and global nodes in two graphs, a graph of each batch in training: our instantiation of
-    DSGSL (Tan et al. 2022), of which the abstract is known (docs/related.md)."""
+    """Gated queries, graphs of local and global nodes, a graph of each batch in training.
+
+    Our instantiation of DSGSL (Tan et al. 2022), of which the abstract is known (docs/related.md).
+    """
 
     __pydantic_config__ = STRICT
 

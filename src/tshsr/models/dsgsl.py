@@ -1,4 +1,4 @@
-"""Dual semantic graph similarity learning: our instantiation of DSGSL (Tan et al. 2022), of which the abstract is known.
+"""Dual semantic graph similarity learning: our instantiation of DSGSL (Tan et al. 2022), known by its abstract.
 
     abstract                                                          here
     similar samples form a graph that rebuilds the global vector      BatchGraph over v and t, in training alone

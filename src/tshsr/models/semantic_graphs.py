@@ -62,7 +62,7 @@ class DualGraph(nn.Module):
 class BatchGraph(nn.Module):
     """Convolution over the nearest neighbours of each embedding in its batch: the rebuilt v' and t'.
 
-        v'_i = l2( v_i + W sum_j softmax_j( v_i·v_j / tau ) v_j )           j: the k rows with the largest v_i·v_j, not i
+        v'_i = l2( v_i + W sum_j softmax_j( v_i·v_j / tau ) v_j )       j: the k rows with the largest v_i·v_j, but i
 
     For training alone: it depends on the batch. No gradient reaches the choice of neighbours.
 

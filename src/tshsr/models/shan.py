@@ -21,7 +21,7 @@ from tshsr.models.attention import at_least_float32, attend, masked_softmax, to_
 from tshsr.models.base import ItemEncoding, Scores, StreamTrace
 from tshsr.models.encoders import init_xavier
 from tshsr.models.roles import Role, RoleMatcher, RoleStream
-from tshsr.models.scan import aggregate
+from tshsr.models.scan import aggregate, query_shares
 from tshsr.models.streams import cosine
 from tshsr.models.whole import starts_at_encoder
 
@@ -138,9 +138,8 @@ class AlignmentStream(RoleStream):
     ) -> StreamTrace:
         """Attention, and one level for local-local and for global-local, without the global-global score."""
         found = self.aligned(similarity, queries, context)
-        real = torch.ones_like(found.cosines) if queries.real is None else queries.real.expand(found.cosines.shape)
-        even = real / real.sum(dim=-1, keepdim=True)
-        weights, terms = [even.to(found.cosines.dtype)], [found.cosines * even]
+        even = query_shares(found.cosines, queries.real, "mean", 1.0)
+        weights, terms = [even], [found.cosines * even]
         if found.shares is not None and found.terms is not None:
             weights, terms = [*weights, found.shares], [*terms, found.terms]
         scale = 1.0 if self.alpha is None else self.alpha
@@ -166,11 +165,10 @@ class AlignmentStream(RoleStream):
 
 
 class Shan(RoleMatcher):
-    """score = mean of the stream scores, that of a stream being its local-local and global-local score, and
+    """score = mean of the stream scores.
 
-        global-global   cos( x + y, x' + y' )           x, y: words' vector and what it found;  x', y': regions'
-
-    which both streams share. Without the third alignment both streams end at theirs.
+    stream          its local-local score + its global-local score + the global-global score, common to both
+    global-global   cos( x + y, x' + y' )           x, y: words' vector and what it found;  x', y': regions'
     """
 
     def __init__(self, config: ShanConfig) -> None:
@@ -189,7 +187,7 @@ class Shan(RoleMatcher):
         return super().combine(sums, pooled)
 
     def trace(self, images: ItemEncoding, captions: ItemEncoding) -> dict[str, StreamTrace]:
-        """Intermediate values of each stream; the global-global score as the term of a global node, in a third level."""
+        """Intermediate values of each stream; the global-global score as a global node in a third level."""
         traces = super().trace(images, captions)
         if self.config.alignments < GLOBAL_GLOBAL:
             return traces

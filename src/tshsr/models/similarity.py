@@ -37,7 +37,7 @@ class ComparisonGate(nn.Module):
         difference: Float[Tensor, "*pairs queries comparison"],
         queries: Float[Tensor, "*#pairs queries comparison"],
     ) -> tuple[Float[Tensor, "*pairs queries comparison"], Float[Tensor, "*pairs queries comparison"]]:
-        """x' - y and x' from x - y and x."""
+        """Gate x: from x - y and x to x' - y and x'."""
         gated = torch.sigmoid(self.query(queries) + self.difference(difference)) * difference
         return gated, queries - difference + gated
 
