@@ -14,14 +14,17 @@ from tests.support import tiny
 from tshsr.bench import plain
 from tshsr.bench.speed import TILE, multiply_adds, multiply_adds_of
 from tshsr.config.models import (
+    DsgslConfig,
     EncoderConfig,
     HardAlignmentConfig,
     HremConfig,
+    ImramConfig,
     ModelConfig,
     RcarConfig,
     ReasoningConfig,
     ScanConfig,
     SgrafConfig,
+    ShanConfig,
     TshsrConfig,
 )
 from tshsr.models.build import build_matcher
@@ -184,3 +187,46 @@ def test_a_pair_of_chan_and_of_late_interaction_costs_its_cosines_alone(size: di
 def test_a_pair_of_hrem_costs_the_product_of_its_embeddings() -> None:
     size = SIZES[0]
     assert counted(HremConfig(encoder=encoder(size), heads=3), size) == size["D"]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_a_pair_of_imram_costs_what_its_formula_says(size: dict, steps: int) -> None:
+    D, _, _, R, L, _ = size.values()  # noqa: N806
+    total = R * L * D + D  # q·c;  v·t
+    for queries, context in ((L, R), (R, L)):
+        total += steps * queries * context**2  # lengths of attended vectors
+        refined = queries * context * 2 * D + queries * context * D  # the context's part of the memory;  new q·c
+        total += (steps - 1) * refined
+        total += max(0, steps - 2) * queries * D * 2 * D  # the query's part: that of the first step is the item's
+    assert counted(ImramConfig(encoder=encoder(size), steps=steps), size) == total
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("alignments", [1, 3])
+def test_a_pair_of_shan_costs_what_its_formula_says(size: dict, alignments: int) -> None:
+    D, _, _, R, L, _ = size.values()  # noqa: N806
+    total = R * L * D + D  # q·c;  v·t
+    for queries, context in ((L, R), (R, L)):
+        total += queries * context * D + queries * context**2  # q·(M c);  lengths of attended vectors
+        if alignments == 3:
+            total += 2 * queries * context * D  # the context's part of the gates;  attended vectors
+            total += 3 * queries * D + 2 * context * D  # u·f, their sum, terms;  x·c, y
+    total += D if alignments == 3 else 0  # global-global
+    assert counted(ShanConfig(encoder=encoder(size), alignments=alignments), size) == total
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("steps", [0, 2])
+def test_a_pair_of_dsgsl_costs_what_its_formula_says(size: dict, steps: int) -> None:
+    D, m, k, R, L, _ = size.values()  # noqa: N806
+    total = R * L * D + D  # q·c;  v·t
+    for queries, context in ((L, R), (R, L)):
+        total += alignment(queries, context, k, m)
+        total += queries * k * k + queries * k * k / TILE  # gate: of x - y, and of x once an item
+        total += D + k * m + 2 * D * k / TILE  # v·t, s(v, t);  P v, P t once an item
+        local = 2 * queries * m * m + 2 * queries**2 * m  # W, L;  relations, their sums
+        total += steps * (local + 3 * m * m + 2 * queries * m)  # U, K, O;  edges, their sum
+        total += 2 * (queries + 1) * m + m  # u·S, their sum;  w·r
+    config = DsgslConfig(encoder=encoder(size), similarity_dim=m, comparison_dim=k, graph_steps=steps)
+    assert counted(config, size) == pytest.approx(total, rel=1e-12)

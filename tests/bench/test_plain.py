@@ -13,12 +13,15 @@ from tests.support.float64 import shaken
 from tshsr.bench.plain import loop_over_captions
 from tshsr.bench.speed import plain_score
 from tshsr.config.models import (
+    DsgslConfig,
     HardAlignmentConfig,
+    ImramConfig,
     ModelConfig,
     RcarConfig,
     ReasoningConfig,
     ScanConfig,
     SgrafConfig,
+    ShanConfig,
     TwoStreamSgrConfig,
     VseConfig,
 )
@@ -43,6 +46,15 @@ CONFIGS: dict[str, ModelConfig] = {
     "two_stream_sgr": TwoStreamSgrConfig(encoder=tiny.ENCODER, similarity_dim=6),
     "rcar": RcarConfig(encoder=tiny.ENCODER, similarity_dim=6, streams="both"),
     "rcar, three steps": RcarConfig(encoder=tiny.ENCODER, similarity_dim=6, steps=3),
+    "tshsr, gated queries": tiny.config(products=True, gated_queries=True),
+    "dsgsl": DsgslConfig(encoder=tiny.ENCODER, similarity_dim=6, comparison_dim=5),
+    "dsgsl, no gate, no graphs": DsgslConfig(
+        encoder=tiny.ENCODER, similarity_dim=6, gated_queries=False, graph_steps=0, streams="word"
+    ),
+    "imram": ImramConfig(encoder=tiny.ENCODER),
+    "imram, one step": ImramConfig(encoder=tiny.ENCODER, steps=1, streams="region"),
+    "shan": ShanConfig(encoder=tiny.ENCODER),
+    "shan, one alignment": ShanConfig(encoder=tiny.ENCODER, alignments=1),
     "chan": HardAlignmentConfig(encoder=tiny.ENCODER),
     "late interaction": HardAlignmentConfig(encoder=tiny.ENCODER, streams="both", aggregation="mean"),
 }

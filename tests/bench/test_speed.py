@@ -52,7 +52,9 @@ def test_a_row_is_made_of_medians_over_the_repeats(monkeypatch: pytest.MonkeyPat
     )
 
 
-@pytest.mark.parametrize("name", ["tshsr", "sgr", "saf", "scan", "two_stream_sgr", "rcar", "chan"])
+@pytest.mark.parametrize(
+    "name", ["tshsr", "sgr", "saf", "scan", "two_stream_sgr", "rcar", "chan", "dsgsl", "imram", "shan"]
+)
 def test_reference_and_package_give_equal_scores(name: speed.Name) -> None:
     (row,) = bench(TINY, names=(name,), dtypes=("float32",))["rows"]
     assert row["name"] == name

@@ -50,15 +50,24 @@ def unit(rows: Float[Tensor, "*rows width"], dim: int = -1) -> Float[Tensor, "*r
     return torch.div(rows, torch.pow(rows, 2).sum(dim=dim, keepdim=True).sqrt() + 1e-8)
 
 
+def attention(
+    queries: Float[Tensor, "images queries dim"],
+    context: Float[Tensor, "images context dim"],
+    inverse_temperature: float | Float[Tensor, "images queries 1"],
+) -> Float[Tensor, "images queries context"]:
+    """Weights of SCAN's cross attention."""
+    similarity = torch.bmm(context, queries.transpose(1, 2))
+    similarity = unit(F.leaky_relu(similarity, 0.1), dim=2)
+    return F.softmax(similarity.transpose(1, 2).contiguous() * inverse_temperature, dim=2)
+
+
 def attended(
     queries: Float[Tensor, "images queries dim"],
     context: Float[Tensor, "images context dim"],
     inverse_temperature: float | Float[Tensor, "images queries 1"],
 ) -> Float[Tensor, "images queries dim"]:
     """Cross attention of SCAN: one attended unit vector per query."""
-    similarity = torch.bmm(context, queries.transpose(1, 2))
-    similarity = unit(F.leaky_relu(similarity, 0.1), dim=2)
-    weights = F.softmax(similarity.transpose(1, 2).contiguous() * inverse_temperature, dim=2)
+    weights = attention(queries, context, inverse_temperature)
     # The published product has context items in columns, so that the next operations read it with a stride.
     found = torch.bmm(context.transpose(1, 2), weights.transpose(1, 2).contiguous())
     return unit(found.transpose(1, 2))
@@ -75,9 +84,12 @@ def compared_vectors(
     similarity: SimilarityVector, view: nn.Module, x: Float[Tensor, "*rows dim"], y: Float[Tensor, "*rows dim"]
 ) -> Float[Tensor, "*rows width"]:
     """Similarity vectors in a space compared by the projection of another module."""
-    vectors = similarity.projection(torch.pow(view(x - y), 2))
+    difference = view(x - y)
+    if similarity.gate is not None:
+        difference, x_gated = similarity.gate(difference, view(x), similarity.gate.query(view(x)))
+    vectors = similarity.projection(torch.pow(difference, 2))
     if similarity.product is not None:
-        vectors = vectors + similarity.product(view(x) * view(y))
+        vectors = vectors + similarity.product((view(x) if similarity.gate is None else x_gated) * view(y))
     if similarity.cosine is not None:
         vectors = vectors + (x * y).sum(dim=-1, keepdim=True) * similarity.cosine
     return unit(vectors)

@@ -12,15 +12,18 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from tshsr.bench import plain
+from tshsr.bench import plain, plain_related
 from tshsr.bench.machine import Products, peak_of, seconds_of
 from tshsr.config.models import (
+    DsgslConfig,
     EncoderConfig,
     HardAlignmentConfig,
+    ImramConfig,
     ModelConfig,
     RcarConfig,
     ScanConfig,
     SgrafConfig,
+    ShanConfig,
     TshsrConfig,
     TwoStreamSgrConfig,
 )
@@ -28,10 +31,13 @@ from tshsr.data.batches import CaptionBatch, ImageBatch, pad_sequences
 from tshsr.evaluation.compile import NOT_COMPILED, CompiledMatcher, CompileOptions
 from tshsr.models.base import ItemEncoding, Matcher
 from tshsr.models.build import build_matcher
+from tshsr.models.dsgsl import Dsgsl
 from tshsr.models.hard_alignment import HardAlignment
+from tshsr.models.imram import Imram
 from tshsr.models.rcar import Rcar
 from tshsr.models.scan import Scan
 from tshsr.models.sgraf import Sgraf, TwoStreamSgr
+from tshsr.models.shan import Shan
 from tshsr.models.tshsr import Tshsr
 from tshsr.scoring.all_pairs import score_encoded
 from tshsr.scoring.options import BYTE_BUDGET
@@ -73,7 +79,7 @@ def multiply_adds(matcher: Matcher, *, features: int, regions: int, words: int) 
         matcher.train(training)
 
 
-Name = Literal["tshsr", "sgr", "saf", "scan", "two_stream_sgr", "rcar", "chan"]
+Name = Literal["tshsr", "sgr", "saf", "scan", "two_stream_sgr", "rcar", "chan", "dsgsl", "imram", "shan"]
 NAMES: tuple[Name, ...] = ("tshsr", "sgr", "saf", "scan")
 """Networks measured by default."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -295,6 +301,12 @@ def settings(name: Name, work: Workload) -> ModelConfig:
             return RcarConfig(encoder=encoder, similarity_dim=work.width)
         case "chan":
             return HardAlignmentConfig(encoder=encoder)
+        case "dsgsl":
+            return DsgslConfig(encoder=encoder, similarity_dim=work.width, comparison_dim=work.width)
+        case "imram":
+            return ImramConfig(encoder=encoder)
+        case "shan":
+            return ShanConfig(encoder=encoder)
         case _:
             assert_never(name)
 
@@ -316,6 +328,12 @@ def plain_score(network: Matcher) -> plain.PlainScore:
             return plain.rcar(network)
         case HardAlignment():
             return plain.hard_alignment(network)
+        case Dsgsl():
+            return plain_related.dsgsl(network)
+        case Imram():
+            return plain_related.imram(network)
+        case Shan():
+            return plain_related.shan(network)
         case _:
             raise TypeError(f"{type(network).__name__} has no plain reference")
 

@@ -34,12 +34,9 @@ class Bench:
     repeats give steadier figures.
     """
 
-    names: tuple[Literal["tshsr", "sgr", "saf", "scan", "two_stream_sgr", "rcar", "chan"], ...] = (
-        "tshsr",
-        "sgr",
-        "saf",
-        "scan",
-    )
+    names: tuple[
+        Literal["tshsr", "sgr", "saf", "scan", "two_stream_sgr", "rcar", "chan", "dsgsl", "imram", "shan"], ...
+    ] = ("tshsr", "sgr", "saf", "scan")
     """Networks to measure; rcar and chan in the word stream."""
     dtypes: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
     """Precisions of this package; the plain implementation is always in float32."""

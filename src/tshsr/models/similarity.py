@@ -36,9 +36,10 @@ class ComparisonGate(nn.Module):
         self,
         difference: Float[Tensor, "*pairs queries comparison"],
         queries: Float[Tensor, "*#pairs queries comparison"],
+        from_query: Float[Tensor, "*#pairs queries comparison"],
     ) -> tuple[Float[Tensor, "*pairs queries comparison"], Float[Tensor, "*pairs queries comparison"]]:
-        """Gate x: from x - y and x to x' - y and x'."""
-        gated = torch.sigmoid(self.query(queries) + self.difference(difference)) * difference
+        """Gate x: from x - y, x and G x + b to x' - y and x'."""
+        gated = torch.sigmoid(from_query + self.difference(difference)) * difference
         return gated, queries - difference + gated
 
 
@@ -120,33 +121,36 @@ class SimilarityVector(nn.Module):
             cosine: q·sum_c w_qc c, for k > 0.
             agreement: e, with `places`.
         """
+        from_query = None if self.gate is None else self.gate.query(queries)
         if torch.compiler.is_compiling():  # the compiler tiles by itself
-            return self._compared(queries, weights, context, cosine, agreement)
+            return self._compared((queries, from_query), weights, context, cosine, agreement)
         size = CHUNK_BYTES // max(1, weights[0, ..., 0].numel() * queries.shape[-1] * queries.element_size())
         starts = range(0, len(weights), max(1, size))
         if not may_overwrite(weights) or len(starts) < 2 or weights.device.type != "cpu":
-            return self._compared(queries, weights, context, cosine, agreement)
+            return self._compared((queries, from_query), weights, context, cosine, agreement)
         vectors = queries.new_empty(*weights.shape[:-1], self.projection.out_features)
         for start in starts:
             chunk = slice(start, start + starts.step)
             q, c = (side if len(side) == 1 else side[chunk] for side in (queries, context))
+            q_gate = from_query if from_query is None or len(from_query) == 1 else from_query[chunk]
             q_cosine, q_agreement = (None if each is None else each[chunk] for each in (cosine, agreement))
-            self._compared(q, weights[chunk], c, q_cosine, q_agreement, out=vectors[chunk])
+            self._compared((q, q_gate), weights[chunk], c, q_cosine, q_agreement, out=vectors[chunk])
         return vectors
 
     def _compared(
         self,
-        queries: Float[Tensor, "*#pairs queries comparison"],
+        asking: tuple[Float[Tensor, "*#pairs queries comparison"], Float[Tensor, "*#pairs queries comparison"] | None],
         weights: Float[Tensor, "*pairs queries context"],
         context: Float[Tensor, "*#pairs context comparison"],
         cosine: Float[Tensor, "*pairs queries"] | None,
         agreement: Float[Tensor, "*pairs queries"] | None,
         out: Float[Tensor, "*pairs queries width"] | None = None,
     ) -> Float[Tensor, "*pairs queries width"]:
-        """The vectors of all queries, gated where there is a gate."""
+        """The vectors of all queries; `asking`: P q, and its part of the gate where there is one."""
+        queries, from_query = asking
         difference = differences(queries, weights, context)
-        if self.gate is not None:
-            difference, queries = self.gate(difference, queries)
+        if self.gate is not None and from_query is not None:
+            difference, queries = self.gate(difference, queries, from_query)
         return self._vectors(difference, queries, cosine, agreement, out)
 
     def _vectors(
