@@ -45,7 +45,8 @@ class LossConfig:
     swapped: float = 0.0
     """Weight of the hinge between each caption and a copy with two words swapped, for the binding of words; 0: none."""
     relations: float = 0.0
-    """HREM: weight of the hinges on scores with the relations among the pairs of a batch; 0: none."""
+    """HREM, DSGSL and `model.neighbours`: weight of the hinges on scores with the relations among the pairs of a batch;
+    0: none."""
     relations_warmup_epochs: float = 0.0
     """Initial epochs without these hinges."""
     warmup_epochs: float = 2.0
