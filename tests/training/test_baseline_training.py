@@ -48,7 +48,7 @@ METHODS: dict[str, ModelConfig] = {
     "late interaction": HardAlignmentConfig(encoder=ENCODER, streams="both", aggregation="mean"),
     "hrem": HremConfig(encoder=ENCODER, heads=2),
     "dsgsl": DsgslConfig(encoder=ENCODER, similarity_dim=6, comparison_dim=5, neighbours=2),
-    "imram": ImramConfig(encoder=ENCODER),
+    "imram": ImramConfig(encoder=ENCODER, steps=2),
     "shan": ShanConfig(encoder=ENCODER),
 }
 STREAMS = {

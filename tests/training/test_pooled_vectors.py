@@ -19,12 +19,15 @@ from tests.support.tiny_networks import NETWORKS, transformers
 from tests.support.tiny_text import CAPTIONS, save_text
 from tshsr.config.models import (
     EMBEDDING_KINDS,
+    DsgslConfig,
     HardAlignmentConfig,
     HremConfig,
+    ImramConfig,
     ModelConfig,
     RcarConfig,
     ScanConfig,
     SgrafConfig,
+    ShanConfig,
     TwoStreamSgrConfig,
     VisionConfig,
     VseConfig,
@@ -124,6 +127,9 @@ METHODS: dict[str, Callable[[Any], ModelConfig]] = {
     "rcar": lambda encoder: RcarConfig(encoder=encoder, similarity_dim=6, streams="both"),
     "chan": lambda encoder: HardAlignmentConfig(encoder=encoder, streams="both"),
     "hrem": lambda encoder: HremConfig(encoder=encoder, heads=2),
+    "dsgsl": lambda encoder: DsgslConfig(encoder=encoder, similarity_dim=6, comparison_dim=5, neighbours=2),
+    "imram": lambda encoder: ImramConfig(encoder=encoder),
+    "shan": lambda encoder: ShanConfig(encoder=encoder),
     "vse": lambda encoder: VseConfig(encoder=encoder),
 }
 
@@ -133,7 +139,7 @@ def settings(weights: Path, how: str, method: str = "tshsr", **changes: Any) -> 
     config = small_config(epochs=2, batch=3, save_every_steps=1, dev_images=0)
     text = {"text": "pretrained", "text_weights": str(weights), "pooled_vectors": how, "dropout": 0.0, **changes}
     config = replace(config, model=METHODS[method](replace(config.model.encoder, **text)))
-    return with_loss(config, warmup_epochs=1, relations=1.0 if method == "hrem" else 0.0)
+    return with_loss(config, warmup_epochs=1, relations=1.0 if method in ("hrem", "dsgsl") else 0.0)
 
 
 def begun(data: JointData, config: RunConfig, out: Path) -> Retriever:

@@ -1,4 +1,4 @@
-"""HREM's losses on the relations of a batch: what is added, from when on, and for which method."""
+"""Losses on the relations of a batch, by HREM and by batch graphs: what is added, from when on, for which method."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.support import tiny
 from tests.support.float64 import shaken
 from tests.support.small_runs import small_config
-from tshsr.config.models import HremConfig, ModelConfig, ScanConfig
+from tshsr.config.models import DsgslConfig, HremConfig, ModelConfig, ScanConfig
 from tshsr.config.run import LossConfig
 from tshsr.errors import SettingsError
 from tshsr.models.base import Matcher
@@ -79,3 +79,24 @@ def test_a_method_without_relations_has_no_scores_of_them_and_refuses_their_loss
         wrong = replace(config, model=HREM, loss=replace(config.loss, **{name: -1.0}))
         with pytest.raises(SettingsError, match=rf"^loss\.{name} is -1\.0; expected 0 or more"):
             check_training(wrong)
+
+
+@pytest.mark.parametrize("config", [DsgslConfig(encoder=tiny.ENCODER, neighbours=2), tiny.config(neighbours=2)])
+def test_a_batch_graph_adds_three_hinges(config: ModelConfig) -> None:
+    matcher = network(config)
+    images, captions = matcher.encode_images(tiny.images(3)), matcher.encode_captions(tiny.captions((4, 1, 6, 2)))
+    found = matcher.related_scores(images, captions, IMAGE_OF_CAPTION)
+    assert found is not None
+    expected = sum(hinge(score.float(), IMAGE_OF_CAPTION, margin=0.2, hardest=True) for score in found.scores.values())
+    torch.testing.assert_close(losses(matcher, 0.5)["relations"].float(), expected.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_relations_need_a_batch_graph_or_those_of_hrem() -> None:
+    loss = LossConfig(relations=1.0)
+    for model in (tiny.config(), DsgslConfig(encoder=tiny.ENCODER, neighbours=0)):
+        sentence = (
+            rf"^loss\.relations is 1, and {model.kind} has no relations .* model\.neighbours of tshsr or dsgsl to 1"
+        )
+        with pytest.raises(SettingsError, match=sentence):
+            check_training(replace(small_config(), model=model, loss=replace(loss, levels=0)))
+        check_training(replace(small_config(), model=replace(model, neighbours=1), loss=replace(loss, levels=0)))
