@@ -203,17 +203,17 @@ def test_a_pair_of_imram_costs_what_its_formula_says(size: dict, steps: int) -> 
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("alignments", [1, 3])
-def test_a_pair_of_shan_costs_what_its_formula_says(size: dict, alignments: int) -> None:
+@pytest.mark.parametrize("last", ["local_local", "global_global"])
+def test_a_pair_of_shan_costs_what_its_formula_says(size: dict, last: str) -> None:
     D, _, _, R, L, _ = size.values()  # noqa: N806
     total = R * L * D + D  # q·c;  v·t
     for queries, context in ((L, R), (R, L)):
         total += queries * context * D + queries * context**2  # q·(M c);  lengths of attended vectors
-        if alignments == 3:
+        if last == "global_global":
             total += 2 * queries * context * D  # the context's part of the gates;  attended vectors
             total += 3 * queries * D + 2 * context * D  # u·f, their sum, terms;  x·c, y
-    total += D if alignments == 3 else 0  # global-global
-    assert counted(ShanConfig(encoder=encoder(size), alignments=alignments), size) == total
+    total += D if last == "global_global" else 0
+    assert counted(ShanConfig(encoder=encoder(size), last_alignment=last), size) == total
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -54,7 +54,7 @@ CONFIGS: dict[str, ModelConfig] = {
     "imram": ImramConfig(encoder=tiny.ENCODER),
     "imram, one step": ImramConfig(encoder=tiny.ENCODER, steps=1, streams="region"),
     "shan": ShanConfig(encoder=tiny.ENCODER),
-    "shan, one alignment": ShanConfig(encoder=tiny.ENCODER, alignments=1),
+    "shan, one alignment": ShanConfig(encoder=tiny.ENCODER, last_alignment="local_local"),
     "chan": HardAlignmentConfig(encoder=tiny.ENCODER),
     "late interaction": HardAlignmentConfig(encoder=tiny.ENCODER, streams="both", aggregation="mean"),
 }

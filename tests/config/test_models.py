@@ -51,7 +51,7 @@ METHODS: dict[str, tuple[ModelConfig, type]] = {
     "hrem": (HremConfig(encoder=tiny.ENCODER, heads=3), Hrem),
     "dsgsl": (DsgslConfig(encoder=tiny.ENCODER, neighbours=3), Dsgsl),
     "imram": (ImramConfig(encoder=tiny.ENCODER, steps=2), Imram),
-    "shan": (ShanConfig(encoder=tiny.ENCODER, alignments=2), Shan),
+    "shan": (ShanConfig(encoder=tiny.ENCODER, last_alignment="global_local"), Shan),
 }
 DATA_SETS = ("flickr30k", "coco", "flickr8k", "flickr8k-photos", "scenes")
 BASELINES = ("vse", "scan", "sgr", "saf", "two-stream-sgr", "rcar", "chan", "late-interaction", "hrem", "esa")
@@ -251,6 +251,8 @@ def test_a_baselines_settings_are_changed_on_the_command_line() -> None:
     expected = recipe("sgr-flickr8k")
     encoder = replace(expected.model.encoder, dim=64)
     assert config == replace(expected, model=replace(expected.model, reasoning="saf", encoder=encoder))
+    _, config = read_arguments(["shan-flickr8k", *place, "--model.last-alignment", "global_local"])
+    assert config.model == replace(recipe("shan-flickr8k").model, last_alignment="global_local")
     with pytest.raises(SettingsError, match=r"no option --model.agregation; did you mean --model.aggregation\?"):
         read_arguments(["scan-coco", *place, "--model.agregation", "max"])
 

@@ -32,7 +32,7 @@ METHODS: dict[str, ModelConfig] = {
     "dsgsl": DSGSL,
     "imram": IMRAM,
     "shan": SHAN,
-    "shan, two alignments": replace(SHAN, alignments=2),
+    "shan, two alignments": replace(SHAN, last_alignment="global_local"),
     "tshsr with the parts of dsgsl": tiny.config(products=True, **PARTS),
 }
 SIZES = [(5, 4), (1, 3), (4, 1)]
@@ -213,8 +213,8 @@ def test_the_three_alignments_of_shan_are_the_formula(regions: int, words: int) 
         parameters = alignment_parameters(network.streams[name])
         parts[name] = related_oracles.alignment(queries.tolist(), context.tolist(), 9.0, parameters)
     together = related_oracles.cosine(parts["word_stream"]["whole"], parts["region_stream"]["whole"])
-    for alignments in (3, 2, 1):
-        smaller = Shan(replace(SHAN, alignments=alignments)).double().eval()
+    for alignments, last in enumerate(("local_local", "global_local", "global_global"), start=1):
+        smaller = Shan(replace(SHAN, last_alignment=last)).double().eval()
         smaller.load_state_dict(network.state_dict(), strict=alignments > 1)
         scores, traces = smaller.score_pairs(encoded(v), encoded(t)), smaller.trace(encoded(v), encoded(t))
         expected = {}

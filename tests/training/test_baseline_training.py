@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -28,6 +29,9 @@ from tshsr.data.dataset import Split
 from tshsr.evaluation.run import evaluate
 from tshsr.explain.attribution import explain_pair
 from tshsr.retriever import Retriever
+from tshsr.scoring.all_pairs import score_split
+from tshsr.scoring.candidates import Depth
+from tshsr.scoring.rerank import score_two_stage
 from tshsr.training.fit import FitResult
 
 ENCODER = small_config().model.encoder
@@ -145,3 +149,14 @@ def test_an_explanation_has_the_streams_of_its_network(
         assert stream.score == pytest.approx(explanation.scores[name], rel=1e-5)
         for level in stream.levels:
             assert sum(level.node_weights) + (level.global_weight or 0) == pytest.approx(1, rel=1e-5)
+
+
+@pytest.mark.parametrize("method", ["dsgsl", "imram", "shan"])
+def test_candidates_of_a_search_have_the_scores_of_all_pairs(
+    method: str, data: tuple[Split, Split], trained: Callable[[str, int], FitResult]
+) -> None:
+    retriever = Retriever.from_pretrained(trained(method, 0).folder)
+    every = score_split(retriever.matcher, retriever.tokenizer, data[1])["fused"]
+    found = score_two_stage(retriever.matcher, retriever.tokenizer, data[1], Depth(2, 3))
+    assert 0 < found.scored.mean() < 1
+    assert np.allclose(found.scores["fused"][found.scored], every[found.scored], atol=1e-5)

@@ -17,7 +17,7 @@ from tshsr.models.base import ItemEncoding
 from tshsr.models.dsgsl import Dsgsl, DsgslStream
 from tshsr.models.imram import Imram, MemoryStream
 from tshsr.models.semantic_graphs import DualGraph
-from tshsr.models.shan import GLOBAL_GLOBAL, GLOBAL_LOCAL, AlignmentStream, Shan
+from tshsr.models.shan import AlignmentStream, Shan
 from tshsr.models.similarity import SimilarityVector
 
 Items = Float[Tensor, "images items dim"]
@@ -99,11 +99,11 @@ def shan(network: Shan) -> PlainScore:
         caption = words.unsqueeze(0).repeat(len(images), 1, 1)
         scores, wholes = [], []
         for name, stream in network.streams.items():
-            single, whole = aligned(cast(AlignmentStream, stream), network, *sides(name, images, caption))
+            single, whole = aligned(cast(AlignmentStream, stream), *sides(name, images, caption))
             scores.append(single)
             wholes.append(whole)
         total = torch.stack(scores).mean(dim=0)
-        if network.config.alignments < GLOBAL_GLOBAL:
+        if network.config.last_alignment != "global_global":
             return total
         return total + F.cosine_similarity(wholes[0], wholes[1], dim=-1)
 
@@ -111,13 +111,13 @@ def shan(network: Shan) -> PlainScore:
 
 
 def aligned(
-    stream: AlignmentStream, network: Shan, queries: Items, context: Items
+    stream: AlignmentStream, queries: Items, context: Items
 ) -> tuple[Float[Tensor, " images"], Float[Tensor, "images dim"]]:
     """One side's local-local and global-local score, and its vector with what that attends to."""
     logits = torch.bmm(queries, stream.affinity(context).transpose(1, 2))
     found = torch.bmm(F.softmax(stream.inverse_temperature * logits, dim=-1), context)
     local = F.cosine_similarity(queries, found, dim=-1).mean(dim=1)
-    if network.config.alignments < GLOBAL_LOCAL or stream.share is None:
+    if stream.share is None:
         return local, queries[:, 0]
     gates = cast(nn.Module, stream.gate_query)(queries) + cast(nn.Module, stream.gate_context)(found)
     fused = torch.sigmoid(gates) * queries + (1 - torch.sigmoid(gates)) * found

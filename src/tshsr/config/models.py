@@ -382,8 +382,8 @@ class ShanConfig:
     """The method."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """Region and word encoders."""
-    alignments: Literal[1, 2, 3] = 3
-    """Alignments whose scores are summed: 1 local-local, 2 also global-local, 3 also global-global."""
+    last_alignment: Literal["local_local", "global_local", "global_global"] = "global_global"
+    """Last of the alignments, in this order, whose scores are summed."""
     inverse_temperature: float = 9.0
     """Sharpness (lambda) of every attention."""
 

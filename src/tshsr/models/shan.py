@@ -25,8 +25,8 @@ from tshsr.models.scan import aggregate, query_shares
 from tshsr.models.streams import cosine
 from tshsr.models.whole import starts_at_encoder
 
-GLOBAL_LOCAL, GLOBAL_GLOBAL = 2, 3
-"""Values of `ShanConfig.alignments` from which these are scored."""
+SINGLE_SIDED = 2
+"""Scores of one stream alone: local-local and global-local; global-global compares vectors of both."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class AlignmentStream(RoleStream):
         super().__init__()
         dim = config.encoder.dim
         self.name, self.dim, self.inverse_temperature = name, dim, config.inverse_temperature
-        fuses = config.alignments >= GLOBAL_LOCAL
+        fuses = config.last_alignment != "local_local"
         self.gate_query = nn.Linear(dim, dim) if fuses else None
         self.gate_context = nn.Linear(dim, dim, bias=False) if fuses else None
         self.share = nn.Linear(dim, 1, bias=False) if fuses else None
@@ -178,10 +178,9 @@ class Shan(RoleMatcher):
 
     def combine(self, parts: Mapping[str, Tensor], pooled: Float[Tensor, "*pairs"]) -> Scores:
         """Scores by name: each stream, their mean as `fused`, and `pooled`."""
-        count = min(self.config.alignments, GLOBAL_LOCAL)
-        sums = {name: part[..., :count].sum(dim=-1) for name, part in parts.items()}
-        if self.config.alignments == GLOBAL_GLOBAL:
-            words, regions = (unit(parts[name][..., count:]) for name in self.streams)
+        sums = {name: part[..., :SINGLE_SIDED].sum(dim=-1) for name, part in parts.items()}
+        if self.config.last_alignment == "global_global":
+            words, regions = (unit(parts[name][..., SINGLE_SIDED:]) for name in self.streams)
             together = cosine(words, regions)
             sums = {name: part + together for name, part in sums.items()}
         return super().combine(sums, pooled)
@@ -189,7 +188,7 @@ class Shan(RoleMatcher):
     def trace(self, images: ItemEncoding, captions: ItemEncoding) -> dict[str, StreamTrace]:
         """Intermediate values of each stream; the global-global score as a global node in a third level."""
         traces = super().trace(images, captions)
-        if self.config.alignments < GLOBAL_GLOBAL:
+        if self.config.last_alignment != "global_global":
             return traces
         scores = self.score_pairs(images, captions)
         return {name: with_global_level(trace, scores[name]) for name, trace in traces.items()}
