@@ -13,9 +13,11 @@ from tshsr.knowledge.wordnet import ALL_CLASSES, CLASSES, WordClass, WordNet, de
 
 FUNCTION_WORDS = frozenset(
     """a an the this that these those each every some any no none all both either neither many much more most
-    few several otheranother such own same one two three four five six seven eight nine ten first second lot lots kind sort type
+    few several other another such own same one two three four five six seven eight nine ten first second lot lots kind
+    sort type
     i me my mine you your yours he him his she her hers it its we us our ours they them their theirs who whom whose
-    which what someone somebody something anyone anything everyone everything nobody nothing himself herself itself themselves
+    which what someone somebody something anyone anything everyone everything nobody nothing himself herself
+    itself themselves
     and or but nor so yet if while as than because though although until unless whether when where why how
     in on at by for from of off to into onto upon with within without over under above below beneath beside besides
     between among through throughout during before after behind near next against along across around about up down out
