@@ -22,8 +22,8 @@ from tshsr.config.models import EncoderConfig
 from tshsr.data.batches import UNREAD, CaptionBatch, ImageBatch
 from tshsr.errors import SettingsError
 from tshsr.models.base import Matcher
+from tshsr.models.concepts import pooled_width, reads_boxes
 from tshsr.models.encoders import LONGEST_CAPTION
-from tshsr.models.whole import starts_at_encoder, whole_width
 from tshsr.pretrained.frozen_text import FrozenText
 from tshsr.pretrained.pieces import PretrainedTokenizer
 from tshsr.pretrained.text import TextNetwork, node_states
@@ -157,7 +157,7 @@ class Text(nn.Module):
 def head_graph(retriever: Retriever) -> Graph:
     """The head: scores of pairs of encoded images and captions."""
     encoder, matcher = retriever.config.model.encoder, retriever.matcher
-    pooled = whole_width(encoder) if starts_at_encoder(encoder) else encoder.dim
+    pooled = pooled_width(retriever.config.model)
     inputs = _Inputs()
     for items, mask, whole in (("regions", "region_mask", "v"), ("words", "word_mask", "t")):
         inputs.add(items, PAIRS, items, width=encoder.dim)
@@ -173,7 +173,7 @@ def images_graph(retriever: Retriever) -> Graph:
     encoder, inputs = retriever.config.model.encoder, _Inputs()
     inputs.add("features", IMAGES, REGIONS, width=encoder.feature_dim)
     inputs.add("region_mask", IMAGES, REGIONS, kind=torch.bool)
-    if encoder.boxes:
+    if encoder.boxes or reads_boxes(retriever.config.model):
         inputs.add("boxes", IMAGES, REGIONS, width=4)
     if encoder.pooled_vectors != "items":
         inputs.add("pooled", IMAGES, width=encoder.image_pooled_width)

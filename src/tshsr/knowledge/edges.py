@@ -46,7 +46,8 @@ def conditional(counts: np.ndarray) -> np.ndarray:
 
 def rescaled(shares: np.ndarray) -> np.ndarray:
     """B_ij = s^(P_ij - u) - s^(-u): 0 where P is 0, and steeper for large P (after CVSE, Wang et al. 2020)."""
-    return np.power(SCALE, shares - SHIFT) - np.power(SCALE, -SHIFT)
+    values: np.ndarray = np.power(SCALE, shares - SHIFT) - np.power(SCALE, -SHIFT)
+    return values
 
 
 def binarised(values: np.ndarray, threshold: float) -> np.ndarray:

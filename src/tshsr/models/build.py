@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from tshsr.config.models import (
+    ConceptsConfig,
     HardAlignmentConfig,
     HremConfig,
     ModelConfig,
@@ -16,6 +17,7 @@ from tshsr.config.models import (
     VseConfig,
 )
 from tshsr.models.base import Matcher
+from tshsr.models.concept_streams import ConceptMatcher
 from tshsr.models.hard_alignment import HardAlignment
 from tshsr.models.hrem import Hrem
 from tshsr.models.rcar import Rcar
@@ -61,5 +63,7 @@ def _build_method(config: ModelConfig) -> Matcher:
             return HardAlignment(config)
         case HremConfig():
             return Hrem(config)
+        case ConceptsConfig():
+            return ConceptMatcher(config)
         case _:
             assert_never(config)

@@ -21,11 +21,12 @@ from tshsr.config.models import TshsrConfig
 from tshsr.errors import SettingsError
 from tshsr.models.attention import similarities
 from tshsr.models.base import ItemEncoding, Scores, StreamTrace
+from tshsr.models.concepts import build_knowledge, whole_node
 from tshsr.models.context import ContextSimilarity, PairItems
 from tshsr.models.pooling import AttentionPooling
 from tshsr.models.reasoning import HierarchicalReasoning, ReadOut, ReasoningOutput
 from tshsr.models.streams import PLACE, SimilarityVectorStream, StreamMatcher, cosine
-from tshsr.models.whole import POOLED_WEIGHT, SHARE, starts_at_encoder, whole_width
+from tshsr.models.whole import POOLED_WEIGHT, SHARE, starts_at_encoder
 
 EXPECTATION_SCALE = 40.0
 """Scale of predicted positions, large enough to learn them within a few epochs (docs/log.md)."""
@@ -44,16 +45,18 @@ class TshsrStream(SimilarityVectorStream):
     """
 
     def __init__(self, name: str, config: TshsrConfig, inverse_temperature: float) -> None:
+        pooled_dim, pooled_from = whole_node(config.encoder, config.knowledge, global_node=config.global_node)
         super().__init__(
             name,
             dim=config.encoder.dim,
-            pooled_dim=whole_width(config.encoder),
+            pooled_dim=pooled_dim,
             comparison_dim=config.comparison_dim,
             width=config.similarity_dim,
             inverse_temperature=inverse_temperature,
-            global_node=config.global_node,
+            global_node=pooled_dim > 0,
             products=config.products,
             places=config.place_term,
+            pooled_from=pooled_from,
         )
         self.config = config
         self.reasoning = HierarchicalReasoning(
@@ -156,6 +159,7 @@ class Tshsr(StreamMatcher):
             self.streams["word_stream"] = TshsrStream("word_stream", config, config.word_inverse_temperature)
         if config.streams != "word":
             self.streams["region_stream"] = TshsrStream("region_stream", config, config.region_inverse_temperature)
+        self.knowledge = build_knowledge(config.encoder, config.knowledge)
         learned = config.fusion == "learned" and len(self.streams) > 1
         self.compares_places = config.place_term
         self.expectation = nn.Linear(config.encoder.dim, 4) if config.place_term else None
@@ -205,8 +209,8 @@ class Tshsr(StreamMatcher):
 
         v = sum_r a_r x_r,  t = sum_w b_w x_w:      v·t = sum_r sum_w a_r b_w (x_r·x_w)
 
-        With vectors of the encoders in v and t, the rest of v·t is the term of the whole picture and caption; all of
-        it where nothing is pooled.
+        With vectors of the encoders in v and t, or concepts beside them, the rest of v·t is the term of the whole
+        picture and caption; all of it where nothing is pooled.
         """
         traces = super().trace(images, captions)
         terms = self._pooled_terms(images, captions)
@@ -217,7 +221,7 @@ class Tshsr(StreamMatcher):
                 traces[name] = replace(traces[name], pooled_whole=traces[name].pooled)
                 continue
             pooled_terms = stream.pooled_weight * (terms.mT if name == "word_stream" else terms)
-            rest = None if self.region_whole is None else traces[name].pooled - pooled_terms.sum(dim=(-2, -1))
+            rest = None if self._pools_alone() else traces[name].pooled - pooled_terms.sum(dim=(-2, -1))
             traces[name] = replace(traces[name], pooled_terms=pooled_terms, pooled_whole=rest)
         return traces
 
@@ -227,11 +231,15 @@ class Tshsr(StreamMatcher):
         """a_r b_w (x_r·x_w); None where v and t are not pooled, or their shares of pooled items are not known."""
         shares = []
         for side, pooling in ((images, self.region_pooling), (captions, self.word_pooling)):
-            if pooling is None or (self.region_whole is not None and SHARE not in side.views):
+            if pooling is None or (not self._pools_alone() and SHARE not in side.views):
                 return None
             own = pooling.shares(side.items, side.mask)
-            shares.append(own if self.region_whole is None else own * side.views[SHARE][..., 0])
+            shares.append(own if self._pools_alone() else own * side.views[SHARE][..., 0])
         return similarities(images.items, captions.items) * shares[0][..., :, None] * shares[1][..., None, :]
+
+    def _pools_alone(self) -> bool:
+        """Whether pooled vectors are pooled items and nothing else."""
+        return self.region_whole is None and self.knowledge is None
 
     def _fuse(self, scores: Float[Tensor, "*pairs streams"]) -> Float[Tensor, "*pairs"]:
         """Mean of the streams, or their learned convex combination."""
