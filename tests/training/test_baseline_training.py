@@ -11,8 +11,10 @@ import torch
 
 from tests.support.small_runs import StopError, log, run, small_config, small_split, stop_at, weights, with_optimiser
 from tshsr.config.models import (
+    ConceptsConfig,
     HardAlignmentConfig,
     HremConfig,
+    KnowledgeConfig,
     ModelConfig,
     RcarConfig,
     ScanConfig,
@@ -28,6 +30,7 @@ from tshsr.retriever import Retriever
 from tshsr.training.fit import FitResult
 
 ENCODER = small_config().model.encoder
+GRAPH = KnowledgeConfig(lexicon="rules", vectors="random", active=3)
 METHODS: dict[str, ModelConfig] = {
     "vse gpo": VseConfig(encoder=ENCODER),
     "vse mean": VseConfig(encoder=ENCODER, pooling="mean", size_augmentation=0),
@@ -44,6 +47,13 @@ METHODS: dict[str, ModelConfig] = {
     "chan": HardAlignmentConfig(encoder=ENCODER),
     "late interaction": HardAlignmentConfig(encoder=ENCODER, streams="both", aggregation="mean"),
     "hrem": HremConfig(encoder=ENCODER, heads=2),
+    "ekdm": ConceptsConfig(
+        encoder=ENCODER, similarity_dim=6, knowledge=replace(GRAPH, method="progressive", geometry=False)
+    ),
+    "csrc": ConceptsConfig(
+        encoder=ENCODER, similarity_dim=6, knowledge=replace(GRAPH, method="consistent", node=False)
+    ),
+    "cvse": VseConfig(encoder=ENCODER, knowledge=replace(GRAPH, method="consensus")),
 }
 STREAMS = {
     "scan": {"word_stream"},
@@ -56,6 +66,8 @@ STREAMS = {
     "rcar region stream": {"region_stream"},
     "chan": {"word_stream"},
     "late interaction": {"word_stream", "region_stream"},
+    "ekdm": {"word_stream", "region_stream"},
+    "csrc": {"word_stream", "region_stream"},
 }
 """Which streams a method has; none where it is not named."""
 
@@ -81,7 +93,8 @@ def trained(data: tuple[Split, Split], tmp_path_factory: pytest.TempPathFactory)
 
 def config(method: str, *, warmup: float = 0, **training: Any) -> RunConfig:
     """A small run of a method, with a loss on every score that it has."""
-    loss = LossConfig(levels=0, warmup_epochs=warmup, relations=1.0 if method == "hrem" else 0.0)
+    related = method in ("hrem", "ekdm", "csrc", "cvse")
+    loss = LossConfig(levels=0, warmup_epochs=warmup, relations=1.0 if related else 0.0)
     return replace(small_config(**training), model=METHODS[method], loss=loss)
 
 
@@ -101,7 +114,7 @@ def test_a_baseline_learns_and_comes_back_as_it_was(
     torch.testing.assert_close(again, torch.from_numpy(scores["fused"]), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", ["vse gpo", "saf", "two streams", "rcar", "hrem"])
+@pytest.mark.parametrize("method", ["vse gpo", "saf", "two streams", "rcar", "hrem", "ekdm"])
 def test_an_interrupted_run_ends_with_the_same_weights_and_statistics(
     method: str, data: tuple[Split, Split], tmp_path: Path
 ) -> None:

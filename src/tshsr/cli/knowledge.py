@@ -101,7 +101,7 @@ def build(arguments: Sequence[str], screen: Screen) -> None:
     graph.save(wanted.out)
     draw(graph, wanted.picture)
     show_graph(graph, screen)
-    screen.say(f"Next: tshsr train ekdm-... --model.knowledge.graph {wanted.out}")
+    screen.say(f"Next: tshsr train RECIPE --model.knowledge.graph {wanted.out}")
 
 
 def show(arguments: Sequence[str], screen: Screen) -> None:

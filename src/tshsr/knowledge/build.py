@@ -12,7 +12,7 @@ import numpy as np
 from tshsr.errors import SettingsError
 from tshsr.knowledge.concepts import FoundConcepts, find_concepts
 from tshsr.knowledge.edges import PATH_THRESHOLD, binarised, co_occurrence_edges
-from tshsr.knowledge.graph import ConceptGraph
+from tshsr.knowledge.graph import KINDS, ConceptGraph
 from tshsr.knowledge.lexicon import Lexicon, RuleLexicon, WordNetLexicon
 from tshsr.knowledge.wordnet import WordNet, open_wordnet, wordnet_folder
 from tshsr.pretrained.frozen_text import FrozenText
@@ -58,9 +58,9 @@ def build_graph(
     wordnet = open_wordnet(wordnet_folder()) if settings.lexicon == "wordnet" else None
     lexicon: Lexicon = RuleLexicon() if wordnet is None else WordNetLexicon(wordnet)
     found = find_concepts(captions, lexicon, settings.count)
-    edges = {"captions": co_occurrence_edges(found.counts)}
+    edges = {KINDS[0]: co_occurrence_edges(found.counts)}
     if wordnet is not None:
-        edges["wordnet"] = wordnet_edges(found, wordnet)
+        edges[KINDS[1]] = wordnet_edges(found, wordnet)
     vectors = word_vectors(found.words, settings) if encoder is None else encoder_vectors(found.words, encoder)
     return ConceptGraph(
         found.words,

@@ -18,10 +18,13 @@ from safetensors.numpy import save
 from tshsr.errors import DataError
 from tshsr.files import write_bytes
 from tshsr.knowledge.edges import normalised
+from tshsr.knowledge.wordnet import CLASSES
 
 VERSION = 1
 FIELDS = ("version", "words", "classes", "edges", "captions", "data", "lexicon", "vectors", "fingerprint")
 """Entries of the manifest, JSON in the file's metadata."""
+KINDS = ("captions", "wordnet")
+"""Kinds of edges: co-occurrence, and path similarity in WordNet."""
 TENSORS = ("counts", "edges", "vectors")
 BUILD = "make it with `tshsr knowledge build DATA --out FILE`"
 
@@ -114,9 +117,9 @@ class ConceptGraph:
         if missing:
             raise DataError(f"{path} lacks {missing[0]!r}, a part of every concept graph; {BUILD}.")
         graph = cls(
-            tuple(manifest["words"]),
-            tuple(manifest["classes"]),
-            tuple(manifest["edges"]),
+            _texts(path, manifest, "words"),
+            _texts(path, manifest, "classes", CLASSES),
+            _texts(path, manifest, "edges", KINDS),
             tensors["counts"],
             tensors["edges"],
             tensors["vectors"],
@@ -148,6 +151,17 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if not isinstance(manifest, dict):
         raise DataError(f"{path} is no concept graph: it has no manifest; {BUILD}.")
     return manifest, tensors
+
+
+def _texts(path: Path, manifest: dict[str, Any], name: str, allowed: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """A list of texts of the manifest, each one of those allowed; without these any."""
+    found = manifest[name]
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise DataError(f"{path} has {name} {found!r}; expected a list of texts: {BUILD}.")
+    for each in found:
+        if allowed and each not in allowed:
+            raise DataError(f"{path} has {name} {each}; expected {', '.join(allowed)}: {BUILD}.")
+    return tuple(found)
 
 
 def _check(path: Path, graph: ConceptGraph) -> None:
