@@ -229,7 +229,7 @@ class StreamMatcher(Matcher):
             return pooled, share
         together, kept = self.knowledge.add(items, mask, pooled, boxes)
         if share is None and self.region_pooling is not None:
-            share = pooled.new_ones(len(pooled))
+            share = torch.ones_like(pooled[:, 0])
         return together, None if share is None else kept * share
 
     def _streams(self) -> Iterator[tuple[str, ScoringStream]]:
