@@ -23,7 +23,7 @@ from tshsr.data.batches import ImageBatch
 from tshsr.data.text import Tokenizer
 from tshsr.errors import SettingsError
 from tshsr.export.files import export, program, quantise, write_graph
-from tshsr.export.graphs import GRAPHS, head_graph, images_graph, text_graph
+from tshsr.export.graphs import GRAPHS, exportable, head_graph, images_graph, text_graph
 from tshsr.models.base import ItemEncoding
 from tshsr.models.build import build_matcher
 from tshsr.pretrained.frozen_text import FrozenText
@@ -183,6 +183,17 @@ def test_images_with_concepts_are_those_of_the_network(method: str, tmp_path: Pa
     given |= {"boxes": batch.boxes.float()} if method == "ekdm" else {}  # those of u_v
     _, v = images.run(None, arrays(given))
     assert np.abs(v - ours.pooled.detach().numpy()).max() < SAME
+
+
+def test_generalised_pooling_is_refused_and_left_out() -> None:
+    retriever = Retriever(method_network("cvse"), Tokenizer.build(["a word"], 1), RunConfig("x", METHODS["cvse"]), "x")
+    for graph in (images_graph, text_graph):
+        with pytest.raises(
+            SettingsError, match=r"x pools regions and words with a GRU over their ranks .* export its h"
+        ):
+            graph(retriever)
+    assert exportable(METHODS["cvse"]) == ("head",)
+    assert exportable(METHODS["ekdm"]) == ("head", "images")
 
 
 @pytest.fixture(scope="module")
