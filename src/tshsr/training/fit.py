@@ -162,8 +162,7 @@ def fit(
             trainer.resume()
         else:
             trainer.begin()
-        state = trainer.run()
-    return fit_result(out, config, state, already_finished=False)
+        return fit_result(out, config, trainer.run(), already_finished=False)
 
 
 def make_order(config: TrainingConfig, train: Split) -> Order:
