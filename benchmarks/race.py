@@ -65,6 +65,7 @@ class Entry:
         changes: Settings that differ from the recipe's, by dotted name.
         members: Rows whose scores are averaged for each seed; empty for a single model.
         only: Name of the data where the row differs from the recipe; empty: all data.
+        against: Row of the ablation to which this one is compared; empty: the full network.
         regions: Options of `tshsr features` for the store that this row is trained on (`--data`); empty: its defaults.
     """
 
@@ -75,6 +76,7 @@ class Entry:
     members: tuple[str, ...] = ()
     only: str = ""
     regions: str = ""
+    against: str = ""
 
     def applies_to(self, data: str) -> bool:
         """Whether the row differs from its recipe on this data."""
@@ -88,6 +90,10 @@ class Entry:
 
 OURS = "tshsr"
 PHOTOS = "flickr8k-photos"
+FEW = {"training.captions_share": 0.1, "training.epochs": 24, "training.evaluate_every": 6}
+"""A tenth of the training captions, three times as often: with as few steps nothing would be learned."""
+FEW_WITH_CONCEPTS = {**FEW, "loss.relations_warmup_epochs": 6.0}
+"""FEW, with the losses of concepts after the same share of the epochs."""
 MODELS = (
     Entry(
         "vse-mean",
@@ -113,6 +119,9 @@ MODELS = (
     Entry("imram", "IMRAM, three steps, both streams", "imram"),
     Entry("shan", "SHAN, three alignments", "shan"),
     Entry("dsgsl", "DSGSL, our instantiation", "dsgsl"),
+    Entry("cvse", "CVSE, consensus of concepts, our instantiation", "cvse"),
+    Entry("csrc", "CSRC, consistent concepts, our instantiation", "csrc"),
+    Entry("ekdm", "EKDM, progressive concepts, our instantiation", "ekdm"),
     Entry(OURS, "**TSHSR**, our instantiation", "tshsr"),
     Entry("scan", "SCAN t-i + i-t, ensemble", members=("scan-word", "scan-region")),
     Entry("sgraf", "SGRAF = SGR + SAF, ensemble", members=("sgr", "saf")),
@@ -228,6 +237,52 @@ ABLATION = (
         "tshsr",
         {"model.encoder.text_tuned_layers": 2},
         only=PHOTOS,
+    ),
+    Entry("knowledge-progressive", "with the concepts of EKDM", "tshsr-knowledge"),
+    Entry(
+        "knowledge-consistent",
+        "with the concepts of CSRC",
+        "tshsr-knowledge",
+        {"model.knowledge.method": "consistent", "model.knowledge.node": False},
+    ),
+    Entry(
+        "knowledge-term",
+        "with the concepts of EKDM, without their node and losses",
+        "tshsr-knowledge",
+        {"model.knowledge.node": False, "loss.relations": 0.0},
+    ),
+    Entry(
+        "knowledge-no-wordnet",
+        "with the concepts of EKDM, without WordNet",
+        "tshsr-knowledge",
+        {"model.knowledge.lexicon": "rules"},
+        only=PHOTOS,
+    ),
+    Entry("few-captions", "a tenth of the training captions", "tshsr", FEW, only=PHOTOS),
+    Entry(
+        "few-captions-progressive",
+        "a tenth of the training captions, with the concepts of EKDM",
+        "tshsr-knowledge",
+        FEW_WITH_CONCEPTS,
+        only=PHOTOS,
+        against="few-captions",
+    ),
+    Entry(
+        "few-captions-consistent",
+        "a tenth of the training captions, with the concepts of CSRC",
+        "tshsr-knowledge",
+        {**FEW_WITH_CONCEPTS, "model.knowledge.method": "consistent", "model.knowledge.node": False},
+        only=PHOTOS,
+        against="few-captions",
+    ),
+    Entry("few-captions-vse", "a tenth of the training captions, VSE∞", "vse", FEW, only=PHOTOS),
+    Entry(
+        "few-captions-cvse",
+        "a tenth of the training captions, CVSE",
+        "cvse",
+        FEW_WITH_CONCEPTS,
+        only=PHOTOS,
+        against="few-captions-vse",
     ),
     Entry("regions-whole", "whole picture alone", "tshsr", only=PHOTOS, regions="--windows none"),
     Entry(
@@ -369,8 +424,20 @@ def results(wanted: Race) -> dict[str, Any]:
         "trained_at": sorted({result.figures["commit"] for runs in found.values() for _, result in runs}),
         "rows": [rows[entry.name] for entry in MODELS if entry.name in rows],
         "differences": [against[entry.name] for entry in MODELS if entry.name in against],
-        "ablation": [rows[entry.name] | negated(against[entry.name]) for entry in ABLATION if entry.name in against],
+        "ablation": [
+            rows[entry.name] | negated(against[entry.name]) | other_base(data, entry, found)
+            for entry in ABLATION
+            if entry.name in against
+        ],
     }
+
+
+def other_base(data: str, entry: Entry, found: Mapping[str, Runs]) -> dict[str, Any]:
+    """The difference of a row of the ablation from another row than the full network; empty where there is none."""
+    if entry.against not in found:
+        return {}
+    base = difference(data, (entry.against, found[entry.against]), (entry.name, found[entry.name]))
+    return {**negated(base), "against": ENTRIES[entry.against].title}
 
 
 def known_costs(data: str) -> dict[str, Cost]:

@@ -133,7 +133,8 @@ def ablation_table(values: dict[str, Any]) -> str:
     """One row for each change: difference in rSum, and cost."""
     if not values["ablation"]:
         return "No row of it has been run yet."
-    ours = next(row for row in values["rows"] if row["model"] == values["ablation"][0]["b"])
+    base = next(each["b"] for each in values["ablation"] if "against" not in each)
+    ours = next(row for row in values["rows"] if row["model"] == base)
     kinds = list(ours.get("binding_by_kind", {}))
     costs = "multiply-adds per pair | parameters | trained in | seeds"
     lines = [
@@ -142,7 +143,8 @@ def ablation_table(values: dict[str, Any]) -> str:
         "| " + " | ".join([ours["title"], with_spread(ours), "", *bound(ours, kinds), *short_costs(ours)]) + " |",
     ]
     for row in values["ablation"]:
-        cells = [row["title"], with_spread(row), lead(row), *bound(row, kinds), *short_costs(row)]
+        against = f" (against {row['against']})" if "against" in row else ""
+        cells = [row["title"], with_spread(row), lead(row) + against, *bound(row, kinds), *short_costs(row)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -18,6 +18,7 @@ LAYERS = (
     ("scenes", "metrics"),
     ("data",),
     ("pretrained",),
+    ("knowledge",),
     ("features", "models"),
     ("scoring",),
     ("evaluation",),

@@ -16,12 +16,14 @@ from benchmarks.race import ABLATION, ENTRIES, MODELS, Entry, Race, task_of, wit
 from benchmarks.runs import Task, is_stored, read_result, run_all, run_task
 from tests.support import tiny
 from tests.support.data_files import random_regions, write_precomp
+from tshsr.config.models import KnowledgeConfig, with_knowledge
 from tshsr.config.recipes import recipe
 from tshsr.config.run import RunConfig
 from tshsr.errors import DataError, SettingsError
 from tshsr.metrics.recall import score_metrics
 from tshsr.models.build import build_matcher
 from tshsr.training.checks import check_training
+from tshsr.training.graphs import with_placeholders
 
 PARTS_OF_DSGSL = ("dsgsl-graphs", "dsgsl-batch", "dsgsl-all")
 """Rows that need several settings: graphs with a global node, a batch graph with its loss."""
@@ -72,7 +74,8 @@ def test_every_row_is_a_run_that_can_be_trained(entry: Entry, data: str) -> None
     assert config.training.seed == 4
     check_training(config)
     sizes = {"feature_dim": 5, "vocabulary": 9, "text_width": 3}
-    build_matcher(with_settings(config, {f"model.encoder.{name}": size for name, size in sizes.items()}).model)
+    sized = with_settings(config, {f"model.encoder.{name}": size for name, size in sizes.items()}).model
+    build_matcher(with_placeholders(sized))
 
 
 @pytest.mark.parametrize("data", ["flickr8k", "flickr8k-photos", "scenes"])
@@ -86,7 +89,8 @@ def test_all_rows_share_sizes_batches_epochs_and_optimiser(data: str) -> None:
         for config in (
             entry.config(data, 0)
             for entry in SINGLE
-            if entry.name not in ("boxes", "places", "no-region-dropout") and not entry.name.startswith("text-")
+            if entry.name not in ("boxes", "places", "no-region-dropout")
+            and not entry.name.startswith(("text-", "few-"))
         )
     ]
     assert all(settings == shared[0] for settings in shared)
@@ -94,11 +98,39 @@ def test_all_rows_share_sizes_batches_epochs_and_optimiser(data: str) -> None:
 
 def test_the_ablation_changes_one_thing_at_a_time() -> None:
     for entry, data in product(ABLATION, ("flickr8k", "flickr8k-photos", "scenes")):
+        if entry.name.startswith(("few-", "knowledge-")):
+            continue
         assert entry.recipe == "tshsr" or entry.name.endswith("-narrow")
         changes = entry.config(data, 0) != ENTRIES[entry.recipe].config(data, 0)
         assert changes or entry.regions or not entry.applies_to(data), f"{entry.name} is no change on {data}"
         several = ("levels-3", "places", "equal-losses", "text-gru", "text-glove", *PARTS_OF_DSGSL)
         assert len(entry.changes) + bool(entry.regions) == 1 or entry.name in several, entry.name
+
+
+@pytest.mark.parametrize(
+    ("name", "base"), [("few-captions-progressive", "few-captions"), ("few-captions-cvse", "few-captions-vse")]
+)
+def test_rows_on_few_captions_differ_from_their_base_in_concepts_alone(name: str, base: str) -> None:
+    assert ENTRIES[name].against == base
+    first, second = (ENTRIES[each].config("flickr8k-photos", 0) for each in (base, name))
+    assert first.training == second.training
+    assert first.training.captions_share == 0.1
+    assert with_knowledge(second.model, **vars(KnowledgeConfig())) == first.model
+    assert replace(second.loss, relations=0.0, relations_warmup_epochs=0.0) == first.loss
+    assert second.loss.relations_warmup_epochs == first.training.epochs / 4
+
+
+def test_a_row_with_another_base_is_compared_with_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    def difference(data: str, first: tuple[str, str], second: tuple[str, str]) -> dict[str, Any]:
+        assert (data, first, second) == ("scenes", ("few-captions", "A"), ("few-captions-progressive", "B"))
+        return {"a": first[0], "b": second[0], "mean": -2.0, "low": -3.0, "high": -1.0, "p": 0.01}
+
+    monkeypatch.setattr(race, "difference", difference)
+    entry, found = ENTRIES["few-captions-progressive"], {"few-captions": "A", "few-captions-progressive": "B"}
+    row = race.other_base("scenes", entry, found)  # type: ignore[arg-type]
+    assert (row["mean"], row["low"], row["high"]) == (2.0, 1.0, 3.0), "what concepts add"
+    assert row["against"] == "a tenth of the training captions"
+    assert race.other_base("scenes", entry, {}) == race.other_base("scenes", ENTRIES["few-captions"], found) == {}  # type: ignore[arg-type]
 
 
 def test_settings_are_replaced_by_dotted_name_and_unknown_ones_refused() -> None:

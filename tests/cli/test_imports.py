@@ -32,7 +32,7 @@ def run_without_torch(words: list[list[str]], *, heavy: tuple[str, ...] = HEAVY)
 
 
 def test_the_help_of_every_command_loads_no_network_library() -> None:
-    commands = [*COMMANDS, "data info", "data check", "data convert", "train tshsr-scenes"]
+    commands = [*COMMANDS, "data info", "data check", "data convert", "train tshsr-scenes", "knowledge build"]
     run_without_torch([["--help"], ["--version"], *([*command.split(), "--help"] for command in commands)])
 
 

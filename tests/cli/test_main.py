@@ -44,12 +44,14 @@ def test_the_version_is_shown() -> None:
     assert tshsr("--version").out == f"tshsr {package.__version__}\n"
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "data info", "data check", "data convert"])
+@pytest.mark.parametrize(
+    "command", [*COMMANDS, "data info", "data check", "data convert", "knowledge build", "knowledge show"]
+)
 def test_every_command_has_a_help(command: str) -> None:
     said = tshsr(*command.split(), "--help")
     assert said.code == 0
     assert f"usage: tshsr {command}" in said.out
-    if command not in ("demo", "bench", "data"):  # the first two need no argument
+    if command not in ("demo", "bench", "data", "knowledge"):  # the first two need no argument
         assert f"\nexample: tshsr {command} " in said.out
 
 

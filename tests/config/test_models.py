@@ -8,13 +8,16 @@ from typing import Any
 import pytest
 
 from tests.support import tiny
+from tests.support.methods import GRAPH
 from tshsr.cli.train import read_arguments
 from tshsr.config.models import (
     KINDS,
+    ConceptsConfig,
     DsgslConfig,
     HardAlignmentConfig,
     HremConfig,
     ImramConfig,
+    KnowledgeConfig,
     ModelConfig,
     RcarConfig,
     ScanConfig,
@@ -28,6 +31,7 @@ from tshsr.config.recipes import RECIPES, recipe
 from tshsr.config.run import LossConfig, RunConfig, read_config, write_config
 from tshsr.errors import SettingsError
 from tshsr.models.build import build_matcher
+from tshsr.models.concept_streams import ConceptMatcher
 from tshsr.models.dsgsl import Dsgsl
 from tshsr.models.hard_alignment import HardAlignment
 from tshsr.models.hrem import Hrem
@@ -52,12 +56,15 @@ METHODS: dict[str, tuple[ModelConfig, type]] = {
     "dsgsl": (DsgslConfig(encoder=tiny.ENCODER, neighbours=3), Dsgsl),
     "imram": (ImramConfig(encoder=tiny.ENCODER, steps=2), Imram),
     "shan": (ShanConfig(encoder=tiny.ENCODER, last_alignment="global_local"), Shan),
+    "concepts": (ConceptsConfig(encoder=tiny.ENCODER, knowledge=replace(GRAPH, method="consistent")), ConceptMatcher),
 }
 DATA_SETS = ("flickr30k", "coco", "flickr8k", "flickr8k-photos", "scenes")
+KNOWLEDGE = ("ekdm", "csrc", "cvse")
+"""Methods with concepts of a graph, which have no published settings here."""
 BASELINES = ("vse", "scan", "sgr", "saf", "two-stream-sgr", "rcar", "chan", "late-interaction", "hrem", "esa")
 RELATED = ("dsgsl", "imram", "shan")
 """Related methods: without recipes at full size."""
-EMBEDDINGS = ("vse", "hrem", "esa")
+EMBEDDINGS = ("vse", "hrem", "esa", "cvse")
 """Baselines whose score is v·t."""
 
 
@@ -107,7 +114,7 @@ def test_a_projection_is_as_published_at_full_size_and_else_that_of_tshsr_but_fo
         (
             {"kind": "clip"},
             r"setting 'model.kind' is 'clip'; expected one of tshsr, vse, scan, sgraf, two_stream_sgr, rcar, "
-            r"hard_alignment, hrem, dsgsl, imram, shan\.",
+            r"hard_alignment, hrem, dsgsl, imram, shan, concepts\.",
         ),
         ({"kind": None}, r"setting 'model.kind' is 'missing'; expected one of tshsr"),
         ({"reasoning": "sum"}, r"setting 'model.reasoning': Input should be 'sgr' or 'saf'; got 'sum'\."),
@@ -173,7 +180,7 @@ def test_every_baseline_has_a_recipe_for_every_data_set(method: str, data: str) 
     assert f"{method}-{data}" in RECIPES
 
 
-@pytest.mark.parametrize("method", [*BASELINES, *RELATED])
+@pytest.mark.parametrize("method", [*BASELINES, *RELATED, *KNOWLEDGE])
 @pytest.mark.parametrize("data", ["flickr8k", "flickr8k-photos", "scenes"])
 def test_small_recipes_share_the_budget_of_tshsr(method: str, data: str) -> None:
     ours, theirs = recipe(f"tshsr-{data}"), recipe(f"{method}-{data}")
@@ -186,11 +193,23 @@ def test_small_recipes_share_the_budget_of_tshsr(method: str, data: str) -> None
         assert theirs.training == ours.training
         assert theirs.loss.pooled == theirs.loss.fused == 1, "v·t selects the candidates"
     assert isinstance(ours.model, TshsrConfig)
-    if isinstance(theirs.model, SgrafConfig | TwoStreamSgrConfig | RcarConfig | DsgslConfig):
+    if isinstance(theirs.model, SgrafConfig | TwoStreamSgrConfig | RcarConfig | DsgslConfig | ConceptsConfig):
         assert theirs.model.similarity_dim == ours.model.similarity_dim
-    if isinstance(theirs.model, TwoStreamSgrConfig | DsgslConfig):
+    if isinstance(theirs.model, TwoStreamSgrConfig | DsgslConfig | ConceptsConfig):
         assert theirs.model.word_inverse_temperature == ours.model.word_inverse_temperature
         assert theirs.model.region_inverse_temperature == ours.model.region_inverse_temperature
+
+
+@pytest.mark.parametrize("data", ["flickr8k", "flickr8k-photos", "scenes"])
+def test_concepts_are_all_that_a_recipe_adds_to_tshsr(data: str) -> None:
+    ours, theirs = recipe(f"tshsr-{data}"), recipe(f"tshsr-knowledge-{data}")
+    assert isinstance(theirs.model, TshsrConfig)
+    assert theirs.model.knowledge.method == "progressive"
+    assert replace(theirs.model, knowledge=KnowledgeConfig()) == ours.model
+    assert replace(theirs.loss, relations=0.0, relations_warmup_epochs=0.0) == ours.loss
+    assert (theirs.optimiser, theirs.training) == (ours.optimiser, ours.training)
+    epochs = ours.training.epochs / 4
+    assert all(recipe(f"{each}-{data}").loss.relations_warmup_epochs == epochs for each in KNOWLEDGE)
 
 
 AS_PUBLISHED = {

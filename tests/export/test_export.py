@@ -23,7 +23,7 @@ from tshsr.data.batches import ImageBatch
 from tshsr.data.text import Tokenizer
 from tshsr.errors import SettingsError
 from tshsr.export.files import export, program, quantise, write_graph
-from tshsr.export.graphs import GRAPHS, head_graph, images_graph, text_graph
+from tshsr.export.graphs import GRAPHS, exportable, head_graph, images_graph, text_graph
 from tshsr.models.base import ItemEncoding
 from tshsr.models.build import build_matcher
 from tshsr.pretrained.frozen_text import FrozenText
@@ -157,7 +157,7 @@ def test_a_program_of_torch_export_gives_our_scores(placed: Retriever, tmp_path:
         assert np.abs(loaded(**given)[0].detach().numpy() - our_scores(placed, given)).max() < SAME
 
 
-@pytest.mark.parametrize("method", ["vse gpo", "scan both, maximum", "sgr", "dsgsl", "imram", "shan"])
+@pytest.mark.parametrize("method", ["vse gpo", "scan both, maximum", "sgr", "dsgsl", "imram", "shan", "ekdm"])
 def test_the_heads_of_other_methods_give_our_scores(method: str, tmp_path: Path) -> None:
     matcher = method_network(method).float()
     config = RunConfig(method, METHODS[method], extractor="any")
@@ -167,6 +167,33 @@ def test_the_heads_of_other_methods_give_our_scores(method: str, tmp_path: Path)
     for sizes in SIZES[:3]:
         given = head_inputs(retriever, *sizes)
         assert np.abs(head.run(None, arrays(given))[0] - our_scores(retriever, given)).max() < SAME
+
+
+@pytest.mark.parametrize("method", ["ekdm", "csrc"])
+def test_images_with_concepts_are_those_of_the_network(method: str, tmp_path: Path) -> None:
+    matcher = method_network(method).float()
+    retriever = Retriever(
+        matcher, Tokenizer.build(["a word"], 1), RunConfig(method, METHODS[method], extractor="any"), "x"
+    )
+    write_graph(images_graph(retriever), tmp_path / "images.onnx", "onnx")
+    images = session(tmp_path / "images.onnx")
+    batch = tiny.images(3, 5, real=[5, 2, 4])
+    ours = matcher.encode_images(ImageBatch(batch.regions.float(), batch.mask, batch.boxes.float()))
+    given = {"features": batch.regions.float(), "region_mask": batch.mask}
+    given |= {"boxes": batch.boxes.float()} if method == "ekdm" else {}  # those of u_v
+    _, v = images.run(None, arrays(given))
+    assert np.abs(v - ours.pooled.detach().numpy()).max() < SAME
+
+
+def test_generalised_pooling_is_refused_and_left_out() -> None:
+    retriever = Retriever(method_network("cvse"), Tokenizer.build(["a word"], 1), RunConfig("x", METHODS["cvse"]), "x")
+    for graph in (images_graph, text_graph):
+        with pytest.raises(
+            SettingsError, match=r"x pools regions and words with a GRU over their ranks .* export its h"
+        ):
+            graph(retriever)
+    assert exportable(METHODS["cvse"]) == ("head",)
+    assert exportable(METHODS["ekdm"]) == ("head", "images")
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.support import tiny
+from tests.support.methods import CONCEPTS
 from tshsr.config.models import (
     DsgslConfig,
     HardAlignmentConfig,
@@ -39,6 +40,10 @@ MODELS: dict[str, ModelConfig] = {
     "hrem": HremConfig(encoder=tiny.ENCODER, heads=3),
     "dsgsl": DsgslConfig(encoder=tiny.ENCODER, similarity_dim=6, comparison_dim=5),
     "vse": VseConfig(encoder=tiny.ENCODER),
+    "csrc": CONCEPTS["csrc"],
+    "cvse": CONCEPTS["cvse"],
+    "ekdm with places": CONCEPTS["ekdm"],
+    "tshsr with places of concepts": CONCEPTS["tshsr with concepts of ekdm"],
 }
 HALF = 2**-11
 """Rounding error of a number below 1 in float16."""

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import tiny
-from tests.support.methods import METHODS, SLOTS, WITH_ORDER, network
+from tests.support.methods import CONCEPTS, METHODS, SLOTS, WITH_ORDER, network
 from tests.support.scored_pairs import assert_same, score, sizes
 from tshsr.config.run import LossConfig
 from tshsr.data.batches import CaptionBatch, ImageBatch
@@ -168,7 +168,7 @@ def test_a_trace_is_of_the_streams_that_are_scored(method: str) -> None:
         added = trace.node_contributions[:, 0, int(trace.has_global_node) :]
         assert (added[~queries.mask] == 0).all()
         assert trace.pooled_terms is None
-        assert (trace.pooled == 0).all()
+        assert (trace.pooled == 0).all() or method in CONCEPTS
 
 
 @pytest.mark.parametrize(

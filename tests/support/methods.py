@@ -8,10 +8,12 @@ import torch
 
 from tests.support import tiny
 from tshsr.config.models import (
+    ConceptsConfig,
     DsgslConfig,
     HardAlignmentConfig,
     HremConfig,
     ImramConfig,
+    KnowledgeConfig,
     ModelConfig,
     RcarConfig,
     ScanConfig,
@@ -26,7 +28,30 @@ from tshsr.models.build import build_matcher
 BOXES = replace(tiny.ENCODER, boxes=True)
 RESIDUAL = replace(tiny.ENCODER, region_projection="residual")
 SLOTS = 12
+GRAPH = KnowledgeConfig(
+    concepts=("dog", "cat", "run", "red", "grass", "ball", "sky"), width=6, edges=("captions", "wordnet"), active=3
+)
+"""Concepts without a method."""
+CONCEPTS: dict[str, ModelConfig] = {
+    "ekdm": ConceptsConfig(
+        encoder=tiny.ENCODER, similarity_dim=16, comparison_dim=5, knowledge=replace(GRAPH, method="progressive")
+    ),
+    "ekdm without boxes or node": ConceptsConfig(
+        encoder=tiny.ENCODER,
+        similarity_dim=16,
+        comparison_dim=0,
+        knowledge=replace(GRAPH, method="progressive", geometry=False, node=False),
+    ),
+    "csrc": ConceptsConfig(
+        encoder=tiny.ENCODER, similarity_dim=16, knowledge=replace(GRAPH, method="consistent", node=False)
+    ),
+    "cvse": VseConfig(encoder=RESIDUAL, knowledge=replace(GRAPH, method="consensus")),
+    "tshsr with concepts of ekdm": tiny.config(knowledge=replace(GRAPH, method="progressive")),
+    "tshsr with concepts of csrc": tiny.config(knowledge=replace(GRAPH, method="consistent", node=False)),
+}
+"""Networks with concepts of a graph."""
 METHODS: dict[str, ModelConfig] = {
+    **{name: config for name, config in CONCEPTS.items() if not name.startswith("tshsr")},
     "vse mean": VseConfig(encoder=tiny.ENCODER, pooling="mean"),
     "vse attention": VseConfig(encoder=replace(BOXES, region_projection="residual"), pooling="attention"),
     "vse gpo": VseConfig(encoder=RESIDUAL),

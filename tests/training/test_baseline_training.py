@@ -12,10 +12,12 @@ import torch
 
 from tests.support.small_runs import StopError, log, run, small_config, small_split, stop_at, weights, with_optimiser
 from tshsr.config.models import (
+    ConceptsConfig,
     DsgslConfig,
     HardAlignmentConfig,
     HremConfig,
     ImramConfig,
+    KnowledgeConfig,
     ModelConfig,
     RcarConfig,
     ScanConfig,
@@ -35,6 +37,7 @@ from tshsr.scoring.rerank import score_two_stage
 from tshsr.training.fit import FitResult
 
 ENCODER = small_config().model.encoder
+GRAPH = KnowledgeConfig(lexicon="rules", vectors="random", active=3)
 METHODS: dict[str, ModelConfig] = {
     "vse gpo": VseConfig(encoder=ENCODER),
     "vse mean": VseConfig(encoder=ENCODER, pooling="mean", size_augmentation=0),
@@ -54,6 +57,13 @@ METHODS: dict[str, ModelConfig] = {
     "dsgsl": DsgslConfig(encoder=ENCODER, similarity_dim=6, comparison_dim=5, neighbours=2),
     "imram": ImramConfig(encoder=ENCODER, steps=2),
     "shan": ShanConfig(encoder=ENCODER),
+    "ekdm": ConceptsConfig(
+        encoder=ENCODER, similarity_dim=6, knowledge=replace(GRAPH, method="progressive", geometry=False)
+    ),
+    "csrc": ConceptsConfig(
+        encoder=ENCODER, similarity_dim=6, knowledge=replace(GRAPH, method="consistent", node=False)
+    ),
+    "cvse": VseConfig(encoder=ENCODER, knowledge=replace(GRAPH, method="consensus")),
 }
 STREAMS = {
     "scan": {"word_stream"},
@@ -69,6 +79,8 @@ STREAMS = {
     "dsgsl": {"word_stream", "region_stream"},
     "imram": {"word_stream", "region_stream"},
     "shan": {"word_stream", "region_stream"},
+    "ekdm": {"word_stream", "region_stream"},
+    "csrc": {"word_stream", "region_stream"},
 }
 """Which streams a method has; none where it is not named."""
 
@@ -94,7 +106,8 @@ def trained(data: tuple[Split, Split], tmp_path_factory: pytest.TempPathFactory)
 
 def config(method: str, *, warmup: float = 0, **training: Any) -> RunConfig:
     """A small run of a method, with a loss on every score that it has."""
-    loss = LossConfig(levels=0, warmup_epochs=warmup, relations=1.0 if method in ("hrem", "dsgsl") else 0.0)
+    related = method in ("hrem", "dsgsl", "ekdm", "csrc", "cvse")
+    loss = LossConfig(levels=0, warmup_epochs=warmup, relations=1.0 if related else 0.0)
     return replace(small_config(**training), model=METHODS[method], loss=loss)
 
 
@@ -114,7 +127,7 @@ def test_a_baseline_learns_and_comes_back_as_it_was(
     torch.testing.assert_close(again, torch.from_numpy(scores["fused"]), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", ["vse gpo", "saf", "two streams", "rcar", "hrem", "dsgsl"])
+@pytest.mark.parametrize("method", ["vse gpo", "saf", "two streams", "rcar", "hrem", "dsgsl", "ekdm"])
 def test_an_interrupted_run_ends_with_the_same_weights_and_statistics(
     method: str, data: tuple[Split, Split], tmp_path: Path
 ) -> None:

@@ -33,6 +33,7 @@ COMMANDS = {
     "audit-log": "Check the recalls that a log of SCAN, SGRAF or VSE++ prints.",
     "bench": "Pairs per second on this machine, against a plain implementation.",
     "data": "Show, check or convert data: tshsr data info|check|convert.",
+    "knowledge": "A graph of the concepts in captions: tshsr knowledge build DIR --out FILE.",
 }
 """Every command, with its line in the help; its module in `tshsr.cli` has the same name, with _ for -."""
 RESUMING = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
@@ -112,6 +112,49 @@ class ReasoningConfig:
 
 
 @dataclass(frozen=True)
+class KnowledgeConfig:
+    """Concepts of a graph as a second representation u beside v and t (docs/model.md, section 8)."""
+
+    __pydantic_config__ = STRICT
+
+    method: Literal["none", "progressive", "consistent", "consensus"] = "none"
+    """From concepts to u: progressive, after EKDM; consistent, after CSRC; consensus, after CVSE; none: no concepts."""
+    graph: str = ""
+    """File of tshsr knowledge build; empty: built from the training captions."""
+    count: int = 300
+    """Most concepts of a graph that is built."""
+    lexicon: Literal["wordnet", "rules"] = "wordnet"
+    """Of a graph that is built: WordNet's word classes, and its edges as a second kind; or rules without data."""
+    vectors: str = "glove-50d"
+    """Of a graph that is built, the concepts' vectors: glove-50d, a file of word vectors, encoder for states of the
+    frozen pretrained word encoder, or random."""
+    vectors_width: int = 300
+    """Width of the vectors in a file."""
+    inverse_temperature: float = 10.0
+    """Sharpness (lambda) of the attention of v, t and u over the concepts."""
+    share: float = 0.25
+    """Initial share of u_v·u_t in v·t, above 0 and below 1; learned."""
+    active: int = 16
+    """Concepts of an image or caption that update u: those with the largest attention (progressive, consistent)."""
+    steps: int = 2
+    """Updates of u (progressive)."""
+    geometry: bool = True
+    """Gate edges, and filter concepts, by the boxes of regions (progressive); requires boxes."""
+    node: bool = True
+    """Add the similarity vector of u_v and u_t as a node of each stream."""
+    consistency: float = 1.0
+    """Weight of the divergence of both sides' concepts, in loss.relations."""
+    concepts: tuple[str, ...] = ()
+    """Words of the concepts, most frequent first; taken from the graph."""
+    width: int = 0
+    """Width of the concepts' vectors; taken from the graph."""
+    edges: tuple[str, ...] = ()
+    """Kinds of edges; taken from the graph."""
+    fingerprint: str = ""
+    """Fingerprint of the graph; taken from it."""
+
+
+@dataclass(frozen=True)
 class TshsrConfig:
     """The two-stream hierarchical similarity reasoning network."""
 
@@ -153,6 +196,8 @@ class TshsrConfig:
     """Hierarchical reasoning, the same settings in both streams (weights are not shared)."""
     fusion: Literal["mean", "learned"] = "mean"
     """Fusion of the two stream scores."""
+    knowledge: KnowledgeConfig = field(default_factory=KnowledgeConfig)
+    """Concepts of a graph."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +215,8 @@ class VseConfig:
     a softmax over the items for each channel."""
     size_augmentation: float = 0.2
     """Fraction of regions and words that training drops at random."""
+    knowledge: KnowledgeConfig = field(default_factory=KnowledgeConfig)
+    """Concepts of a graph: with consensus CVSE (Wang et al. 2020)."""
 
 
 @dataclass(frozen=True)
@@ -388,6 +435,28 @@ class ShanConfig:
     """Sharpness (lambda) of every attention."""
 
 
+@dataclass(frozen=True)
+class ConceptsConfig:
+    """Two streams with attention filtration and concepts of a graph: our instantiations of EKDM and CSRC."""
+
+    __pydantic_config__ = STRICT
+
+    kind: Literal["concepts"] = "concepts"
+    """The method."""
+    encoder: EncoderConfig = field(default_factory=lambda: EncoderConfig(region_projection="residual"))
+    """Region and word encoders."""
+    similarity_dim: int = 256
+    """Width of a similarity vector (m)."""
+    comparison_dim: int = 256
+    """As in TshsrConfig: width of the comparison space (k); 0: the joint space."""
+    word_inverse_temperature: float = 9.0
+    """Sharpness (lambda) of the attention of words over regions."""
+    region_inverse_temperature: float = 4.0
+    """Sharpness (lambda) of the attention of regions over words."""
+    knowledge: KnowledgeConfig = field(default_factory=lambda: KnowledgeConfig(method="progressive"))
+    """Concepts of a graph."""
+
+
 def current_names(values: Any) -> Any:
     """Settings of a saved model in today's names: `perceptron` of VSE became `encoder.region_projection`."""
     if not isinstance(values, dict) or "perceptron" not in values or values.get("kind") != "vse":
@@ -408,7 +477,8 @@ ModelConfig = Annotated[
     | HremConfig
     | DsgslConfig
     | ImramConfig
-    | ShanConfig,
+    | ShanConfig
+    | ConceptsConfig,
     Field(discriminator="kind"),
     BeforeValidator(current_names),
 ]
@@ -428,8 +498,23 @@ KINDS = tuple(
         DsgslConfig,
         ImramConfig,
         ShanConfig,
+        ConceptsConfig,
     )
 )
 """Values of `kind`."""
 EMBEDDING_KINDS = ("vse", "hrem")
 """Methods whose whole score is v·t: they have no streams."""
+
+
+def knowledge_of(model: ModelConfig) -> KnowledgeConfig | None:
+    """The settings of a method's concepts; None for a method without, or where they are off."""
+    if isinstance(model, TshsrConfig | VseConfig | ConceptsConfig) and model.knowledge.method != "none":
+        return model.knowledge
+    return None
+
+
+def with_knowledge(model: ModelConfig, **changes: Any) -> ModelConfig:
+    """A method's settings with some of its concepts' settings replaced; unchanged for a method without."""
+    if not isinstance(model, TshsrConfig | VseConfig | ConceptsConfig):
+        return model
+    return replace(model, knowledge=replace(model.knowledge, **changes))

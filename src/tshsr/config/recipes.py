@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Callable
 
 from tshsr.config.baseline_recipes import BASELINES
+from tshsr.config.knowledge_recipes import KNOWLEDGE_RECIPES
 from tshsr.config.related_recipes import RELATED
 from tshsr.config.run import RunConfig
 from tshsr.config.tshsr_recipes import (
@@ -31,7 +32,7 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "tshsr-flickr8k": tshsr_flickr8k,
     "tshsr-flickr8k-photos": tshsr_flickr8k_photos,
     "tshsr-scenes": tshsr_scenes,
-    **{make().recipe: make for make in (*BASELINES, *RELATED)},
+    **{make().recipe: make for make in (*BASELINES, *RELATED, *KNOWLEDGE_RECIPES)},
 }
 """Every recipe by its name on the command line."""
 

@@ -45,7 +45,8 @@ class LossConfig:
     swapped: float = 0.0
     """Weight of the hinge between each caption and a copy with two words swapped, for the binding of words; 0: none."""
     relations: float = 0.0
-    """HREM, DSGSL and `model.neighbours`: weight of the hinges on scores with the relations among the pairs of a batch;
+    """HREM, batch graphs (`model.neighbours`): weight of the hinges on scores with the relations among the pairs of a
+    batch. With concepts: weight of the hinges on their scores alone, and of the divergence of both sides' concepts.
     0: none."""
     relations_warmup_epochs: float = 0.0
     """Initial epochs without these hinges."""
@@ -130,6 +131,9 @@ class TrainingConfig:
     """Smallest count in the training captions of a word in the vocabulary; rarer ones are unknown."""
     vocabulary: str = ""
     """A vocabulary of the field (word2idx JSON) or a tokenizer.json; empty builds one from the training captions."""
+    captions_share: float = 1.0
+    """Share of the training captions that training reads, drawn from the seed; a vocabulary or a concept graph is made
+    from these alone."""
     noise: float = 0.0
     """Fraction of the training captions whose images are shuffled among them (synthetic noisy correspondence); dev and
     test stay clean."""

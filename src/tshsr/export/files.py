@@ -58,7 +58,7 @@ def export(
         SettingsError: Where there is no such part, or a package is missing.
         DataError: Where the folder cannot be written.
     """
-    known = exportable(retriever.config.model.encoder)
+    known = exportable(retriever.config.model)
     chosen = tuple(parts or known)
     unknown = next((part for part in chosen if part not in GRAPHS), None)
     if unknown is not None:

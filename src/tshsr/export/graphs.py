@@ -18,12 +18,13 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from tshsr.config.models import EncoderConfig
+from tshsr.config.models import ModelConfig, VseConfig
 from tshsr.data.batches import UNREAD, CaptionBatch, ImageBatch
 from tshsr.errors import SettingsError
 from tshsr.models.base import Matcher
+from tshsr.models.concepts import pooled_width, reads_boxes
 from tshsr.models.encoders import LONGEST_CAPTION
-from tshsr.models.whole import starts_at_encoder, whole_width
+from tshsr.models.whole import starts_at_encoder
 from tshsr.pretrained.frozen_text import FrozenText
 from tshsr.pretrained.pieces import PretrainedTokenizer
 from tshsr.pretrained.text import TextNetwork, node_states
@@ -157,7 +158,7 @@ class Text(nn.Module):
 def head_graph(retriever: Retriever) -> Graph:
     """The head: scores of pairs of encoded images and captions."""
     encoder, matcher = retriever.config.model.encoder, retriever.matcher
-    pooled = whole_width(encoder) if starts_at_encoder(encoder) else encoder.dim
+    pooled = pooled_width(retriever.config.model)
     inputs = _Inputs()
     for items, mask, whole in (("regions", "region_mask", "v"), ("words", "word_mask", "t")):
         inputs.add(items, PAIRS, items, width=encoder.dim)
@@ -169,11 +170,16 @@ def head_graph(retriever: Retriever) -> Graph:
 
 
 def images_graph(retriever: Retriever) -> Graph:
-    """From region features to encoded regions and v."""
+    """From region features to encoded regions and v.
+
+    Raises:
+        SettingsError: As `check_pooling`.
+    """
+    check_pooling(retriever)
     encoder, inputs = retriever.config.model.encoder, _Inputs()
     inputs.add("features", IMAGES, REGIONS, width=encoder.feature_dim)
     inputs.add("region_mask", IMAGES, REGIONS, kind=torch.bool)
-    if encoder.boxes:
+    if encoder.boxes or reads_boxes(retriever.config.model):
         inputs.add("boxes", IMAGES, REGIONS, width=4)
     if encoder.pooled_vectors != "items":
         inputs.add("pooled", IMAGES, width=encoder.image_pooled_width)
@@ -184,8 +190,10 @@ def text_graph(retriever: Retriever) -> Graph:
     """From tokens to encoded words and t, through the text encoder.
 
     Raises:
-        SettingsError: Where the words are those of a GRU, whose steps ONNX can't have for captions of any length.
+        SettingsError: Where the words are those of a GRU, whose steps ONNX can't have for captions of any length; and
+            as `check_pooling`.
     """
+    check_pooling(retriever)
     encoder, inputs = retriever.config.model.encoder, _Inputs()
     if encoder.text == "gru":
         raise SettingsError(
@@ -208,9 +216,29 @@ def text_graph(retriever: Retriever) -> Graph:
     return replace(graph, limits={TOKENS: (2, length)})
 
 
-def exportable(encoder: EncoderConfig) -> tuple[str, ...]:
+def check_pooling(retriever: Retriever) -> None:
+    """Refuse a pooling with a GRU over the ranks of items.
+
+    Raises:
+        SettingsError: In this case.
+    """
+    if pools_by_rank(retriever.config.model):
+        raise SettingsError(
+            f"{retriever.name} pools regions and words with a GRU over their ranks (generalised pooling), which can't "
+            "be exported for any number of them; export its head."
+        )
+
+
+def pools_by_rank(model: ModelConfig) -> bool:
+    """Whether a network has generalised pooling."""
+    return isinstance(model, VseConfig) and model.pooling == "gpo" and not starts_at_encoder(model.encoder)
+
+
+def exportable(model: ModelConfig) -> tuple[str, ...]:
     """Names of the graphs of a network."""
-    return ("head", "images") if encoder.text == "gru" else ("head", "images", "text")
+    if pools_by_rank(model):
+        return ("head",)
+    return ("head", "images") if model.encoder.text == "gru" else ("head", "images", "text")
 
 
 GRAPHS = {"head": head_graph, "images": images_graph, "text": text_graph}

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from tshsr.config.models import EMBEDDING_KINDS
+from tshsr.config.models import knowledge_of
 from tshsr.errors import CheckpointError, DataError, first_invalid
 from tshsr.files import is_remote, write_text
-from tshsr.models.whole import starts_at_encoder, whole_width
+from tshsr.models.concepts import has_shares, pooled_width
+from tshsr.models.whole import starts_at_encoder
 from tshsr.retriever import Retriever
 from tshsr.scoring.compression import RegionPooling, TokenFormat
 from tshsr.training.checkpoints import load_tensors
@@ -119,8 +120,8 @@ def new_info(
         settings=settings,
         run=absolute,
         beside=beside,
-        pooled_width=whole_width(model.encoder) if starts_at_encoder(model.encoder) else 0,
-        shares=model.encoder.pooled_vectors == "added" and model.kind not in EMBEDDING_KINDS,
+        pooled_width=pooled_width(model) if starts_at_encoder(model.encoder) or knowledge_of(model) else 0,
+        shares=has_shares(model),
         probing=PROBING,
         tokens=smaller.tokens or "float16",
         regions=0 if smaller.pooling is None else len(smaller.pooling.vectors),

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from tshsr.config.models import (
+    ConceptsConfig,
     DsgslConfig,
     HardAlignmentConfig,
     HremConfig,
@@ -19,6 +20,7 @@ from tshsr.config.models import (
     VseConfig,
 )
 from tshsr.models.base import Matcher
+from tshsr.models.concept_streams import ConceptMatcher
 from tshsr.models.dsgsl import Dsgsl
 from tshsr.models.hard_alignment import HardAlignment
 from tshsr.models.hrem import Hrem
@@ -73,5 +75,7 @@ def _build_method(config: ModelConfig) -> Matcher:
             return Imram(config)
         case ShanConfig():
             return Shan(config)
+        case ConceptsConfig():
+            return ConceptMatcher(config)
         case _:
             assert_never(config)

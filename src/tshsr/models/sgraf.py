@@ -12,14 +12,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from tshsr.config.models import SgrafConfig, TwoStreamSgrConfig
+from tshsr.config.models import ConceptsConfig, KnowledgeConfig, SgrafConfig, TwoStreamSgrConfig, knowledge_of
 from tshsr.models.attention import masked_softmax, unit
 from tshsr.models.base import ItemEncoding, StreamTrace
+from tshsr.models.concepts import whole_node
 from tshsr.models.encoders import init_xavier
 from tshsr.models.pooling import MaskedBatchNorm, SelfAttentionPooling
 from tshsr.models.similarity import SimilarityVector
 from tshsr.models.streams import LogisticStream, SimilarityVectorStream, StreamMatcher, cosine
-from tshsr.models.whole import starts_at_encoder, whole_width
+from tshsr.models.whole import starts_at_encoder
 
 
 class NodeReasoning(nn.Module, ABC):
@@ -186,17 +187,24 @@ class SgrafStream(SimilarityVectorStream, LogisticStream):
     global_similarity: SimilarityVector
 
     def __init__(
-        self, name: str, config: SgrafConfig | TwoStreamSgrConfig, reasoning: NodeReasoning, inverse_temperature: float
+        self,
+        name: str,
+        config: SgrafConfig | TwoStreamSgrConfig | ConceptsConfig,
+        reasoning: NodeReasoning,
+        inverse_temperature: float,
     ) -> None:
-        width = config.similarity_dim
+        width, knowledge = config.similarity_dim, knowledge_of(config) or KnowledgeConfig()
+        has_concepts = knowledge.method != "none" and knowledge.node
+        pooled_dim, pooled_from = whole_node(config.encoder, knowledge, global_node=not has_concepts)
         super().__init__(
             name,
             dim=config.encoder.dim,
-            pooled_dim=whole_width(config.encoder),
+            pooled_dim=pooled_dim,
             comparison_dim=config.comparison_dim,
             width=width,
             inverse_temperature=inverse_temperature,
             global_node=True,
+            pooled_from=pooled_from,
         )
         self.reasoning = reasoning
         self.score = nn.Linear(width, 1)

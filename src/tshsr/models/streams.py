@@ -11,13 +11,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tshsr.config.models import EncoderConfig
 from tshsr.data.batches import CaptionBatch, ImageBatch
-from tshsr.models.attention import at_least_float32, attention_weights, similarities, to_unit_sums
-from tshsr.models.base import ItemEncoding, Matcher, Scores, StreamTrace, has_padding
+from tshsr.models.attention import at_least_float32, attention_weights, similarities, to_unit_sums, unit
+from tshsr.models.base import ItemEncoding, Matcher, RelatedScores, Scores, StreamTrace, has_padding
+from tshsr.models.concepts import Knowledge, check_boxes
 from tshsr.models.encoders import RegionEncoder, build_word_encoder, drop_regions, init_xavier, words_and_vectors
 from tshsr.models.pooling import MeanPooling
 from tshsr.models.similarity import SimilarityVector
@@ -124,6 +125,7 @@ class StreamMatcher(Matcher):
         word_pooling: Likewise from words to t.
         region_whole: From pooled regions and the image encoder's own vector to v; None for pooled regions alone.
         word_whole: Likewise to t.
+        knowledge: Concepts beside v and t; None without.
         streams: By name: `word_stream`, `region_stream`.
     """
 
@@ -137,6 +139,7 @@ class StreamMatcher(Matcher):
         self.region_encoder = RegionEncoder(encoder)
         self.word_encoder = build_word_encoder(encoder)
         self.region_whole, self.word_whole = build_whole(encoder)
+        self.knowledge: Knowledge | None = None
 
     @property
     def score_names(self) -> frozenset[str]:
@@ -151,15 +154,24 @@ class StreamMatcher(Matcher):
     def encode_images(self, batch: ImageBatch) -> ItemEncoding:
         """Encode regions, v and the views of the streams."""
         batch = drop_regions(batch, self.region_dropout if self.training else 0.0)
+        check_boxes(self.knowledge, batch.boxes)
         regions = self.region_encoder(batch)
         v, share = whole_vector(self.region_whole, self.region_pooling, regions, batch.mask, batch.pooled)
+        v, share = self._with_concepts(regions, batch.mask, v, share, batch.boxes)
         return self.complete(regions, batch.mask, v, batch.boxes, share)
 
     def encode_captions(self, batch: CaptionBatch) -> ItemEncoding:
         """Encode words, t and the views of the streams."""
         words, own = words_and_vectors(self.word_encoder, batch)
         t, share = whole_vector(self.word_whole, self.word_pooling, words, batch.mask, own)
+        t, share = self._with_concepts(words, batch.mask, t, share)
         return self.complete(words, batch.mask, t, share=share)
+
+    def related_scores(
+        self, images: ItemEncoding, captions: ItemEncoding, image_of_caption: Int[Tensor, " captions"]
+    ) -> RelatedScores | None:
+        """Scores and divergence of concepts; None without."""
+        return None if self.knowledge is None else self.knowledge.related(images, captions, image_of_caption)
 
     def score_pairs(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
         """Score pairs; names as in `combine`."""
@@ -203,6 +215,22 @@ class StreamMatcher(Matcher):
         del boxes
         views = {name: stream.view(items) for name, stream in self._streams()}
         return {name: view for name, view in views.items() if view is not None}
+
+    def _with_concepts(
+        self,
+        items: Float[Tensor, "rows items dim"],
+        mask: Bool[Tensor, "rows items"],
+        pooled: Float[Tensor, "rows _"],
+        share: Float[Tensor, " rows"] | None,
+        boxes: Float[Tensor, "rows items 4"] | None = None,
+    ) -> tuple[Float[Tensor, "rows _"], Float[Tensor, " rows"] | None]:
+        """The pooled vectors with concepts beside them, where there are any, and the share of pooled items in them."""
+        if self.knowledge is None:
+            return pooled, share
+        together, kept = self.knowledge.add(items, mask, pooled, boxes)
+        if share is None and self.region_pooling is not None:
+            share = torch.ones_like(pooled[:, 0])
+        return together, None if share is None else kept * share
 
     def _streams(self) -> Iterator[tuple[str, ScoringStream]]:
         """Names and streams, typed as ScoringStream."""
@@ -265,7 +293,7 @@ class SimilarityVectorStream(ScoringStream, ABC):
     Args:
         name: Key of its view in an encoding.
         dim: Width of the joint space (D).
-        pooled_dim: Width of v and t.
+        pooled_dim: Width of v and t, or of the part of the pooled vectors that the global node compares.
         comparison_dim: Width of the comparison space (k); 0: the joint space, as in SGRAF.
         width: Width of a similarity vector (m).
         inverse_temperature: Lambda of the attention.
@@ -273,6 +301,7 @@ class SimilarityVectorStream(ScoringStream, ABC):
         products: Whether local similarity vectors include products beside squared differences.
         places: Whether local similarity vectors include the position term (views `PLACE`).
         gated: Whether local similarity vectors compare gated queries (`similarity.ComparisonGate`).
+        pooled_from: First column of that part.
     """
 
     def __init__(
@@ -288,9 +317,11 @@ class SimilarityVectorStream(ScoringStream, ABC):
         products: bool = False,
         places: bool = False,
         gated: bool = False,
+        pooled_from: int = 0,
     ) -> None:
         super().__init__()
         self.name = name
+        self.pooled_part = slice(pooled_from, pooled_from + pooled_dim)
         self.inverse_temperature = inverse_temperature
         self.narrow, self.places = comparison_dim > 0, places
         self.compared = comparison_dim or dim
@@ -329,10 +360,16 @@ class SimilarityVectorStream(ScoringStream, ABC):
         local = self.local_similarity.to_attended(q, weights.to(q.dtype), c, attended, agreement)
         if self.global_similarity is None:
             return local, queries.real
-        pooled = (self.global_similarity.project(side.pooled[..., None, :].to(q.dtype)) for side in (queries, context))
-        cosine_of_pooled = cosine(queries.pooled, context.pooled)[..., None].to(q.dtype) if self.narrow else None
+        wholes = [self.whole(side.pooled) for side in (queries, context)]
+        pooled = (self.global_similarity.project(whole[..., None, :].to(q.dtype)) for whole in wholes)
+        cosine_of_pooled = cosine(*wholes)[..., None].to(q.dtype) if self.narrow else None
         global_node = self.global_similarity(*pooled, cosine_of_pooled)
         nodes = torch.cat([global_node, local], dim=-2)
         if queries.real is None:
             return nodes, None
         return nodes, torch.cat([queries.mask.new_ones((*queries.mask.shape[:-1], 1)), queries.mask], dim=-1)
+
+    def whole(self, pooled: Float[Tensor, "*rows _"]) -> Float[Tensor, "*rows _"]:
+        """What the global node compares: pooled vectors, or a part of them as unit vectors."""
+        part = pooled[..., self.pooled_part]
+        return pooled if part.shape == pooled.shape else unit(part)

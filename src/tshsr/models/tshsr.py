@@ -21,12 +21,13 @@ from tshsr.config.models import TshsrConfig
 from tshsr.errors import SettingsError
 from tshsr.models.attention import similarities
 from tshsr.models.base import ItemEncoding, RelatedScores, Scores, StreamTrace
+from tshsr.models.concepts import build_knowledge, pooled_width, whole_node
 from tshsr.models.context import ContextSimilarity, PairItems
 from tshsr.models.pooling import AttentionPooling
 from tshsr.models.reasoning import HierarchicalReasoning, ReadOut, ReasoningOutput
 from tshsr.models.semantic_graphs import BatchGraph, DualGraph
 from tshsr.models.streams import PLACE, SimilarityVectorStream, StreamMatcher, cosine
-from tshsr.models.whole import POOLED_WEIGHT, SHARE, starts_at_encoder, whole_width
+from tshsr.models.whole import POOLED_WEIGHT, SHARE, starts_at_encoder
 
 EXPECTATION_SCALE = 40.0
 """Scale of predicted positions, large enough to learn them within a few epochs (docs/log.md)."""
@@ -45,17 +46,19 @@ class TshsrStream(SimilarityVectorStream):
     """
 
     def __init__(self, name: str, config: TshsrConfig, inverse_temperature: float) -> None:
+        pooled_dim, pooled_from = whole_node(config.encoder, config.knowledge, global_node=config.global_node)
         super().__init__(
             name,
             dim=config.encoder.dim,
-            pooled_dim=whole_width(config.encoder),
+            pooled_dim=pooled_dim,
             comparison_dim=config.comparison_dim,
             width=config.similarity_dim,
             inverse_temperature=inverse_temperature,
-            global_node=config.global_node,
+            global_node=pooled_dim > 0,
             products=config.products,
             places=config.place_term,
             gated=config.gated_queries,
+            pooled_from=pooled_from,
         )
         self.config = config
         self.reasoning = HierarchicalReasoning(
@@ -176,19 +179,24 @@ class Tshsr(StreamMatcher):
             self.streams["word_stream"] = TshsrStream("word_stream", config, config.word_inverse_temperature)
         if config.streams != "word":
             self.streams["region_stream"] = TshsrStream("region_stream", config, config.region_inverse_temperature)
+        self.knowledge = build_knowledge(config.encoder, config.knowledge)
         learned = config.fusion == "learned" and len(self.streams) > 1
         self.compares_places = config.place_term
         self.expectation = nn.Linear(config.encoder.dim, 4) if config.place_term else None
         self.fusion = nn.Parameter(torch.zeros(len(self.streams))) if learned else None
-        width = whole_width(config.encoder)
-        self.batch_graph = BatchGraph(width, config.neighbours) if config.neighbours else None
+        self.batch_graph = BatchGraph(pooled_width(config), config.neighbours) if config.neighbours else None
 
     def related_scores(
         self, images: ItemEncoding, captions: ItemEncoding, image_of_caption: Int[Tensor, " captions"]
     ) -> RelatedScores | None:
-        """Scores of v and t rebuilt by `BatchGraph`; None without neighbours."""
-        del image_of_caption
-        return None if self.batch_graph is None else self.batch_graph(images, captions)
+        """Scores of v and t rebuilt by `BatchGraph`, and those of concepts; None without either."""
+        of_concepts = super().related_scores(images, captions, image_of_caption)
+        if self.batch_graph is None:
+            return of_concepts
+        found: RelatedScores = self.batch_graph(images, captions)
+        if of_concepts is None:
+            return found
+        return RelatedScores({**of_concepts.scores, **found.scores}, of_concepts.penalty + found.penalty)
 
     @property
     def score_names(self) -> frozenset[str]:
@@ -234,8 +242,8 @@ class Tshsr(StreamMatcher):
 
         v = sum_r a_r x_r,  t = sum_w b_w x_w:      v·t = sum_r sum_w a_r b_w (x_r·x_w)
 
-        With vectors of the encoders in v and t, the rest of v·t is the term of the whole picture and caption; all of
-        it where nothing is pooled.
+        With vectors of the encoders in v and t, or concepts beside them, the rest of v·t is the term of the whole
+        picture and caption; all of it where nothing is pooled.
         """
         traces = super().trace(images, captions)
         terms = self._pooled_terms(images, captions)
@@ -246,7 +254,7 @@ class Tshsr(StreamMatcher):
                 traces[name] = replace(traces[name], pooled_whole=traces[name].pooled)
                 continue
             pooled_terms = stream.pooled_weight * (terms.mT if name == "word_stream" else terms)
-            rest = None if self.region_whole is None else traces[name].pooled - pooled_terms.sum(dim=(-2, -1))
+            rest = None if self._pools_alone() else traces[name].pooled - pooled_terms.sum(dim=(-2, -1))
             traces[name] = replace(traces[name], pooled_terms=pooled_terms, pooled_whole=rest)
         return traces
 
@@ -256,11 +264,15 @@ class Tshsr(StreamMatcher):
         """a_r b_w (x_r·x_w); None where v and t are not pooled, or their shares of pooled items are not known."""
         shares = []
         for side, pooling in ((images, self.region_pooling), (captions, self.word_pooling)):
-            if pooling is None or (self.region_whole is not None and SHARE not in side.views):
+            if pooling is None or (not self._pools_alone() and SHARE not in side.views):
                 return None
             own = pooling.shares(side.items, side.mask)
-            shares.append(own if self.region_whole is None else own * side.views[SHARE][..., 0])
+            shares.append(own if self._pools_alone() else own * side.views[SHARE][..., 0])
         return similarities(images.items, captions.items) * shares[0][..., :, None] * shares[1][..., None, :]
+
+    def _pools_alone(self) -> bool:
+        """Whether pooled vectors are pooled items and nothing else."""
+        return self.region_whole is None and self.knowledge is None
 
     def _fuse(self, scores: Float[Tensor, "*pairs streams"]) -> Float[Tensor, "*pairs"]:
         """Mean of the streams, or their learned convex combination."""

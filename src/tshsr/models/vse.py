@@ -9,13 +9,14 @@ from dataclasses import replace
 from typing import assert_never
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
-from tshsr.config.models import HremConfig, VseConfig
+from tshsr.config.models import HremConfig, KnowledgeConfig, VseConfig, knowledge_of
 from tshsr.data.batches import NO_WORD, CaptionBatch, ImageBatch
 from tshsr.models.attention import unit
-from tshsr.models.base import ItemEncoding, Matcher, Scores
+from tshsr.models.base import ItemEncoding, Matcher, RelatedScores, Scores
+from tshsr.models.concepts import build_knowledge, check_boxes
 from tshsr.models.encoders import (
     RegionEncoder,
     RegionPerceptron,
@@ -36,7 +37,8 @@ class Vse(Matcher):
 
     VSE++ (Faghri et al. 2018) with a choice of pooling; with generalised pooling, residual projection and size
     augmentation it is VSE-infinity (Chen et al. 2021), with a pooling by channel ESA (Zhu et al. 2023). Regions and
-    words are pooled unnormalised. Other v and t: `whole.WholeVector`.
+    words are pooled unnormalised. Other v and t: `whole.WholeVector`. With the concepts of a graph beside v and t
+    (`concepts.ConsensusConcepts`) it is CVSE (Wang et al. 2020).
     """
 
     def __init__(self, config: VseConfig | HremConfig) -> None:
@@ -53,6 +55,7 @@ class Vse(Matcher):
         self.region_pooling = None if from_encoder else build_pooling(config)
         self.word_pooling = None if from_encoder else build_pooling(config)
         self.region_whole, self.word_whole = build_whole(config.encoder)
+        self.knowledge = build_knowledge(config.encoder, knowledge_of(config) or KnowledgeConfig())
 
     @property
     def score_names(self) -> frozenset[str]:
@@ -62,6 +65,7 @@ class Vse(Matcher):
     def encode_images(self, batch: ImageBatch) -> ItemEncoding:
         """Encode regions and v."""
         batch = drop_regions(batch, self.config.encoder.region_dropout if self.training else 0.0)
+        check_boxes(self.knowledge, batch.boxes)
         mask = self._kept(batch.mask)
         inputs = self.region_encoder.inputs(batch)
         regions = self.region_encoder.projection(inputs)
@@ -69,14 +73,26 @@ class Vse(Matcher):
             regions = regions + self.perceptron(inputs, mask)
         regions = regions * mask[..., None]
         v, _ = whole_vector(self.region_whole, self.region_pooling, regions, mask, batch.pooled)
-        return self.complete(unit(regions), mask, v)
+        regions = unit(regions)
+        if self.knowledge is not None:
+            v, _ = self.knowledge.add(regions, mask, v, batch.boxes)
+        return self.complete(regions, mask, v)
 
     def encode_captions(self, batch: CaptionBatch) -> ItemEncoding:
         """Encode words and t."""
         batch = shortened(batch, self._kept(batch.mask)) if self._augments() else batch
         words, own = words_and_vectors(self.word_encoder, batch)
         t, _ = whole_vector(self.word_whole, self.word_pooling, words, batch.mask, own)
-        return self.complete(unit(words), batch.mask, t)
+        words = unit(words)
+        if self.knowledge is not None:
+            t, _ = self.knowledge.add(words, batch.mask, t)
+        return self.complete(words, batch.mask, t)
+
+    def related_scores(
+        self, images: ItemEncoding, captions: ItemEncoding, image_of_caption: Int[Tensor, " captions"]
+    ) -> RelatedScores | None:
+        """Scores and divergence of concepts; None without."""
+        return None if self.knowledge is None else self.knowledge.related(images, captions, image_of_caption)
 
     def score_pairs(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
         """v·t, -1..1, as `fused` and as `pooled`."""

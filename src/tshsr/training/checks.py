@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 
-from tshsr.config.models import EMBEDDING_KINDS, EncoderConfig, ModelConfig
+from tshsr.config.models import EMBEDDING_KINDS, EncoderConfig, ModelConfig, knowledge_of
 from tshsr.config.run import OptimiserConfig, RunConfig
 from tshsr.data.dataset import Split
 from tshsr.errors import CheckpointError, SettingsError
 from tshsr.models.build import build_matcher, without_vision
 from tshsr.pretrained.layers import check_order
 from tshsr.pretrained.names import TEXT_WEIGHTS
+from tshsr.training.graphs import check_knowledge, with_placeholders
 
 WIDTHS = ("dim", "word_dim", "transformer_layers", "transformer_heads")
 """Encoder sizes: at least 1."""
@@ -78,6 +79,7 @@ def check_training(config: RunConfig) -> None:
     """
     check_ranges(config)
     check_pixels(config)
+    check_knowledge(config)
     if config.optimiser.name == "adam" and config.optimiser.weight_decay:
         raise SettingsError(
             f"optimiser.weight_decay is {config.optimiser.weight_decay}, which adam ignores; set optimiser.name to "
@@ -140,6 +142,8 @@ def check_ranges(config: RunConfig) -> None:
     for name, value in shares:
         if not 0 <= value < 1:
             raise SettingsError(f"{name} is {value}; expected 0 or more, below 1.")
+    if not 0 < training.captions_share <= 1:
+        raise SettingsError(f"training.captions_share is {training.captions_share}; expected above 0, at most 1.")
 
 
 def check_pixels(config: RunConfig) -> None:
@@ -182,7 +186,8 @@ def check_losses(config: RunConfig) -> None:
         others = () if kind in EMBEDDING_KINDS else ("loss.late_interaction",)
         names = ", ".join((*weights, "loss.pooled", "loss.contrastive", *others))
         raise SettingsError(f"every loss of this method weighs 0 ({names}); set one, such as loss.fused to 1.")
-    if loss.relations and kind != "hrem" and not getattr(config.model, "neighbours", 0):
+    related = kind == "hrem" or knowledge_of(config.model) is not None or getattr(config.model, "neighbours", 0) > 0
+    if loss.relations and not related:
         raise SettingsError(
             f"loss.relations is {loss.relations:g}, and {kind} has no relations among the pairs of a batch; set it to "
             "0, model.neighbours of tshsr or dsgsl to 1 or more, or train a recipe hrem-..."
@@ -316,7 +321,7 @@ def check_network(model: ModelConfig) -> None:
         image_pooled_width=encoder.image_pooled_width or encoder.text_pooled_width or unknown,
     )
     with torch.device("meta"):
-        build_matcher(without_vision(replace(model, encoder=filled)))
+        build_matcher(without_vision(with_placeholders(replace(model, encoder=filled))))
 
 
 def check_unchanged(folder: Path, saved: RunConfig, wanted: RunConfig) -> None:

@@ -14,6 +14,7 @@ from tshsr.data.text import Tokenizer
 from tshsr.data.tokens import CaptionTokenizer
 from tshsr.errors import DataError, SettingsError
 from tshsr.metrics.recall import check_captioned
+from tshsr.models.concepts import reads_boxes
 from tshsr.models.whole import check_widths, starts_at_encoder
 from tshsr.pretrained.frozen_text import FrozenText
 from tshsr.pretrained.layers import Layers
@@ -180,6 +181,11 @@ def check_regions(model: ModelConfig, *splits: Split) -> None:
             raise DataError(
                 f"{split.data}, split {split.name} has no boxes, which model.encoder.boxes requires; "
                 f"switch model.encoder.boxes{places} off."
+            )
+        if reads_boxes(model) and split.regions.boxes is None:
+            raise DataError(
+                f"{split.data}, split {split.name} has no boxes, which model.knowledge.geometry requires; switch it "
+                "off."
             )
 
 

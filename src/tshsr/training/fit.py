@@ -23,6 +23,7 @@ from tshsr.training.checkpoints import CONFIG, load_settings, save_settings
 from tshsr.training.checks import captions_checksum, check_training, check_unchanged
 from tshsr.training.completion import complete, make_tokenizer, make_vectors
 from tshsr.training.events import Event, Listener
+from tshsr.training.graphs import with_captions_share, with_graph
 from tshsr.training.noisy_pairs import with_noise
 from tshsr.training.pixels import open_pictures
 from tshsr.training.state import State, is_begun, load_state
@@ -138,14 +139,15 @@ def fit(
     """
     check_training(config)
     out = Path(out)
-    train = with_noise(train, config.training)
+    train = with_captions_share(with_noise(train, config.training), config.training)
     accelerator = make_accelerator(config, device)
     begun = check_folder(out, resume=resume)
     tokenizer = load_settings(out)[1] if begun else make_tokenizer(config, train)
     tokenizer.to(accelerator.device)
-    opened = open_pictures(config, train, dev, read_config(out / CONFIG) if begun else None)
+    saved = read_config(out / CONFIG) if begun else None
+    opened = open_pictures(config, train, dev, saved)
     train, dev = opened.train, opened.dev
-    config = complete(opened.config, tokenizer, train, dev)
+    config, graph = with_graph(complete(opened.config, tokenizer, train, dev), train, tokenizer, saved)
     order = make_order(config.training, train)
     vectors = None if begun else make_vectors(config, tokenizer)
     state = load_begun(out, config, train) if begun else State(captions_checksum(train))
@@ -153,15 +155,14 @@ def fit(
         return fit_result(out, config, state, already_finished=True)
     processes_of(accelerator).wait()  # the main process changes the folder only after all have read it
     prepare_folder(out, config, tokenizer, accelerator)
-    inputs = TrainingInputs(config, tokenizer, train, dev, out, vectors, opened.vision)
+    inputs = TrainingInputs(config, tokenizer, train, dev, out, vectors, opened.vision, graph)
     with reproducible(accelerator.device):
         trainer = Trainer(inputs, order, state, accelerator, listen or ignore)
         if begun:
             trainer.resume()
         else:
             trainer.begin()
-        state = trainer.run()
-    return fit_result(out, config, state, already_finished=False)
+        return fit_result(out, config, trainer.run(), already_finished=False)
 
 
 def make_order(config: TrainingConfig, train: Split) -> Order:

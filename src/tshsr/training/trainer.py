@@ -24,9 +24,11 @@ from tshsr.data.text import Tokenizer
 from tshsr.data.tokens import CaptionTokenizer, TokenIds
 from tshsr.evaluation.run import evaluate_scores
 from tshsr.files import explained
+from tshsr.knowledge.graph import ConceptGraph
 from tshsr.metrics.report import Report
 from tshsr.models.base import Matcher
 from tshsr.models.build import build_matcher, without_vision
+from tshsr.models.concepts import ConceptVectors
 from tshsr.models.encoders import GruWordEncoder, TunedWordEncoder
 from tshsr.pretrained.vision import VisionEncoder
 from tshsr.pretrained.word_vectors import WordVectors
@@ -95,6 +97,7 @@ class TrainingInputs:
         dev: Split that chooses the best weights.
         vectors: Word vectors that the embedding of a new run starts from.
         vision: The vision network, in training from pixels.
+        graph: The concept graph that a new run starts from.
     """
 
     config: RunConfig
@@ -104,6 +107,7 @@ class TrainingInputs:
     folder: Path
     vectors: WordVectors | None = None
     vision: VisionEncoder | None = None
+    graph: ConceptGraph | None = None
 
 
 class Trainer:
@@ -155,6 +159,8 @@ class Trainer:
             elif isinstance(module, GruWordEncoder) and self.inputs.vectors is not None:
                 module.load_vectors(self.inputs.vectors)
                 self._report_vectors(self.inputs.vectors)
+            elif isinstance(module, ConceptVectors) and self.inputs.graph is not None:
+                module.load_graph(self.inputs.graph)
         self._save()
 
     def _report_vectors(self, vectors: WordVectors) -> None:

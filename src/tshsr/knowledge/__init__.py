@@ -1,0 +1,1 @@
+"""Concept graphs from captions: concepts, their edges, their vectors, files and pictures."""

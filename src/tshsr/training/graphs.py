@@ -1,0 +1,125 @@
+"""The concept graph of a run, and the share of the training captions that a run reads."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from tshsr.config.models import KnowledgeConfig, ModelConfig, knowledge_of, with_knowledge
+from tshsr.config.run import RunConfig, TrainingConfig
+from tshsr.data.dataset import Split
+from tshsr.data.tokens import CaptionTokenizer
+from tshsr.errors import SettingsError
+from tshsr.knowledge.build import GraphSettings, build_graph
+from tshsr.knowledge.graph import ConceptGraph
+from tshsr.pretrained.frozen_text import FrozenText
+
+ENCODER = "encoder"
+"""Concept vectors by the frozen text encoder of the run."""
+FEW_STREAM = 0x666577
+"""Last word of the generator's seed: makes its draws independent of those of noise and of epoch orders."""
+FROM_GRAPH = ("concepts", "width", "edges", "fingerprint")
+"""Settings that are taken from the graph."""
+
+
+def with_captions_share(train: Split, config: TrainingConfig) -> Split:
+    """The split with a random share of its captions, in their order, drawn from the seed; all images stay."""
+    if config.captions_share == 1:
+        return train
+    count = len(train.captions)
+    generator = np.random.default_rng([config.seed, 0, 0, 0, FEW_STREAM])
+    kept = np.sort(generator.permutation(count)[: max(1, round(config.captions_share * count))])
+    captions = tuple(train.captions[number] for number in kept)
+    return replace(train, captions=captions, image_of_caption=train.image_of_caption[kept])
+
+
+def with_graph(
+    config: RunConfig, train: Split, tokenizer: CaptionTokenizer, begun: RunConfig | None
+) -> tuple[RunConfig, ConceptGraph | None]:
+    """The settings completed from the concept graph, and the graph that a new run starts from; None without concepts.
+
+    Args:
+        train: Its captions make a graph where the settings name no file.
+        begun: The settings of the run that is resumed, whose weights have its graph.
+
+    Raises:
+        SettingsError: Where settings are of another graph, a package is missing, or there is no encoder for vectors.
+        DataError: Where a file can't be used, or captions have too few concepts.
+    """
+    knowledge = knowledge_of(config.model)
+    if knowledge is None:
+        return config, None
+    saved = None if begun is None else knowledge_of(begun.model)
+    graph = None
+    if saved is None:
+        graph = make_graph(knowledge, train, tokenizer)
+        found = settings_of(graph)
+    else:
+        found = {name: getattr(saved, name) for name in FROM_GRAPH}
+    for name in FROM_GRAPH:
+        given = getattr(knowledge, name)
+        if given and given != found[name]:
+            raise SettingsError(
+                f"model.knowledge.{name} is {given!r}, that of the graph is {found[name]!r}; leave it empty to take "
+                "the latter, or name the file of the former in model.knowledge.graph."
+            )
+    return replace(config, model=with_knowledge(config.model, **found)), graph
+
+
+def settings_of(graph: ConceptGraph) -> dict[str, object]:
+    """Settings that are taken from a graph."""
+    return {"concepts": graph.words, "width": graph.width, "edges": graph.kinds, "fingerprint": graph.fingerprint}
+
+
+def make_graph(knowledge: KnowledgeConfig, train: Split, tokenizer: CaptionTokenizer) -> ConceptGraph:
+    """The graph of a file, or that of the training captions.
+
+    Raises:
+        SettingsError: Where vectors of an encoder are wanted and the tokenizer is none that is frozen.
+    """
+    if knowledge.graph:
+        return ConceptGraph.load(Path(knowledge.graph))
+    encoder = None
+    if knowledge.vectors == ENCODER:
+        if not isinstance(tokenizer, FrozenText):
+            raise SettingsError(
+                f"model.knowledge.vectors is {ENCODER}, which takes them from a frozen pretrained word encoder, and "
+                "this run has none; set it to glove-50d, random or a file, or model.encoder.text to pretrained."
+            )
+        encoder = tokenizer
+    settings = GraphSettings(knowledge.count, knowledge.lexicon, knowledge.vectors, knowledge.vectors_width)
+    return build_graph(train.captions, settings, data=f"{train.data}, split {train.name}", encoder=encoder)
+
+
+def check_knowledge(config: RunConfig) -> None:
+    """Reject settings of concepts that are out of range, and concepts that a method does not train.
+
+    Raises:
+        SettingsError: Names the first one.
+    """
+    knowledge = knowledge_of(config.model)
+    if knowledge is None:
+        if config.model.kind == "concepts":
+            raise SettingsError("model.knowledge.method is none, and this method is made of concepts; set it.")
+        return
+    for name, least in (("count", 2), ("active", 1), ("steps", 1), ("vectors_width", 1), ("consistency", 0)):
+        value = getattr(knowledge, name)
+        if not least <= value < math.inf:
+            raise SettingsError(f"model.knowledge.{name} is {value}; expected {least} or more.")
+    if not 0 < knowledge.share < 1:
+        raise SettingsError(f"model.knowledge.share is {knowledge.share}; expected above 0, below 1.")
+    if not 0 < knowledge.inverse_temperature < math.inf:
+        raise SettingsError(
+            f"model.knowledge.inverse_temperature is {knowledge.inverse_temperature}; expected a number above 0."
+        )
+
+
+def with_placeholders(model: ModelConfig) -> ModelConfig:
+    """Settings with the sizes of a small graph where those of a graph are missing, to build a network for checks."""
+    knowledge = knowledge_of(model)
+    if knowledge is None or knowledge.concepts:
+        return model
+    return with_knowledge(model, concepts=("a", "b"), width=1, edges=("captions",))
