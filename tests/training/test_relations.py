@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tests.support import tiny
 from tests.support.float64 import shaken
+from tests.support.methods import GRAPH
 from tests.support.small_runs import small_config
 from tshsr.config.models import DsgslConfig, HremConfig, ModelConfig, ScanConfig
 from tshsr.config.run import LossConfig
@@ -89,6 +90,15 @@ def test_a_batch_graph_adds_three_hinges(config: ModelConfig) -> None:
     assert found is not None
     expected = sum(hinge(score.float(), IMAGE_OF_CAPTION, margin=0.2, hardest=True) for score in found.scores.values())
     torch.testing.assert_close(losses(matcher, 0.5)["relations"].float(), expected.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_batch_graph_beside_concepts_adds_the_scores_of_both() -> None:
+    matcher = network(tiny.config(neighbours=2, knowledge=replace(GRAPH, method="consistent")))
+    images, captions = matcher.encode_images(tiny.images(3)), matcher.encode_captions(tiny.captions((4, 1, 6, 2)))
+    found = matcher.related_scores(images, captions, IMAGE_OF_CAPTION)
+    assert found is not None
+    assert found.scores.keys() == {"instances", "concepts", "related", "related_images", "related_captions"}
+    assert found.penalty > 0
 
 
 def test_relations_need_a_batch_graph_or_those_of_hrem() -> None:
