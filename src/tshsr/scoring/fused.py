@@ -1,0 +1,445 @@
+"""Scoring of all pairs by fused Triton kernels on a GPU: only similarity vectors and context nodes reach its memory.
+
+The modules in `models` compute each step for all pairs of a tile at once, so that every step reads and writes the
+temporaries of all pairs. A kernel computes many steps for one pair, in registers (`tile_kernels.py`). The modules stay the
+reference: at the first tile both score some pairs, and the kernels are used if they are as exact.
+
+Axes: images | captions | rows (of the context side, or of the queries' side) | queries | context | seeds | width (m).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tshsr.config.models import TshsrConfig
+from tshsr.data.batches import CaptionBatch, ImageBatch
+from tshsr.errors import SettingsError
+from tshsr.models.attention import unit_in_place
+from tshsr.models.base import ItemEncoding, Matcher, Scores
+from tshsr.models.context import ContextSimilarity
+from tshsr.models.reasoning import ReadOut, to_base
+from tshsr.models.similarity import SimilarityVector
+from tshsr.models.streams import PLACE, all_similarities
+from tshsr.models.tshsr import Tshsr, TshsrStream
+from tshsr.scoring.precision import cast_matcher
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+LOG = logging.getLogger(__name__)
+
+KernelName = Literal["eager", "triton", "auto"]
+"""Ways to score all pairs: the modules of the network; the kernels, an error where they do not apply; the kernels where
+they apply, else the modules."""
+INTERPRET = "TRITON_INTERPRET"
+"""Environment variable with which Triton runs kernels on a CPU."""
+SMALLEST_BLOCK = 16
+"""Smallest side of a block: that of matrix products on tensor cores."""
+COMPARED_BLOCK = 64
+"""Largest number of dimensions of the comparison space that a step of a kernel compares."""
+MOST_VALUES = 2**14
+"""Most values of a block of similarity vectors, and of attention weights: 64 KiB of registers in float32."""
+MOST_SEEDS = 64
+"""Most context nodes of a level."""
+CHECKED_ROWS = 8
+"""Images and captions of the first tile that both ways score."""
+TIMES_AS_INEXACT, ROUNDING = 2.0, 1e-6
+"""Largest error of the kernels: a multiple of that of the modules, and the rounding of scores in float32. Both are
+root mean squares of the difference from scores in twice the precision."""
+
+
+class FusedMatcher(Matcher):
+    """A network whose `score_all` is computed by fused kernels; all else is the network's own.
+
+    Tiles with more regions or words than fit into registers are scored by the network's modules.
+
+    Args:
+        network: A network for which `refusal` is None.
+        strict: Whether kernels that fail the check at the first tile are an error, not a warning in the log.
+    """
+
+    def __init__(self, network: Tshsr, *, strict: bool) -> None:
+        super().__init__()
+        self.network, self.strict = network, strict
+        self.vision = network.vision
+        self.checked, self.usable = False, True
+
+    @property
+    def score_names(self) -> frozenset[str]:
+        """The network's."""
+        return self.network.score_names
+
+    def encode_images(self, batch: ImageBatch) -> ItemEncoding:
+        """The network's."""
+        return self.network.encode_images(batch)
+
+    def encode_captions(self, batch: CaptionBatch) -> ItemEncoding:
+        """The network's."""
+        return self.network.encode_captions(batch)
+
+    def score_pairs(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
+        """The network's."""
+        return self.network.score_pairs(images, captions)
+
+    def bytes_per_pair(self, regions: int, words: int) -> int:
+        """Similarity vectors and seven values per context node and width in the larger stream; q·c in both."""
+        if not self.usable or not fits(self.network.config, regions, words):
+            return self.network.bytes_per_pair(regions, words)
+        config, size = self.network.config, self.network.region_encoder.projection.weight.element_size()
+        nodes = max(config.reasoning.seeds[: config.reasoning.levels], default=0)
+        shares = nodes * max(regions, words) * (2 + 4 // size)
+        return ((max(regions, words) + 7 * nodes) * config.similarity_dim + 2 * regions * words + shares) * size
+
+    def score_all(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
+        """Score every image with every caption.
+
+        Raises:
+            SettingsError: If `strict`, where the kernels fail or are less exact than the modules at the first tile.
+        """
+        if not self.checked:
+            self._check(images[:CHECKED_ROWS], captions[:CHECKED_ROWS])
+        if not self.usable or not fits(self.network.config, images.mask.shape[-1], captions.mask.shape[-1]):
+            return self.network.score_all(images, captions)
+        return fused_scores(self.network, images, captions)
+
+    def _check(self, images: ItemEncoding, captions: ItemEncoding) -> None:
+        """Compare both ways on some pairs; both with scores in twice the precision."""
+        self.checked = True
+        if not fits(self.network.config, images.mask.shape[-1], captions.mask.shape[-1]):
+            self.checked = False  # at a later tile
+            return
+        try:
+            reason = inexactness(self.network, images, captions)
+        except (kernels().TritonError, RuntimeError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            reason = f"they fail here ({str(error).strip().splitlines()[0]})"
+        if reason is None:
+            return
+        self.usable = False
+        if self.strict:
+            raise SettingsError(f"the fused kernels are not used: {reason}; score without them (kernel eager).")
+        LOG.warning("the fused kernels are not used: %s; scoring continues without them", reason)
+
+
+def with_kernel(matcher: Matcher, kernel: KernelName, device: torch.device) -> Matcher:
+    """The network as it scores all pairs: itself, or a `FusedMatcher`.
+
+    Args:
+        device: Where scoring runs.
+
+    Raises:
+        SettingsError: Where `kernel` is "triton" and the kernels do not apply.
+    """
+    if kernel == "eager":
+        return matcher
+    reason = refusal(matcher, device)
+    if reason is None and isinstance(matcher, Tshsr):
+        return FusedMatcher(matcher, strict=kernel == "triton")
+    if kernel == "triton":
+        raise SettingsError(f"the fused kernels do not apply: {reason}; score without them (kernel eager).")
+    if device.type == "cuda":
+        LOG.info("the fused kernels do not apply: %s", reason)
+    return matcher
+
+
+def refusal(matcher: Matcher, device: torch.device) -> str | None:
+    """Reason why the kernels cannot score all pairs of a network on a device; None where they can."""
+    if not isinstance(matcher, Tshsr):
+        return f"they are for TSHSR, uncompiled, and this is a {type(matcher).__name__}"
+    if device.type != "cuda" and not interpreted():
+        return f"they run on CUDA devices, and scoring runs on {device.type}"
+    if find_spec("triton") is None:
+        return "the package triton is not installed (pip install 'tshsr[triton]')"
+    dtype, config = next(matcher.parameters()).dtype, matcher.config
+    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return f"they compute in float32, bfloat16 or float16, and the network is in {str(dtype).removeprefix('torch.')}"
+    if config.global_node:
+        return "the network has model.global_node, which they do not compute"
+    if not fits(config, 1, 1):
+        return f"model.similarity_dim is {config.similarity_dim}, and they hold at most {MOST_VALUES // SMALLEST_BLOCK}"
+    if max(config.reasoning.seeds[: config.reasoning.levels], default=0) > MOST_SEEDS:
+        return f"model.reasoning.seeds are {config.reasoning.seeds}, and they hold at most {MOST_SEEDS}"
+    return None
+
+
+def interpreted() -> bool:
+    """Whether Triton's interpreter is on."""
+    return os.environ.get(INTERPRET) == "1"
+
+
+def kernels() -> ModuleType:
+    """The module of the kernels; imported on first use, because it requires triton."""
+    from tshsr.scoring import tile_kernels
+
+    return tile_kernels
+
+
+def block(count: int) -> int:
+    """The smallest side of a block for that many items: a power of two."""
+    return max(SMALLEST_BLOCK, 1 << (count - 1).bit_length())
+
+
+def fits(config: TshsrConfig, regions: int, words: int) -> bool:
+    """Whether the blocks of a pair fit into registers."""
+    nodes = block(max(regions, words, *config.reasoning.seeds[: config.reasoning.levels]))
+    return max(nodes * block(config.similarity_dim), block(regions) * block(words)) <= MOST_VALUES
+
+
+@torch.no_grad()
+def inexactness(network: Tshsr, images: ItemEncoding, captions: ItemEncoding) -> str | None:
+    """Reason why the kernels are less exact than the modules on these pairs; None where they are as exact."""
+    own = next(network.parameters()).dtype
+    twice = torch.float64 if own == torch.float32 else torch.float32
+    wide = [each.each(lambda part: part.to(twice) if part.is_floating_point() else part) for each in (images, captions)]
+    exact = cast_matcher(network, twice).score_all(*wide)
+    modules, fused = network.score_all(images, captions), fused_scores(network, images, captions)
+    names = [name for name in exact if name != "pooled"]
+    errors = [
+        float(torch.stack([scores[name].double() - exact[name].double() for name in names]).square().mean().sqrt())
+        for scores in (modules, fused)
+    ]
+    if errors[1] <= TIMES_AS_INEXACT * errors[0] + ROUNDING:
+        return None
+    return f"their scores are off by {errors[1]:.1e}, those of the modules by {errors[0]:.1e}"
+
+
+def fused_scores(network: Tshsr, images: ItemEncoding, captions: ItemEncoding) -> Scores:
+    """`Tshsr.score_all` by the kernels."""
+    similarity = all_similarities(images, captions)
+    parts = {}
+    for name, stream in network.streams.items():
+        if not isinstance(stream, TshsrStream):
+            raise TypeError(f"{name} is no stream of TSHSR")
+        if name == "word_stream":
+            parts[name] = FusedStream(stream, similarity.permute(0, 2, 3, 1), captions, images).terms()
+        else:
+            parts[name] = FusedStream(stream, similarity.permute(2, 0, 1, 3), images, captions).terms().transpose(0, 1)
+    return network.combine(parts, images.pooled @ captions.pooled.T)
+
+
+class FusedStream:
+    """One stream of TSHSR over a grid of pairs, context rows x query rows.
+
+    Args:
+        similarity: q·c; any strides.
+        queries: Encoded side that attends.
+        context: Encoded side attended to.
+    """
+
+    def __init__(
+        self,
+        stream: TshsrStream,
+        similarity: Float[Tensor, "rows others queries context"],
+        queries: ItemEncoding,
+        context: ItemEncoding,
+    ) -> None:
+        self.stream, self.similarity, self.queries, self.context = stream, similarity, queries, context
+        self.rows, self.others, self.query_count, self.context_count = similarity.shape
+        self.pairs = self.rows * self.others
+        self.views = [side.views.get(stream.name, side.items) for side in (queries, context)]
+        self.width = stream.config.similarity_dim
+        self.dtype = self.views[0].dtype
+        blocks = dict(widen=interpreted(), precision="ieee" if self.dtype == torch.float32 else "tf32x3")
+        self.constants: dict[str, Any] = {**blocks, "width": self.width, "width_block": block(self.width)}
+        self.constants["num_warps"] = 8 if block(self.width) > 64 else 4
+
+    def terms(self) -> Float[Tensor, "rows others levels"]:
+        """Contribution of each level to the logit, in float32."""
+        reasoning = self.stream.reasoning
+        found = self.empty(len(reasoning.read_outs), self.pairs, dtype=torch.float32)
+        nodes, assignment, pooled = self.similarity_vectors(found[0])
+        assignments: list[Tensor] = []
+        mask = self.queries.real
+        for level, level_update in enumerate(reasoning.updates):
+            assignments.append(assignment)
+            context = pooled
+            if reasoning.looks is not None:
+                shares = to_base(assignment, assignments[:-1])
+                context = self.joined(reasoning.looks[level], pooled, shares)
+            messages = self.exchanged(level_update, context, nodes, assignment, mask)
+            nodes, assignment, pooled = self.updated(level, context, messages, found[level + 1])
+            mask = None
+        return found.view(-1, self.rows, self.others).permute(1, 2, 0)
+
+    def similarity_vectors(self, terms: Float[Tensor, " pairs"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Similarity vectors S, A and A S; the term of level 0 is written."""
+        vector = self.stream.local_similarity
+        queries, context = self.views
+        seeds, nodes, assignment, pooled = self.next_level(0, self.query_count)
+        masks = self.queries.real, self.context.real
+        places = [side.views[PLACE].contiguous() if self.stream.places else None for side in (self.queries, self.context)]
+        kernels().similarity_vectors[(self.pairs,)](
+            self.similarity,
+            queries,
+            context,
+            self.context.gram,
+            *masks,
+            *places,
+            *weights_of(vector),
+            vector.agreement,
+            *weights_of_read_out(self.stream.reasoning.read_outs[0]),
+            seeds,
+            nodes,
+            terms,
+            assignment,
+            pooled,
+            self.others,
+            self.query_count,
+            self.context_count,
+            *self.similarity.stride(),
+            queries.stride(0),
+            context.stride(0),
+            *self.context.gram.stride()[:2],
+            *(0 if mask is None else mask.stride(0) for mask in masks),
+            *(0 if place is None else place.stride(0) for place in places),
+            self.stream.inverse_temperature,
+            compared=self.stream.compared,
+            seed_count=0 if seeds is None else len(seeds),
+            queries_block=block(self.query_count),
+            context_block=block(self.context_count),
+            compared_block=min(COMPARED_BLOCK, block(self.stream.compared)),
+            seeds_block=block(1 if seeds is None else len(seeds)),
+            **self.constants,
+        )
+        return nodes, assignment, pooled
+
+    def joined(
+        self, look: nn.Module, pooled: Float[Tensor, "pairs seeds width"], shares: Float[Tensor, "pairs seeds queries"]
+    ) -> Float[Tensor, "pairs seeds width"]:
+        """Context nodes with similarity vectors of their own, of unit length."""
+        if not isinstance(look, ContextSimilarity):
+            raise TypeError("this is no module of context nodes that attend")
+        queries, context = self.views
+        vectors, shares, mask = torch.empty_like(pooled), shares.contiguous(), self.context.real
+        kernels().context_vectors[(self.pairs,)](
+            self.similarity,
+            shares,
+            queries,
+            context,
+            self.queries.gram,
+            self.context.gram,
+            mask,
+            *weights_of(look.similarity),
+            vectors,
+            self.others,
+            self.query_count,
+            self.context_count,
+            *self.similarity.stride(),
+            queries.stride(0),
+            context.stride(0),
+            *self.queries.gram.stride()[:2],
+            *self.context.gram.stride()[:2],
+            0 if mask is None else mask.stride(0),
+            look.inverse_temperature,
+            compared=self.stream.compared,
+            seed_count=pooled.shape[1],
+            queries_block=block(self.query_count),
+            context_block=block(self.context_count),
+            compared_block=min(COMPARED_BLOCK, block(self.stream.compared)),
+            seeds_block=block(pooled.shape[1]),
+            **self.constants,
+        )
+        return unit_in_place(pooled + two_parts(look.join, pooled, vectors))
+
+    def exchanged(
+        self,
+        level_update: nn.Module,
+        context: Float[Tensor, "pairs seeds width"],
+        nodes: Float[Tensor, "pairs nodes width"],
+        assignment: Float[Tensor, "pairs seeds nodes"],
+        mask: Tensor | None,
+    ) -> Float[Tensor, "pairs seeds width"]:
+        """(p + q A) S: what the context nodes receive."""
+        relations, messages = level_update.relation(context), torch.empty_like(context)
+        kernels().exchange[(self.pairs,)](
+            relations,
+            nodes,
+            assignment,
+            mask,
+            messages,
+            self.others,
+            nodes.shape[1],
+            0 if mask is None else mask.stride(0),
+            local=self.stream.config.reasoning.local,
+            through_context=self.stream.config.reasoning.context,
+            seed_count=context.shape[1],
+            nodes_block=block(nodes.shape[1]),
+            seeds_block=block(context.shape[1]),
+            **self.constants,
+        )
+        return messages
+
+    def updated(
+        self,
+        level: int,
+        context: Float[Tensor, "pairs seeds width"],
+        messages: Float[Tensor, "pairs seeds width"],
+        terms: Float[Tensor, " pairs"],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The nodes of a level, and A and A S of the next one; the term of the level is written."""
+        module, count = self.stream.reasoning.updates[level], context.shape[1]
+        messages = functional.linear(messages, module.message.weight, module.message.bias).relu_()
+        gates = None if module.gate is None else two_parts(module.gate, context, messages)
+        seeds, nodes, assignment, pooled = self.next_level(level + 1, count)
+        kernels().update[(self.pairs,)](
+            context,
+            messages,
+            gates,
+            *weights_of_read_out(self.stream.reasoning.read_outs[level + 1]),
+            seeds,
+            nodes,
+            terms,
+            assignment,
+            pooled,
+            node_count=count,
+            seed_count=0 if seeds is None else len(seeds),
+            nodes_block=block(count),
+            seeds_block=block(1 if seeds is None else len(seeds)),
+            **self.constants,
+        )
+        return nodes, assignment, pooled
+
+    def next_level(self, level: int, nodes: int) -> tuple[Any, Any, Any, Any]:
+        """Seeds of a level, and memory for the nodes below it, A and A S; None at the top."""
+        extractions = self.stream.reasoning.extractions
+        if level == len(extractions):
+            return None, None, None, None
+        seeds = extractions[level].seeds
+        shapes = (nodes, self.width), (len(seeds), nodes), (len(seeds), self.width)
+        return seeds, *(self.empty(self.pairs, *shape) for shape in shapes)
+
+    def empty(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Memory on the device."""
+        return torch.empty(shape, dtype=dtype or self.dtype, device=self.similarity.device)
+
+
+def weights_of(vector: SimilarityVector) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+    """W, V, b and u."""
+    product = None if vector.product is None else vector.product.weight
+    return vector.projection.weight, product, vector.projection.bias, vector.cosine
+
+
+def weights_of_read_out(read_out: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights of a level's read-out."""
+    if not isinstance(read_out, ReadOut):
+        raise TypeError("this is no read-out")
+    return read_out.opening.weight, read_out.opening.bias, read_out.weight
+
+
+def two_parts(
+    linear: nn.Linear, left: Float[Tensor, "pairs seeds width"], right: Float[Tensor, "pairs seeds width"]
+) -> Float[Tensor, "pairs seeds width"]:
+    """A linear layer of [left ; right], which is not formed."""
+    width = left.shape[-1]
+    found = functional.linear(left, linear.weight[:, :width], linear.bias)
+    found.view(-1, width).addmm_(right.view(-1, width), linear.weight[:, width:].T)
+    return found
