@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal
+from subprocess import SubprocessError
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -29,6 +31,7 @@ from tshsr.models.reasoning import ReadOut, to_base
 from tshsr.models.similarity import SimilarityVector
 from tshsr.models.streams import PLACE, all_similarities
 from tshsr.models.tshsr import Tshsr, TshsrStream
+from tshsr.scoring.options import KernelName
 from tshsr.scoring.precision import cast_matcher
 
 if TYPE_CHECKING:
@@ -36,17 +39,15 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-KernelName = Literal["eager", "triton", "auto"]
-"""Ways to score all pairs: the modules of the network; the kernels, an error where they do not apply; the kernels where
-they apply, else the modules."""
 INTERPRET = "TRITON_INTERPRET"
 """Environment variable with which Triton runs kernels on a CPU."""
 SMALLEST_BLOCK = 16
 """Smallest side of a block: that of matrix products on tensor cores."""
-COMPARED_BLOCK = 64
-"""Largest number of dimensions of the comparison space that a step of a kernel compares."""
-MOST_VALUES = 2**14
-"""Most values of a block of similarity vectors, and of attention weights: 64 KiB of registers in float32."""
+MOST_NUMBERS = {torch.bfloat16: 2**14, torch.float32: 2**12}
+"""Most numbers of a block of similarity vectors, by precision: more leave the registers (compiled for compute
+capability 9.0; docs/log.md)."""
+MOST_WEIGHTS = {torch.bfloat16: 2**12, torch.float32: 2**10}
+"""Most attention weights of a block, likewise."""
 MOST_SEEDS = 64
 """Most context nodes of a level."""
 CHECKED_ROWS = 8
@@ -54,6 +55,26 @@ CHECKED_ROWS = 8
 TIMES_AS_INEXACT, ROUNDING = 2.0, 1e-6
 """Largest error of the kernels: a multiple of that of the modules, and the rounding of scores in float32. Both are
 root mean squares of the difference from scores in twice the precision."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How kernels are compiled.
+
+    Attributes:
+        warps: Groups of 32 threads for a pair.
+        stages: Steps of a loop whose loads overlap.
+        compared: Largest number of dimensions of the comparison space in a step.
+    """
+
+    warps: int = 4
+    stages: int = 2
+    compared: int = 32
+
+
+def launch_of(config: TshsrConfig) -> Launch:
+    """The launch by the width of similarity vectors."""
+    return Launch() if block(config.similarity_dim) > 64 else Launch(warps=2)
 
 
 class FusedMatcher(Matcher):
@@ -64,13 +85,15 @@ class FusedMatcher(Matcher):
     Args:
         network: A network for which `refusal` is None.
         strict: Whether kernels that fail the check at the first tile are an error, not a warning in the log.
+        launch: None: `launch_of` the network.
     """
 
-    def __init__(self, network: Tshsr, *, strict: bool) -> None:
+    def __init__(self, network: Tshsr, *, strict: bool, launch: Launch | None = None) -> None:
         super().__init__()
         self.network, self.strict = network, strict
+        self.launch = launch or launch_of(network.config)
         self.vision = network.vision
-        self.checked, self.usable = False, True
+        self.checked, self.usable, self.told = False, True, False
 
     @property
     def score_names(self) -> frozenset[str]:
@@ -91,11 +114,11 @@ class FusedMatcher(Matcher):
 
     def bytes_per_pair(self, regions: int, words: int) -> int:
         """Similarity vectors and seven values per context node and width in the larger stream; q·c in both."""
-        if not self.usable or not fits(self.network.config, regions, words):
+        if not self._applies(regions, words):
             return self.network.bytes_per_pair(regions, words)
-        config, size = self.network.config, self.network.region_encoder.projection.weight.element_size()
+        config, size = self.network.config, self._dtype().itemsize
         nodes = max(config.reasoning.seeds[: config.reasoning.levels], default=0)
-        shares = nodes * max(regions, words) * (2 + 4 // size)
+        shares = 2 * nodes * max(regions, words)
         return ((max(regions, words) + 7 * nodes) * config.similarity_dim + 2 * regions * words + shares) * size
 
     def score_all(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
@@ -104,23 +127,36 @@ class FusedMatcher(Matcher):
         Raises:
             SettingsError: If `strict`, where the kernels fail or are less exact than the modules at the first tile.
         """
-        if not self.checked:
-            self._check(images[:CHECKED_ROWS], captions[:CHECKED_ROWS])
-        if not self.usable or not fits(self.network.config, images.mask.shape[-1], captions.mask.shape[-1]):
+        if not self._applies(images.mask.shape[-1], captions.mask.shape[-1]):
             return self.network.score_all(images, captions)
-        return fused_scores(self.network, images, captions)
+        if not self.checked:
+            self.checked = True
+            self._check(images[:CHECKED_ROWS], captions[:CHECKED_ROWS])
+            return self.score_all(images, captions)
+        return fused_scores(self.network, images, captions, self.launch)
+
+    def _applies(self, regions: int, words: int) -> bool:
+        """Whether the kernels score pairs of this size; a tile that is too large is told once in the log."""
+        if self.usable and not fits(self.network.config, self._dtype(), regions, words) and not self.told:
+            self.told = True
+            LOG.warning(
+                "the fused kernels do not hold %d regions and %d words in %s; such tiles are scored without them",
+                regions,
+                words,
+                str(self._dtype()).removeprefix("torch."),
+            )
+        return self.usable and fits(self.network.config, self._dtype(), regions, words)
+
+    def _dtype(self) -> torch.dtype:
+        return next(self.network.parameters()).dtype
 
     def _check(self, images: ItemEncoding, captions: ItemEncoding) -> None:
-        """Compare both ways on some pairs; both with scores in twice the precision."""
-        self.checked = True
-        if not fits(self.network.config, images.mask.shape[-1], captions.mask.shape[-1]):
-            self.checked = False  # at a later tile
-            return
+        """Score some pairs both ways, and drop the kernels where they are less exact, or fail."""
         try:
-            reason = inexactness(self.network, images, captions)
-        except (kernels().TritonError, RuntimeError) as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
+            reason = inexactness(self.network, images, captions, self.launch)
+        except torch.OutOfMemoryError:
+            raise
+        except (kernels().TritonError, RuntimeError, ImportError, OSError, SubprocessError) as error:
             reason = f"they fail here ({str(error).strip().splitlines()[0]})"
         if reason is None:
             return
@@ -160,12 +196,14 @@ def refusal(matcher: Matcher, device: torch.device) -> str | None:
     if find_spec("triton") is None:
         return "the package triton is not installed (pip install 'tshsr[triton]')"
     dtype, config = next(matcher.parameters()).dtype, matcher.config
-    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        return f"they compute in float32, bfloat16 or float16, and the network is in {str(dtype).removeprefix('torch.')}"
+    name = str(dtype).removeprefix("torch.")
+    if dtype not in MOST_NUMBERS:
+        return f"they compute in float32 or bfloat16, and the network is in {name}"
     if config.global_node:
         return "the network has model.global_node, which they do not compute"
-    if not fits(config, 1, 1):
-        return f"model.similarity_dim is {config.similarity_dim}, and they hold at most {MOST_VALUES // SMALLEST_BLOCK}"
+    if not fits(config, dtype, 1, 1):
+        most = MOST_NUMBERS[dtype] // block(max(config.reasoning.seeds[: config.reasoning.levels], default=1))
+        return f"model.similarity_dim is {config.similarity_dim}, and in {name} they hold at most {most}"
     if max(config.reasoning.seeds[: config.reasoning.levels], default=0) > MOST_SEEDS:
         return f"model.reasoning.seeds are {config.reasoning.seeds}, and they hold at most {MOST_SEEDS}"
     return None
@@ -188,20 +226,21 @@ def block(count: int) -> int:
     return max(SMALLEST_BLOCK, 1 << (count - 1).bit_length())
 
 
-def fits(config: TshsrConfig, regions: int, words: int) -> bool:
+def fits(config: TshsrConfig, dtype: torch.dtype, regions: int, words: int) -> bool:
     """Whether the blocks of a pair fit into registers."""
     nodes = block(max(regions, words, *config.reasoning.seeds[: config.reasoning.levels]))
-    return max(nodes * block(config.similarity_dim), block(regions) * block(words)) <= MOST_VALUES
+    numbers, weights = nodes * block(config.similarity_dim), block(regions) * block(words)
+    return numbers <= MOST_NUMBERS[dtype] and weights <= MOST_WEIGHTS[dtype]
 
 
 @torch.no_grad()
-def inexactness(network: Tshsr, images: ItemEncoding, captions: ItemEncoding) -> str | None:
+def inexactness(network: Tshsr, images: ItemEncoding, captions: ItemEncoding, launch: Launch) -> str | None:
     """Reason why the kernels are less exact than the modules on these pairs; None where they are as exact."""
     own = next(network.parameters()).dtype
     twice = torch.float64 if own == torch.float32 else torch.float32
     wide = [each.each(lambda part: part.to(twice) if part.is_floating_point() else part) for each in (images, captions)]
     exact = cast_matcher(network, twice).score_all(*wide)
-    modules, fused = network.score_all(images, captions), fused_scores(network, images, captions)
+    modules, fused = network.score_all(images, captions), fused_scores(network, images, captions, launch)
     names = [name for name in exact if name != "pooled"]
     errors = [
         float(torch.stack([scores[name].double() - exact[name].double() for name in names]).square().mean().sqrt())
@@ -212,7 +251,7 @@ def inexactness(network: Tshsr, images: ItemEncoding, captions: ItemEncoding) ->
     return f"their scores are off by {errors[1]:.1e}, those of the modules by {errors[0]:.1e}"
 
 
-def fused_scores(network: Tshsr, images: ItemEncoding, captions: ItemEncoding) -> Scores:
+def fused_scores(network: Tshsr, images: ItemEncoding, captions: ItemEncoding, launch: Launch) -> Scores:
     """`Tshsr.score_all` by the kernels."""
     similarity = all_similarities(images, captions)
     parts = {}
@@ -220,9 +259,10 @@ def fused_scores(network: Tshsr, images: ItemEncoding, captions: ItemEncoding) -
         if not isinstance(stream, TshsrStream):
             raise TypeError(f"{name} is no stream of TSHSR")
         if name == "word_stream":
-            parts[name] = FusedStream(stream, similarity.permute(0, 2, 3, 1), captions, images).terms()
+            parts[name] = FusedStream(stream, similarity.permute(0, 2, 3, 1), captions, images, launch).terms()
         else:
-            parts[name] = FusedStream(stream, similarity.permute(2, 0, 1, 3), images, captions).terms().transpose(0, 1)
+            by_caption = FusedStream(stream, similarity.permute(2, 0, 1, 3), images, captions, launch).terms()
+            parts[name] = by_caption.transpose(0, 1)
     return network.combine(parts, images.pooled @ captions.pooled.T)
 
 
@@ -241,6 +281,7 @@ class FusedStream:
         similarity: Float[Tensor, "rows others queries context"],
         queries: ItemEncoding,
         context: ItemEncoding,
+        launch: Launch,
     ) -> None:
         self.stream, self.similarity, self.queries, self.context = stream, similarity, queries, context
         self.rows, self.others, self.query_count, self.context_count = similarity.shape
@@ -248,9 +289,15 @@ class FusedStream:
         self.views = [side.views.get(stream.name, side.items) for side in (queries, context)]
         self.width = stream.config.similarity_dim
         self.dtype = self.views[0].dtype
-        blocks = dict(widen=interpreted(), precision="ieee" if self.dtype == torch.float32 else "tf32x3")
-        self.constants: dict[str, Any] = {**blocks, "width": self.width, "width_block": block(self.width)}
-        self.constants["num_warps"] = 8 if block(self.width) > 64 else 4
+        self.compared_block = min(launch.compared, block(stream.compared))
+        self.constants: dict[str, Any] = {
+            "widen": interpreted(),
+            "precision": "ieee" if self.dtype == torch.float32 else "tf32x3",
+            "width": self.width,
+            "width_block": block(self.width),
+            "num_warps": launch.warps,
+            "num_stages": launch.stages,
+        }
 
     def terms(self) -> Float[Tensor, "rows others levels"]:
         """Contribution of each level to the logit, in float32."""
@@ -258,7 +305,7 @@ class FusedStream:
         found = self.empty(len(reasoning.read_outs), self.pairs, dtype=torch.float32)
         nodes, assignment, pooled = self.similarity_vectors(found[0])
         assignments: list[Tensor] = []
-        mask = self.queries.real
+        mask: Tensor | None = self.queries.mask
         for level, level_update in enumerate(reasoning.updates):
             assignments.append(assignment)
             context = pooled
@@ -275,7 +322,7 @@ class FusedStream:
         vector = self.stream.local_similarity
         queries, context = self.views
         seeds, nodes, assignment, pooled = self.next_level(0, self.query_count)
-        masks = self.queries.real, self.context.real
+        masks = self.queries.mask, self.context.mask
         places = [side.views[PLACE].contiguous() if self.stream.places else None for side in (self.queries, self.context)]
         kernels().similarity_vectors[(self.pairs,)](
             self.similarity,
@@ -299,14 +346,14 @@ class FusedStream:
             queries.stride(0),
             context.stride(0),
             *self.context.gram.stride()[:2],
-            *(0 if mask is None else mask.stride(0) for mask in masks),
+            *(mask.stride(0) for mask in masks),
             *(0 if place is None else place.stride(0) for place in places),
             self.stream.inverse_temperature,
             compared=self.stream.compared,
             seed_count=0 if seeds is None else len(seeds),
             queries_block=block(self.query_count),
             context_block=block(self.context_count),
-            compared_block=min(COMPARED_BLOCK, block(self.stream.compared)),
+            compared_block=self.compared_block,
             seeds_block=block(1 if seeds is None else len(seeds)),
             **self.constants,
         )
@@ -319,7 +366,7 @@ class FusedStream:
         if not isinstance(look, ContextSimilarity):
             raise TypeError("this is no module of context nodes that attend")
         queries, context = self.views
-        vectors, shares, mask = torch.empty_like(pooled), shares.contiguous(), self.context.real
+        vectors, shares, mask = torch.empty_like(pooled), shares.contiguous(), self.context.mask
         kernels().context_vectors[(self.pairs,)](
             self.similarity,
             shares,
@@ -338,13 +385,13 @@ class FusedStream:
             context.stride(0),
             *self.queries.gram.stride()[:2],
             *self.context.gram.stride()[:2],
-            0 if mask is None else mask.stride(0),
+            mask.stride(0),
             look.inverse_temperature,
             compared=self.stream.compared,
             seed_count=pooled.shape[1],
             queries_block=block(self.query_count),
             context_block=block(self.context_count),
-            compared_block=min(COMPARED_BLOCK, block(self.stream.compared)),
+            compared_block=self.compared_block,
             seeds_block=block(pooled.shape[1]),
             **self.constants,
         )

@@ -46,11 +46,8 @@ def load_block(start, rows, columns, row_stride, row_count, column_count):
 
 @triton.jit
 def load_mask(mask, items, count):
-    """Which items are real: those of the mask, all without one."""
-    real = items < count
-    if mask is not None:
-        real = real & (tl.load(mask + items, mask=real, other=0) != 0)
-    return real
+    """Which items are real."""
+    return tl.load(mask + items, mask=items < count, other=0) != 0
 
 
 @triton.jit
@@ -155,7 +152,8 @@ def pool(
         "context_mask_row",
         "query_place_row",
         "context_place_row",
-    ]
+    ],
+    do_not_specialize_on_alignment=["similarity", "gram", "query_mask", "context_mask"],
 )
 def similarity_vectors(
     similarity,
@@ -215,11 +213,8 @@ def similarity_vectors(
     a, b = pair // query_rows, pair % query_rows
     rows, items = tl.arange(0, queries_block), tl.arange(0, context_block)
     columns = tl.arange(0, width_block)
-    if query_mask is not None:
-        query_mask += b * query_mask_row
-    if context_mask is not None:
-        context_mask += a * context_mask_row
-    real_query, real_item = load_mask(query_mask, rows, query_count), load_mask(context_mask, items, context_count)
+    real_query = load_mask(query_mask + b * query_mask_row, rows, query_count)
+    real_item = load_mask(context_mask + a * context_mask_row, items, context_count)
     inside = (rows < query_count)[:, None] & (items < context_count)[None, :]
     start = similarity + a * similarity_context_row + b * similarity_query_row
     places = rows[:, None] * similarity_query + items[None, :] * similarity_context
@@ -273,7 +268,8 @@ def similarity_vectors(
         "query_gram_row",
         "query_gram_item",
         "context_mask_row",
-    ]
+    ],
+    do_not_specialize_on_alignment=["similarity", "query_gram", "gram", "context_mask"],
 )
 def context_vectors(
     similarity,
@@ -319,9 +315,7 @@ def context_vectors(
     a, b = pair // query_rows, pair % query_rows
     slots, rows = tl.arange(0, seeds_block), tl.arange(0, queries_block)
     items, columns = tl.arange(0, context_block), tl.arange(0, width_block)
-    if context_mask is not None:
-        context_mask += a * context_mask_row
-    real_item = load_mask(context_mask, items, context_count)
+    real_item = load_mask(context_mask + a * context_mask_row, items, context_count)
     own = load_block(shares + pair * seed_count * query_count, slots, rows, query_count, seed_count, query_count)
     grams = load_block(query_gram + b * query_gram_row, rows, rows, query_gram_item, query_count, query_count)
     own = unit_sums(own.to(tl.float32), grams.to(tl.float32), precision)
@@ -348,7 +342,7 @@ def context_vectors(
     tl.store(vectors + places, unit_rows(found).to(vectors.dtype.element_ty), mask=kept)
 
 
-@triton.jit(do_not_specialize=["query_rows", "context_rows", "node_count", "mask_row"])
+@triton.jit(do_not_specialize=["query_rows", "node_count", "mask_row"], do_not_specialize_on_alignment=["mask"])
 def exchange(
     relations,
     nodes,
@@ -372,9 +366,9 @@ def exchange(
     pair = tl.program_id(0).to(tl.int64)
     slots, rows = tl.arange(0, seeds_block), tl.arange(0, nodes_block)
     columns = tl.arange(0, width_block)
+    real = rows < node_count
     if mask is not None:
-        mask += (pair % query_rows) * mask_row
-    real = load_mask(mask, rows, node_count)
+        real = load_mask(mask + (pair % query_rows) * mask_row, rows, node_count)
     y = load_block(relations + pair * seed_count * width, slots, columns, width, seed_count, width)
     s = load_block(nodes + pair * node_count * width, rows, columns, width, node_count, width)
     a = load_block(assignment + pair * seed_count * node_count, slots, rows, node_count, seed_count, node_count)
