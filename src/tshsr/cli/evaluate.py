@@ -99,6 +99,9 @@ class Evaluate:
     """Precision of scoring; any but float32 is measured on a sample first, and used where it is faster and as good."""
     compile: Flag = False
     """Compile the scoring, which takes minutes, measure it on a sample, and use it where it is faster and as good."""
+    kernel: Literal["eager", "triton", "auto"] = "eager"
+    """Scoring of all pairs: by the network's modules (eager), by fused kernels on a CUDA device (triton), or by these
+    where they apply and a check of the first tile finds them as exact (auto)."""
     bytes: str = "1GiB"
     """Bound on the temporary memory of scoring."""
     scores_folder: OptionalPath = None
@@ -227,7 +230,7 @@ def from_runs(wanted: Evaluate, screen: Screen, processes: Processes) -> Report 
     place = shared_place(wanted.scores_folder, size, processes)
     chosen = chosen_engine(wanted.engine, wanted.engine_workers, wanted.shard, device=wanted.device)
     with place as folder, chosen as engine, screen.progress(quiet=wanted.quiet) as begin:
-        options = ScoringOptions(budget, device, dtype, folder, processes=processes)
+        options = ScoringOptions(budget, device, dtype, folder, kernel=wanted.kernel, processes=processes)
         members, guards = compile_members(retrievers, split, compile_options, options)
         if plan is None:
             options = replace(options, progress=begin("scoring", "pairs"))
@@ -326,6 +329,7 @@ def check_engine(wanted: Evaluate) -> None:
         "--rerank": wanted.rerank is not None,
         f"--dtype {wanted.dtype}": wanted.dtype != "float32",
         "--compile": wanted.compile,
+        f"--kernel {wanted.kernel}": wanted.kernel != "eager",
     }
     if wanted.engine != "none" and any(given.values()):
         option = next(name for name, there in given.items() if there)
@@ -372,6 +376,7 @@ def check_first_stage(wanted: Evaluate) -> None:
         "--pmrp": wanted.pmrp is not None,
         "--compile": wanted.compile,
         f"--dtype {wanted.dtype}": wanted.dtype != "float32",
+        f"--kernel {wanted.kernel}": wanted.kernel != "eager",
     }
     for name in (name for name, given in refused.items() if given):
         raise SettingsError(f"--first-stage makes a table of its own and takes no {name}; leave it out.")

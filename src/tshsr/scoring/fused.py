@@ -1,8 +1,8 @@
 """Scoring of all pairs by fused Triton kernels on a GPU: only similarity vectors and context nodes reach its memory.
 
 The modules in `models` compute each step for all pairs of a tile at once, so that every step reads and writes the
-temporaries of all pairs. A kernel computes many steps for one pair, in registers (`tile_kernels.py`). The modules stay the
-reference: at the first tile both score some pairs, and the kernels are used if they are as exact.
+temporaries of all pairs. A kernel computes many steps for one pair, in registers (`tile_kernels.py`). The modules stay
+the reference: at the first tile both score some pairs, and the kernels are used if they are as exact.
 
 Axes: images | captions | rows (of the context side, or of the queries' side) | queries | context | seeds | width (m).
 """
@@ -14,7 +14,7 @@ import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from subprocess import SubprocessError
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -27,7 +27,7 @@ from tshsr.errors import SettingsError
 from tshsr.models.attention import unit_in_place
 from tshsr.models.base import ItemEncoding, Matcher, Scores
 from tshsr.models.context import ContextSimilarity
-from tshsr.models.reasoning import ReadOut, to_base
+from tshsr.models.reasoning import CoExploitation, ContextExtraction, ReadOut, to_base
 from tshsr.models.similarity import SimilarityVector
 from tshsr.models.streams import PLACE, all_similarities
 from tshsr.models.tshsr import Tshsr, TshsrStream
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 LOG = logging.getLogger(__name__)
+Kind = TypeVar("Kind", bound=nn.Module)
 
 INTERPRET = "TRITON_INTERPRET"
 """Environment variable with which Triton runs kernels on a CPU."""
@@ -256,8 +257,7 @@ def fused_scores(network: Tshsr, images: ItemEncoding, captions: ItemEncoding, l
     similarity = all_similarities(images, captions)
     parts = {}
     for name, stream in network.streams.items():
-        if not isinstance(stream, TshsrStream):
-            raise TypeError(f"{name} is no stream of TSHSR")
+        stream = of_kind(TshsrStream, stream)
         if name == "word_stream":
             parts[name] = FusedStream(stream, similarity.permute(0, 2, 3, 1), captions, images, launch).terms()
         else:
@@ -311,9 +311,10 @@ class FusedStream:
             context = pooled
             if reasoning.looks is not None:
                 shares = to_base(assignment, assignments[:-1])
-                context = self.joined(reasoning.looks[level], pooled, shares)
-            messages = self.exchanged(level_update, context, nodes, assignment, mask)
-            nodes, assignment, pooled = self.updated(level, context, messages, found[level + 1])
+                context = self.joined(of_kind(ContextSimilarity, reasoning.looks[level]), pooled, shares)
+            module = of_kind(CoExploitation, level_update)
+            messages = self.exchanged(module, context, nodes, assignment, mask)
+            nodes, assignment, pooled = self.updated(module, level, context, messages, found[level + 1])
             mask = None
         return found.view(-1, self.rows, self.others).permute(1, 2, 0)
 
@@ -323,7 +324,9 @@ class FusedStream:
         queries, context = self.views
         seeds, nodes, assignment, pooled = self.next_level(0, self.query_count)
         masks = self.queries.mask, self.context.mask
-        places = [side.views[PLACE].contiguous() if self.stream.places else None for side in (self.queries, self.context)]
+        places = [
+            side.views[PLACE].contiguous() if self.stream.places else None for side in (self.queries, self.context)
+        ]
         kernels().similarity_vectors[(self.pairs,)](
             self.similarity,
             queries,
@@ -360,11 +363,12 @@ class FusedStream:
         return nodes, assignment, pooled
 
     def joined(
-        self, look: nn.Module, pooled: Float[Tensor, "pairs seeds width"], shares: Float[Tensor, "pairs seeds queries"]
+        self,
+        look: ContextSimilarity,
+        pooled: Float[Tensor, "pairs seeds width"],
+        shares: Float[Tensor, "pairs seeds queries"],
     ) -> Float[Tensor, "pairs seeds width"]:
         """Context nodes with similarity vectors of their own, of unit length."""
-        if not isinstance(look, ContextSimilarity):
-            raise TypeError("this is no module of context nodes that attend")
         queries, context = self.views
         vectors, shares, mask = torch.empty_like(pooled), shares.contiguous(), self.context.mask
         kernels().context_vectors[(self.pairs,)](
@@ -399,14 +403,14 @@ class FusedStream:
 
     def exchanged(
         self,
-        level_update: nn.Module,
+        module: CoExploitation,
         context: Float[Tensor, "pairs seeds width"],
         nodes: Float[Tensor, "pairs nodes width"],
         assignment: Float[Tensor, "pairs seeds nodes"],
         mask: Tensor | None,
     ) -> Float[Tensor, "pairs seeds width"]:
         """(p + q A) S: what the context nodes receive."""
-        relations, messages = level_update.relation(context), torch.empty_like(context)
+        relations, messages = module.relation(context), torch.empty_like(context)
         kernels().exchange[(self.pairs,)](
             relations,
             nodes,
@@ -427,13 +431,14 @@ class FusedStream:
 
     def updated(
         self,
+        module: CoExploitation,
         level: int,
         context: Float[Tensor, "pairs seeds width"],
         messages: Float[Tensor, "pairs seeds width"],
         terms: Float[Tensor, " pairs"],
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The nodes of a level, and A and A S of the next one; the term of the level is written."""
-        module, count = self.stream.reasoning.updates[level], context.shape[1]
+        count = context.shape[1]
         messages = functional.linear(messages, module.message.weight, module.message.bias).relu_()
         gates = None if module.gate is None else two_parts(module.gate, context, messages)
         seeds, nodes, assignment, pooled = self.next_level(level + 1, count)
@@ -455,12 +460,12 @@ class FusedStream:
         )
         return nodes, assignment, pooled
 
-    def next_level(self, level: int, nodes: int) -> tuple[Any, Any, Any, Any]:
+    def next_level(self, level: int, nodes: int) -> tuple[Any, ...]:
         """Seeds of a level, and memory for the nodes below it, A and A S; None at the top."""
         extractions = self.stream.reasoning.extractions
         if level == len(extractions):
             return None, None, None, None
-        seeds = extractions[level].seeds
+        seeds = of_kind(ContextExtraction, extractions[level]).seeds
         shapes = (nodes, self.width), (len(seeds), nodes), (len(seeds), self.width)
         return seeds, *(self.empty(self.pairs, *shape) for shape in shapes)
 
@@ -477,9 +482,15 @@ def weights_of(vector: SimilarityVector) -> tuple[Tensor, Tensor | None, Tensor,
 
 def weights_of_read_out(read_out: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
     """Weights of a level's read-out."""
-    if not isinstance(read_out, ReadOut):
-        raise TypeError("this is no read-out")
-    return read_out.opening.weight, read_out.opening.bias, read_out.weight
+    known = of_kind(ReadOut, read_out)
+    return known.opening.weight, known.opening.bias, known.weight
+
+
+def of_kind(kind: type[Kind], module: nn.Module) -> Kind:
+    """A module, typed."""
+    if not isinstance(module, kind):
+        raise TypeError(f"expected a module {kind.__name__}, got {type(module).__name__}")
+    return module
 
 
 def two_parts(

@@ -10,8 +10,8 @@ Importing this module requires triton; with TRITON_INTERPRET=1 in the environmen
 
 # Annotations are values here: Triton's interpreter compares them with tl.constexpr.
 import triton
-from triton.errors import TritonError as TritonError
 import triton.language as tl
+from triton.errors import TritonError as TritonError
 
 
 @triton.jit
@@ -24,7 +24,7 @@ def product(left, right, widen: tl.constexpr, precision: tl.constexpr):
 
 @triton.jit
 def unit_sums(weights, gram, precision: tl.constexpr):
-    """w / max( sqrt( w^T G w ), 1e-12 ) for every row w of float32 weights."""
+    """Rows w of weights as w / max( sqrt( w^T G w ), 1e-12 ), in float32."""
     squared = tl.sum(tl.dot(weights, gram, input_precision=precision) * weights, axis=1)
     return weights / tl.sqrt(tl.maximum(squared, 1e-24))[:, None]
 
@@ -51,19 +51,37 @@ def load_mask(mask, items, count):
 
 
 @triton.jit
+def load_cosines(start, rows, items, row_stride, item_stride, row_count, item_count):
+    """The products q·c of a pair in float32, zero outside."""
+    inside = (rows < row_count)[:, None] & (items < item_count)[None, :]
+    places = rows[:, None] * row_stride + items[None, :] * item_stride
+    return tl.load(start + places, mask=inside, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def attention_weights(cosines, real_query, real_item, inverse_temperature):
+    """Attention over the context of products normalised over the queries (SCAN, Lee et al. 2018)."""
+    leaky = tl.where(real_query[:, None], tl.where(cosines > 0, cosines, 0.1 * cosines), 0.0)
+    norm = tl.maximum(tl.sqrt(tl.sum(leaky * leaky, axis=0)), 1e-12)
+    return softmax_rows(leaky * (inverse_temperature / norm)[None, :], real_item[None, :])
+
+
+@triton.jit
+def agreements(expected, there, rows, items, row_count, item_count):
+    """Products of the four numbers of each query's place with those of each context item's."""
+    found = tl.zeros((rows.shape[0], items.shape[0]), tl.float32)
+    for axis in tl.static_range(4):
+        left = tl.load(expected + rows * 4 + axis, mask=rows < row_count, other=0.0).to(tl.float32)
+        right = tl.load(there + items * 4 + axis, mask=items < item_count, other=0.0).to(tl.float32)
+        found += left[:, None] * right[None, :]
+    return found
+
+
+@triton.jit
 def add_comparison(
-    vectors,
-    queries,
-    attended,
-    columns,
-    dims,
-    weight,
-    product_weight,
-    compared: tl.constexpr,
-    width: tl.constexpr,
-    widen: tl.constexpr,
-    precision: tl.constexpr,
-):
+    vectors, queries, attended, columns, dims, weight, product_weight, compared: tl.constexpr, width: tl.constexpr,
+    widen: tl.constexpr, precision: tl.constexpr,
+):  # fmt: skip
     """Add W (q - a)^2 and V (q * a), over some dimensions of the comparison space, to the vectors."""
     inside = (dims < compared)[:, None] & (columns < width)[None, :]
     places = columns[None, :] * compared + dims[:, None]
@@ -78,7 +96,7 @@ def add_comparison(
 
 @triton.jit
 def constant_part(columns, cosine, bias, cosine_weight, width: tl.constexpr):
-    """b + u (q·a)."""
+    """The vectors b + u (q·a)."""
     vectors = tl.load(bias + columns, mask=columns < width, other=0.0).to(tl.float32)[None, :] + 0.0 * cosine[:, None]
     if cosine_weight is not None:
         factor = tl.load(cosine_weight + columns, mask=columns < width, other=0.0).to(tl.float32)
@@ -106,21 +124,9 @@ def read_out(nodes, real, columns, opening, opening_bias, value, width: tl.const
 
 @triton.jit
 def pool(
-    nodes,
-    real,
-    rows,
-    node_count,
-    columns,
-    pair,
-    seeds,
-    assignment,
-    pooled,
-    seed_count: tl.constexpr,
-    width: tl.constexpr,
-    seeds_block: tl.constexpr,
-    widen: tl.constexpr,
-    precision: tl.constexpr,
-):
+    nodes, real, rows, node_count, columns, pair, seeds, assignment, pooled, seed_count: tl.constexpr,
+    width: tl.constexpr, seeds_block: tl.constexpr, widen: tl.constexpr, precision: tl.constexpr,
+):  # fmt: skip
     """Store A = softmax over nodes( Q S^T ) and A S of a pair."""
     slots = tl.arange(0, seeds_block)
     inside = (columns < width)[:, None] & (slots < seed_count)[None, :]
@@ -139,71 +145,22 @@ def pool(
 
 @triton.jit(
     do_not_specialize=[
-        "query_rows",
-        "query_count",
-        "context_count",
-        "similarity_context_row",
-        "similarity_query_row",
-        "similarity_query",
-        "similarity_context",
-        "gram_row",
-        "gram_item",
-        "query_mask_row",
-        "context_mask_row",
-        "query_place_row",
-        "context_place_row",
+        "query_rows", "query_count", "context_count", "similarity_context_row", "similarity_query_row",
+        "similarity_query", "similarity_context", "gram_row", "gram_item", "query_mask_row",
+        "context_mask_row", "query_place_row", "context_place_row",
     ],
     do_not_specialize_on_alignment=["similarity", "gram", "query_mask", "context_mask"],
-)
+)  # fmt: skip
 def similarity_vectors(
-    similarity,
-    queries,
-    context,
-    gram,
-    query_mask,
-    context_mask,
-    query_places,
-    context_places,
-    weight,
-    product_weight,
-    bias,
-    cosine_weight,
-    place_weight,
-    opening,
-    opening_bias,
-    value,
-    seeds,
-    vectors,
-    terms,
-    assignment,
-    pooled,
-    query_rows,
-    query_count,
-    context_count,
-    similarity_context_row,
-    similarity_query_row,
-    similarity_query,
-    similarity_context,
-    query_row,
-    context_row,
-    gram_row,
-    gram_item,
-    query_mask_row,
-    context_mask_row,
-    query_place_row,
-    context_place_row,
-    inverse_temperature,
-    compared: tl.constexpr,
-    width: tl.constexpr,
-    seed_count: tl.constexpr,
-    queries_block: tl.constexpr,
-    context_block: tl.constexpr,
-    compared_block: tl.constexpr,
-    width_block: tl.constexpr,
-    seeds_block: tl.constexpr,
-    widen: tl.constexpr,
+    similarity, queries, context, gram, query_mask, context_mask, query_places, context_places, weight,
+    product_weight, bias, cosine_weight, place_weight, opening, opening_bias, value, seeds, vectors, terms,
+    assignment, pooled, query_rows, query_count, context_count, similarity_context_row, similarity_query_row,
+    similarity_query, similarity_context, query_row, context_row, gram_row, gram_item, query_mask_row,
+    context_mask_row, query_place_row, context_place_row, inverse_temperature, compared: tl.constexpr,
+    width: tl.constexpr, seed_count: tl.constexpr, queries_block: tl.constexpr, context_block: tl.constexpr,
+    compared_block: tl.constexpr, width_block: tl.constexpr, seeds_block: tl.constexpr, widen: tl.constexpr,
     precision: tl.constexpr,
-):
+):  # fmt: skip
     """Similarity vectors of a pair, their read-out, and the context nodes pooled from them.
 
     Attention of the queries over the context, its scaling to unit sums, attended vectors, squared differences,
@@ -215,22 +172,15 @@ def similarity_vectors(
     columns = tl.arange(0, width_block)
     real_query = load_mask(query_mask + b * query_mask_row, rows, query_count)
     real_item = load_mask(context_mask + a * context_mask_row, items, context_count)
-    inside = (rows < query_count)[:, None] & (items < context_count)[None, :]
     start = similarity + a * similarity_context_row + b * similarity_query_row
-    places = rows[:, None] * similarity_query + items[None, :] * similarity_context
-    cosines = tl.load(start + places, mask=inside, other=0.0).to(tl.float32)
-    leaky = tl.where(real_query[:, None], tl.where(cosines > 0, cosines, 0.1 * cosines), 0.0)
-    norm = tl.maximum(tl.sqrt(tl.sum(leaky * leaky, axis=0)), 1e-12)
-    attention = softmax_rows(leaky * (inverse_temperature / norm)[None, :], real_item[None, :])
+    cosines = load_cosines(start, rows, items, similarity_query, similarity_context, query_count, context_count)
+    attention = attention_weights(cosines, real_query, real_item, inverse_temperature)
     grams = load_block(gram + a * gram_row, items, items, gram_item, context_count, context_count).to(tl.float32)
     scaled = unit_sums(attention, grams, precision)
     found = constant_part(columns, tl.sum(scaled * cosines, axis=1), bias, cosine_weight, width)
     if place_weight is not None:
-        agreement = tl.zeros((queries_block, context_block), tl.float32)
-        for axis in tl.static_range(4):
-            expected = tl.load(query_places + b * query_place_row + rows * 4 + axis, mask=rows < query_count, other=0.0)
-            place = tl.load(context_places + a * context_place_row + items * 4 + axis, mask=real_item, other=0.0)
-            agreement += expected.to(tl.float32)[:, None] * place.to(tl.float32)[None, :]
+        expected, there = query_places + b * query_place_row, context_places + a * context_place_row
+        agreement = agreements(expected, there, rows, items, query_count, context_count)
         factor = tl.load(place_weight + columns, mask=columns < width, other=0.0).to(tl.float32)
         found += tl.sum(attention * agreement, axis=1)[:, None] * factor[None, :]
     narrow = scaled.to(context.dtype.element_ty)
@@ -256,60 +206,21 @@ def similarity_vectors(
 
 @triton.jit(
     do_not_specialize=[
-        "query_rows",
-        "query_count",
-        "context_count",
-        "similarity_context_row",
-        "similarity_query_row",
-        "similarity_query",
-        "similarity_context",
-        "gram_row",
-        "gram_item",
-        "query_gram_row",
-        "query_gram_item",
-        "context_mask_row",
+        "query_rows", "query_count", "context_count", "similarity_context_row", "similarity_query_row",
+        "similarity_query", "similarity_context", "gram_row", "gram_item", "query_gram_row",
+        "query_gram_item", "context_mask_row",
     ],
     do_not_specialize_on_alignment=["similarity", "query_gram", "gram", "context_mask"],
-)
+)  # fmt: skip
 def context_vectors(
-    similarity,
-    shares,
-    queries,
-    context,
-    query_gram,
-    gram,
-    context_mask,
-    weight,
-    product_weight,
-    bias,
-    cosine_weight,
-    vectors,
-    query_rows,
-    query_count,
-    context_count,
-    similarity_context_row,
-    similarity_query_row,
-    similarity_query,
-    similarity_context,
-    query_row,
-    context_row,
-    query_gram_row,
-    query_gram_item,
-    gram_row,
-    gram_item,
-    context_mask_row,
-    inverse_temperature,
-    compared: tl.constexpr,
-    width: tl.constexpr,
-    seed_count: tl.constexpr,
-    queries_block: tl.constexpr,
-    context_block: tl.constexpr,
-    compared_block: tl.constexpr,
-    width_block: tl.constexpr,
-    seeds_block: tl.constexpr,
-    widen: tl.constexpr,
+    similarity, shares, queries, context, query_gram, gram, context_mask, weight, product_weight, bias,
+    cosine_weight, vectors, query_rows, query_count, context_count, similarity_context_row, similarity_query_row,
+    similarity_query, similarity_context, query_row, context_row, query_gram_row, query_gram_item, gram_row,
+    gram_item, context_mask_row, inverse_temperature, compared: tl.constexpr, width: tl.constexpr,
+    seed_count: tl.constexpr, queries_block: tl.constexpr, context_block: tl.constexpr,
+    compared_block: tl.constexpr, width_block: tl.constexpr, seeds_block: tl.constexpr, widen: tl.constexpr,
     precision: tl.constexpr,
-):
+):  # fmt: skip
     """s(q_s, a_s) of the context nodes of a pair, each a weighted sum of queries that attends to the context."""
     pair = tl.program_id(0).to(tl.int64)
     a, b = pair // query_rows, pair % query_rows
@@ -319,10 +230,8 @@ def context_vectors(
     own = load_block(shares + pair * seed_count * query_count, slots, rows, query_count, seed_count, query_count)
     grams = load_block(query_gram + b * query_gram_row, rows, rows, query_gram_item, query_count, query_count)
     own = unit_sums(own.to(tl.float32), grams.to(tl.float32), precision)
-    inside = (rows < query_count)[:, None] & (items < context_count)[None, :]
     start = similarity + a * similarity_context_row + b * similarity_query_row
-    places = rows[:, None] * similarity_query + items[None, :] * similarity_context
-    cosines = tl.load(start + places, mask=inside, other=0.0).to(tl.float32)
+    cosines = load_cosines(start, rows, items, similarity_query, similarity_context, query_count, context_count)
     cosines = tl.dot(own, cosines, input_precision=precision)
     grams = load_block(gram + a * gram_row, items, items, gram_item, context_count, context_count)
     attention = softmax_rows(inverse_temperature * cosines, real_item[None, :])
@@ -344,24 +253,10 @@ def context_vectors(
 
 @triton.jit(do_not_specialize=["query_rows", "node_count", "mask_row"], do_not_specialize_on_alignment=["mask"])
 def exchange(
-    relations,
-    nodes,
-    assignment,
-    mask,
-    messages,
-    query_rows,
-    node_count,
-    mask_row,
-    local: tl.constexpr,
-    through_context: tl.constexpr,
-    width: tl.constexpr,
-    seed_count: tl.constexpr,
-    nodes_block: tl.constexpr,
-    width_block: tl.constexpr,
-    seeds_block: tl.constexpr,
-    widen: tl.constexpr,
-    precision: tl.constexpr,
-):
+    relations, nodes, assignment, mask, messages, query_rows, node_count, mask_row, local: tl.constexpr,
+    through_context: tl.constexpr, width: tl.constexpr, seed_count: tl.constexpr, nodes_block: tl.constexpr,
+    width_block: tl.constexpr, seeds_block: tl.constexpr, widen: tl.constexpr, precision: tl.constexpr,
+):  # fmt: skip
     """(p + q A) S of a pair: what its context nodes receive from the local nodes S and from the context nodes A S."""
     pair = tl.program_id(0).to(tl.int64)
     slots, rows = tl.arange(0, seeds_block), tl.arange(0, nodes_block)
@@ -396,26 +291,10 @@ def exchange(
 
 @triton.jit
 def update(
-    context,
-    messages,
-    gates,
-    opening,
-    opening_bias,
-    value,
-    seeds,
-    vectors,
-    terms,
-    assignment,
-    pooled,
-    width: tl.constexpr,
-    node_count: tl.constexpr,
-    seed_count: tl.constexpr,
-    nodes_block: tl.constexpr,
-    width_block: tl.constexpr,
-    seeds_block: tl.constexpr,
-    widen: tl.constexpr,
-    precision: tl.constexpr,
-):
+    context, messages, gates, opening, opening_bias, value, seeds, vectors, terms, assignment, pooled,
+    width: tl.constexpr, node_count: tl.constexpr, seed_count: tl.constexpr, nodes_block: tl.constexpr,
+    width_block: tl.constexpr, seeds_block: tl.constexpr, widen: tl.constexpr, precision: tl.constexpr,
+):  # fmt: skip
     """l2( C + sigmoid(g) * M ) of a pair, the read-out of these nodes, and the context nodes of the next level.
 
     `gates` are g, None without; with `seeds` the nodes, A and A S of the next level are stored.
