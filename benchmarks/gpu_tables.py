@@ -1,4 +1,4 @@
-"""Tables of `benchmarks/gpu.sh`: ways to score a block, and training steps."""
+"""Tables of `benchmarks/gpu.sh` and `benchmarks.traffic`: ways to score a block, their traffic, training steps."""
 
 from __future__ import annotations
 
@@ -33,3 +33,17 @@ def gpu_steps_table(values: dict[str, Any]) -> str:
         memory = "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 2**30:.1f} GiB"
         lines.append(f"| {row['precision']} | {row['candidates'] or 'all'} | {row['seconds']:.3f} | {memory} |")
     return "\n".join(lines) + f"\n\n{values['recipe']}, batch {values['batch']}, D {values['dim']}"
+
+
+def traffic_table(values: dict[str, Any]) -> str:
+    """Operations of a tile and bytes of a pair, by the modules and by the kernels."""
+    lines = ["| network | operations of a tile, modules | with kernels | KiB a pair, modules | with kernels | ratio |"]
+    lines.append("|---" * 6 + "|")
+    for row in values["traffic"]:
+        modules, kernels = row["modules"], row["kernels"]
+        lines.append(
+            f"| {row['network']}, {row['regions']} regions | {modules['operations']} "
+            f"| {kernels['operations']}, of them {kernels['launches']} kernels | {modules['bytes'] / 1024:,.0f} | {kernels['bytes'] / 1024:,.0f} | "
+            f"{modules['bytes'] / kernels['bytes']:.1f} |"
+        )
+    return "\n".join(lines) + f"\n\nbfloat16, captions of {values['words']} words; counted, not timed"

@@ -44,6 +44,15 @@ from tshsr.system import provenance
 LOG = logging.getLogger("benchmarks.kernels")
 FEATURES, VOCABULARY = 64, 1000
 """Encoding is not measured."""
+COCO = TshsrConfig(encoder=EncoderConfig(feature_dim=FEATURES, vocabulary=VOCABULARY))
+PHOTOS = TshsrConfig(
+    encoder=EncoderConfig(dim=256, feature_dim=FEATURES, vocabulary=VOCABULARY),
+    similarity_dim=32,
+    comparison_dim=64,
+    products=True,
+    reasoning=ReasoningConfig(context_inverse_temperature=8.0),
+)
+"""The networks of tshsr-coco and of tshsr-flickr8k-photos, but for the encoders."""
 WayName = Literal[
     "eager", "fused", "fused, 8 warps", "fused, 3 stages", "eager, CUDA graph", "fused, CUDA graph", "compiled"
 ]
@@ -146,15 +155,7 @@ def precisions(way: str) -> tuple[str, ...]:
 
 def cases(wanted: Kernels, device: torch.device) -> list[Case]:
     """Both networks with their blocks."""
-    coco = TshsrConfig(encoder=EncoderConfig(feature_dim=FEATURES, vocabulary=VOCABULARY))
-    photos = TshsrConfig(
-        encoder=EncoderConfig(dim=256, feature_dim=FEATURES, vocabulary=VOCABULARY),
-        similarity_dim=32,
-        comparison_dim=64,
-        products=True,
-        reasoning=ReasoningConfig(context_inverse_temperature=8.0),
-    )
-    sizes = [("tshsr-coco", coco, 36), ("tshsr-flickr8k-photos", photos, 16)]
+    sizes = [("tshsr-coco", COCO, 36), ("tshsr-flickr8k-photos", PHOTOS, 16)]
     if wanted.toy:
         sizes = [(name, tiny(config), 3) for name, config, _ in sizes]
     return [case_of(name, config, regions, wanted, device) for name, config, regions in sizes]

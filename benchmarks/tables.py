@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu_tables import gpu_steps_table, ways_table
+from benchmarks.gpu_tables import gpu_steps_table, traffic_table, ways_table
 from benchmarks.scale_tables import bulk_table, growth_table, index_table, projection_table
 from tshsr.metrics.labels import label
 from tshsr.metrics.report import metrics_from_json, recall_table
@@ -593,7 +593,7 @@ BY_KEY = {
     "composition": composition_table,
 }
 """Tables by a key that no other results file has."""
-GPU_TABLES = {"ways": ways_table, "gpu_steps": gpu_steps_table}
+GPU_TABLES = {"ways": ways_table, "gpu_steps": gpu_steps_table, "traffic": traffic_table}
 """Likewise; the origin of the figures is added."""
 PARTS = {"": race_table, "ablation": ablation_table, "scores": score_table, "short": short_table}
 """Tables of a race by the word after the name in their marker."""
