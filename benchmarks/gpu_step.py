@@ -45,6 +45,8 @@ class Step:
     """Timed steps of each kind; medians are reported."""
     dim: int = 1024
     """Width of the joint space; smaller to rehearse."""
+    batch: int = BATCH
+    """Captions of a batch, each with its image."""
     seconds: float = 30.0
     """No kind is begun after that."""
 
@@ -66,7 +68,12 @@ def main() -> None:
                 continue
             rows.append({"precision": precision, "candidates": count, **timed(wanted, mode, count)})
             LOG.info("%s", rows[-1])
-            values = {"command": "python -m benchmarks.gpu_step", **provenance(), "recipe": RECIPE, "batch": BATCH}
+            values = {
+                "command": "python -m benchmarks.gpu_step",
+                **provenance(),
+                "recipe": RECIPE,
+                "batch": wanted.batch,
+            }
             text = json.dumps({**values, "dim": wanted.dim, "gpu_steps": rows}, indent=2)
             write_text(RESULTS / f"step-{wanted.device}.json", text + "\n")
 
@@ -78,11 +85,11 @@ def timed(wanted: Step, mode: Callable[[], AbstractContextManager[Any]], candida
     torch.manual_seed(0)
     network = build_matcher(replace(config.model, encoder=encoder)).train().to(device)
     optimiser, objective = torch.optim.Adam(network.parameters(), lr=1e-4), Objective(network, config.loss, candidates)
-    images, captions = batch(FEATURES)
+    images, captions = batch(FEATURES, wanted.batch)
 
     def step(images: ImageBatch, captions: CaptionBatch) -> None:
         with mode():
-            losses = objective(images, captions, torch.arange(BATCH, device=device), hardest=True, seed=0)
+            losses = objective(images, captions, torch.arange(wanted.batch, device=device), hardest=True, seed=0)
         losses["loss"].backward()
         optimiser.step()
         optimiser.zero_grad()

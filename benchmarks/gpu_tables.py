@@ -41,9 +41,8 @@ def traffic_table(values: dict[str, Any]) -> str:
     lines.append("|---" * 6 + "|")
     for row in values["traffic"]:
         modules, kernels = row["modules"], row["kernels"]
-        lines.append(
-            f"| {row['network']}, {row['regions']} regions | {modules['operations']} "
-            f"| {kernels['operations']}, of them {kernels['launches']} kernels | {modules['bytes'] / 1024:,.0f} | {kernels['bytes'] / 1024:,.0f} | "
-            f"{modules['bytes'] / kernels['bytes']:.1f} |"
-        )
+        bytes_of = [each["bytes"] / 1024 for each in (modules, kernels)]
+        count = f"{kernels['operations']}, of them {kernels['launches']} kernels"
+        ratio = f"{bytes_of[0]:,.0f} | {bytes_of[1]:,.0f} | {bytes_of[0] / bytes_of[1]:.1f}"
+        lines.append(f"| {row['network']}, {row['regions']} regions | {modules['operations']} | {count} | {ratio} |")
     return "\n".join(lines) + f"\n\nbfloat16, captions of {values['words']} words; counted, not timed"

@@ -31,9 +31,9 @@ from tshsr.models.tshsr import Tshsr
 from tshsr.scoring import fused_stream
 from tshsr.system import provenance
 
+VIEWS = ("view", "_unsafe_view", "expand", "permute", "transpose", "t", "unsqueeze", "squeeze", "select", "slice")
 FREE = frozenset(
-    ("view", "_unsafe_view", "expand", "permute", "transpose", "t", "unsqueeze", "squeeze", "select", "slice", "split")
-    + ("unbind", "detach", "alias", "as_strided", "_reshape_alias", "empty", "new_empty", "empty_like", "empty_strided")
+    (*VIEWS, "split", "unbind", "detach", "alias", "as_strided", "empty", "new_empty", "empty_like", "empty_strided")
 )
 """Operations that neither read nor write values."""
 SIDE, WORDS = 32, 15
