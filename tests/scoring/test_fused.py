@@ -59,7 +59,7 @@ def _no_gradients() -> object:
 def encoded(
     network: Tshsr, real: list[int], words: tuple[int, ...], regions: int | None = None
 ) -> tuple[ItemEncoding, ItemEncoding]:
-    """Images with so many real regions, and captions with so many words."""
+    """Images with these numbers of real regions, and captions with these numbers of words."""
     batch = tiny.images(len(real), regions or max(real), real=real)
     batch = ImageBatch(batch.regions.float(), batch.mask, batch.boxes.float())
     network.to(DEVICE)

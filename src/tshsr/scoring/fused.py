@@ -56,7 +56,7 @@ class FusedMatcher(Matcher):
         self.network, self.strict = network, strict
         self.launch = launch or launch_of(network.config)
         self.vision = network.vision
-        self.checked, self.usable, self.told = False, True, False
+        self.checked, self.usable, self.logged = False, True, False
 
     @property
     def score_names(self) -> frozenset[str]:
@@ -99,9 +99,9 @@ class FusedMatcher(Matcher):
         return fused_scores(self.network, images, captions, self.launch)
 
     def _applies(self, regions: int, words: int) -> bool:
-        """Whether the kernels score pairs of this size; a tile that is too large is told once in the log."""
-        if self.usable and not fits(self.network.config, self._dtype(), regions, words) and not self.told:
-            self.told = True
+        """Whether the kernels score pairs of this size; the first tile that is too large is logged."""
+        if self.usable and not fits(self.network.config, self._dtype(), regions, words) and not self.logged:
+            self.logged = True
             LOG.warning(
                 "the fused kernels do not hold %d regions and %d words in %s; such tiles are scored without them",
                 regions,
