@@ -4,7 +4,8 @@
 #
 #   benchmarks/gpu.sh                    tests, kernels, a split of COCO 5K's size, a training step, speed, compilation
 #   benchmarks/gpu.sh photos STORE       trains tshsr-flickr8k-photos at full width on a store of Flickr8k, dev figures
-#   TOY=1 benchmarks/gpu.sh              the first at a tiny size on a CPU, the kernels in Triton's interpreter
+#   TOY=1 benchmarks/gpu.sh              the first at a tiny size on a CPU, the kernels in Triton's interpreter, without
+#                                        speed, which has a size of its own for CPUs
 #
 # Results go to benchmarks/results; with OUT=DIR they, the profiles and the log of the tests are copied there too.
 set -u
@@ -37,8 +38,7 @@ if [ -n "${TOY:-}" ]; then
   step 400 tests "$PYTHON" -m pytest -q -k cuda tests/models tests/scoring/test_fused.py -p no:cacheprovider
   step 600 kernels "$PYTHON" -m benchmarks.kernels "${ways[@]}" --toy --images 1 --captions 1 --repeats 1 --ways eager fused "fused, CUDA graph"
   step 600 scale "$PYTHON" -m benchmarks.gpu --device cpu --seconds 500 --images 1 --dim 16 --width 8 --budgets 1048576 --toy
-  step 300 train-step "$PYTHON" -m benchmarks.gpu_step --device cpu --dim 16 --batch 6 --repeats 1
-  step 300 speed "$PYTHON" -m benchmarks.speed --device cpu --captions 2 --repeats 1
+  step 300 train-step "$PYTHON" -m benchmarks.gpu_step --device cpu --dim 16 --batch 6 --repeats 1 --seconds 5
   step 300 compiled "$PYTHON" -m benchmarks.kernels "${ways[@]}" --toy --images 2 --captions 2 --repeats 1 --ways compiled --backend eager
 else
   step 100 tests "$PYTHON" -m pytest -q -k cuda tests/models tests/scoring/test_fused.py -p no:cacheprovider
