@@ -28,6 +28,8 @@ from tshsr.scoring.precision import cast_matcher
 
 pytest.importorskip("triton", reason="the package triton is not installed")
 
+TOLERANCE = 2e-6 if interpreted() else 2e-5
+"""Float32 on a GPU has other exponentials and another order of sums."""
 DEVICE = torch.device("cpu" if interpreted() else "cuda")
 BOXES = replace(tiny.ENCODER, boxes=True)
 LOOKS = {"products": True, "reasoning": ReasoningConfig(seeds=(3, 2), context_inverse_temperature=3.0)}
@@ -87,7 +89,7 @@ def test_the_kernels_score_as_the_modules_on_cuda_or_interpreted(variant: str) -
     network = tiny.network(torch.float32, **VARIANTS[variant])
     images, captions = encoded(network, [2, 1], (2, 1), regions=3)
     exact = network.score_all(images, captions)
-    assert largest_difference(checked(network).score_all(images, captions), exact) < 2e-6
+    assert largest_difference(checked(network).score_all(images, captions), exact) < TOLERANCE
 
 
 @runs_kernels
@@ -98,7 +100,7 @@ def test_sizes_beyond_a_block_score_as_the_modules_on_cuda_or_interpreted() -> N
     network = Tshsr(replace(network.config, encoder=replace(tiny.ENCODER, dim=48))).eval()
     images, captions = encoded(network, [17], (17,))
     exact = network.score_all(images, captions)
-    assert largest_difference(checked(network).score_all(images, captions), exact) < 5e-6
+    assert largest_difference(checked(network).score_all(images, captions), exact) < 2 * TOLERANCE
 
 
 @runs_kernels
@@ -133,7 +135,7 @@ def test_a_split_is_scored_by_the_kernels_on_cuda_or_interpreted(monkeypatch: py
         score_all_pairs(network, [batch], tokens, replace(options, kernel=kernel)) for kernel in ("eager", "triton")
     )
     assert calls == [(2, 2), (2, 2)], "the check, and the tile"
-    assert abs(found["fused"] - exact["fused"]).max() < 1e-6
+    assert abs(found["fused"] - exact["fused"]).max() < TOLERANCE
 
 
 def test_scores_that_are_less_exact_are_not_used(
@@ -234,6 +236,14 @@ def test_a_processor_and_other_methods_are_refused(
         assert with_kernel(other, "auto", torch.device("cuda")) is other
     assert "do not apply: they are for TSHSR, uncompiled, and this is a Scan" in caplog.text
     assert isinstance(with_kernel(network, "triton", torch.device("cuda")), FusedMatcher)
+
+    def broken() -> None:
+        raise ImportError("libtriton.so: no such file")
+
+    monkeypatch.setattr(fused, "kernels", broken)
+    assert refusal(network, torch.device("cuda")) == (
+        "the package triton cannot be imported (libtriton.so: no such file)"
+    )
     monkeypatch.setattr(fused, "find_spec", lambda _: None)
     with pytest.raises(
         SettingsError, match=r"triton is not installed \(pip install 'tshsr\[triton\]'\); score without"

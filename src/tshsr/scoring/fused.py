@@ -119,7 +119,7 @@ class FusedMatcher(Matcher):
             reason = inexactness(self.network, images, captions, self.launch)
         except torch.OutOfMemoryError:
             raise
-        except (kernels().TritonError, RuntimeError, ImportError, OSError, SubprocessError) as error:
+        except (kernels().TritonError, RuntimeError, OSError, SubprocessError) as error:
             reason = f"they fail here ({str(error).strip().splitlines()[0]})"
         if reason is None:
             return
@@ -158,6 +158,10 @@ def refusal(matcher: Matcher, device: torch.device) -> str | None:
         return f"they run on CUDA devices, and scoring runs on {device.type}"
     if find_spec("triton") is None:
         return "the package triton is not installed (pip install 'tshsr[triton]')"
+    try:
+        kernels()
+    except ImportError as error:
+        return f"the package triton cannot be imported ({error})"
     dtype, config = next(matcher.parameters()).dtype, matcher.config
     name = str(dtype).removeprefix("torch.")
     if dtype not in MOST_NUMBERS:
