@@ -36,7 +36,7 @@ fi
 ways=(--device "$device" --out benchmarks/results)
 if [ -n "${TOY:-}" ]; then
   step 400 tests "$PYTHON" -m pytest -q -k cuda tests/models tests/scoring/test_fused.py -p no:cacheprovider
-  step 600 kernels "$PYTHON" -m benchmarks.kernels "${ways[@]}" --toy --images 1 --captions 1 --repeats 1 --ways eager fused "fused, CUDA graph"
+  step 600 kernels "$PYTHON" -m benchmarks.kernels "${ways[@]}" --toy --images 1 --captions 1 --repeats 1 --seconds 500 --ways eager fused "fused, CUDA graph"
   step 600 scale "$PYTHON" -m benchmarks.gpu --device cpu --seconds 500 --images 1 --dim 16 --width 8 --budgets 1048576 --toy
   step 300 train-step "$PYTHON" -m benchmarks.gpu_step --device cpu --dim 16 --batch 6 --repeats 1 --seconds 5
   step 300 compiled "$PYTHON" -m benchmarks.kernels "${ways[@]}" --toy --images 2 --captions 2 --repeats 1 --ways compiled --backend eager
