@@ -77,6 +77,7 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     if wanted.upload_mib < 1:
         raise SettingsError(f"--upload-mib is {wanted.upload_mib}; expected 1 or more.")
     check_extras()
+    token_of(wanted)  # refused before the index is opened
     listener = listen(wanted.host, wanted.port)
     with listener:
         serve(wanted, listener, screen)
@@ -92,14 +93,14 @@ def serve(wanted: Serve, listener: socket.socket, screen: Screen) -> None:
 def serve_index(index: Index, wanted: Serve, listener: socket.socket, screen: Screen) -> None:
     """Serve an open index at a socket; of the options, those of the server apply."""
     # These need the extras, which `check_extras` has found.
-    from tshsr.server.access import read_token, readable_by_others
+    from tshsr.server.access import readable_by_others
     from tshsr.server.guard import is_loopback
     from tshsr.server.running import bounded_by_handles, run
     from tshsr.server.server import Backend, create_app
 
     limits = bounded_by_handles(upload_bytes=wanted.upload_mib * 2**20)
     local = is_loopback(wanted.host)
-    token = None if wanted.token_file is None else read_token(wanted.token_file)
+    token = token_of(wanted)
     app = create_app(index, limits, local=local, hosts=wanted.allow_host, token=token)
     backend: Backend = app.state.backend
     service = backend.service
@@ -120,6 +121,17 @@ def serve_index(index: Index, wanted: Serve, listener: socket.socket, screen: Sc
         webbrowser.open(where)  # requests wait at the socket until the server runs
     run(app, listener, limits)
     screen.note("Stopped.")
+
+
+def token_of(wanted: Serve) -> str | None:
+    """The token; None where clients need none.
+
+    Raises:
+        SettingsError: Where its file can't be used.
+    """
+    from tshsr.server.access import read_token
+
+    return None if wanted.token_file is None else read_token(wanted.token_file)
 
 
 def start_log(wanted: Serve, screen: Screen) -> None:

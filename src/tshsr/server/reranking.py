@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
-from typing import Annotated
 
-from pydantic import BaseModel, FailFast, Field
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from tshsr.errors import DataError, PictureError
@@ -29,13 +28,15 @@ class RerankRequest(BaseModel):
     """Candidates of another search; further fields of Cohere's, Jina's and TEI's requests have no effect."""
 
     query: str | Document = Field(description="A sentence; or a picture as an object, for sentences as documents.")
-    documents: Annotated[list[str | Document], FailFast()] | None = Field(
-        None, description="Ids of indexed pictures, or pictures as data URLs; for a picture query sentences."
+    documents: list[str | Document] | None = Field(
+        None,
+        fail_fast=True,
+        description="Ids of indexed pictures, or pictures as data URLs; for a picture query sentences.",
     )
     top_n: int | None = Field(None, description="Number of results; all by default.")
     return_documents: bool = Field(False, description="Repeat the documents in the results, as objects.")
-    texts: Annotated[list[str], FailFast()] | None = Field(
-        None, description="TEI's name of documents; the answer then has TEI's form."
+    texts: list[str] | None = Field(
+        None, fail_fast=True, description="TEI's name of documents; the answer then has TEI's form."
     )
     return_text: bool = Field(False, description="TEI: repeat the texts in the results.")
 

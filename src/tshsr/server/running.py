@@ -11,6 +11,7 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from tshsr.server.guard import Limits
 from tshsr.server.monitoring import Monitor
@@ -38,11 +39,8 @@ def bounded_by_handles(*, upload_bytes: int) -> Limits:
     return Limits(upload_bytes=upload_bytes, connections=most)
 
 
-def run(app: FastAPI, listener: socket.socket, limits: Limits) -> None:
-    """Serve until SIGINT or SIGTERM, then answer what has arrived, within the time limit of a request.
-
-    A second SIGINT stops at once.
-    """
+def server_of(app: ASGIApp, limits: Limits) -> uvicorn.Server:
+    """uvicorn for an application under limits."""
     config = uvicorn.Config(
         app,
         http=limited_protocol(limits),
@@ -52,7 +50,15 @@ def run(app: FastAPI, listener: socket.socket, limits: Limits) -> None:
         server_header=False,
         timeout_graceful_shutdown=int(limits.seconds) + 5,
     )
-    server = uvicorn.Server(config)
+    return uvicorn.Server(config)
+
+
+def run(app: FastAPI, listener: socket.socket, limits: Limits) -> None:
+    """Serve until SIGINT or SIGTERM, then answer what has arrived, within the time limit of a request.
+
+    A second SIGINT stops at once.
+    """
+    server = server_of(app, limits)
     monitor: Monitor = app.state.monitor
     monitor.gauge("tshsr_connections", "Open connections.", lambda: len(server.server_state.connections))
     with terminated_as_interrupted(), suppress(KeyboardInterrupt):  # uvicorn raises it again after the last response

@@ -327,7 +327,8 @@ def create_app(
 
 def monitor_of(app: FastAPI, backend: Backend) -> Monitor:
     """The metrics of an application."""
-    monitor = Monitor([path for route in app.routes if (path := getattr(route, "path", None))])
+    routes = (*app.routes, *api.routes, *reranking.routes)  # those of an app do not list included ones
+    monitor = Monitor([path for route in routes if (path := getattr(route, "path", None))])
     for name, worker in (("network", backend.network), ("files", backend.files)):
         monitor.pending.labels(name).set_function(partial(getattr, worker, "pending"))
     monitor.gauge("tshsr_network_longest_seconds", "Duration of the running request.", lambda: backend.network.longest)
