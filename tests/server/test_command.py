@@ -20,7 +20,6 @@ from PIL import Image
 from tests.support.command_line import refused, tshsr
 from tests.support.served import PICTURES, Served, make_index, serving
 
-
 TOKEN = "A-token_of-32-letters.and-digits"
 
 
@@ -125,6 +124,15 @@ def test_a_server_open_to_every_network_warns_and_a_service_manager_stops_it(ind
         assert said.splitlines()[-1] == "Stopped."
 
 
+def status_of(request: urllib.request.Request) -> int:
+    try:
+        with urllib.request.urlopen(request, timeout=300) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
 @pytest.mark.slow
 def test_a_token_and_json_logs_are_options(index: Path, tmp_path: Path) -> None:
     secret = tmp_path / "token"
@@ -139,12 +147,7 @@ def test_a_token_and_json_logs_are_options(index: Path, tmp_path: Path) -> None:
         for host, status in (("pictures.example", 200), ("evil.example", 421)):
             headers = {"Authorization": f"Bearer {TOKEN}", "Host": host, "X-Request-ID": f"from-{host}"}
             request = urllib.request.Request(f"{running.address}api/about", headers=headers)
-            try:
-                with urllib.request.urlopen(request, timeout=300) as answer:
-                    assert answer.status == status
-            except urllib.error.HTTPError as error:
-                with error:
-                    assert error.code == status
+            assert status_of(request) == status
         running.process.send_signal(signal.SIGTERM)
         _, said = running.process.communicate(timeout=300)
     assert f"Other users of this machine can read {secret}" in said.replace("\n", "")
@@ -186,6 +189,8 @@ def test_a_port_that_is_taken_is_refused_at_once() -> None:
         ("serve x --port abc", "--port expects a whole number, got 'abc'."),
         ("serve x --port 70000", "--port is 70000; expected a number from 1 to 65535, or 0 for a free one."),
         ("serve x --upload-mib 0", "--upload-mib is 0; expected 1 or more."),
+        ("serve x --seconds 0", "--seconds is 0; expected a number above 0."),
+        ("serve x --seconds nan", "--seconds is nan; expected a number above 0."),
         ("serve x --port 0 --host nowhere.invalid", "--host is 'nowhere.invalid', where this machine can't listen ("),
         ("serve x --port 0 --open yes", "'yes' is one argument too many: --open takes no value."),
         ("serve no-index --port 0", "no-index does not exist; make one with tshsr index"),

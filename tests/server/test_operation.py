@@ -148,17 +148,17 @@ def test_connections_leave_handles_to_the_index(monkeypatch: pytest.MonkeyPatch)
     limit = [(1024, resource.RLIM_INFINITY)]
     monkeypatch.setattr(resource, "getrlimit", lambda which: limit[0])
     monkeypatch.setattr(resource, "setrlimit", lambda which, wanted: limit.__setitem__(0, wanted))
-    assert bounded_by_handles(upload_bytes=7) == Limits(upload_bytes=7)
+    assert bounded_by_handles(Limits(upload_bytes=7)) == Limits(upload_bytes=7)
     assert limit[0] == (2256, resource.RLIM_INFINITY)
     limit[0] = (512, 1024)
-    assert bounded_by_handles(upload_bytes=7).connections == (1024 - 256) // 2
+    assert bounded_by_handles(Limits(upload_bytes=7)).connections == (1024 - 256) // 2
 
     def refuse(which: int, wanted: tuple[int, int]) -> None:
         raise ValueError("not allowed to raise maximum limit")
 
     monkeypatch.setattr(resource, "setrlimit", refuse)
     limit[0] = (256, 1024)
-    assert bounded_by_handles(upload_bytes=7).connections == 16
+    assert bounded_by_handles(Limits(upload_bytes=7)).connections == 16
 
 
 def test_a_json_body_of_millions_of_values_is_refused_before_it_is_parsed(client: TestClient) -> None:

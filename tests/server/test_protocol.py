@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -88,11 +89,8 @@ def test_connections_above_the_limit_are_refused_and_accepted_again_later(port: 
 
 def test_connections_far_above_the_limit_are_dropped(port: int) -> None:
     idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(6)]
-    with connected(port) as client:
-        try:
-            assert client.recv(100) == b""
-        except ConnectionResetError:
-            pass
+    with connected(port) as client, contextlib.suppress(ConnectionResetError):
+        assert client.recv(100) == b""
     for one in idle:
         one.close()
 
@@ -130,11 +128,9 @@ def test_a_client_that_does_not_read_its_response_is_dropped() -> None:
         client.sendall(head())
         time.sleep(1.0)
         read = 0
-        try:
+        with contextlib.suppress(ConnectionResetError):
             while part := client.recv(2**20):
                 read += len(part)
-        except ConnectionResetError:
-            pass
     assert read < 32 * 2**20
 
 
@@ -154,6 +150,18 @@ def test_a_client_that_hangs_up_leaves_the_queue(app: FastAPI, index: FakeIndex,
     assert index.queries == [*before, "here"]
     count = app.state.monitor.registry.get_sample_value
     assert count("tshsr_requests_total", {"method": "GET", "path": "/api/search", "status": "499"}) == 1
+
+
+def test_a_client_that_hangs_up_within_a_body_is_no_internal_error(
+    app: FastAPI, port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    count = app.state.monitor.registry.get_sample_value
+    with connected(port) as client:
+        client.sendall(head("/rerank", "Content-Length: 100", method="POST") + b"{")
+        wait_until(lambda: count("tshsr_requests_active"))
+    labels = {"method": "POST", "path": "/rerank", "status": "499"}
+    wait_until(lambda: count("tshsr_requests_total", labels) == 1)
+    assert not caplog.records
 
 
 def wait_until(condition) -> None:

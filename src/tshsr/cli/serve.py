@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib.util
 import logging
+import math
 import socket
 import webbrowser
 from collections.abc import Mapping, Sequence
@@ -55,6 +56,8 @@ class Serve:
     """Open the page in a browser."""
     upload_mib: int = 20
     """Largest upload, in MiB."""
+    seconds: float = 20.0
+    """Time limit of a request, with its time in the queue, and of the arrival of its body."""
     token_file: OptionalPath = None
     """File with a token of 16 characters or more: clients must send it, browsers once, in a form."""
     allow_host: Annotated[tuple[str, ...], Argument("NAME")] = ()
@@ -76,6 +79,8 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     wanted = parse(Serve, "tshsr serve", arguments, example=EXAMPLE)
     if wanted.upload_mib < 1:
         raise SettingsError(f"--upload-mib is {wanted.upload_mib}; expected 1 or more.")
+    if not 0 < wanted.seconds < math.inf:
+        raise SettingsError(f"--seconds is {wanted.seconds:g}; expected a number above 0.")
     check_extras()
     token_of(wanted)  # refused before the index is opened
     listener = listen(wanted.host, wanted.port)
@@ -94,11 +99,13 @@ def serve_index(index: Index, wanted: Serve, listener: socket.socket, screen: Sc
     """Serve an open index at a socket; of the options, those of the server apply."""
     # These need the extras, which `check_extras` has found.
     from tshsr.server.access import readable_by_others
-    from tshsr.server.guard import is_loopback
+    from tshsr.server.guard import Limits, is_loopback
     from tshsr.server.running import bounded_by_handles, run
     from tshsr.server.server import Backend, create_app
 
-    limits = bounded_by_handles(upload_bytes=wanted.upload_mib * 2**20)
+    head = min(Limits.header_seconds, wanted.seconds / 2)
+    limits = Limits(upload_bytes=wanted.upload_mib * 2**20, seconds=wanted.seconds, header_seconds=head)
+    limits = bounded_by_handles(limits)
     local = is_loopback(wanted.host)
     token = token_of(wanted)
     app = create_app(index, limits, local=local, hosts=wanted.allow_host, token=token)

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -172,6 +173,8 @@ FORM_BYTES = 16 * 2**10
 """Maximum size of a form without files (`application/x-www-form-urlencoded`): old parsers keep every field of one."""
 LINGER_SECONDS, LINGER_BYTES = 5.0, 256 * 2**20
 """How long, and how much, of the body of a refused request is discarded before its connection is closed."""
+HUNG_UP, GONE = 499, "the client closed the connection."
+"""Status in logs and metrics where a client hangs up, and its sentence; nobody receives them."""
 CROWDED = "the server holds as many requests as its memory allows; try again in a moment."
 
 
@@ -220,6 +223,8 @@ class RequestGuard:
         except HTTPException as error:
             headers = dict(error.headers or {})
             await problem(error.status_code, error.detail, headers)(scope, receive, respond)
+        except ClientDisconnect:  # nobody receives the status; logs and metrics show it
+            await problem(HUNG_UP, GONE)(scope, receive, respond)
         except Exception:
             LOG.exception("%s %s failed", scope["method"], scope["path"])
             if started:

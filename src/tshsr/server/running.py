@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from types import FrameType
 
 import uvicorn
@@ -22,9 +23,9 @@ HANDLES_OF_THE_INDEX = 256
 LEAST_CONNECTIONS = 16
 
 
-def bounded_by_handles(*, upload_bytes: int) -> Limits:
+def bounded_by_handles(limits: Limits) -> Limits:
     """Limits with as many connections as this process may open; its soft limit of handles is raised where it can be."""
-    most = Limits.connections
+    most = limits.connections
     if sys.platform != "win32":
         import resource
 
@@ -36,11 +37,11 @@ def bounded_by_handles(*, upload_bytes: int) -> Limits:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
                 soft = raised
             most = max(LEAST_CONNECTIONS, min(most, (soft - HANDLES_OF_THE_INDEX) // 2))
-    return Limits(upload_bytes=upload_bytes, connections=most)
+    return replace(limits, connections=most)
 
 
 def server_of(app: ASGIApp, limits: Limits) -> uvicorn.Server:
-    """uvicorn for an application under limits."""
+    """The server of an application under limits."""
     config = uvicorn.Config(
         app,
         http=limited_protocol(limits),

@@ -28,7 +28,7 @@ from tshsr.server.answers import (
     Problem,
     Scores,
 )
-from tshsr.server.guard import Limits, RequestGuard, Worker, problem
+from tshsr.server.guard import GONE, HUNG_UP, Limits, RequestGuard, Worker, problem
 from tshsr.server.monitoring import Monitor, Observer
 from tshsr.server.reranking import RerankAnswer, RerankRequest, TeiResult, rerank
 from tshsr.server.service import CAPTIONS, PICTURES, Searchable, Service
@@ -53,8 +53,6 @@ FILE_THREADS, FILE_QUEUE = 2, 256
 """A page of results requests a hundred pictures at once; two are prepared at a time."""
 STUCK = 15
 """Time limits after which a running request counts as one that never ends, and the server as dead."""
-HUNG_UP = 499
-"""Status in logs and metrics where the client closed the connection; nobody receives it."""
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 Result = TypeVar("Result")
 
@@ -98,7 +96,7 @@ class Call:
             if job.done():
                 return job.result()
             gone.result()
-            raise HTTPException(HUNG_UP, "the client closed the connection.")
+            raise HTTPException(HUNG_UP, GONE)
         finally:
             job.cancel()
             gone.cancel()
