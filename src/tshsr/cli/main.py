@@ -116,7 +116,7 @@ def interrupted(words: Sequence[str], *, own_process: bool) -> int:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would disturb the shutdown
         # An interrupt inside `exec` of a string, which dataclasses and namedtuples use, makes CPython end by SIGINT
         # instead of with our exit code, although it was caught; the next `exec` clears that.
-        exec("")  # noqa: S102
+        exec("")  # noqa: S102  # nosec B102
     after = RESUMING.get(words[0] if words else "", "no file was left incomplete.")
     note(f"interrupted; {after}")
     return 130
