@@ -93,8 +93,8 @@ security: $(READY)
 audit: $(READY)
 	$(PYTHON) -m venv build/audit
 	build/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
-	$(BIN)/python -m pip freeze --exclude-editable > build/audit/installed.txt
-	build/audit/bin/pip-audit --requirement build/audit/installed.txt --no-deps --disable-pip
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > build/audit/installed.txt
+	build/audit/bin/pip-audit --strict --requirement build/audit/installed.txt --no-deps --disable-pip
 
 clean:
 	rm -rf $(VENV) demo build dist

@@ -50,6 +50,7 @@ def test_a_browser_enters_it_once(client: TestClient) -> None:
     assert page.status_code == 401
     assert '<form method="post" action="/login">' in page.text
     assert "form-action 'self'" in page.headers["content-security-policy"]
+    assert page.headers["referrer-policy"] == "same-origin", "with no-referrer a browser sends Origin: null"
     wrong = client.post("/login", data={"token": "<script>"}, headers=BROWSER)
     assert wrong.status_code == 401
     assert "That is not the token of this server." in wrong.text

@@ -100,7 +100,9 @@ class Gate:
 
 def form(problem: str = "") -> Response:
     """The page that asks for the token."""
-    return HTMLResponse(PAGE.format(problem=html.escape(problem)), 401, {"WWW-Authenticate": "Bearer"})
+    # Under the other pages' policy, no-referrer, a browser would send the form with the origin null.
+    headers = {"WWW-Authenticate": "Bearer", "Referrer-Policy": "same-origin"}
+    return HTMLResponse(PAGE.format(problem=html.escape(problem)), 401, headers)
 
 
 def add_login(app: FastAPI, token: Token) -> None:
