@@ -174,7 +174,7 @@ FORM_BYTES = 16 * 2**10
 LINGER_SECONDS, LINGER_BYTES = 5.0, 256 * 2**20
 """How long, and how much, of the body of a refused request is discarded before its connection is closed."""
 HUNG_UP, GONE = 499, "the client closed the connection."
-"""Status in logs and metrics where a client hangs up, and its sentence; nobody receives them."""
+"""Status in logs and metrics where a client hangs up, and its sentence; neither is received."""
 CROWDED = "the server holds as many requests as its memory allows; try again in a moment."
 
 
@@ -223,7 +223,7 @@ class RequestGuard:
         except HTTPException as error:
             headers = dict(error.headers or {})
             await problem(error.status_code, error.detail, headers)(scope, receive, respond)
-        except ClientDisconnect:  # nobody receives the status; logs and metrics show it
+        except ClientDisconnect:  # the status is for logs and metrics
             await problem(HUNG_UP, GONE)(scope, receive, respond)
         except Exception:
             LOG.exception("%s %s failed", scope["method"], scope["path"])
