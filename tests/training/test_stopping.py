@@ -78,11 +78,12 @@ def test_the_command_ends_with_zero_after_sigterm_and_names_what_continues_it(tm
 
 
 def test_two_jobs_in_one_folder_are_refused(data: tuple[Split, Split], tmp_path: Path) -> None:
-    tmp_path.joinpath("run").mkdir()
-    with exclusive_lock(tmp_path / "run" / fit.LOCK, ""), pytest.raises(DataError) as caught:
-        run(small_config(), data, tmp_path / "run")
-    assert str(caught.value) == f"another tshsr train works in {tmp_path / 'run'}; wait for it, or choose another --out."
-    assert [path.name for path in (tmp_path / "run").iterdir()] == [fit.LOCK]
+    out = tmp_path / "run"
+    out.mkdir()
+    with exclusive_lock(out / fit.LOCK, ""), pytest.raises(DataError) as caught:
+        run(small_config(), data, out)
+    assert str(caught.value) == f"another tshsr train works in {out}; wait for it, or choose another --out."
+    assert [path.name for path in out.iterdir()] == [fit.LOCK]
 
 
 def test_a_run_that_another_job_continued_meanwhile_is_refused(
