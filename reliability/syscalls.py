@@ -58,7 +58,7 @@ TWO_PLACES = {"renameat": (2, 3), "renameat2": (2, 3), "linkat": (2, 3), "symlin
 RECEIVE, SEND = 0xC0502100, 0xC0182101
 AT_FDCWD = -100
 OPEN_TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-SECONDS = 120.0
+SECONDS = 600.0
 """Longest time of a trial, before it counts as hung."""
 
 
@@ -108,13 +108,23 @@ def is_supported() -> bool:
     return ended.code == 0
 
 
-def supervised(run: Callable[[], str], folder: Path, decide: Callable[[Call], Action]) -> Ended:
+def supervised(
+    run: Callable[[], str],
+    folder: Path,
+    decide: Callable[[Call], Action],
+    *,
+    kill_after: float | None = None,
+    only_caller: bool = False,
+) -> Ended:
     """Run a function in a forked child and decide each of its calls that change a file below a folder.
+
+    A kill ends the child and all processes that it started, or with `only_caller` the process whose call it is.
 
     Args:
         run: Its result is `said`; an exception ends the child with exit code 1.
         folder: Calls on other places pass unseen.
         decide: Called for each call, before it happens.
+        kill_after: Seconds from the first such call to a kill, if the child still runs.
 
     Raises:
         OSError: Where the kernel forbids it.
@@ -132,9 +142,9 @@ def supervised(run: Callable[[], str], folder: Path, decide: Callable[[Call], Ac
         os.waitpid(pid, 0)
         os.close(reader)
         raise OSError(errno.ENOTSUP, "the kernel does not report system calls")
-    supervisor = _Supervisor(pid, handles[0], os.path.realpath(folder), decide)
+    supervisor = _Supervisor(pid, handles[0], os.path.realpath(folder), decide, only_caller=only_caller)
     try:
-        said, code = supervisor.watch(reader)
+        said, code = supervisor.watch(reader, kill_after)
     finally:
         os.close(handles[0])
         os.close(reader)
@@ -145,6 +155,8 @@ def _child(run: Callable[[], str], channel: socket.socket, writer: int) -> None:
     """What the child does; never returns."""
     code = 1
     try:
+        os.setsid()
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # it ends with its parent
         channel.settimeout(SECONDS)
         listener = _install_filter()
         if listener < 0:
@@ -185,24 +197,28 @@ def _install_filter() -> int:
 class _Supervisor:
     """Answers the reported calls of a child and of its threads and children."""
 
-    def __init__(self, pid: int, listener: int, folder: str, decide: Callable[[Call], Action]) -> None:
+    def __init__(
+        self, pid: int, listener: int, folder: str, decide: Callable[[Call], Action], *, only_caller: bool
+    ) -> None:
         self.pid, self.listener, self.folder, self.decide = pid, listener, folder, decide
+        self.only_caller = only_caller
         self.calls: list[Call] = []
         self.names = {number: name for name, number in NUMBERS[platform.machine()].items()}
 
-    def watch(self, reader: int) -> tuple[str, int | None]:
+    def watch(self, reader: int, kill_after: float | None) -> tuple[str, int | None]:
         """Answer until the child has ended; returns what it said and its exit code (None: hung)."""
         said, hung = b"", False
-        stop = time.monotonic() + SECONDS
+        stop, killing = time.monotonic() + SECONDS, float("inf")
         poll = select.poll()
         poll.register(self.listener, select.POLLIN)
         poll.register(reader, select.POLLIN)
         open_ends = 2
         while open_ends:
-            if time.monotonic() > stop:
-                hung = True
+            now = time.monotonic()
+            hung = hung or now > stop
+            if now > min(stop, killing):
                 self._kill()
-            for handle, event in poll.poll(1000):
+            for handle, event in poll.poll(1000 if kill_after is None else 5):
                 if event & select.POLLIN and handle == self.listener:
                     self._answer()
                 elif event & select.POLLIN:
@@ -214,12 +230,14 @@ class _Supervisor:
                 elif event & (select.POLLHUP | select.POLLERR | select.POLLNVAL):
                     poll.unregister(handle)
                     open_ends -= 1
+            if kill_after is not None and self.calls:
+                killing, kill_after = time.monotonic() + kill_after, None
         _, status = os.waitpid(self.pid, 0)
         return said.decode(errors="replace"), None if hung else os.waitstatus_to_exitcode(status)
 
     def _kill(self) -> None:
         with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+            os.killpg(self.pid, signal.SIGKILL)  # the child leads its group
 
     def _answer(self) -> None:
         """Receive one call, and let it pass or not."""
@@ -247,7 +265,10 @@ class _Supervisor:
         if action in ("half", "kill half") and name in WRITES[:2]:
             written = self._write_half(thread, name, arguments)
         if action in ("kill", "kill half"):
-            self._kill()
+            if self.only_caller:
+                os.kill(_process_of(thread), signal.SIGKILL)
+            else:
+                self._kill()
             return
         passes = action == "go" or (action == "half" and not written)
         refused = -action if isinstance(action, int) else 0

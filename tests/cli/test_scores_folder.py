@@ -119,6 +119,16 @@ def test_what_a_killed_evaluation_left_is_written_again(tmp_path: Path, moved: b
     assert {path.name: path.read_bytes() for path in part.parent.iterdir()} == {"fused.npy": b"new"}
 
 
+def test_complete_matrices_beside_an_empty_hidden_folder_stay(tmp_path: Path) -> None:
+    """Its removal failed."""
+    (tmp_path / PART).mkdir()
+    (tmp_path / PART / NAMES).write_text('["fused.npy"]')
+    (tmp_path / "fused.npy").write_bytes(b"whole")
+    with pytest.raises(SettingsError, match="is not empty"), place_for_scores(tmp_path, 1):
+        pytest.fail("nothing is to be written")
+    assert (tmp_path / "fused.npy").read_bytes() == b"whole"
+
+
 def test_files_of_the_user_beside_the_remains_of_a_killed_evaluation_stay(tmp_path: Path) -> None:
     (tmp_path / PART).mkdir()
     (tmp_path / PART / NAMES).write_text('["fused.npy"]')
