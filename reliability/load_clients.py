@@ -75,8 +75,7 @@ def asking(choose: Callable[[World], Bytes]) -> Kind:
 
     async def attempt(world: World) -> Outcome:
         content, allowed = choose(world)
-        async with world.connect() as connection:
-            return judged(await connection.ask(content), allowed)
+        return judged(await asked(world, content), allowed)
 
     return attempt
 
@@ -94,11 +93,25 @@ async def browse(world: World) -> Outcome:
         outcome = judged(await connection.ask(content), allowed)
         if outcome.problem or outcome.answer is None or outcome.answer.status != 200:
             return outcome
-        for found in json.loads(outcome.answer.body)["results"][:3]:
-            shown = await connection.ask(request("GET", f"/api/picture?id={quote(found['id'])}"))
-            if problem := shown.problem((200, 404, BUSY)):
-                return Outcome(problem)
-    return outcome
+        wanted = [request("GET", f"/api/picture?id={quote(found['id'])}") for found in found_in(outcome.answer)[:3]]
+        try:
+            shown = [await connection.ask(content) for content in wanted]
+        except ConnectionError:  # closed as idle at that moment: as browsers do, ask again on new connections
+            shown = [await asked(world, content) for content in wanted]
+    problems = [problem for answer in shown if (problem := answer.problem((200, 404, BUSY)))]
+    return Outcome(problems[0]) if problems else outcome
+
+
+def found_in(answer: Answer) -> list[dict[str, str]]:
+    """The results of a search."""
+    results: list[dict[str, str]] = json.loads(answer.body)["results"]
+    return results
+
+
+async def asked(world: World, content: bytes) -> Answer:
+    """The answer to a request on a new connection."""
+    async with world.connect() as connection:
+        return await connection.ask(content)
 
 
 def picture(world: World) -> Bytes:
@@ -189,11 +202,16 @@ async def oversize(world: World) -> Outcome:
     head = head.replace(b"content-length: 0\r\n", b"")
     async with world.connect() as connection:
         await connection.send(head)
+        answer = asyncio.ensure_future(connection.answer())
         chunk = b"%x\r\n%s\r\n" % (2**18, bytes(2**18))
-        for _ in range(world.large // 2**18 + 2):
-            await connection.send(chunk)
-        await connection.send(b"0\r\n\r\n")
-        return judged(await connection.answer(), frozenset({413}))
+        try:
+            for _ in range(world.large // 2**18 + 2):
+                if answer.done():
+                    break
+                await connection.send(chunk)
+            return judged(await answer, frozenset({413}))
+        finally:
+            answer.cancel()
 
 
 def malformed(world: World) -> Bytes:

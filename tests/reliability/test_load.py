@@ -103,9 +103,12 @@ def test_growth_is_found_and_a_peak_is_none() -> None:
 
 
 def test_lines_of_errors_are_found_in_a_log(tmp_path: Path) -> None:
-    error = '{"level": "error"}'
+    error = '{"level": "error", "message": "GET / failed", "traceback": "Traceback\\n  line\\nOSError: gone"}'
     (tmp_path / "log").write_text(f'a note\n{{"level": "info"}}\n{error}\nTraceback (most recent call last):\n{{x\n')
-    assert log_lines(tmp_path / "log") == (4, [error, "Traceback (most recent call last):", "{x"])
+    assert log_lines(tmp_path / "log") == (
+        4,
+        ["GET / failed: OSError: gone", "Traceback (most recent call last):", "{x"],
+    )
 
 
 def test_the_pictures_of_the_campaign_are_what_they_claim() -> None:

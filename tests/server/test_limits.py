@@ -69,6 +69,15 @@ def test_a_late_task_times_out_and_a_queued_one_is_never_started() -> None:
     assert worker.pending == 0
 
 
+def test_a_result_at_the_last_moment_is_no_error(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def late(future: Any, seconds: float) -> None:
+        await future
+        raise TimeoutError
+
+    monkeypatch.setattr(asyncio, "wait_for", late)
+    assert asyncio.run(worker.run(lambda: "a result")) == "a result"
+
+
 def test_an_error_of_a_task_reaches_the_caller(worker: Worker) -> None:
     def fail() -> None:
         raise TimeoutError("raised by the task")

@@ -98,8 +98,8 @@ class Worker:
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), self.seconds)
         except TimeoutError:
-            if future.done() and not future.cancelled():  # raised by the task
-                raise
+            if future.done() and not future.cancelled():  # finished at the last moment, or raised by the task
+                return future.result()
             raise HTTPException(503, LATE.format(seconds=self.seconds), {"Retry-After": "5"}) from None
 
     def warm_up(self, task: Callable[[], Result]) -> Result:
@@ -171,7 +171,7 @@ def is_loopback(host: str) -> bool:
 
 FORM_BYTES = 16 * 2**10
 """Maximum size of a form without files (`application/x-www-form-urlencoded`): old parsers keep every field of one."""
-LINGER_SECONDS, LINGER_BYTES = 5.0, 256 * 2**20
+LINGER_SECONDS, LINGER_BYTES = 15.0, 256 * 2**20
 """How long, and how much, of the body of a refused request is discarded before its connection is closed."""
 HUNG_UP, GONE = 499, "the client closed the connection."
 """Status in logs and metrics where a client hangs up, and its sentence; neither is received."""
