@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio.selector_events
 import contextlib
+import errno
 import socket
 import threading
 import time
@@ -52,6 +54,19 @@ def test_a_head_that_arrives_too_slowly_is_refused(port: int) -> None:
     assert status == 408
     assert answer["error"] == "the head of the request took longer than 0.3 s to arrive."
     assert "default-src 'none'" in headers["content-security-policy"]
+
+
+def test_a_client_that_resets_its_connection_within_a_head_is_no_internal_error(
+    port: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(transport: object) -> None:
+        raise OSError(errno.ENOTCONN, "not connected")
+
+    monkeypatch.setattr(asyncio.selector_events._SelectorSocketTransport, "write_eof", gone)
+    with connected(port) as client:
+        client.sendall(b"no HTTP\r\n\r\n")
+        assert client.recv(12) == b"HTTP/1.1 400"
+    assert not caplog.records
 
 
 def test_a_connection_without_a_request_is_closed_without_a_word(port: int) -> None:

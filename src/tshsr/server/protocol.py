@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import Any
 
 import h11
@@ -134,7 +135,8 @@ class LimitedProtocol(H11Protocol):
         }
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         self.transport.write(f"HTTP/1.1 {status}\r\n{lines}\r\n".encode() + body)
-        self.transport.write_eof()
+        with suppress(OSError):  # the client has gone
+            self.transport.write_eof()
         # Closed at once, with bytes that were not read, the client could lose the refusal.
         self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
