@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from reliability.load import Options, Sample, campaign, growth, log_lines
-from reliability.load_clients import LARGEST_ALLOWED, SHARES, png
+from reliability.load import Options, Sample, Tally, campaign, figures_of, growth, log_lines
+from reliability.load_clients import LARGEST_ALLOWED, SHARES, Outcome, png
 from reliability.load_http import Answer
 from reliability.load_update import updates
 from tests.support.command_line import TINY, tshsr
@@ -20,7 +20,7 @@ from tshsr.data.generated import make_scenes
 from tshsr.data.pictures import read_picture
 from tshsr.errors import PictureError
 
-QUICK = Options(run_seconds=4.0, clients=60, pause=0.5, time_limit=2.0, update_pause=0.2, sample_every=0.5)
+QUICK = Options(run_seconds=3.0, clients=30, pause=0.5, time_limit=2.0, update_pause=0.2, sample_every=0.5)
 
 
 def logged_command(log: str, *words: str) -> None:
@@ -67,12 +67,11 @@ def test_every_request_is_answered_or_refused_in_a_sentence(scenes: Path, tmp_pa
         assert said.code == 0, said.err
     rows, figures = campaign(index, scenes, QUICK, tmp_path / "log", launch, updating)
     *judged, _ = rows  # memory in the first seconds grows with the first requests of each kind
-    assert [row for row in judged if row.lost] == []
+    assert not (lost := [f"{row.what}: {row.note}" for row in judged if row.lost]), lost
     assert all(row.tried for row in judged)
     assert {row.what for row in rows} >= set(SHARES)
     named = {figure.what: figure.value for figure in figures}
-    assert named["clients at once"] == 60
-    assert named["p50 of searches"] <= named["p95 of searches"] <= named["p99 of searches"]
+    assert named["clients at once"] == 30
     assert named["highest memory"] >= named["memory in the last fifth"] > 0
 
 
@@ -100,6 +99,17 @@ def test_growth_is_found_and_a_peak_is_none() -> None:
     row = growth(leaking, options)
     assert (row.tried, row.survived, row.lost) == (3, 1, 2)
     assert row.note == "memory in MiB from 160 to 280"
+
+
+def test_figures_have_percentiles_and_the_share_of_refusals() -> None:
+    tally = Tally(samples=[Sample(0.0, 100.0, 20, 9)])
+    for number in range(100):
+        tally.add("searches", Outcome(answer=Answer(200, {}, b"", (number + 1) / 1000)))
+    tally.add("searches", Outcome(answer=Answer(503, {"retry-after": "1"}, b"", 0.001)))
+    named = {figure.what: figure.value for figure in figures_of(tally, Options(run_seconds=10.0))}
+    assert (named["p50 of searches"], named["p95 of searches"], named["p99 of searches"]) == (50.5, 95.0, 99.0)
+    assert named["requests a second"] == 10.1
+    assert named["share refused by 503 with Retry-After"] == 1.0
 
 
 def test_lines_of_errors_are_found_in_a_log(tmp_path: Path) -> None:
