@@ -1,0 +1,1 @@
+"""Campaigns that try to break the package: faults, kills, load, and mutated inputs."""
