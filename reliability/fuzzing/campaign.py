@@ -7,6 +7,7 @@ again by its number. A process that an input ends (a crash, a hang) is replaced,
 from __future__ import annotations
 
 import json
+import logging
 import mmap
 import os
 import resource
@@ -19,12 +20,14 @@ import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from random import Random
 
 from reliability.fuzzing.formats import mutated
 from reliability.fuzzing.mutations import Mutation
 from reliability.fuzzing.sandbox import SECONDS, Sandbox, decoys, peak_memory
+from tshsr import system
 from tshsr.errors import TshsrError
 
 MOST_CHARACTERS = 1500
@@ -200,7 +203,8 @@ def record(outcome: Outcome, failure: dict[str, object]) -> None:
 def read_inputs(campaign: Campaign, reader: Reader, numbers: range, top: Path, shared: mmap.mmap) -> None:
     """Make the seeds, then read the inputs, and write down what failed."""
     warnings.simplefilter("ignore")
-    quiet()
+    logging.disable(logging.CRITICAL)
+    system.commit_of = cache(system.commit_of)  # git is asked once, before the sandbox
     (top / "seeds").mkdir()
     seeds = reader.make(top / "seeds")
     sandbox = Sandbox(top / "work")
@@ -233,13 +237,6 @@ def read_inputs(campaign: Campaign, reader: Reader, numbers: range, top: Path, s
             failed += 1
             log.write(json.dumps({"number": numbers.stop - 1, "what": "a file outside was changed", "detail": ""}))
     STATE.pack_into(shared, 0, numbers.stop, read, refused, failed, slowest, float(peak_memory() - before))
-
-
-def quiet() -> None:
-    """Messages of libraries go nowhere; those of a failed start of this process stay."""
-    import logging
-
-    logging.disable(logging.CRITICAL)
 
 
 def tried(seed: Seed, folder: Path, sandbox: Sandbox) -> tuple[str, str]:

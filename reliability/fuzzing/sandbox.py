@@ -19,6 +19,8 @@ SECONDS = 10.0
 MEMORY = 2**30
 """Bytes of address space that the inputs of one process may add."""
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+FOLLOWING = ("open", "os.truncate", "os.chmod", "os.chown", "os.utime")
+"""Events that change what a link names; others change the link."""
 PATHS = {
     "os.mkdir": (0,),
     "os.remove": (0,),
@@ -92,7 +94,8 @@ class Sandbox:
         name = os.fsdecode(path)
         self.watching = False  # realpath opens nothing, but may be changed to
         try:
-            inside = f"{os.path.realpath(name)}/".startswith(f"{self.root}/")
+            place = name if event in FOLLOWING else os.path.dirname(name.rstrip("/"))
+            inside = f"{os.path.realpath(place)}/".startswith(f"{self.root}/")
         finally:
             self.watching = True
         if not inside and name != os.devnull:

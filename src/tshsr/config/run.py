@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from tshsr.config.models import KINDS, STRICT, ModelConfig, TshsrConfig
-from tshsr.errors import SettingsError, first_invalid
+from tshsr.errors import SettingsError, first_invalid, parse_json
 
 
 @dataclass(frozen=True)
@@ -173,10 +173,10 @@ def read_config(path: Path) -> RunConfig:
         SettingsError: Where the file is missing, is no JSON, or holds an unknown name or a value of a wrong type.
     """
     try:
-        values: Any = json.loads(path.read_text(encoding="utf-8"))
+        values: Any = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SettingsError(f"{path} is missing; expected the settings of a run, config.json.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except ValueError as error:
         raise SettingsError(f"{path} is not valid JSON ({error}); restore it from the run's backup.") from None
     try:
         return TypeAdapter(RunConfig).validate_python(values)
@@ -187,4 +187,5 @@ def read_config(path: Path) -> RunConfig:
             expected = ", ".join(KINDS)
             raise SettingsError(f"{path}: setting 'model.kind' is {kind!r}; expected one of {expected}.") from None
         invalid = first_invalid(error, omit=KINDS)  # pydantic puts the tag of the union into the path
-        raise SettingsError(f"{path}: setting {invalid.place!r}: {invalid.reason}; got {invalid.value!r}.") from None
+        got = f"{invalid.value!r:.80}"
+        raise SettingsError(f"{path}: setting {invalid.place!r}: {invalid.reason}; got {got}.") from None

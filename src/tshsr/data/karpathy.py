@@ -6,7 +6,6 @@ Features are `features.npy` (one row for each image, in the order of the JSON), 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from tshsr.data.dataset import Split
 from tshsr.data.npy import NpyFile, NpyFolder
 from tshsr.data.precomp import extractor_name, pictures_folder, read_boxes
 from tshsr.data.regions import RegionFeatures
-from tshsr.errors import DataError
+from tshsr.errors import DataError, parse_json
 
 SPLITS = {"train": "train", "restval": "train", "val": "dev", "test": "test"}
 """Name of each split of the JSON in this package; restval joins train, as usual."""
@@ -88,7 +87,7 @@ def read_images(path: Path) -> list[KarpathyImage]:
         DataError: Where the file can't be read or an entry lacks a field.
     """
     try:
-        values = json.loads(path.read_bytes(), object_hook=_text_only)
+        values = parse_json(path.read_bytes(), object_hook=_text_only)
     except OSError as error:
         raise DataError(f"Cannot read {path}: {error.strerror}.") from None
     except ValueError as error:

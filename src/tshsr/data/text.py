@@ -16,7 +16,7 @@ import tokenizers
 from tokenizers import Regex, models, normalizers, pre_tokenizers, processors
 
 from tshsr.data.tokens import CaptionTokenizer, TokenIds
-from tshsr.errors import DataError, InputError
+from tshsr.errors import DataError, InputError, parse_json
 from tshsr.files import replacing
 
 BLOCK = 4096
@@ -235,10 +235,10 @@ def _rules(vocabulary: dict[str, int], *, boundaries: bool = False) -> tokenizer
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"Cannot read the vocabulary {path}: {error.strerror}.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except ValueError as error:
         raise DataError(f"{path} is not valid JSON ({error}); expected a tokenizer.json or a word2idx list.") from None
     if not isinstance(values, dict):
         raise DataError(f"{path} holds a JSON {type(values).__name__}; expected a tokenizer.json or a word2idx list.")

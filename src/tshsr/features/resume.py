@@ -20,7 +20,7 @@ from tshsr.data.manifest import MANIFEST, read_manifest, read_records
 from tshsr.data.picture_captions import PictureCaption
 from tshsr.data.pictures import PictureFile, SkippedFile
 from tshsr.data.store import EVERYTHING, PICTURES, StoreCaption, StoreImage, open_store, refuse_foreign
-from tshsr.errors import DataError
+from tshsr.errors import DataError, parse_json
 from tshsr.features.extractor import PictureRegions
 from tshsr.files import exclusive_lock, explained, remove_partial, write_bytes, write_text
 
@@ -124,7 +124,7 @@ def read_existing(out: Path, extractor: str, dtype: str, joint_dim: int) -> Exis
         mask, most = split.regions.mask, split.regions.regions
         counts = [most] * len(split.regions) if mask is None else mask.sum(axis=1).tolist()
         pictures = [FinishedPicture(**record, regions=count) for record, count in zip(records, counts, strict=True)]
-    except (ValueError, TypeError):  # damaged, or the list of another store
+    except (OSError, ValueError, TypeError):  # damaged, or the list of another store
         return ExistingStore()
     if split.regions.boxes is None or [one.file for one in pictures] != list(split.files or ()):
         return ExistingStore()
@@ -181,7 +181,7 @@ class WorkFolder:
         """Index a part; one that is damaged or without image vectors is deleted, its pictures extracted again."""
         try:
             with safe_open(part, "numpy") as opened:
-                records = [FinishedPicture(**record) for record in json.loads((opened.metadata() or {})[RECORDS])]
+                records = [FinishedPicture(**record) for record in parse_json((opened.metadata() or {})[RECORDS])]
                 rows = opened.get_slice("features").get_shape()[0]
                 joint_dim = opened.get_slice("pooled").get_shape()[1] if self.joint_dim else 0
         except (SafetensorError, OSError, ValueError, KeyError, TypeError):
@@ -258,7 +258,7 @@ def write_file_list(out: Path, work: WorkFolder, files: Sequence[PictureFile]) -
 def read_files(out: Path) -> list[dict[str, Any]]:
     """The store's list of files, in the order of its pictures; a line says which version of a file it is."""
     # As bytes: file names may contain Unicode's other line separators.
-    return [json.loads(line) for line in (out / FILES).read_bytes().splitlines()]
+    return [parse_json(line) for line in (out / FILES).read_bytes().splitlines()]
 
 
 def write_skipped(out: Path, skipped: Sequence[SkippedFile]) -> None:

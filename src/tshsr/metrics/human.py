@@ -6,7 +6,6 @@ Axes: resamples | judgements (one rating of one image with one caption).
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from tshsr.config.models import STRICT
-from tshsr.errors import DataError, InputError
+from tshsr.errors import DataError, InputError, parse_json
 from tshsr.metrics.bootstrap import bootstrap_counts
 
 CHUNK = 1 << 21
@@ -251,7 +250,7 @@ def from_json(path: Path, number: int, line: str) -> tuple[str, str, str]:
         DataError: Where the line is no such object.
     """
     try:
-        values = json.loads(line)
+        values = parse_json(line)
         image, caption, rating = (str(values[name]) for name in COLUMNS)
     except (ValueError, KeyError, TypeError):
         raise DataError(

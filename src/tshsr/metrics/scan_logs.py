@@ -17,8 +17,11 @@ from typing import Any
 
 from tshsr.errors import DataError
 
-NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|nan|inf)"
-LONG = re.compile(rf"(image to text|text to image)\s*(?:\([^)]*\))?\s*:\s*({NUMBER}(?:[\s,]+{NUMBER})*)", re.IGNORECASE)
+NUMBER = r"[-+]?(?:\d++(?:\.\d*+)?(?:[eE][-+]?\d++)?|nan|inf)"
+"""Possessive, here and below: a long line of other text costs time in proportion to its length."""
+LONG = re.compile(
+    rf"(image to text|text to image)\s*+(?:\([^)]{{0,100}}\))?\s*+:\s*+({NUMBER}(?:[\s,]++{NUMBER})*+)", re.IGNORECASE
+)
 TRIPLE = re.compile(rf"\brsum:\s*({NUMBER})\s+ar:\s*({NUMBER})\s+ari:\s*({NUMBER})", re.IGNORECASE)
 RSUM = re.compile(rf"\br_?sum(?:\s+is\s+|\s*[:=]\s*)({NUMBER})", re.IGNORECASE)
 AVERAGE = re.compile(rf"average\s+(i2t|t2i)\s+recall\s*:\s*({NUMBER})", re.IGNORECASE)
