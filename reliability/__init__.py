@@ -1,1 +1,1 @@
-"""Campaigns that try to break the package: faults, kills, load, and mutated inputs."""
+"""Reliability campaigns: scripts that write `results/*.json`, and the page made from them."""

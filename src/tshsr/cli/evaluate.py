@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -30,6 +27,7 @@ from tshsr.cli.options import (
     read_bytes,
     read_depth,
 )
+from tshsr.cli.scores_folder import shared_place
 from tshsr.cli.screen import Screen
 from tshsr.errors import DataError, SettingsError, TshsrError
 from tshsr.files import explained
@@ -55,10 +53,6 @@ MOVED = {
 """Options that became commands."""
 AUTO, DEV = "auto", "dev"
 """The value of --rerank that chooses K, and the split on which it does."""
-LARGE = 2**30
-"""Largest score matrices that are kept in memory, in bytes; larger ones go to files."""
-PART = ".part"
-"""Subfolder of --scores-folder that holds the matrices until they are complete."""
 
 
 @dataclass(frozen=True)
@@ -402,65 +396,3 @@ def extras_of(coco_ids: Path | None, pmrp: Path | None, judgements: Path | None)
     if pmrp is not None and coco_ids is None:
         raise SettingsError("--pmrp finds captions by COCO's ids; give --coco-ids FILE with it.")
     return Extras(coco_ids, pmrp, judgements)
-
-
-@contextmanager
-def shared_place(folder: Path | None, size: int, processes: Processes) -> Iterator[Path | None]:
-    """`place_for_scores` of the main process, for all of several processes; always a folder, where parts are joined."""
-    if processes.count == 1:
-        with place_for_scores(folder, size) as place:
-            yield place
-    elif processes.is_main:
-        with place_for_scores(folder, max(2 * size, LARGE + 1)) as place:  # the parts, and the matrices
-            yield processes.from_main(place)
-    else:
-        yield processes.from_main(None)
-
-
-@contextmanager
-def place_for_scores(folder: Path | None, size: int) -> Iterator[Path | None]:
-    """A folder for score matrices, or None where they go to memory.
-
-    A temporary folder is removed after the block. A named folder holds the matrices where the block succeeds, and
-    nothing otherwise.
-
-    Args:
-        size: Size of the matrices in bytes.
-
-    Raises:
-        SettingsError: Where the folder is not empty, or its disk has too little space.
-        DataError: Where it cannot be written.
-    """
-    if folder is None and size <= LARGE:
-        yield None
-    elif folder is None:
-        with tempfile.TemporaryDirectory(prefix="tshsr-scores-") as made:
-            check_room(Path(made), size)
-            yield Path(made)
-    else:
-        part = folder / PART
-        with explained(folder):
-            if folder.is_dir() and any(folder.iterdir()):
-                raise SettingsError(f"{folder} is not empty; name a new or an empty folder for the scores.")
-            part.mkdir(parents=True)
-        try:
-            check_room(part, size)
-            yield part
-            for entry in sorted(part.iterdir()):
-                entry.rename(folder / entry.name)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-
-
-def check_room(folder: Path, size: int) -> None:
-    """Refuse a disk with too little free space, before hours of scoring.
-
-    Raises:
-        SettingsError: Where the space is too small; the message has the free space.
-    """
-    free = shutil.disk_usage(folder).free
-    if free < size:
-        raise SettingsError(
-            f"the scores take {size / 2**30:.1f} GiB, and {folder.parent} has {free / 2**30:.1f} GiB left; free some "
-            "space, or name a folder with more by --scores-folder."
-        )

@@ -132,6 +132,7 @@ def load_settings(folder: Path) -> tuple[RunConfig, CaptionTokenizer]:
         SettingsError: Where the settings can't be read.
         DataError: Where the tokenizer can't be read.
     """
+    folder = complete_folder(folder)
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is no folder; expected a run of `tshsr train` or a saved model.")
     if not (folder / CONFIG).is_file():
@@ -186,6 +187,7 @@ def load_run(folder: Path, which: Which = "best") -> tuple[RunConfig, CaptionTok
         SettingsError: Where the settings can't be read.
         DataError: Where the tokenizer can't be read.
     """
+    folder = complete_folder(folder)
     config, tokenizer = load_settings(folder)
     weights = weights_of(folder, which)
     tensors = load_tensors(weights)
