@@ -19,10 +19,11 @@ from pathlib import Path
 
 from reliability.fuzzing.campaign import Campaign, Outcome, Reader
 from reliability.fuzzing.data_readers import READERS as DATA
+from reliability.fuzzing.index_readers import READERS as INDEXES
 from reliability.fuzzing.model_readers import READERS as MODELS
 from reliability.fuzzing.score_readers import READERS as SCORES
 
-READERS: tuple[Reader, ...] = (*DATA, *SCORES, *MODELS)
+READERS: tuple[Reader, ...] = (*DATA, *SCORES, *MODELS, *INDEXES)
 LIMITED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 

@@ -23,10 +23,11 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from random import Random
+from typing import TextIO
 
 from reliability.fuzzing.formats import mutated
 from reliability.fuzzing.mutations import Mutation
-from reliability.fuzzing.sandbox import SECONDS, Sandbox, decoys, peak_memory
+from reliability.fuzzing.sandbox import BLOCKED_SECONDS, SECONDS, Sandbox, decoys, peak_memory
 from tshsr import system
 from tshsr.errors import TshsrError
 
@@ -76,11 +77,13 @@ class Reader:
         name: As in the table of results.
         inputs: Number in a whole campaign.
         make: Makes the seeds in an empty folder.
+        run: Reads inputs in the child, in place of `read_inputs`; for inputs that another library makes.
     """
 
     name: str
     inputs: int
     make: Callable[[Path], Sequence[Seed]]
+    run: Callable[[Campaign, Reader, range, Path, mmap.mmap], None] | None = None
 
 
 @dataclass
@@ -171,7 +174,7 @@ class Campaign:
         errors = (top / "stderr.txt").open("wb")
         os.dup2(errors.fileno(), 2)  # libraries in C complain there, too
         try:
-            read_inputs(self, reader, range(start, stop), top, shared)
+            (reader.run or read_inputs)(self, reader, range(start, stop), top, shared)
             code = 0
         except BaseException:  # noqa: BLE001 - the parent must not go on twice
             traceback.print_exc()
@@ -185,8 +188,10 @@ def ended(status: int) -> str:
     """How an input ended its process."""
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
+        if number == signal.SIGPROF:
+            return f"took more than {SECONDS:g} s of a processor"
         if number == signal.SIGALRM:
-            return f"took longer than {SECONDS:g} s"
+            return f"did not end in {BLOCKED_SECONDS:g} s"
         return f"crash by {signal.Signals(number).name}"
     return f"the process ended with code {os.WEXITSTATUS(status)}"
 
@@ -198,6 +203,38 @@ def record(outcome: Outcome, failure: dict[str, object]) -> None:
         outcome.failures.append({**failure, "times": 1})
     else:
         same["times"] = int(str(same["times"])) + 1
+
+
+class Tally:
+    """Counts of a process, kept where the parent sees them even after a crash.
+
+    Args:
+        shared: Memory of both processes, of `STATE`.
+        log: Receives the failures, one JSON object a line.
+        before: Largest memory before the first input.
+    """
+
+    def __init__(self, shared: mmap.mmap, log: TextIO, before: int) -> None:
+        self.shared, self.log, self.before = shared, log, before
+        self.read = self.refused = self.failed = 0
+        self.slowest = 0.0
+
+    def begin(self, number: int) -> None:
+        """Record that this input is read next."""
+        growth = float(peak_memory() - self.before)
+        STATE.pack_into(self.shared, 0, number, self.read, self.refused, self.failed, self.slowest, growth)
+
+    def add(self, number: int, what: str, detail: str, seconds: float) -> None:
+        """Count an input: "read", "refused" or what failed."""
+        self.slowest = max(self.slowest, seconds)
+        if what == "read":
+            self.read += 1
+        elif what == "refused":
+            self.refused += 1
+        else:
+            self.failed += 1
+            self.log.write(json.dumps({"number": number, "what": what, "detail": detail}) + "\n")
+            self.log.flush()
 
 
 def read_inputs(campaign: Campaign, reader: Reader, numbers: range, top: Path, shared: mmap.mmap) -> None:
@@ -215,36 +252,25 @@ def read_inputs(campaign: Campaign, reader: Reader, numbers: range, top: Path, s
     before, outside = peak_memory(), decoys(top / "outside")
     sandbox.limit_memory()
     (top / "ready").touch()
-    read = refused = failed = 0
-    slowest = 0.0
     with (top / "failures.jsonl").open("a", encoding="utf-8") as log:
+        tally = Tally(shared, log, before)
         for number in numbers:
-            STATE.pack_into(shared, 0, number, read, refused, failed, slowest, float(peak_memory() - before))
-            dice = Random(f"{campaign.seed}/{reader.name}/{number}")  # noqa: S311 - no secret
-            seed, changed = bench.prepare(dice)
+            tally.begin(number)
+            seed, changed = bench.prepare(Random(f"{campaign.seed}/{reader.name}/{number}"))  # noqa: S311 - no secret
             started = time.perf_counter()
-            what, detail = tried(seed, bench.folder, sandbox)
-            slowest = max(slowest, time.perf_counter() - started)
-            if what == "read":
-                read += 1
-            elif what == "refused":
-                refused += 1
-            else:
-                failed += 1
-                log.write(json.dumps({"number": number, "what": what, "detail": detail, "changed": changed}) + "\n")
-                log.flush()
+            what, detail = tried(seed.read, bench.folder, sandbox)
+            tally.add(number, what, f"{detail} ({changed})", time.perf_counter() - started)
         if decoys(top / "outside") != outside:
-            failed += 1
-            log.write(json.dumps({"number": numbers.stop - 1, "what": "a file outside was changed", "detail": ""}))
-    STATE.pack_into(shared, 0, numbers.stop, read, refused, failed, slowest, float(peak_memory() - before))
+            tally.add(numbers.stop - 1, "a file outside was changed", "", 0.0)
+        tally.begin(numbers.stop)
 
 
-def tried(seed: Seed, folder: Path, sandbox: Sandbox) -> tuple[str, str]:
+def tried(read: Callable[[Path], object], folder: Path, sandbox: Sandbox) -> tuple[str, str]:
     """Read one input: "read", "refused" or what failed, and its detail."""
     what, detail = "read", ""
     try:
         with sandbox:
-            seed.read(folder)
+            read(folder)
     except (TshsrError, Refusal) as error:
         what, detail = refusal(str(error)), str(error)[:MOST_CHARACTERS]
     except KeyboardInterrupt:

@@ -36,7 +36,7 @@ def tokenizer() -> Tokenizer:
     return Tokenizer.build(SENTENCES, 1)
 
 
-def settings(kind: str = "tshsr", feature_dim: int = FEATURES) -> RunConfig:
+def settings(kind: str = "tshsr", feature_dim: int = FEATURES, extractor: str = "small") -> RunConfig:
     """A tiny network of a method."""
     encoder = EncoderConfig(dim=8, word_dim=6, feature_dim=feature_dim, vocabulary=len(tokenizer()))
     small = ReasoningConfig(levels=1, seeds=(2,))
@@ -46,7 +46,7 @@ def settings(kind: str = "tshsr", feature_dim: int = FEATURES) -> RunConfig:
         "scan": ScanConfig(encoder=encoder),
         "sgraf": SgrafConfig(encoder=encoder, similarity_dim=4),
     }[kind]
-    return RunConfig(recipe="small", model=method, extractor="small")  # type: ignore[arg-type]
+    return RunConfig(recipe="small", model=method, extractor=extractor)  # type: ignore[arg-type]
 
 
 def save_run(folder: Path, config: RunConfig) -> None:

@@ -14,8 +14,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-SECONDS = 10.0
-"""An input that takes longer ends the process, by the default action of SIGALRM, which needs no Python."""
+SECONDS, BLOCKED_SECONDS = 10.0, 60.0
+"""An input that takes more processor time, or more time without using it, ends the process, by the default action of
+SIGPROF and SIGALRM, which needs no Python."""
 MEMORY = 2**30
 """Bytes of address space that the inputs of one process may add."""
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -58,7 +59,8 @@ class Sandbox:
         self.violations: list[str] = []
         tempfile.tempdir = self.root
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        for number in (signal.SIGALRM, signal.SIGPROF):
+            signal.signal(number, signal.SIG_DFL)
         sys.addaudithook(self._audit)
 
     def limit_memory(self) -> None:
@@ -67,12 +69,14 @@ class Sandbox:
 
     def __enter__(self) -> Sandbox:
         self.violations = []
-        signal.setitimer(signal.ITIMER_REAL, SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        signal.setitimer(signal.ITIMER_REAL, BLOCKED_SECONDS)
         self.watching = True
         return self
 
     def __exit__(self, *_: object) -> None:
         self.watching = False
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
