@@ -60,6 +60,14 @@ def reachable(url: Path) -> Iterator[None]:
         raise DataError(f"{url} cannot be read ({reason}); name a URL that can be read from here.") from None
 
 
+def is_there(path: Path) -> bool:
+    """Whether a path exists; False where the system refuses its name, as one that is too long."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def reason_of(error: OSError) -> str:
     """The cause of an error; those of object storage lack the system's words."""
     missing = isinstance(error, FileNotFoundError)

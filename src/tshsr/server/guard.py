@@ -171,6 +171,8 @@ class RequestGuard:
             await send(message)
 
         try:
+            if not scope.get("query_string", b"").isascii():
+                raise HTTPException(400, "the address has bytes that are no ASCII; expected UTF-8 with percent signs.")
             self.check(Headers(scope=scope))
             await self.app(scope, self.bounded(receive), respond)
         except HTTPException as error:
