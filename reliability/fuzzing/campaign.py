@@ -33,6 +33,7 @@ from tshsr.errors import TshsrError
 
 MOST_CHARACTERS = 1500
 """Of a refusal; a longer one repeats what it was given."""
+FORBIDDEN, CHANGED = "forbidden:", "a file outside was changed"
 STATE = struct.Struct("<qqqqdd")
 """Shared with the parent: input, read, refused, failed, slowest seconds, growth of memory in bytes."""
 
@@ -94,7 +95,8 @@ class Outcome:
         failures: What failed, with its number; the same cause is listed once, with a count.
         slowest: Seconds of the slowest input that ended.
         growth: Bytes that a process had more at its peak than before its first input.
-        seconds: Processor time of the inputs, without making seeds.
+        seconds: Processor time of the inputs and of making the seeds.
+        outside: Failures that wrote outside of the folder, or started a program, a connection or a pickled class.
     """
 
     reader: str
@@ -104,6 +106,7 @@ class Outcome:
     slowest: float = 0.0
     growth: int = 0
     seconds: float = 0.0
+    outside: int = 0
     failures: list[dict[str, object]] = field(default_factory=list)
 
     @property
@@ -149,6 +152,7 @@ class Campaign:
             _, status = os.waitpid(child, 0)
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             number, read, refused, failed, slowest, growth = STATE.unpack_from(shared, 0)
+            number = int(number)
         outcome.read, outcome.refused, outcome.failed = (
             outcome.read + read,
             outcome.refused + refused,
@@ -198,6 +202,7 @@ def ended(status: int) -> str:
 
 def record(outcome: Outcome, failure: dict[str, object]) -> None:
     """Add a failure, or count it under an earlier one of the same cause."""
+    outcome.outside += str(failure["what"]).startswith((FORBIDDEN, CHANGED))
     same = next((one for one in outcome.failures if one["what"] == failure["what"]), None)
     if same is None:
         outcome.failures.append({**failure, "times": 1})
@@ -261,7 +266,7 @@ def read_inputs(campaign: Campaign, reader: Reader, numbers: range, top: Path, s
             what, detail = tried(seed.read, bench.folder, sandbox)
             tally.add(number, what, f"{detail} ({changed})", time.perf_counter() - started)
         if decoys(top / "outside") != outside:
-            tally.add(numbers.stop - 1, "a file outside was changed", "", 0.0)
+            tally.add(numbers.stop - 1, CHANGED, "", 0.0)
         tally.begin(numbers.stop)
 
 
@@ -278,7 +283,7 @@ def tried(read: Callable[[Path], object], folder: Path, sandbox: Sandbox) -> tup
     except BaseException as error:  # noqa: BLE001 - that is what is counted
         what, detail = f"{type(error).__name__} {place_of(error)}", f"{error!r:.300}"
     if sandbox.violations:
-        return f"forbidden: {sandbox.violations[0].split()[0]}", "; ".join(sandbox.violations)[:500]
+        return f"{FORBIDDEN} {sandbox.violations[0].split()[0]}", "; ".join(sandbox.violations)[:500]
     return what, detail
 
 
@@ -323,7 +328,9 @@ class Bench:
             self.lay_out(seed)
         self._restore(seed)
         targets = seed.targets or tuple(seed.files)
-        chosen = tuple(dict.fromkeys(dice.choices(targets, k=dice.choice((1, 1, 1, 1, 2, 3)))))  # more often: named twice
+        chosen = tuple(
+            dict.fromkeys(dice.choices(targets, k=dice.choice((1, 1, 1, 1, 2, 3))))
+        )  # more often: named twice
         for name in chosen:
             if seed.shapes and dice.random() < 0.04:
                 self._reshape(seed, name, dice)

@@ -146,7 +146,9 @@ def store_files(folder: Path) -> None:
         settings={"windows": 3, "pictures": "pictures"},
         images=[StoreImage(f"i{number}", f"i{number}.png", 8, 6) for number in range(IMAGES)],
         captions=[
-            StoreCaption(f"i{number % IMAGES}#{number}", f"i{number % IMAGES}", text, ("test", "train")[number % IMAGES % 2])
+            StoreCaption(
+                f"i{number % IMAGES}#{number}", f"i{number % IMAGES}", text, ("test", "train")[number % IMAGES % 2]
+            )
             for number, text in enumerate(SENTENCES)
         ],
         regions=features(),
@@ -292,8 +294,12 @@ def entities_seeds(folder: Path) -> list[Seed]:
     """Flickr30K Entities beside SCAN's files."""
     del folder
     text = "[/EN#1/people Two men] (in red) [/EN#2/other/scene run] .\nanother [/EN#1/people man]\n"
-    thing = "<object><name>{}</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>60</xmax><ymax>70</ymax></bndbox></object>"
-    xml = f"<annotation><size><width>100</width><height>80</height></size>{thing.format(1)}{thing.format(2)}</annotation>"
+    thing = (
+        "<object><name>{}</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>60</xmax><ymax>70</ymax></bndbox></object>"
+    )
+    xml = (
+        f"<annotation><size><width>100</width><height>80</height></size>{thing.format(1)}{thing.format(2)}</annotation>"
+    )
     files = {
         "test_ims.npy": saved(features()),
         "test_caps.txt": lines(["Two men (in red) run .", *SENTENCES[:4]]),
@@ -326,7 +332,7 @@ def metadata_seeds(folder: Path) -> list[Seed]:
     """Metadata of pictures for an index."""
     del folder
     rows = [{"id": f"i{number}", "year": 2000 + number, "place": "Oslo", "indoors": True} for number in range(3)]
-    table = b"file,year,place,price\np0.jpg,2001,Oslo,1.5\np1.jpg,2002,\"a, b\",2\n"
+    table = b'file,year,place,price\np0.jpg,2001,Oslo,1.5\np1.jpg,2002,"a, b",2\n'
     files = (("m.jsonl", json_lines(rows)), ("m.csv", table), ("m.tsv", table.replace(b",", b"\t")))
     return [Seed({name: content}, partial(read_table, name=name)) for name, content in files]
 

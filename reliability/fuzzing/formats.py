@@ -1,4 +1,4 @@
-"""Mutations that keep a format's frame valid, so that damage reaches the code behind it: .npy, zip, safetensors, PNG."""
+"""Mutations that keep the frame of a format valid, so that damage gets behind it: .npy, zip, safetensors, PNG."""
 
 from __future__ import annotations
 
@@ -28,7 +28,24 @@ from reliability.fuzzing.mutations import (
 
 NPY_MAGIC = b"\x93NUMPY"
 DTYPES = (
-    *("|O", "<f2", "<f4", ">f4", "<f8", ">f8", "<f16", "<c8", "|b1", "<i8", ">i8", "<u4", "|i1", "<U1000", "|S0", "|V0"),
+    *(
+        "|O",
+        "<f2",
+        "<f4",
+        ">f4",
+        "<f8",
+        ">f8",
+        "<f16",
+        "<c8",
+        "|b1",
+        "<i8",
+        ">i8",
+        "<u4",
+        "|i1",
+        "<U1000",
+        "|S0",
+        "|V0",
+    ),
     *("<M8[s]", "|V8", "f", "", "<f3", "float32", "<f4,<f4", "O8", "<U99999999999", "|S-1", "(2,)<f4", "x" * 200),
 )
 DIMS = ("0", "-1", "1", "3", "2147483648", "9223372036854775807", "1" + "0" * 30, "1.0", "'3'", "None", "True", "(2,)")
@@ -46,11 +63,19 @@ def mutated_npy(content: bytes, dice: Random) -> bytes:
     text = header.strip()
     for _ in range(dice.choice((1, 1, 2))):
         text = _changed_header(text, dice)
-    encoded = text.encode("latin-1", "replace") + b" " * dice.choice((0, 1, 63)) + dice.choice((b"\n", b"\n", b"", b"\0"))
+    encoded = (
+        text.encode("latin-1", "replace") + b" " * dice.choice((0, 1, 63)) + dice.choice((b"\n", b"\n", b"", b"\0"))
+    )
     version = dice.choice(((1, 0),) * 8 + ((2, 0), (3, 0), (0, 0), (255, 255)))
     form = "<H" if version[0] < 2 else "<I"
     stated = dice.choice((len(encoded),) * 8 + (0, 65535, len(encoded) + 7))
-    return NPY_MAGIC + bytes(version) + struct.pack(form, stated & (0xFFFF if form == "<H" else 0xFFFFFFFF)) + encoded + values
+    return (
+        NPY_MAGIC
+        + bytes(version)
+        + struct.pack(form, stated & (0xFFFF if form == "<H" else 0xFFFFFFFF))
+        + encoded
+        + values
+    )
 
 
 def _special_values(values: bytes, dice: Random) -> bytes:

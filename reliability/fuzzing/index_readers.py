@@ -20,7 +20,7 @@ from urllib.parse import unquote
 import numpy as np
 from PIL import Image, ImageDraw
 
-from reliability.fuzzing.campaign import Campaign, Reader, Refusal, Seed, Tally, tried
+from reliability.fuzzing.campaign import CHANGED, Campaign, Reader, Refusal, Seed, Tally, tried
 from reliability.fuzzing.formats import mutated
 from reliability.fuzzing.model_readers import save_run, settings
 from reliability.fuzzing.mutations import mutated_json, mutated_text
@@ -84,7 +84,7 @@ def make_index(folder: Path) -> tuple[Path, Retriever]:
 def index_seeds(folder: Path) -> list[Seed]:
     """An index: its settings, and its tables, whose files are those of LanceDB."""
     place, retriever = make_index(folder)
-    files = {name: content for name, content in Seed.of(place, searched).files.items() if not name.endswith(".lock")}
+    files = {name: content for name, content in Seed.of(place, opened).files.items() if not name.endswith(".lock")}
     tables = tuple(name for name in files if name != "index.json")
     return [
         Seed(files, opened, ("index.json",), writes=True),
@@ -304,6 +304,7 @@ def check_answer(status: int, answer: bytes, faults: Faults) -> int:
 
 def explore(campaign: Campaign, reader: Reader, numbers: range, top: Path, shared: mmap) -> None:
     """Requests that schemathesis derives from the description of the interface: valid ones and others."""
+    del reader
     import schemathesis
     from hypothesis import HealthCheck, given, seed
     from hypothesis import settings as hypothesis_settings
@@ -340,7 +341,7 @@ def explore(campaign: Campaign, reader: Reader, numbers: range, top: Path, share
 
         one()
         if decoys(top / "outside") != outside:
-            tally.add(numbers.stop - 1, "a file outside was changed", "", 0.0)
+            tally.add(numbers.stop - 1, CHANGED, "", 0.0)
         tally.begin(numbers.stop)
 
 

@@ -1,4 +1,4 @@
-"""Readers of networks and their caches: settings, weights, calibrations, states, word vectors, token and work stores."""
+"""Readers of networks and their caches: settings, weights, calibrations, states, word vectors, token stores."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from tshsr.config.run import RunConfig
 from tshsr.data.text import Tokenizer
 from tshsr.features.extractor import PictureRegions
 from tshsr.features.resume import FinishedPicture, WorkFolder, existing_captions, read_existing
+from tshsr.models.base import Matcher
 from tshsr.models.build import build_matcher
 from tshsr.pretrained.token_store import StateBlock, TokenManifest, TokenStore, captions_hash
 from tshsr.pretrained.word_vectors import read_word_vectors
@@ -100,7 +101,7 @@ def state_seeds(folder: Path) -> list[Seed]:
     return [Seed.of(folder, resumed)]
 
 
-def new_training(config: RunConfig) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+def new_training(config: RunConfig) -> tuple[Matcher, torch.optim.Optimizer]:
     """A network and its optimiser."""
     matcher = build_matcher(config.model)
     return matcher, torch.optim.Adam(matcher.parameters())
@@ -110,7 +111,7 @@ def resumed(data: Path) -> object:
     """What `train --resume` reads."""
     state = load_state(data)
     matcher, optimiser = new_training(settings())
-    load_last(data, matcher, optimiser)  # type: ignore[arg-type]
+    load_last(data, matcher, optimiser)
     for parameter in matcher.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimiser.step()

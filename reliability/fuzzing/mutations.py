@@ -1,4 +1,4 @@
-"""Mutations of bytes, text and JSON: from a valid input to a damaged or hostile one, by a generator of random numbers."""
+"""Mutations of bytes, text and JSON: from a valid input to a damaged or hostile one, by random numbers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 Mutation = Callable[[bytes, Random], bytes]
 
@@ -18,13 +18,23 @@ NUMBERS = (
 )
 """Spellings of numbers that readers get wrong: limits of types, not finite, too long, of other scripts."""
 NAMES = (
-    *("", ".", "..", "../x", "../../../../../../tmp/outside", "/etc/passwd", "/tmp/outside/x", "a/b", "a\\..\\b"),
+    *("", ".", "..", "../x", "../../../outside/decoy.txt", "/etc/passwd", "/proc/self/fd/1", "a/b", "a\\..\\b"),
     *("a\0b", "\0", "x" * 300, "x" * 5000, "\ud800", "\udcff", "a\nb", "a\rb", "\u2028", "e\u0301", "~root/x", "-rf"),
     *("file:///etc/passwd", "s3://bucket/key", "memory://x", "C:\\x", "nul", "\x1b[31mred", "\u202egpj.exe", " ", "\t"),
     *("%2e%2e/", "{0}", "%s%n", "<script>", "'; --", "\ufeff", "\U0001f600", "__proto__"),
 )
 """Names and texts: path tricks, NUL, half surrogates, control characters, other syntaxes."""
-BAD_BYTES = (b"\0", b"\xff", b"\xff\xfe", b"\xc3", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xef\xbb\xbf", b"\x80", b"\x1a")
+BAD_BYTES = (
+    b"\0",
+    b"\xff",
+    b"\xff\xfe",
+    b"\xc3",
+    b"\xed\xa0\x80",
+    b"\xf4\x90\x80\x80",
+    b"\xef\xbb\xbf",
+    b"\x80",
+    b"\x1a",
+)
 """NUL, invalid UTF-8, half surrogates, byte-order marks."""
 LINE_ENDS = (b"\r\n", b"\r", b"\n\n", b"\x0b", b"\x0c", b"\xc2\x85", b"\xe2\x80\xa8", b"\n\r", b"\0\n")
 """Ends of lines, and what Python's `splitlines` takes for one."""
@@ -63,7 +73,8 @@ def set_bytes(content: bytes, dice: Random) -> bytes:
 
 def _number(dice: Random) -> bytes:
     size = dice.choice((1, 2, 4, 8))
-    return (dice.choice(BOUNDARIES) % 256**size).to_bytes(size, dice.choice(("little", "big")))
+    order: Literal["little", "big"] = "little" if dice.random() < 0.5 else "big"
+    return int(dice.choice(BOUNDARIES) % 2 ** (8 * size)).to_bytes(size, order)
 
 
 def insert_bytes(content: bytes, dice: Random) -> bytes:
@@ -172,7 +183,9 @@ def change_lines(content: bytes, dice: Random) -> bytes:
 def change_word(content: bytes, dice: Random) -> bytes:
     """A name of `NAMES`, or quotes and separators, in the place of a word."""
     found = list(re.finditer(rb"[^\s,\t]+", content[: 2**16]))
-    new = dice.choice((*(name.encode("utf-8", "surrogatepass") for name in NAMES), b'"', b'""', b"\t", b",", b"=", b";"))
+    new = dice.choice(
+        (*(name.encode("utf-8", "surrogatepass") for name in NAMES), b'"', b'""', b"\t", b",", b"=", b";")
+    )
     if not found:
         return new
     one = dice.choice(found)
@@ -299,5 +312,7 @@ def replacement(value: Any, dice: Random) -> Any:
     if isinstance(value, float):
         return dice.choice((0.0, -value, value * 1e9, 1e308, float("nan"), float("inf"), -float("inf"), 1, str(value)))
     if isinstance(value, str):
-        return dice.choice((*NAMES, value + "\0", value * 2, value.upper(), value[:-1], value + "\ud800", f"../{value}"))
+        return dice.choice(
+            (*NAMES, value + "\0", value * 2, value.upper(), value[:-1], value + "\ud800", f"../{value}")
+        )
     return dice.choice((None, [], {}, 0, "text", [value], RAW))

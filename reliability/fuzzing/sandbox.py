@@ -98,7 +98,7 @@ class Sandbox:
         name = os.fsdecode(path)
         self.watching = False  # realpath opens nothing, but may be changed to
         try:
-            place = name if event in FOLLOWING else os.path.dirname(name.rstrip("/"))
+            place = name if event in FOLLOWING else str(Path(name).parent)
             inside = f"{os.path.realpath(place)}/".startswith(f"{self.root}/")
         finally:
             self.watching = True

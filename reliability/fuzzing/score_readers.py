@@ -103,8 +103,7 @@ def log_seeds(folder: Path) -> list[Seed]:
     """Logs as SCAN, SGRAF and VSE++ print them."""
     del folder
     fold = (
-        "Image to text: 67.4 90.3 95.8 1.0 2.6\nText to image: 48.6 77.7 85.2 2.0 9.1\n"
-        "rsum: 465.0 ar: 84.5 ari: 70.5\n"
+        "Image to text: 67.4 90.3 95.8 1.0 2.6\nText to image: 48.6 77.7 85.2 2.0 9.1\nrsum: 465.0 ar: 84.5 ari: 70.5\n"
     )
     mean = "-----\nMean metrics: \nrsum: 465.0\nAverage i2t Recall: 84.5\n" + fold.replace(" ar: 84.5 ari: 70.5", "")
     text = "=> loading checkpoint\nImages: 5000, Captions: 25000\n" + 5 * fold + mean

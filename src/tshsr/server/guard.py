@@ -141,6 +141,16 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
+def check_address(scope: Scope) -> None:
+    """Refuse an address with raw bytes, which no parameter can be read from.
+
+    Raises:
+        HTTPException: 400.
+    """
+    if not scope.get("query_string", b"").isascii():
+        raise HTTPException(400, "the address has bytes that are no ASCII; expected UTF-8 with percent signs.")
+
+
 class RequestGuard:
     """ASGI middleware that checks requests, limits their bodies and adds security headers.
 
@@ -171,8 +181,7 @@ class RequestGuard:
             await send(message)
 
         try:
-            if not scope.get("query_string", b"").isascii():
-                raise HTTPException(400, "the address has bytes that are no ASCII; expected UTF-8 with percent signs.")
+            check_address(scope)
             self.check(Headers(scope=scope))
             await self.app(scope, self.bounded(receive), respond)
         except HTTPException as error:
