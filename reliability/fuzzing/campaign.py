@@ -6,6 +6,7 @@ again by its number. A process that an input ends (a crash, a hang) is replaced,
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import logging
 import mmap
@@ -30,6 +31,7 @@ from reliability.fuzzing.mutations import Mutation
 from reliability.fuzzing.sandbox import BLOCKED_SECONDS, SECONDS, Sandbox, decoys, peak_memory
 from tshsr import system
 from tshsr.errors import TshsrError
+from tshsr.files import remove
 
 MOST_CHARACTERS = 1500
 """Of a refusal; a longer one repeats what it was given."""
@@ -146,7 +148,8 @@ class Campaign:
             STATE.pack_into(shared, 0, start, 0, 0, 0, 0.0, 0.0)
             sys.stdout.flush()
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            child = os.fork()
+            with warnings.catch_warnings(action="ignore"):  # threads of libraries do not matter to the child
+                child = os.fork()
             if not child:
                 self._child(reader, start, stop, top, shared)
             _, status = os.waitpid(child, 0)
@@ -177,6 +180,7 @@ class Campaign:
         code = 1
         errors = (top / "stderr.txt").open("wb")
         os.dup2(errors.fileno(), 2)  # libraries in C complain there, too
+        faulthandler.disable()
         try:
             (reader.run or read_inputs)(self, reader, range(start, stop), top, shared)
             code = 0
@@ -379,11 +383,3 @@ class Bench:
                 path.write_bytes(seed.files[dice.choice(list(seed.files))])
             case _:
                 pass
-
-
-def remove(path: Path) -> None:
-    """Remove a file, a link or a folder, where there is one."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

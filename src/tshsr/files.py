@@ -164,10 +164,15 @@ def write_bytes(path: Path, content: bytes) -> None:
 def remove_partial(folder: Path) -> None:
     """Delete temporary files of killed writers; only in a folder without concurrent writers."""
     for entry in folder.glob(".*.partial"):
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
+        remove(entry)
+
+
+def remove(path: Path) -> None:
+    """Delete a file, a link or a folder, where there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def remove_folder(folder: Path) -> None:

@@ -108,8 +108,8 @@ def _image(path: Path, row: int, entry: Any) -> KarpathyImage:
     where = f"{path}: images[{row}]"
     if not isinstance(entry, dict) or not isinstance(entry.get("filename"), str):
         raise DataError(f"{where} has no filename; expected Karpathy's dataset JSON.")
-    if entry.get("split") not in SPLITS:
-        raise DataError(f"{where} has split {entry.get('split')!r}; expected one of {', '.join(SPLITS)}.")
+    if not isinstance(entry.get("split"), str) or entry["split"] not in SPLITS:
+        raise DataError(f"{where} has split {entry.get('split')!r:.80}; expected one of {', '.join(SPLITS)}.")
     captions = entry.get("sentences")
     if not isinstance(captions, list) or not captions or not all(isinstance(text, str) and text for text in captions):
         raise DataError(f"{where} ({entry['filename']}) lacks sentences, or one has neither raw text nor tokens.")

@@ -51,8 +51,8 @@ def read_npy_header(file: BinaryIO) -> NpyHeader:
             header = NpyHeader(*READERS[version](file))
     except Exception as error:  # noqa: BLE001 - numpy evaluates a literal of Python, which fails in many ways
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
-    if any(size < 0 for size in header.shape):
-        raise ValueError(f"the shape {header.shape} has a negative size")
+    if any(isinstance(size, bool) or size < 0 for size in header.shape):
+        raise ValueError(f"the shape {header.shape} is none of an array")
     return header
 
 

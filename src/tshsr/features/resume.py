@@ -22,7 +22,7 @@ from tshsr.data.pictures import PictureFile, SkippedFile
 from tshsr.data.store import EVERYTHING, PICTURES, StoreCaption, StoreImage, open_store, refuse_foreign
 from tshsr.errors import DataError, parse_json
 from tshsr.features.extractor import PictureRegions
-from tshsr.files import exclusive_lock, explained, remove_partial, write_bytes, write_text
+from tshsr.files import exclusive_lock, explained, remove, remove_partial, write_bytes, write_text
 
 SKIPPED = "skipped.jsonl"
 """File in a store: the skipped files and the reasons."""
@@ -182,12 +182,17 @@ class WorkFolder:
         try:
             with safe_open(part, "numpy") as opened:
                 records = [FinishedPicture(**record) for record in parse_json((opened.metadata() or {})[RECORDS])]
-                rows = opened.get_slice("features").get_shape()[0]
-                joint_dim = opened.get_slice("pooled").get_shape()[1] if self.joint_dim else 0
+                regions = sum(record.regions for record in records)
+                shapes = [opened.get_slice(name).get_shape() for name in ("features", "boxes")]
+                pooled = opened.get_slice("pooled").get_shape() if self.joint_dim else [len(records), 0]
+                whole = len(shapes[0]) == 2 and shapes == [[regions, shapes[0][1]], [regions, 4]]
+                whole &= all(
+                    isinstance(one.file, str) and type(one.regions) is int and one.regions > 0 for one in records
+                )
         except (SafetensorError, OSError, ValueError, KeyError, TypeError):
-            part.unlink(missing_ok=True)
+            remove(part)
             return
-        if rows == sum(record.regions for record in records) and joint_dim == self.joint_dim:
+        if whole and list(pooled) == [len(records), self.joint_dim]:
             self._index(part, records)
 
     def _index(self, part: Path, pictures: Sequence[FinishedPicture]) -> None:
