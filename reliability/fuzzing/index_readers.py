@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import logging
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -52,6 +53,20 @@ def drawn(folder: Path) -> list[Path]:
 
 
 def make_index(folder: Path) -> tuple[Path, Retriever]:
+    """The index that all readers of a campaign share, and its network.
+
+    Args:
+        folder: Of the seeds of a reader, in the folder of the reader, in that of the campaign.
+    """
+    shared = folder.parents[1] / "shared-index"
+    if not (shared / "complete").exists():
+        shutil.rmtree(shared, ignore_errors=True)
+        build_index(shared)
+        (shared / "complete").touch()
+    return shared / "index", Retriever.from_pretrained(shared / "run")
+
+
+def build_index(folder: Path) -> None:
     """An index of drawn pictures under an untrained network, with captions and metadata."""
     from tshsr.index.collection import Index
 
@@ -78,7 +93,6 @@ def make_index(folder: Path) -> tuple[Path, Retriever]:
         settings=extractor.settings,
         metadata=metadata_of(rows, "rows"),
     )
-    return folder / "index", retriever
 
 
 def index_seeds(folder: Path) -> list[Seed]:
@@ -138,7 +152,7 @@ def request_seeds(folder: Path) -> list[Seed]:
     """Requests without a body, and bodies of JSON."""
     place, retriever = make_index(folder)
     send = Client(place, retriever).send
-    image = base64.b64encode((folder / "store" / "pictures" / "p1.png").read_bytes()).decode()
+    image = base64.b64encode((place.parent / "store" / "pictures" / "p1.png").read_bytes()).decode()
     url = f"data:image/png;base64,{image}"
     bodies = (
         {**RERANK, "return_documents": True},
@@ -159,7 +173,7 @@ def upload_seeds(folder: Path) -> list[Seed]:
     """Forms with a picture."""
     place, retriever = make_index(folder)
     send = Client(place, retriever).send
-    content = (folder / "store" / "pictures" / "p1.png").read_bytes()
+    content = (place.parent / "store" / "pictures" / "p1.png").read_bytes()
     found = []
     for path, fields in (("/api/search", {"k": "2"}), ("/api/score", {"q": "a dog"}), ("/api/explain", {"q": "dog"})):
         kind = f"multipart/form-data; boundary={BOUNDARY.decode()}"
