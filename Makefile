@@ -16,7 +16,7 @@ PARALLEL := --numprocesses $(WORKERS) --dist worksteal
 # Debian's names of a browser and what drives it.
 BROWSER := chromium chromium-driver
 
-.PHONY: demo photos unnamed test slow test-browser browser browser-if-possible check style docs release quality bench clean
+.PHONY: demo photos unnamed test slow test-browser browser browser-if-possible check style docs release quality bench faults kills soak reliability clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || (echo "tshsr needs Python >= 3.11; name one with make PYTHON=python3.12"; exit 1)
@@ -79,6 +79,13 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.speed
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.training
+
+# Reliability, into reliability/results: failing system calls, SIGKILL at random moments, 30 minutes side by side; the page.
+faults kills soak: $(READY)
+	$(BIN)/python -m reliability.$@
+
+reliability: $(READY)
+	$(BIN)/python -m reliability.page
 
 clean:
 	rm -rf $(VENV) demo build dist
