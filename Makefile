@@ -16,7 +16,7 @@ PARALLEL := --numprocesses $(WORKERS) --dist worksteal
 # Debian's names of a browser and what drives it.
 BROWSER := chromium chromium-driver
 
-.PHONY: demo photos unnamed test slow test-browser browser browser-if-possible check style docs release quality bench fuzz clean
+.PHONY: demo photos unnamed test slow test-browser browser browser-if-possible check style docs release quality bench faults kills soak fuzz reliability clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || (echo "tshsr needs Python >= 3.11; name one with make PYTHON=python3.12"; exit 1)
@@ -80,9 +80,16 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.training
 
+# Reliability, into reliability/results: failing system calls, SIGKILL at random moments, 30 minutes side by side; the page.
+faults kills soak: $(READY)
+	$(BIN)/python -m reliability.$@
+
 # 100,000 mutated inputs for every reader, into reliability/results: about 10 minutes of one core.
 fuzz: $(READY)
 	$(BIN)/python -m reliability.fuzz
+
+reliability: $(READY)
+	$(BIN)/python -m reliability.page
 
 clean:
 	rm -rf $(VENV) demo build dist

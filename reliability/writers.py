@@ -239,7 +239,7 @@ def write_scores(folder: Path, version: int) -> None:
     if not version:
         return
     place = folder / "scores"
-    if (place / "pooled.npy").exists() and not (place / ".part").exists():
+    if read_scores(folder) != NOTHING:
         return  # complete
     with place_for_scores(place, 1000) as part:
         if part is not None:
@@ -251,10 +251,8 @@ def write_scores(folder: Path, version: int) -> None:
 
 def read_scores(folder: Path) -> str:
     """The matrices, where the folder is complete."""
-    place = folder / "scores"
-    if (place / ".part").exists() or not (place / "fused.npy").exists():
-        return NOTHING
-    return digest(*((place / f"{name}.npy").read_bytes() for name in ("fused", "pooled")))
+    paths = [folder / "scores" / f"{name}.npy" for name in ("fused", "pooled")]
+    return digest(*(path.read_bytes() for path in paths)) if all(path.exists() for path in paths) else NOTHING
 
 
 def write_calibration(folder: Path, version: int) -> None:

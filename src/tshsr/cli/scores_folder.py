@@ -101,19 +101,29 @@ def move_out(part: Path, folder: Path) -> None:
     Raises:
         DataError: Where the folder cannot be written.
     """
-    with explained(folder):
+    with explained(part):
         names = sorted(entry.name for entry in part.iterdir() if entry.name != LOCK)
         write_text(part / NAMES, json.dumps(names))  # a kill from here on leaves some of them outside
-        for name in names:
-            (part / name).rename(folder / name)
+        try:
+            for name in names:
+                (part / name).rename(folder / name)
+        except OSError:
+            for name in names:  # back again, so that all or nothing is outside
+                if not (part / name).exists():
+                    (folder / name).rename(part / name)
+            raise
 
 
 def moved_out(part: Path) -> set[str]:
-    """Names of the matrices that an evaluation killed at its end may have moved out of its hidden folder."""
+    """Names of the matrices that an evaluation killed at its end may have moved out of its hidden folder.
+
+    None where it had moved them all: then they are complete.
+    """
     try:
-        return {name for name in json.loads((part / NAMES).read_text(encoding="utf-8")) if isinstance(name, str)}
+        names = {name for name in json.loads((part / NAMES).read_text(encoding="utf-8")) if isinstance(name, str)}
     except (OSError, ValueError):
         return set()
+    return names if any((part / name).exists() for name in names) else set()
 
 
 def check_room(folder: Path, size: int) -> None:

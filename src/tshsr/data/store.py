@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -120,8 +121,9 @@ def write_store(
     manifest = Manifest(VERSION, extractor, settings, *size, str(dtype), splits, files)
     with replacing(folder / MANIFEST) as file:
         file.write((json.dumps(asdict(manifest), indent=2) + "\n").encode())
-    for name in before:  # no longer in the manifest
-        (folder / name).unlink(missing_ok=True)
+    for name in before:  # no longer in the manifest; on Windows a file that is mapped here stays
+        with suppress(OSError):
+            (folder / name).unlink()
 
 
 def refuse_foreign(folder: Path, *, allowed: Collection[str] = ()) -> None:
