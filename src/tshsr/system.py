@@ -115,7 +115,7 @@ def git(folder: Path, *arguments: str) -> str:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     command = [program, "-C", str(folder), *arguments]
     # Fixed program and arguments, without user input.
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)  # noqa: S603
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)  # noqa: S603  # nosec B603
     return result.stdout.strip() if result.returncode == 0 else ""
 
 
@@ -259,7 +259,7 @@ def is_reachable(url: str, seconds: float = 5.0) -> bool:
     def request() -> None:
         try:
             # Proxies are those of the environment, as in the libraries.
-            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds).close()  # noqa: S310
+            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds).close()  # noqa: S310  # nosec B310
         except urllib.error.HTTPError as error:
             error.close()
         except OSError as error:

@@ -130,8 +130,8 @@ async def count_body(scope: Scope, receive: Receive, send: Send) -> None:
 def respond(
     headers: dict[str, str], body: AsyncIterator[bytes] | None = None, *, local: bool = True, seconds: float = PATIENCE
 ) -> tuple[int, str, int]:
-    """Status and text of a response, and the number of body messages read."""
-    parts, sent = [0], []
+    """Status and text of a response, and the number of body messages read before it."""
+    parts, read, sent = [0], [], []
 
     async def receive() -> dict[str, Any]:
         parts[0] += 1
@@ -139,6 +139,7 @@ def respond(
         return {"type": "http.request", "body": content or b"", "more_body": content is not None}
 
     async def send(message: Any) -> None:
+        read.append(parts[0])
         sent.append(message)
 
     scope = {
@@ -149,7 +150,7 @@ def respond(
     }
     guard = RequestGuard(count_body, Limits(upload_bytes=1000, seconds=seconds), local=local)
     asyncio.run(guard(scope, receive, send))
-    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:]).decode(), parts[0]
+    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:]).decode(), read[0]
 
 
 async def chunks(count: int, pause: float = 0.0) -> AsyncIterator[bytes]:

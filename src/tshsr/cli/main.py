@@ -130,7 +130,7 @@ def interrupted(words: Sequence[str], received: Sequence[int], *, own_process: b
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         # An interrupt inside `exec` of a string, which dataclasses and namedtuples use, makes CPython end by SIGINT
         # instead of with our exit code, although it was caught; the next `exec` clears that.
-        exec("")  # noqa: S102
+        exec("")  # noqa: S102  # nosec B102
     after = RESUMING.get(words[0] if words else "", "no file was left incomplete.")
     if signal.SIGTERM in received:
         note(f"stopped by SIGTERM; {after}")
