@@ -297,3 +297,12 @@ def test_a_part_of_interrupted_work_that_is_a_folder_or_lacks_boxes(tmp_path: Pa
 def test_half_a_character_in_a_sentence() -> None:
     with pytest.raises(InputError, match=r"caption 0 has half a character: 'a \\ud800'"):
         Tokenizer.build(["a dog"], 1).encode(["a \ud800"])
+
+
+def test_tables_of_judgements_with_short_lines_and_long_values(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text("more,image,caption,rating\n1,a,b,2\n1,a,b\n")
+    with pytest.raises(DataError, match=r"line 3 has 3 columns; expected image, caption and rating"):
+        read_judgements(tmp_path / "r.csv", {"a": 0}, {"b": 0})
+    (tmp_path / "r.csv").write_text(f"a,b,{'1' * 200_000}\n")
+    with pytest.raises(DataError, match=r"is no table \(field larger than field limit"):
+        read_judgements(tmp_path / "r.csv", {"a": 0}, {"b": 0})
