@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -73,15 +74,16 @@ def reproducible(device: torch.device) -> Iterator[None]:
     Sums at repeated indices, such as the gradient of a gather, otherwise depend on the timing of threads. Memory that
     is not yet written is not filled: that guards against reading it, and takes 4 % of a step.
     """
-    before, filled = torch.get_deterministic_debug_mode(), torch.utils.deterministic.fill_uninitialized_memory
+    options: Any = torch.utils.deterministic  # its attribute is set at import, where type checkers do not see it
+    before, filled = torch.get_deterministic_debug_mode(), options.fill_uninitialized_memory
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
             if device.type == "cpu":
                 torch.set_deterministic_debug_mode("error")
-                torch.utils.deterministic.fill_uninitialized_memory = False
+                options.fill_uninitialized_memory = False
             yield
         finally:
-            torch.utils.deterministic.fill_uninitialized_memory = filled
+            options.fill_uninitialized_memory = filled
             torch.set_deterministic_debug_mode(before)
 
 
