@@ -16,7 +16,7 @@ PARALLEL := --numprocesses $(WORKERS) --dist worksteal
 # Debian's names of a browser and what drives it.
 BROWSER := chromium chromium-driver
 
-.PHONY: demo photos unnamed test slow test-browser browser browser-if-possible check style docs release quality bench load security audit clean
+.PHONY: demo photos unnamed test slow test-browser browser browser-if-possible check style docs release quality bench faults kills soak fuzz load reliability security audit clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || (echo "tshsr needs Python >= 3.11; name one with make PYTHON=python3.12"; exit 1)
@@ -80,6 +80,17 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.speed
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.training
+
+# Reliability, into reliability/results: failing system calls, SIGKILL at random moments, 30 minutes side by side; the page.
+faults kills soak: $(READY)
+	$(BIN)/python -m reliability.$@
+
+# 100,000 mutated inputs for every reader, into reliability/results: about 10 minutes of one core.
+fuzz: $(READY)
+	$(BIN)/python -m reliability.fuzz
+
+reliability: $(READY)
+	$(BIN)/python -m reliability.page
 
 # The server with 500 clients of every kind beside an index update, for 30 minutes.
 load: $(READY)

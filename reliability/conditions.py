@@ -152,7 +152,8 @@ def campaign(kinds: Sequence[Kind], folder: Path, most: int | None = None) -> tu
     Args:
         most: Values of each condition that are tried, at most.
     """
-    rows, lost = [], []
+    rows: list[Row] = []
+    lost: list[str] = []
     ready = [prepare(kind, folder / f"kind-{number}") for number, kind in enumerate(kinds)]
     for name, (run, values) in conditions(folder).items():
         tried = failed = 0

@@ -52,8 +52,8 @@ def train(config: Callable[[Path], RunConfig], folder: Path, *, images: int = 10
     """Start or resume a run on the CPU; the data lie beside the folder."""
     warnings.simplefilter("error")
     data = folder.parent / f"data-{images}-{os.environ.get('RANK', 0)}"
-    splits = {"train": small_split(data, "train", images, each=each), "dev": small_split(data, "dev", 6)}
-    fit(config(folder), **splits, out=folder / "run", resume=True, device="cpu")
+    split, dev = small_split(data, "train", images, each=each), small_split(data, "dev", 6)
+    fit(config(folder), train=split, dev=dev, out=folder / "run", resume=True, device="cpu")
 
 
 def plain(_: Path) -> RunConfig:
@@ -119,7 +119,8 @@ def features(folder: Path) -> None:
     """Extract them in shards of 4, and write the work folder after every batch."""
     from tshsr.features import extraction, shards
 
-    extraction.SHARD, shards.PART_SECONDS = 4, 0.0
+    vars(extraction)["SHARD"] = 4
+    shards.PART_SECONDS = 0.0
     options = shards.ExtractionOptions(batch=2)
     extraction.extract_folder(folder / "pictures", folder / "store", Means(), options=options)
 
@@ -169,7 +170,7 @@ def photographs_retriever() -> Retriever:
     """A tiny network over the features of `Means`, which is its extractor."""
     import tshsr.retriever
 
-    tshsr.retriever.extractor_named = lambda name, **_: replace(Means(), name=name)  # type: ignore[assignment]
+    vars(tshsr.retriever)["extractor_named"] = lambda name, **_: replace(Means(), name=name)
     tokenizer = Tokenizer.build(["a red dog", "one blue boat"], 1)
     config = small_config()
     encoder = replace(config.model.encoder, feature_dim=4, vocabulary=len(tokenizer))
@@ -184,7 +185,8 @@ def photographs(folder: Path) -> None:
     from tshsr.index import building
     from tshsr.index.photographs import OPTIONS, update_photographs
 
-    extraction.SHARD, shards.PART_SECONDS = 4, 0.0
+    vars(extraction)["SHARD"] = 4
+    shards.PART_SECONDS = 0.0
     building.Addition.rows_per_shard = property(lambda _: 4)  # type: ignore[assignment,method-assign]
     options = replace(OPTIONS, batch=2)
     update_photographs(folder / "pictures", folder / "out", photographs_retriever(), run="nowhere", options=options)

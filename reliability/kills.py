@@ -14,12 +14,13 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from reliability.faults import NOWHERE, preload
 from reliability.jobs import COLLECTIONS, TRAINING, Job
 from reliability.results import RESULTS, Row, summary, write_result
-from reliability.syscalls import WRITES, Action, Call, is_supported, supervised
+from reliability.syscalls import WRITES, Action, Call, Ended, is_supported, supervised
 
 KILLS_OF_TRAINING, KILLS_OF_COLLECTIONS = 200, 100
 TORCHRUN = 20
@@ -70,21 +71,16 @@ def undisturbed(job: Job, folder: Path) -> Undisturbed:
         RuntimeError: Where it fails.
     """
     for attempt in range(2):
-        place = folder / f"undisturbed-{attempt}"
-        _well(supervised(lambda place=place: _void(job.begin, place), NOWHERE, lambda _: "go"))  # type: ignore[misc]
-        firsts: list[float] = []
-        ended = supervised(
-            lambda place=place: _modules(job, place),
-            place,
-            lambda _, firsts=firsts: _timed(firsts),  # type: ignore[misc]
-        )
+        place, firsts = folder / f"undisturbed-{attempt}", list[float]()
+        _well(supervised(partial(_void, job.begin, place), NOWHERE, lambda _: "go"))
+        ended = supervised(partial(_modules, job, place), place, partial(_timed, firsts))
         seconds = time.monotonic() - firsts[0]
         preload(_well(ended))
-        end = _well(supervised(lambda place=place: job.end(place), NOWHERE, lambda _: "go"))  # type: ignore[misc]
+        end = _well(supervised(partial(job.end, place), NOWHERE, lambda _: "go"))
     return Undisturbed(end, ended.calls, seconds)
 
 
-def _timed(firsts: list[float]) -> Action:
+def _timed(firsts: list[float], _: Call) -> Action:
     firsts.append(time.monotonic())
     return "go"
 
@@ -99,11 +95,10 @@ def _modules(job: Job, folder: Path) -> str:
     return " ".join(sys.modules)
 
 
-def _well(ended: object) -> str:
-    code, said = getattr(ended, "code", None), str(getattr(ended, "said", ""))
-    if code != 0:
-        raise RuntimeError(f"exit code {code}: {said}")
-    return said
+def _well(ended: Ended) -> str:
+    if ended.code != 0:
+        raise RuntimeError(f"exit code {ended.code}: {ended.said}")
+    return ended.said
 
 
 def one_life(job: Job, model: Undisturbed, folder: Path, dice: random.Random, most: int, tally: Tally) -> None:

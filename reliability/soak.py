@@ -110,7 +110,7 @@ def served(index: Path) -> Iterator[tuple[str, Forked]]:
 
 def ask(address: str, number: int, counts: Counts) -> None:
     """One search; an answer has 12 pictures, or 10 while two of them are being added again."""
-    query = urllib.parse.urlencode({"text": QUERIES[number % len(QUERIES)], "k": 20})
+    query = urllib.parse.urlencode({"q": QUERIES[number % len(QUERIES)], "k": 20})
     started = time.perf_counter()
     try:
         with urllib.request.urlopen(f"{address}api/search?{query}", timeout=60) as answer:  # noqa: S310 - http

@@ -64,6 +64,14 @@ def reachable(url: Path) -> Iterator[None]:
         raise DataError(f"{url} cannot be read ({reason}); name a URL that can be read from here.") from None
 
 
+def is_there(path: Path) -> bool:
+    """Whether a path exists; False where the system refuses its name, as one that is too long."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def reason_of(error: OSError) -> str:
     """The cause of an error; those of object storage lack the system's words."""
     missing = isinstance(error, FileNotFoundError)
@@ -160,10 +168,15 @@ def write_bytes(path: Path, content: bytes) -> None:
 def remove_partial(folder: Path) -> None:
     """Delete temporary files of killed writers; only in a folder without concurrent writers."""
     for entry in folder.glob(".*.partial"):
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
+        remove(entry)
+
+
+def remove(path: Path) -> None:
+    """Delete a file, a link or a folder, where there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def remove_folder(folder: Path) -> None:

@@ -131,9 +131,13 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, which: Which = "best", **download: Any) -> Self:
-        folder = complete_folder(Path(model_id).expanduser())
-        name = folder.resolve().name if folder.exists() else model_id
-        place = folder if folder.exists() else _download(model_id, download)
+        try:
+            folder = complete_folder(Path(model_id).expanduser())
+            here = folder.exists()
+        except (OSError, RuntimeError, ValueError) as error:  # too long, of an unknown user, with a NUL
+            raise CheckpointError(f"{model_id!r} is no name of a folder ({error}); name a run's folder.") from None
+        name = folder.resolve().name if here else model_id
+        place = folder if here else _download(model_id, download)
         config, tokenizer, matcher = load_run(place, which)
         retriever = cls(matcher, tokenizer, config, name)
         if which == "best":  # the weights that a calibration belongs to

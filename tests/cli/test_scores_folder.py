@@ -146,3 +146,24 @@ def test_two_evaluations_do_not_write_into_one_folder(tmp_path: Path) -> None:
     assert str(caught.value) == (
         f"another tshsr evaluate writes scores into {folder}; wait for it, or name another folder."
     )
+
+
+def test_a_failed_move_leaves_nothing_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rename = Path.rename
+
+    def fails_at_pooled(self: Path, target: Path) -> Path:
+        if self.name == "pooled.npy":
+            raise OSError(5, "Input/output error", str(self))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fails_at_pooled)
+
+    def write_two() -> None:
+        with place_for_scores(tmp_path / "scores", 1) as folder:
+            assert folder is not None
+            for name in ("fused", "pooled"):
+                (folder / f"{name}.npy").write_bytes(b"whole")
+
+    with pytest.raises(DataError, match=r"^Cannot write .*: Input/output error\. Make room"):
+        write_two()
+    assert not list((tmp_path / "scores").iterdir())

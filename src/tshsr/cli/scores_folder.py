@@ -104,8 +104,14 @@ def move_out(part: Path, folder: Path) -> None:
     with explained(part):
         names = sorted(entry.name for entry in part.iterdir() if entry.name != LOCK)
         write_text(part / NAMES, json.dumps(names))  # a kill from here on leaves some of them outside
-        for name in names:
-            (part / name).rename(folder / name)
+        try:
+            for name in names:
+                (part / name).rename(folder / name)
+        except OSError:
+            for name in names:  # back again, so that all or nothing is outside
+                if not (part / name).exists():
+                    (folder / name).rename(part / name)
+            raise
 
 
 def moved_out(part: Path) -> set[str]:

@@ -309,8 +309,10 @@ def _open_regions(manifest: Manifest, paths: dict[str, Path]) -> RegionFeatures:
 def _rows_with_captions(path: Path, images: Sequence[StoreImage], captions: Sequence[StoreCaption]) -> np.ndarray:
     wanted = {caption.image for caption in captions}
     rows = [row for row, image in enumerate(images) if image.id in wanted]
-    if len(rows) != len(wanted):
-        raise DataError(f"{path}: {len(wanted) - len(rows)} images with captions are missing. Write the store again.")
+    if missing := wanted - {image.id for image in images}:
+        raise DataError(f"{path}: {len(missing)} images with captions are missing. Write the store again.")
+    if len({image.id for image in images}) != len(images):
+        raise DataError(f"{path}: two images share an id; each needs a unique one. Write the store again.")
     return np.array(rows, np.int64)
 
 

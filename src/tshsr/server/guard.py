@@ -178,6 +178,16 @@ HUNG_UP, GONE = 499, "the client closed the connection."
 CROWDED = "the server holds as many requests as its memory allows; try again in a moment."
 
 
+def check_address(scope: Scope) -> None:
+    """Refuse an address with raw bytes, which no parameter can be read from.
+
+    Raises:
+        HTTPException: 400.
+    """
+    if not scope.get("query_string", b"").isascii():
+        raise HTTPException(400, "the address has bytes that are no ASCII; expected UTF-8 with percent signs.")
+
+
 class RequestGuard:
     """ASGI middleware that checks requests, limits their bodies and adds security headers.
 
@@ -218,6 +228,7 @@ class RequestGuard:
             await send(message)
 
         try:
+            check_address(scope)
             self.check(Headers(scope=scope))
             await self.app(scope, body.part, respond)
         except HTTPException as error:

@@ -340,7 +340,7 @@ async def http_error(request: Request, error: Exception) -> Response:
     refused = cast(HTTPException, error)
     sentence = refused.detail
     if refused.status_code in (404, 405) and sentence in ("Not Found", "Method Not Allowed"):
-        what = f"nothing at {request.url.path!r:.80} for {request.method}"
+        what = f"nothing at {request.url.path!r:.80} for {request.method:.20}"
         sentence = f"there is {what}; the page is at / and the description of all paths at /docs."
     if refused.status_code == 400 and request.url.path.endswith("/rerank"):
         sentence = "the body can't be read; expected JSON as /docs describes for /rerank."
