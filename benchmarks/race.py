@@ -455,12 +455,14 @@ def cost_of(task: Task, known: Cost | None) -> Cost | None:
         known: Its former measurement.
 
     Returns:
-        The cost; `known` where the weights are missing.
+        The cost; `known` where the weights are missing, or the data has features of another extractor.
     """
     if not (task.folder / "best").exists():
         return known
     keep_freed_memory()
     retriever, test = Retriever.from_pretrained(task.folder), open_split(task.place, "test")
+    if retriever.features_of != test.extractor:
+        return known
     (columns,) = np.nonzero(test.image_of_caption < COST_IMAGES)
     tokens = retriever.tokenizer.encode([test.captions[column] for column in columns])
     images = retriever.encode_images(test, indices=range(COST_IMAGES))

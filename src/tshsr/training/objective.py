@@ -205,11 +205,19 @@ class Objective(nn.Module):
         image_of_caption: Int[Tensor, " captions"],
         weights: Float[Tensor, " captions"] | None,
     ) -> Float[Tensor, ""]:
-        """InfoNCE on late interaction, the mean over both directions; each process computes the rows of its share."""
+        """InfoNCE on late interaction, the mean over both directions; each process computes the rows of its share.
+
+        Captions of similar length are compared together: half of a batch's words are padding.
+        """
         share = self.processes.share(len(images))
         rows, temperature = images[share.rows], self.config.temperature
-        similarity = all_similarities(rows, captions)
-        own = late_interaction(at_least_float32(similarity), rows.mask, captions.mask)
+        order = shortest_first(captions)
+        groups = [captions[part].trimmed() for part in order.chunk(LENGTH_GROUPS)]
+        found = [
+            late_interaction(at_least_float32(all_similarities(rows, each)), rows.mask, each.mask) for each in groups
+        ]
+        inverse = order.argsort()
+        own = (torch.cat(blocks, dim=1)[:, inverse] for blocks in zip(*found, strict=True))
         directions = [gather_results(self.processes, each, share) for each in own]
         return mean([contrastive(s, image_of_caption, temperature=temperature, weights=weights) for s in directions])
 
@@ -304,7 +312,7 @@ class Objective(nn.Module):
     ) -> Scores:
         """The scores of the positives and of the groups as images x captions, 0 elsewhere."""
         known = positives(image_of_caption, len(images)) | torch.stack(groups).any(dim=0)
-        order = captions.mask.sum(dim=1).argsort(stable=True)  # captions of similar length need less padding
+        order = shortest_first(captions)
         pairs = int(known.sum()) if self.candidates else known.numel()
         cost = self.matcher.bytes_per_pair(images.mask.shape[-1], captions.mask.shape[-1])
         cost += (images.bytes_per_row() + captions.bytes_per_row()) if self.candidates else 0
@@ -384,6 +392,11 @@ def positives(image_of_caption: Int[Tensor, " captions"], images: int) -> Bool[T
     """True where the caption belongs to the image."""
     rows = torch.arange(images, device=image_of_caption.device)
     return image_of_caption[None, :] == rows[:, None]
+
+
+def shortest_first(captions: ItemEncoding) -> Int[Tensor, " captions"]:
+    """Numbers of the captions in the order of their lengths: groups of similar length need little padding."""
+    return captions.mask.sum(dim=1).argsort(stable=True)
 
 
 def mean(losses: list[Float[Tensor, ""]]) -> Float[Tensor, ""]:
