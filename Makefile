@@ -82,8 +82,14 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.training
 
 # Reliability, into reliability/results: failing system calls, SIGKILL at random moments, 30 minutes side by side; the page.
-faults kills soak: $(READY)
-	$(BIN)/python -m reliability.$@
+faults: $(READY)
+	$(BIN)/python -m reliability.faults
+
+kills: $(READY)
+	$(BIN)/python -m reliability.kills
+
+soak: $(READY)
+	$(BIN)/python -m reliability.soak
 
 # 100,000 mutated inputs for every reader, into reliability/results: about 10 minutes of one core.
 fuzz: $(READY)

@@ -101,11 +101,11 @@ def test_the_page_is_that_of_the_results() -> None:
     assert with_sections(text) == text, "python -m reliability.page"
 
 
-@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
-def test_results_follow_the_schema_and_lose_nothing(path: Path) -> None:
-    values = json.loads(path.read_text(encoding="utf-8"))
-    assert values["name"] == path.stem
-    for row in (Row(**row) for row in values["rows"]):
-        assert row.lost == 0, row
-    for figure in values["figures"]:
-        Figure(**figure)
+def test_results_follow_the_schema_and_lose_nothing() -> None:
+    for path in RESULTS.glob("*.json"):
+        values = json.loads(path.read_text(encoding="utf-8"))
+        assert values["name"] == path.stem
+        for row in (Row(**row) for row in values["rows"]):
+            assert row.lost == 0, f"{path.name}: {row}"
+        for figure in values["figures"]:
+            Figure(**figure)
