@@ -16,7 +16,7 @@ PARALLEL := --numprocesses $(WORKERS) --dist worksteal
 # Debian's names of a browser and what drives it.
 BROWSER := chromium chromium-driver
 
-.PHONY: demo photos unnamed test slow test-browser browser browser-if-possible check style docs release quality bench clean
+.PHONY: demo photos unnamed test slow test-browser browser browser-if-possible check style docs release quality bench faults kills soak fuzz load reliability security audit clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || (echo "tshsr needs Python >= 3.11; name one with make PYTHON=python3.12"; exit 1)
@@ -43,6 +43,7 @@ style: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml src 2>/dev/null
 
 test: style $(if $(CI),browser-if-possible)
 	$(PYTEST) $(PARALLEL)
@@ -79,6 +80,38 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.speed
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.training
+
+# Reliability, into reliability/results: failing system calls, SIGKILL at random moments, 30 minutes side by side; the page.
+faults: $(READY)
+	$(BIN)/python -m reliability.faults
+
+kills: $(READY)
+	$(BIN)/python -m reliability.kills
+
+soak: $(READY)
+	$(BIN)/python -m reliability.soak
+
+# 100,000 mutated inputs for every reader, into reliability/results: about 10 minutes of one core.
+fuzz: $(READY)
+	$(BIN)/python -m reliability.fuzz
+
+reliability: $(READY)
+	$(BIN)/python -m reliability.page
+
+# The server with 500 clients of every kind beside an index update, for 30 minutes.
+load: $(READY)
+	$(BIN)/python -m reliability.load
+
+# The tests of each row of SECURITY.md, counted.
+security: $(READY)
+	$(BIN)/python -m reliability.security
+
+# Installed packages against the database of known vulnerabilities, over the network; pip-audit has an environment of its own.
+audit: $(READY)
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > build/audit/installed.txt
+	build/audit/bin/pip-audit --strict --requirement build/audit/installed.txt --no-deps --disable-pip
 
 clean:
 	rm -rf $(VENV) demo build dist

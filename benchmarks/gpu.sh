@@ -1,14 +1,52 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in one bounded run of about six minutes: tests, speed, a split of COCO 5K's size.
-# Results go to benchmarks/results; with OUT=DIR they and the log of the tests are copied there too.
+# Everything that needs a GPU, in one run of less than nine minutes: every step ends at its timeout, and writes what it
+# has measured until then. Works from the checkout alone.
+#
+#   benchmarks/gpu.sh                    tests, kernels, a split of COCO 5K's size, a training step, speed, compilation
+#   benchmarks/gpu.sh photos STORE       trains tshsr-flickr8k-photos at full width on a store of Flickr8k, dev figures
+#   TOY=1 benchmarks/gpu.sh              the first at a tiny size on a CPU, the kernels in Triton's interpreter, without
+#                                        speed, which has a size of its own for CPUs
+#
+# Results go to benchmarks/results; with OUT=DIR they, the profiles and the log of the tests are copied there too.
 set -u
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
 export PYTHONPATH=src${PYTHONPATH:+:$PYTHONPATH}
 out=${OUT:-/tmp/tshsr-gpu}
 mkdir -p "$out"
-"$PYTHON" -c 'import torch; assert torch.cuda.is_available(), "no CUDA device is here"; print(torch.cuda.get_device_name(0), torch.__version__)' || exit 2
-timeout 90 "$PYTHON" -m pytest -q -k cuda tests/models -p no:cacheprovider 2>&1 | tee "$out/tests.log" | tail -5
-timeout 120 "$PYTHON" -m benchmarks.speed --device cuda --captions 500 --repeats 3 2>&1 | tail -5
-timeout 300 "$PYTHON" -m benchmarks.gpu "$@" 2>&1 | tail -12
-cp -f benchmarks/results/speed-cuda.json benchmarks/results/scale-cuda.json "$out"/
+device=cuda
+if [ -n "${TOY:-}" ]; then
+  device=cpu
+  export TRITON_INTERPRET=1
+else
+  export TRITON_INTERPRET=0
+  "$PYTHON" -c 'import torch; assert torch.cuda.is_available(), "no CUDA device is here"; print(torch.cuda.get_device_name(0), torch.__version__)' || exit 2
+fi
+step() { # seconds, name, command: its last lines, and its whole output in $out/NAME.log
+  local seconds=$1 name=$2 began=$SECONDS
+  shift 2
+  timeout "$seconds" "$@" >"$out/$name.log" 2>&1
+  echo "== $name: exit $?, $((SECONDS - began)) s of at most $seconds" && tail -n 6 "$out/$name.log"
+}
+if [ "${1:-}" = photos ]; then
+  step 480 photos "$PYTHON" -m tshsr train tshsr-flickr8k-photos --data "$2" --out "$out/photos" --training.epochs 6 \
+    --model.encoder.dim 1024 --model.similarity-dim 256 --model.comparison-dim 256
+  exit
+fi
+ways=(--device "$device" --out benchmarks/results)
+if [ -n "${TOY:-}" ]; then
+  step 400 tests "$PYTHON" -m pytest -q -k cuda tests/models tests/scoring/test_fused.py -p no:cacheprovider
+  step 600 kernels "$PYTHON" -m benchmarks.kernels "${ways[@]}" --toy --images 1 --captions 1 --repeats 1 --seconds 500 --ways eager fused "fused, CUDA graph"
+  step 600 scale "$PYTHON" -m benchmarks.gpu --device cpu --seconds 500 --images 1 --dim 16 --width 8 --budgets 1048576 --toy
+  step 300 train-step "$PYTHON" -m benchmarks.gpu_step --device cpu --dim 16 --batch 6 --repeats 1 --seconds 5
+  step 300 compiled "$PYTHON" -m benchmarks.kernels "${ways[@]}" --toy --images 2 --captions 2 --repeats 1 --ways compiled --backend eager
+else
+  step 100 tests "$PYTHON" -m pytest -q -k cuda tests/models tests/scoring/test_fused.py -p no:cacheprovider
+  step 110 kernels "$PYTHON" -m benchmarks.kernels "${ways[@]}" --seconds 90
+  step 155 scale "$PYTHON" -m benchmarks.gpu --seconds 140
+  step 40 train-step "$PYTHON" -m benchmarks.gpu_step
+  step 65 speed "$PYTHON" -m benchmarks.speed --device cuda --captions 500 --repeats 3
+  step 60 compiled "$PYTHON" -m benchmarks.kernels "${ways[@]}" --ways compiled
+fi
+mv -f benchmarks/results/profile-*.trace.gz benchmarks/results/profile-*.json "$out"/ 2>/dev/null
+cp -f benchmarks/results/{kernels,scale,step,speed}-"$device".json "$out"/

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu_tables import gpu_steps_table, traffic_table, ways_table
 from benchmarks.scale_tables import bulk_table, growth_table, index_table, projection_table
 from tshsr.metrics.labels import label
 from tshsr.metrics.report import metrics_from_json, recall_table
@@ -63,6 +64,9 @@ def table_of(values: dict[str, Any], part: str = "") -> str:
     for name, table in BY_KEY.items():
         if name in values:
             return table(values)
+    for name, rows in GPU_TABLES.items():
+        if name in values:
+            return f"{rows(values)}; {made(values)}."
     if "noise" in values:
         return noise_table(values)
     if "budgets" in values.get("settings", {}):
@@ -245,6 +249,7 @@ def scale_table(values: dict[str, Any]) -> str:
     """Seconds to score all pairs of a large split on a GPU, one row for each precision."""
     lines = ["| precision | seconds | pairs/s | peak memory of the GPU |", "|---" * 4 + "|"]
     for row in values["rows"]:
+        row = {**row, "precision": row["precision"] + (", fused kernels" if row.get("kernel") == "triton" else "")}
         if row["seconds"] is None:
             lines.append(
                 f"| {row['precision']} | {row['predicted_seconds']:.0f}, predicted from 1 % of the pairs | | |"
@@ -590,6 +595,8 @@ BY_KEY = {
     "composition": composition_table,
 }
 """Tables by a key that no other results file has."""
+GPU_TABLES = {"ways": ways_table, "gpu_steps": gpu_steps_table, "traffic": traffic_table}
+"""Likewise; the origin of the figures is added."""
 PARTS = {"": race_table, "ablation": ablation_table, "scores": score_table, "short": short_table}
 """Tables of a race by the word after the name in their marker."""
 

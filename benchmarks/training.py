@@ -111,13 +111,13 @@ def time_steps(name: str, features: int, repeats: int) -> dict[str, Any]:
     }
 
 
-def batch(features: int) -> tuple[ImageBatch, CaptionBatch]:
+def batch(features: int, count: int = BATCH) -> tuple[ImageBatch, CaptionBatch]:
     """Random images and captions of real lengths."""
     generator = torch.Generator().manual_seed(0)
-    regions = torch.randn(BATCH, REGIONS, features, generator=generator)
-    lengths = [LENGTHS[number % len(LENGTHS)] for number in range(BATCH)]
+    regions = torch.randn(count, REGIONS, features, generator=generator)
+    lengths = [LENGTHS[number % len(LENGTHS)] for number in range(count)]
     rows = [torch.randint(1, VOCABULARY, (length,), generator=generator).tolist() for length in lengths]
-    return ImageBatch(regions, torch.ones(BATCH, REGIONS, dtype=torch.bool)), pad_sequences(rows)
+    return ImageBatch(regions, torch.ones(count, REGIONS, dtype=torch.bool)), pad_sequences(rows)
 
 
 def compare(settings: Training, name: str, place: str) -> dict[str, Any]:

@@ -15,6 +15,9 @@ from tests.support.shapes import check_on_import
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[variable] = "1"
 
+# Before triton is imported: its kernels run on the processor, unless the run is for a GPU and says so.
+os.environ.setdefault("TRITON_INTERPRET", "1")
+
 pytest_plugins = ["tests.support.fixtures"]
 
 check_on_import()
@@ -31,6 +34,10 @@ def pytest_collection_finish() -> None:
 
     gc.freeze()
     gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # triton reports what is never collected
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -24,6 +24,13 @@ NEEDS = {
     "storage": ("upath", "from tshsr.files import place_of; place_of('s3://bucket/store')"),
     "adapters": ("rerankers", "import tshsr.reranking.rerankers"),
     "export": ("onnx", "from tshsr.export.files import check_packages; check_packages()"),
+    "triton": (
+        "triton",
+        "import torch; from tshsr.scoring.fused import with_kernel; from tshsr.models.tshsr import Tshsr; "
+        "from tshsr.config.models import EncoderConfig, TshsrConfig; "
+        "network = Tshsr(TshsrConfig(encoder=EncoderConfig(dim=8, feature_dim=4, vocabulary=5))); "
+        "with_kernel(network, 'triton', torch.device('cuda'))",
+    ),
     "eccv": ("eccv_caption", "from tshsr.metrics.coco import annotation_folder; annotation_folder()"),
 }
 """For each extra a package of it, and a program that requires it."""

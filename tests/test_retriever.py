@@ -100,6 +100,32 @@ def test_saving_again_replaces_the_model(retriever: Retriever, tmp_path: Path) -
     assert all(torch.equal(weight, saved[name]) for name, weight in other.matcher.state_dict().items())
 
 
+def test_saving_again_keeps_other_files_and_the_former_model_until_all_is_written(
+    retriever: Retriever, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "model"
+    retriever.save_pretrained(folder)
+    (folder / "notes").mkdir()
+    (folder / "notes" / "mine.txt").write_text("mine")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    other = Retriever(build_matcher(retriever.config.model), retriever.tokenizer, retriever.config, "other")
+
+    def fail(_: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(other.tokenizer), "save_into", lambda _, folder: fail(folder))
+        with pytest.raises(DataError, match=r"^Cannot write .*: No space left on device"):
+            other.save_pretrained(folder)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    other.save_pretrained(folder)
+    assert (folder / "notes" / "mine.txt").read_text() == "mine"
+    folder.rename(tmp_path / "model.former")  # killed between the two renames of a replacement
+    saved = Retriever.from_pretrained(folder).matcher.state_dict()
+    assert all(torch.equal(weight, saved[name]) for name, weight in other.matcher.state_dict().items())
+
+
 def test_a_run_is_never_overwritten_by_a_saved_model(retriever: Retriever, tmp_path: Path) -> None:
     (tmp_path / "last").mkdir()
     (tmp_path / "config.json").write_text("settings")

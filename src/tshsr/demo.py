@@ -20,7 +20,7 @@ from tshsr.data.generated import scenes_folder
 from tshsr.data.layouts import open_split
 from tshsr.data.manifest import read_manifest
 from tshsr.data.truth import Truth, read_truth
-from tshsr.errors import DataError, SettingsError
+from tshsr.errors import DataError, SettingsError, parse_json
 from tshsr.evaluation.run import evaluate_models
 from tshsr.explain.attribution import explain_pair
 from tshsr.explain.binding import pointing_and_binding
@@ -284,7 +284,7 @@ def clear_index(index: Path, run: Path) -> None:
     if not index.is_dir() or not any(index.iterdir()):
         return
     about = index / "index.json"
-    beside = json.loads(about.read_text(encoding="utf-8")).get("beside") if about.is_file() else None
+    beside = parse_json(about.read_text(encoding="utf-8")).get("beside") if about.is_file() else None
     if beside is None or (index / beside).resolve() != run.resolve():
         raise DataError(f"{index} holds something that no demo wrote; name another folder with --out.")
     shutil.rmtree(index)
@@ -292,7 +292,7 @@ def clear_index(index: Path, run: Path) -> None:
 
 def read_log(path: Path) -> list[Mapping[str, object]]:
     """The lines of a run's log."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def describe_run(trained: FitResult, retriever: Retriever, sizes: Sizes) -> dict[str, str]:

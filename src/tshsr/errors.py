@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,18 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 
+MOST_CHARACTERS = 1000
+"""Of a message; a longer one repeats a value of a file, and is cut in its middle."""
+
+
 class TshsrError(Exception):
     """Base of all errors that a user can fix; the command line prints the message and exits with 2."""
+
+    def __str__(self) -> str:
+        """The message, of at most `MOST_CHARACTERS`."""
+        text = super().__str__()
+        half = MOST_CHARACTERS // 2 - 3
+        return text if len(text) <= MOST_CHARACTERS else f"{text[:half]} ... {text[-half:]}"
 
 
 class DataError(TshsrError):
@@ -61,6 +72,21 @@ class InvalidValue:
     def __str__(self) -> str:
         """The place and the reason, as a clause of an error message."""
         return f"{self.place}: {self.reason}" if self.place else self.reason
+
+
+def parse_json(text: str | bytes, **options: Any) -> Any:
+    """A JSON value.
+
+    Args:
+        options: Of `json.loads`.
+
+    Raises:
+        ValueError: Where the text is no JSON, or is nested too deeply for Python's parser.
+    """
+    try:
+        return json.loads(text, **options)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def first_invalid(error: ValidationError, *, omit: Collection[str] = ()) -> InvalidValue:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -15,7 +16,10 @@ from typing import Any, BinaryIO, cast
 from filelock import FileLock, Timeout
 
 from tshsr.errors import DataError, SettingsError
+from tshsr.system import is_running
 
+NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP})
+"""Errors of a file system that has no locks."""
 SPOOLED = 2**26
 """Bytes of an object that are held in memory until it is complete; larger ones wait in a temporary file."""
 
@@ -58,6 +62,14 @@ def reachable(url: Path) -> Iterator[None]:
     except Exception as error:  # noqa: BLE001 - they have no common base
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise DataError(f"{url} cannot be read ({reason}); name a URL that can be read from here.") from None
+
+
+def is_there(path: Path) -> bool:
+    """Whether a path exists; False where the system refuses its name, as one that is too long."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def reason_of(error: OSError) -> str:
@@ -156,10 +168,15 @@ def write_bytes(path: Path, content: bytes) -> None:
 def remove_partial(folder: Path) -> None:
     """Delete temporary files of killed writers; only in a folder without concurrent writers."""
     for entry in folder.glob(".*.partial"):
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
+        remove(entry)
+
+
+def remove(path: Path) -> None:
+    """Delete a file, a link or a folder, where there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def remove_folder(folder: Path) -> None:
@@ -198,6 +215,9 @@ def flush_folder(folder: Path) -> None:
 def exclusive_lock(path: Path, message: str) -> Iterator[None]:
     """Hold a lock while the block runs; the operating system frees the lock of a killed process.
 
+    On a file system without locks, a file beside `path` names the owner; that of a process of this machine that has
+    ended counts for nothing.
+
     Args:
         path: The lock file, in a folder that exists; the file stays.
         message: The error where another process, or another caller in this one, holds the lock.
@@ -205,18 +225,83 @@ def exclusive_lock(path: Path, message: str) -> Iterator[None]:
     Raises:
         DataError: With `message`, or where the lock file cannot be written.
     """
-    lock = FileLock(path)
     try:
         path.parent.stat()  # filelock would make a missing folder
-        lock.acquire(blocking=False)
+        lock = _locked(path)
     except Timeout:
         raise DataError(message) from None
     except OSError as error:
         raise _cannot_write(path.parent, error) from error
+    if lock is None:
+        with _owned(path.with_name(f"{path.name}.owner"), message):
+            yield
+        return
     try:
         yield
     finally:
         lock.release()
+
+
+def _locked(path: Path) -> FileLock | None:
+    """A lock that this process now holds; None on a file system without locks.
+
+    Raises:
+        Timeout: Where it is held.
+        OSError: Where the file cannot be written.
+    """
+    try:
+        lock = FileLock(path, fallback_to_soft=False)
+    except TypeError:  # of a version of filelock without the fallback
+        lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except NotImplementedError:
+        return None
+    except OSError as error:
+        if isinstance(error, Timeout) or error.errno not in NO_LOCKS:
+            raise
+        return None
+    return lock
+
+
+@contextmanager
+def _owned(mark: Path, message: str) -> Iterator[None]:
+    """Hold a file that only one process can create, with the name of its owner."""
+    owner = f"process {os.getpid()} of {socket.gethostname()}"
+    with explained(mark.parent):
+        _remove_abandoned(mark)
+        try:
+            handle = os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        except FileExistsError:
+            other = mark.read_text(encoding="utf-8")
+            if other.endswith(socket.gethostname()):
+                raise DataError(message) from None
+            raise DataError(
+                f"{message} It belongs to {other}; if that ended without removing it, remove {mark}."
+            ) from None
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(owner)
+    try:
+        yield
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+def _remove_abandoned(mark: Path) -> None:
+    """Remove the mark of a process of this machine that has ended."""
+    try:
+        other = mark.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return
+    words = other.split()
+    if len(words) != 4 or words[3] != socket.gethostname() or not words[1].isdecimal() or is_running(int(words[1])):
+        return
+    taken = mark.with_name(f"{mark.name}.{os.getpid()}")
+    with suppress(FileNotFoundError):
+        mark.rename(taken)  # of several processes that see it, one
+        if taken.read_text(encoding="utf-8") != other:  # it was a newer one, whose owner runs
+            taken.rename(mark)
+        taken.unlink(missing_ok=True)
 
 
 @contextmanager

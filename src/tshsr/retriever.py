@@ -6,6 +6,7 @@ retriever.score(features, ["a dog runs", "two people talk"])      # images x cap
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -31,7 +32,7 @@ from tshsr.errors import CheckpointError, DataError, InputError
 from tshsr.features.catalog import extractor_named
 from tshsr.features.extractor import Extractor
 from tshsr.features.pixels import VisionExtractor, with_own_regions
-from tshsr.files import complete_folder
+from tshsr.files import complete_folder, explained, replacing_folder
 from tshsr.models.base import ItemEncoding, Matcher, StreamTrace, join_encodings
 from tshsr.pretrained.pieces import TEXT_FOLDER
 from tshsr.pretrained.text_weights import install_command
@@ -63,6 +64,8 @@ retriever.score(features, ["a dog runs", "two people talk"])  # images x caption
 - Text: {{ text }}
 """
 """Template of the model card."""
+SAVED = (CONFIG, WEIGHTS, TOKENIZER, TEXT_FOLDER, CALIBRATION)
+"""Names in a saved model that the next saving writes anew; what else lies there stays."""
 Images = ImageBatch | np.ndarray | Split
 """A batch; an array images x regions x features (or regions x features: one image); or a split."""
 
@@ -128,9 +131,13 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, which: Which = "best", **download: Any) -> Self:
-        folder = Path(model_id).expanduser()
-        name = folder.resolve().name if folder.exists() else model_id
-        place = folder if folder.exists() else _download(model_id, download)
+        try:
+            folder = complete_folder(Path(model_id).expanduser())
+            here = folder.exists()
+        except (OSError, RuntimeError, ValueError) as error:  # too long, of an unknown user, with a NUL
+            raise CheckpointError(f"{model_id!r} is no name of a folder ({error}); name a run's folder.") from None
+        name = folder.resolve().name if here else model_id
+        place = folder if here else _download(model_id, download)
         config, tokenizer, matcher = load_run(place, which)
         retriever = cls(matcher, tokenizer, config, name)
         if which == "best":  # the weights that a calibration belongs to
@@ -139,6 +146,8 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> str | None:
         """Write the settings, the tokenizer, the weights and a model card into a folder.
+
+        A model that is there already is replaced as a whole; other files stay.
 
         Args:
             kwargs: Of `huggingface_hub.ModelHubMixin.save_pretrained`, such as `push_to_hub=True, repo_id=...`.
@@ -150,7 +159,24 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
         folder = Path(save_directory)
         if any(complete_folder(folder / which).exists() for which in ("best", "last")):
             raise CheckpointError(f"{folder} is a run of `tshsr train`; save the model to another folder.")
-        return super().save_pretrained(folder, **kwargs)
+        before = complete_folder(folder)
+        if not (before / CONFIG).exists():
+            return self._save_files(folder, **kwargs)
+        pushed = {"repo_id": folder.resolve().name, **kwargs} if kwargs.get("push_to_hub") else kwargs
+        with replacing_folder(folder.resolve()) as partial:
+            for entry in before.iterdir():
+                if entry.name not in SAVED:
+                    (shutil.copytree if entry.is_dir() else shutil.copy2)(entry, partial / entry.name)
+            return self._save_files(partial, **pushed)
+
+    def _save_files(self, folder: Path, **kwargs: Any) -> str | None:
+        """Write into a folder, new or made for this.
+
+        Raises:
+            DataError: Where it cannot be written.
+        """
+        with explained(folder):
+            return super().save_pretrained(folder, **kwargs)
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """The card of `save_pretrained`: use, recipe, features, and what reads the captions."""
@@ -379,7 +405,8 @@ def _download(model_id: str, download: dict[str, Any]) -> Path:
     if not download.get("local_files_only") and not is_reachable(ENDPOINT):
         download = {**download, "local_files_only": True}
     try:
-        return Path(snapshot_download(model_id, allow_patterns=FILES, **download))
+        # The user may name a revision among `download`.
+        return Path(snapshot_download(model_id, allow_patterns=FILES, **download))  # nosec B615
     except (OSError, HFValidationError) as error:
         raise CheckpointError(
             f"{model_id} is no folder here, and the Hugging Face hub returned no model of this name "

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -115,7 +115,7 @@ def git(folder: Path, *arguments: str) -> str:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     command = [program, "-C", str(folder), *arguments]
     # Fixed program and arguments, without user input.
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)  # noqa: S603
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)  # noqa: S603  # nosec B603
     return result.stdout.strip() if result.returncode == 0 else ""
 
 
@@ -192,9 +192,48 @@ def interrupts_held() -> Iterator[None]:
             signal.raise_signal(signal.SIGINT)
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, raised where a job can be continued: it ends as by Ctrl-C, with its work saved."""
+
+
+@contextmanager
+def termination_delayed() -> Iterator[Callable[[], bool]]:
+    """Delay SIGTERM until the block ends; then the former handler, or the system's default, gets it.
+
+    Yields:
+        Whether it has come; always False outside the main thread, where no handler can be set.
+    """
+    received: list[int] = []
+    former = signal.getsignal(signal.SIGTERM)
+    if former in (None, signal.SIG_IGN) or threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+    try:
+        yield lambda: bool(received)
+    finally:
+        signal.signal(signal.SIGTERM, former)
+        if received:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def is_running(process: int) -> bool:
+    """Whether a process of this machine runs; True where that cannot be known."""
+    if os.name != "posix":  # on Windows, os.kill would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
 def end_with_parent() -> None:
     """Ignore Ctrl-C in this worker process, and end it when its parent process ends, even by a kill."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a handler of the parent is not for its workers
     parent = multiprocessing.parent_process()
 
     def watch() -> None:
@@ -220,7 +259,7 @@ def is_reachable(url: str, seconds: float = 5.0) -> bool:
     def request() -> None:
         try:
             # Proxies are those of the environment, as in the libraries.
-            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds).close()  # noqa: S310
+            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds).close()  # noqa: S310  # nosec B310
         except urllib.error.HTTPError as error:
             error.close()
         except OSError as error:

@@ -8,9 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from tshsr.cli import evaluate
-from tshsr.cli.evaluate import LARGE, place_for_scores
+from tshsr.cli import scores_folder
+from tshsr.cli.scores_folder import LARGE, LOCK, NAMES, PART, place_for_scores
 from tshsr.errors import DataError, SettingsError
+from tshsr.files import exclusive_lock
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +92,7 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
 def test_a_disk_that_is_too_small_is_refused_before_scoring(
     tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch, named: bool
 ) -> None:
-    monkeypatch.setattr(evaluate.shutil, "disk_usage", lambda _: SimpleNamespace(free=2**31))
+    monkeypatch.setattr(scores_folder.shutil, "disk_usage", lambda _: SimpleNamespace(free=2**31))
     folder = tmp_path / "scores" if named else None
     with pytest.raises(SettingsError) as caught, place_for_scores(folder, 7 * 2**29):
         pytest.fail("there is no room")
@@ -100,3 +101,69 @@ def test_a_disk_that_is_too_small_is_refused_before_scoring(
         "more by --scores-folder."
     )
     assert not list(temporary.iterdir())
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_what_a_killed_evaluation_left_is_written_again(tmp_path: Path, moved: bool) -> None:
+    """Killed while it scores, or while it moves the matrices out."""
+    part = tmp_path / "scores" / PART
+    part.mkdir(parents=True)
+    (part / LOCK).touch()
+    (part / "pooled.npy").write_bytes(b"old")
+    if moved:
+        (part.parent / "fused.npy").write_bytes(b"old")
+        (part / NAMES).write_text('["fused.npy", "pooled.npy"]')
+    with place_for_scores(part.parent, 1) as folder:
+        assert folder == part
+        (part / "fused.npy").write_bytes(b"new")
+    assert {path.name: path.read_bytes() for path in part.parent.iterdir()} == {"fused.npy": b"new"}
+
+
+def test_complete_matrices_beside_an_empty_hidden_folder_stay(tmp_path: Path) -> None:
+    """Its removal failed."""
+    (tmp_path / PART).mkdir()
+    (tmp_path / PART / NAMES).write_text('["fused.npy"]')
+    (tmp_path / "fused.npy").write_bytes(b"whole")
+    with pytest.raises(SettingsError, match="is not empty"), place_for_scores(tmp_path, 1):
+        pytest.fail("nothing is to be written")
+    assert (tmp_path / "fused.npy").read_bytes() == b"whole"
+
+
+def test_files_of_the_user_beside_the_remains_of_a_killed_evaluation_stay(tmp_path: Path) -> None:
+    (tmp_path / PART).mkdir()
+    (tmp_path / PART / NAMES).write_text('["fused.npy"]')
+    (tmp_path / "mine.npy").write_text("mine")
+    with pytest.raises(SettingsError, match="is not empty"), place_for_scores(tmp_path, 1):
+        pytest.fail("nothing is to be written")
+    assert (tmp_path / "mine.npy").read_text() == "mine"
+
+
+def test_two_evaluations_do_not_write_into_one_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "scores"
+    (folder / PART).mkdir(parents=True)
+    with exclusive_lock(folder / PART / LOCK, ""), pytest.raises(DataError) as caught, place_for_scores(folder, 1):
+        pytest.fail("nothing is to be written")
+    assert str(caught.value) == (
+        f"another tshsr evaluate writes scores into {folder}; wait for it, or name another folder."
+    )
+
+
+def test_a_failed_move_leaves_nothing_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rename = Path.rename
+
+    def fails_at_pooled(self: Path, target: Path) -> Path:
+        if self.name == "pooled.npy":
+            raise OSError(5, "Input/output error", str(self))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fails_at_pooled)
+
+    def write_two() -> None:
+        with place_for_scores(tmp_path / "scores", 1) as folder:
+            assert folder is not None
+            for name in ("fused", "pooled"):
+                (folder / f"{name}.npy").write_bytes(b"whole")
+
+    with pytest.raises(DataError, match=r"^Cannot write .*: Input/output error\. Make room"):
+        write_two()
+    assert not list((tmp_path / "scores").iterdir())

@@ -20,6 +20,8 @@ from PIL import Image
 from tests.support.command_line import refused, tshsr
 from tests.support.served import PICTURES, Served, make_index, serving
 
+TOKEN = "A-token_of-32-letters.and-digits"
+
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -112,12 +114,62 @@ def test_ctrl_c_stops_it_with_one_line(index: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_server_open_to_every_network_warns(index: Path) -> None:
+def test_a_server_open_to_every_network_warns_and_a_service_manager_stops_it(index: Path) -> None:
     with serving(index, "--host", "0.0.0.0") as running:
         assert running.address.startswith("http://127.0.0.1:"), "an address for a browser"
-        running.process.send_signal(signal.SIGINT)
+        running.process.send_signal(signal.SIGTERM)
         _, said = running.process.communicate(timeout=300)
+        assert running.process.returncode == 0
         assert "Any client that can reach this machine at 0.0.0.0 can search and view these pictures" in said
+        assert said.splitlines()[-1] == "Stopped."
+
+
+def status_of(request: urllib.request.Request) -> int:
+    try:
+        with urllib.request.urlopen(request, timeout=300) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+@pytest.mark.slow
+def test_a_token_and_json_logs_are_options(index: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "token"
+    secret.write_text(TOKEN + "\n")
+    secret.chmod(0o644)
+    options = ("--token-file", str(secret), "--host", "0.0.0.0", "--log", "json", "--allow-host", "pictures.example")
+    with serving(index, *options) as running:
+        with pytest.raises(urllib.error.HTTPError) as refusal:
+            get(running, "api/about")
+        with refusal.value as answer:
+            assert answer.code == 401
+        for host, status in (("pictures.example", 200), ("evil.example", 421)):
+            headers = {"Authorization": f"Bearer {TOKEN}", "Host": host, "X-Request-ID": f"from-{host}"}
+            request = urllib.request.Request(f"{running.address}api/about", headers=headers)
+            assert status_of(request) == status
+        running.process.send_signal(signal.SIGTERM)
+        _, said = running.process.communicate(timeout=300)
+    assert f"Other users of this machine can read {secret}" in said.replace("\n", "")
+    assert "Any client that can reach this machine at 0.0.0.0 and has the token can search" in said
+    assert TOKEN not in said
+    lines = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    assert [(line["path"], line["status"]) for line in lines] == [("/api/about", status) for status in (401, 200, 421)]
+    assert lines[1]["request"] == "from-pictures.example"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("short", "the token has 5 characters; expected 16 to 512, for example those of python -c"),
+        ("two words of a token", "the token has a space or a character outside ASCII; expected letters and digits."),
+    ],
+)
+def test_an_unusable_token_is_refused_before_the_index_is_opened(content: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(content)
+    assert said in refused("serve", "no-index", "--port", "0", "--token-file", tmp_path / "token")
+    missing = refused("serve", "no-index", "--port", "0", "--token-file", tmp_path / "none")
+    assert "none can't be read (No such file or directory); expected a text file." in missing
 
 
 def test_a_port_that_is_taken_is_refused_at_once() -> None:
@@ -137,6 +189,8 @@ def test_a_port_that_is_taken_is_refused_at_once() -> None:
         ("serve x --port abc", "--port expects a whole number, got 'abc'."),
         ("serve x --port 70000", "--port is 70000; expected a number from 1 to 65535, or 0 for a free one."),
         ("serve x --upload-mib 0", "--upload-mib is 0; expected 1 or more."),
+        ("serve x --seconds 0", "--seconds is 0; expected a number above 0."),
+        ("serve x --seconds nan", "--seconds is nan; expected a number above 0."),
         ("serve x --port 0 --host nowhere.invalid", "--host is 'nowhere.invalid', where this machine can't listen ("),
         ("serve x --port 0 --open yes", "'yes' is one argument too many: --open takes no value."),
         ("serve no-index --port 0", "no-index does not exist; make one with tshsr index"),

@@ -69,6 +69,15 @@ def test_a_late_task_times_out_and_a_queued_one_is_never_started() -> None:
     assert worker.pending == 0
 
 
+def test_a_result_at_the_last_moment_is_no_error(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def late(future: Any, seconds: float) -> None:
+        await future
+        raise TimeoutError
+
+    monkeypatch.setattr(asyncio, "wait_for", late)
+    assert asyncio.run(worker.run(lambda: "a result")) == "a result"
+
+
 def test_an_error_of_a_task_reaches_the_caller(worker: Worker) -> None:
     def fail() -> None:
         raise TimeoutError("raised by the task")
@@ -130,8 +139,8 @@ async def count_body(scope: Scope, receive: Receive, send: Send) -> None:
 def respond(
     headers: dict[str, str], body: AsyncIterator[bytes] | None = None, *, local: bool = True, seconds: float = PATIENCE
 ) -> tuple[int, str, int]:
-    """Status and text of a response, and the number of body messages read."""
-    parts, sent = [0], []
+    """Status and text of a response, and the number of body messages read before it."""
+    parts, read, sent = [0], [], []
 
     async def receive() -> dict[str, Any]:
         parts[0] += 1
@@ -139,6 +148,7 @@ def respond(
         return {"type": "http.request", "body": content or b"", "more_body": content is not None}
 
     async def send(message: Any) -> None:
+        read.append(parts[0])
         sent.append(message)
 
     scope = {
@@ -149,7 +159,7 @@ def respond(
     }
     guard = RequestGuard(count_body, Limits(upload_bytes=1000, seconds=seconds), local=local)
     asyncio.run(guard(scope, receive, send))
-    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:]).decode(), parts[0]
+    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:]).decode(), read[0]
 
 
 async def chunks(count: int, pause: float = 0.0) -> AsyncIterator[bytes]:

@@ -35,6 +35,7 @@ def test_a_run_learns_and_keeps_what_the_contract_names(data: tuple[Split, Split
     events = {name for name in names if name.startswith("tensorboard/")}
     assert len(events) == 1
     assert names - events == {
+        ".lock",
         "config.json",
         "tokenizer.json",
         "log.jsonl",

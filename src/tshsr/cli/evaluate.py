@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -30,6 +27,7 @@ from tshsr.cli.options import (
     read_bytes,
     read_depth,
 )
+from tshsr.cli.scores_folder import shared_place
 from tshsr.cli.screen import Screen
 from tshsr.errors import DataError, SettingsError, TshsrError
 from tshsr.files import explained
@@ -55,10 +53,6 @@ MOVED = {
 """Options that became commands."""
 AUTO, DEV = "auto", "dev"
 """The value of --rerank that chooses K, and the split on which it does."""
-LARGE = 2**30
-"""Largest score matrices that are kept in memory, in bytes; larger ones go to files."""
-PART = ".part"
-"""Subfolder of --scores-folder that holds the matrices until they are complete."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +93,9 @@ class Evaluate:
     """Precision of scoring; any but float32 is measured on a sample first, and used where it is faster and as good."""
     compile: Flag = False
     """Compile the scoring, which takes minutes, measure it on a sample, and use it where it is faster and as good."""
+    kernel: Literal["eager", "triton", "auto"] = "eager"
+    """Scoring of all pairs: by the network's modules (eager), by fused kernels on a CUDA device (triton), or by these
+    where they apply and a check of the first tile finds them as exact (auto)."""
     bytes: str = "1GiB"
     """Bound on the temporary memory of scoring."""
     scores_folder: OptionalPath = None
@@ -227,7 +224,7 @@ def from_runs(wanted: Evaluate, screen: Screen, processes: Processes) -> Report 
     place = shared_place(wanted.scores_folder, size, processes)
     chosen = chosen_engine(wanted.engine, wanted.engine_workers, wanted.shard, device=wanted.device)
     with place as folder, chosen as engine, screen.progress(quiet=wanted.quiet) as begin:
-        options = ScoringOptions(budget, device, dtype, folder, processes=processes)
+        options = ScoringOptions(budget, device, dtype, folder, kernel=wanted.kernel, processes=processes)
         members, guards = compile_members(retrievers, split, compile_options, options)
         if plan is None:
             options = replace(options, progress=begin("scoring", "pairs"))
@@ -326,6 +323,7 @@ def check_engine(wanted: Evaluate) -> None:
         "--rerank": wanted.rerank is not None,
         f"--dtype {wanted.dtype}": wanted.dtype != "float32",
         "--compile": wanted.compile,
+        f"--kernel {wanted.kernel}": wanted.kernel != "eager",
     }
     if wanted.engine != "none" and any(given.values()):
         option = next(name for name, there in given.items() if there)
@@ -372,6 +370,7 @@ def check_first_stage(wanted: Evaluate) -> None:
         "--pmrp": wanted.pmrp is not None,
         "--compile": wanted.compile,
         f"--dtype {wanted.dtype}": wanted.dtype != "float32",
+        f"--kernel {wanted.kernel}": wanted.kernel != "eager",
     }
     for name in (name for name, given in refused.items() if given):
         raise SettingsError(f"--first-stage makes a table of its own and takes no {name}; leave it out.")
@@ -402,65 +401,3 @@ def extras_of(coco_ids: Path | None, pmrp: Path | None, judgements: Path | None)
     if pmrp is not None and coco_ids is None:
         raise SettingsError("--pmrp finds captions by COCO's ids; give --coco-ids FILE with it.")
     return Extras(coco_ids, pmrp, judgements)
-
-
-@contextmanager
-def shared_place(folder: Path | None, size: int, processes: Processes) -> Iterator[Path | None]:
-    """`place_for_scores` of the main process, for all of several processes; always a folder, where parts are joined."""
-    if processes.count == 1:
-        with place_for_scores(folder, size) as place:
-            yield place
-    elif processes.is_main:
-        with place_for_scores(folder, max(2 * size, LARGE + 1)) as place:  # the parts, and the matrices
-            yield processes.from_main(place)
-    else:
-        yield processes.from_main(None)
-
-
-@contextmanager
-def place_for_scores(folder: Path | None, size: int) -> Iterator[Path | None]:
-    """A folder for score matrices, or None where they go to memory.
-
-    A temporary folder is removed after the block. A named folder holds the matrices where the block succeeds, and
-    nothing otherwise.
-
-    Args:
-        size: Size of the matrices in bytes.
-
-    Raises:
-        SettingsError: Where the folder is not empty, or its disk has too little space.
-        DataError: Where it cannot be written.
-    """
-    if folder is None and size <= LARGE:
-        yield None
-    elif folder is None:
-        with tempfile.TemporaryDirectory(prefix="tshsr-scores-") as made:
-            check_room(Path(made), size)
-            yield Path(made)
-    else:
-        part = folder / PART
-        with explained(folder):
-            if folder.is_dir() and any(folder.iterdir()):
-                raise SettingsError(f"{folder} is not empty; name a new or an empty folder for the scores.")
-            part.mkdir(parents=True)
-        try:
-            check_room(part, size)
-            yield part
-            for entry in sorted(part.iterdir()):
-                entry.rename(folder / entry.name)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-
-
-def check_room(folder: Path, size: int) -> None:
-    """Refuse a disk with too little free space, before hours of scoring.
-
-    Raises:
-        SettingsError: Where the space is too small; the message has the free space.
-    """
-    free = shutil.disk_usage(folder).free
-    if free < size:
-        raise SettingsError(
-            f"the scores take {size / 2**30:.1f} GiB, and {folder.parent} has {free / 2**30:.1f} GiB left; free some "
-            "space, or name a folder with more by --scores-folder."
-        )

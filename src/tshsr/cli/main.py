@@ -44,6 +44,8 @@ RESUMING = {
     "index": "run the same command again to continue.",
 }
 """How an interrupted command continues."""
+STOPS_WELL = ("train", "features", "photos", "index")
+"""Commands that save their work on SIGTERM and end with the exit code 0."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,13 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after `tshsr`; by default those of the process.
 
     Returns:
-        The exit code: 0, 2 for an error that the user can correct, 130 for an interruption, 141 for a closed pipe,
-        1 for an internal error.
+        The exit code: 0 (also for a job that SIGTERM stopped and that can be continued), 2 for an error that the user
+        can correct, 130 for an interruption, 141 for a closed pipe, 1 for an internal error.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    received = record_interrupts() if arguments is None else []
+    received = record_interrupts(words) if arguments is None else []
     try:
         # Imports are inside, here and in the commands: Ctrl-C may come while they load, which takes seconds for torch.
         from tshsr.cli.screen import Screen
@@ -73,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.showwarning = show_warning
         return run(words, screen)
     except KeyboardInterrupt:
-        return interrupted(words, own_process=arguments is None)
+        return interrupted(words, received, own_process=arguments is None)
     except BrokenPipeError:
         # The reader of stdout has exited; without this Python fails on flushing stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -82,21 +84,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             raise
         if received:
-            return interrupted(words, own_process=True)
+            return interrupted(words, received, own_process=True)
         note(" ".join(str(error).split()))
         return 2
     except Exception as error:
         if debug:
             raise
         if received:
-            return interrupted(words, own_process=True)
+            return interrupted(words, received, own_process=True)
         what = " ".join(f"{type(error).__name__}: {error}".split())
         note(f"internal error: {what} (the same command with --debug shows the traceback).")
         return 1
 
 
-def record_interrupts() -> list[int]:
+def record_interrupts(words: Sequence[str]) -> list[int]:
     """Record each SIGINT before it raises KeyboardInterrupt; returns the list that receives them.
+
+    For commands that continue, SIGTERM too, which raises `Terminated`.
 
     Extension modules clear exceptions while they import numpy: an interrupt there surfaces as an ImportError later.
     """
@@ -106,19 +110,32 @@ def record_interrupts() -> list[int]:
         received.append(number)
         raise KeyboardInterrupt
 
+    def end(number: int, _: object) -> None:
+        from tshsr.system import Terminated
+
+        received.append(number)
+        raise Terminated
+
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a background process ignores SIGINT
         signal.signal(signal.SIGINT, handle)
+    if words and words[0] in STOPS_WELL and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, end)
     return received
 
 
-def interrupted(words: Sequence[str], *, own_process: bool) -> int:
+def interrupted(words: Sequence[str], received: Sequence[int], *, own_process: bool) -> int:
     """Report an interruption and how the command continues; returns the exit code."""
     if own_process:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would disturb the shutdown
+        if words and words[0] in STOPS_WELL:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         # An interrupt inside `exec` of a string, which dataclasses and namedtuples use, makes CPython end by SIGINT
         # instead of with our exit code, although it was caught; the next `exec` clears that.
-        exec("")  # noqa: S102
+        exec("")  # noqa: S102  # nosec B102
     after = RESUMING.get(words[0] if words else "", "no file was left incomplete.")
+    if signal.SIGTERM in received:
+        note(f"stopped by SIGTERM; {after}")
+        return 0
     note(f"interrupted; {after}")
     return 130
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import errno
 import importlib.util
 import logging
+import math
 import socket
 import webbrowser
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from tshsr.cli.options import Argument, Flag, Name, choose_device, parse
+from tshsr.cli.options import Argument, Flag, Name, OptionalPath, choose_device, parse
 from tshsr.cli.screen import Screen
 from tshsr.errors import SettingsError
 
@@ -23,6 +23,7 @@ EXAMPLE = "tshsr serve demo/index"
 NEEDED = {
     "fastapi": "fastapi",
     "fastapi_offline": "fastapi-offline",
+    "prometheus_client": "prometheus-client",
     "uvicorn": "uvicorn",
     "python_multipart": "python-multipart",
     "lancedb": "lancedb",
@@ -32,6 +33,11 @@ EXPOSED = (
     "Any client that can reach this machine at {host} can search and view these pictures: there is no password and no "
     "encryption. Without --host the server is for this machine alone."
 )
+UNENCRYPTED = (
+    "Any client that can reach this machine at {host} and has the token can search and view these pictures. Nothing is "
+    "encrypted, neither pictures nor token: put a proxy with TLS in front."
+)
+READABLE = "Other users of this machine can read {file}, the file of the token; chmod 600 makes it yours alone."
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,15 @@ class Serve:
     """Open the page in a browser."""
     upload_mib: int = 20
     """Largest upload, in MiB."""
+    seconds: float = 20.0
+    """Time limit of a request, with its time in the queue, and of the arrival of its body."""
+    token_file: OptionalPath = None
+    """File with a token of 16 characters or more: clients must send it, browsers once, in a form."""
+    allow_host: Annotated[tuple[str, ...], Argument("NAME")] = ()
+    """Names by which clients reach the server, through a proxy for example; requests to other names are refused. By
+    default those of this machine alone, with --host all."""
+    log: Literal["text", "json"] = "text"
+    """text: errors; json: a JSON object for each request and each error, on stderr."""
     device: Name = None
     """cpu, cuda or mps; by default the best one of this machine."""
 
@@ -64,7 +79,10 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     wanted = parse(Serve, "tshsr serve", arguments, example=EXAMPLE)
     if wanted.upload_mib < 1:
         raise SettingsError(f"--upload-mib is {wanted.upload_mib}; expected 1 or more.")
+    if not 0 < wanted.seconds < math.inf:
+        raise SettingsError(f"--seconds is {wanted.seconds:g}; expected a number above 0.")
     check_extras()
+    token_of(wanted)  # refused before the index is opened
     listener = listen(wanted.host, wanted.port)
     with listener:
         serve(wanted, listener, screen)
@@ -80,38 +98,62 @@ def serve(wanted: Serve, listener: socket.socket, screen: Screen) -> None:
 def serve_index(index: Index, wanted: Serve, listener: socket.socket, screen: Screen) -> None:
     """Serve an open index at a socket; of the options, those of the server apply."""
     # These need the extras, which `check_extras` has found.
-    import uvicorn
-    from rich.logging import RichHandler
-
+    from tshsr.server.access import readable_by_others
     from tshsr.server.guard import Limits, is_loopback
+    from tshsr.server.running import bounded_by_handles, run
     from tshsr.server.server import Backend, create_app
 
-    limits = Limits(upload_bytes=wanted.upload_mib * 2**20)
+    head = min(Limits.header_seconds, wanted.seconds / 2)
+    limits = Limits(upload_bytes=wanted.upload_mib * 2**20, seconds=wanted.seconds, header_seconds=head)
+    limits = bounded_by_handles(limits)
     local = is_loopback(wanted.host)
-    app = create_app(index, limits, local=local)
+    token = token_of(wanted)
+    app = create_app(index, limits, local=local, hosts=wanted.allow_host, token=token)
     backend: Backend = app.state.backend
     service = backend.service
     backend.network.warm_up(service.prepare)
-    handler = RichHandler(console=screen.notes, show_path=False)
-    logging.basicConfig(handlers=[handler], format="%(message)s", level=logging.WARNING)
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # malformed forms of clients
+    start_log(wanted, screen)
     if index.about.unfinished is not None:
         screen.note(f"{index.about.unfinished} is not complete yet; what tshsr index adds is found at once.")
     if service.no_uploads is not None:
         screen.note(f"Pictures can't be uploaded to this server: {service.no_uploads}")
+    if wanted.token_file is not None and readable_by_others(wanted.token_file):
+        screen.note(READABLE.format(file=wanted.token_file))
     if not local:
-        screen.note(EXPOSED.format(host=wanted.host))
+        screen.note((EXPOSED if token is None else UNENCRYPTED).format(host=wanted.host))
     where = address(wanted.host, listener.getsockname()[1])
     screen.say(f"{len(index):,} pictures, {index.captions:,} captions: {where} (Ctrl-C stops)")
     screen.out.file.flush()
-    config = uvicorn.Config(
-        app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=3, limit_concurrency=512
-    )
     if wanted.open:
         webbrowser.open(where)  # requests wait at the socket until the server runs
-    with suppress(KeyboardInterrupt):  # uvicorn raises it again after the last response
-        uvicorn.Server(config).run(sockets=[listener])
+    run(app, listener, limits)
     screen.note("Stopped.")
+
+
+def token_of(wanted: Serve) -> str | None:
+    """The token; None where clients need none.
+
+    Raises:
+        SettingsError: Where its file can't be used.
+    """
+    from tshsr.server.access import read_token
+
+    return None if wanted.token_file is None else read_token(wanted.token_file)
+
+
+def start_log(wanted: Serve, screen: Screen) -> None:
+    """Send log records to stderr, in the wanted form."""
+    from rich.logging import RichHandler
+
+    from tshsr.server.logs import log_json
+
+    if wanted.log == "json":
+        log_json()
+    else:
+        handler = RichHandler(console=screen.notes, show_path=False)
+        logging.basicConfig(handlers=[handler], format="%(message)s", level=logging.WARNING)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # malformed forms of clients
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # malformed requests of clients
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -141,7 +183,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 def address(host: str, port: int) -> str:
     """The URL for a browser on this machine."""
-    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104 - read, not bound
+    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104 - read, not bound # nosec B104
     return f"http://{name}:{port}/"
 
 

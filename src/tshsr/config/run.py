@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from tshsr.config.models import KINDS, STRICT, ModelConfig, TshsrConfig
-from tshsr.errors import SettingsError, first_invalid
+from tshsr.errors import SettingsError, first_invalid, parse_json
 
 
 @dataclass(frozen=True)
@@ -166,6 +166,10 @@ class RunConfig:
     """Id of the extractor of the region features; taken from the training data, checked wherever the model is used."""
 
 
+MOST_LAYERS = 1000
+"""Of saved settings; a network of more takes hours to build."""
+
+
 def write_config(config: RunConfig) -> str:
     """The settings as JSON text."""
     return json.dumps(asdict(config), indent=2) + "\n"
@@ -178,13 +182,13 @@ def read_config(path: Path) -> RunConfig:
         SettingsError: Where the file is missing, is no JSON, or holds an unknown name or a value of a wrong type.
     """
     try:
-        values: Any = json.loads(path.read_text(encoding="utf-8"))
+        values: Any = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SettingsError(f"{path} is missing; expected the settings of a run, config.json.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except ValueError as error:
         raise SettingsError(f"{path} is not valid JSON ({error}); restore it from the run's backup.") from None
     try:
-        return TypeAdapter(RunConfig).validate_python(values)
+        config = TypeAdapter(RunConfig).validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
         if first["type"].startswith("union_tag"):
@@ -192,4 +196,15 @@ def read_config(path: Path) -> RunConfig:
             expected = ", ".join(KINDS)
             raise SettingsError(f"{path}: setting 'model.kind' is {kind!r}; expected one of {expected}.") from None
         invalid = first_invalid(error, omit=KINDS)  # pydantic puts the tag of the union into the path
-        raise SettingsError(f"{path}: setting {invalid.place!r}: {invalid.reason}; got {invalid.value!r}.") from None
+        got = f"{invalid.value!r:.80}"
+        raise SettingsError(f"{path}: setting {invalid.place!r}: {invalid.reason}; got {got}.") from None
+    for place, count in layer_counts(config):
+        if count > MOST_LAYERS:
+            raise SettingsError(f"{path}: setting {place!r} is {count}; expected at most {MOST_LAYERS:,}.")
+    return config
+
+
+def layer_counts(config: RunConfig) -> list[tuple[str, int]]:
+    """Settings that are numbers of layers, which a network has one by one."""
+    steps = getattr(config.model, "steps", 0)
+    return [("model.steps", steps), ("model.encoder.transformer_layers", config.model.encoder.transformer_layers)]

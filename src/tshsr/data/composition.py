@@ -13,7 +13,6 @@ The pictures are not part of these files.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from tshsr.data.dataset import Split
 from tshsr.data.truth import Truth
-from tshsr.errors import DataError, first_invalid
+from tshsr.errors import DataError, first_invalid, parse_json
 
 Layout = Literal["sugarcrepe", "aro", "winoground"]
 ARO_FILES = ("visual_genome_relation.json", "visual_genome_attribution.json")
@@ -201,7 +200,7 @@ def json_values(file: Path) -> Sequence[Any]:
         DataError: Where the file cannot be read.
     """
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = parse_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{file} cannot be read ({error}); copy it again.") from None
     if not isinstance(values, dict | list):
@@ -216,6 +215,6 @@ def json_lines(file: Path) -> list[Any]:
         DataError: Where the file cannot be read.
     """
     try:
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [parse_json(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         raise DataError(f"{file} cannot be read ({error}); copy it again.") from None

@@ -142,7 +142,7 @@ def read_phrase_boxes(folder: Path, name: str) -> Boxes:
     """
     path = folder / "Annotations" / f"{name}.xml"
     try:
-        root = ET.parse(path).getroot()  # noqa: S314 (expat bounds the expansion of entities)
+        root = ET.parse(path).getroot()  # noqa: S314 (expat bounds the expansion of entities)  # nosec B314
         width, height = (float(root.findtext(f"size/{side}", "")) for side in ("width", "height"))
         found: dict[str, list[list[float]]] = {}
         for thing in root.iter("object"):

@@ -6,7 +6,6 @@ Features are `features.npy` (one row for each image, in the order of the JSON), 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from tshsr.data.dataset import Split
 from tshsr.data.npy import NpyFile, NpyFolder
 from tshsr.data.precomp import extractor_name, pictures_folder, read_boxes
 from tshsr.data.regions import RegionFeatures
-from tshsr.errors import DataError
+from tshsr.errors import DataError, parse_json
 
 SPLITS = {"train": "train", "restval": "train", "val": "dev", "test": "test"}
 """Name of each split of the JSON in this package; restval joins train, as usual."""
@@ -88,7 +87,7 @@ def read_images(path: Path) -> list[KarpathyImage]:
         DataError: Where the file can't be read or an entry lacks a field.
     """
     try:
-        values = json.loads(path.read_bytes(), object_hook=_text_only)
+        values = parse_json(path.read_bytes(), object_hook=_text_only)
     except OSError as error:
         raise DataError(f"Cannot read {path}: {error.strerror}.") from None
     except ValueError as error:
@@ -109,8 +108,8 @@ def _image(path: Path, row: int, entry: Any) -> KarpathyImage:
     where = f"{path}: images[{row}]"
     if not isinstance(entry, dict) or not isinstance(entry.get("filename"), str):
         raise DataError(f"{where} has no filename; expected Karpathy's dataset JSON.")
-    if entry.get("split") not in SPLITS:
-        raise DataError(f"{where} has split {entry.get('split')!r}; expected one of {', '.join(SPLITS)}.")
+    if not isinstance(entry.get("split"), str) or entry["split"] not in SPLITS:
+        raise DataError(f"{where} has split {entry.get('split')!r:.80}; expected one of {', '.join(SPLITS)}.")
     captions = entry.get("sentences")
     if not isinstance(captions, list) or not captions or not all(isinstance(text, str) and text for text in captions):
         raise DataError(f"{where} ({entry['filename']}) lacks sentences, or one has neither raw text nor tokens.")

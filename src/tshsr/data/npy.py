@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import tokenize
+import math
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
@@ -48,9 +48,28 @@ def read_npy_header(file: BinaryIO) -> NpyHeader:
     try:
         # numpy warns of headers of Python 2 and of former names of types.
         with warnings.catch_warnings(action="ignore"):
-            return NpyHeader(*READERS[version](file))
-    except (TypeError, SyntaxError, tokenize.TokenError) as error:
-        raise ValueError(str(error)) from None
+            header = NpyHeader(*READERS[version](file))
+    except Exception as error:  # noqa: BLE001 - numpy evaluates a literal of Python, which fails in many ways
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
+    if any(isinstance(size, bool) or size < 0 for size in header.shape):
+        raise ValueError(f"the shape {header.shape} is none of an array")
+    return header
+
+
+def map_npy(path: Path) -> np.ndarray:
+    """Memory-map the array of a .npy file.
+
+    Raises:
+        ValueError: Where it is damaged, cut short, or holds pickled objects.
+        OSError: Where it cannot be read.
+    """
+    try:
+        array: np.ndarray = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # noqa: BLE001 - as in `read_npy_header`
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
+    return array
 
 
 def npy_header(shape: tuple[int, ...], dtype: np.dtype, *, fortran: bool = False) -> bytes:
@@ -104,7 +123,7 @@ class NpyFile:
     @cached_property
     def row_bytes(self) -> int:
         """Bytes of one row."""
-        return int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Read rows by number, in the file's dtype.

@@ -5,7 +5,6 @@ Captions of an image are consecutive lines. Older files repeat each image row fo
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +131,13 @@ def read_boxes(stem: Path) -> np.ndarray | None:
         return None
     try:
         with packed.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return np.asarray(arrays["boxes"])
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{packed}: cannot read an array named boxes ({error}); copy or save it again.") from None
+            boxes = np.asarray(arrays["boxes"])
+    except Exception as error:  # noqa: BLE001 - decompression, zip and numpy have errors of their own
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{packed}: cannot read an array named boxes ({reason}); copy or save it again.") from None
+    if boxes.ndim != 3 or boxes.dtype.kind != "f":
+        raise DataError(
+            f"{packed} holds boxes of {boxes.dtype} and shape {boxes.shape}; expected floats of shape images x regions "
+            "x 4."
+        )
+    return boxes

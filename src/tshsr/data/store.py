@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -120,8 +121,9 @@ def write_store(
     manifest = Manifest(VERSION, extractor, settings, *size, str(dtype), splits, files)
     with replacing(folder / MANIFEST) as file:
         file.write((json.dumps(asdict(manifest), indent=2) + "\n").encode())
-    for name in before:  # no longer in the manifest
-        (folder / name).unlink(missing_ok=True)
+    for name in before:  # no longer in the manifest; on Windows a file that is mapped here stays
+        with suppress(OSError):
+            (folder / name).unlink()
 
 
 def refuse_foreign(folder: Path, *, allowed: Collection[str] = ()) -> None:
@@ -307,8 +309,10 @@ def _open_regions(manifest: Manifest, paths: dict[str, Path]) -> RegionFeatures:
 def _rows_with_captions(path: Path, images: Sequence[StoreImage], captions: Sequence[StoreCaption]) -> np.ndarray:
     wanted = {caption.image for caption in captions}
     rows = [row for row, image in enumerate(images) if image.id in wanted]
-    if len(rows) != len(wanted):
-        raise DataError(f"{path}: {len(wanted) - len(rows)} images with captions are missing. Write the store again.")
+    if missing := wanted - {image.id for image in images}:
+        raise DataError(f"{path}: {len(missing)} images with captions are missing. Write the store again.")
+    if len({image.id for image in images}) != len(images):
+        raise DataError(f"{path}: two images share an id; each needs a unique one. Write the store again.")
     return np.array(rows, np.int64)
 
 

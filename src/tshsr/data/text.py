@@ -16,7 +16,7 @@ import tokenizers
 from tokenizers import Regex, models, normalizers, pre_tokenizers, processors
 
 from tshsr.data.tokens import CaptionTokenizer, TokenIds
-from tshsr.errors import DataError, InputError
+from tshsr.errors import DataError, InputError, parse_json
 from tshsr.files import replacing
 
 BLOCK = 4096
@@ -215,6 +215,8 @@ def check_caption(caption: object, number: int) -> None:
         raise InputError(f"caption {number} is {caption!r} ({type(caption).__name__}); expected text.")
     if not any(letter.isalnum() for letter in caption):
         raise InputError(f"caption {number} has no word: {caption!r}. Give it at least one word, or leave it out.")
+    if not caption.isascii() and any("\ud800" <= letter <= "\udfff" for letter in caption):
+        raise InputError(f"caption {number} has half a character: {caption!r:.80}. Write it as UTF-8.")
 
 
 def _split(rules: tokenizers.Tokenizer, caption: str) -> list[tuple[str, tuple[int, int]]]:
@@ -235,10 +237,10 @@ def _rules(vocabulary: dict[str, int], *, boundaries: bool = False) -> tokenizer
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"Cannot read the vocabulary {path}: {error.strerror}.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except ValueError as error:
         raise DataError(f"{path} is not valid JSON ({error}); expected a tokenizer.json or a word2idx list.") from None
     if not isinstance(values, dict):
         raise DataError(f"{path} holds a JSON {type(values).__name__}; expected a tokenizer.json or a word2idx list.")
@@ -274,6 +276,11 @@ def _saved_rules(path: Path, values: dict[str, Any]) -> tokenizers.Tokenizer:
     if rules.token_to_id(PAD) != 0 or rules.token_to_id(UNKNOWN) is None:
         got = f"{rules.token_to_id(PAD)} and {rules.token_to_id(UNKNOWN)}"
         raise DataError(f"{path}: expected {PAD} = 0 and a number for {UNKNOWN}; got {got}.")
+    largest = max(rules.get_vocab().values())
+    if largest >= rules.get_vocab_size():
+        raise DataError(
+            f"{path} has {rules.get_vocab_size()} words and the number {largest}; expected each number from 0 once."
+        )
     return rules
 
 

@@ -73,7 +73,7 @@ class RayEngine:
         try:
             for row in results.iter_rows():
                 # Written by a worker of this program.
-                found = pickle.loads(row["found"])  # noqa: S301
+                found = pickle.loads(row["found"])  # noqa: S301  # nosec B301
                 if isinstance(found, TshsrError):
                     raise found
                 yield int(row["number"]), found
@@ -126,7 +126,7 @@ class Worker:
                     "a time with --shard."
                 )
             # Written by the process that started this one.
-            found = self.failed or self.work(pickle.loads(row["shard"]))  # noqa: S301
+            found = self.failed or self.work(pickle.loads(row["shard"]))  # noqa: S301  # nosec B301
         except TshsrError as error:
             found = error
         return {"number": row["number"], "found": pickle.dumps(found)}

@@ -26,6 +26,7 @@ from tshsr.metrics.recall import check_captioned, mean_metrics
 from tshsr.metrics.report import Details, PointingAndBinding, PrecisionCheck, ProtocolName, Report, Rerank
 from tshsr.models.base import Matcher
 from tshsr.scoring.all_pairs import evaluation_mode, score_encoded
+from tshsr.scoring.fused import with_kernel
 from tshsr.scoring.options import DEFAULT_OPTIONS, ScoringOptions
 from tshsr.scoring.precision import cast_matcher, compare_precisions, usable_dtype
 from tshsr.scoring.rerank import score_split_rescored
@@ -266,7 +267,8 @@ def check_precision(
     with evaluation_mode(retriever.matcher, options.device) as device:
         images = retriever.matcher.encode_images(split.regions.read(np.arange(sample)).to(device))
         texts = retriever.matcher.encode_captions(tokens.read(order).to(device))
-        low, left, right = compiled or cast_matcher(retriever.matcher, dtype), images.at(dtype), texts.at(dtype)
+        low = compiled or with_kernel(cast_matcher(retriever.matcher, dtype), options.kernel, device)
+        left, right = images.at(dtype), texts.at(dtype)
         return compare_precisions(
             lambda: score_encoded(retriever.matcher, images, texts, byte_budget=options.byte_budget),
             lambda: score_encoded(low, left, right, byte_budget=options.byte_budget),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import pickle
 import struct
@@ -16,8 +15,8 @@ import numpy as np
 import torch
 
 from tshsr.data.arrays import tensor_to_array
-from tshsr.data.npy import UnknownVersionError, npy_header, read_npy_header
-from tshsr.errors import DataError, SettingsError
+from tshsr.data.npy import UnknownVersionError, map_npy, npy_header, read_npy_header
+from tshsr.errors import DataError, SettingsError, TshsrError, parse_json
 from tshsr.files import replacing
 from tshsr.metrics.recall import BLOCK
 
@@ -73,7 +72,9 @@ def read_scores(path: Path, *, key: str = KEY) -> np.ndarray:
         scores = load_matrix(path, key)
     except FileNotFoundError:
         raise DataError(f"{path} is missing; expected a score matrix, as `evaluate --save-scores` writes it.") from None
-    except (OSError, ValueError, TypeError, EOFError, LookupError, RuntimeError, zipfile.BadZipFile) as error:
+    except TshsrError:
+        raise
+    except Exception as error:  # noqa: BLE001 - zip, decompression, numpy and torch have errors of their own
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path} holds no readable scores ({reason}); save or copy the file again.") from None
     if scores.ndim != 2 or 0 in scores.shape or scores.dtype.kind != "f":
@@ -88,12 +89,14 @@ def load_matrix(path: Path, key: str) -> np.ndarray:
     """Read an array by the suffix of its file."""
     match path.suffix:
         case ".npy":
-            array: np.ndarray = np.lib.format.open_memmap(path, mode="r")
+            array: np.ndarray = map_npy(path)
         case ".npz":
             # An explicit handle: numpy leaves its own handle open if the file is no archive.
             with path.open("rb") as file, np.lib.npyio.NpzFile(file) as arrays:
                 mapped = map_member(path, f"{key}.npy") if key in arrays else None
                 array = named_scores(path, arrays, key) if mapped is None else mapped
+            if not isinstance(array, np.ndarray):  # numpy gives the bytes of a member that is no array
+                raise DataError(f"{path} has a damaged array {key}; save or copy the file again.")
         case ".pt" | ".pth":
             array = tensor_to_array(find_tensor(path, load_tensors(path), key))
         case _:
@@ -208,26 +211,25 @@ def read_entries(path: Path) -> list[Any]:
         raise DataError(f"{path} is not UTF-8 ({error}); convert it first.") from None
     lines = text.removesuffix("\n").split("\n") if text else []
     if path.suffix == ".jsonl":
-        return [parse_json(path, line, f"line {number}") for number, line in enumerate(lines, 1)]
+        return [parsed_json(path, line, f"line {number}") for number, line in enumerate(lines, 1)]
     if path.suffix != ".json":
         return lines
-    entries = parse_json(path, text, "the whole file")
+    entries = parsed_json(path, text, "the whole file")
     if not isinstance(entries, list):
         raise DataError(f'{path} holds a JSON {type(entries).__name__}; expected a list of {{"image": ...}}.')
     return entries
 
 
-def parse_json(path: Path, text: str, place: str) -> Any:
+def parsed_json(path: Path, text: str, place: str) -> Any:
     """Read JSON.
 
     Raises:
         DataError: Names the invalid part.
     """
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise DataError(f"{path}, {place}, is not valid JSON ({reason}); fix it or write it again.") from None
+        return parse_json(text)
+    except ValueError as error:
+        raise DataError(f"{path}, {place}, is not valid JSON ({error}); fix it or write it again.") from None
 
 
 def rows_of_entries(path: Path, entries: list[Any], images: int) -> np.ndarray:

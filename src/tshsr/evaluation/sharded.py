@@ -55,7 +55,7 @@ def score_split_sharded(
 
     Args:
         matcher: On the CPU, from where it is sent to the workers.
-        options: Its device and dtype are unused: each worker takes its best device.
+        options: Its device, dtype and kernel are unused: each worker takes its best device.
 
     Raises:
         DataError: Where the features cannot be read, or the engine fails.

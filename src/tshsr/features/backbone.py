@@ -74,7 +74,7 @@ class Backbone:
 
     def _naflex_processor(self) -> Any:
         return transformers().AutoImageProcessor.from_pretrained(
-            self.weights, backend="pil", **download_options(self.weights)
+            self.weights, backend="pil", trust_remote_code=False, **download_options(self.weights)
         )
 
     def prepare(self, picture: Image.Image) -> dict[str, np.ndarray]:

@@ -20,9 +20,9 @@ from tshsr.data.manifest import MANIFEST, read_manifest, read_records
 from tshsr.data.picture_captions import PictureCaption
 from tshsr.data.pictures import PictureFile, SkippedFile
 from tshsr.data.store import EVERYTHING, PICTURES, StoreCaption, StoreImage, open_store, refuse_foreign
-from tshsr.errors import DataError
+from tshsr.errors import DataError, parse_json
 from tshsr.features.extractor import PictureRegions
-from tshsr.files import exclusive_lock, explained, remove_partial, write_bytes, write_text
+from tshsr.files import exclusive_lock, explained, remove, remove_partial, write_bytes, write_text
 
 SKIPPED = "skipped.jsonl"
 """File in a store: the skipped files and the reasons."""
@@ -124,7 +124,7 @@ def read_existing(out: Path, extractor: str, dtype: str, joint_dim: int) -> Exis
         mask, most = split.regions.mask, split.regions.regions
         counts = [most] * len(split.regions) if mask is None else mask.sum(axis=1).tolist()
         pictures = [FinishedPicture(**record, regions=count) for record, count in zip(records, counts, strict=True)]
-    except (ValueError, TypeError):  # damaged, or the list of another store
+    except (OSError, ValueError, TypeError):  # damaged, or the list of another store
         return ExistingStore()
     if split.regions.boxes is None or [one.file for one in pictures] != list(split.files or ()):
         return ExistingStore()
@@ -181,13 +181,18 @@ class WorkFolder:
         """Index a part; one that is damaged or without image vectors is deleted, its pictures extracted again."""
         try:
             with safe_open(part, "numpy") as opened:
-                records = [FinishedPicture(**record) for record in json.loads((opened.metadata() or {})[RECORDS])]
-                rows = opened.get_slice("features").get_shape()[0]
-                joint_dim = opened.get_slice("pooled").get_shape()[1] if self.joint_dim else 0
+                records = [FinishedPicture(**record) for record in parse_json((opened.metadata() or {})[RECORDS])]
+                regions = sum(record.regions for record in records)
+                shapes = [opened.get_slice(name).get_shape() for name in ("features", "boxes")]
+                pooled = opened.get_slice("pooled").get_shape() if self.joint_dim else [len(records), 0]
+                whole = len(shapes[0]) == 2 and shapes == [[regions, shapes[0][1]], [regions, 4]]
+                whole &= all(
+                    isinstance(one.file, str) and type(one.regions) is int and one.regions > 0 for one in records
+                )
         except (SafetensorError, OSError, ValueError, KeyError, TypeError):
-            part.unlink(missing_ok=True)
+            remove(part)
             return
-        if rows == sum(record.regions for record in records) and joint_dim == self.joint_dim:
+        if whole and list(pooled) == [len(records), self.joint_dim]:
             self._index(part, records)
 
     def _index(self, part: Path, pictures: Sequence[FinishedPicture]) -> None:
@@ -258,7 +263,7 @@ def write_file_list(out: Path, work: WorkFolder, files: Sequence[PictureFile]) -
 def read_files(out: Path) -> list[dict[str, Any]]:
     """The store's list of files, in the order of its pictures; a line says which version of a file it is."""
     # As bytes: file names may contain Unicode's other line separators.
-    return [json.loads(line) for line in (out / FILES).read_bytes().splitlines()]
+    return [parse_json(line) for line in (out / FILES).read_bytes().splitlines()]
 
 
 def write_skipped(out: Path, skipped: Sequence[SkippedFile]) -> None:

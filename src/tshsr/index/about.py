@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from tshsr.config.models import knowledge_of
 from tshsr.errors import CheckpointError, DataError, first_invalid
-from tshsr.files import is_remote, write_text
+from tshsr.files import is_remote, is_there, write_text
 from tshsr.models.concepts import has_shares, pooled_width
 from tshsr.models.whole import starts_at_encoder
 from tshsr.retriever import Retriever
@@ -186,10 +186,10 @@ def locate_run(folder: Path, info: IndexInfo, run: str | None) -> str:
         return run
     if info.run is None:
         raise CheckpointError(f"{folder} does not record where its model {info.model} is; name the run with --run RUN.")
-    if info.beside is None or is_remote(folder) or Path(info.run).exists():
+    if info.beside is None or is_remote(folder) or is_there(Path(info.run)):
         return info.run
     beside = folder / info.beside
-    if beside.is_dir():
+    if is_there(beside) and beside.is_dir():
         return str(beside)
     raise CheckpointError(f"{folder} was made with the run {info.run}, which is gone; name it with --run RUN.")
 

@@ -28,8 +28,25 @@ FRAGMENT_BITS = 32
 """A row id is the fragment's number, shifted by 32 bits, plus the row's number in the fragment."""
 CHECKED_FRAGMENTS = 4
 """Number of newest fragments of which one full row is read back after a write; of the others, only ids."""
+PANICS = ("RustPanic", "PanicException")
+"""Classes of a panic in Rust code, asynchronous and not."""
 LANCE_ERRORS = (OSError, RuntimeError, ValueError, pa.ArrowException)
 """Exceptions of LanceDB, which does not distinguish their causes."""
+
+
+@contextmanager
+def without_panics() -> Iterator[None]:
+    """Turn a panic of LanceDB's Rust code, which a damaged file can cause, into one of `LANCE_ERRORS`.
+
+    Raises:
+        RuntimeError: Where the block ends in one.
+    """
+    try:
+        yield
+    except BaseException as error:  # its class has no name that can be imported, and may not be an Exception
+        if type(error).__name__ in PANICS:
+            raise RuntimeError("a file is damaged") from None
+        raise
 
 
 def open_table(folder: Path, name: str, schema: pa.Schema | None = None) -> Any:
@@ -48,7 +65,8 @@ def open_table(folder: Path, name: str, schema: pa.Schema | None = None) -> Any:
             remove_folder(directory)  # left by an interrupted creation
             return database.create_table(name, schema=schema)
     try:
-        return database.open_table(name)
+        with without_panics():
+            return database.open_table(name)
     except LANCE_ERRORS as error:
         raise DataError(
             f"{folder} has no {name} that can be read ({cause_of(error)}); run tshsr index again to continue."
@@ -100,11 +118,12 @@ def restored_on_failure(folder: Path, *tables: Any) -> Iterator[None]:
 
 def check_readable(table: Any) -> None:
     """Read a part of every file of the newest version of a table; raises `LANCE_ERRORS`."""
-    if not table.count_rows():
-        return
-    numbers = table.search().select(["id"]).with_row_id(True).to_arrow()["_rowid"].to_numpy()
-    firsts = np.unique(numbers >> FRAGMENT_BITS, return_index=True)[1]
-    table.take_row_ids(numbers[firsts[-CHECKED_FRAGMENTS:]].tolist()).to_arrow()
+    with without_panics():
+        if not table.count_rows():
+            return
+        numbers = table.search().select(["id"]).with_row_id(True).to_arrow()["_rowid"].to_numpy()
+        firsts = np.unique(numbers >> FRAGMENT_BITS, return_index=True)[1]
+        table.take_row_ids(numbers[firsts[-CHECKED_FRAGMENTS:]].tolist()).to_arrow()
 
 
 def restore_readable(folder: Path, table: Any) -> None:

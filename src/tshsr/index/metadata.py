@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +14,7 @@ import pyarrow.csv
 from PIL import Image
 
 from tshsr.data.dataset import Split
-from tshsr.errors import DataError
+from tshsr.errors import DataError, parse_json
 
 KEY_COLUMNS = ("id", "file")
 COLUMN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -114,9 +113,9 @@ def _lines(path: Path) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}:{number}: no JSON ({error.msg}); expected one object per line.") from None
+            row = parse_json(line)
+        except ValueError as error:
+            raise DataError(f"{path}:{number}: no JSON ({error}); expected one object per line.") from None
         if not isinstance(row, dict):
             raise DataError(f"{path}:{number}: a JSON {type(row).__name__}; expected one object per line.")
         rows.append(row)

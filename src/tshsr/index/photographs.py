@@ -15,7 +15,7 @@ from pathlib import Path
 from tshsr.data.manifest import MANIFEST, read_manifest
 from tshsr.data.pictures import find_pictures
 from tshsr.data.store import EVERYTHING, open_store
-from tshsr.errors import DataError
+from tshsr.errors import DataError, parse_json
 from tshsr.features.extraction import ExtractionResult, extract_folder
 from tshsr.features.resume import read_files
 from tshsr.features.shards import ExtractionOptions
@@ -105,7 +105,7 @@ def check_out(pictures: Path, out: Path) -> None:
     if not contents:
         return
     try:
-        made_of = json.loads((out / MARK).read_text(encoding="utf-8"))["pictures"]
+        made_of = parse_json((out / MARK).read_text(encoding="utf-8"))["pictures"]
     except (OSError, ValueError, TypeError, KeyError):
         raise DataError(
             f"{out} holds something that tshsr photos did not write ({contents[0]}); name another folder with --out."
@@ -144,7 +144,7 @@ def remove_outdated(out: Path, index: Index, files: Mapping[str, object]) -> int
         files: By id, the files of the store, which are added next.
     """
     try:
-        indexed = json.loads((out / INDEXED).read_text(encoding="utf-8"))
+        indexed = parse_json((out / INDEXED).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         indexed = {}
     outdated = [name for name in index.picture_ids() if name not in files or indexed.get(name) != files[name]]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tshsr.errors import DataError
 from tshsr.index.ann import ROW, ann_indices, ann_search
-from tshsr.index.database import LANCE_ERRORS, cause_of, check_filter, empty_table, open_table
+from tshsr.index.database import LANCE_ERRORS, cause_of, check_filter, empty_table, open_table, without_panics
 from tshsr.index.rows import BOXES, ITEMS, POOLED, POOLED_SHARE, pooled_of
 
 Found = TypeVar("Found")
@@ -130,7 +130,8 @@ class TableReader:
 
     def __len__(self) -> int:
         """Number of rows."""
-        return int(self.live.count_rows())
+        with without_panics():
+            return int(self.live.count_rows())
 
     def read(self, query: Callable[[Snapshot], Found]) -> Found:
         """Run a query on the newest version, and once more where that version was deleted meanwhile.
@@ -139,9 +140,9 @@ class TableReader:
             DataError: Where the table cannot be read.
         """
         for retry in (True, False):
-            snapshot = self.snapshot()
             try:
-                return query(snapshot)
+                with without_panics():
+                    return query(self.snapshot())
             except LANCE_ERRORS as error:
                 with self.lock:
                     self.cached = None

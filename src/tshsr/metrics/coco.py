@@ -9,14 +9,13 @@ PMRP: Chun et al., CVPR 2021. The first two come with the package `eccv_caption`
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from importlib import util
 from pathlib import Path
 
 import numpy as np
 
-from tshsr.errors import DataError, InputError, SettingsError
+from tshsr.errors import DataError, InputError, SettingsError, parse_json
 from tshsr.metrics.multi_positive import Rankings, ranked
 from tshsr.metrics.recall import check_scores, finite_blocks
 
@@ -151,13 +150,13 @@ def read_annotation(path: Path) -> dict[int, list[int]]:
         DataError: Where the file cannot be read.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_text(encoding="utf-8"))
         return {int(query): [int(answer) for answer in answers] for query, answers in values.items()}
     except OSError as error:
         raise DataError(
             f"{path} cannot be read ({error.strerror}); install or download the annotation again."
         ) from None
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(f"{path} is no annotation ({error}); expected lists of ids by id. Download it again.") from None
 
 

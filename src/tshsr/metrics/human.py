@@ -6,7 +6,6 @@ Axes: resamples | judgements (one rating of one image with one caption).
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from tshsr.config.models import STRICT
-from tshsr.errors import DataError, InputError
+from tshsr.errors import DataError, InputError, parse_json
 from tshsr.metrics.bootstrap import bootstrap_counts
 
 CHUNK = 1 << 21
@@ -230,18 +229,31 @@ def entries(path: Path) -> Iterator[tuple[int, tuple[str, str, str]]]:
     order: Sequence[int] = (0, 1, 2)
     delimiter = "\t" if "\t" in next(filter(str.strip, lines), "") else ","
     reader, first = csv.reader(lines, delimiter=delimiter), True
-    for words in ([value.strip() for value in values] for values in reader):
+    for words in stripped_rows(path, reader):
         if not any(words):
             continue
         if first and set(COLUMNS) <= set(words):
             order = [words.index(name) for name in COLUMNS]
-        elif len(words) < 3 or (len(words) > 3 and order == (0, 1, 2)):
+        elif len(words) < max(3, max(order) + 1) or (len(words) > 3 and order == (0, 1, 2)):
             raise DataError(
                 f"{path}, line {reader.line_num} has {len(words)} columns; expected image, caption and rating."
             )
         else:
             yield reader.line_num, (words[order[0]], words[order[1]], words[order[2]])
         first = False
+
+
+def stripped_rows(path: Path, reader: Iterator[list[str]]) -> Iterator[list[str]]:
+    """Rows of a table, without spaces around values.
+
+    Raises:
+        DataError: Where the rules of CSV are broken, as by a value of more than 131,072 characters.
+    """
+    try:
+        for values in reader:
+            yield [value.strip() for value in values]
+    except csv.Error as error:
+        raise DataError(f"{path} is no table ({error}); expected lines of image, caption and rating.") from None
 
 
 def from_json(path: Path, number: int, line: str) -> tuple[str, str, str]:
@@ -251,7 +263,7 @@ def from_json(path: Path, number: int, line: str) -> tuple[str, str, str]:
         DataError: Where the line is no such object.
     """
     try:
-        values = json.loads(line)
+        values = parse_json(line)
         image, caption, rating = (str(values[name]) for name in COLUMNS)
     except (ValueError, KeyError, TypeError):
         raise DataError(

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from tshsr.config.models import STRICT
-from tshsr.errors import DataError, InputError, first_invalid
+from tshsr.errors import DataError, InputError, first_invalid, parse_json
 from tshsr.files import write_text
 from tshsr.metrics.human import Agreement
 from tshsr.metrics.labels import reading_order
@@ -296,7 +296,7 @@ def read_report(path: Path) -> Report:
             where an rsum is not the sum of its recalls.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
+        values = parse_json(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); expected a report of `evaluate --json`.") from None
     except ValueError as error:  # not UTF-8, not JSON, or NaN

@@ -10,19 +10,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from math import fsum
+from math import fsum, nan
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from tshsr.errors import DataError
 
-NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|nan|inf)"
-LONG = re.compile(rf"(image to text|text to image)\s*(?:\([^)]*\))?\s*:\s*({NUMBER}(?:[\s,]+{NUMBER})*)", re.IGNORECASE)
-TRIPLE = re.compile(rf"\brsum:\s*({NUMBER})\s+ar:\s*({NUMBER})\s+ari:\s*({NUMBER})", re.IGNORECASE)
-RSUM = re.compile(rf"\br_?sum(?:\s+is\s+|\s*[:=]\s*)({NUMBER})", re.IGNORECASE)
-AVERAGE = re.compile(rf"average\s+(i2t|t2i)\s+recall\s*:\s*({NUMBER})", re.IGNORECASE)
-MEAN = re.compile(r"\bmean metrics\b", re.IGNORECASE)
+ANY_CASE = re.IGNORECASE | re.ASCII
+NUMBER = r"[-+]?(?:\d++(?:\.\d*+)?(?:[eE][-+]?\d++)?|nan|inf)"
+"""Possessive, here and below: a long line of other text costs time in proportion to its length."""
+LONG = re.compile(
+    rf"(image to text|text to image)\s*+(?:\([^)]{{0,100}}\))?\s*+:\s*+({NUMBER}(?:[\s,]++{NUMBER})*+)", ANY_CASE
+)
+TRIPLE = re.compile(rf"\brsum:\s*({NUMBER})\s+ar:\s*({NUMBER})\s+ari:\s*({NUMBER})", ANY_CASE)
+RSUM = re.compile(rf"\br_?sum(?:\s+is\s+|\s*[:=]\s*)({NUMBER})", ANY_CASE)
+AVERAGE = re.compile(rf"average\s+(i2t|t2i)\s+recall\s*:\s*({NUMBER})", ANY_CASE)
+MEAN = re.compile(r"\bmean metrics\b", ANY_CASE)
 SIDES = {"image to text": "i2t", "text to image": "t2i"}
 FOLDS = 5
 NOT_THE_MEAN = "not the mean of the folds above"
@@ -171,7 +174,7 @@ def blocks(text: str) -> Iterator[Block]:
 def figures_of(number: int, line: str) -> Iterator[Printed]:
     """The figures of one line."""
     for side, words in LONG.findall(line):
-        yield Printed(number, SIDES[side.lower()], tuple(re.findall(NUMBER, words)))
+        yield Printed(number, SIDES[side.lower()], tuple(re.findall(NUMBER, words, ANY_CASE)))
     if triple := TRIPLE.search(line):
         yield from (Printed(number, kind, (word,)) for kind, word in zip(LABELS, triple.groups(), strict=False))
     elif rsum := RSUM.search(line):
@@ -191,7 +194,7 @@ def checked(block: Block, folds: Sequence[Block]) -> Iterator[Finding]:
     known = aggregates(sides["i2t"][0], sides["t2i"][0])
     rounding = max(sides["i2t"][1], sides["t2i"][1])
     if all(fold.first("rsum") for fold in folds) and folds and "rsum" in known:
-        exact = fmean(line.values[0] for fold in folds if (line := fold.first("rsum")))
+        exact = mean([line.values[0] for fold in folds if (line := fold.first("rsum"))])
         if abs(exact - known["rsum"]) <= 6 * rounding + 0.05:
             known["rsum"] = exact
     for line in block.lines:
@@ -243,14 +246,27 @@ def long_line(side: str, block: Block, folds: Sequence[Block]) -> tuple[tuple[fl
     if not lines:
         return (), 0.0
     columns = zip(*(line.values for line in lines), strict=True)
-    return tuple(fmean(column) for column in columns), max(line.rounding for line in lines)
+    return tuple(mean(column) for column in columns), max(line.rounding for line in lines)
+
+
+def total(values: Sequence[float]) -> float:
+    """The sum; NaN for infinities of both signs."""
+    try:
+        return fsum(values)
+    except (OverflowError, ValueError):
+        return nan
+
+
+def mean(values: Sequence[float]) -> float:
+    """The mean of at least one value; NaN for infinities of both signs."""
+    return total(values) / len(values)
 
 
 def aggregates(i2t: Sequence[float], t2i: Sequence[float]) -> dict[str, float]:
     """Aggregates of the recalls, by kind of line."""
-    found = {name: fmean(side[:3]) for name, side in (("ar", i2t), ("ari", t2i)) if len(side) >= 3}
+    found = {name: mean(side[:3]) for name, side in (("ar", i2t), ("ari", t2i)) if len(side) >= 3}
     if len(found) == 2:
-        found["rsum"] = fsum([*i2t[:3], *t2i[:3]])
+        found["rsum"] = total([*i2t[:3], *t2i[:3]])
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ class Preprocessing:
             multiple: For processors with edges.
 
         Raises:
-            DataError: Where they have no size.
+            DataError: Where they have no size, mean or deviation.
         """
         size = _size(processor.get("size"))
         if processor.get("do_center_crop") and processor.get("crop_size"):
@@ -78,8 +79,8 @@ class Preprocessing:
             width=width,
             resample=int(processor.get("resample") or Image.Resampling.BILINEAR),
             scale=float(processor.get("rescale_factor") or 1 / 255) if processor.get("do_rescale", True) else 1.0,
-            mean=tuple(processor["image_mean"]) if normal else (),
-            deviation=tuple(processor["image_std"]) if normal else (),
+            mean=_channels(processor, "image_mean", where) if normal else (),
+            deviation=_channels(processor, "image_std", where) if normal else (),
             multiple=multiple,
         )
 
@@ -149,6 +150,18 @@ def transformers() -> Any:
     return library
 
 
+def _channels(processor: Mapping[str, Any], name: str, where: str) -> tuple[float, ...]:
+    """A number for each channel.
+
+    Raises:
+        DataError: Where there is none.
+    """
+    values = processor.get(name)
+    if not isinstance(values, list | tuple) or not all(isinstance(value, int | float) for value in values):
+        raise DataError(f"{where}: the image processor has {name} {values!r:.80}; expected a number for each channel.")
+    return tuple(values)
+
+
 def resolve_weights(weights: str | Path) -> str:
     """The absolute path of a folder, for a store's manifest; or the name on the hub."""
     path = Path(weights)
@@ -211,7 +224,9 @@ def load_preprocessing(weights: str, *, fit: Fit = "stretch", multiple: int = 1)
 
     def read() -> Mapping[str, Any]:
         try:
-            return library.AutoImageProcessor.from_pretrained(weights, backend="pil", **options).to_dict()  # type: ignore[no-any-return]
+            auto = library.AutoImageProcessor
+            found = auto.from_pretrained(weights, backend="pil", trust_remote_code=False, **options)
+            return found.to_dict()  # type: ignore[no-any-return]
         except (ImportError, ValueError):
             return library.ImageProcessingMixin.get_image_processor_dict(weights, **options)[0]  # type: ignore[no-any-return]
 
@@ -240,7 +255,11 @@ def load_tokenizer(weights: str) -> Any:
         DataError: Where there is none.
     """
     options, auto = download_options(weights), transformers().AutoTokenizer
-    return _load(weights, lambda: auto.from_pretrained(weights, **options), rules="its tokenizer's files")
+    return _load(
+        weights,
+        lambda: auto.from_pretrained(weights, trust_remote_code=False, **options),
+        rules="its tokenizer's files",
+    )
 
 
 def _load(weights: str, load: Callable[[], Any], *, rules: str = "preprocessor_config.json") -> Any:
@@ -254,8 +273,10 @@ def _load(weights: str, load: Callable[[], Any], *, rules: str = "preprocessor_c
     """
     try:
         return load()
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         reason = " ".join(str(error).split()).partition(". ")[0].rstrip(".")
+        if isinstance(error, pickle.UnpicklingError):  # torch's message recommends unsafe loading
+            reason = "its weights have pickled objects other than tensors, which are never loaded"
         if reason.startswith("Unrecognized configuration class"):
             reason = f"its network is of another kind than {reason.rpartition(' ')[2]}"
         raise DataError(

@@ -269,6 +269,9 @@ class TokenStore:
         """Compute the missing blocks and append each to the files."""
         with explained(self.folder), ExitStack() as stack:
             files = {}
+            for name in (MANIFEST, *manifest.sizes):
+                if (self.folder / name).is_symlink():  # what it names is not ours
+                    (self.folder / name).unlink()
             if not manifest.blocks:
                 (self.folder / MANIFEST).unlink(missing_ok=True)
             for name, size in manifest.sizes.items():

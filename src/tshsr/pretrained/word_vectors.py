@@ -20,6 +20,7 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
+from tshsr.data.npy import map_npy
 from tshsr.errors import DataError, SettingsError
 from tshsr.pretrained.packages import check_sha256
 
@@ -241,7 +242,7 @@ def _read_binary(name: str, file: BinaryIO, wanted: Wanted, width: int) -> None:
 def _read_npy(name: str, path: Path, wanted: Wanted, width: int) -> None:
     """An array, words x width, with its list of words."""
     try:
-        array = np.lib.format.open_memmap(path, mode="r")  # GloVe's package has it in Fortran order
+        array = map_npy(path)  # GloVe's package has it in Fortran order
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path} is no array of numpy, or cut short ({error}); save it again with np.save.") from None
     if array.ndim != 2 or array.dtype.kind != "f":

@@ -22,6 +22,7 @@ from tshsr.data.dataset import Split
 from tshsr.data.tokens import CaptionTokenizer, CaptionTokens, by_length
 from tshsr.errors import InputError, SettingsError
 from tshsr.models.base import ItemEncoding, Matcher, Scores
+from tshsr.scoring.fused import with_kernel
 from tshsr.scoring.options import BYTE_BUDGET, DEFAULT_OPTIONS, ScoringOptions
 from tshsr.scoring.precision import cast_matcher
 from tshsr.scoring.processes import ALONE, Processes
@@ -111,6 +112,7 @@ def score_blocks(
 ) -> Mapping[str, np.ndarray]:
     """All pairs of encoded blocks, in the precision of `scorer`; of several processes each scores its captions."""
     dtype = next(scorer.parameters()).dtype
+    scorer = with_kernel(scorer, options.kernel, captions.device)
     shape, own = (sum(map(len, images)), len(captions.tokens)), captions.own_columns()
     result: MatricesInMemory | MatricesInFiles | MatricesInParts
     if options.folder is None:
@@ -150,7 +152,9 @@ def score_columns(
         parts.append(score_block(scorer, part.at(block.items.dtype), block, lengths, budget))
         done += len(part)
         tell(done)
-    return {name: torch.cat([part[name] for part in parts]).float().cpu().numpy() for name in parts[0]}
+    # By caption on the device already, as matrices are written: a transposition on the host costs more.
+    by_caption = {name: torch.cat([part[name].T for part in parts], dim=1) for name in parts[0]}
+    return {name: scores.float().cpu().numpy().T for name, scores in by_caption.items()}
 
 
 def readers(matcher: Matcher, processes: Processes) -> Processes:

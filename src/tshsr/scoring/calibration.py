@@ -29,7 +29,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor
 
 from tshsr.config.models import STRICT
-from tshsr.errors import CheckpointError, InputError, first_invalid
+from tshsr.errors import CheckpointError, InputError, first_invalid, parse_json
 from tshsr.files import complete_folder, write_text
 
 LOG = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ class Calibration:
         """
         path = Path(folder) / CALIBRATION
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = parse_json(path.read_text(encoding="utf-8"))
             version = values.pop("version", None) if isinstance(values, dict) else None
             if version != 1:
                 raise CheckpointError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -11,6 +12,7 @@ from tshsr.errors import SettingsError
 from tshsr.scoring.processes import ALONE, Processes
 from tshsr.system import Progress, no_progress
 
+KernelName = Literal["eager", "triton", "auto"]
 BYTE_BUDGET = 2**30
 """Default bound on a tile's temporaries, in bytes."""
 
@@ -26,6 +28,8 @@ class ScoringOptions:
         dtype: Precision of scoring; encoding keeps the network's. None: the network's.
         folder: Existing folder of the score matrices, NAME.npy; None: in memory.
         progress: Called with (pairs scored, pairs in total) after each block; of several processes those of this one.
+        kernel: How all pairs are scored: by the modules of the network (eager); by fused kernels on a CUDA device, with
+            an error where they do not apply (triton); by the kernels where they apply, else by the modules (auto).
         processes: Those that share the captions; they need a folder, on a disk that all of them have.
 
     Raises:
@@ -37,6 +41,7 @@ class ScoringOptions:
     dtype: torch.dtype | None = None
     folder: Path | None = None
     progress: Progress = no_progress
+    kernel: KernelName = "eager"
     processes: Processes = ALONE
 
     def __post_init__(self) -> None:

@@ -24,7 +24,7 @@ PARTS, COLUMNS = "parts", "columns"
 
 
 class MatricesInMemory:
-    """Named matrices in memory.
+    """Named matrices in memory, in Fortran order as those in files: a block's captions are scattered over the columns.
 
     Args:
         shape: Images and captions.
@@ -37,7 +37,9 @@ class MatricesInMemory:
 
     def write(self, name: str, columns: np.ndarray, scores: np.ndarray) -> None:
         """Write the scores of some captions, images x columns."""
-        self.kept.setdefault(name, np.empty(self.shape, self.dtype))[:, columns] = scores
+        if name not in self.kept:
+            self.kept[name] = np.empty(self.shape, self.dtype, order="F")
+        self.kept[name].T[columns] = scores.T
 
     def finish(self) -> Mapping[str, np.ndarray]:
         """The matrices by name."""

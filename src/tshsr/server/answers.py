@@ -26,6 +26,12 @@ class Health(BaseModel):
     version: str
 
 
+class Probe(BaseModel):
+    """An answer to a probe."""
+
+    status: str = Field(description="alive or ready.")
+
+
 class About(BaseModel):
     """The model, the size of the index, example queries and limits."""
 

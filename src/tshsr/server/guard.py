@@ -7,13 +7,16 @@ import ipaddress
 import logging
 import re
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -30,6 +33,10 @@ class Limits:
         pictures: Maximum number of pictures among them that are sent in the request.
         waiting: Maximum number of queued requests; more are refused at once.
         seconds: Time limit of a request, and of the arrival of its body.
+        bodies: Bodies of maximum size that all requests together may hold in memory.
+        connections: Maximum number of open connections; further ones get a refusal and are closed.
+        header_seconds: Time limit of the arrival of a request's head.
+        response_seconds: Time in which a client has to read a response.
     """
 
     upload_bytes: int = 20 * 2**20
@@ -40,6 +47,10 @@ class Limits:
     pictures: int = 16
     waiting: int = 16
     seconds: float = 20.0
+    bodies: int = 8
+    connections: int = 1000
+    header_seconds: float = 10.0
+    response_seconds: float = 60.0
 
 
 Result = TypeVar("Result")
@@ -62,12 +73,19 @@ class Worker:
         self.capacity = threads + waiting
         self.waiting, self.seconds = waiting, seconds
         self.pending = 0
+        self.begun: dict[object, float] = {}
         self.lock = threading.Lock()
 
     @property
     def busy(self) -> bool:
         """Whether another task would be refused."""
         return self.pending >= self.capacity
+
+    @property
+    def longest(self) -> float:
+        """Seconds for which the longest of the running tasks has been running; 0 where none is."""
+        with self.lock:
+            return time.monotonic() - min(self.begun.values()) if self.begun else 0.0
 
     async def run(self, task: Callable[[], Result]) -> Result:
         """Run a task in the pool.
@@ -80,8 +98,8 @@ class Worker:
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), self.seconds)
         except TimeoutError:
-            if future.done() and not future.cancelled():  # raised by the task
-                raise
+            if future.done() and not future.cancelled():  # finished at the last moment, or raised by the task
+                return future.result()
             raise HTTPException(503, LATE.format(seconds=self.seconds), {"Retry-After": "5"}) from None
 
     def warm_up(self, task: Callable[[], Result]) -> Result:
@@ -97,9 +115,19 @@ class Worker:
             if self.busy:
                 raise HTTPException(503, BUSY.format(count=self.waiting), {"Retry-After": "1"})
             self.pending += 1
-        future = self.pool.submit(task)
+        future = self.pool.submit(self._timed, task)
         future.add_done_callback(self._finish)
         return future
+
+    def _timed(self, task: Callable[[], Result]) -> Result:
+        key = object()
+        with self.lock:
+            self.begun[key] = time.monotonic()
+        try:
+            return task()
+        finally:
+            with self.lock:
+                del self.begun[key]
 
     def _finish(self, future: Future[Result]) -> None:
         del future
@@ -141,6 +169,25 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
+FORM_BYTES = 16 * 2**10
+"""Maximum size of a form without files (`application/x-www-form-urlencoded`): old parsers keep every field of one."""
+LINGER_SECONDS, LINGER_BYTES = 15.0, 256 * 2**20
+"""How long, and how much, of the body of a refused request is discarded before its connection is closed."""
+HUNG_UP, GONE = 499, "the client closed the connection."
+"""Status in logs and metrics where a client hangs up, and its sentence; neither is received."""
+CROWDED = "the server holds as many requests as its memory allows; try again in a moment."
+
+
+def check_address(scope: Scope) -> None:
+    """Refuse an address with raw bytes, which no parameter can be read from.
+
+    Raises:
+        HTTPException: 400.
+    """
+    if not scope.get("query_string", b"").isascii():
+        raise HTTPException(400, "the address has bytes that are no ASCII; expected UTF-8 with percent signs.")
+
+
 class RequestGuard:
     """ASGI middleware that checks requests, limits their bodies and adds security headers.
 
@@ -148,10 +195,13 @@ class RequestGuard:
         limits: Limits of the size and duration of a body.
         local: Accept only host names of the loopback interface, so that a web site whose name resolves to this
             machine (DNS rebinding) can read nothing.
+        hosts: Further host names that are accepted; where there are some, other names are refused everywhere.
     """
 
-    def __init__(self, app: ASGIApp, limits: Limits, *, local: bool) -> None:
+    def __init__(self, app: ASGIApp, limits: Limits, *, local: bool, hosts: Collection[str] = ()) -> None:
         self.app, self.limits, self.local = app, limits, local
+        self.hosts = frozenset(host.lower() for host in hosts)
+        self.held = 0  # bytes of all bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request, or refuse it."""
@@ -159,6 +209,7 @@ class RequestGuard:
             await self.app(scope, receive, send)
             return
         started = False
+        body = Body(self, Headers(scope=scope), receive)
 
         async def respond(message: Message) -> None:
             nonlocal started
@@ -168,18 +219,30 @@ class RequestGuard:
                 for name, value in SECURITY.items():
                     headers.setdefault(name, value)
                 headers.setdefault("cache-control", "no-store")
+                if body.unread:
+                    headers["connection"] = "close"
+            elif body.unread and not message.get("more_body", False):
+                await send({**message, "more_body": True})
+                await body.discard()
+                message = {"type": "http.response.body", "body": b"", "more_body": False}
             await send(message)
 
         try:
+            check_address(scope)
             self.check(Headers(scope=scope))
-            await self.app(scope, self.bounded(receive), respond)
+            await self.app(scope, body.part, respond)
         except HTTPException as error:
-            await problem(error.status_code, error.detail)(scope, receive, respond)
+            headers = dict(error.headers or {})
+            await problem(error.status_code, error.detail, headers)(scope, receive, respond)
+        except ClientDisconnect:  # the status is for logs and metrics
+            await problem(HUNG_UP, GONE)(scope, receive, respond)
         except Exception:
             LOG.exception("%s %s failed", scope["method"], scope["path"])
             if started:
                 raise
             await problem(500, "internal error; the log of the server holds the details.")(scope, receive, respond)
+        finally:
+            self.held -= body.read
 
     def check(self, headers: Headers) -> None:
         """Refuse requests of other sites, to other host names, and with large bodies.
@@ -188,7 +251,7 @@ class RequestGuard:
             HTTPException: 421, 403 or 413.
         """
         host = headers.get("host", "")
-        if self.local and not is_loopback(host_name(host)):
+        if not self.accepts(host_name(host)):
             raise HTTPException(421, f"this server answers to names of this machine only, not to {host!r:.80}.")
         origin = headers.get("origin")
         if origin is not None and origin.partition("://")[2] != host:
@@ -198,36 +261,83 @@ class RequestGuard:
         if cross_site and headers.get("sec-fetch-dest") != "document":
             raise HTTPException(403, "this server accepts requests of its own page only, not of another site.")
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > self.limits.upload_bytes:
-            raise self.too_large()
+        form = headers.get("content-type", "").lower().startswith("application/x-www-form-urlencoded")
+        most = min(FORM_BYTES, self.limits.upload_bytes) if form else self.limits.upload_bytes
+        if not length.isdecimal() or int(length) > most or (form and "transfer-encoding" in headers):
+            raise self.too_large(most)
 
-    def too_large(self) -> HTTPException:
+    def accepts(self, name: str) -> bool:
+        """Whether the server answers to a host name."""
+        return (not self.local and not self.hosts) or is_loopback(name) or name.lower() in self.hosts
+
+    def too_large(self, most: int) -> HTTPException:
         """The error for a large body."""
-        return HTTPException(
-            413, f"a request may have {format_bytes(self.limits.upload_bytes)}, this one has more; send less."
-        )
+        return HTTPException(413, f"a request may have {format_bytes(most)}, this one has more; send less.")
 
-    def bounded(self, receive: Receive) -> Receive:
-        """Receive the body of a request within the limits of size and time."""
-        read, complete = 0, False
-        deadline = asyncio.get_running_loop().time() + self.limits.seconds
+    def hold(self, count: int) -> None:
+        """Count bytes of a body that is being received.
 
-        async def part() -> Message:
-            nonlocal read, complete
-            if complete:
-                return await receive()
-            try:
-                async with asyncio.timeout_at(deadline):
-                    message = await receive()
-            except TimeoutError:
-                raise HTTPException(408, f"the request took longer than {self.limits.seconds:g} s to arrive.") from None
-            read += len(message.get("body", b""))
-            complete = not message.get("more_body", False)
-            if read > self.limits.upload_bytes:
-                raise self.too_large()
-            return message
+        Raises:
+            HTTPException: 503 where all bodies together exceed the limit.
+        """
+        self.held += count
+        if self.held > self.limits.bodies * self.limits.upload_bytes:
+            raise HTTPException(503, CROWDED, {"Retry-After": "5"})
 
-        return part
+
+class Body:
+    """The body of a request, received within the limits of a guard.
+
+    Attributes:
+        read: Bytes received so far.
+        unread: Whether the client may still be sending.
+    """
+
+    def __init__(self, guard: RequestGuard, headers: Headers, receive: Receive) -> None:
+        self.guard, self.receive = guard, receive
+        self.read, self.complete = 0, False
+        self.announced = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+        self.deadline = asyncio.get_running_loop().time() + guard.limits.seconds
+
+    @property
+    def unread(self) -> bool:
+        """Whether the client may still be sending."""
+        return self.announced and not self.complete
+
+    async def part(self) -> Message:
+        """The next message.
+
+        Raises:
+            HTTPException: 408 where it takes too long; 413 or 503 where the body, or all bodies, are too large.
+        """
+        if self.complete:
+            return await self.receive()
+        seconds = self.guard.limits.seconds
+        try:
+            async with asyncio.timeout_at(self.deadline):
+                message = await self.receive()
+        except TimeoutError:
+            raise HTTPException(408, f"the request took longer than {seconds:g} s to arrive.") from None
+        self._finish(message)
+        count = len(message.get("body", b""))
+        self.read += count
+        self.guard.hold(count)
+        if self.read > self.guard.limits.upload_bytes:
+            raise self.guard.too_large(self.guard.limits.upload_bytes)
+        return message
+
+    async def discard(self) -> None:
+        """Receive and drop the rest, so that a client which is still sending reads the response (RFC 9112, 9.6)."""
+        dropped = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_SECONDS):
+                while not self.complete and dropped < LINGER_BYTES:
+                    message = await self.receive()
+                    dropped += len(message.get("body", b""))
+                    self._finish(message)
+
+    def _finish(self, message: Message) -> None:
+        self.complete = message["type"] == "http.disconnect" or not message.get("more_body", False)
 
 
 def problem(status: int, sentence: str, headers: dict[str, str] | None = None) -> JSONResponse:

@@ -29,11 +29,15 @@ class RerankRequest(BaseModel):
 
     query: str | Document = Field(description="A sentence; or a picture as an object, for sentences as documents.")
     documents: list[str | Document] | None = Field(
-        None, description="Ids of indexed pictures, or pictures as data URLs; for a picture query sentences."
+        None,
+        fail_fast=True,
+        description="Ids of indexed pictures, or pictures as data URLs; for a picture query sentences.",
     )
     top_n: int | None = Field(None, description="Number of results; all by default.")
     return_documents: bool = Field(False, description="Repeat the documents in the results, as objects.")
-    texts: list[str] | None = Field(None, description="TEI's name of documents; the answer then has TEI's form.")
+    texts: list[str] | None = Field(
+        None, fail_fast=True, description="TEI's name of documents; the answer then has TEI's form."
+    )
     return_text: bool = Field(False, description="TEI: repeat the texts in the results.")
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from tshsr.config.run import RunConfig, read_config, write_config
 from tshsr.data.text import TOKENIZER, Tokenizer
 from tshsr.data.tokens import CaptionTokenizer
-from tshsr.errors import CheckpointError
+from tshsr.errors import CheckpointError, TshsrError
 from tshsr.files import complete_folder, is_remote, write_bytes, write_text
 from tshsr.models.base import Matcher
 from tshsr.models.build import build_matcher
@@ -132,6 +132,7 @@ def load_settings(folder: Path) -> tuple[RunConfig, CaptionTokenizer]:
         SettingsError: Where the settings can't be read.
         DataError: Where the tokenizer can't be read.
     """
+    folder = complete_folder(folder)
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is no folder; expected a run of `tshsr train` or a saved model.")
     if not (folder / CONFIG).is_file():
@@ -186,12 +187,33 @@ def load_run(folder: Path, which: Which = "best") -> tuple[RunConfig, CaptionTok
         SettingsError: Where the settings can't be read.
         DataError: Where the tokenizer can't be read.
     """
+    folder = complete_folder(folder)
     config, tokenizer = load_settings(folder)
     weights = weights_of(folder, which)
+    tensors = load_tensors(weights)
+    check_fit(weights, tensors, expected_shapes(folder, config))
     with torch.random.fork_rng(devices=[]):  # preserves the caller's random state; the initial weights are overwritten
         matcher = build_saved(folder, config)
-    load_weights(weights, matcher)
+    matcher.load_state_dict(tensors)
     return config, tokenizer, matcher.eval()
+
+
+def expected_shapes(folder: Path, config: RunConfig) -> dict[str, Tensor]:
+    """The weights that settings require, without their values: wrong settings may require any amount of memory.
+
+    Raises:
+        CheckpointError: Where the settings are those of no network.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            return build_saved(folder, config).state_dict()
+    except TshsrError:
+        raise
+    except Exception as error:  # noqa: BLE001 - torch has no common base of errors of sizes
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CheckpointError(
+            f"{folder / CONFIG} describes no network ({reason}); restore it from a copy, or train again."
+        ) from None
 
 
 def weights_of(folder: Path, which: Which) -> Path:

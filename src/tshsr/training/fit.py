@@ -17,8 +17,9 @@ from tshsr.config.run import RunConfig, TrainingConfig, read_config
 from tshsr.data.dataset import Split
 from tshsr.data.tokens import CaptionTokenizer
 from tshsr.errors import CheckpointError, SettingsError
-from tshsr.files import remove_partial
+from tshsr.files import exclusive_lock, make_folder, remove_partial
 from tshsr.scoring.processes import WAIT_AT_MOST
+from tshsr.system import termination_delayed
 from tshsr.training.batching import Order
 from tshsr.training.checkpoints import CONFIG, load_settings, save_settings
 from tshsr.training.checks import captions_checksum, check_training, check_unchanged
@@ -29,6 +30,9 @@ from tshsr.training.noisy_pairs import with_noise
 from tshsr.training.pixels import open_pictures
 from tshsr.training.state import State, is_begun, load_state
 from tshsr.training.trainer import Trainer, TrainingInputs, processes_of
+
+LOCK = ".lock"
+"""File in a run's folder that one job at a time holds."""
 
 
 def make_accelerator(config: RunConfig, device: str | None) -> Accelerator:
@@ -95,6 +99,7 @@ class FitResult:
         best_epoch: Epoch (from 1) with the best fused rSum on dev.
         seconds: Duration of all steps, over all resumptions.
         already_finished: True where the run was complete already, and no step was made.
+        stopped: True where SIGTERM ended it early, with its state saved.
     """
 
     folder: Path
@@ -104,6 +109,7 @@ class FitResult:
     best_rsum: float
     seconds: float
     already_finished: bool
+    stopped: bool = False
 
 
 def fit(
@@ -123,6 +129,9 @@ def fit(
     each batch, with the loss and the gradient that one process has for it (but for rounding; dropout is drawn by each).
     Weights are reproduced bit for bit only with the same number of processes; a run may be resumed with another number.
 
+    After SIGTERM the current step is completed and the state saved; the process then gets the signal as before, so that
+    by default it ends.
+
     Args:
         config: The settings; 0 and "" in feature_dim, vocabulary and extractor are filled from the data.
         train: Clean training split; the noise of the settings is added here.
@@ -132,8 +141,8 @@ def fit(
         device: "cpu", "cuda" or "mps"; None takes the best available.
 
     Raises:
-        SettingsError: Where settings are invalid, or contradict the data or the machine.
-        DataError: Where the splits contradict each other or can't be read, or the folder can't be written.
+        SettingsError: Where settings are invalid, or contradict the data or the machine, such as its memory.
+        DataError: Where the splits contradict each other or can't be read, or the folder can't be written or is in use.
         CheckpointError: Where the folder holds a run and `resume` is False, or a run with other settings or data.
         CollapseError: Where the network gives all pairs the same score for more than an epoch.
         DivergenceError: Where the loss or its gradient is not finite.
@@ -156,15 +165,17 @@ def fit(
     if state.step >= order.steps_per_epoch * config.training.epochs:
         return fit_result(out, config, state, already_finished=True)
     processes_of(accelerator).wait()  # the main process changes the folder only after all have read it
-    prepare_folder(out, config, tokenizer, accelerator)
     inputs = TrainingInputs(config, tokenizer, train, dev, out, vectors, opened.vision, graph)
-    with reproducible(accelerator.device):
+    with only_writer(out, accelerator), reproducible(accelerator.device), termination_delayed() as stopping:
+        prepare_folder(out, config, tokenizer, accelerator, state if begun else None)
         trainer = Trainer(inputs, order, state, accelerator, listen or ignore)
+        trainer.stopping = stopping
         if begun:
             trainer.resume()
         else:
             trainer.begin()
-        return fit_result(out, config, trainer.run(), already_finished=False)
+        state = trainer.run()
+    return fit_result(out, config, state, already_finished=False, stopped=state.step < trainer.steps)
 
 
 def make_order(config: TrainingConfig, train: Split) -> Order:
@@ -203,15 +214,43 @@ def load_begun(out: Path, config: RunConfig, train: Split) -> State:
     return state
 
 
-def prepare_folder(out: Path, config: RunConfig, tokenizer: CaptionTokenizer, accelerator: Accelerator) -> None:
-    """Remove partial files of a killed process; write settings (epochs may have been raised) and tokenizer."""
+@contextmanager
+def only_writer(out: Path, accelerator: Accelerator) -> Iterator[None]:
+    """Hold the lock of a run's folder, which is made where it is missing; the main process has it for all of a job.
+
+    Raises:
+        DataError: Where another job holds it, or the folder cannot be written.
+    """
+    if not accelerator.is_main_process:
+        yield
+        return
+    make_folder(out)
+    with exclusive_lock(out / LOCK, f"another tshsr train works in {out}; wait for it, or choose another --out."):
+        yield
+
+
+def prepare_folder(
+    out: Path, config: RunConfig, tokenizer: CaptionTokenizer, accelerator: Accelerator, begun: State | None
+) -> None:
+    """Remove partial files of a killed process; write settings (epochs may have been raised) and tokenizer.
+
+    Args:
+        begun: The state that this job has read; None: there was none.
+
+    Raises:
+        CheckpointError: Where another job has changed the folder since.
+    """
     if accelerator.is_main_process:
+        if (load_state(out) if (out / CONFIG).exists() and is_begun(out) else None) != begun:
+            raise CheckpointError(f"another tshsr train has just worked in {out}; run this again.")
         remove_partial(out)
         save_settings(out, config, tokenizer)
 
 
-def fit_result(out: Path, config: RunConfig, state: State, *, already_finished: bool) -> FitResult:
-    """The result of a finished run."""
+def fit_result(
+    out: Path, config: RunConfig, state: State, *, already_finished: bool, stopped: bool = False
+) -> FitResult:
+    """The result of a finished or stopped run."""
     return FitResult(
         folder=out,
         config=config,
@@ -220,6 +259,7 @@ def fit_result(out: Path, config: RunConfig, state: State, *, already_finished: 
         best_rsum=state.best_rsum,
         seconds=state.seconds,
         already_finished=already_finished,
+        stopped=stopped,
     )
 
 

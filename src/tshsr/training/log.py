@@ -13,6 +13,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from tshsr.errors import parse_json
 from tshsr.files import explained, write_text
 from tshsr.metrics.report import Report, metrics_to_json
 
@@ -81,9 +82,10 @@ def lines_until(path: Path, step: int) -> list[str]:
     kept = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
         try:
-            values = json.loads(line)
-        except json.JSONDecodeError:
+            values = parse_json(line)
+        except ValueError:
             continue  # incomplete: the process was killed
-        if line.endswith("\n") and values["step"] <= step:
+        done = values.get("step") if isinstance(values, dict) else None
+        if line.endswith("\n") and isinstance(done, int) and done <= step:
             kept.append(line)
     return kept

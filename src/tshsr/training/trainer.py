@@ -6,7 +6,7 @@ import math
 import shutil
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,6 +40,7 @@ from tshsr.training.events import Evaluated, Listener, Saved, Scoring, StepDone,
 from tshsr.training.exchange import sum_gradients
 from tshsr.training.hard_captions import Swapped, WordSwaps
 from tshsr.training.log import Journal
+from tshsr.training.memory import memory_explained
 from tshsr.training.noisy_pairs import NoisyPairWeights
 from tshsr.training.objective import Objective
 from tshsr.training.pixels import PictureBatches, PixelLoader
@@ -117,6 +118,9 @@ class Trainer:
         order: Captions of each batch.
         accelerator: Devices, precision and processes.
         listen: Called with events on the main process.
+
+    Attributes:
+        stopping: Whether to save and stop after the current step.
     """
 
     def __init__(
@@ -142,11 +146,22 @@ class Trainer:
         self.swaps = WordSwaps(tokens.rows()) if self.config.loss.swapped and isinstance(tokens, TokenIds) else None
         self.pixels = make_pixel_loader(inputs)
         self.journal: Journal | None = None
+        self.stopping: Callable[[], bool] = lambda: False
 
     @property
     def steps(self) -> int:
         """Number of steps of the whole run."""
         return self.order.steps_per_epoch * self.config.training.epochs
+
+    @property
+    def kept(self) -> str:
+        """A clause for errors: where the saved state is."""
+        return f"{self.inputs.folder / LAST} keeps the last complete state"
+
+    def _stops(self) -> bool:
+        """Whether any of the processes was asked to stop."""
+        asked = torch.tensor(float(self.stopping()), device=self.processes.device)
+        return bool(self.processes.largest(asked))
 
     def begin(self) -> None:
         """Load pretrained weights and save the initial state.
@@ -194,6 +209,8 @@ class Trainer:
                 warnings.filterwarnings("ignore", module="PIL")  # irregularities of pictures that can be decoded
                 for epoch in range(self.state.step // self.order.steps_per_epoch, self.config.training.epochs):
                     self._epoch(epoch)
+                    if self._stops():
+                        break
         finally:
             if self.pixels is not None:
                 self.pixels.close()
@@ -208,9 +225,15 @@ class Trainer:
             self.pair_weights.update(self.matcher, self.processes, epoch)
         numbers = self.order.steps(epoch, first=self.state.step - epoch * per_epoch)
         self.objective.train()
-        with closing(prefetch(self._batches(epoch, numbers))) as steps:
+        with (
+            closing(prefetch(self._batches(epoch, numbers))) as steps,
+            memory_explained(self.config.training, self.kept),
+        ):
             for batches in steps:
                 self._step(epoch, batches)
+                if self._stops() and self.state.step % per_epoch:
+                    self._save()
+                    return
                 if every and self.state.step % every == 0 and self.state.step % per_epoch:
                     self._save()
         last = epoch + 1 == self.config.training.epochs
@@ -239,7 +262,7 @@ class Trainer:
             losses["loss"],
             losses["gradient_norm"],
             where=f"epoch {epoch + 1}, step {number + 1}",
-            kept=f"{self.inputs.folder / LAST} keeps the last complete state",
+            kept=self.kept,
             rate=rate,
         )
         seconds = time.perf_counter() - started

@@ -1,0 +1,169 @@
+"""Real conditions of the file layer, where the machine allows them: a full disk, a limit on files, no rights, no locks.
+
+Each is a trial as in `reliability.faults`, for every kind of file.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from reliability.faults import NOWHERE, Prepared, attempt, follow, judge, prepare
+from reliability.results import Row
+from reliability.syscalls import Action, Call, supervised
+from reliability.writers import Kind
+
+KIB = 1024
+ROOM = (0, 4, 16, 48)
+"""KiB left on a disk that is full otherwise."""
+LIMITS = (0, 100, 1_000, 5_000)
+"""Largest size of a file, in bytes."""
+NOBODY = 65534
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+
+
+@contextmanager
+def small_disk(folder: Path, mebibytes: int = 16) -> Iterator[Path]:
+    """A disk of this size in memory, mounted on a new folder; root only."""
+    folder.mkdir()
+    mount, umount = shutil.which("mount") or "mount", shutil.which("umount") or "umount"
+    options = ["-t", "tmpfs", "-o", f"size={mebibytes}m", "tmpfs", str(folder)]
+    subprocess.run([mount, *options], check=True, capture_output=True)  # noqa: S603 - fixed program and arguments
+    try:
+        yield folder
+    finally:
+        subprocess.run([umount, "-l", str(folder)], check=True)  # noqa: S603
+
+
+def can_mount(folder: Path) -> bool:
+    """Whether this process may mount a disk."""
+    if not sys.platform.startswith("linux") or os.geteuid():
+        return False
+    try:
+        with small_disk(folder):
+            return True
+    except (OSError, subprocess.CalledProcessError):
+        return False
+
+
+def on_full_disk(prepared: Prepared, folder: Path, room: int) -> str:
+    """Write where this number of KiB is left; returns what was lost, empty where nothing was."""
+    with small_disk(folder) as disk:
+        place = disk / "place"
+        shutil.copytree(prepared.folder, place, symlinks=True)
+        filler = disk / "filler"
+        free = shutil.disk_usage(disk).free - room * KIB
+        filler.write_bytes(bytes(max(0, free)))
+        said = _attempted(prepared.kind, place)
+        filler.unlink()
+        return _judged(prepared, place, said)
+
+
+def _attempted(kind: Kind, place: Path, before: Callable[[], None] = lambda: None) -> dict[str, str] | str:
+    """Write in a child after `before`; how it ended, or what went wrong."""
+
+    def run() -> str:
+        before()
+        return attempt(kind, place)
+
+    ended = supervised(run, NOWHERE, lambda _: "go")
+    if ended.code != 0:
+        return f"the writer ended with code {ended.code}: {ended.said[-600:]}"
+    found: dict[str, str] = json.loads(ended.said)
+    return found
+
+
+def _judged(prepared: Prepared, place: Path, said: dict[str, str] | str) -> str:
+    if isinstance(said, str):
+        return said
+    after = supervised(lambda: follow(prepared.kind, place), NOWHERE, lambda _: "go")
+    if after.code != 0:
+        return f"the next run ended with code {after.code}: {after.said[-600:]}"
+    return judge(prepared, said, json.loads(after.said))
+
+
+def with_a_limit(prepared: Prepared, folder: Path, size: int) -> str:
+    """Write where no file may be larger than this number of bytes."""
+    shutil.copytree(prepared.folder, folder, symlinks=True)
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    return _judged(prepared, folder, _attempted(prepared.kind, folder, limit))
+
+
+def without_rights(prepared: Prepared, folder: Path, _: int) -> str:
+    """Write as a user who may only read the folder and what is in it."""
+    shutil.copytree(prepared.folder, folder, symlinks=True)
+    entries = [folder, *folder.rglob("*")]
+    for entry in entries:
+        entry.chmod(0o555 if entry.is_dir() else 0o444)
+    for parent in folder.parents:
+        if parent.stat().st_uid == os.geteuid() and not parent.stat().st_mode & 0o001:
+            parent.chmod(parent.stat().st_mode | 0o011)
+    become = partial(os.setuid, NOBODY) if not os.geteuid() else lambda: None
+    said = _attempted(prepared.kind, folder, become)
+    for entry in entries:
+        entry.chmod(0o755 if entry.is_dir() else 0o644)
+    return _judged(prepared, folder, said)
+
+
+def without_locks(prepared: Prepared, folder: Path, number: int) -> str:
+    """Write on a file system whose locks fail with this error, killed once in the middle: the next run goes on."""
+    shutil.copytree(prepared.folder, folder, symlinks=True)
+    middle = len(prepared.calls) // 2
+
+    def decide(call: Call, *, kill: bool) -> Action:
+        if call.name == "flock":
+            return number
+        return "kill" if kill and call.number == middle else "go"
+
+    supervised(lambda: attempt(prepared.kind, folder), folder, partial(decide, kill=True))
+    after = supervised(lambda: follow(prepared.kind, folder), folder, partial(decide, kill=False))
+    if after.code != 0:
+        return f"the next run ended with code {after.code}: {after.said[-600:]}"
+    return judge(prepared, {"end": "killed", "text": ""}, json.loads(after.said))
+
+
+Trial = Callable[[Prepared, Path, int], str]
+
+
+def conditions(folder: Path) -> dict[str, tuple[Trial, Sequence[int]]]:
+    """The trials that this machine allows, with what each is tried with."""
+    found: dict[str, tuple[Trial, Sequence[int]]] = {
+        "a limit on the size of files (EFBIG)": (with_a_limit, LIMITS),
+        "a folder that only others may write": (without_rights, (0,)),
+        "a file system without locks, and a kill": (without_locks, NO_LOCKS),
+    }
+    if can_mount(folder / "probe"):
+        found = {"a full disk (tmpfs)": (on_full_disk, ROOM), **found}
+    return found
+
+
+def campaign(kinds: Sequence[Kind], folder: Path, most: int | None = None) -> tuple[list[Row], list[str]]:
+    """Every condition for every kind of file; returns rows and descriptions of lost trials.
+
+    Args:
+        most: Values of each condition that are tried, at most.
+    """
+    rows: list[Row] = []
+    lost: list[str] = []
+    ready = [prepare(kind, folder / f"kind-{number}") for number, kind in enumerate(kinds)]
+    for name, (run, values) in conditions(folder).items():
+        tried = failed = 0
+        for prepared in ready:
+            for value in values[:most]:
+                place = folder / f"place-{len(rows)}-{tried}"
+                problem = run(prepared, place, value)
+                tried += 1
+                failed += bool(problem)
+                lost += [f"{name} ({value}), {prepared.kind.name}: {problem}"] if problem else []
+                shutil.rmtree(place, ignore_errors=True)
+        rows.append(Row(name, tried, tried - failed, failed, f"{len(ready)} kinds of files"))
+    return rows, lost

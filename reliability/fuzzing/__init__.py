@@ -1,0 +1,1 @@
+"""Mutated inputs for every reader: mutations, valid seeds, a sandbox, and the readers."""

@@ -1,0 +1,30 @@
+"""The threat table of SECURITY.md: each row names tests that exist."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from reliability.security import ROOT, Threat, threats_of
+
+THREATS = threats_of((ROOT / "SECURITY.md").read_text(encoding="utf-8"))
+
+
+def test_the_table_is_read() -> None:
+    assert len(THREATS) >= 10
+    table = (
+        "| threat | defence | tests |\n|---|---|---|\n| a file, read | none | `tests/a.py`, `tests/b.py::test_c` |\n"
+    )
+    assert threats_of(table) == [Threat("a file, read", ("tests/a.py", "tests/b.py::test_c"))]
+
+
+@pytest.mark.parametrize("threat", THREATS, ids=lambda threat: threat.what[:30])
+def test_the_tests_of_a_threat_exist(threat: Threat) -> None:
+    assert threat.tests
+    for one in threat.tests:
+        path, _, name = one.partition("::")
+        functions = [node.name for node in ast.parse(Path(ROOT / path).read_text()).body if hasattr(node, "name")]
+        assert any(function.startswith("test_") for function in functions), path
+        assert not name or name in functions, one
