@@ -16,7 +16,7 @@ PARALLEL := --numprocesses $(WORKERS) --dist worksteal
 # Debian's names of a browser and what drives it.
 BROWSER := chromium chromium-driver
 
-.PHONY: demo photos unnamed test slow test-browser browser browser-if-possible check style docs release quality bench faults kills soak fuzz load reliability security audit clean
+.PHONY: demo photos unnamed test slow test-browser browser browser-if-possible check style docs release quality bench faults kills soak fuzz load reliability security audit platforms clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || (echo "tshsr needs Python >= 3.11; name one with make PYTHON=python3.12"; exit 1)
@@ -112,6 +112,10 @@ audit: $(READY)
 	build/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > build/audit/installed.txt
 	build/audit/bin/pip-audit --strict --requirement build/audit/installed.txt --no-deps --disable-pip
+
+# What differs between systems: locks, signals, names, the allocator. The campaigns need Linux.
+platforms: $(READY)
+	$(PYTEST) tests/reliability tests/test_files.py tests/test_system.py tests/training/test_stopping.py tests/training/test_resume.py
 
 clean:
 	rm -rf $(VENV) demo build dist

@@ -15,7 +15,7 @@ import torch
 from tests.support.command_line import NAMES, full_disk, refused, tshsr
 from tshsr.bench.speed import NAMES as NETWORKS
 from tshsr.bench.speed import Name as NetworkName
-from tshsr.cli import evaluate as command
+from tshsr.cli import scores_folder
 from tshsr.cli.bench import Bench
 from tshsr.cli.compare import Compare
 from tshsr.cli.faithfulness import FaithfulnessCommand
@@ -34,7 +34,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     place = tmp_path / "temporary"
     place.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(place))
-    monkeypatch.setattr(command, "LARGE", 0)
+    monkeypatch.setattr(scores_folder, "LARGE", 0)
     return place
 
 
@@ -85,9 +85,9 @@ def test_large_matrices_are_in_a_temporary_folder_that_disappears(
         return result
 
     matrices = [tmp_path / f"{name}.npy" for name in ("memory", "files")]
-    monkeypatch.setattr(command, "LARGE", 2**30)
+    monkeypatch.setattr(scores_folder, "LARGE", 2**30)
     in_memory = tshsr(*start, "--json", "-", "--save-scores", matrices[0]).json()
-    monkeypatch.setattr(command, "LARGE", 0)
+    monkeypatch.setattr(scores_folder, "LARGE", 0)
     monkeypatch.setattr("tshsr.evaluation.run.evaluate_models", look)
     in_files = tshsr(*start, "--json", "-", "--save-scores", matrices[1]).json()
     assert seen == [NAMES]

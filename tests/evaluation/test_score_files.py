@@ -215,7 +215,7 @@ def test_json_gives_row_numbers_or_names_in_order_of_appearance(tmp_path, suffix
         ("c.jsonl", "", r"c\.jsonl holds no caption"),
         ("c.json", "[]", r"c\.json holds no caption"),
         ("c.txt", "\n", r"c\.txt has 1 captions, the scores have 4 columns"),
-        ("c.json", "[" * 100_000, r"c\.json, the whole file, is not valid JSON \(nested too deeply\); fix it"),
+        ("c.json", "[" * 100_000, r"c\.json, the whole file, is not valid JSON \(it is nested too deeply\); fix it"),
         ("c.json", "[", r"c\.json, the whole file, is not valid JSON"),
         ("c.json", "{}", r'c\.json holds a JSON dict; expected a list of \{"image": \.\.\.\}'),
         ("c.json", "[0, 0, 1, 1]", r'caption 0 \(from 0\) has no usable "image": None; expected row numbers'),

@@ -157,7 +157,7 @@ def test_parts_are_read_in_any_order(tmp_path: Path) -> None:
     for part in ("ab", "c"):
         records = [FinishedPicture(name, 1, 1, 5, 5, 2) for name in part]
         values = [np.full((2, 3), ord(name), np.float32) for name in part]
-        kept.add(records, [PictureRegions(value, value[:, :2]) for value in values])
+        kept.add(records, [PictureRegions(value, np.tile(value[:, :2], 2)) for value in values])
     again = WorkFolder(tmp_path / "work")
     assert [chr(int(features[0, 0])) for features in again.read("cab", "features")] == ["c", "a", "b"]
 

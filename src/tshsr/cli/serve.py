@@ -100,7 +100,7 @@ def serve_index(index: Index, wanted: Serve, listener: socket.socket, screen: Sc
     # These need the extras, which `check_extras` has found.
     from tshsr.server.access import readable_by_others
     from tshsr.server.guard import Limits, is_loopback
-    from tshsr.server.running import bounded_by_handles, run
+    from tshsr.server.running import bounded_by_handles, ended_by_signals, run
     from tshsr.server.server import Backend, create_app
 
     head = min(Limits.header_seconds, wanted.seconds / 2)
@@ -122,11 +122,12 @@ def serve_index(index: Index, wanted: Serve, listener: socket.socket, screen: Sc
     if not local:
         screen.note((EXPOSED if token is None else UNENCRYPTED).format(host=wanted.host))
     where = address(wanted.host, listener.getsockname()[1])
-    screen.say(f"{len(index):,} pictures, {index.captions:,} captions: {where} (Ctrl-C stops)")
-    screen.out.file.flush()
-    if wanted.open:
-        webbrowser.open(where)  # requests wait at the socket until the server runs
-    run(app, listener, limits)
+    with ended_by_signals():
+        screen.say(f"{len(index):,} pictures, {index.captions:,} captions: {where} (Ctrl-C stops)")
+        screen.out.file.flush()
+        if wanted.open:
+            webbrowser.open(where)  # requests wait at the socket until the server runs
+        run(app, listener, limits)
     screen.note("Stopped.")
 
 

@@ -57,18 +57,17 @@ def server_of(app: ASGIApp, limits: Limits) -> uvicorn.Server:
 def run(app: FastAPI, listener: socket.socket, limits: Limits) -> None:
     """Serve until SIGINT or SIGTERM, then answer what has arrived, within the time limit of a request.
 
-    A second SIGINT stops at once.
+    A second SIGINT stops at once. The signal is raised again at the end, for `ended_by_signals`.
     """
     server = server_of(app, limits)
     monitor: Monitor = app.state.monitor
     monitor.gauge("tshsr_connections", "Open connections.", lambda: len(server.server_state.connections))
-    with terminated_as_interrupted(), suppress(KeyboardInterrupt):  # uvicorn raises it again after the last response
-        server.run(sockets=[listener])
+    server.run(sockets=[listener])
 
 
 @contextmanager
-def terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM, too, raises KeyboardInterrupt: a service manager's stop is no failure."""
+def ended_by_signals() -> Iterator[None]:
+    """SIGINT and SIGTERM end the block without an error: a service manager's stop is no failure."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         del number, frame
@@ -76,6 +75,7 @@ def terminated_as_interrupted() -> Iterator[None]:
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        yield
+        with suppress(KeyboardInterrupt):
+            yield
     finally:
         signal.signal(signal.SIGTERM, before)
