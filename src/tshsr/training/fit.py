@@ -129,8 +129,7 @@ def fit(
     each batch, with the loss and the gradient that one process has for it (but for rounding; dropout is drawn by each).
     Weights are reproduced bit for bit only with the same number of processes; a run may be resumed with another number.
 
-    After SIGTERM the current step is completed and the state saved; the process then gets the signal as before, so that
-    by default it ends.
+    SIGTERM completes the current step and saves the state; the process then gets the signal as before.
 
     Args:
         config: The settings; 0 and "" in feature_dim, vocabulary and extractor are filled from the data.
@@ -170,10 +169,7 @@ def fit(
         prepare_folder(out, config, tokenizer, accelerator, state if begun else None)
         trainer = Trainer(inputs, order, state, accelerator, listen or ignore)
         trainer.stopping = stopping
-        if begun:
-            trainer.resume()
-        else:
-            trainer.begin()
+        (trainer.resume if begun else trainer.begin)()
         state = trainer.run()
     return fit_result(out, config, state, already_finished=False, stopped=state.step < trainer.steps)
 
