@@ -3,7 +3,8 @@
 # has measured until then. Works from the checkout alone.
 #
 #   benchmarks/gpu.sh                    tests, kernels, a split of COCO 5K's size, a training step, speed, compilation
-#   benchmarks/gpu.sh photos STORE       trains tshsr-flickr8k-photos at full width on a store of Flickr8k, dev figures
+#   benchmarks/gpu.sh photos STORE       trains tshsr-flickr8k-photos at full width on a store of Flickr8k, dev figures;
+#                                        with TOY=1 one epoch of a tiny network on a CPU
 #   TOY=1 benchmarks/gpu.sh              the first at a tiny size on a CPU, the kernels in Triton's interpreter, without
 #                                        speed, which has a size of its own for CPUs
 #
@@ -29,8 +30,9 @@ step() { # seconds, name, command: its last lines, and its whole output in $out/
   echo "== $name: exit $?, $((SECONDS - began)) s of at most $seconds" && tail -n 6 "$out/$name.log"
 }
 if [ "${1:-}" = photos ]; then
-  step 480 photos "$PYTHON" -m tshsr train tshsr-flickr8k-photos --data "$2" --out "$out/photos" --training.epochs 6 \
-    --model.encoder.dim 1024 --model.similarity-dim 256 --model.comparison-dim 256
+  sizes=(--training.epochs 6 --model.encoder.dim 1024 --model.similarity-dim 256 --model.comparison-dim 256)
+  [ -n "${TOY:-}" ] && sizes=(--training.epochs 1 --model.encoder.dim 16 --model.similarity-dim 8 --model.comparison-dim 8 --device cpu)
+  step 480 photos "$PYTHON" -m tshsr train tshsr-flickr8k-photos --data "$2" --out "$out/photos" "${sizes[@]}"
   exit
 fi
 ways=(--device "$device" --out benchmarks/results)
