@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.data.dataset import Split
 from tshsr.data.tokens import CaptionTokenizer
 from tshsr.evaluation.run import Scorer, check_precision
 from tshsr.metrics.report import PrecisionCheck
 from tshsr.models.base import ItemEncoding, Matcher, Scores
+from tshsr.models.wrapped import WrappedMatcher
 from tshsr.scoring.all_pairs import is_out_of_memory
 from tshsr.scoring.options import ScoringOptions
 
@@ -55,13 +55,12 @@ class CompiledMember:
     tokenizer: CaptionTokenizer
 
 
-class CompiledMatcher(Matcher):
+class CompiledMatcher(WrappedMatcher):
     """A network with accelerated scoring; encoding, weights and their precision are those of the network."""
 
     def __init__(self, network: Matcher, compile_options: CompileOptions) -> None:
-        super().__init__()
-        self.network, self.compile_options = network, compile_options
-        self.vision = network.vision
+        super().__init__(network)
+        self.compile_options = compile_options
         self.run: Callable[[Matcher, ItemEncoding, ItemEncoding, bool], Scores] = score
         if compile_options.compiled:
             on_gpu = next(network.parameters()).device.type == "cuda" and compile_options.backend == "inductor"
@@ -69,23 +68,6 @@ class CompiledMatcher(Matcher):
             self.run = torch.compile(
                 score, dynamic=True, backend=compile_options.backend, mode="reduce-overhead" if on_gpu else None
             )
-
-    @property
-    def score_names(self) -> frozenset[str]:
-        """The network's."""
-        return self.network.score_names
-
-    def encode_images(self, batch: ImageBatch) -> ItemEncoding:
-        """The network's."""
-        return self.network.encode_images(batch)
-
-    def encode_captions(self, batch: CaptionBatch) -> ItemEncoding:
-        """The network's."""
-        return self.network.encode_captions(batch)
-
-    def bytes_per_pair(self, regions: int, words: int) -> int:
-        """The network's."""
-        return self.network.bytes_per_pair(regions, words)
 
     def score_pairs(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
         """Score pairs one by one."""

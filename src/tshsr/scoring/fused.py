@@ -16,10 +16,10 @@ from subprocess import SubprocessError
 import torch
 
 from tshsr.config.models import TshsrConfig
-from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.errors import SettingsError
 from tshsr.models.base import ItemEncoding, Matcher, Scores
 from tshsr.models.tshsr import Tshsr
+from tshsr.models.wrapped import WrappedMatcher
 from tshsr.scoring.fused_stream import Launch, block, fused_scores, interpreted, kernels, launch_of
 from tshsr.scoring.options import KernelName
 from tshsr.scoring.precision import cast_matcher
@@ -40,7 +40,7 @@ TIMES_AS_INEXACT, ROUNDING = 4.0, 1e-6
 scores in float32. Errors are root mean squares of the difference from scores in twice the precision."""
 
 
-class FusedMatcher(Matcher):
+class FusedMatcher(WrappedMatcher):
     """A network whose `score_all` is computed by fused kernels; all else is the network's own.
 
     Tiles with more regions or words than fit into registers are scored by the network's modules.
@@ -51,29 +51,12 @@ class FusedMatcher(Matcher):
         launch: None: `launch_of` the network.
     """
 
+    network: Tshsr
+
     def __init__(self, network: Tshsr, *, strict: bool, launch: Launch | None = None) -> None:
-        super().__init__()
-        self.network, self.strict = network, strict
-        self.launch = launch or launch_of(network.config)
-        self.vision = network.vision
+        super().__init__(network)
+        self.strict, self.launch = strict, launch or launch_of(network.config)
         self.checked, self.usable, self.logged = False, True, False
-
-    @property
-    def score_names(self) -> frozenset[str]:
-        """The network's."""
-        return self.network.score_names
-
-    def encode_images(self, batch: ImageBatch) -> ItemEncoding:
-        """The network's."""
-        return self.network.encode_images(batch)
-
-    def encode_captions(self, batch: CaptionBatch) -> ItemEncoding:
-        """The network's."""
-        return self.network.encode_captions(batch)
-
-    def score_pairs(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
-        """The network's."""
-        return self.network.score_pairs(images, captions)
 
     def bytes_per_pair(self, regions: int, words: int) -> int:
         """Similarity vectors and seven values per context node and width in the larger stream; q·c in both."""
@@ -100,7 +83,8 @@ class FusedMatcher(Matcher):
 
     def _applies(self, regions: int, words: int) -> bool:
         """Whether the kernels score pairs of this size; the first tile that is too large is logged."""
-        if self.usable and not fits(self.network.config, self._dtype(), regions, words) and not self.logged:
+        held = fits(self.network.config, self._dtype(), regions, words)
+        if self.usable and not held and not self.logged:
             self.logged = True
             LOG.warning(
                 "the fused kernels do not hold %d regions and %d words in %s; such tiles are scored without them",
@@ -108,7 +92,7 @@ class FusedMatcher(Matcher):
                 words,
                 str(self._dtype()).removeprefix("torch."),
             )
-        return self.usable and fits(self.network.config, self._dtype(), regions, words)
+        return self.usable and held
 
     def _dtype(self) -> torch.dtype:
         return next(self.network.parameters()).dtype
