@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.support import tiny
+from tests.support.methods import GRAPH, METHODS
 from tshsr.config.models import EncoderConfig, ReasoningConfig, TshsrConfig
 from tshsr.data.batches import ImageBatch
 from tshsr.data.tokens import TokenIds
@@ -47,6 +48,7 @@ VARIANTS = {
     },
     "flat, one stream": {"streams": "word", "reasoning": ReasoningConfig(levels=0), "fusion": "learned"},
 }
+CONCEPTS = replace(GRAPH, method="progressive")
 runs_kernels = pytest.mark.skipif(
     not interpreted() and not torch.cuda.is_available(), reason="there is no CUDA device, and no TRITON_INTERPRET=1"
 )
@@ -202,6 +204,8 @@ def test_fused_tiles_need_less_memory() -> None:
     ("changes", "dtype", "said"),
     [
         ({"global_node": True}, torch.float32, "the network has model.global_node, which they do not compute"),
+        ({"gated_queries": True}, torch.float32, "the network has model.gated_queries, which they do not compute"),
+        ({"knowledge": CONCEPTS}, torch.float32, "the network has model.knowledge.node, which they do not compute"),
         ({}, torch.float64, "they compute in float32 or bfloat16, and the network is in float64"),
         ({"similarity_dim": 300}, torch.float32, "model.similarity_dim is 300, and in float32 they hold at most 256"),
         (
@@ -224,8 +228,6 @@ def test_networks_that_the_kernels_do_not_compute_are_refused(
 def test_a_processor_and_other_methods_are_refused(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from tests.support.methods import METHODS
-
     monkeypatch.setattr(fused, "interpreted", lambda: False)
     network, cpu = tiny.network(torch.float32), torch.device("cpu")
     assert refusal(network, cpu) == "they run on CUDA devices, and scoring runs on cpu"

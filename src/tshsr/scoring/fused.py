@@ -150,8 +150,13 @@ def refusal(matcher: Matcher, device: torch.device) -> str | None:
     name = str(dtype).removeprefix("torch.")
     if dtype not in MOST_NUMBERS:
         return f"they compute in float32 or bfloat16, and the network is in {name}"
-    if config.global_node:
-        return "the network has model.global_node, which they do not compute"
+    unknown = {
+        "model.global_node": config.global_node,
+        "model.knowledge.node": config.knowledge.method != "none" and config.knowledge.node,
+        "model.gated_queries": config.gated_queries,
+    }
+    for setting in (setting for setting, on in unknown.items() if on):
+        return f"the network has {setting}, which they do not compute"
     if not fits(config, dtype, 1, 1):
         most = MOST_NUMBERS[dtype] // block(max(config.reasoning.seeds[: config.reasoning.levels], default=1))
         return f"model.similarity_dim is {config.similarity_dim}, and in {name} they hold at most {most}"
