@@ -8,7 +8,7 @@ Axes: pairs (leading, broadcast) | queries | context (the items they attend to) 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -117,6 +117,22 @@ class LogisticStream(ScoringStream, ABC):
         )
 
 
+GridScoring = Callable[[ScoringStream, Tensor, ItemEncoding, ItemEncoding], Tensor]
+"""Outputs of a stream, rows x others x ..., from q·c (rows x others x queries x context), its queries (the others) and
+its context (the rows)."""
+
+
+def scores_of_grid(
+    stream: ScoringStream,
+    similarity: Float[Tensor, "rows others queries context"],
+    queries: ItemEncoding,
+    context: ItemEncoding,
+) -> Float[Tensor, "rows others *levels"]:
+    """Outputs of a stream by its modules."""
+    scores: Tensor = stream(similarity, queries.unsqueeze(0), context.unsqueeze(1))
+    return scores
+
+
 class StreamMatcher(Matcher):
     """Encoders and one or two streams; subclasses add the streams and the poolings for `v·t`.
 
@@ -182,16 +198,21 @@ class StreamMatcher(Matcher):
         return self.combine(parts, cosine(images.pooled, captions.pooled))
 
     def score_all(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
-        """Score every image against every caption; the context side's rows are axis 0, which avoids copies per pair."""
+        """Score every image against every caption."""
+        return self.scores_by(scores_of_grid, images, captions)
+
+    def scores_by(self, outputs: GridScoring, images: ItemEncoding, captions: ItemEncoding) -> Scores:
+        """Score every image against every caption, with the outputs of each stream computed by a function.
+
+        The context side's rows are axis 0 of its grid, which avoids copies per pair.
+        """
         similarity = all_similarities(images, captions)
         parts = {}
         for name, stream in self._streams():
             if name == "word_stream":
-                order = similarity.permute(0, 2, 3, 1)
-                parts[name] = stream(order, captions.unsqueeze(0), images.unsqueeze(1))
+                parts[name] = outputs(stream, similarity.permute(0, 2, 3, 1), captions, images)
             else:
-                order = similarity.permute(2, 0, 1, 3)
-                parts[name] = stream(order, images.unsqueeze(0), captions.unsqueeze(1)).transpose(0, 1)
+                parts[name] = outputs(stream, similarity.permute(2, 0, 1, 3), images, captions).transpose(0, 1)
         return self.combine(parts, images.pooled @ captions.pooled.T)
 
     def trace(self, images: ItemEncoding, captions: ItemEncoding) -> dict[str, StreamTrace]:

@@ -21,7 +21,7 @@ from tshsr.models.base import ItemEncoding, Scores
 from tshsr.models.context import ContextSimilarity
 from tshsr.models.reasoning import CoExploitation, ContextExtraction, ReadOut, to_base
 from tshsr.models.similarity import SimilarityVector
-from tshsr.models.streams import PLACE, all_similarities
+from tshsr.models.streams import PLACE
 from tshsr.models.tshsr import Tshsr, TshsrStream
 
 if TYPE_CHECKING:
@@ -74,16 +74,11 @@ def block(count: int) -> int:
 
 def fused_scores(network: Tshsr, images: ItemEncoding, captions: ItemEncoding, launch: Launch) -> Scores:
     """`Tshsr.score_all` by the kernels."""
-    similarity = all_similarities(images, captions)
-    parts = {}
-    for name, stream in network.streams.items():
-        stream = of_kind(TshsrStream, stream)
-        if name == "word_stream":
-            parts[name] = FusedStream(stream, similarity.permute(0, 2, 3, 1), captions, images, launch).terms()
-        else:
-            by_caption = FusedStream(stream, similarity.permute(2, 0, 1, 3), images, captions, launch).terms()
-            parts[name] = by_caption.transpose(0, 1)
-    return network.combine(parts, images.pooled @ captions.pooled.T)
+
+    def terms(stream: nn.Module, similarity: Tensor, queries: ItemEncoding, context: ItemEncoding) -> Tensor:
+        return FusedStream(of_kind(TshsrStream, stream), similarity, queries, context, launch).terms()
+
+    return network.scores_by(terms, images, captions)
 
 
 class FusedStream:
