@@ -105,6 +105,15 @@ def test_a_two_stage_search_keeps_what_all_pairs_were_scored_for(start: tuple, t
             "--scores-folder keeps the scores of all pairs, and --rerank K scores few; keep them with --save-scores, "
             "or give --rerank-check too.",
         ),
+        (
+            ("--rerank", "5", "--kernel", "triton"),
+            "--kernel triton scores all pairs by kernels, --rerank 5 by the network's modules; leave one of them out.",
+        ),
+        (
+            ("--dtype", "tf32", "--kernel", "triton"),
+            "--kernel triton scores all pairs by kernels, --dtype tf32 by the network's modules; leave one of them "
+            "out.",
+        ),
     ],
 )
 def test_what_cannot_be_searched_is_refused(start: tuple, more: tuple[str, ...], sentence: str) -> None:

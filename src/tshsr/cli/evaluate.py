@@ -119,6 +119,7 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     wanted = parse(Evaluate, "tshsr evaluate", arguments, example=EXAMPLE)
     check_first_stage(wanted)
     check_rerank(wanted)
+    check_kernel(wanted)
     check_engine(wanted)
     check_output(wanted.json, wanted.save_scores)
     from tshsr.scoring.processes import launched_processes
@@ -310,6 +311,20 @@ def check_rerank(wanted: Evaluate) -> None:
         raise SettingsError(
             "--scores-folder keeps the scores of all pairs, and --rerank K scores few; keep them with --save-scores, "
             "or give --rerank-check too."
+        )
+
+
+def check_kernel(wanted: Evaluate) -> None:
+    """Refuse options with which the kernels of --kernel triton would not run.
+
+    Raises:
+        SettingsError: Where one is given; the message names it.
+    """
+    few = wanted.rerank is not None and wanted.rerank != AUTO and not wanted.rerank_check
+    given = {f"--rerank {wanted.rerank}": few, "--compile": wanted.compile, "--dtype tf32": wanted.dtype == "tf32"}
+    for option in (option for option, there in given.items() if there and wanted.kernel == "triton"):
+        raise SettingsError(
+            f"--kernel triton scores all pairs by kernels, {option} by the network's modules; leave one of them out."
         )
 
 
