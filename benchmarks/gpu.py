@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -24,6 +25,7 @@ import tyro
 from benchmarks.memory import CAPTIONS_OF_AN_IMAGE, FEATURES, VOCABULARY, batches
 from benchmarks.tables import RESULTS
 from tshsr.bench.speed import LENGTHS
+from tshsr.cli.options import choose_device
 from tshsr.config.models import EncoderConfig, TshsrConfig
 from tshsr.data.tokens import TokenIds
 from tshsr.errors import TshsrError
@@ -67,12 +69,24 @@ class Scale:
 
 
 def main() -> None:
-    """Measure every precision and write the results."""
+    """Measure."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    wanted, start = tyro.cli(Scale, description=__doc__), time.perf_counter()
+    try:
+        measure(tyro.cli(Scale, description=__doc__))
+    except TshsrError as error:
+        sys.exit(str(error))
+
+
+def measure(wanted: Scale) -> None:
+    """Measure every row, and write the results after each.
+
+    Raises:
+        SettingsError: Where this machine does not have the device.
+    """
+    start, device = time.perf_counter(), choose_device(wanted.device)
     encoder = EncoderConfig(dim=wanted.dim, feature_dim=FEATURES, vocabulary=VOCABULARY)
     torch.manual_seed(0)
-    network = Tshsr(TshsrConfig(encoder=encoder, similarity_dim=wanted.width)).eval().to(wanted.device)
+    network = Tshsr(TshsrConfig(encoder=encoder, similarity_dim=wanted.width)).eval().to(device)
     generator = np.random.default_rng(0)
     count = wanted.images * CAPTIONS_OF_AN_IMAGE
     captions = [

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in one run of less than nine minutes: every step ends at its timeout, and writes what it
-# has measured until then. Works from the checkout alone.
+# has measured until then. Works from the checkout alone. Exits with 1 where a step failed.
 #
 #   benchmarks/gpu.sh                    tests, kernels, a split of COCO 5K's size, a training step, speed, compilation
 #   benchmarks/gpu.sh photos STORE       trains tshsr-flickr8k-photos at full width on a store of Flickr8k, dev figures;
@@ -10,6 +10,15 @@
 #
 # Results go to benchmarks/results; with OUT=DIR they, the profiles and the log of the tests are copied there too.
 set -u
+refuse() { # sentence: an error of the caller
+  echo "benchmarks/gpu.sh: $1" >&2
+  exit 2
+}
+case "${1:-} $#" in
+  " 0" | "photos 2") ;;
+  photos*) refuse "photos expects one store of Flickr8k; name its folder: benchmarks/gpu.sh photos STORE" ;;
+  *) refuse "expected nothing, or photos STORE; got $*" ;;
+esac
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
 export PYTHONPATH=src${PYTHONPATH:+:$PYTHONPATH}
@@ -21,19 +30,24 @@ if [ -n "${TOY:-}" ]; then
   export TRITON_INTERPRET=1
 else
   export TRITON_INTERPRET=0
-  "$PYTHON" -c 'import torch; assert torch.cuda.is_available(), "no CUDA device is here"; print(torch.cuda.get_device_name(0), torch.__version__)' || exit 2
+  "$PYTHON" -c 'import torch' 2>"$out/python.log" || refuse "$PYTHON cannot import torch ($out/python.log); name another one by PYTHON=..."
+  "$PYTHON" -c 'import torch; print(torch.cuda.get_device_name(0), torch.__version__)' 2>"$out/python.log" ||
+    refuse "no CUDA device is here ($out/python.log); TOY=1 rehearses on a CPU"
 fi
+failed=0
 step() { # seconds, name, command: its last lines, and its whole output in $out/NAME.log
-  local seconds=$1 name=$2 began=$SECONDS
+  local seconds=$1 name=$2 began=$SECONDS code
   shift 2
   timeout "$seconds" "$@" >"$out/$name.log" 2>&1
-  echo "== $name: exit $?, $((SECONDS - began)) s of at most $seconds" && tail -n 6 "$out/$name.log"
+  code=$?
+  [ "$code" = 0 ] || failed=1
+  echo "== $name: exit $code, $((SECONDS - began)) s of at most $seconds" && tail -n 6 "$out/$name.log"
 }
 if [ "${1:-}" = photos ]; then
   sizes=(--training.epochs 6 --model.encoder.dim 1024 --model.similarity-dim 256 --model.comparison-dim 256)
-  [ -n "${TOY:-}" ] && sizes=(--training.epochs 1 --model.encoder.dim 16 --model.similarity-dim 8 --model.comparison-dim 8 --device cpu)
+  [ -n "${TOY:-}" ] && sizes=(--training.epochs 1 --model.streams word --model.reasoning.levels 0 --model.encoder.dim 16 --model.similarity-dim 8 --model.comparison-dim 8 --device cpu)
   step 480 photos "$PYTHON" -m tshsr train tshsr-flickr8k-photos --data "$2" --out "$out/photos" "${sizes[@]}"
-  exit
+  exit "$failed"
 fi
 ways=(--device "$device" --out benchmarks/results)
 if [ -n "${TOY:-}" ]; then
@@ -52,3 +66,4 @@ else
 fi
 mv -f benchmarks/results/profile-*.trace.gz benchmarks/results/profile-*.json "$out"/ 2>/dev/null
 cp -f benchmarks/results/{kernels,scale,step,speed}-"$device".json "$out"/
+exit "$failed"

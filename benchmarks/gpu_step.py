@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -23,8 +24,10 @@ import tyro
 from benchmarks.tables import RESULTS
 from benchmarks.training import BATCH, VOCABULARY, batch
 from tshsr.bench.machine import peak_of, seconds_of
+from tshsr.cli.options import choose_device
 from tshsr.config.recipes import recipe
 from tshsr.data.batches import CaptionBatch, ImageBatch
+from tshsr.errors import TshsrError
 from tshsr.evaluation.compile import tf32_products
 from tshsr.files import write_text
 from tshsr.models.build import build_matcher
@@ -52,13 +55,25 @@ class Step:
 
 
 def main() -> None:
-    """Time steps, and write the results file after every kind."""
+    """Measure."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    wanted, rows, start = tyro.cli(Step, description=__doc__), [], time.perf_counter()
+    try:
+        measure(tyro.cli(Step, description=__doc__))
+    except TshsrError as error:
+        sys.exit(str(error))
+
+
+def measure(wanted: Step) -> None:
+    """Time steps, and write the results file after every kind.
+
+    Raises:
+        SettingsError: Where this machine does not have the device.
+    """
+    rows, start, device = [], time.perf_counter(), choose_device(wanted.device)
     modes: dict[str, Callable[[], AbstractContextManager[Any]]] = {
         "float32": nullcontext,
         "tf32": tf32_products,
-        "bfloat16": partial(torch.autocast, wanted.device, dtype=torch.bfloat16),
+        "bfloat16": partial(torch.autocast, device, dtype=torch.bfloat16),
     }
     candidates = recipe(RECIPE).training.candidates
     for precision, mode in modes.items():

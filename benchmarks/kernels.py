@@ -15,6 +15,7 @@ import gzip
 import json
 import logging
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -29,8 +30,10 @@ from torch import Tensor
 from benchmarks.tables import RESULTS
 from tshsr.bench.machine import Products, peak_of, seconds_of
 from tshsr.bench.speed import LENGTHS, multiply_adds
+from tshsr.cli.options import choose_device
 from tshsr.config.models import EncoderConfig, ReasoningConfig, TshsrConfig
 from tshsr.data.batches import ImageBatch, pad_sequences
+from tshsr.errors import TshsrError
 from tshsr.evaluation.compile import CompiledMatcher, CompileOptions, tf32_products
 from tshsr.files import write_text
 from tshsr.models.base import ItemEncoding, Matcher
@@ -114,10 +117,22 @@ class Case:
 
 
 def main() -> None:
-    """Measure, and write the results after every row."""
+    """Measure."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    wanted, start = tyro.cli(Kernels, description=__doc__), time.perf_counter()
-    path, device = wanted.out / f"kernels-{wanted.device}.json", torch.device(wanted.device)
+    try:
+        measure(tyro.cli(Kernels, description=__doc__))
+    except TshsrError as error:
+        sys.exit(str(error))
+
+
+def measure(wanted: Kernels) -> None:
+    """Measure every way, and write the results after every row.
+
+    Raises:
+        SettingsError: Where this machine does not have the device.
+    """
+    start, device = time.perf_counter(), torch.device(choose_device(wanted.device))
+    path = wanted.out / f"kernels-{wanted.device}.json"
     rows = [row for row in earlier_rows(path) if row["way"] not in wanted.ways]
     dtypes = (torch.float32, torch.bfloat16)
     products = {dtype: Products(device, dtype) for dtype in dtypes}

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import tyro
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -131,4 +132,4 @@ def count(name: str, config: TshsrConfig, regions: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)  # no options: any is an error

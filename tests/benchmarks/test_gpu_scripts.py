@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,35 @@ def test_every_step_on_a_gpu_is_bounded_and_all_end_within_nine_minutes() -> Non
     assert len(bounds) == 6
     assert sum(bounds) < 540
     assert int(re.findall(r"step (\d+) photos", text)[0]) < 540
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("photos",), "photos expects one store of Flickr8k; name its folder: benchmarks/gpu.sh photos STORE"),
+        (("scenes",), "expected nothing, or photos STORE; got scenes"),
+        ((), "no-such-python cannot import torch ({out}/python.log); name another one by PYTHON=..."),
+    ],
+)
+def test_the_script_refuses_by_a_sentence(tmp_path: Path, arguments: tuple[str, ...], sentence: str) -> None:
+    environment = {**os.environ, "OUT": str(tmp_path), "PYTHON": "no-such-python", "TOY": ""}
+    answer = subprocess.run(["bash", SCRIPT, *arguments], env=environment, capture_output=True, text=True)
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert answer.stderr == f"benchmarks/gpu.sh: {sentence.format(out=tmp_path)}\n"
+
+
+def test_a_step_that_fails_fails_the_script(tmp_path: Path) -> None:
+    environment = {**os.environ, "OUT": str(tmp_path), "PYTHON": "false", "TOY": "1"}
+    answer = subprocess.run(["bash", SCRIPT, "photos", "store"], env=environment, capture_output=True, text=True)
+    assert answer.stdout.startswith("== photos: exit 1, ")
+    assert answer.returncode == 1
+
+
+@pytest.mark.parametrize("module", [gpu, gpu_step, kernels])
+def test_a_device_that_is_not_there_is_refused(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [module.__name__, "--device", "cuda:9"])
+    with pytest.raises(SystemExit, match=r"^device 'cuda:9' is not available; this machine has cpu"):
+        module.main()
 
 
 def test_ways_are_measured_added_to_and_left_out_with_a_reason(
