@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.cells import made
+
 
 def ways_table(values: dict[str, Any]) -> str:
     """Ways to score a block on a GPU, one row for each network, way and precision."""
@@ -23,7 +25,7 @@ def ways_table(values: dict[str, Any]) -> str:
             f"{row['gemm_gflops']:,.0f} | {row['first_seconds']:.0f} s | {memory} | {row['largest_difference']:.0e} |"
         )
     size = values["settings"]
-    return "\n".join(lines) + f"\n\n{size['images']} images x {size['captions']} captions"
+    return "\n".join(lines) + f"\n\n{size['images']} images x {size['captions']} captions; {made(values)}."
 
 
 def gpu_steps_table(values: dict[str, Any]) -> str:
@@ -32,7 +34,7 @@ def gpu_steps_table(values: dict[str, Any]) -> str:
     for row in values["gpu_steps"]:
         memory = "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 2**30:.1f} GiB"
         lines.append(f"| {row['precision']} | {row['candidates'] or 'all'} | {row['seconds']:.3f} | {memory} |")
-    return "\n".join(lines) + f"\n\n{values['recipe']}, batch {values['batch']}, D {values['dim']}"
+    return "\n".join(lines) + f"\n\n{values['recipe']}, batch {values['batch']}, D {values['dim']}; {made(values)}."
 
 
 def traffic_table(values: dict[str, Any]) -> str:
@@ -45,4 +47,4 @@ def traffic_table(values: dict[str, Any]) -> str:
         count = f"{kernels['operations']}, of them {kernels['launches']} kernels"
         ratio = f"{bytes_of[0]:,.0f} | {bytes_of[1]:,.0f} | {bytes_of[0] / bytes_of[1]:.1f}"
         lines.append(f"| {row['network']}, {row['regions']} regions | {modules['operations']} | {count} | {ratio} |")
-    return "\n".join(lines) + f"\n\nbfloat16, captions of {values['words']} words; counted, not timed"
+    return "\n".join(lines) + f"\n\nbfloat16, captions of {values['words']} words; counted, not timed; {made(values)}."

@@ -10,7 +10,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cells import lead, made, mebibytes, short
 from benchmarks.gpu_tables import gpu_steps_table, traffic_table, ways_table
+from benchmarks.race_tables import PARTS, noise_table
 from benchmarks.scale_tables import bulk_table, growth_table, index_table, projection_table
 from tshsr.metrics.labels import label
 from tshsr.metrics.report import metrics_from_json, recall_table
@@ -31,9 +33,6 @@ PAGES = tuple(
 )
 """Pages with tables."""
 HEADER = "| score | image → text R@1 | R@5 | R@10 | text → image R@1 | R@5 | R@10 | rSum |"
-MAX_COMMITS = 3
-"""Number of commits that a table lists; the results file has all."""
-RECALLS = "image → text R@1 | R@5 | R@10 | text → image R@1 | R@5 | R@10"
 
 
 def update_readme() -> None:
@@ -64,11 +63,6 @@ def table_of(values: dict[str, Any], part: str = "") -> str:
     for name, table in BY_KEY.items():
         if name in values:
             return table(values)
-    for name, rows in GPU_TABLES.items():
-        if name in values:
-            return f"{rows(values)}; {made(values)}."
-    if "noise" in values:
-        return noise_table(values)
     if "budgets" in values.get("settings", {}):
         return scale_table(values)
     if "gemm_gflops" in values:
@@ -94,155 +88,6 @@ def table_of(values: dict[str, Any], part: str = "") -> str:
     if "agreement" in values:
         return search_table(values)
     return demo_table(values)
-
-
-def race_table(values: dict[str, Any]) -> str:
-    """One row for each method: recalls, rSum over the seeds, lead of TSHSR, cost."""
-    leads = {each["b"]: each for each in values["differences"]}
-    kinds = list(dict.fromkeys(kind for row in values["rows"] for kind in row.get("binding_by_kind", {})))
-    lines = [
-        f"| method | {RECALLS} | rSum | TSHSR leads by | {binding_heads(kinds)}parameters "
-        "| multiply-adds per pair | pairs/s | trained in |",
-        "|---" * (13 + len(kinds)) + "|",
-    ]
-    for row in values["rows"]:
-        cells = [
-            row["title"],
-            *(f"{figure:.1f}" for figure in row["r"]),
-            with_spread(row),
-            lead(leads.get(row["model"])),
-            *bound(row, kinds),
-        ]
-        lines.append("| " + " | ".join([*cells, *cost_cells(row)]) + " |")
-    minutes = "Training time is wall-clock time in parallel with other runs, median over the seeds."
-    leads_are = (
-        "Every row is compared with all seeds of TSHSR; the interval of a row with one seed includes an "
-        "estimate of the variation between seeds."
-    )
-    return "\n".join(lines) + f"\n\n{seeds_of(values)}. {minutes} {leads_are}"
-
-
-def binding_heads(kinds: list[str]) -> str:
-    """Column titles of binding accuracy, by kind of foil."""
-    return "".join(f"{kind}s bound | " for kind in kinds)
-
-
-def bound(row: dict[str, Any], kinds: list[str]) -> list[str]:
-    """Binding accuracy of a row, by kind of foil."""
-    known = row.get("binding_by_kind", {})
-    return [f"{100 * known[kind]:.1f} %" if kind in known else "" for kind in kinds]
-
-
-def ablation_table(values: dict[str, Any]) -> str:
-    """One row for each change: difference in rSum, and cost."""
-    if not values["ablation"]:
-        return "No row of it has been run yet."
-    base = next(each["b"] for each in values["ablation"] if "against" not in each)
-    ours = next(row for row in values["rows"] if row["model"] == base)
-    kinds = list(ours.get("binding_by_kind", {}))
-    costs = "multiply-adds per pair | parameters | trained in | seeds"
-    lines = [
-        f"| change | rSum | against TSHSR | {binding_heads(kinds)}{costs} |",
-        "|---" * (7 + len(kinds)) + "|",
-        "| " + " | ".join([ours["title"], with_spread(ours), "", *bound(ours, kinds), *short_costs(ours)]) + " |",
-    ]
-    for row in values["ablation"]:
-        against = f" (against {row['against']})" if "against" in row else ""
-        cells = [row["title"], with_spread(row), lead(row) + against, *bound(row, kinds), *short_costs(row)]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def score_table(values: dict[str, Any]) -> str:
-    """RSum of every score of every method (streams, levels, v·t), mean over the seeds."""
-    names = list(dict.fromkeys(name for row in values["rows"] for name in row["rsum_by_score"]))
-    lines = [
-        "| method | " + " | ".join(name.replace("_", " ") for name in names) + " |",
-        "|---" * (1 + len(names)) + "|",
-    ]
-    for row in values["rows"]:
-        known = row["rsum_by_score"]
-        lines.append(f"| {row['title']} | " + " | ".join(f"{known[n]:.1f}" if n in known else "" for n in names) + " |")
-    return "\n".join(lines)
-
-
-def short_table(values: dict[str, Any]) -> str:
-    """The README's table: rSum and cost of each method."""
-    lines = ["| method | image → text R@1 | text → image R@1 | rSum | multiply-adds per pair |", "|---" * 5 + "|"]
-    for row in values["rows"]:
-        recalls = (f"{row['r'][first]:.1f}" for first in (0, 3))
-        lines.append("| " + " | ".join([row["title"], *recalls, with_spread(row), cost_cells(row)[1]]) + " |")
-    return "\n".join(lines)
-
-
-def with_spread(row: dict[str, Any]) -> str:
-    """rSum, mean ± deviation over the seeds."""
-    spread = "" if row["rsum_std"] is None else f" ± {row['rsum_std']:.1f}"
-    return f"{row['rsum_mean']:.1f}{spread}"
-
-
-def lead(difference: dict[str, Any] | None) -> str:
-    """A difference with its interval."""
-    if difference is None:
-        return ""
-    return f"{difference['mean']:+.1f} [{difference['low']:+.1f}, {difference['high']:+.1f}]"
-
-
-def cost_cells(row: dict[str, Any]) -> list[str]:
-    """Parameters, multiply-adds per pair, pairs per second, minutes."""
-    macs = "" if row["macs_per_pair"] is None else thousands(row["macs_per_pair"])
-    rate = "" if row["pairs_per_s"] is None else f"{row['pairs_per_s']:,.0f}"
-    return [f"{row['parameters'] / 1e6:.2f} M", macs, rate, f"{row['train_minutes']:.1f} min"]
-
-
-def thousands(count: float) -> str:
-    """A number in thousands, from 1000 on."""
-    return f"{count:,.0f}" if count < 1e3 else f"{count / 1e3:,.0f} k"
-
-
-def short_costs(row: dict[str, Any]) -> list[str]:
-    """Multiply-adds, parameters, minutes, seeds."""
-    parameters, macs, _, minutes = cost_cells(row)
-    return [macs, parameters, minutes, str(len(row["seeds"]))]
-
-
-def short(commit: str) -> str:
-    """Abbreviated commit, with the mark of uncommitted changes."""
-    return commit[:12] + "+changed" * commit.endswith("+changed")
-
-
-def seeds_of(values: dict[str, Any]) -> str:
-    """Number of seeds, machine, versions and command."""
-    counts = sorted({len(row["seeds"]) for row in values["rows"]})
-    several = counts[-1] > 1
-    seeds = " to ".join(dict.fromkeys(str(count) for count in (counts[0], counts[-1])))
-    means = f"Means over {seeds} seeds ± their deviation" if several else "One seed"
-    commits = [short(commit) for commit in values["trained_at"]]
-    some = (
-        f"commit {', '.join(commits)}"
-        if len(commits) <= MAX_COMMITS
-        else f"{len(commits)} commits (in the results file)"
-    )
-    return (
-        f"{means}; in brackets 95 % intervals: paired bootstrap over images{' and seeds' * several}. "
-        f"{values['hardware']}; torch {values['versions']['torch']}; "
-        f"trained at {some}; `{values['command']}`"
-    )
-
-
-def noise_table(values: dict[str, Any]) -> str:
-    """One row for each share and loss: recalls, rSum, share of the clean rSum, gain of the robust loss."""
-    rows = values["noise"]
-    if not rows:
-        return "No row of it has been run yet."
-    gains = {each["share"]: each for each in values["gains"]}
-    lines = [f"| wrong pairs | loss | {RECALLS} | rSum | of the clean rSum | robust gains |", "|---" * 11 + "|"]
-    for row in rows:
-        kept = "" if row["kept"] is None else f"{row['kept']:.1f} %"
-        gained = lead(gains.get(row["share"])) if row["loss"] == "robust" else ""
-        cells = [f"{row['share']:.0%}", row["loss"], *(f"{figure:.1f}" for figure in row["r"]), with_spread(row)]
-        lines.append("| " + " | ".join([*cells, kept, gained]) + " |")
-    return "\n".join(lines) + f"\n\nRecipe `{values['recipe']}`. {seeds_of({**values, 'rows': rows})}."
 
 
 def scale_table(values: dict[str, Any]) -> str:
@@ -454,17 +299,6 @@ def search_table(values: dict[str, Any]) -> str:
     )
 
 
-def mebibytes(count: int | None) -> str:
-    """A number of bytes in MiB; "?" where unknown."""
-    return "?" if count is None else f"{count / 2**20:,.0f} MiB"
-
-
-def made(values: dict[str, Any]) -> str:
-    """Machine, versions, commit and command."""
-    torch = values["versions"]["torch"]
-    return f"{values['hardware']}; torch {torch}; commit {short(values['commit'])}; `{values['command']}`"
-
-
 def demo_table(report: dict[str, Any]) -> str:
     """Recalls of a report, with binding and pointing accuracy."""
     figures = [f"{share:.0%} ({name.replace('_', ' ')})" for name, share in report["pointing"].items()]
@@ -593,12 +427,12 @@ BY_KEY = {
     "first_stage": first_stage_table,
     "compression": compression_table,
     "composition": composition_table,
+    "noise": noise_table,
+    "ways": ways_table,
+    "gpu_steps": gpu_steps_table,
+    "traffic": traffic_table,
 }
 """Tables by a key that no other results file has."""
-GPU_TABLES = {"ways": ways_table, "gpu_steps": gpu_steps_table, "traffic": traffic_table}
-"""Likewise; the origin of the figures is added."""
-PARTS = {"": race_table, "ablation": ablation_table, "scores": score_table, "short": short_table}
-"""Tables of a race by the word after the name in their marker."""
 
 if __name__ == "__main__":
     update_readme()

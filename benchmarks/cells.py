@@ -1,0 +1,61 @@
+"""Cells and origins of tables: differences, numbers, the machine and the commit of the figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+MAX_COMMITS = 3
+"""Number of commits that a table lists; the results file has all."""
+
+
+def with_spread(row: dict[str, Any]) -> str:
+    """rSum, mean ± deviation over the seeds."""
+    spread = "" if row["rsum_std"] is None else f" ± {row['rsum_std']:.1f}"
+    return f"{row['rsum_mean']:.1f}{spread}"
+
+
+def lead(difference: dict[str, Any] | None) -> str:
+    """A difference with its interval."""
+    if difference is None:
+        return ""
+    return f"{difference['mean']:+.1f} [{difference['low']:+.1f}, {difference['high']:+.1f}]"
+
+
+def thousands(count: float) -> str:
+    """A number in thousands, from 1000 on."""
+    return f"{count:,.0f}" if count < 1e3 else f"{count / 1e3:,.0f} k"
+
+
+def short(commit: str) -> str:
+    """Abbreviated commit, with the mark of uncommitted changes."""
+    return commit[:12] + "+changed" * commit.endswith("+changed")
+
+
+def seeds_of(values: dict[str, Any]) -> str:
+    """Number of seeds, machine, versions and command."""
+    counts = sorted({len(row["seeds"]) for row in values["rows"]})
+    several = counts[-1] > 1
+    seeds = " to ".join(dict.fromkeys(str(count) for count in (counts[0], counts[-1])))
+    means = f"Means over {seeds} seeds ± their deviation" if several else "One seed"
+    commits = [short(commit) for commit in values["trained_at"]]
+    some = (
+        f"commit {', '.join(commits)}"
+        if len(commits) <= MAX_COMMITS
+        else f"{len(commits)} commits (in the results file)"
+    )
+    return (
+        f"{means}; in brackets 95 % intervals: paired bootstrap over images{' and seeds' * several}. "
+        f"{values['hardware']}; torch {values['versions']['torch']}; "
+        f"trained at {some}; `{values['command']}`"
+    )
+
+
+def mebibytes(count: int | None) -> str:
+    """A number of bytes in MiB; "?" where unknown."""
+    return "?" if count is None else f"{count / 2**20:,.0f} MiB"
+
+
+def made(values: dict[str, Any]) -> str:
+    """Machine, versions, commit and command."""
+    torch = values["versions"]["torch"]
+    return f"{values['hardware']}; torch {torch}; commit {short(values['commit'])}; `{values['command']}`"
