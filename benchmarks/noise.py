@@ -19,7 +19,8 @@ from typing import Any
 
 import tyro
 
-from benchmarks.race import MAX_SEEDS, OURS, recalls_of, with_settings
+from benchmarks.race import MAX_SEEDS, recalls_of
+from benchmarks.rows import OURS, with_settings
 from benchmarks.runs import RunResult, Task, read_results, run_all
 from benchmarks.tables import RESULTS, update_readme
 from tshsr.config.recipes import recipe

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import tyro
 
-from benchmarks.race import ENTRIES
+from benchmarks.rows import ENTRIES
 from benchmarks.tables import RESULTS, update_readme
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import open_split

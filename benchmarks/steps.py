@@ -25,7 +25,7 @@ from typing import Any
 import torch
 import tyro
 
-from benchmarks.race import ENTRIES, MODELS, OURS
+from benchmarks.rows import ENTRIES, MODELS, OURS
 from benchmarks.tables import RESULTS, update_readme
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import open_split

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import noise, runs, tables
 from benchmarks.noise import Noise, config_of, task_of
-from benchmarks.race import with_settings
+from benchmarks.rows import with_settings
 from tests.support import tiny
 from tests.support.data_files import random_regions, write_precomp
 from tshsr.config.recipes import recipe

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import race, runs
-from benchmarks.race import ABLATION, ENTRIES, MODELS, Entry, Race, task_of, with_settings
+from benchmarks import race, rows, runs
+from benchmarks.race import Race, task_of
+from benchmarks.rows import ABLATION, ENTRIES, MODELS, Entry, with_settings
 from benchmarks.runs import Task, is_stored, read_result, run_all, run_task
 from tests.support import tiny
 from tests.support.data_files import random_regions, write_precomp
@@ -34,7 +35,7 @@ SINGLE = [entry for entry in (*MODELS, *ABLATION) if not entry.members]
 def tiny_race(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Race:
     """A race of tiny networks on tiny data; results go to a temporary folder."""
     write_splits(tmp_path / "data", seed=0)
-    monkeypatch.setattr(race, "recipe", lambda name: with_settings(recipe(name), tiny.RECIPE_CHANGES))
+    monkeypatch.setattr(rows, "recipe", lambda name: with_settings(recipe(name), tiny.RECIPE_CHANGES))
     monkeypatch.setattr(runs, "STORE", tmp_path / "kept")
     monkeypatch.setattr(race, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(race, "update_readme", lambda: None)
@@ -159,7 +160,7 @@ def test_a_result_of_other_settings_is_refused_before_anything_is_done(
 ) -> None:
     run_task(task_of(tiny_race, "saf", 0))
     monkeypatch.setattr(
-        race, "recipe", lambda name: with_settings(recipe(name), {**tiny.RECIPE_CHANGES, "loss.margin": 0.1})
+        rows, "recipe", lambda name: with_settings(recipe(name), {**tiny.RECIPE_CHANGES, "loss.margin": 0.1})
     )
     monkeypatch.setattr(runs, "fit", lambda *_, **__: pytest.fail("trained"))
     now = [task_of(tiny_race, name, 0) for name in ("sgr", "saf")]

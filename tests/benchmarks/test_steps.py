@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import race, steps, tables
-from benchmarks.race import with_settings
+from benchmarks import rows, steps, tables
+from benchmarks.rows import with_settings
 from tests.support import tiny
 from tests.support.data_files import random_regions, write_precomp
 from tshsr.config.recipes import recipe
@@ -19,7 +19,7 @@ from tshsr.errors import SettingsError
 def test_the_first_steps_of_rows_are_measured_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number, split in enumerate(("train", "dev")):
         write_precomp(tmp_path / "data", split, random_regions(16, seed=number), each=2)
-    monkeypatch.setattr(race, "recipe", lambda name: with_settings(recipe(name), tiny.RECIPE_CHANGES))
+    monkeypatch.setattr(rows, "recipe", lambda name: with_settings(recipe(name), tiny.RECIPE_CHANGES))
     monkeypatch.setattr(steps, "RESULTS", tmp_path)
     monkeypatch.setattr(steps, "update_readme", lambda: None)
     arguments = ["--data", str(tmp_path / "data"), "--recipes", "flickr8k", "--entries", "chan", "--steps", "3"]
