@@ -70,7 +70,7 @@ class BestMatch(CosineStream):
         similarity: Float[Tensor, "*pairs queries context"],
         context: ItemEncoding,
     ) -> Float[Tensor, "*pairs queries"]:
-        """r_q."""
+        """r_q, the best cosine."""
         del context
         return (weights * at_least_float32(similarity)).sum(dim=-1)
 

@@ -73,14 +73,18 @@ class CosineStream(ScoringStream, ABC):
     ) -> Float[Tensor, "*pairs queries context"]:
         """w_qc: rows that sum to 1 over the real context items."""
 
-    @abstractmethod
     def cosines(
         self,
         weights: Float[Tensor, "*pairs queries context"],
         similarity: Float[Tensor, "*pairs queries context"],
         context: ItemEncoding,
     ) -> Float[Tensor, "*pairs queries"]:
-        """r_q, for unit queries, in float32 at least: cheap, with few numbers per pair."""
+        """r_q = cos( q, sum_c w_qc c ) = sum_c w_qc (q·c) / || sum_c w_qc c ||, for unit queries, in float32 at least.
+
+        The attended sum is never formed: q·c is known, and its norm follows from the Gram matrix of the context.
+        """
+        single = torch.promote_types(similarity.dtype, torch.float32)
+        return (to_unit_sums(weights, context.gram) * similarity).sum(dim=-1, dtype=single)
 
     def forward(
         self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
@@ -131,9 +135,6 @@ class CrossAttention(CosineStream):
     """One stream of SCAN.
 
         w_qc = softmax_c( lambda N(q·c) )                    N: see `normalise`
-        r_q  = cos( q, sum_c w_qc c ) = sum_c w_qc (q·c) / || sum_c w_qc c ||
-
-    The attended sum is never formed: q·c is known, and its norm follows from the Gram matrix of the context.
 
     Args:
         config: Normalisation and aggregation.
@@ -153,16 +154,6 @@ class CrossAttention(CosineStream):
         normalised = normalise(similarity, queries.real, self.normalisation)
         mask = None if context.real is None else context.mask[..., None, :]
         return masked_softmax(self.inverse_temperature * normalised, mask)
-
-    def cosines(
-        self,
-        weights: Float[Tensor, "*pairs queries context"],
-        similarity: Float[Tensor, "*pairs queries context"],
-        context: ItemEncoding,
-    ) -> Float[Tensor, "*pairs queries"]:
-        """r_q."""
-        single = torch.promote_types(similarity.dtype, torch.float32)
-        return (to_unit_sums(weights, context.gram) * similarity).sum(dim=-1, dtype=single)
 
     def floats_per_pair(self, queries: int, context: int) -> int:
         """About six temporary matrices of queries x context."""
