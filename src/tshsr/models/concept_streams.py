@@ -53,4 +53,4 @@ class ConceptMatcher(StreamMatcher):
         self.streams = nn.ModuleDict(
             {name: ConceptStream(name, config, temperature) for name, temperature in temperatures.items()}
         )
-        self.knowledge = build_knowledge(config.encoder, config.knowledge)
+        self.knowledge = build_knowledge(config)

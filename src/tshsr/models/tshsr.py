@@ -46,7 +46,7 @@ class TshsrStream(SimilarityVectorStream):
     """
 
     def __init__(self, name: str, config: TshsrConfig, inverse_temperature: float) -> None:
-        pooled_dim, pooled_from = whole_node(config.encoder, config.knowledge, global_node=config.global_node)
+        pooled_dim, pooled_from = whole_node(config, global_node=config.global_node)
         super().__init__(
             name,
             dim=config.encoder.dim,
@@ -179,7 +179,7 @@ class Tshsr(StreamMatcher):
             self.streams["word_stream"] = TshsrStream("word_stream", config, config.word_inverse_temperature)
         if config.streams != "word":
             self.streams["region_stream"] = TshsrStream("region_stream", config, config.region_inverse_temperature)
-        self.knowledge = build_knowledge(config.encoder, config.knowledge)
+        self.knowledge = build_knowledge(config)
         learned = config.fusion == "learned" and len(self.streams) > 1
         self.compares_places = config.place_term
         self.expectation = nn.Linear(config.encoder.dim, 4) if config.place_term else None
