@@ -17,6 +17,7 @@ from tshsr.models.base import ItemEncoding, StreamTrace
 from tshsr.models.encoders import init_xavier
 from tshsr.models.roles import Role, RoleMatcher, RoleStream
 from tshsr.models.scan import CosineStream
+from tshsr.models.streams import stream_sharpness
 
 
 class Imram(RoleMatcher):
@@ -28,11 +29,9 @@ class Imram(RoleMatcher):
     def __init__(self, config: ImramConfig) -> None:
         super().__init__(config.encoder)
         self.config = config
-        self.streams = nn.ModuleDict()
-        if config.streams != "region":
-            self.streams["word_stream"] = MemoryStream("word_stream", config, config.word_inverse_temperature)
-        if config.streams != "word":
-            self.streams["region_stream"] = MemoryStream("region_stream", config, config.region_inverse_temperature)
+        self.streams = nn.ModuleDict(
+            {name: MemoryStream(name, config, sharpness) for name, sharpness in stream_sharpness(config).items()}
+        )
 
 
 class MemoryStream(CosineStream, RoleStream):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tshsr.config.models import EncoderConfig, ScanConfig
 from tshsr.models.attention import masked_softmax, to_unit_sums
 from tshsr.models.base import ItemEncoding, StreamTrace
-from tshsr.models.streams import MeanPooledMatcher, ScoringStream, cosine
+from tshsr.models.streams import MeanPooledMatcher, ScoringStream, cosine, stream_sharpness
 from tshsr.models.whole import starts_at_encoder
 
 Normalisation = Literal["clipped_l2norm", "l2norm", "clipped", "no_norm", "softmax"]
@@ -33,15 +33,13 @@ class Scan(MeanPooledMatcher):
     def __init__(self, config: ScanConfig) -> None:
         super().__init__(config.encoder)
         self.config = config
-        self.streams = nn.ModuleDict()
-        if config.streams != "region":
-            self.streams["word_stream"] = CrossAttention(
-                config, config.word_inverse_temperature, config.word_logsumexp_factor
-            )
-        if config.streams != "word":
-            self.streams["region_stream"] = CrossAttention(
-                config, config.region_inverse_temperature, config.region_logsumexp_factor
-            )
+        factors = {"word_stream": config.word_logsumexp_factor, "region_stream": config.region_logsumexp_factor}
+        self.streams = nn.ModuleDict(
+            {
+                name: CrossAttention(config, sharpness, factors[name])
+                for name, sharpness in stream_sharpness(config).items()
+            }
+        )
 
 
 class CosineStream(ScoringStream, ABC):
