@@ -14,7 +14,8 @@ from tests.support import knowledge_oracles, tiny
 from tests.support.float64 import SAME, shaken
 from tests.support.methods import CONCEPTS, GRAPH
 from tests.support.oracles import softmax
-from tshsr.config.models import ConceptsConfig, KnowledgeConfig, ModelConfig, TshsrConfig, VseConfig
+from tshsr.config.knowledge import KnowledgeConfig
+from tshsr.config.models import ConceptsConfig, ModelConfig, TshsrConfig, VseConfig
 from tshsr.data.batches import ImageBatch
 from tshsr.errors import InputError, SettingsError
 from tshsr.knowledge.graph import ConceptGraph

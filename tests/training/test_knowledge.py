@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from tests.support.small_runs import StopError, run, small_config, small_split, stop_at, weights
-from tshsr.config.models import ConceptsConfig, KnowledgeConfig, with_knowledge
+from tshsr.config.knowledge import KnowledgeConfig
+from tshsr.config.models import ConceptsConfig, with_knowledge
 from tshsr.config.run import RunConfig, read_config
 from tshsr.data.dataset import Split
 from tshsr.errors import CheckpointError, DataError, SettingsError

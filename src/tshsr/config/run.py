@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from tshsr.config.models import KINDS, STRICT, ModelConfig, TshsrConfig
+from tshsr.config.models import KINDS, ModelConfig, TshsrConfig
+from tshsr.config.strict import STRICT
 from tshsr.errors import SettingsError, first_invalid, parse_json
 
 

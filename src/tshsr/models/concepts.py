@@ -24,7 +24,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from tshsr.config.models import EMBEDDING_KINDS, EncoderConfig, KnowledgeConfig, ModelConfig, knowledge_of
+from tshsr.config.knowledge import KnowledgeConfig
+from tshsr.config.models import EMBEDDING_KINDS, EncoderConfig, ModelConfig, knowledge_of
 from tshsr.errors import InputError, SettingsError
 from tshsr.knowledge.graph import ConceptGraph
 from tshsr.models.attention import masked_softmax, unit

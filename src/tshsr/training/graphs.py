@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tshsr.config.models import KnowledgeConfig, ModelConfig, knowledge_of, with_knowledge
+from tshsr.config.knowledge import KnowledgeConfig
+from tshsr.config.models import ModelConfig, knowledge_of, with_knowledge
 from tshsr.config.run import RunConfig, TrainingConfig
 from tshsr.data.dataset import Split
 from tshsr.data.tokens import CaptionTokenizer

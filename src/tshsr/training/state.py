@@ -13,7 +13,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from tshsr.config.models import STRICT
+from tshsr.config.strict import STRICT
 from tshsr.errors import CheckpointError, first_invalid
 from tshsr.files import complete_folder, replacing_folder, write_text
 from tshsr.models.base import Matcher
