@@ -17,8 +17,8 @@ from tshsr.data.dataset import Split
 from tshsr.errors import CheckpointError, DataError, SettingsError
 from tshsr.knowledge.build import GraphSettings, build_graph
 from tshsr.retriever import Retriever
+from tshsr.training.captions_share import with_captions_share
 from tshsr.training.checks import check_training
-from tshsr.training.graphs import with_captions_share
 
 KNOWLEDGE = KnowledgeConfig(method="consistent", lexicon="rules", vectors="random", active=3)
 ENCODER = small_config().model.encoder
