@@ -16,7 +16,8 @@ import pytest
 
 from reliability.fuzzing.data_readers import boxes, karpathy_document, lines, precomp_seeds, saved, store_files
 from reliability.fuzzing.model_readers import save_run, settings, token_store
-from tshsr.config.run import read_config
+from tshsr.config.models import DsgslConfig
+from tshsr.config.run import RunConfig, read_config, write_config
 from tshsr.data.check import check_data
 from tshsr.data.composition import read_composition
 from tshsr.data.karpathy import read_images
@@ -187,6 +188,9 @@ def test_settings_that_ask_for_any_amount_of_memory(tmp_path: Path) -> None:
         load_run(run(tmp_path / "c", encoder__word_dim=-1))
     with pytest.raises(SettingsError, match=r"'model\.steps' is 1000000000; expected at most 1,000"):
         load_run(run(tmp_path / "d", steps=10**9))
+    (tmp_path / "e.json").write_text(write_config(RunConfig(model=DsgslConfig(graph_steps=10**9))))
+    with pytest.raises(SettingsError, match=r"'model\.graph_steps' is 1000000000; expected at most 1,000"):
+        read_config(tmp_path / "e.json")
 
 
 def test_settings_that_are_a_long_list(tmp_path: Path) -> None:
