@@ -5,4 +5,4 @@ from __future__ import annotations
 from pydantic import ConfigDict
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-"""Of dataclasses that are read from files: an unknown name is an error, and so is an infinite number or one that is none."""
+"""Of dataclasses that are read from files: unknown names and numbers that are not finite are errors."""
