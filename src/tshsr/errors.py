@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 
+HALF = re.compile("[\ud800-\udfff]")
+"""Half of a pair of surrogates: Python reads pairs as one character."""
 MOST_CHARACTERS = 1000
 """Of a message; a longer one repeats a value of a file, and is cut in its middle."""
 
@@ -81,12 +84,26 @@ def parse_json(text: str | bytes, **options: Any) -> Any:
         options: Of `json.loads`.
 
     Raises:
-        ValueError: Where the text is no JSON, or is nested too deeply for Python's parser.
+        ValueError: Where the text is no JSON, is nested too deeply for Python's parser, or holds half a character (one
+            of a pair of surrogates), which no file and no other library takes.
     """
     try:
-        return json.loads(text, **options)
+        value = json.loads(text, **options)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    escape = b"\\u" if isinstance(text, bytes) else "\\u"
+    if (escape in text or not text.isascii()) and has_half_character(value):  # type: ignore[operator]
+        raise ValueError("it holds half a character")
+    return value
+
+
+def has_half_character(value: Any) -> bool:
+    """Whether a text in a JSON value holds one of a pair of surrogates."""
+    if isinstance(value, str):
+        return not value.isascii() and HALF.search(value) is not None
+    if isinstance(value, dict):
+        return any(has_half_character(each) for pair in value.items() for each in pair)
+    return isinstance(value, list) and any(map(has_half_character, value))
 
 
 def first_invalid(error: ValidationError, *, omit: Collection[str] = ()) -> InvalidValue:

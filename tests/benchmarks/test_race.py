@@ -17,7 +17,8 @@ from benchmarks.rows import ABLATION, ENTRIES, MODELS, Entry, with_settings
 from benchmarks.runs import Task, is_stored, read_result, run_all, run_task
 from tests.support import tiny
 from tests.support.data_files import random_regions, write_precomp
-from tshsr.config.models import KnowledgeConfig, with_knowledge
+from tshsr.config.knowledge import KnowledgeConfig
+from tshsr.config.models import with_knowledge
 from tshsr.config.recipes import recipe
 from tshsr.config.run import RunConfig
 from tshsr.errors import DataError, SettingsError

@@ -10,6 +10,7 @@ import pytest
 from tests.support import tiny
 from tests.support.methods import GRAPH
 from tshsr.cli.train import read_arguments
+from tshsr.config.knowledge import KnowledgeConfig
 from tshsr.config.models import (
     KINDS,
     ConceptsConfig,
@@ -17,7 +18,6 @@ from tshsr.config.models import (
     HardAlignmentConfig,
     HremConfig,
     ImramConfig,
-    KnowledgeConfig,
     ModelConfig,
     RcarConfig,
     ScanConfig,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.support import baseline_oracles, oracles, tiny
-from tests.support.float64 import SAME, plain_similarity, real, shaken, unit_rows
+from tests.support.float64 import SAME, as_tensor, encoded, plain_similarity, real, shaken, unit_rows
 from tshsr.config.models import ScanConfig, SgrafConfig, TwoStreamSgrConfig, VseConfig
 from tshsr.models.base import ItemEncoding
 from tshsr.models.encoders import RegionEncoder, RegionPerceptron
@@ -18,17 +18,6 @@ from tshsr.models.vse import Vse, shortened
 
 NORMALISATIONS = ("clipped_l2norm", "l2norm", "clipped", "no_norm", "softmax")
 AGGREGATIONS = ("mean", "logsumexp", "max", "sum")
-
-
-def as_tensor(values: list) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
-
-
-def encoded(rows: Tensor) -> ItemEncoding:
-    """One image or caption whose items are these."""
-    return ItemEncoding(
-        rows[None], torch.ones(1, len(rows), dtype=torch.bool), rows.mean(0)[None], (rows @ rows.T)[None]
-    )
 
 
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)

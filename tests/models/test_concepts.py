@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 
 from tests.support import knowledge_oracles, tiny
-from tests.support.float64 import SAME, shaken
+from tests.support.float64 import SAME, as_tensor, layer, shaken
 from tests.support.methods import CONCEPTS, GRAPH
 from tests.support.oracles import softmax
-from tshsr.config.models import ConceptsConfig, KnowledgeConfig, ModelConfig, TshsrConfig, VseConfig
+from tshsr.config.knowledge import KnowledgeConfig
+from tshsr.config.models import ConceptsConfig, ModelConfig, TshsrConfig, VseConfig
 from tshsr.data.batches import ImageBatch
 from tshsr.errors import InputError, SettingsError
 from tshsr.knowledge.graph import ConceptGraph
@@ -45,11 +45,6 @@ def concepts(method: str, **changes: Any) -> ConceptsConfig:
     )
 
 
-def layer(module: nn.Module) -> dict:
-    assert isinstance(module, nn.Linear)
-    return {"weight": module.weight.tolist(), "bias": module.bias.tolist()}
-
-
 def parameters(knowledge: Knowledge) -> dict:
     config = knowledge.config
     found: dict[str, Any] = {
@@ -75,10 +70,6 @@ def plain_graph(knowledge: Knowledge) -> tuple[list, list]:
         graph.adjacency.tolist(), graph.vectors.tolist(), graph.first.tolist(), graph.second.tolist()
     )
     return vectors, graph.adjacency.sum(dim=0).tolist()
-
-
-def as_tensor(values: list) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
 
 
 def test_concept_vectors_are_two_layers_of_graph_convolution() -> None:

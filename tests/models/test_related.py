@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.support import oracles, related_oracles, tiny
-from tests.support.float64 import SAME, plain_similarity, real, shaken, unit_rows
-from tshsr.config.models import DsgslConfig, ImramConfig, ModelConfig, ShanConfig
+from tests.support.float64 import SAME, as_tensor, encoded, layer, plain_similarity, real, shaken, unit_rows
+from tshsr.config.models import DsgslConfig, ImramConfig, ModelConfig, ScanConfig, ShanConfig
 from tshsr.errors import SettingsError
 from tshsr.index.rows import encoding_columns, encoding_of
 from tshsr.models.base import ItemEncoding
@@ -26,6 +26,7 @@ from tshsr.scoring.all_pairs import score_encoded
 
 DSGSL = DsgslConfig(encoder=tiny.ENCODER, similarity_dim=6, comparison_dim=5, neighbours=2)
 IMRAM = ImramConfig(encoder=tiny.ENCODER)
+SCAN = ScanConfig(encoder=tiny.ENCODER, streams="both")
 SHAN = ShanConfig(encoder=tiny.ENCODER)
 PARTS = {"gated_queries": True, "global_node": True, "dual_graph": True, "neighbours": 2}
 METHODS: dict[str, ModelConfig] = {
@@ -36,22 +37,6 @@ METHODS: dict[str, ModelConfig] = {
     "tshsr with the parts of dsgsl": tiny.config(products=True, **PARTS),
 }
 SIZES = [(5, 4), (1, 3), (4, 1)]
-
-
-def as_tensor(values: list) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
-
-
-def layer(module: nn.Module) -> dict:
-    """A linear layer as nested lists."""
-    return {"weight": module.weight.tolist(), "bias": module.bias.tolist()}
-
-
-def encoded(rows: Tensor) -> ItemEncoding:
-    """One image or caption whose items are these."""
-    return ItemEncoding(
-        rows[None], torch.ones(1, len(rows), dtype=torch.bool), rows.mean(0)[None], (rows @ rows.T)[None]
-    )
 
 
 def with_pooled(vectors: Tensor) -> ItemEncoding:
@@ -329,9 +314,15 @@ def test_tiles_of_any_size_score_alike(method: str) -> None:
             torch.testing.assert_close(tiled[name], scores, **SAME)
 
 
+@torch.no_grad()
 def test_one_step_of_imram_is_the_mean_of_scan() -> None:
-    network = build_matcher(replace(IMRAM, steps=1))
+    network, scan = (shaken(build_matcher(each)) for each in (replace(IMRAM, steps=1), SCAN))
     assert not list(network.streams.parameters())
+    scan.load_state_dict(network.state_dict())
+    images, captions = batch(network)
+    scores = score_encoded(network, images, captions)
+    for name, expected in score_encoded(scan, images, captions).items():
+        torch.testing.assert_close(scores[name], expected, **SAME)
 
 
 def test_graphs_without_a_global_node_are_refused() -> None:
@@ -342,11 +333,21 @@ def test_graphs_without_a_global_node_are_refused() -> None:
         build_matcher(tiny.config(dual_graph=True))
 
 
-def test_a_network_without_the_parts_of_dsgsl_is_as_before() -> None:
-    torch.manual_seed(7)
+def test_the_parts_of_dsgsl_have_weights_of_their_own_alone() -> None:
     before = build_matcher(tiny.config(global_node=True)).state_dict()
-    torch.manual_seed(7)
     after = build_matcher(tiny.config(**PARTS)).state_dict()
     added = {name.split(".")[0] if name.startswith("batch") else name.split(".")[2] for name in after.keys() - before}
     assert added == {"batch_graph", "graph", "local_similarity"}
     assert before.keys() <= after.keys()
+
+
+@pytest.mark.parametrize("part", ["neighbours", "dual_graph"])
+def test_a_part_of_dsgsl_that_comes_last_leaves_the_other_weights_as_they_are(part: str) -> None:
+    config = tiny.config(global_node=True, streams="word")
+    networks = []
+    for each in (config, replace(config, **{part: PARTS[part]})):
+        torch.manual_seed(7)
+        networks.append(build_matcher(each).state_dict())
+    without, with_it = networks
+    assert without.keys() < with_it.keys()
+    assert all(torch.equal(weights, with_it[name]) for name, weights in without.items())

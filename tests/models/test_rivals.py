@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.support import oracles, rival_oracles, tiny
-from tests.support.float64 import SAME, real, shaken, unit_rows
+from tests.support.float64 import SAME, as_tensor, encoded, layer, real, shaken, unit_rows
 from tshsr.config.models import HardAlignmentConfig, HremConfig, ModelConfig, RcarConfig, VseConfig
 from tshsr.errors import SettingsError
 from tshsr.models.base import ItemEncoding
@@ -25,22 +25,6 @@ from tshsr.scoring.all_pairs import score_encoded
 
 RCAR = RcarConfig(encoder=tiny.ENCODER, similarity_dim=6)
 HREM = HremConfig(encoder=tiny.ENCODER, heads=3, best_matches=4)
-
-
-def as_tensor(values: list) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
-
-
-def layer(module: nn.Module) -> dict:
-    """A linear layer or layer normalisation as nested lists."""
-    return {"weight": module.weight.tolist(), "bias": module.bias.tolist()}
-
-
-def encoded(rows: Tensor) -> ItemEncoding:
-    """One image or caption whose items are these."""
-    return ItemEncoding(
-        rows[None], torch.ones(1, len(rows), dtype=torch.bool), rows.mean(0)[None], (rows @ rows.T)[None]
-    )
 
 
 def rcar_parameters(stream: RcarStream) -> dict:

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from reliability.fuzzing.data_readers import boxes, karpathy_document, lines, precomp_seeds, saved, store_files
 from reliability.fuzzing.model_readers import save_run, settings, token_store
-from tshsr.config.run import read_config
+from tshsr.config.models import DsgslConfig
+from tshsr.config.run import RunConfig, read_config, write_config
 from tshsr.data.check import check_data
 from tshsr.data.composition import read_composition
 from tshsr.data.karpathy import read_images
@@ -25,6 +27,7 @@ from tshsr.data.precomp import read_boxes
 from tshsr.data.store import open_store
 from tshsr.data.text import Tokenizer
 from tshsr.errors import CheckpointError, DataError, InputError, SettingsError, TshsrError, parse_json
+from tshsr.evaluation.matrix import evaluate_matrix
 from tshsr.evaluation.score_files import read_image_of_caption, read_scores
 from tshsr.features.extractor import PictureRegions
 from tshsr.features.resume import FinishedPicture, WorkFolder, read_existing
@@ -41,6 +44,7 @@ from tshsr.scoring.calibration import Calibration
 from tshsr.server.guard import check_address
 from tshsr.training.checkpoints import load_run
 from tshsr.training.log import lines_until
+from tshsr.training.state import optimiser_tensors, set_optimiser_tensors
 
 DEEP = "[" * 100_000 + "]" * 100_000
 LONG = "9" * 5000
@@ -187,6 +191,9 @@ def test_settings_that_ask_for_any_amount_of_memory(tmp_path: Path) -> None:
         load_run(run(tmp_path / "c", encoder__word_dim=-1))
     with pytest.raises(SettingsError, match=r"'model\.steps' is 1000000000; expected at most 1,000"):
         load_run(run(tmp_path / "d", steps=10**9))
+    (tmp_path / "e.json").write_text(write_config(RunConfig(model=DsgslConfig(graph_steps=10**9))))
+    with pytest.raises(SettingsError, match=r"'model\.graph_steps' is 1000000000; expected at most 1,000"):
+        read_config(tmp_path / "e.json")
 
 
 def test_settings_that_are_a_long_list(tmp_path: Path) -> None:
@@ -306,3 +313,66 @@ def test_tables_of_judgements_with_short_lines_and_long_values(tmp_path: Path) -
     (tmp_path / "r.csv").write_text(f"a,b,{'1' * 200_000}\n")
     with pytest.raises(DataError, match=r"is no table \(field larger than field limit"):
         read_judgements(tmp_path / "r.csv", {"a": 0}, {"b": 0})
+
+
+HALF = '{"a": "\\ud800"}'
+
+
+@pytest.mark.parametrize(
+    "text", [HALF, HALF.encode(), '["a \ud800"]', '{"\\udcff": 1}', '[[{"a": ["\\uDC00\\ud83d"]}]]']
+)
+def test_json_with_half_a_character_is_no_json(text: str | bytes) -> None:
+    with pytest.raises(ValueError, match="it holds half a character"):
+        parse_json(text)
+
+
+def test_json_with_whole_characters_beyond_16_bits_is_read() -> None:
+    assert parse_json('["\\ud83d\\ude00", "\U0001f600", "\\\\ud800"]') == ["\U0001f600", "\U0001f600", "\\ud800"]
+
+
+@pytest.mark.parametrize("name", ["a\0b", "n" * 5000])
+def test_files_and_folders_of_a_store_that_no_system_has(tmp_path: Path, name: str) -> None:
+    store_files(tmp_path)
+    values = json.loads((tmp_path / "manifest.json").read_text())
+    values["settings"]["pictures"] = name
+    (tmp_path / "manifest.json").write_text(json.dumps(values))
+    assert open_store(tmp_path, "all").pictures is None
+    values["files"]["boxes"]["name"] = name
+    (tmp_path / "manifest.json").write_text(json.dumps(values))
+    with pytest.raises(DataError, match=r"which no system allows|File name too long"):
+        open_store(tmp_path, "all")
+
+
+@pytest.mark.parametrize("number", ["1e999", "9" * 400])
+def test_figures_of_a_report_that_are_not_finite(tmp_path: Path, number: str) -> None:
+    report = evaluate_matrix(np.eye(2, dtype=np.float32), np.arange(2)).to_json()
+    assert '"seconds": 0.0' in report
+    (tmp_path / "r.json").write_text(report.replace('"seconds": 0.0', f'"seconds": {number}'))
+    with pytest.raises(DataError, match=r"r\.json: seconds: Input should be a finite number"):
+        read_report(tmp_path / "r.json")
+
+
+@pytest.mark.parametrize(("name", "value"), [("step", 1e30), ("step", -1.0), ("step", 0.5), ("step", float("nan"))])
+def test_a_number_of_steps_that_adam_can_not_have_made(name: str, value: float) -> None:
+    optimiser, tensors = stepped()
+    with pytest.raises(CheckpointError, match="holds no state of this optimiser"):
+        set_optimiser_tensors(optimiser, {**tensors, f"0.{name}": torch.tensor(value)}, Path("o"))
+
+
+@pytest.mark.parametrize("missing", ["step", "exp_avg", "exp_avg_sq"])
+def test_a_state_of_adam_that_lacks_a_part(missing: str) -> None:
+    optimiser, tensors = stepped()
+    del tensors[f"0.{missing}"]
+    with pytest.raises(CheckpointError, match="holds no state of this optimiser"):
+        set_optimiser_tensors(optimiser, tensors, Path("o"))
+
+
+def stepped() -> tuple[torch.optim.Optimizer, dict[str, torch.Tensor]]:
+    """An optimiser after a step, and its tensors, which it takes back."""
+    parameter = torch.nn.Parameter(torch.ones(2))
+    optimiser = torch.optim.Adam([parameter])
+    parameter.sum().backward()
+    optimiser.step()
+    tensors = {name: tensor.clone() for name, tensor in optimiser_tensors(optimiser).items()}
+    set_optimiser_tensors(optimiser, tensors, Path("o"))
+    return optimiser, tensors

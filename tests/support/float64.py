@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.support import oracles
+from tshsr.models.base import ItemEncoding
 from tshsr.models.similarity import SimilarityVector
 
 SAME = {"rtol": 1e-9, "atol": 1e-11}  # float64 against Python floats: only the order of additions differs
@@ -19,6 +20,23 @@ def real(*shape: int) -> Tensor:
 def unit_rows(*shape: int) -> Tensor:
     """Random rows of length 1."""
     return nn.functional.normalize(real(*shape), dim=-1)
+
+
+def as_tensor(values: list) -> Tensor:
+    """Values of plain loops as a tensor."""
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def layer(module: nn.Module) -> dict:
+    """A linear layer or layer normalisation as nested lists."""
+    return {"weight": module.weight.tolist(), "bias": module.bias.tolist()}
+
+
+def encoded(rows: Tensor) -> ItemEncoding:
+    """One image or caption whose items are these."""
+    return ItemEncoding(
+        rows[None], torch.ones(1, len(rows), dtype=torch.bool), rows.mean(0)[None], (rows @ rows.T)[None]
+    )
 
 
 def plain_similarity(

@@ -7,13 +7,13 @@ from dataclasses import replace
 import torch
 
 from tests.support import tiny
+from tshsr.config.knowledge import KnowledgeConfig
 from tshsr.config.models import (
     ConceptsConfig,
     DsgslConfig,
     HardAlignmentConfig,
     HremConfig,
     ImramConfig,
-    KnowledgeConfig,
     ModelConfig,
     RcarConfig,
     ScanConfig,

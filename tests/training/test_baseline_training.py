@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from tests.support.small_runs import StopError, log, run, small_config, small_split, stop_at, weights, with_optimiser
+from tshsr.config.knowledge import KnowledgeConfig
 from tshsr.config.models import (
     ConceptsConfig,
     DsgslConfig,
     HardAlignmentConfig,
     HremConfig,
     ImramConfig,
-    KnowledgeConfig,
     ModelConfig,
     RcarConfig,
     ScanConfig,

@@ -10,14 +10,15 @@ import pytest
 import torch
 
 from tests.support.small_runs import StopError, run, small_config, small_split, stop_at, weights
-from tshsr.config.models import ConceptsConfig, KnowledgeConfig, with_knowledge
+from tshsr.config.knowledge import KnowledgeConfig
+from tshsr.config.models import ConceptsConfig, with_knowledge
 from tshsr.config.run import RunConfig, read_config
 from tshsr.data.dataset import Split
 from tshsr.errors import CheckpointError, DataError, SettingsError
 from tshsr.knowledge.build import GraphSettings, build_graph
 from tshsr.retriever import Retriever
+from tshsr.training.captions_share import with_captions_share
 from tshsr.training.checks import check_training
-from tshsr.training.graphs import with_captions_share
 
 KNOWLEDGE = KnowledgeConfig(method="consistent", lexicon="rules", vectors="random", active=3)
 ENCODER = small_config().model.encoder

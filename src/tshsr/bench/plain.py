@@ -30,8 +30,14 @@ from tshsr.models.similarity import SimilarityVector
 from tshsr.models.tshsr import Tshsr, TshsrStream
 
 CaptionRow = Float[Tensor, "words dim"]
+Items = Float[Tensor, "images items dim"]
 PlainScore = Callable[[ItemEncoding, CaptionRow, Float[Tensor, " dim"]], Float[Tensor, " images"]]
 """(images, words of a caption, its pooled vector) -> one score per image."""
+
+
+def sides(name: str, images: ItemEncoding, caption: Items) -> tuple[Items, Items]:
+    """Queries and context of a stream."""
+    return (caption, images.items) if name == "word_stream" else (images.items, caption)
 
 
 def loop_over_captions(
@@ -76,7 +82,7 @@ def attended(
 def similarity_vectors(
     similarity: SimilarityVector, x: Float[Tensor, "*rows dim"], y: Float[Tensor, "*rows dim"]
 ) -> Float[Tensor, "*rows width"]:
-    """l2( W (P (x - y))^2 + V (P x * P y) + u (x·y) + b )."""
+    """l2( W (P (x - y))^2 + V (P x * P y) + u (x·y) + b ); with a gate P x is gated first."""
     return compared_vectors(similarity, similarity.view, x, y)
 
 
@@ -85,11 +91,12 @@ def compared_vectors(
 ) -> Float[Tensor, "*rows width"]:
     """Similarity vectors in a space compared by the projection of another module."""
     difference = view(x - y)
+    own = None if similarity.gate is None and similarity.product is None else view(x)
     if similarity.gate is not None:
-        difference, x_gated = similarity.gate(difference, view(x), similarity.gate.query(view(x)))
+        difference, own = similarity.gate(difference, own, similarity.gate.query(own))
     vectors = similarity.projection(torch.pow(difference, 2))
     if similarity.product is not None:
-        vectors = vectors + similarity.product((view(x) if similarity.gate is None else x_gated) * view(y))
+        vectors = vectors + similarity.product(own * view(y))
     if similarity.cosine is not None:
         vectors = vectors + (x * y).sum(dim=-1, keepdim=True) * similarity.cosine
     return unit(vectors)
@@ -105,8 +112,13 @@ def tshsr(network: Tshsr) -> PlainScore:
         for name, stream in network.streams.items():
             if not isinstance(stream, TshsrStream):
                 raise TypeError(f"{name} is no stream")
-            sides = (caption, images.items) if name == "word_stream" else (images.items, caption)
-            parts.append(torch.sigmoid(stream_logit(stream, *sides) + stream.pooled_contribution(whole) + stream.bias))
+            parts.append(
+                torch.sigmoid(
+                    stream_logit(stream, *sides(name, images, caption))
+                    + stream.pooled_contribution(whole)
+                    + stream.bias
+                )
+            )
         return torch.stack(parts).mean(dim=0)
 
     return score
@@ -181,8 +193,9 @@ def sgraf(network: Sgraf | TwoStreamSgr) -> PlainScore:
         whole = pooled.repeat(len(images), 1)
         parts = []
         for name, stream in network.streams.items():
-            sides = (caption, images.items) if name == "word_stream" else (images.items, caption)
-            parts.append(similarity_score(cast(SgrafStream, stream), *sides, images.pooled, whole))
+            parts.append(
+                similarity_score(cast(SgrafStream, stream), *sides(name, images, caption), images.pooled, whole)
+            )
         return torch.stack(parts).mean(dim=0)
 
     return score
@@ -246,8 +259,7 @@ def rcar(network: Rcar) -> PlainScore:
         caption = words.unsqueeze(0).repeat(len(images), 1, 1)
         parts = []
         for name, stream in network.streams.items():
-            sides = (caption, images.items) if name == "word_stream" else (images.items, caption)
-            parts.append(regulated_score(cast(RcarStream, stream), *sides))
+            parts.append(regulated_score(cast(RcarStream, stream), *sides(name, images, caption)))
         return torch.stack(parts).mean(dim=0)
 
     return score

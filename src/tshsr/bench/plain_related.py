@@ -12,20 +12,13 @@ import torch.nn.functional as F  # noqa: N812 (the usual alias)
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tshsr.bench.plain import CaptionRow, PlainScore, attended, attention, similarity_vectors, unit
+from tshsr.bench.plain import CaptionRow, Items, PlainScore, attended, attention, sides, similarity_vectors, unit
 from tshsr.models.base import ItemEncoding
 from tshsr.models.dsgsl import Dsgsl, DsgslStream
 from tshsr.models.imram import Imram, MemoryStream
 from tshsr.models.semantic_graphs import DualGraph
 from tshsr.models.shan import AlignmentStream, Shan
 from tshsr.models.similarity import SimilarityVector
-
-Items = Float[Tensor, "images items dim"]
-
-
-def sides(name: str, images: ItemEncoding, caption: Items) -> tuple[Items, Items]:
-    """Queries and context of a stream."""
-    return (caption, images.items) if name == "word_stream" else (images.items, caption)
 
 
 def dsgsl(network: Dsgsl) -> PlainScore:
@@ -119,8 +112,8 @@ def aligned(
     local = F.cosine_similarity(queries, found, dim=-1).mean(dim=1)
     if stream.share is None:
         return local, queries[:, 0]
-    gates = cast(nn.Module, stream.gate_query)(queries) + cast(nn.Module, stream.gate_context)(found)
-    fused = torch.sigmoid(gates) * queries + (1 - torch.sigmoid(gates)) * found
+    gate = torch.sigmoid(cast(nn.Module, stream.gate_query)(queries) + cast(nn.Module, stream.gate_context)(found))
+    fused = gate * queries + (1 - gate) * found
     x = unit((F.softmax(stream.share(fused), dim=1) * fused).sum(dim=1))
     weights = F.softmax(stream.inverse_temperature * torch.bmm(context, x.unsqueeze(2)), dim=1)
     y = unit((weights * context).sum(dim=1))

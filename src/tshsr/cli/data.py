@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from tshsr.cli.actions import run_action
 from tshsr.cli.options import Argument, Flag, OptionalPath, Output, parse
 from tshsr.cli.screen import Screen
-from tshsr.errors import DataError, SettingsError
+from tshsr.errors import DataError
 
 if TYPE_CHECKING:
     from tshsr.data.check import DataInfo
@@ -59,23 +59,12 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     Raises:
         SettingsError: Where no action is named.
     """
-    actions: dict[str, tuple[str, Callable[[Sequence[str], Screen], None]]] = {
+    actions = {
         "info": ("DIR            its contents", info),
         "check": ("DIR           read all of it and list every fault", check),
         "convert": ("SOURCE OUT  into a feature store", to_store),
     }
-    if arguments and arguments[0] in ("-h", "--help"):
-        screen.say("usage: tshsr data info|check|convert ...\n")
-        for name, (line, _) in actions.items():
-            screen.say(f"  tshsr data {name} {line}")
-        screen.say("\ntshsr data info --help lists the options of info, and so on.")
-        return
-    if not arguments or arguments[0] not in actions:
-        near = difflib.get_close_matches(arguments[0], actions, n=1) if arguments else []
-        got = f"got {arguments[0]!r}" if arguments else "got nothing"
-        hint = f"; did you mean {near[0]}?" if near else "."
-        raise SettingsError(f"tshsr data expects info, check or convert, {got}{hint}")
-    actions[arguments[0]][1](arguments[1:], screen)
+    run_action("data", actions, arguments, screen)
 
 
 def info(arguments: Sequence[str], screen: Screen) -> None:

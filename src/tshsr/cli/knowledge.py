@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from tshsr.cli.actions import run_action
 from tshsr.cli.options import Argument, OptionalPath, parse
 from tshsr.cli.screen import Screen
 from tshsr.errors import SettingsError
@@ -62,22 +62,11 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     Raises:
         SettingsError: Where no action is named.
     """
-    actions: dict[str, tuple[str, Callable[[Sequence[str], Screen], None]]] = {
+    actions = {
         "build": ("DIR --out FILE  from training captions", build),
         "show": ("FILE             its concepts and edges", show),
     }
-    if arguments and arguments[0] in ("-h", "--help"):
-        screen.say("usage: tshsr knowledge build|show ...\n")
-        for name, (line, _) in actions.items():
-            screen.say(f"  tshsr knowledge {name} {line}")
-        screen.say("\ntshsr knowledge build --help lists the options of build, and so on.")
-        return
-    if not arguments or arguments[0] not in actions:
-        near = difflib.get_close_matches(arguments[0], actions, n=1) if arguments else []
-        got = f"got {arguments[0]!r}" if arguments else "got nothing"
-        hint = f"; did you mean {near[0]}?" if near else "."
-        raise SettingsError(f"tshsr knowledge expects build or show, {got}{hint}")
-    actions[arguments[0]][1](arguments[1:], screen)
+    run_action("knowledge", actions, arguments, screen)
 
 
 def build(arguments: Sequence[str], screen: Screen) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tshsr.config.baseline_recipes import all_pairs, at_the_budget_of, vse_with
-from tshsr.config.models import ConceptsConfig, KnowledgeConfig, TshsrConfig
+from tshsr.config.knowledge import KnowledgeConfig
+from tshsr.config.models import ConceptsConfig, TshsrConfig
 from tshsr.config.run import RunConfig
 from tshsr.config.tshsr_recipes import SMALL_WIDTH, tshsr_flickr8k, tshsr_flickr8k_photos, tshsr_scenes
 

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from tshsr.config.models import KINDS, STRICT, ModelConfig, TshsrConfig
+from tshsr.config.models import KINDS, ModelConfig, TshsrConfig
+from tshsr.config.strict import STRICT
 from tshsr.errors import SettingsError, first_invalid, parse_json
 
 
@@ -206,5 +207,5 @@ def read_config(path: Path) -> RunConfig:
 
 def layer_counts(config: RunConfig) -> list[tuple[str, int]]:
     """Settings that are numbers of layers, which a network has one by one."""
-    steps = getattr(config.model, "steps", 0)
-    return [("model.steps", steps), ("model.encoder.transformer_layers", config.model.encoder.transformer_layers)]
+    of_method = [(f"model.{name}", getattr(config.model, name, 0)) for name in ("steps", "graph_steps")]
+    return [*of_method, ("model.encoder.transformer_layers", config.model.encoder.transformer_layers)]

@@ -80,6 +80,10 @@ def read_manifest(folder: Path) -> Manifest:
 def _check_size(path: Path, file: StoreFile) -> None:
     if Path(file.name).name != file.name:
         raise DataError(f"{path} lies outside its store; {MANIFEST} may name only files beside it.")
+    if "\0" in file.name:
+        raise DataError(
+            f"{path.parent / MANIFEST} names a file {file.name!r:.80}, which no system allows; copy it again."
+        )
     try:
         size = path.stat().st_size
     except OSError as error:

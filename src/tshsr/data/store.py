@@ -22,7 +22,7 @@ from tshsr.data.manifest import MANIFEST, VERSION, Manifest, StoreFile, read_man
 from tshsr.data.npy import NpyFile, npy_header
 from tshsr.data.regions import RegionFeatures, check_boxes, check_mask
 from tshsr.errors import DataError
-from tshsr.files import is_remote, replacing
+from tshsr.files import is_remote, is_there, replacing
 
 EVERYTHING = "all"
 """The split of all images of a store, with or without captions."""
@@ -320,6 +320,6 @@ def _pictures(folder: Path, manifest: Manifest) -> Path | None:
     """The folder of pictures inside the store, or the recorded one; None on object storage."""
     recorded = manifest.settings.get(PICTURES)
     for pictures in (folder / PICTURES, Path(recorded) if isinstance(recorded, str) else None):
-        if pictures is not None and not is_remote(pictures) and pictures.is_dir():
+        if pictures is not None and not is_remote(pictures) and is_there(pictures) and pictures.is_dir():
             return pictures
     return None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tshsr.config.models import STRICT
+from tshsr.config.strict import STRICT
 from tshsr.errors import InputError
 
 BINS = 15

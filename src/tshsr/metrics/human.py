@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tshsr.config.models import STRICT
+from tshsr.config.strict import STRICT
 from tshsr.errors import DataError, InputError, parse_json
 from tshsr.metrics.bootstrap import bootstrap_counts
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import PlainValidator
 
-from tshsr.config.models import STRICT
+from tshsr.config.strict import STRICT
 from tshsr.errors import InputError
 from tshsr.metrics.multi_positive import pair_places
 from tshsr.metrics.recall import (

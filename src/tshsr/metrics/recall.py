@@ -13,7 +13,7 @@ from statistics import fmean
 
 import numpy as np
 
-from tshsr.config.models import STRICT
+from tshsr.config.strict import STRICT
 from tshsr.errors import InputError
 
 BLOCK = 1 << 22

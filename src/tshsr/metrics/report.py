@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from tshsr.config.models import STRICT
+from tshsr.config.strict import STRICT
 from tshsr.errors import DataError, InputError, first_invalid, parse_json
 from tshsr.files import write_text
 from tshsr.metrics.human import Agreement

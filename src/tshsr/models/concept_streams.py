@@ -10,11 +10,9 @@ from torch import nn
 
 from tshsr.config.models import ConceptsConfig
 from tshsr.models.concepts import build_knowledge
-from tshsr.models.encoders import init_xavier
-from tshsr.models.pooling import AttentionPooling
 from tshsr.models.sgraf import AttentionFiltration, SgrafStream
-from tshsr.models.streams import StreamMatcher
-from tshsr.models.whole import POOLED_WEIGHT, starts_at_encoder
+from tshsr.models.streams import AttentionPooledMatcher
+from tshsr.models.whole import POOLED_WEIGHT
 
 
 class ConceptStream(SgrafStream):
@@ -35,17 +33,14 @@ class ConceptStream(SgrafStream):
             self.pooled_weight = nn.Parameter(torch.tensor(POOLED_WEIGHT))
 
 
-class ConceptMatcher(StreamMatcher):
+class ConceptMatcher(AttentionPooledMatcher):
     """Word stream and region stream, their mean, and concepts beside v and t (`concepts.Knowledge`)."""
 
     has_probabilities = True
 
     def __init__(self, config: ConceptsConfig) -> None:
         super().__init__(config.encoder)
-        init_xavier(self.region_encoder)
         self.config = config
-        from_encoder, dim = starts_at_encoder(config.encoder), config.encoder.dim
-        self.region_pooling, self.word_pooling = (None if from_encoder else AttentionPooling(dim) for _ in range(2))
         temperatures = {
             "word_stream": config.word_inverse_temperature,
             "region_stream": config.region_inverse_temperature,
@@ -53,4 +48,4 @@ class ConceptMatcher(StreamMatcher):
         self.streams = nn.ModuleDict(
             {name: ConceptStream(name, config, temperature) for name, temperature in temperatures.items()}
         )
-        self.knowledge = build_knowledge(config.encoder, config.knowledge)
+        self.knowledge = build_knowledge(config)

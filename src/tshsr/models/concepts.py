@@ -24,7 +24,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from tshsr.config.models import EMBEDDING_KINDS, EncoderConfig, KnowledgeConfig, ModelConfig, knowledge_of
+from tshsr.config.knowledge import KnowledgeConfig
+from tshsr.config.models import EMBEDDING_KINDS, EncoderConfig, ModelConfig, knowledge_of
 from tshsr.errors import InputError, SettingsError
 from tshsr.knowledge.graph import ConceptGraph
 from tshsr.models.attention import masked_softmax, unit
@@ -294,8 +295,7 @@ class ConsistentConcepts(Knowledge):
     ) -> Float[Tensor, "rows active dim"]:
         """The vectors h of the concepts in `index`."""
         near = select(self.concepts.adjacency.sum(dim=0), index) * importance[:, None, :]
-        neighbours = near @ vectors / near.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(near.dtype).tiny)
-        return unit(select(vectors, index) + neighbours)
+        return unit(select(vectors, index) + weighted_mean(near, vectors))
 
     def divergence(self, images: tuple[Tensor, Tensor], captions: tuple[Tensor, Tensor]) -> Float[Tensor, ""]:
         """L_sem + L_rel, mean over the pairs."""
@@ -345,21 +345,24 @@ def make_update(encoder: EncoderConfig) -> nn.Linear:
     return update
 
 
-def build_knowledge(encoder: EncoderConfig, knowledge: KnowledgeConfig) -> Knowledge | None:
-    """The module of a configuration; None where concepts are off.
+def build_knowledge(model: ModelConfig) -> Knowledge | None:
+    """The module of a configuration; None for a method without concepts, or where they are off.
 
     Raises:
         SettingsError: Where there is no graph.
     """
+    knowledge = knowledge_of(model)
+    if knowledge is None:
+        return None
     match knowledge.method:
+        case "progressive":
+            return ProgressiveConcepts(model.encoder, knowledge)
+        case "consistent":
+            return ConsistentConcepts(model.encoder, knowledge)
+        case "consensus":
+            return ConsensusConcepts(model.encoder, knowledge)
         case "none":
             return None
-        case "progressive":
-            return ProgressiveConcepts(encoder, knowledge)
-        case "consistent":
-            return ConsistentConcepts(encoder, knowledge)
-        case "consensus":
-            return ConsensusConcepts(encoder, knowledge)
         case _:
             assert_never(knowledge.method)
 
@@ -401,18 +404,20 @@ def concepts_width(encoder: EncoderConfig, knowledge: KnowledgeConfig) -> int:
     return encoder.dim if knowledge.method == "consensus" else whole_width(encoder)
 
 
-def whole_node(encoder: EncoderConfig, knowledge: KnowledgeConfig, *, global_node: bool) -> tuple[int, int]:
+def whole_node(model: ModelConfig, *, global_node: bool) -> tuple[int, int]:
     """What the first node of a stream compares: a width and the first column in pooled vectors; width 0: no such node.
 
     With concepts alone u_v and u_t; with a global node v and t, or the pooled vectors as a whole with both.
     """
-    width = whole_width(encoder)
-    more = concepts_width(encoder, knowledge) if knowledge.method != "none" else 0
-    if global_node and not (more and knowledge.node):
-        return width, 0
-    if global_node:
-        return width + more, 0
-    return (more, width) if more and knowledge.node else (0, 0)
+    first = 0 if global_node else whole_width(model.encoder)
+    end = pooled_width(model) if has_node(model) else whole_width(model.encoder)
+    return end - first, first
+
+
+def has_node(model: ModelConfig) -> bool:
+    """Whether the first node of a stream compares concepts."""
+    knowledge = knowledge_of(model)
+    return knowledge is not None and knowledge.node
 
 
 def select(
@@ -423,7 +428,7 @@ def select(
 
 
 def weighted_mean(
-    weights: Float[Tensor, "rows active others"], vectors: Float[Tensor, "rows others dim"]
+    weights: Float[Tensor, "rows active others"], vectors: Float[Tensor, "*#rows others dim"]
 ) -> Float[Tensor, "rows active dim"]:
     """sum_l w_kl e_l / sum_l w_kl; 0 where all weights are."""
     return weights @ vectors / weights.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)

@@ -18,10 +18,15 @@ from tshsr.config.models import DsgslConfig
 from tshsr.models.attention import at_least_float32
 from tshsr.models.base import ItemEncoding, RelatedScores, StreamTrace
 from tshsr.models.encoders import init_xavier
-from tshsr.models.pooling import AttentionPooling
 from tshsr.models.semantic_graphs import BatchGraph, DualGraph
-from tshsr.models.streams import LogisticStream, SimilarityVectorStream, StreamMatcher, cosine
-from tshsr.models.whole import starts_at_encoder, whole_width
+from tshsr.models.streams import (
+    AttentionPooledMatcher,
+    LogisticStream,
+    SimilarityVectorStream,
+    cosine,
+    stream_sharpness,
+)
+from tshsr.models.whole import whole_width
 
 
 class DsgslStream(SimilarityVectorStream, LogisticStream):
@@ -104,7 +109,7 @@ class DsgslStream(SimilarityVectorStream, LogisticStream):
         return nodes * (4 * self.compared + 8 * width + 2 * nodes) + 5 * queries * context
 
 
-class Dsgsl(StreamMatcher):
+class Dsgsl(AttentionPooledMatcher):
     """score = mean of the stream scores; training adds the scores of `BatchGraph`, in loss.relations.
 
     Scoring never uses the batch graph: the score of a pair is the same in every gallery and every batch.
@@ -114,17 +119,10 @@ class Dsgsl(StreamMatcher):
 
     def __init__(self, config: DsgslConfig) -> None:
         super().__init__(config.encoder)
-        init_xavier(self.region_encoder)
         self.config = config
-        from_encoder = starts_at_encoder(config.encoder)
-        self.region_pooling, self.word_pooling = (
-            None if from_encoder else AttentionPooling(config.encoder.dim) for _ in range(2)
+        self.streams = nn.ModuleDict(
+            {name: DsgslStream(name, config, sharpness) for name, sharpness in stream_sharpness(config).items()}
         )
-        self.streams = nn.ModuleDict()
-        if config.streams != "region":
-            self.streams["word_stream"] = DsgslStream("word_stream", config, config.word_inverse_temperature)
-        if config.streams != "word":
-            self.streams["region_stream"] = DsgslStream("region_stream", config, config.region_inverse_temperature)
         width = whole_width(config.encoder)
         self.batch_graph = BatchGraph(width, config.neighbours) if config.neighbours else None
 

@@ -15,7 +15,7 @@ from tshsr.config.models import HardAlignmentConfig
 from tshsr.models.attention import at_least_float32, real_similarity
 from tshsr.models.base import ItemEncoding
 from tshsr.models.scan import CosineStream
-from tshsr.models.streams import MeanPooledMatcher
+from tshsr.models.streams import MeanPooledMatcher, stream_names
 
 
 class HardAlignment(MeanPooledMatcher):
@@ -27,8 +27,7 @@ class HardAlignment(MeanPooledMatcher):
     def __init__(self, config: HardAlignmentConfig) -> None:
         super().__init__(config.encoder)
         self.config = config
-        names = {"both": ("word_stream", "region_stream"), "word": ("word_stream",), "region": ("region_stream",)}
-        self.streams = nn.ModuleDict({name: BestMatch(config) for name in names[config.streams]})
+        self.streams = nn.ModuleDict({name: BestMatch(config) for name in stream_names(config.streams)})
 
 
 class BestMatch(CosineStream):
@@ -70,7 +69,7 @@ class BestMatch(CosineStream):
         similarity: Float[Tensor, "*pairs queries context"],
         context: ItemEncoding,
     ) -> Float[Tensor, "*pairs queries"]:
-        """r_q."""
+        """r_q, the best cosine."""
         del context
         return (weights * at_least_float32(similarity)).sum(dim=-1)
 

@@ -12,11 +12,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tshsr.config.models import ImramConfig
-from tshsr.models.attention import attend, attention_weights, similarities, to_unit_sums, unit
+from tshsr.models.attention import attend, attention_weights, similarities, unit
 from tshsr.models.base import ItemEncoding, StreamTrace
 from tshsr.models.encoders import init_xavier
 from tshsr.models.roles import Role, RoleMatcher, RoleStream
 from tshsr.models.scan import CosineStream
+from tshsr.models.streams import stream_sharpness
 
 
 class Imram(RoleMatcher):
@@ -28,11 +29,9 @@ class Imram(RoleMatcher):
     def __init__(self, config: ImramConfig) -> None:
         super().__init__(config.encoder)
         self.config = config
-        self.streams = nn.ModuleDict()
-        if config.streams != "region":
-            self.streams["word_stream"] = MemoryStream("word_stream", config, config.word_inverse_temperature)
-        if config.streams != "word":
-            self.streams["region_stream"] = MemoryStream("region_stream", config, config.region_inverse_temperature)
+        self.streams = nn.ModuleDict(
+            {name: MemoryStream(name, config, sharpness) for name, sharpness in stream_sharpness(config).items()}
+        )
 
 
 class MemoryStream(CosineStream, RoleStream):
@@ -81,7 +80,7 @@ class MemoryStream(CosineStream, RoleStream):
         Args:
             similarity: q·c, the input of the first attention.
         """
-        states = queries.items
+        states, given = queries.items, self.projected(context, "context")
         for step in range(self.steps):
             weights = attention_weights(
                 similarity,
@@ -92,7 +91,7 @@ class MemoryStream(CosineStream, RoleStream):
             yield weights
             if self.from_query is not None and step + 1 < self.steps:
                 own = self.from_query(states) if step else self.projected(queries, "queries")
-                found = attend(weights.to(own.dtype), self.projected(context, "context"))
+                found = attend(weights.to(own.dtype), given)
                 opening, new = (own + found).chunk(2, dim=-1)
                 states = unit(torch.lerp(torch.tanh(new), states.to(own.dtype), torch.sigmoid(opening)))
                 similarity = similarities(states, context.items)
@@ -110,16 +109,6 @@ class MemoryStream(CosineStream, RoleStream):
         looks = list(self.looks(similarity, queries, context))
         cosines = torch.stack([self.cosines(weights, similarity, context) for weights in looks]).sum(dim=0)
         return self.traced(torch.stack(looks).mean(dim=0), cosines, queries, context)
-
-    def cosines(
-        self,
-        weights: Float[Tensor, "*pairs queries context"],
-        similarity: Float[Tensor, "*pairs queries context"],
-        context: ItemEncoding,
-    ) -> Float[Tensor, "*pairs queries"]:
-        """cos( q, sum_c w_qc c ) of one step."""
-        single = torch.promote_types(similarity.dtype, torch.float32)
-        return (to_unit_sums(weights, context.gram) * similarity).sum(dim=-1, dtype=single)
 
     def floats_per_pair(self, queries: int, context: int) -> int:
         """Eight wide rows per query where it is refined, and six matrices of attention."""

@@ -18,7 +18,7 @@ from tshsr.models.attention import at_least_float32, attention_weights, masked_s
 from tshsr.models.base import ItemEncoding, StreamTrace
 from tshsr.models.encoders import init_xavier
 from tshsr.models.similarity import SimilarityVector
-from tshsr.models.streams import LogisticStream, MeanPooledMatcher, cosine
+from tshsr.models.streams import LogisticStream, MeanPooledMatcher, cosine, stream_sharpness
 
 
 class Rcar(MeanPooledMatcher):
@@ -32,11 +32,9 @@ class Rcar(MeanPooledMatcher):
     def __init__(self, config: RcarConfig) -> None:
         super().__init__(config.encoder)
         self.config = config
-        self.streams = nn.ModuleDict()
-        if config.streams != "region":
-            self.streams["word_stream"] = RcarStream(config, config.word_inverse_temperature)
-        if config.streams != "word":
-            self.streams["region_stream"] = RcarStream(config, config.region_inverse_temperature)
+        self.streams = nn.ModuleDict(
+            {name: RcarStream(config, sharpness) for name, sharpness in stream_sharpness(config).items()}
+        )
 
 
 class AttentionRegulator(nn.Module):

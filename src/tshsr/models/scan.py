@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tshsr.config.models import EncoderConfig, ScanConfig
 from tshsr.models.attention import masked_softmax, to_unit_sums
 from tshsr.models.base import ItemEncoding, StreamTrace
-from tshsr.models.streams import MeanPooledMatcher, ScoringStream, cosine
+from tshsr.models.streams import MeanPooledMatcher, ScoringStream, cosine, stream_sharpness
 from tshsr.models.whole import starts_at_encoder
 
 Normalisation = Literal["clipped_l2norm", "l2norm", "clipped", "no_norm", "softmax"]
@@ -33,15 +33,13 @@ class Scan(MeanPooledMatcher):
     def __init__(self, config: ScanConfig) -> None:
         super().__init__(config.encoder)
         self.config = config
-        self.streams = nn.ModuleDict()
-        if config.streams != "region":
-            self.streams["word_stream"] = CrossAttention(
-                config, config.word_inverse_temperature, config.word_logsumexp_factor
-            )
-        if config.streams != "word":
-            self.streams["region_stream"] = CrossAttention(
-                config, config.region_inverse_temperature, config.region_logsumexp_factor
-            )
+        factors = {"word_stream": config.word_logsumexp_factor, "region_stream": config.region_logsumexp_factor}
+        self.streams = nn.ModuleDict(
+            {
+                name: CrossAttention(config, sharpness, factors[name])
+                for name, sharpness in stream_sharpness(config).items()
+            }
+        )
 
 
 class CosineStream(ScoringStream, ABC):
@@ -73,14 +71,18 @@ class CosineStream(ScoringStream, ABC):
     ) -> Float[Tensor, "*pairs queries context"]:
         """w_qc: rows that sum to 1 over the real context items."""
 
-    @abstractmethod
     def cosines(
         self,
         weights: Float[Tensor, "*pairs queries context"],
         similarity: Float[Tensor, "*pairs queries context"],
         context: ItemEncoding,
     ) -> Float[Tensor, "*pairs queries"]:
-        """r_q, for unit queries, in float32 at least: cheap, with few numbers per pair."""
+        """r_q = cos( q, sum_c w_qc c ) = sum_c w_qc (q·c) / || sum_c w_qc c ||, for unit queries, in float32 at least.
+
+        The attended sum is never formed: q·c is known, and its norm follows from the Gram matrix of the context.
+        """
+        single = torch.promote_types(similarity.dtype, torch.float32)
+        return (to_unit_sums(weights, context.gram) * similarity).sum(dim=-1, dtype=single)
 
     def forward(
         self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
@@ -131,9 +133,6 @@ class CrossAttention(CosineStream):
     """One stream of SCAN.
 
         w_qc = softmax_c( lambda N(q·c) )                    N: see `normalise`
-        r_q  = cos( q, sum_c w_qc c ) = sum_c w_qc (q·c) / || sum_c w_qc c ||
-
-    The attended sum is never formed: q·c is known, and its norm follows from the Gram matrix of the context.
 
     Args:
         config: Normalisation and aggregation.
@@ -153,16 +152,6 @@ class CrossAttention(CosineStream):
         normalised = normalise(similarity, queries.real, self.normalisation)
         mask = None if context.real is None else context.mask[..., None, :]
         return masked_softmax(self.inverse_temperature * normalised, mask)
-
-    def cosines(
-        self,
-        weights: Float[Tensor, "*pairs queries context"],
-        similarity: Float[Tensor, "*pairs queries context"],
-        context: ItemEncoding,
-    ) -> Float[Tensor, "*pairs queries"]:
-        """r_q."""
-        single = torch.promote_types(similarity.dtype, torch.float32)
-        return (to_unit_sums(weights, context.gram) * similarity).sum(dim=-1, dtype=single)
 
     def floats_per_pair(self, queries: int, context: int) -> int:
         """About six temporary matrices of queries x context."""

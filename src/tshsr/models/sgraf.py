@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from tshsr.config.models import ConceptsConfig, KnowledgeConfig, SgrafConfig, TwoStreamSgrConfig, knowledge_of
+from tshsr.config.models import ConceptsConfig, SgrafConfig, TwoStreamSgrConfig
 from tshsr.models.attention import masked_softmax, unit
 from tshsr.models.base import ItemEncoding, StreamTrace
-from tshsr.models.concepts import whole_node
+from tshsr.models.concepts import has_node, whole_node
 from tshsr.models.encoders import init_xavier
 from tshsr.models.pooling import MaskedBatchNorm, SelfAttentionPooling
 from tshsr.models.similarity import SimilarityVector
@@ -193,9 +193,8 @@ class SgrafStream(SimilarityVectorStream, LogisticStream):
         reasoning: NodeReasoning,
         inverse_temperature: float,
     ) -> None:
-        width, knowledge = config.similarity_dim, knowledge_of(config) or KnowledgeConfig()
-        has_concepts = knowledge.method != "none" and knowledge.node
-        pooled_dim, pooled_from = whole_node(config.encoder, knowledge, global_node=not has_concepts)
+        width = config.similarity_dim
+        pooled_dim, pooled_from = whole_node(config, global_node=not has_node(config))
         super().__init__(
             name,
             dim=config.encoder.dim,

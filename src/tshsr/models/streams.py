@@ -9,18 +9,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from tshsr.config.models import EncoderConfig
+from tshsr.config.models import DsgslConfig, EncoderConfig, ImramConfig, RcarConfig, ScanConfig, TshsrConfig
 from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.models.attention import at_least_float32, attention_weights, similarities, to_unit_sums, unit
 from tshsr.models.base import ItemEncoding, Matcher, RelatedScores, Scores, StreamTrace, has_padding
 from tshsr.models.concepts import Knowledge, check_boxes
 from tshsr.models.encoders import RegionEncoder, build_word_encoder, drop_regions, init_xavier, words_and_vectors
-from tshsr.models.pooling import MeanPooling
+from tshsr.models.pooling import AttentionPooling, MeanPooling
 from tshsr.models.similarity import SimilarityVector
 from tshsr.models.whole import POOLED_WEIGHT, SHARE, build_whole, starts_at_encoder, whole_vector
 
@@ -282,6 +283,27 @@ class MeanPooledMatcher(StreamMatcher):
         init_xavier(self.region_encoder)
         from_encoder = starts_at_encoder(encoder)
         self.region_pooling, self.word_pooling = (None if from_encoder else MeanPooling() for _ in range(2))
+
+
+class AttentionPooledMatcher(StreamMatcher):
+    """A method whose v and t are pooled from regions and words by attention."""
+
+    def __init__(self, encoder: EncoderConfig) -> None:
+        super().__init__(encoder)
+        init_xavier(self.region_encoder)
+        from_encoder, dim = starts_at_encoder(encoder), encoder.dim
+        self.region_pooling, self.word_pooling = (None if from_encoder else AttentionPooling(dim) for _ in range(2))
+
+
+def stream_names(streams: Literal["both", "word", "region"]) -> tuple[str, ...]:
+    """Names of the streams of a setting."""
+    return ("word_stream", "region_stream") if streams == "both" else (f"{streams}_stream",)
+
+
+def stream_sharpness(config: TshsrConfig | ScanConfig | RcarConfig | DsgslConfig | ImramConfig) -> dict[str, float]:
+    """Lambda of the attention of each stream of a method, by name."""
+    both = {"word_stream": config.word_inverse_temperature, "region_stream": config.region_inverse_temperature}
+    return {name: both[name] for name in stream_names(config.streams)}
 
 
 def cosine(v: Float[Tensor, "*#pairs dim"], t: Float[Tensor, "*#pairs dim"]) -> Float[Tensor, "*pairs"]:

@@ -26,7 +26,7 @@ from tshsr.models.context import ContextSimilarity, PairItems
 from tshsr.models.pooling import AttentionPooling
 from tshsr.models.reasoning import HierarchicalReasoning, ReadOut, ReasoningOutput
 from tshsr.models.semantic_graphs import BatchGraph, DualGraph
-from tshsr.models.streams import PLACE, SimilarityVectorStream, StreamMatcher, cosine
+from tshsr.models.streams import PLACE, SimilarityVectorStream, StreamMatcher, cosine, stream_sharpness
 from tshsr.models.whole import POOLED_WEIGHT, SHARE, starts_at_encoder
 
 EXPECTATION_SCALE = 40.0
@@ -46,7 +46,7 @@ class TshsrStream(SimilarityVectorStream):
     """
 
     def __init__(self, name: str, config: TshsrConfig, inverse_temperature: float) -> None:
-        pooled_dim, pooled_from = whole_node(config.encoder, config.knowledge, global_node=config.global_node)
+        pooled_dim, pooled_from = whole_node(config, global_node=config.global_node)
         super().__init__(
             name,
             dim=config.encoder.dim,
@@ -174,12 +174,10 @@ class Tshsr(StreamMatcher):
         self.config = config
         self.region_pooling = None if self.from_encoder else AttentionPooling(config.encoder.dim)
         self.word_pooling = None if self.from_encoder else AttentionPooling(config.encoder.dim)
-        self.streams = nn.ModuleDict()
-        if config.streams != "region":
-            self.streams["word_stream"] = TshsrStream("word_stream", config, config.word_inverse_temperature)
-        if config.streams != "word":
-            self.streams["region_stream"] = TshsrStream("region_stream", config, config.region_inverse_temperature)
-        self.knowledge = build_knowledge(config.encoder, config.knowledge)
+        self.streams = nn.ModuleDict(
+            {name: TshsrStream(name, config, sharpness) for name, sharpness in stream_sharpness(config).items()}
+        )
+        self.knowledge = build_knowledge(config)
         learned = config.fusion == "learned" and len(self.streams) > 1
         self.compares_places = config.place_term
         self.expectation = nn.Linear(config.encoder.dim, 4) if config.place_term else None

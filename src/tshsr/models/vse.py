@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
-from tshsr.config.models import HremConfig, KnowledgeConfig, VseConfig, knowledge_of
+from tshsr.config.models import HremConfig, VseConfig
 from tshsr.data.batches import NO_WORD, CaptionBatch, ImageBatch
 from tshsr.models.attention import unit
 from tshsr.models.base import ItemEncoding, Matcher, RelatedScores, Scores
@@ -55,7 +55,7 @@ class Vse(Matcher):
         self.region_pooling = None if from_encoder else build_pooling(config)
         self.word_pooling = None if from_encoder else build_pooling(config)
         self.region_whole, self.word_whole = build_whole(config.encoder)
-        self.knowledge = build_knowledge(config.encoder, knowledge_of(config) or KnowledgeConfig())
+        self.knowledge = build_knowledge(config)
 
     @property
     def score_names(self) -> frozenset[str]:

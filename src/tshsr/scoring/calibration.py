@@ -28,7 +28,7 @@ from jaxtyping import Float
 from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor
 
-from tshsr.config.models import STRICT
+from tshsr.config.strict import STRICT
 from tshsr.errors import CheckpointError, InputError, first_invalid, parse_json
 from tshsr.files import complete_folder, write_text
 

@@ -190,7 +190,8 @@ def check_losses(config: RunConfig) -> None:
     if loss.relations and not related:
         raise SettingsError(
             f"loss.relations is {loss.relations:g}, and {kind} has no relations among the pairs of a batch; set it to "
-            "0, model.neighbours of tshsr or dsgsl to 1 or more, or train a recipe hrem-..."
+            "0, model.neighbours of tshsr or dsgsl to 1 or more, model.knowledge.method to one with concepts, or train "
+            "a recipe hrem-..."
         )
     if loss.swapped and not any(weights.values()):
         raise SettingsError(

@@ -21,11 +21,12 @@ from tshsr.files import exclusive_lock, make_folder, remove_partial
 from tshsr.scoring.processes import WAIT_AT_MOST
 from tshsr.system import termination_delayed
 from tshsr.training.batching import Order
+from tshsr.training.captions_share import with_captions_share
 from tshsr.training.checkpoints import CONFIG, load_settings, save_settings
 from tshsr.training.checks import captions_checksum, check_training, check_unchanged
 from tshsr.training.completion import complete, make_tokenizer, make_vectors
 from tshsr.training.events import Event, Listener
-from tshsr.training.graphs import with_captions_share, with_graph
+from tshsr.training.graphs import with_graph
 from tshsr.training.noisy_pairs import with_noise
 from tshsr.training.pixels import open_pictures
 from tshsr.training.state import State, is_begun, load_state

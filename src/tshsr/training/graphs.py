@@ -1,4 +1,4 @@
-"""The concept graph of a run, and the share of the training captions that a run reads."""
+"""The concept graph of a run."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from tshsr.config.models import KnowledgeConfig, ModelConfig, knowledge_of, with_knowledge
-from tshsr.config.run import RunConfig, TrainingConfig
+from tshsr.config.knowledge import KnowledgeConfig
+from tshsr.config.models import ModelConfig, knowledge_of, with_knowledge
+from tshsr.config.run import RunConfig
 from tshsr.data.dataset import Split
 from tshsr.data.tokens import CaptionTokenizer
 from tshsr.errors import SettingsError
@@ -19,21 +18,8 @@ from tshsr.pretrained.frozen_text import FrozenText
 
 ENCODER = "encoder"
 """Concept vectors by the frozen text encoder of the run."""
-FEW_STREAM = 0x666577
-"""Last word of the generator's seed: makes its draws independent of those of noise and of epoch orders."""
 FROM_GRAPH = ("concepts", "width", "edges", "fingerprint")
 """Settings that are taken from the graph."""
-
-
-def with_captions_share(train: Split, config: TrainingConfig) -> Split:
-    """The split with a random share of its captions, in their order, drawn from the seed; all images stay."""
-    if config.captions_share == 1:
-        return train
-    count = len(train.captions)
-    generator = np.random.default_rng([config.seed, 0, 0, 0, FEW_STREAM])
-    kept = np.sort(generator.permutation(count)[: max(1, round(config.captions_share * count))])
-    captions = tuple(train.captions[number] for number in kept)
-    return replace(train, captions=captions, image_of_caption=train.image_of_caption[kept])
 
 
 def with_graph(

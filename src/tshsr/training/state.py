@@ -13,7 +13,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from tshsr.config.models import STRICT
+from tshsr.config.strict import STRICT
 from tshsr.errors import CheckpointError, first_invalid
 from tshsr.files import complete_folder, replacing_folder, write_text
 from tshsr.models.base import Matcher
@@ -140,7 +140,8 @@ def set_optimiser_tensors(optimiser: torch.optim.Optimizer, tensors: dict[str, T
     """The inverse of `optimiser_tensors`.
 
     Raises:
-        CheckpointError: Where a tensor has no parameter, or another shape than its parameter.
+        CheckpointError: Where a tensor has no parameter, or another shape than its parameter, or where the numbers of
+            steps differ or are none: Adam's corrections are powers of them.
     """
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     by_parameter: dict[int, dict[str, Tensor]] = {}
@@ -152,4 +153,9 @@ def set_optimiser_tensors(optimiser: torch.optim.Optimizer, tensors: dict[str, T
                 f"{path}: {key!r} of shape {tuple(tensor.shape)} does not fit the model; train again."
             )
         by_parameter.setdefault(int(number), {})[name] = tensor
+    names = {"step", "exp_avg", "exp_avg_sq"}
+    whole = all(set(values) == names and not values["step"].ndim for values in by_parameter.values())
+    steps = {float(values["step"]) for values in by_parameter.values()} if whole else {-1.0}
+    if not all(0 <= step < 2**53 and step.is_integer() for step in steps):
+        raise CheckpointError(f"{path} holds no state of this optimiser: moments and a number of steps; train again.")
     optimiser.load_state_dict({**optimiser.state_dict(), "state": by_parameter})
