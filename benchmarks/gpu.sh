@@ -19,10 +19,12 @@ case "${1:-} $#" in
   photos*) refuse "photos expects one store of Flickr8k; name its folder: benchmarks/gpu.sh photos STORE" ;;
   *) refuse "expected nothing, or photos STORE; got $*" ;;
 esac
+out=${OUT:-/tmp/tshsr-gpu} store=${2:-/}
+[ "${out#/}" != "$out" ] || out=$PWD/$out
+[ "${store#/}" != "$store" ] || store=$PWD/$store
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
 export PYTHONPATH=src${PYTHONPATH:+:$PYTHONPATH}
-out=${OUT:-/tmp/tshsr-gpu}
 mkdir -p "$out"
 device=cuda
 if [ -n "${TOY:-}" ]; then
@@ -46,7 +48,7 @@ step() { # seconds, name, command: its last lines, and its whole output in $out/
 if [ "${1:-}" = photos ]; then
   sizes=(--training.epochs 6 --model.encoder.dim 1024 --model.similarity-dim 256 --model.comparison-dim 256)
   [ -n "${TOY:-}" ] && sizes=(--training.epochs 1 --model.streams word --model.reasoning.levels 0 --model.encoder.dim 16 --model.similarity-dim 8 --model.comparison-dim 8 --device cpu)
-  step 480 photos "$PYTHON" -m tshsr train tshsr-flickr8k-photos --data "$2" --out "$out/photos" "${sizes[@]}"
+  step 480 photos "$PYTHON" -m tshsr train tshsr-flickr8k-photos --data "$store" --out "$out/photos" "${sizes[@]}"
   exit "$failed"
 fi
 ways=(--device "$device" --out benchmarks/results)
