@@ -13,8 +13,7 @@ import tempfile
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,8 +21,9 @@ import psutil
 
 from reliability.jobs import train
 from reliability.results import RESULTS, Figure, Row, summary, write_result
-from tests.support.forked import Forked, command, forked
+from tests.support.forked import Forked, forked
 from tests.support.indexed import Small, built, make_small
+from tests.support.served import serving
 from tests.support.small_runs import small_config
 
 SETTLING = 0.3
@@ -97,17 +97,6 @@ def change_for_ever(small: Small, folder: Path) -> None:
         time.sleep(0.2)
 
 
-@contextmanager
-def served(index: Path) -> Iterator[tuple[str, Forked]]:
-    """`tshsr serve` on a free port: its address and its process."""
-    with forked(command, "serve", str(index), "--port", "0", "--device", "cpu") as process:
-        line = process.stdout.readline()
-        if "http://" not in line:
-            process.kill()
-            raise RuntimeError(f"no address in {line!r}: {process.communicate()[1]}")
-        yield line[line.index("http://") :].split()[0], process
-
-
 def ask(address: str, number: int, counts: Counts) -> None:
     """One search; an answer has 12 pictures, or 10 while two of them are being added again."""
     query = urllib.parse.urlencode({"q": QUERIES[number % len(QUERIES)], "k": 20})
@@ -131,13 +120,14 @@ def soak(minutes: float, folder: Path) -> tuple[list[Row], list[Figure], list[st
     index = built(small, folder / "index")
     counts = Counts()
     with ExitStack() as stack:
-        address, server = stack.enter_context(served(index.folder))
+        running = stack.enter_context(serving(index.folder))
+        server = running.process
         trainer = stack.enter_context(forked(train_for_ever, folder / "training"))
         writer = stack.enter_context(forked(change_for_ever, small, index.folder))
         processes = {"server": server, "training": trainer, "index": writer}
         watched = [Watched(name, psutil.Process(one.pid)) for name, one in processes.items()]
         wait_for([folder / "rounds", folder / "training" / "run" / "last" / "state.json"], [trainer, writer])
-        ask_until(time.monotonic() + 60 * minutes, address, counts, watched)
+        ask_until(time.monotonic() + 60 * minutes, running.address, counts, watched)
         alive = {name: one.poll() is None for name, one in processes.items()}
         for one in processes.values():
             if one.poll() is None:
