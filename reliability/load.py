@@ -327,6 +327,8 @@ def figures_of(tally: Tally, options: Options) -> list[Figure]:
     figures.append(
         Figure("share refused by 503 with Retry-After", round(100 * len(tally.refused) / max(total, 1), 1), "%")
     )
+    answered = sum(map(len, tally.seconds.values()))
+    figures.append(Figure("share answered by 200", round(100 * answered / max(total, 1), 1), "%"))
     for kind, seconds in (*tally.seconds.items(), ("refusals by 503", tally.refused)):
         if len(seconds) >= 20:  # fewer have no 95th percentile
             for percent in (50, 95, 99):
