@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from reliability import conditions
+from reliability.options import existing_folder, from_least, named
 from reliability.results import RESULTS, Row, summary, write_result
 from reliability.syscalls import WRITES, Action, Call, is_supported
 from reliability.trials import LOCKS, Prepared, prepare, trial
@@ -141,12 +142,15 @@ def campaign(kinds: Sequence[Kind] = KINDS, *, most: int | None = None, seed: in
 def main() -> None:
     """Run the campaign."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", type=int, metavar="N", help="N trials of a kind at most; no result is written")
+    parser.add_argument(
+        "--quick", type=from_least(1), metavar="N", help="N trials of a kind at most; no result is written"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kind", action="append", help="only kinds whose name holds this word")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=existing_folder, default=RESULTS)
     wanted = parser.parse_args()
-    kinds = [kind for kind in KINDS if not wanted.kind or any(word in kind.name for word in wanted.kind)]
+    names = named(parser, "--kind", wanted.kind, [kind.name for kind in KINDS])
+    kinds = [kind for kind in KINDS if kind.name in names]
     if not is_supported():
         raise SystemExit("this machine cannot supervise system calls: Linux 5.9 or newer with seccomp is needed")
     tallies = campaign(kinds, most=wanted.quick, seed=wanted.seed)

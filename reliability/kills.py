@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from reliability.jobs import COLLECTIONS, TRAINING, Job
+from reliability.options import existing_folder, from_least, named
 from reliability.results import RESULTS, Row, summary, write_result
 from reliability.syscalls import WRITES, Action, Call, in_child, is_supported, supervised
 from reliability.trials import preload
@@ -179,16 +180,17 @@ def shares(jobs: Sequence[Job], kills: int) -> list[tuple[Job, int]]:
 def main() -> None:
     """Run the campaign."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", type=int, metavar="N", help="N kills of each job; no result is written")
+    parser.add_argument("--quick", type=from_least(1), metavar="N", help="N kills of each job; no result is written")
     parser.add_argument("--seed", type=int, default=None, help="by default another one each time")
     parser.add_argument("--job", action="append", help="only jobs whose name holds this word")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=existing_folder, default=RESULTS)
     wanted = parser.parse_args()
+    names = named(parser, "--job", wanted.job, [job.name for job in (*TRAINING, *COLLECTIONS)])
     if not is_supported():
         raise SystemExit("this machine cannot supervise system calls: Linux 5.9 or newer with seccomp is needed")
     seed = random.SystemRandom().randrange(10**6) if wanted.seed is None else wanted.seed
     jobs = [*shares(TRAINING, KILLS_OF_TRAINING), *shares(COLLECTIONS, KILLS_OF_COLLECTIONS)]
-    chosen = [(job, kills if wanted.quick is None else wanted.quick) for job, kills in jobs if not wanted.job or any(word in job.name for word in wanted.job)]
+    chosen = [(job, kills if wanted.quick is None else wanted.quick) for job, kills in jobs if job.name in names]
     tallies = campaign(chosen, seed)
     report = [tally.row() for tally in tallies]
     lines = [line for tally in tallies for line in tally.lost]

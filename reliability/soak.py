@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 
 from reliability.jobs import train
+from reliability.options import above_zero, existing_folder
 from reliability.results import RESULTS, Figure, Row, summary, write_result
 from tests.support.forked import Forked, forked
 from tests.support.indexed import Small, built, make_small
@@ -195,8 +196,8 @@ def figures_of(watched: list[Watched], counts: Counts, rounds: int, steps: int) 
 def main() -> None:
     """Run the campaign."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=30.0, help="less than 30 writes no result")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--minutes", type=above_zero, default=30.0, help="less than 30 writes no result")
+    parser.add_argument("--out", type=existing_folder, default=RESULTS)
     wanted = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tshsr-soak-") as folder:
         rows, figures, lost = soak(wanted.minutes, Path(folder))
