@@ -91,7 +91,7 @@ kills: $(READY)
 soak: $(READY)
 	$(BIN)/python -m reliability.soak
 
-# 100,000 mutated inputs for every reader, into reliability/results: about 10 minutes of one core.
+# 100,000 mutated inputs, shared by all readers, into reliability/results.
 fuzz: $(READY)
 	$(BIN)/python -m reliability.fuzz
 

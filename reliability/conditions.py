@@ -1,6 +1,6 @@
 """Real conditions of the file layer, where the machine allows them: a full disk, a limit on files, no rights, no locks.
 
-Each is a trial as in `reliability.faults`, for every kind of file.
+Each is a trial as in `reliability.trials`, for every kind of file.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from reliability.faults import NOWHERE, Prepared, attempt, follow, judge, prepare
 from reliability.results import Row
-from reliability.syscalls import Action, Call, supervised
+from reliability.syscalls import Action, Call, in_child, supervised
+from reliability.trials import Prepared, attempt, follow, judge, next_run, prepare
 from reliability.writers import Kind
 
 KIB = 1024
@@ -75,7 +75,7 @@ def _attempted(kind: Kind, place: Path, before: Callable[[], None] = lambda: Non
         before()
         return attempt(kind, place)
 
-    ended = supervised(run, NOWHERE, lambda _: "go")
+    ended = in_child(run)
     if ended.code != 0:
         return f"the writer ended with code {ended.code}: {ended.said[-600:]}"
     found: dict[str, str] = json.loads(ended.said)
@@ -83,12 +83,7 @@ def _attempted(kind: Kind, place: Path, before: Callable[[], None] = lambda: Non
 
 
 def _judged(prepared: Prepared, place: Path, said: dict[str, str] | str) -> str:
-    if isinstance(said, str):
-        return said
-    after = supervised(lambda: follow(prepared.kind, place), NOWHERE, lambda _: "go")
-    if after.code != 0:
-        return f"the next run ended with code {after.code}: {after.said[-600:]}"
-    return judge(prepared, said, json.loads(after.said))
+    return said if isinstance(said, str) else next_run(prepared, place, said)
 
 
 def with_a_limit(prepared: Prepared, folder: Path, size: int) -> str:

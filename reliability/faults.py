@@ -1,40 +1,32 @@
 """Fault injection over the file layer: every system call of every kind of writing fails in turn.
 
 `python -m reliability.faults` writes `results/faults.json` and prints survived / tried; `--quick` tries a sample.
-
-A trial copies the old content, writes the new one while one call fails, and reads. It survives where the writer ended
-with the new content or with one sentence, where a reader finds the old or the new content whole, and where the same
-writing, repeated without a fault, ends with the new content.
+A trial (`reliability.trials`) copies the old content, writes the new one while one call fails, and reads.
 """
 
 from __future__ import annotations
 
 import argparse
 import errno
-import json
 import random
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 
+from reliability import conditions
+from reliability.options import existing_folder, from_least, named
 from reliability.results import RESULTS, Row, summary, write_result
-from reliability.syscalls import WRITES, Action, Call, Ended, is_supported, supervised
-from reliability.writers import KINDS, NOTHING, Kind, found_by
-from tshsr.errors import TshsrError
+from reliability.syscalls import WRITES, Action, Call, is_supported
+from reliability.trials import LOCKS, Prepared, prepare, trial
+from reliability.writers import KINDS, Kind
 
 Fault = Callable[[int, Call], Action]
 """What becomes of a call, given the number of the call at which the fault begins."""
-NOWHERE = Path("/nonexistent")
-"""The watched folder of a child that no call fails."""
 TAKES_SPACE = (*WRITES, "open", "openat", "openat2", "creat", "mkdir", "mkdirat", "fsync", "fallocate", "ftruncate")
-LOCKS = ("flock",)
-"""Calls that write nothing; locks have trials of their own."""
 
 
 def full_disk(at: int, call: Call) -> Action:
@@ -103,114 +95,6 @@ class Tally:
         )
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A kind with its old content.
-
-    Attributes:
-        folder: Of the old content; trials copy it.
-        old: What a reader finds there.
-        new: What a reader finds after an undisturbed writing.
-        calls: Those of the undisturbed writing.
-    """
-
-    kind: Kind
-    folder: Path
-    old: str
-    new: str
-    calls: tuple[Call, ...]
-
-
-def prepare(kind: Kind, folder: Path) -> Prepared:
-    """Write the old content, and in a copy the new one, without faults.
-
-    Raises:
-        RuntimeError: Where the undisturbed writing fails: the campaign itself is broken.
-    """
-    before, after = folder / "before", folder / "after"
-    before.mkdir(parents=True)
-    preload(_ended_well(supervised(lambda: _modules(kind, before), NOWHERE, lambda _: "go")))
-    old = _ended_well(supervised(lambda: found_by(kind, before), NOWHERE, lambda _: "go"))
-    shutil.copytree(before, after, symlinks=True)
-    done = supervised(lambda: _written(kind, after, 1), after, lambda _: "go")
-    new = _ended_well(done)
-    if old == new:
-        raise RuntimeError(f"{kind.name}: the old and the new content do not differ")
-    return Prepared(kind, before, old, new, tuple(call for call in done.calls if call.name not in LOCKS))
-
-
-def _written(kind: Kind, folder: Path, version: int) -> str:
-    kind.write(folder, version)
-    return found_by(kind, folder)
-
-
-def preload(names: str) -> None:
-    """Import what the writer imports, so that no trial does; LanceDB starts threads, which do not survive a fork."""
-    for name in names.split():
-        if name.partition(".")[0] not in ("lancedb", "lance", "__main__"):
-            with suppress(ImportError):
-                import_module(name)
-
-
-def _modules(kind: Kind, folder: Path) -> str:
-    """Write the old content; the modules that this imports."""
-    kind.write(folder, 0)
-    found_by(kind, folder)
-    return " ".join(sys.modules)
-
-
-def _ended_well(ended: Ended) -> str:
-    if ended.code != 0:
-        raise RuntimeError(ended.said)
-    return ended.said
-
-
-def trial(prepared: Prepared, folder: Path, decide: Callable[[Call], Action]) -> str:
-    """One trial in a new folder; returns what was lost, empty where nothing was."""
-    kind = prepared.kind
-    shutil.copytree(prepared.folder, folder, symlinks=True)
-    ended = supervised(lambda: attempt(kind, folder), folder, decide)
-    said = json.loads(ended.said) if ended.code == 0 else {"end": "killed", "text": ended.said}
-    if ended.code not in (0, -9):
-        return f"the writer ended with code {ended.code}: {ended.said[-600:]}"
-    after = supervised(lambda: follow(kind, folder), NOWHERE, lambda _: "go")
-    if after.code != 0:
-        return f"the next run ended with code {after.code}: {after.said[-600:]}"
-    return judge(prepared, said, json.loads(after.said))
-
-
-def attempt(kind: Kind, folder: Path) -> str:
-    """Write the new content; how it ended, as JSON."""
-    try:
-        kind.write(folder, 1)
-    except TshsrError as error:
-        return json.dumps({"end": "refused", "text": str(error)})
-    return json.dumps({"end": "done", "text": ""})
-
-
-def follow(kind: Kind, folder: Path) -> str:
-    """Read what the attempt left, write again, and read again."""
-    first = found_by(kind, folder)
-    kind.write(folder, 1)
-    return json.dumps({"first": first, "second": found_by(kind, folder)})
-
-
-def judge(prepared: Prepared, said: dict[str, str], found: dict[str, str]) -> str:
-    """What was lost in a trial; empty where nothing was."""
-    first, allowed = found["first"], {prepared.old, prepared.new}
-    if said["end"] == "refused" and ("\n" in said["text"] or not said["text"].endswith((".", "folder."))):
-        return f"no sentence: {said['text']!r}"
-    if said["end"] == "done" and first != prepared.new:
-        return f"the writer reported success, and a reader finds {first}"
-    between = not prepared.kind.whole and not first.startswith(("torn", NOTHING))
-    nothing = prepared.old.startswith(NOTHING) and first.startswith(NOTHING)
-    if first not in allowed and not between and not nothing:
-        return f"a reader finds {first}, neither the old nor the new content"
-    if found["second"] != prepared.new:
-        return f"the next run ends with {found['second']}"
-    return ""
-
-
 def plan(prepared: Prepared, dice: random.Random, most: int | None) -> list[tuple[str, Call]]:
     """The faults to try: every one at every call, or a sample of `most`."""
     every = [
@@ -258,18 +142,19 @@ def campaign(kinds: Sequence[Kind] = KINDS, *, most: int | None = None, seed: in
 def main() -> None:
     """Run the campaign."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", type=int, metavar="N", help="N trials of a kind at most; no result is written")
+    parser.add_argument(
+        "--quick", type=from_least(1), metavar="N", help="N trials of a kind at most; no result is written"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kind", action="append", help="only kinds whose name holds this word")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=existing_folder, default=RESULTS)
     wanted = parser.parse_args()
+    names = named(parser, "--kind", wanted.kind, [kind.name for kind in KINDS])
+    kinds = [kind for kind in KINDS if kind.name in names]
     if not is_supported():
         raise SystemExit("this machine cannot supervise system calls: Linux 5.9 or newer with seccomp is needed")
-    kinds = [kind for kind in KINDS if not wanted.kind or any(word in kind.name for word in wanted.kind)]
     tallies = campaign(kinds, most=wanted.quick, seed=wanted.seed)
     with scratch() as folder:
-        from reliability import conditions  # it has its trials from here
-
         real, lost = conditions.campaign(kinds, folder, None if wanted.quick is None else 1)
     report = [*(tally.row() for tally in tallies), *real]
     lines = [*(line for tally in tallies for line in tally.lost), *lost]

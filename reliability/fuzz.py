@@ -1,7 +1,7 @@
 """Mutated inputs for every reader, into `reliability/results/fuzz.json`.
 
     python -m reliability.fuzz                                   # the whole campaign, as `make fuzz` does
-    python -m reliability.fuzz --share 0.01 --out fuzz.json      # a hundredth of it
+    python -m reliability.fuzz --share 0.01 --out /tmp           # a hundredth of it
     python -m reliability.fuzz --reader pictures --first 1234 --inputs 1     # one input again
 
 Each input is a valid file, folder or request with one to four mutations, read in a forked process under limits of time,
@@ -22,6 +22,7 @@ from reliability.fuzzing.data_readers import READERS as DATA
 from reliability.fuzzing.index_readers import READERS as INDEXES
 from reliability.fuzzing.model_readers import READERS as MODELS
 from reliability.fuzzing.score_readers import READERS as SCORES
+from reliability.options import above_zero, existing_folder, from_least
 from reliability.results import RESULTS, Figure, Row, summary, write_result
 
 TITLE = "Mutated inputs"
@@ -56,14 +57,18 @@ def main(words: Sequence[str] | None = None) -> int:
 def parsed(words: Sequence[str] | None) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(prog="python -m reliability.fuzz", description=TITLE)
-    parser.add_argument("--share", type=float, default=1.0, help="share of the inputs of the whole campaign")
-    parser.add_argument("--least", type=int, default=1, help="least number of inputs a reader")
-    parser.add_argument("--inputs", type=int, default=0, help="number of inputs of each reader, in place of the share")
-    parser.add_argument("--first", type=int, default=0, help="number of the first input")
+    parser.add_argument("--share", type=above_zero, default=1.0, help="share of the inputs of the whole campaign")
+    parser.add_argument("--least", type=from_least(1), default=1, help="least number of inputs a reader")
+    parser.add_argument("--inputs", type=from_least(1), help="number of inputs of each reader, in place of the share")
+    parser.add_argument("--first", type=from_least(0), default=0, help="number of the first input")
     parser.add_argument("--seed", type=int, default=0, help="another seed gives other inputs")
     parser.add_argument("--reader", action="append", choices=[one.name for one in READERS], help="only this reader")
-    parser.add_argument("--scratch", type=Path, help="folder of temporary files; a file system in memory is fastest")
-    parser.add_argument("--out", type=Path, help="folder of fuzz.json; by default, only a whole campaign is written")
+    parser.add_argument(
+        "--scratch", type=existing_folder, help="folder of temporary files; a file system in memory is fastest"
+    )
+    parser.add_argument(
+        "--out", type=existing_folder, help="folder of fuzz.json; by default, only a whole campaign is written"
+    )
     return parser.parse_args(words)
 
 

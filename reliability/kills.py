@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from reliability.faults import NOWHERE, preload
 from reliability.jobs import COLLECTIONS, TRAINING, Job
+from reliability.options import existing_folder, from_least, named
 from reliability.results import RESULTS, Row, summary, write_result
-from reliability.syscalls import WRITES, Action, Call, Ended, is_supported, supervised
+from reliability.syscalls import WRITES, Action, Call, in_child, is_supported, supervised
+from reliability.trials import preload
 
 KILLS_OF_TRAINING, KILLS_OF_COLLECTIONS = 200, 100
 TORCHRUN = 20
@@ -72,11 +73,11 @@ def undisturbed(job: Job, folder: Path) -> Undisturbed:
     """
     for attempt in range(2):
         place, firsts = folder / f"undisturbed-{attempt}", list[float]()
-        _well(supervised(partial(_void, job.begin, place), NOWHERE, lambda _: "go"))
+        in_child(partial(_void, job.begin, place)).well()
         ended = supervised(partial(_modules, job, place), place, partial(_timed, firsts))
         seconds = time.monotonic() - firsts[0]
-        preload(_well(ended))
-        end = _well(supervised(partial(job.end, place), NOWHERE, lambda _: "go"))
+        preload(ended.well())
+        end = in_child(partial(job.end, place)).well()
     return Undisturbed(end, ended.calls, seconds)
 
 
@@ -95,15 +96,9 @@ def _modules(job: Job, folder: Path) -> str:
     return " ".join(sys.modules)
 
 
-def _well(ended: Ended) -> str:
-    if ended.code != 0:
-        raise RuntimeError(f"exit code {ended.code}: {ended.said}")
-    return ended.said
-
-
 def one_life(job: Job, model: Undisturbed, folder: Path, dice: random.Random, most: int, tally: Tally) -> None:
     """Start a job, kill it up to `most` times, let it end, and compare."""
-    _well(supervised(lambda: _void(job.begin, folder), NOWHERE, lambda _: "go"))
+    in_child(lambda: _void(job.begin, folder)).well()
     kills, wrong, attempts = 0, "", 0
     while kills < most and not wrong and attempts < 4 * MOST_OF_A_LIFE:
         attempts += 1
@@ -116,18 +111,17 @@ def one_life(job: Job, model: Undisturbed, folder: Path, dice: random.Random, mo
         else:
             wrong = f"ended with code {code}: {said[-1500:]}"
     if not wrong:
-        last = supervised(lambda: _void(job.run, folder), NOWHERE, lambda _: "go")
-        ended = supervised(lambda: job.end(folder), NOWHERE, lambda _: "go")
+        last = in_child(lambda: _void(job.run, folder))
+        ended = in_child(lambda: job.end(folder))
         if last.code != 0 or ended.code != 0:
             wrong = f"after {kills} kills the job does not go on: {(last.said or ended.said)[-1500:]}"
         elif ended.said != model.end:
             wrong = f"after {kills} kills the end is another one"
-    tally.kills += kills
     if wrong:
         tally.lost.append(f"{job.name}: {wrong}")
-        tally.lost_kills += max(1, kills) if kills else 0
-        tally.kills += not kills
-        tally.lost_kills += not kills
+        kills = max(1, kills)  # a job that fails before the first kill is lost, too
+        tally.lost_kills += kills
+    tally.kills += kills
 
 
 def killed_once(job: Job, model: Undisturbed, folder: Path, dice: random.Random) -> tuple[int | None, bool, str]:
@@ -186,20 +180,17 @@ def shares(jobs: Sequence[Job], kills: int) -> list[tuple[Job, int]]:
 def main() -> None:
     """Run the campaign."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", type=int, metavar="N", help="N kills of each job; no result is written")
+    parser.add_argument("--quick", type=from_least(1), metavar="N", help="N kills of each job; no result is written")
     parser.add_argument("--seed", type=int, default=None, help="by default another one each time")
     parser.add_argument("--job", action="append", help="only jobs whose name holds this word")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=existing_folder, default=RESULTS)
     wanted = parser.parse_args()
+    names = named(parser, "--job", wanted.job, [job.name for job in (*TRAINING, *COLLECTIONS)])
     if not is_supported():
         raise SystemExit("this machine cannot supervise system calls: Linux 5.9 or newer with seccomp is needed")
     seed = random.SystemRandom().randrange(10**6) if wanted.seed is None else wanted.seed
     jobs = [*shares(TRAINING, KILLS_OF_TRAINING), *shares(COLLECTIONS, KILLS_OF_COLLECTIONS)]
-    chosen = [
-        (job, kills if wanted.quick is None else wanted.quick)
-        for job, kills in jobs
-        if not wanted.job or any(word in job.name for word in wanted.job)
-    ]
+    chosen = [(job, kills if wanted.quick is None else wanted.quick) for job, kills in jobs if job.name in names]
     tallies = campaign(chosen, seed)
     report = [tally.row() for tally in tallies]
     lines = [line for tally in tallies for line in tally.lost]

@@ -32,6 +32,7 @@ import psutil
 
 from reliability.load_clients import SHARES, Kind, Outcome, World, search
 from reliability.load_http import Connection
+from reliability.options import above_zero, from_least
 from reliability.results import Figure, Row, summary, write_result
 from tshsr.data.layouts import open_split
 from tshsr.errors import DataError
@@ -327,6 +328,8 @@ def figures_of(tally: Tally, options: Options) -> list[Figure]:
     figures.append(
         Figure("share refused by 503 with Retry-After", round(100 * len(tally.refused) / max(total, 1), 1), "%")
     )
+    answered = sum(map(len, tally.seconds.values()))
+    figures.append(Figure("share answered by 200", round(100 * answered / max(total, 1), 1), "%"))
     for kind, seconds in (*tally.seconds.items(), ("refusals by 503", tally.refused)):
         if len(seconds) >= 20:  # fewer have no 95th percentile
             for percent in (50, 95, 99):
@@ -371,10 +374,12 @@ def make_world(folder: Path, launch: Launch) -> tuple[Path, Path]:
 def main() -> None:
     """Run the campaign; a full one is written to the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--clients", type=int, default=500)
+    parser.add_argument("--minutes", type=above_zero, default=30.0)
+    parser.add_argument("--clients", type=from_least(1), default=500)
     parser.add_argument("--log", type=Path, help="keep the log of the server in this file")
     wanted = parser.parse_args()
+    if wanted.log is not None and not wanted.log.parent.is_dir():
+        parser.error(f"argument --log: {str(wanted.log.parent)!r} is no folder; make it, or name another one")
     options = replace(Options(), run_seconds=60 * wanted.minutes, clients=wanted.clients)
     with tempfile.TemporaryDirectory() as folder:
         index, data = make_world(Path(folder), subprocesses)

@@ -5,6 +5,7 @@ python -m reliability.security
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 import sys
@@ -62,6 +63,7 @@ def counted(what: str, tests: Sequence[str]) -> Row:
 
 def main() -> None:
     """Run the tests of all rows, and write the result."""
+    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
     threats = threats_of((ROOT / "SECURITY.md").read_text(encoding="utf-8"))
     rows = [counted(threat.what, threat.tests) for threat in threats]
     print(summary(rows))  # noqa: T201

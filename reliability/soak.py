@@ -13,17 +13,18 @@ import tempfile
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
 from reliability.jobs import train
+from reliability.options import above_zero, existing_folder
 from reliability.results import RESULTS, Figure, Row, summary, write_result
-from tests.support.forked import Forked, command, forked
+from tests.support.forked import Forked, forked
 from tests.support.indexed import Small, built, make_small
+from tests.support.served import serving
 from tests.support.small_runs import small_config
 
 SETTLING = 0.3
@@ -97,17 +98,6 @@ def change_for_ever(small: Small, folder: Path) -> None:
         time.sleep(0.2)
 
 
-@contextmanager
-def served(index: Path) -> Iterator[tuple[str, Forked]]:
-    """`tshsr serve` on a free port: its address and its process."""
-    with forked(command, "serve", str(index), "--port", "0", "--device", "cpu") as process:
-        line = process.stdout.readline()
-        if "http://" not in line:
-            process.kill()
-            raise RuntimeError(f"no address in {line!r}: {process.communicate()[1]}")
-        yield line[line.index("http://") :].split()[0], process
-
-
 def ask(address: str, number: int, counts: Counts) -> None:
     """One search; an answer has 12 pictures, or 10 while two of them are being added again."""
     query = urllib.parse.urlencode({"q": QUERIES[number % len(QUERIES)], "k": 20})
@@ -131,13 +121,14 @@ def soak(minutes: float, folder: Path) -> tuple[list[Row], list[Figure], list[st
     index = built(small, folder / "index")
     counts = Counts()
     with ExitStack() as stack:
-        address, server = stack.enter_context(served(index.folder))
+        running = stack.enter_context(serving(index.folder))
+        server = running.process
         trainer = stack.enter_context(forked(train_for_ever, folder / "training"))
         writer = stack.enter_context(forked(change_for_ever, small, index.folder))
         processes = {"server": server, "training": trainer, "index": writer}
         watched = [Watched(name, psutil.Process(one.pid)) for name, one in processes.items()]
         wait_for([folder / "rounds", folder / "training" / "run" / "last" / "state.json"], [trainer, writer])
-        ask_until(time.monotonic() + 60 * minutes, address, counts, watched)
+        ask_until(time.monotonic() + 60 * minutes, running.address, counts, watched)
         alive = {name: one.poll() is None for name, one in processes.items()}
         for one in processes.values():
             if one.poll() is None:
@@ -205,8 +196,8 @@ def figures_of(watched: list[Watched], counts: Counts, rounds: int, steps: int) 
 def main() -> None:
     """Run the campaign."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=30.0, help="less than 30 writes no result")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--minutes", type=above_zero, default=30.0, help="less than 30 writes no result")
+    parser.add_argument("--out", type=existing_folder, default=RESULTS)
     wanted = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tshsr-soak-") as folder:
         rows, figures, lost = soak(wanted.minutes, Path(folder))

@@ -93,6 +93,16 @@ class Ended:
     said: str
     calls: tuple[Call, ...]
 
+    def well(self) -> str:
+        """What it said.
+
+        Raises:
+            RuntimeError: Where it did not end with code 0.
+        """
+        if self.code != 0:
+            raise RuntimeError(f"exit code {self.code}: {self.said}")
+        return self.said
+
 
 def is_supported() -> bool:
     """Whether this machine can supervise system calls."""
@@ -102,7 +112,7 @@ def is_supported() -> bool:
     if release < (5, 9):
         return False
     try:  # a container may forbid it
-        ended = supervised(lambda: "", Path("/nonexistent"), lambda _: "go")
+        ended = in_child(lambda: "")
     except OSError:
         return False
     return ended.code == 0
@@ -149,6 +159,15 @@ def supervised(
         os.close(handles[0])
         os.close(reader)
     return Ended(code, said, tuple(supervisor.calls))
+
+
+def in_child(run: Callable[[], str]) -> Ended:
+    """Run a function in a forked child, all of whose calls pass.
+
+    Raises:
+        OSError: As `supervised`.
+    """
+    return supervised(run, Path("/nonexistent"), lambda _: "go")
 
 
 def _child(run: Callable[[], str], channel: socket.socket, writer: int) -> None:

@@ -77,6 +77,11 @@ class InvalidValue:
         return f"{self.place}: {self.reason}" if self.place else self.reason
 
 
+def reason_in(error: BaseException) -> str:
+    """The message of another library's error on one line; the name of its class where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def parse_json(text: str | bytes, **options: Any) -> Any:
     """A JSON value.
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ import tshsr as package
 from tests.support.command_line import NAMES, REPORT, TINY, tshsr
 from tests.support.data_files import random_regions, write_precomp
 from tests.support.whole_page import assert_whole
+from tshsr.cli import main as main_module
 from tshsr.cli.main import COMMANDS
 from tshsr.config.recipes import recipe
 from tshsr.data.layouts import open_split
@@ -284,3 +288,29 @@ def test_images_of_one_region_train_and_evaluate(tmp_path: Path) -> None:
     said = tshsr("evaluate", tmp_path / "run", "--data", tmp_path / "scan", "--device", "cpu")
     assert said.code == 0, said.err
     assert "4 images, 20 captions" in said.out
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no process gets SIGTERM on this system")
+@pytest.mark.parametrize("command", main_module.STOPS_WELL)
+def test_sigterm_ends_a_job_that_can_be_continued_without_an_error(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr(sys, "argv", ["tshsr", command])
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # the command sets its own
+    monkeypatch.setattr("tshsr.system.keep_freed_memory", lambda: None)
+    monkeypatch.setattr(main_module, "run", lambda *_: signal.raise_signal(signal.SIGTERM))
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        assert main_module.main() == 0
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert capsys.readouterr().err == f"tshsr: stopped by SIGTERM; {main_module.RESUMING[command]}\n"
+
+
+def test_sigterm_ends_other_commands_as_it_ends_any_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_for: list[int] = []
+    monkeypatch.setattr(signal, "signal", lambda number, _: set_for.append(number))
+    main_module.record_interrupts(["search"])
+    assert signal.SIGTERM not in set_for

@@ -14,9 +14,9 @@ from reliability.load import Options, Sample, Tally, campaign, figures_of, growt
 from reliability.load_clients import LARGEST_ALLOWED, SHARES, Outcome, png
 from reliability.load_http import Answer
 from reliability.load_update import updates
-from tests.support.command_line import TINY, tshsr
+from tests.support.command_line import tshsr
 from tests.support.forked import Forked, command, forked
-from tshsr.data.generated import make_scenes
+from tests.support.small_runs import save_untrained
 from tshsr.data.pictures import read_picture
 from tshsr.errors import PictureError
 
@@ -53,15 +53,9 @@ def updating(index: Path, data: Path, pause: float) -> Iterator[Callable[[], dic
         end()
 
 
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_scenes(tmp_path_factory.mktemp("load") / "scenes", train=16, dev=6, test=10, processes=1)
-
-
 @pytest.mark.slow
 def test_every_request_is_answered_or_refused_in_a_sentence(scenes: Path, tmp_path: Path) -> None:
-    run, index = tmp_path / "run", tmp_path / "index"
-    assert tshsr("train", "tshsr-scenes", "--data", scenes, "--out", run, *TINY).code == 0
+    run, index = save_untrained(tmp_path / "run", scenes), tmp_path / "index"
     for split in ("test", "dev"):
         said = tshsr("index", run, "--data", scenes, "--split", split, "--out", index, "--device", "cpu")
         assert said.code == 0, said.err
@@ -72,6 +66,7 @@ def test_every_request_is_answered_or_refused_in_a_sentence(scenes: Path, tmp_pa
     assert {row.what for row in rows} >= set(SHARES)
     named = {figure.what: figure.value for figure in figures}
     assert named["clients at once"] == 30
+    assert named["share answered by 200"] > 10  # a server that refused all by 503 would lose nothing
     assert named["highest memory"] >= named["memory in the last fifth"] > 0
 
 
@@ -110,6 +105,7 @@ def test_figures_have_percentiles_and_the_share_of_refusals() -> None:
     assert (named["p50 of searches"], named["p95 of searches"], named["p99 of searches"]) == (50.5, 95.0, 99.0)
     assert named["requests a second"] == 10.1
     assert named["share refused by 503 with Retry-After"] == 1.0
+    assert named["share answered by 200"] == 99.0
 
 
 def test_lines_of_errors_are_found_in_a_log(tmp_path: Path) -> None:

@@ -201,6 +201,13 @@ def test_what_cannot_be_served_is_refused_in_a_sentence(given: str, said: str) -
     assert said in refused(*given.split())
 
 
+@pytest.mark.parametrize("name", ["", "http://pictures.example", "pictures.example:443", "a b", "::1"])
+def test_a_name_that_no_request_has_as_its_host_is_refused(name: str) -> None:
+    said = refused("serve", "no-index", "--port", "0", "--allow-host", "localhost", name)
+    expected = "expected a name or an address without http:// and port, such as pictures.example or [::1]."
+    assert said == f"tshsr: --allow-host is {name!r}; {expected}"
+
+
 def test_without_its_packages_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.command_line import TINY, tshsr
+from tests.support.command_line import tshsr
 from tests.support.forked import Forked, command, forked
+from tests.support.small_runs import save_untrained
 from tshsr.data.generated import make_scenes
 
 PICTURES = 10
@@ -31,18 +32,15 @@ class Served:
 
 
 def make_index(folder: Path) -> Path:
-    """Scenes, a briefly trained network, and an index of its test pictures.
+    """Scenes, an untrained network, and an index of its test pictures.
 
     Returns:
         The index; the scenes are beside it, in `scenes`.
     """
     scenes = make_scenes(folder / "scenes", train=16, dev=6, test=PICTURES, processes=1)
-    for words in (
-        ("train", "tshsr-scenes", "--data", scenes, "--out", folder / "run", *TINY),
-        ("index", folder / "run", "--data", scenes, "--split", "test", "--out", folder / "index", "--device", "cpu"),
-    ):
-        said = tshsr(*words)
-        assert said.code == 0, said.err
+    run = save_untrained(folder / "run", scenes)
+    said = tshsr("index", run, "--data", scenes, "--split", "test", "--out", folder / "index", "--device", "cpu")
+    assert said.code == 0, said.err
     return folder / "index"
 
 

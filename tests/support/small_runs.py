@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from tshsr.config.models import EncoderConfig, ReasoningConfig, TshsrConfig
 from tshsr.config.run import OptimiserConfig, RunConfig, TrainingConfig
 from tshsr.data.dataset import Split
+from tshsr.data.layouts import open_split
 from tshsr.data.regions import RegionFeatures
+from tshsr.models.build import build_matcher
+from tshsr.training.checkpoints import save_model
+from tshsr.training.completion import complete, make_tokenizer
 from tshsr.training.events import Event, Listener, StepDone
 from tshsr.training.fit import FitResult, fit
 
@@ -72,6 +77,16 @@ def with_loss(config: RunConfig, **changes: Any) -> RunConfig:
 def run(config: RunConfig, data: tuple[Split, Split], out: Path, **more: Any) -> FitResult:
     """Train on the CPU."""
     return fit(config, train=data[0], dev=data[1], out=out, device="cpu", **more)
+
+
+def save_untrained(out: Path, data: Path) -> Path:
+    """A saved network with random weights for the data, where a test needs one and not what it has learned."""
+    config, train = small_config(), open_split(data, "train")
+    tokenizer = make_tokenizer(config, train)
+    config = complete(config, tokenizer, train, train)
+    torch.manual_seed(0)
+    save_model(out, config, tokenizer, build_matcher(config.model))
+    return out
 
 
 def weights(out: Path, which: str = "last") -> bytes:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tshsr.errors import SettingsError
-from tshsr.files import exclusive_lock, explained, write_text
+from tshsr.files import exclusive_lock, explained, remove, write_text
 
 if TYPE_CHECKING:
     from tshsr.scoring.processes import Processes
@@ -85,7 +85,7 @@ def named_place(folder: Path, size: int) -> Iterator[Path]:
             with explained(folder):
                 for entry in (*(folder / name for name in sorted(left)), *part.iterdir()):
                     if entry.name != LOCK:
-                        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+                        remove(entry)
             check_room(part, size)
             yield part
             move_out(part, folder)
@@ -117,7 +117,7 @@ def move_out(part: Path, folder: Path) -> None:
 def moved_out(part: Path) -> set[str]:
     """Names of the matrices that an evaluation killed at its end may have moved out of its hidden folder.
 
-    None where it had moved them all: then they are complete.
+    An empty set where it had moved them all: then they are complete.
     """
     try:
         names = {name for name in json.loads((part / NAMES).read_text(encoding="utf-8")) if isinstance(name, str)}

@@ -82,6 +82,7 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     if not 0 < wanted.seconds < math.inf:
         raise SettingsError(f"--seconds is {wanted.seconds:g}; expected a number above 0.")
     check_extras()
+    check_hosts(wanted.allow_host)
     token_of(wanted)  # refused before the index is opened
     listener = listen(wanted.host, wanted.port)
     with listener:
@@ -129,6 +130,22 @@ def serve_index(index: Index, wanted: Serve, listener: socket.socket, screen: Sc
             webbrowser.open(where)  # requests wait at the socket until the server runs
         run(app, listener, limits)
     screen.note("Stopped.")
+
+
+def check_hosts(names: Sequence[str]) -> None:
+    """Refuse what no request can name as its host.
+
+    Raises:
+        SettingsError: With the first of them.
+    """
+    from tshsr.server.guard import host_name
+
+    for name in names:
+        if host_name(name) != name or not name:
+            raise SettingsError(
+                f"--allow-host is {name!r:.80}; expected a name or an address without http:// and port, such as "
+                "pictures.example or [::1]."
+            )
 
 
 def token_of(wanted: Serve) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from tshsr.errors import DataError
+from tshsr.errors import DataError, reason_in
 from tshsr.files import is_remote, reason_of
 
 KINDS = {"f": "float16, float32 or float64", "b": "bool", "iu": "whole numbers"}
@@ -50,7 +50,7 @@ def read_npy_header(file: BinaryIO) -> NpyHeader:
         with warnings.catch_warnings(action="ignore"):
             header = NpyHeader(*READERS[version](file))
     except Exception as error:  # noqa: BLE001 - numpy evaluates a literal of Python, which fails in many ways
-        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
+        raise ValueError(reason_in(error)) from None
     if any(isinstance(size, bool) or size < 0 for size in header.shape):
         raise ValueError(f"the shape {header.shape} is none of an array")
     return header
@@ -68,7 +68,7 @@ def map_npy(path: Path) -> np.ndarray:
     except (OSError, ValueError):
         raise
     except Exception as error:  # noqa: BLE001 - as in `read_npy_header`
-        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
+        raise ValueError(reason_in(error)) from None
     return array
 
 

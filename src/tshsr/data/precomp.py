@@ -13,7 +13,7 @@ from tshsr.data.dataset import Split
 from tshsr.data.npy import NpyFile
 from tshsr.data.regions import RegionFeatures
 from tshsr.data.text import read_captions, read_lines
-from tshsr.errors import DataError
+from tshsr.errors import DataError, reason_in
 
 REPEATS = 5
 """Repetitions of an image row in older files; all of these have five captions per image."""
@@ -133,8 +133,9 @@ def read_boxes(stem: Path) -> np.ndarray | None:
         with packed.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             boxes = np.asarray(arrays["boxes"])
     except Exception as error:  # noqa: BLE001 - decompression, zip and numpy have errors of their own
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{packed}: cannot read an array named boxes ({reason}); copy or save it again.") from None
+        raise DataError(
+            f"{packed}: cannot read an array named boxes ({reason_in(error)}); copy or save it again."
+        ) from None
     if boxes.ndim != 3 or boxes.dtype.kind != "f":
         raise DataError(
             f"{packed} holds boxes of {boxes.dtype} and shape {boxes.shape}; expected floats of shape images x regions "

@@ -252,7 +252,8 @@ class RequestGuard:
         """
         host = headers.get("host", "")
         if not self.accepts(host_name(host)):
-            raise HTTPException(421, f"this server answers to names of this machine only, not to {host!r:.80}.")
+            names = "names of this machine" + (" and of --allow-host" if self.hosts else "")
+            raise HTTPException(421, f"this server answers to {names} only, not to {host!r:.80}.")
         origin = headers.get("origin")
         if origin is not None and origin.partition("://")[2] != host:
             raise HTTPException(403, f"this server accepts requests of its own page only, not of {origin!r:.80}.")

@@ -20,7 +20,7 @@ from torch import Tensor
 from tshsr.config.run import RunConfig, read_config, write_config
 from tshsr.data.text import TOKENIZER, Tokenizer
 from tshsr.data.tokens import CaptionTokenizer
-from tshsr.errors import CheckpointError, TshsrError
+from tshsr.errors import CheckpointError, TshsrError, reason_in
 from tshsr.files import complete_folder, is_remote, write_bytes, write_text
 from tshsr.models.base import Matcher
 from tshsr.models.build import build_matcher
@@ -210,9 +210,8 @@ def expected_shapes(folder: Path, config: RunConfig) -> dict[str, Tensor]:
     except TshsrError:
         raise
     except Exception as error:  # noqa: BLE001 - torch has no common base of errors of sizes
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise CheckpointError(
-            f"{folder / CONFIG} describes no network ({reason}); restore it from a copy, or train again."
+            f"{folder / CONFIG} describes no network ({reason_in(error)}); restore it from a copy, or train again."
         ) from None
 
 
