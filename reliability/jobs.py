@@ -83,6 +83,7 @@ def train_together(folder: Path) -> None:
     """Train in two processes, as `torchrun --standalone --nproc-per-node 2` starts them, but forked."""
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does
     where = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "run_id": str(uuid4())}
     launch = LaunchConfig(1, 1, 2, **where, start_method="fork", max_restarts=0)  # type: ignore[arg-type]
     elastic_launch(launch, together)(folder)
