@@ -16,7 +16,7 @@ PARALLEL := --numprocesses $(WORKERS) --dist worksteal
 # Debian's names of a browser and what drives it.
 BROWSER := chromium chromium-driver
 
-.PHONY: demo photos unnamed test slow test-browser browser browser-if-possible check style docs release quality bench faults kills soak fuzz load reliability security audit platforms clean
+.PHONY: demo photos unnamed test slow test-browser browser browser-if-possible check style docs release quality bench faults kills clocks soak fuzz load reliability security audit platforms clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || (echo "tshsr needs Python >= 3.11; name one with make PYTHON=python3.12"; exit 1)
@@ -87,6 +87,10 @@ faults: $(READY)
 
 kills: $(READY)
 	$(BIN)/python -m reliability.kills
+
+# Long jobs and a server while the wall clock jumps; needs Linux and a C compiler.
+clocks: $(READY)
+	$(BIN)/python -m reliability.clocks
 
 soak: $(READY)
 	$(BIN)/python -m reliability.soak

@@ -167,6 +167,23 @@ def rows_of(index_folder: Path) -> str:
     return digest(found)
 
 
+def changes_of_index(folder: Path) -> None:
+    """Encode all pictures of an index again, remove some, and add these again, six times; old versions are deleted."""
+    from tshsr.index.collection import Index
+
+    split = small_split(folder.parent / "data", "train", 12, each=1)
+    changed = Index(folder / "index", index_retriever())
+    for _ in range(6):
+        changed.replace(split)
+        changed.delete(split.image_ids[:4])
+        changed.add(split)
+
+
+def end_of_rows(folder: Path) -> str:
+    """All columns of all rows, by id."""
+    return rows_of(folder / "index")
+
+
 def photographs_retriever() -> Retriever:
     """A tiny network over the features of `Means`, which is its extractor."""
     import tshsr.retriever

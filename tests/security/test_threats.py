@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from reliability.security import ROOT, Threat, threats_of
+from reliability.results import Row
+from reliability.security import ROOT, Threat, counted, threats_of
 
 THREATS = threats_of((ROOT / "SECURITY.md").read_text(encoding="utf-8"))
 
@@ -28,3 +29,12 @@ def test_the_tests_of_a_threat_exist(threat: Threat) -> None:
         functions = [node.name for node in ast.parse(Path(ROOT / path).read_text()).body if hasattr(node, "name")]
         assert any(function.startswith("test_") for function in functions), path
         assert not name or name in functions, one
+
+
+def test_passed_and_failed_tests_are_counted_and_skipped_ones_are_not(tmp_path: Path) -> None:
+    (tmp_path / "test_some.py").write_text(
+        "import pytest\ndef test_passes(): pass\ndef test_fails(): assert False\n"
+        "@pytest.mark.skip\ndef test_skipped(): pass\n"
+    )
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    assert counted("a threat", [str(tmp_path)]) == Row("a threat", 2, 1, 1, "test_fails")

@@ -22,7 +22,7 @@ import numpy as np
 
 from tshsr.data.truth import Foil, Truth, write_truth
 from tshsr.errors import DataError, SettingsError
-from tshsr.files import replacing_folder
+from tshsr.files import exclusive_lock, replacing_folder
 from tshsr.scenes.descriptor import CONTEXT, CROP, EXTRACTOR
 from tshsr.scenes.generate import Chunk, GeneratedScene, generate_chunk
 from tshsr.scenes.world import SIDE
@@ -33,7 +33,9 @@ CHUNK_SCENES = 50
 UNFINISHED = ".scenes-"
 """Prefix of unfinished folders in the cache; host and process follow."""
 STALE_SECONDS = 3600.0
-"""Age of the last change from which an unfinished folder is abandoned."""
+"""Age of the last change from which an unfinished folder is abandoned, unless its lock is held."""
+LOCK = ".lock"
+"""Lock file of an unfinished folder."""
 LOG = logging.getLogger(__name__)
 
 
@@ -108,7 +110,10 @@ def scenes_folder(
         cache.mkdir(parents=True, exist_ok=True)
         remove_stale(cache)
         prefix = f"{UNFINISHED}{socket.gethostname()}-{os.getpid()}-"
-        with tempfile.TemporaryDirectory(dir=cache, prefix=prefix) as unfinished:
+        with (
+            tempfile.TemporaryDirectory(dir=cache, prefix=prefix) as unfinished,
+            exclusive_lock(Path(unfinished) / LOCK, f"{unfinished} is locked by another process; run this again."),
+        ):
             made = make_scenes(
                 Path(unfinished) / folder.name, train=train, dev=dev, test=test, seed=seed, progress=progress
             )
@@ -133,7 +138,8 @@ def remove_stale(cache: Path) -> None:
 def is_stale(unfinished: Path) -> bool:
     """Whether an unfinished folder is abandoned: its process has ended, or nothing in it has changed for an hour.
 
-    Processes of other machines that share the cache are not visible from here; their folders are judged by age alone.
+    Processes of other machines that share the cache are not visible from here; their folders are judged by age. As a
+    clock can jump, no age counts while the lock of the folder is held.
     """
     host, _, process = unfinished.name.removeprefix(UNFINISHED).rpartition("-")[0].rpartition("-")
     if host == socket.gethostname() and os.name == "posix":  # on Windows, os.kill would end the process
@@ -147,7 +153,18 @@ def is_stale(unfinished: Path) -> bool:
         changed = max(path.stat().st_mtime for path in (unfinished, *unfinished.rglob("*")))
     except FileNotFoundError:  # it is being renamed
         return False
-    return time.time() - changed > STALE_SECONDS
+    return time.time() - changed > STALE_SECONDS and not is_held(unfinished / LOCK)
+
+
+def is_held(lock: Path) -> bool:
+    """Whether a process holds a lock, or one that cannot be opened; False where there is no lock file."""
+    if not lock.exists():
+        return False
+    try:
+        with exclusive_lock(lock, "held"):
+            return False
+    except DataError:
+        return True
 
 
 def check_settings(sizes: dict[str, int], seed: int, processes: int | None) -> None:

@@ -1,0 +1,56 @@
+"""The long run in its quick form, and its judgement of growth and of answers."""
+
+from __future__ import annotations
+
+import io
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+
+from reliability.soak import Counts, Watched, ask, soak
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="no process gets SIGTERM on this system")
+def test_training_an_index_and_a_server_run_side_by_side(tmp_path: Path) -> None:
+    (searches, ends, growth), figures, lost = soak(0.04, tmp_path)
+    assert (searches.lost, ends.lost) == (0, 0), lost
+    assert searches.tried > 0
+    assert (ends.tried, growth.tried) == (3, 3)  # the first seconds of a process are growth: not judged here
+    named = {figure.what: figure.value for figure in figures}
+    assert named["rounds of changes of the index"] > 0
+    assert named["steps of training"] > 0
+    assert named["server: memory at the end"] > 0
+
+
+@pytest.mark.parametrize(
+    ("memory", "handles", "grows"),
+    [(lambda at: 0.0, lambda at: 0, False), (lambda at: 0.5 * at, lambda at: 0, True), (lambda at: 0, lambda at: at // 5, True)],
+)  # fmt: skip
+def test_growth_of_memory_or_handles_is_found(memory, handles, grows) -> None:  # type: ignore[no-untyped-def]
+    one = Watched("server", psutil.Process())
+    one.sample(0.0)
+    assert one.samples[0][1] > 10
+    one.samples = [(float(at), 300 + memory(at), 20 + handles(at), 9) for at in range(180)]
+    one.samples[100] = (100.0, 900.0, 90, 9)  # a peak
+    assert one.grows() == grows
+
+
+def test_answers_of_another_size_and_errors_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([b'{"results": [%s]}' % b",".join([b"1"] * 12), b'{"results": [1]}', b"{"])
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: io.BytesIO(next(answers)))
+    counts = Counts()
+    for number in range(3):
+        ask("http://nowhere/", number, counts)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise urllib.error.URLError("refused")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    ask("http://nowhere/", 3, counts)
+    assert counts.answered == 1
+    assert [line.partition(":")[0] for line in counts.lost] == ["1 results", "JSONDecodeError", "URLError"]
