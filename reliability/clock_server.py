@@ -28,10 +28,7 @@ def tried_requests(set_clock: Callable[[], None], folder: Path) -> tuple[int, li
     """Ask a server for everything that has a limit of time; number of requests and what was wrong."""
     small = make_small(folder / "small")
     index = built(small, folder / "index")
-    with (
-        forked(changing, set_clock, small, index.folder) as writer,
-        served(set_clock, index.folder) as address,
-    ):
+    with forked(changing, set_clock, small, index.folder) as writer, served(set_clock, index.folder) as address:
         while not (folder / "rounds").exists():
             if writer.poll() is not None:
                 return 1, [f"the changes end: {writer.stderr.read()[-1000:]}"]
@@ -41,7 +38,7 @@ def tried_requests(set_clock: Callable[[], None], folder: Path) -> tuple[int, li
         found.append(refused_when_due(address))
         writer.send_signal(signal.SIGTERM)
         code = writer.wait()
-    found.append("" if code == 0 else f"the changes end with {code}: {writer.returncode}")
+        found.append("" if code == 0 else f"the changes end with {code}: {writer.stderr.read()[-1000:]}")
     return len(found), [wrong for wrong in found if wrong]
 
 

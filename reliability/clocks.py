@@ -1,7 +1,8 @@
 """Clocks that jump: every long job, an index that changes and a server, while the time of day steps back and forward.
 
-`python -m reliability.clocks` compiles `jumping_clock.c`, starts itself under it, and writes `results/clocks.json`: what
-the processes read of the time of day jumps every few calls. A job survives where its end is that of an undisturbed one.
+`python -m reliability.clocks` compiles `jumping_clock.c`, starts itself under it, and writes `results/clocks.json`.
+What the processes read of the time of day jumps every few calls. A job survives where its end is that of an undisturbed
+one.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -21,6 +20,9 @@ from reliability.results import Row
 from reliability.syscalls import Action, Call, in_child, supervised
 from reliability.trials import Prepared, attempt, follow, judge, next_run, prepare
 from reliability.writers import Kind
+
+if sys.platform != "win32":
+    import resource
 
 KIB = 1024
 ROOM = (0, 4, 16, 48)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import os
 import platform
 import select
@@ -24,6 +23,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+if sys.platform != "win32":
+    import fcntl
 
 warnings.filterwarnings("ignore", message="lancedb fork support")  # no child is forked inside one of its calls
 Action = int | Literal["go", "half", "kill", "kill half"]

@@ -11,7 +11,6 @@ import json
 import logging
 import mmap
 import os
-import resource
 import shutil
 import signal
 import struct
@@ -32,6 +31,9 @@ from reliability.fuzzing.sandbox import BLOCKED_SECONDS, SECONDS, Sandbox, decoy
 from tshsr import system
 from tshsr.errors import TshsrError
 from tshsr.files import remove
+
+if sys.platform != "win32":
+    import resource
 
 MOST_CHARACTERS = 1500
 """Of a refusal; a longer one repeats what it was given."""

@@ -7,12 +7,14 @@ and classes that are unpickled. Writes of native code are seen by their traces i
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+if sys.platform != "win32":
+    import resource
 
 SECONDS, BLOCKED_SECONDS = 10.0, 60.0
 """An input that takes more processor time, or more time without using it, ends the process, by the default action of

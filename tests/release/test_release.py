@@ -12,6 +12,7 @@ from tests.support.markdown import ROOT
 from tests.support.release import check_sdist, check_wheel, lowest_versions
 
 PROJECT = ROOT / "pyproject.toml"
+CAMPAIGNS = ROOT / "reliability"
 
 
 def package_files() -> list[str]:
@@ -64,9 +65,23 @@ def test_extras_have_lower_bounds_and_dev_has_them_all() -> None:
 def test_workflows_call_make_targets_only() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for workflow in (ROOT / ".github" / "workflows").glob("*.yml"):
-        steps = re.findall(r"^ *- run: (.*)$", workflow.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        text = workflow.read_text(encoding="utf-8")
+        steps = re.findall(r"^ *- run: (.*)$", text, flags=re.MULTILINE)
         assert steps, workflow.name
-        for step in steps:
+        campaigns = re.findall(r"[a-z]+", "".join(re.findall(r"campaign: \[(.*)\]", text)))
+        named = "${{ matrix.campaign }}"
+        for step in (step.replace(named, name) for step in steps for name in (campaigns if named in step else [""])):
             match = re.fullmatch(r"make ([\w-]+) PYTHON=python", step)
             assert match, f"{workflow.name}: {step}"
             assert re.search(rf"^{match[1]}:", makefile, flags=re.MULTILINE), f"{workflow.name}: {step}"
+
+
+def test_every_campaign_is_scheduled() -> None:
+    text = (ROOT / ".github" / "workflows" / "reliability.yml").read_text(encoding="utf-8")
+    scheduled = re.findall(r"campaign: \[(.*)\]", text)[0].split(", ")
+    programs = "".join(path.read_text(encoding="utf-8") for path in CAMPAIGNS.glob("*.py"))
+    written = re.findall(r'write_result\(\s*"([a-z]+)"', programs)
+    assert len(written) >= 7
+    assert set(scheduled) >= {*written, "audit"}
+    assert "make platforms" in text
+    assert re.search(r"os: \[macos-latest, windows-latest\]", text)

@@ -84,7 +84,7 @@ def test_a_picture_whose_time_went_back_is_another_one(tmp_path: Path, seconds: 
         assert sum(means.seen) == expected
 
 
-@pytest.mark.parametrize("lifetime", [timedelta(0), timedelta(days=3650)])
+@pytest.mark.parametrize("lifetime", [timedelta(milliseconds=1), timedelta(days=3650)])
 def test_a_search_survives_that_old_versions_seem_older_or_newer(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lifetime: timedelta
 ) -> None:
@@ -158,11 +158,11 @@ def test_the_clocks_of_the_campaign_go_back_and_forward_and_beyond_2038() -> Non
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux") or compiler() is None, reason="needs Linux and a C compiler")
-def test_jobs_end_as_under_a_steady_clock_where_libraries_read_it_too() -> None:
+def test_an_index_changes_as_under_a_steady_clock_where_its_library_reads_it_too() -> None:
     """Other than the fixture, this clock is also that of LanceDB."""
     if not is_supported():
         pytest.skip("this machine does not report system calls")
-    words = [sys.executable, "-m", "reliability.clocks", "--clock", "61", "--job", "features", "--job", "changes of an"]
+    words = [sys.executable, "-m", "reliability.clocks", "--clock", "61", "--job", "changes of an"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1] == "survived 2 of 2 tried"
+    assert done.stdout.splitlines()[-1] == "survived 1 of 1 tried"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import os
 import re
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,7 @@ import pytest
 from filelock import FileLock, Timeout
 
 import tshsr.files
+import tshsr.server.running
 import tshsr.system
 from tests.support.forked import answer_of
 from tshsr.cli.main import COMMANDS
@@ -24,8 +27,19 @@ from tshsr.data.store import StoreCaption, StoreImage, open_store, write_store
 from tshsr.errors import DataError
 from tshsr.features.catalog import open_extractor
 from tshsr.files import exclusive_lock, replacing_folder, write_text
-from tshsr.system import interrupts_held, is_running, termination_delayed
+from tshsr.server.guard import Limits
+from tshsr.server.running import bounded_by_handles
+from tshsr.system import (
+    interrupts_held,
+    is_running,
+    keep_freed_memory,
+    release_freed_memory,
+    termination_delayed,
+    trim,
+    usable_cores,
+)
 
+ROOT = Path(__file__).resolve().parents[2]
 RESERVED = re.compile(r'[<>:"/\\|?*\x00-\x1f]|[. ]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.IGNORECASE)
 """What Windows refuses in a name."""
 
@@ -190,6 +204,37 @@ def test_folders_are_not_flushed_where_they_cannot_be_opened(tmp_path: Path, mon
     monkeypatch.setattr(tshsr.files.os, "name", "nt")
     monkeypatch.setattr(tshsr.files.os, "open", lambda *_: pytest.fail("a folder is opened"))
     tshsr.files.flush_folder(tmp_path)
+
+
+@pytest.mark.parametrize("part", ["src", "reliability", "tests"])
+def test_no_module_needs_another_system_to_be_imported(part: str) -> None:
+    """Modules that Windows lacks are imported inside functions, or under a condition."""
+    posix = {"fcntl", "grp", "posix", "pwd", "pty", "resource", "syslog", "termios"}
+    for path in (ROOT / part).rglob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not posix.intersection(names), path
+
+
+def test_connections_are_not_bounded_by_handles_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tshsr.server.running.sys, "platform", "win32")
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert bounded_by_handles(Limits(connections=7)) == Limits(connections=7)
+
+
+@pytest.mark.parametrize("system", ["win32", "darwin"])
+def test_memory_is_left_to_the_allocators_of_other_systems(monkeypatch: pytest.MonkeyPatch, system: str) -> None:
+    monkeypatch.setattr(tshsr.system.sys, "platform", system)
+    monkeypatch.setattr(tshsr.system.ctypes, "CDLL", lambda *_: pytest.fail("another allocator is set"))
+    assert (keep_freed_memory(), release_freed_memory(), trim()) == (False, False, False)
+
+
+def test_cores_are_counted_where_a_process_has_no_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither Windows nor macOS has `sched_getaffinity`."""
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    assert usable_cores() == 7
 
 
 def names_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:

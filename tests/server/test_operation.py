@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.fake_index import FakeIndex, make_index
 from tshsr.errors import DataError
+from tshsr.server import server
 from tshsr.server.guard import Limits
 from tshsr.server.logs import FIELDS, REQUEST_ID, JsonLines, log_json
 from tshsr.server.running import bounded_by_handles
@@ -142,6 +144,7 @@ def test_a_log_line_is_one_line() -> None:
     assert "request" not in read
 
 
+@pytest.mark.skipif(os.name != "posix", reason="handles are limited on POSIX")
 def test_connections_leave_handles_to_the_index(monkeypatch: pytest.MonkeyPatch) -> None:
     import resource
 
@@ -159,6 +162,15 @@ def test_connections_leave_handles_to_the_index(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(resource, "setrlimit", refuse)
     limit[0] = (256, 1024)
     assert bounded_by_handles(Limits(upload_bytes=7)).connections == 16
+
+
+def test_freed_memory_is_returned_while_the_server_runs(index: FakeIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the largest picture ever sent would stay in its memory."""
+    trimmed = threading.Event()
+    monkeypatch.setattr(server, "TRIM_SECONDS", 0.01)
+    monkeypatch.setattr(server, "trim", trimmed.set)
+    with TestClient(create_app(index), base_url="http://127.0.0.1"):
+        assert trimmed.wait(600)
 
 
 def test_a_json_body_of_millions_of_values_is_refused_before_it_is_parsed(client: TestClient) -> None:

@@ -33,7 +33,7 @@ from tshsr.server.monitoring import Monitor, Observer
 from tshsr.server.reranking import RerankAnswer, RerankRequest, TeiResult, rerank
 from tshsr.server.service import CAPTIONS, PICTURES, Searchable, Service
 from tshsr.server.site import add_docs, add_page
-from tshsr.system import package_version
+from tshsr.system import package_version, trim
 
 LOG = logging.getLogger(__name__)
 DESCRIPTION = """Search pictures by a sentence and captions by a picture, and explain scores by words and regions.
@@ -53,6 +53,8 @@ FILE_THREADS, FILE_QUEUE = 2, 256
 """A page of results requests a hundred pictures at once; two are prepared at a time."""
 STUCK = 15
 """Time limits after which a running request counts as one that never ends, and the server as dead."""
+TRIM_SECONDS = 30.0
+"""Seconds after which freed memory is returned to the system: a large picture would hold 250 MiB for good."""
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 Result = TypeVar("Result")
 
@@ -267,6 +269,13 @@ async def metrics(call: Injected) -> Response:
     return Response(await call.files(monitor.exposition), media_type=EXPOSITION)
 
 
+async def trim_at_intervals() -> None:
+    """Return freed memory to the system, for as long as the server runs."""
+    while True:
+        await asyncio.sleep(TRIM_SECONDS)
+        await asyncio.to_thread(trim)
+
+
 def create_app(
     index: Searchable,
     limits: Limits | None = None,
@@ -293,7 +302,9 @@ def create_app(
     @asynccontextmanager
     async def closing(app: FastAPI) -> AsyncIterator[None]:
         del app
+        trimming = asyncio.ensure_future(trim_at_intervals())
         yield
+        trimming.cancel()
         backend.network.close()
         backend.files.close()
 
