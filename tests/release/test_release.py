@@ -70,7 +70,8 @@ def test_workflows_call_make_targets_only() -> None:
         assert steps, workflow.name
         campaigns = re.findall(r"[a-z]+", "".join(re.findall(r"campaign: \[(.*)\]", text)))
         named = "${{ matrix.campaign }}"
-        for step in (step.replace(named, name) for step in steps for name in (campaigns if named in step else [""])):
+        steps = [step.replace(named, name) for step in steps for name in (campaigns if named in step else [""])]
+        for step in steps:
             match = re.fullmatch(r"make ([\w-]+) PYTHON=python", step)
             assert match, f"{workflow.name}: {step}"
             assert re.search(rf"^{match[1]}:", makefile, flags=re.MULTILINE), f"{workflow.name}: {step}"
