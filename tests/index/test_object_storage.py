@@ -33,7 +33,7 @@ def url(storage: str, tmp_path: Path) -> str:
 def asked_until(done: Event, *servers: Served) -> set[int]:
     """Numbers of results of the servers, asked again and again."""
     found = {len(answers(each.address, "one red dog")) for each in servers}
-    while not done.is_set():
+    while not done.wait(0.2):
         found |= {len(answers(each.address, "one red dog")) for each in servers}
     return found
 
