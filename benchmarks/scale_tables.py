@@ -50,13 +50,15 @@ def index_table(values: dict[str, Any]) -> str:
 
 
 def growth_table(values: dict[str, Any]) -> str:
-    """One row for each size: recall of the first stage, candidates that it needs, recalls of both stages."""
+    """One row for each size: recall of the first stage, candidates that it needs, durations, recalls of both stages."""
     depths = ("10", "100", "1000")
+    scored = [row["second_stage_milliseconds"] for row in values["rows"] if "second_stage_milliseconds" in row]
+    candidate = sum(scored) / len(scored) / values["candidates"]
     lines = [
         "| pictures | " + " | ".join(f"first stage keeps it among {depth}" for depth in depths) + " "
         "| the same among 100, if ranks grow with the collection | candidates for 80 % / 95 % of queries "
-        "| R@1 / R@10 by v·t alone | R@1 / R@10 after scoring 100 |",
-        "|---" * 8 + "|",
+        "| scoring these | v·t of all pictures | R@1 / R@10 by v·t alone | R@1 / R@10 after scoring 100 |",
+        "|---" * 10 + "|",
     ]
     for row in values["rows"]:
         kept = row["first_stage_recall"]
@@ -66,6 +68,8 @@ def growth_table(values: dict[str, Any]) -> str:
             *(f"{kept[depth]:.1f} %" for depth in depths),
             f"{row['if_proportional']['100']:.1f} %" if "if_proportional" in row else "",
             f"{row['depth_for']['0.8']:,} / {row['depth_for']['0.95']:,}",
+            " / ".join(duration(candidate * row["depth_for"][share]) for share in ("0.8", "0.95")),
+            duration(row["first_stage_milliseconds"]),
             f"{row['r'][0]:.1f} / {row['r'][2]:.1f}",
             f"{after[0]:.1f} / {after[2]:.1f}" if after else "",
         ]
@@ -74,7 +78,9 @@ def growth_table(values: dict[str, Any]) -> str:
     real, replaced, few = (check[name]["first_stage_recall"]["100"] for name in ("real", "replaced", "few"))
     return "\n".join(lines) + (
         f"\n\n{values['model']}: {values['queries']:,} captions of the {values['tests']:,} test pictures, of which "
-        f"{values['rescored_queries']:,} in the last column. Up to {values['real']:,} all pictures are real. How real "
+        f"{values['rescored_queries']:,} in the last column. Durations of a query on {values['threads']} thread: "
+        f"{candidate:.2f} ms a candidate, as measured with {values['candidates']}, times their number; v·t of many "
+        f"queries together. Up to {values['real']:,} all pictures are real. How real "
         f"the distractors are: among {check['pictures']:,} pictures the first stage keeps {real:.1f} % among 100; "
         f"{replaced:.1f} % with distractors in place of all pictures but the test's, {few:.1f} % with distractors made "
         f"of {check['source']:,} pictures."
@@ -133,6 +139,11 @@ def gibibytes(count: float) -> str:
 def cost(values: dict[str, float]) -> str:
     """Processor time."""
     return milliseconds(values["processor"])
+
+
+def duration(value: float) -> str:
+    """A duration in milliseconds, or in seconds."""
+    return f"{value / 1000:,.1f} s" if value >= 1000 else f"{value:,.2g} ms" if value < 1 else milliseconds(value)
 
 
 def milliseconds(value: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -153,6 +154,8 @@ def test_the_growth_is_simulated_with_both_stages(
     assert set(values["check"]) == {"source", "pictures", "real", "replaced", "few"}
     table = tables.with_tables("<!-- results growth-flickr8k -->\n<!-- end -->").splitlines()
     assert len([line for line in table if line.startswith("|")]) == 5
+    cells = [cell.strip() for cell in table[5].split("|")]
+    assert all(re.fullmatch(r"[\d,.e-]+ m?s( / [\d,.e-]+ m?s)?", cell) for cell in cells[7:9])
 
 
 def test_the_tables_of_bulk_work_say_whether_the_stores_are_equal(results: Path) -> None:

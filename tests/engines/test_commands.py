@@ -59,7 +59,7 @@ def test_all_three_commands_work_on_an_engine_from_object_storage(
     cluster: None, storage: str, small: Small, pictures: Path, out: Path, tmp_path: Path
 ) -> None:
     place = f"{storage}/{tmp_path.name}"
-    engine = ("--engine", "ray", "--quiet")
+    engine = ("--engine", "ray", "--engine-workers", "1", "--quiet")
     url = upload(pictures, f"{place}/pictures")
     said = tshsr("features", url, "--extractor", "scenes", "--out", out, *engine, "--shard", "4")
     assert (said.code, "10 pictures, features of scenes" in said.out) == (0, True), said.err

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from tests.support.shared_evaluation import COMMANDS, evaluate_all, report_of
+from tests.support.shared_evaluation import ALONE, COMMANDS, evaluate_all, report_of
 from tests.support.together import together
 from tshsr.errors import SettingsError
 from tshsr.evaluation.run import evaluate
@@ -43,6 +43,13 @@ def test_the_report_and_the_scores_are_those_of_one_process(name: str, folders: 
     assert one == two
     one, two = (np.load(folder / f"{name}.npy") for folder in folders)
     np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_without_the_joining_they_would_not_be(name: str, folders: Folders) -> None:
+    one, two = (folder / f"{name}.npy" for folder in folders)
+    assert one.read_bytes() == (folders.one / f"{ALONE[name][0]}.npy").read_bytes()
+    assert not two.exists() or (np.load(one) != np.load(two)).mean() > 0.1
 
 
 @pytest.mark.parametrize("name", ["all scores", "scores of dev", "rescored scores", "pictures"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 from urllib.parse import quote
 from urllib.request import urlopen
@@ -12,7 +14,7 @@ import pytest
 
 from tests.support.command_line import tshsr
 from tests.support.indexed import Small, built
-from tests.support.served import serving
+from tests.support.served import Served, serving
 from tshsr.errors import DataError, SettingsError
 from tshsr.files import place_of
 from tshsr.index import database
@@ -26,6 +28,14 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the 
 def url(storage: str, tmp_path: Path) -> str:
     """The URL of an index that is not there yet."""
     return f"{storage}/{tmp_path.name}/index"
+
+
+def asked_until(done: Event, *servers: Served) -> set[int]:
+    """Numbers of results of the servers, asked again and again."""
+    found = {len(answers(each.address, "one red dog")) for each in servers}
+    while not done.wait(0.2):
+        found |= {len(answers(each.address, "one red dog")) for each in servers}
+    return found
 
 
 def answers(address: str, query: str) -> list[str]:
@@ -91,8 +101,15 @@ def test_two_servers_over_one_table_find_what_another_process_adds(small: Small,
     place: Any = place_of(url)
     with serving(place) as one, serving(place) as other:
         assert [len(answers(each.address, "one red dog")) for each in (one, other)] == [4, 4]
-        said = tshsr("index", small.run, "--data", small.store, "--out", url, "--device", "cpu")
+        done = Event()
+        with ThreadPoolExecutor(1) as thread:
+            meanwhile = thread.submit(asked_until, done, one, other)
+            try:
+                said = tshsr("index", small.run, "--data", small.store, "--out", url, "--device", "cpu")
+            finally:
+                done.set()
         assert said.code == 0, said.err
+        assert meanwhile.result() <= {4, 10}, "all of the added pictures, or none"
         first, second = (answers(each.address, "one red dog") for each in (one, other))
     assert len(first) == 10
     assert first == second == [result.id for result in Index.open(url).search("one red dog", k=10)]

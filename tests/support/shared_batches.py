@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.support import tiny
-from tshsr.config.models import (
-    DsgslConfig,
-    HremConfig,
-    ImramConfig,
-    ModelConfig,
-    ReasoningConfig,
-    ScanConfig,
-    SgrafConfig,
-    ShanConfig,
-    TwoStreamSgrConfig,
-    VseConfig,
-)
+from tests.support import methods, tiny
+from tshsr.config.knowledge import KnowledgeConfig
+from tshsr.config.models import HremConfig, ModelConfig, ReasoningConfig, SgrafConfig, VseConfig
 from tshsr.config.run import LossConfig
 from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.models.base import Matcher
 from tshsr.models.build import build_matcher
 from tshsr.scoring.processes import ALONE, Processes
 from tshsr.training import objective
-from tshsr.training.exchange import sum_gradients
+from tshsr.training.exchange import GatherRows, sum_gradients
 from tshsr.training.hard_captions import WordSwaps
 from tshsr.training.objective import Objective
 
@@ -41,6 +35,7 @@ IMAGE_OF_CAPTION = torch.tensor([0, 1, 2, 3, 4, 5, 6, 0, 3, 6, 1])
 WIDTH = 9
 """Width of the states, and of the vectors, of encoders that the batch comes from."""
 RESIDUAL = replace(tiny.ENCODER, region_projection="residual")
+KNOWLEDGE: KnowledgeConfig = replace(methods.GRAPH, method="progressive")
 FROZEN = replace(
     tiny.ENCODER,
     text="pretrained",
@@ -72,7 +67,29 @@ class Case:
     text: str = ""
 
 
-METHODS: Mapping[str, ModelConfig] = {
+ALIKE = (
+    "ekdm without boxes or node",
+    "vse mean",
+    "scan, residual projection",
+    "scan region stream, logsumexp",
+    "scan both, sum, softmax",
+    "scan without norm",
+    "sgr one step",
+    "saf compared in a narrow space",
+    "two streams, compared in a narrow space",
+    "rcar region stream, three steps",
+    "hard alignment of regions, sum",
+    "two streams, slots",
+)
+"""Methods that are left out: others differ from them in the score of a pair alone."""
+
+
+def fixed(config: ModelConfig) -> ModelConfig:
+    """The settings without size augmentation, which each process draws for its share."""
+    return replace(config, size_augmentation=0) if isinstance(config, VseConfig | HremConfig) else config
+
+
+TSHSR: Mapping[str, ModelConfig] = {
     "tshsr": tiny.config(),
     "tshsr, all terms": tiny.config(
         encoder=replace(RESIDUAL, boxes=True),
@@ -82,18 +99,28 @@ METHODS: Mapping[str, ModelConfig] = {
         products=True,
         reasoning=ReasoningConfig(seeds=(4, 2), context_inverse_temperature=8.0),
     ),
-    "vse mean": VseConfig(encoder=tiny.ENCODER, pooling="mean", size_augmentation=0),
-    "vse attention": VseConfig(encoder=RESIDUAL, pooling="attention", size_augmentation=0),
-    "vse gpo": VseConfig(encoder=RESIDUAL, size_augmentation=0),
-    "scan": ScanConfig(encoder=tiny.ENCODER),
-    "scan both": ScanConfig(encoder=RESIDUAL, streams="both", aggregation="logsumexp"),
-    "sgr": SgrafConfig(encoder=tiny.ENCODER, similarity_dim=6, pooling_dropout=0),
-    "saf": SgrafConfig(encoder=tiny.ENCODER, similarity_dim=6, reasoning="saf", region_slots=6, pooling_dropout=0),
-    "two streams": TwoStreamSgrConfig(encoder=tiny.ENCODER, similarity_dim=6, pooling_dropout=0),
+    "tshsr, terms of rivals": tiny.config(
+        global_node=True, gated_queries=True, dual_graph=True, neighbours=2, knowledge=KNOWLEDGE
+    ),
 }
-ALL_PAIRS = ("tshsr", "vse gpo", "scan both", "saf", "two streams")
+METHODS: Mapping[str, ModelConfig] = {
+    **TSHSR,
+    **{name: fixed(each) for name, each in {**methods.METHODS, **methods.CONCEPTS}.items() if name not in ALIKE},
+    "saf, slots of regions": SgrafConfig(encoder=tiny.ENCODER, similarity_dim=6, reasoning="saf", region_slots=6),
+}
+ALL_PAIRS = (
+    "tshsr",
+    "vse gpo",
+    "scan both, maximum",
+    "saf",
+    "two streams",
+    "rcar both, one step",
+    "chan",
+    "shan",
+    "csrc",
+)
 """Methods whose scores of all pairs are shared too: one of each way to score them."""
-EVERYTHING = LossConfig(swapped=0.5, contrastive=0.7, late_interaction=0.3, temperature=0.2)
+EVERYTHING = LossConfig(swapped=0.5, contrastive=0.7, late_interaction=0.3, temperature=0.2, relations=0.6)
 CASES: Mapping[str, Case] = {
     **{f"{name}: every loss": Case(model, EVERYTHING, weighted=True) for name, model in METHODS.items()},
     **{f"{name}: all pairs": Case(METHODS[name], candidates=0, hardest=False) for name in ALL_PAIRS},
@@ -101,23 +128,11 @@ CASES: Mapping[str, Case] = {
     "random candidates": Case(tiny.config(), hardest=False),
     "swapped captions": Case(tiny.config(), LossConfig(swapped=1), candidates=0),
     "noisy pairs": Case(tiny.config(), weighted=True, candidates=0),
-    "contrastive": Case(tiny.config(), LossConfig(fused=0, streams=0, levels=0, pooled=0, contrastive=1)),
+    "contrastive": Case(tiny.config(), LossConfig(fused=0.0, streams=0.0, levels=0.0, pooled=0.0, contrastive=1)),
     "contrastive scores": Case(tiny.config(), LossConfig(scores="contrastive")),
     "late interaction": Case(
-        tiny.config(), LossConfig(fused=0, streams=0, levels=0, pooled=0, late_interaction=1, temperature=0.2)
+        tiny.config(), LossConfig(fused=0.0, streams=0.0, levels=0.0, pooled=0.0, late_interaction=1, temperature=0.2)
     ),
-    "relations": Case(
-        HremConfig(encoder=tiny.ENCODER, heads=2, size_augmentation=0, pooling_dropout=0),
-        LossConfig(relations=1),
-        weighted=True,
-    ),
-    "batch graph": Case(
-        DsgslConfig(encoder=tiny.ENCODER, similarity_dim=6, comparison_dim=5, neighbours=1),
-        LossConfig(relations=1),
-        weighted=True,
-    ),
-    "imram": Case(ImramConfig(encoder=tiny.ENCODER)),
-    "shan": Case(ShanConfig(encoder=tiny.ENCODER)),
     "frozen text": Case(tiny.config(encoder=FROZEN), LossConfig(contrastive=1)),
     "recomputed": Case(METHODS["saf"], EVERYTHING, recomputed=True),
     "all pairs, recomputed": Case(METHODS["saf"], candidates=0, recomputed=True),
@@ -249,21 +264,64 @@ def distance(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
     return max(float((one[name].double() - other[name].double()).abs().max()) for name in one)
 
 
-def measure(file: Path, cases: Mapping[str, Case]) -> None:
-    """In every process of a group: write the distance of each case from one process, by the main process."""
+def by_one_process(file: Path, cases: Mapping[str, Case]) -> None:
+    """Write what one process learns from each case."""
+    torch.save({name: limited(learned, case, ALONE) for name, case in cases.items()}, file)
+
+
+def limited(
+    learn: Callable[[Case, Processes], dict[str, Tensor]], case: Case, processes: Processes
+) -> dict[str, Tensor]:
+    """What a function learns with the case's bounds on memory."""
+    with pytest.MonkeyPatch.context() as patch:
+        if case.recomputed:
+            patch.setattr(objective, "ACTIVATION_BYTES", -1)
+            patch.setattr(objective, "PART_BYTES", 2**10)
+        return learn(case, processes)
+
+
+def own_gradient(ctx: Any, gradient: Tensor) -> tuple[None, None, Tensor]:
+    """`GatherRows.backward` without the gradients of other processes."""
+    first = sum(ctx.sizes[: ctx.processes.index])
+    return None, None, gradient[first : first + ctx.sizes[ctx.processes.index]]
+
+
+def learned_without(case: Case, processes: Processes, *, part: str) -> dict[str, Tensor]:
+    """As `learned`, without a part of the exchange."""
+    with pytest.MonkeyPatch.context() as patch:
+        if part == "gradients of encodings":
+            patch.setattr(GatherRows, "backward", own_gradient)
+        else:
+            patch.setattr(Objective, "_statistics", lambda *_: nullcontext())
+        return learned(case, processes)
+
+
+CONTROLS: Mapping[str, tuple[str, Callable[[Case, Processes], dict[str, Tensor]]]] = {
+    "without the exchange": ("mined candidates", learned_apart),
+    "without the exchange, relations of a batch": ("hrem: every loss", learned_apart),
+    "without the exchange, neighbours": ("dsgsl: every loss", learned_apart),
+    "without the exchange, concepts": ("csrc: every loss", learned_apart),
+    "without gradients of encodings": ("tshsr: every loss", partial(learned_without, part="gradients of encodings")),
+    "without common statistics": ("saf: every loss", partial(learned_without, part="statistics")),
+}
+"""What has to make a difference, by name: the case, and how it is learned."""
+
+
+def measure(file: Path, cases: Mapping[str, Case], reference: Path) -> None:
+    """In every process of a group: write the distance of each case from one process, by the main process.
+
+    Args:
+        reference: What one process learns.
+    """
     import torch.distributed as dist
 
     torch.set_num_threads(1)
-    processes = Processes(dist.get_rank(), dist.get_world_size())
+    processes, alone = Processes(dist.get_rank(), dist.get_world_size()), torch.load(reference)
+    runs = {name: (name, learned) for name in cases} | dict(CONTROLS)
     distances: dict[str, float] = {}
-    for name, case in cases.items():
-        limits = (-1, 2**10) if case.recomputed else (2**31, 2**28)
-        objective.ACTIVATION_BYTES, objective.PART_BYTES = limits
-        own = learned(case, processes)
-        away = distance(learned(case, ALONE), own)
+    for name, (case, learn) in runs.items():
+        found = limited(learn, cases[case], processes)
+        away = distance(found, alone[case] if learn is learned else {key: alone[case][key] for key in found})
         distances[name] = float(processes.largest(torch.tensor(away, dtype=torch.float64)))
-    case = cases["mined candidates"]
-    apart, whole = learned_apart(case, processes), learned(case, ALONE)
-    distances["without the exchange"] = distance(apart, {name: whole[name] for name in apart})
     if processes.is_main:
         file.write_text(json.dumps(distances))

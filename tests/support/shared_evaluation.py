@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from tshsr.evaluation import run
 from tshsr.metrics.report import PrecisionCheck
 from tshsr.models.build import build_matcher
 from tshsr.scoring import all_pairs, rerank
-from tshsr.scoring.all_pairs import score_split
+from tshsr.scoring.all_pairs import CaptionBlocks, score_split
 from tshsr.scoring.options import ScoringOptions
 from tshsr.scoring.processes import Processes, launched_processes
+from tshsr.scoring.storage import MatricesInParts
 from tshsr.training.completion import complete
 
 BLOCK = 8
@@ -37,6 +39,11 @@ COMMANDS = {
     "two stages, lower precision": ("--rerank", "4,2", "--dtype", "bfloat16"),
 }
 """Options by the sentence that a test says of them; a word with a space is a folder for results."""
+ALONE = {
+    "all pairs, not joined": ("all pairs", MatricesInParts, "_join"),
+    "two stages, not exchanged": ("two stages", rerank, "exchange"),
+}
+"""What has to make a difference: the command, and what of the joining is taken out."""
 MEASURED = ("seconds", "all_pairs_seconds", "time", "hardware")
 """Entries of a report that differ from one evaluation to the next."""
 
@@ -61,7 +68,24 @@ def evaluate_all(start: tuple[str, ...], folder: Path) -> None:
             said[name] = [result.out, result.err]
         with launched_processes("cpu") as processes:
             score_pictures(folder, processes)
+        for name, (command, place, part) in ALONE.items():
+            with pytest.MonkeyPatch.context() as without:
+                without.setattr(
+                    place, part, {"_join": join_own(MatricesInParts._join), "exchange": forget_others}[part]
+                )
+                tshsr(*start, *COMMANDS[command], "--save-scores", folder / f"{name}.npy", "--quiet")
     (folder / f"said-{os.environ.get('RANK', '0')}.json").write_text(json.dumps(said))
+
+
+def join_own(join: Callable[..., None]) -> Callable[..., None]:
+    """Joining of a matrix from the part of its process alone."""
+    return lambda matrices, name, parts: join(matrices, name, [parts[matrices.processes.index]])
+
+
+def forget_others(matrix: np.ndarray, name: str, captions: CaptionBlocks, options: ScoringOptions) -> None:
+    """In place of `exchange`: the captions of other processes have no score by v·t."""
+    if name == "pooled" and options.processes.count > 1:
+        matrix[:, np.setdiff1d(np.arange(matrix.shape[1]), captions.own_columns())] = 0
 
 
 def score_pictures(folder: Path, processes: Processes) -> None:

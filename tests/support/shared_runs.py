@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
-from tests.support.small_runs import run, small_config, with_loss
+from tests.support.small_runs import run, small_config, with_loss, with_optimiser
+from tshsr.config.knowledge import KnowledgeConfig
 from tshsr.config.run import RunConfig
 from tshsr.data.dataset import Split
 from tshsr.training import trainer
@@ -27,10 +28,19 @@ def settings(**training: object) -> RunConfig:
     return with_loss(replace(config, model=replace(config.model, encoder=encoder)), warmup_epochs=1.0, swapped=0.5)
 
 
+def with_concepts(config: RunConfig) -> RunConfig:
+    """The settings with concepts of the training captions, the batch graph and their losses."""
+    knowledge = KnowledgeConfig(method="consistent", lexicon="rules", vectors="random", active=3)
+    # Adam steps by rounding errors where a gradient is nearly 0: few are in a narrow space, and the steps are short.
+    model = replace(config.model, comparison_dim=5, neighbours=1, knowledge=knowledge)
+    return with_optimiser(with_loss(replace(config, model=model), relations=0.5), learning_rate=0.001)
+
+
 RUNS = {
     "candidates": settings(epochs=2, batch=8),
     "accumulated": settings(epochs=2, batch=5, accumulate=2),
     "noisy pairs": with_loss(settings(epochs=3, batch=8, noise=0.4), robust="mixture"),
+    "concepts": with_concepts(settings(epochs=1, batch=8)),
     "half": settings(epochs=1, batch=8),
 }
 """By name; 20 captions in batches of 8 are uneven batches, and uneven shares of them."""
