@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cells import lead, made, mebibytes, short
+from benchmarks.contribution_tables import CONTRIBUTIONS
 from benchmarks.gpu_tables import gpu_steps_table, traffic_table, ways_table
 from benchmarks.race_tables import PARTS, noise_table
 from benchmarks.scale_tables import bulk_table, growth_table, index_table, projection_table
@@ -60,6 +61,8 @@ def table_of(values: dict[str, Any], part: str = "") -> str:
     """The table of a results file, recognised by its keys; `part` chooses among several."""
     if "differences" in values:
         return PARTS[part](values)
+    if "contributions" in values:
+        return CONTRIBUTIONS[part](values)
     for name, table in BY_KEY.items():
         if name in values:
             return table(values)
