@@ -3,7 +3,7 @@
     python -m benchmarks.contributions --data STORE --recipes flickr8k-photos --runs RUNS MORE_RUNS
 
 Reads the finished runs of the race (`benchmarks/results/outcomes`), and from the folders of runs the score matrices,
-for the pictures that a network ranks first. Rows without a finished run are left out. Writes
+for the pictures that a network ranks first, and weights, where the race has not counted the multiply-adds yet. Rows without a finished run are left out. Writes
 `benchmarks/results/contributions-DATA.json` and the tables of docs/results.md.
 
 Axes: runs (networks of one row, by seed) | images | captions | slices (of the captions).
@@ -16,7 +16,7 @@ import logging
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ import numpy as np
 import tyro
 
 from benchmarks.contrasts import slice_figures
-from benchmarks.race import FRESH_SEEDS, MAX_SEEDS, Race, data_name, known_costs, task_of
+from benchmarks.race import FRESH_SEEDS, MAX_SEEDS, Race, data_name, known_costs, macs_of, task_of
 from benchmarks.rows import ENTRIES, OURS
 from benchmarks.runs import RunResult, Task, read_results
 from benchmarks.slices import slices_of
@@ -59,7 +59,7 @@ class Contributions:
     recipes: str = ""
     """The data in the names of the recipes, such as flickr8k-photos; default: scenes, or flickr8k for a folder."""
     runs: tuple[Path, ...] = (Path("runs"),)
-    """Folders of score matrices; the first one that has a run's is read."""
+    """Folders of weights and score matrices; the first one that has a run's is read."""
     resamples: int = 10_000
     """Resamples of the images."""
 
@@ -109,11 +109,13 @@ def results(wanted: Contributions) -> dict[str, Any]:
     """
     race = race_of(wanted)
     data, test = data_name(race), open_split(wanted.data, "test")
-    networks = {}
+    networks, macs = {}, {name: cost.macs_per_pair for name, cost in known_costs(data).items()}
     for name in (OURS, *PARTS):
         tasks = [task_of(race, name, seed) for seed in FRESH_SEEDS.get(data, range(MAX_SEEDS))]
         if runs := read_results(tasks):
             networks[name] = network_of(name, runs)
+            if name not in macs and (count := counted([task for task, _ in runs], wanted.runs)) is not None:
+                macs[name] = count
     if OURS not in networks:
         raise DataError(f"no finished run of {OURS} on {data}; train it first: python -m benchmarks.race.")
     matrices = {
@@ -128,13 +130,14 @@ def results(wanted: Contributions) -> dict[str, Any]:
         **provenance(),
         "trained_at": sorted({commit for network in networks.values() for commit in network.commits}),
         "data": data,
-        "contributions": contributions(networks, matrices, test, known_costs_of(data), wanted.resamples),
+        "contributions": contributions(networks, matrices, test, macs, wanted.resamples),
     }
 
 
-def known_costs_of(data: str) -> dict[str, float]:
-    """Multiply-adds per pair by row, from the results file of the race."""
-    return {name: cost.macs_per_pair for name, cost in known_costs(data).items()}
+def counted(tasks: Sequence[Task], folders: Sequence[Path]) -> float | None:
+    """Multiply-adds per pair of a row, from the weights of the first run that a folder has; None without any."""
+    found = (macs_of(replace(task, runs=folder)) for task in tasks for folder in folders)
+    return next((macs for macs in found if macs is not None), None)
 
 
 def network_of(name: str, runs: Sequence[tuple[Task, RunResult]]) -> Network:
