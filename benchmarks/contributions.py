@@ -3,8 +3,8 @@
     python -m benchmarks.contributions --data STORE --recipes flickr8k-photos --runs RUNS MORE_RUNS
 
 Reads the finished runs of the race (`benchmarks/results/outcomes`), and from the folders of runs the score matrices,
-for the pictures that a network ranks first, and weights, where the race has not counted the multiply-adds yet. Rows without a finished run are left out. Writes
-`benchmarks/results/contributions-DATA.json` and the tables of docs/results.md.
+for the pictures that a network ranks first, and weights, where the race has not counted multiply-adds yet. Rows without
+a finished run are left out. Writes `benchmarks/results/contributions-DATA.json` and the tables of docs/results.md.
 
 Axes: runs (networks of one row, by seed) | images | captions | slices (of the captions).
 """
@@ -188,8 +188,8 @@ def contributions(
     slices = slices_of(test.captions, test.image_of_caption)
     described = []
     for part in parts:
-        runs = tuple(list(network.ranks.values()) for network in (whole, part))
-        figures, contrasts = slice_figures(*runs, slices, resamples=resamples)
+        ours, others = (list(network.ranks.values()) for network in (whole, part))
+        figures, contrasts = slice_figures(ours, others, slices, resamples=resamples)
         described.append(
             {
                 **row_of(part, macs),
