@@ -18,12 +18,14 @@ import socket
 import struct
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+warnings.filterwarnings("ignore", message="lancedb fork support")  # no child is forked inside one of its calls
 Action = int | Literal["go", "half", "kill", "kill half"]
 """What becomes of a call: an error number that refuses it, "go", half of a write, a kill before it or after a half."""
 

@@ -49,6 +49,7 @@ def prepare(kind: Kind, folder: Path) -> Prepared:
     """
     before, after = folder / "before", folder / "after"
     before.mkdir(parents=True)
+    kind.begin()
     preload(in_child(lambda: _modules(kind, before)).well())
     old = in_child(lambda: found_by(kind, before)).well()
     shutil.copytree(before, after, symlinks=True)

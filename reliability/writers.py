@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import torch
 
 from tests.support.small_runs import small_config, small_split
 from tshsr.config.run import RunConfig, read_config
+from tshsr.data.dataset import Split
 from tshsr.data.store import StoreCaption, StoreImage, open_store, write_store
 from tshsr.data.text import Tokenizer
 from tshsr.data.tokens import CaptionTokenizer
@@ -30,6 +33,8 @@ from tshsr.training.trainer import make_optimiser
 
 NOTHING = "nothing"
 """What a reader finds where there is nothing, or something that it refuses with a sentence before any use."""
+PICTURES = tempfile.TemporaryDirectory(prefix="tshsr-pictures-")
+"""Of the index."""
 SENTENCES = ("a red dog here", "one blue boat"), ("the white cat here", "two tall trees")
 """Captions of the old and of the new content; both have as many different words."""
 
@@ -44,12 +49,14 @@ class Kind:
         read: A digest of what a user of the folder gets.
         whole: Whether one call replaces all; else the content may also lie between the old and the new (committed
             blocks of a long job), as long as the same call then completes it.
+        begin: Makes what is read while it is written, before any trial and where no fault reaches it.
     """
 
     name: str
     write: Callable[[Path, int], None]
     read: Callable[[Path], str]
     whole: bool = True
+    begin: Callable[[], object] = lambda: None
 
 
 def digest(*parts: object) -> str:
@@ -277,6 +284,14 @@ def index_retriever() -> Retriever:
     return Retriever(build_matcher(config.model), tokenizer, config, "tiny")
 
 
+@cache
+def index_pictures() -> Split:
+    """The 12 pictures of the index, in a folder of their own that lasts as long as this process."""
+    folder = Path(PICTURES.name)
+    folder.chmod(0o755)  # a trial without rights reads them too
+    return small_split(folder, "train", 12, each=1)
+
+
 def write_index(folder: Path, version: int) -> None:
     """An index of 6 pictures (old), to which 6 are added in three commits (new)."""
     from tshsr.data.layouts import select_images
@@ -284,7 +299,7 @@ def write_index(folder: Path, version: int) -> None:
     from tshsr.index.collection import Index
 
     building.Addition.rows_per_shard = property(lambda _: 2)  # type: ignore[assignment,method-assign]
-    split = small_split(folder.parent / "data", "train", 12, each=1)
+    split = index_pictures()
     retriever = index_retriever()
     Index.build(folder / "index", retriever, split if version else select_images(split, 6))
 
@@ -312,7 +327,7 @@ KINDS = (
     Kind("token store", write_tokens, read_tokens),
     Kind("report", write_report, read_a_report),
     Kind("scores", write_scores, read_scores),
-    Kind("index", write_index, read_index, whole=False),
+    Kind("index", write_index, read_index, whole=False, begin=index_pictures),
 )
 
 

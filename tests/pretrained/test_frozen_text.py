@@ -14,7 +14,8 @@ from tshsr.data.batches import UNREAD
 from tshsr.errors import DataError, InputError
 from tshsr.pretrained import frozen_text
 from tshsr.pretrained.frozen_text import FrozenText, batches
-from tshsr.pretrained.text import node_states, token_batch
+from tshsr.pretrained.text import token_batch
+from tshsr.pretrained.text_network import node_states
 from tshsr.system import progress_to
 
 Folder = Callable[[str], str]

@@ -18,7 +18,8 @@ from tshsr.pretrained import frozen_text
 from tshsr.pretrained.frozen_text import FrozenText
 from tshsr.pretrained.layers import LAST, Layers
 from tshsr.pretrained.pieces import PieceTokenizer
-from tshsr.pretrained.text import TextNetwork, TextTokenizer, token_batch
+from tshsr.pretrained.text import TextTokenizer, token_batch
+from tshsr.pretrained.text_network import TextNetwork
 from tshsr.pretrained.text_weights import load_text
 
 KINDS = tuple(TOKENIZER_OF)

@@ -14,7 +14,8 @@ from tests.support.tiny_text import CAPTIONS, JOINT, LENGTH, TOKENIZER_OF, TOWER
 from tshsr.data.batches import NO_WORD, UNREAD
 from tshsr.data.text import WordRules
 from tshsr.errors import DataError, InputError
-from tshsr.pretrained.text import Nodes, TextNetwork, TextTokenizer, node_states, token_batch
+from tshsr.pretrained.text import Nodes, TextTokenizer, token_batch
+from tshsr.pretrained.text_network import TextNetwork, node_states
 
 Folder = Callable[[str], str]
 KINDS = tuple(TOKENIZER_OF)

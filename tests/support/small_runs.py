@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -33,12 +34,9 @@ def small_split(folder: Path, name: str, images: int = 10, *, extractor: str = "
     codes = np.random.default_rng(3).normal(size=(len(COLOURS) + len(THINGS), 6))
     chosen = [(i % 5, (i // 5 + i) % 5) for i in range(images)]
     regions = np.stack([codes[[colour, 5 + thing, 5 + thing]] for colour, thing in chosen])
-    path, features = (
-        folder / f"{name}_ims.npy",
-        (regions + dice.normal(scale=0.05, size=regions.shape)).astype(np.float32),
-    )
-    if not (path.exists() and np.array_equal(np.load(path), features)):  # a job under test may not be able to write
-        np.save(path, features)
+    path, part = folder / f"{name}_ims.npy", folder / f"{name}-{os.getpid()}.npy"
+    np.save(part, (regions + dice.normal(scale=0.05, size=regions.shape)).astype(np.float32))
+    part.replace(path)  # several processes of a job may make it at once
     sentences = ("a {} {} here", "one {} {}", "the {} {} again today")
     return Split(
         data="small",

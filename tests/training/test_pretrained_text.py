@@ -20,7 +20,7 @@ from tshsr.data.dataset import Split
 from tshsr.errors import CheckpointError, DataError, SettingsError
 from tshsr.models.build import build_matcher
 from tshsr.models.encoders import TunedWordEncoder
-from tshsr.pretrained.text import TextNetwork
+from tshsr.pretrained.text_network import TextNetwork
 from tshsr.pretrained.text_weights import load_text
 from tshsr.retriever import Retriever
 from tshsr.training.checkpoints import load_tensors

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tshsr.config.baseline_recipes import all_pairs, at_the_budget_of, vse_with
+from tshsr.config.baseline_recipes import vse_with
+from tshsr.config.budgets import all_pairs, at_the_budget_of
 from tshsr.config.knowledge import KnowledgeConfig
 from tshsr.config.models import ConceptsConfig, TshsrConfig
 from tshsr.config.run import RunConfig

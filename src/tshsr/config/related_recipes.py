@@ -5,7 +5,7 @@ There are none at full size: the authors' training settings were not available t
 
 from __future__ import annotations
 
-from tshsr.config.baseline_recipes import at_the_budget_of, with_relations
+from tshsr.config.budgets import at_the_budget_of, with_relations
 from tshsr.config.models import DsgslConfig, ImramConfig, ShanConfig
 from tshsr.config.run import RunConfig
 from tshsr.config.tshsr_recipes import SMALL_WIDTH, tshsr_flickr8k, tshsr_flickr8k_photos, tshsr_scenes

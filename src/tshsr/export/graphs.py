@@ -27,7 +27,7 @@ from tshsr.models.encoders import LONGEST_CAPTION
 from tshsr.models.whole import starts_at_encoder
 from tshsr.pretrained.frozen_text import FrozenText
 from tshsr.pretrained.pieces import PretrainedTokenizer
-from tshsr.pretrained.text import TextNetwork, node_states
+from tshsr.pretrained.text_network import TextNetwork, node_states
 from tshsr.retriever import Retriever
 
 PAIRS, IMAGES, CAPTIONS, REGIONS, WORDS, TOKENS = "pairs", "images", "captions", "regions", "words", "tokens"

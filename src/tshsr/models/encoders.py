@@ -19,7 +19,7 @@ from tshsr.models.attention import unit
 from tshsr.models.pooling import MaskedBatchNorm
 from tshsr.models.recurrence import gru_states, padded_states
 from tshsr.pretrained.layers import Layers
-from tshsr.pretrained.text import TextNetwork, node_states
+from tshsr.pretrained.text_network import TextNetwork, node_states
 from tshsr.pretrained.text_weights import locate_text_weights, named
 from tshsr.pretrained.word_vectors import WordVectors
 

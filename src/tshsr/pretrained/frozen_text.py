@@ -14,7 +14,8 @@ from tshsr.errors import DataError
 from tshsr.pretrained.layers import LAST, Layers
 from tshsr.pretrained.names import TEXT_WEIGHTS
 from tshsr.pretrained.pieces import PretrainedTokenizer
-from tshsr.pretrained.text import EncodedCaption, Nodes, TextNetwork, TextTokenizer, node_states, token_batch
+from tshsr.pretrained.text import EncodedCaption, Nodes, TextTokenizer, token_batch
+from tshsr.pretrained.text_network import TextNetwork, node_states
 from tshsr.pretrained.text_weights import load_text
 from tshsr.pretrained.token_store import StateBlock, TokenManifest, TokenStates, TokenStore, captions_hash
 from tshsr.system import current_begin

