@@ -19,7 +19,7 @@ import logging
 import statistics
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -276,26 +276,45 @@ def cost_of(task: Task, known: Cost | None) -> Cost | None:
     Returns:
         The cost; `known` where the weights are missing, or the data has features of another extractor.
     """
-    if not (task.folder / "best").exists():
+    work = scoring_of(task)
+    if work is None:
         return known
-    keep_freed_memory()
-    retriever, test = Retriever.from_pretrained(task.folder), open_split(task.place, "test")
-    if retriever.features_of != test.extractor:
-        return known
-    (columns,) = np.nonzero(test.image_of_caption < COST_IMAGES)
-    tokens = retriever.tokenizer.encode([test.captions[column] for column in columns])
-    images = retriever.encode_images(test, indices=range(COST_IMAGES))
-    captions = retriever.matcher.encode_captions(tokens.read(by_length(tokens)))
-    pairs = len(images) * len(captions)
-    macs = multiply_adds_of(lambda: score_encoded(retriever.matcher, images, captions)) / pairs
+    pairs = work().numel()
+    macs = multiply_adds_of(work) / pairs
     if known is not None and known.macs_per_pair == macs:
         return known
     seconds = []
     for _ in range(COST_REPEATS):
         start = time.perf_counter()
-        score_encoded(retriever.matcher, images, captions)
+        work()
         seconds.append(time.perf_counter() - start)
     return Cost(macs, pairs / statistics.median(seconds))
+
+
+@torch.inference_mode()
+def macs_of(task: Task) -> float | None:
+    """The multiply-adds of `cost_of` alone, which no other job disturbs; None where it has none."""
+    work = scoring_of(task)
+    return None if work is None else multiply_adds_of(work) / work().numel()
+
+
+def scoring_of(task: Task) -> Callable[[], torch.Tensor] | None:
+    """Scoring of the first test images with all their captions, encoded before.
+
+    Returns:
+        None where the weights are missing, or the data has features of another extractor.
+    """
+    if not (task.folder / "best").exists():
+        return None
+    keep_freed_memory()
+    retriever, test = Retriever.from_pretrained(task.folder), open_split(task.place, "test")
+    if retriever.features_of != test.extractor:
+        return None
+    (columns,) = np.nonzero(test.image_of_caption < COST_IMAGES)
+    tokens = retriever.tokenizer.encode([test.captions[column] for column in columns])
+    images = retriever.encode_images(test, indices=range(COST_IMAGES))
+    captions = retriever.matcher.encode_captions(tokens.read(by_length(tokens)))
+    return lambda: score_encoded(retriever.matcher, images, captions)["fused"]
 
 
 if __name__ == "__main__":

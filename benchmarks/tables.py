@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cells import lead, made, mebibytes, short
+from benchmarks.contribution_tables import CONTRIBUTIONS
 from benchmarks.gpu_tables import gpu_steps_table, traffic_table, ways_table
 from benchmarks.race_tables import PARTS, noise_table
 from benchmarks.scale_tables import bulk_table, growth_table, index_table, projection_table
@@ -60,6 +61,8 @@ def table_of(values: dict[str, Any], part: str = "") -> str:
     """The table of a results file, recognised by its keys; `part` chooses among several."""
     if "differences" in values:
         return PARTS[part](values)
+    if "contributions" in values:
+        return CONTRIBUTIONS[part](values)
     for name, table in BY_KEY.items():
         if name in values:
             return table(values)
@@ -422,7 +425,51 @@ def composition_table(values: dict[str, Any]) -> str:
     return "\n".join(lines) + f"\n\nThe fused score minus, in points: {', '.join(over)}. {made(values)}."
 
 
+SIZES = {"full": "At the size of the other networks:", "recipe": "At the size of the recipe:"}
+"""Sizes of the network for photographs, as results files call them."""
+
+
+def photos_speed_table(values: dict[str, Any]) -> str:
+    """Speed of the network for photographs, a table for each size."""
+    about = {name: value for name, value in values.items() if name != "speed_photos"}
+    return "\n\n".join(
+        f"{title}\n\n{speed_table({**about, **values['speed_photos'][size]})}" for size, title in SIZES.items()
+    )
+
+
+def two_stages_table(values: dict[str, Any]) -> str:
+    """What two-stage searches lose, one row for each run, then by depth."""
+    rows, ladder = values["two_stages"], values["ladder"]
+    lines = [
+        "| run | K of images, of captions | chosen on dev of | times fewer pairs | rSum of all pairs | lost | largest "
+        "loss of a recall, dev | test | right answer among the candidates, images | captions |",
+        "|---" * 10 + "|",
+    ]
+    for row in rows:
+        dev = f"{max(row['lost_on_dev']):.2f}" if row["chosen_by"] == row["run"] else ""
+        cells = [
+            row["run"],
+            f"{row['k_images']}, {row['k_captions']}",
+            row["chosen_by"],
+            f"{row['times_fewer']:.1f}",
+            f"{row['full_rsum']:.2f}",
+            f"{row['full_rsum'] - row['rsum']:+.2f}",
+            dev,
+            f"{max(row['lost']):.2f}",
+            f"{row['ceiling_image_to_text']:.1f} %",
+            f"{row['ceiling_text_to_image']:.1f} %",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "| K of both | times fewer pairs | rSum lost, by run | largest loss of a recall |", "|---" * 4 + "|"]
+    for each in ladder:
+        sums, worst = (", ".join(f"{x:+.2f}" for x in each[name]) for name in ("rsum_lost", "worst_lost"))
+        lines.append(f"| {each['k']} | {each['times_fewer']:.1f} | {sums} | {worst} |")
+    return "\n".join(lines) + f"\n\nPoints; negative: gained. {values['data']} {values['split']}. {made(values)}."
+
+
 BY_KEY = {
+    "speed_photos": photos_speed_table,
+    "two_stages": two_stages_table,
     "calibration": calibration_table,
     "first_stage": first_stage_table,
     "compression": compression_table,

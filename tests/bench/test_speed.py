@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from tshsr.bench.speed import (
     settings,
     time_both,
 )
-from tshsr.config.models import EncoderConfig, VseConfig
+from tshsr.config.models import EncoderConfig, TshsrConfig, VseConfig
 from tshsr.data.batches import CaptionBatch
 from tshsr.evaluation.compile import CompileOptions
 from tshsr.models.base import Matcher
@@ -53,7 +54,7 @@ def test_a_row_is_made_of_medians_over_the_repeats(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    "name", ["tshsr", "sgr", "saf", "scan", "two_stream_sgr", "rcar", "chan", "dsgsl", "imram", "shan"]
+    "name", ["tshsr", "tshsr_photos", "sgr", "saf", "scan", "two_stream_sgr", "rcar", "chan", "dsgsl", "imram", "shan"]
 )
 def test_reference_and_package_give_equal_scores(name: speed.Name) -> None:
     (row,) = bench(TINY, names=(name,), dtypes=("float32",))["rows"]
@@ -122,6 +123,11 @@ def test_captions_have_real_lengths_shortest_first() -> None:
 
 def test_sizes_of_the_workload_are_those_of_the_network() -> None:
     assert settings("tshsr", TINY).encoder.dim == 16
+    photos = settings("tshsr_photos", replace(TINY, compared=4))
+    assert isinstance(photos, TshsrConfig)
+    assert (photos.encoder.dim, photos.similarity_dim, photos.comparison_dim) == (16, 8, 4)
+    assert photos.products
+    assert photos.reasoning.context_inverse_temperature == 8.0
     network: Matcher = prepared("sgr", TINY, CPU, 2**20).network
     assert not network.training
     assert network.config.similarity_dim == 8  # type: ignore[union-attr]

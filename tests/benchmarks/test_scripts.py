@@ -57,6 +57,21 @@ def test_the_speed_benchmark_measures_all_four_networks_in_both_precisions(
     assert values["workload"]["captions"] == 3
 
 
+@pytest.mark.slow
+def test_the_speed_benchmark_measures_the_network_for_photographs_in_two_sizes(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "SIZES", ((32, 32, 32),))
+    monkeypatch.setattr(speed, "Workload", partial(Workload, images=2, regions=3, dim=16, width=8))
+    monkeypatch.setattr(speed, "RECIPE_SIZE", Workload(images=2, regions=3, dim=8, width=4, compared=6))
+    arguments = ("--captions", "3", "--repeats", "1", "--device", "cpu", "--photos")
+    values = written(speed, results, "speed-photos-cpu.json", monkeypatch, *arguments)
+    assert values["command"] == "python -m benchmarks.speed --captions 3 --photos"
+    assert list(values["speed_photos"]) == ["full", "recipe"]
+    rows = [row for size in values["speed_photos"].values() for row in size["rows"]]
+    assert [row["name"] for row in rows] == ["tshsr_photos"] * 4
+
+
 def test_the_speed_benchmark_is_at_full_size() -> None:
     work, wanted = Workload(), speed.Speed()
     assert (work.images, work.regions, work.dim, work.width) == (100, 36, 1024, 256)

@@ -14,6 +14,7 @@ from tshsr.data.batches import ImageBatch
 from tshsr.errors import InputError
 from tshsr.explain.attribution import (
     attention_maps,
+    contribution_maps,
     explain_pair,
     level_maps,
     mean_relevance,
@@ -42,7 +43,12 @@ def random_trace(stream: str, *, global_node: bool) -> tuple[StreamTrace, torch.
     met = torch.randn(attention.shape, generator=generator) * queries[..., None] * context[:, None]
     pooled, bias = met.sum(dim=(1, 2)), torch.tensor(0.5)
     score = torch.sigmoid(added.sum(dim=(1, 2)) + pooled + bias)
-    trace = StreamTrace(attention, weights, added.sum(dim=-1), pooled, bias, score, global_node, added, met)
+    shares = torch.rand(attention.shape, generator=generator) * queries[..., None] * context[:, None]
+    shares = shares / shares.sum(dim=(1, 2), keepdim=True)
+    contributions = added.sum(dim=-1)
+    trace = StreamTrace(
+        attention, weights, contributions, pooled, bias, score, global_node, added, met, pooled_shares=shares
+    )
     return trace, words, regions
 
 
@@ -84,9 +90,9 @@ def test_attention_maps_equal_plain_loops(stream: str) -> None:
 
 @pytest.mark.parametrize("global_node", [True, False])
 @pytest.mark.parametrize("stream", STREAMS)
-def test_relevance_maps_equal_plain_loops(stream: str, global_node: bool) -> None:
+def test_contribution_maps_equal_plain_loops(stream: str, global_node: bool) -> None:
     trace, words, regions = random_trace(stream, global_node=global_node)
-    maps = relevance_maps(stream, trace, words, regions)
+    maps = contribution_maps(stream, trace, words, regions)
     assert trace.pooled_terms is not None
     for pair, word, region in torch.cartesian_prod(*map(torch.arange, maps.shape)).tolist():
         query, context = (word, region) if stream == "word_stream" else (region, word)
@@ -98,6 +104,49 @@ def test_relevance_maps_equal_plain_loops(stream: str, global_node: bool) -> Non
         assert float(maps[pair, word, region]) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize("global_node", [True, False])
+@pytest.mark.parametrize("stream", STREAMS)
+def test_relevance_maps_equal_plain_loops(stream: str, global_node: bool) -> None:
+    trace, words, regions = random_trace(stream, global_node=global_node)
+    maps = relevance_maps(stream, trace, words, regions)
+    contributions = contribution_maps(stream, trace, words, regions)
+    weights = level_maps(stream, trace, words, regions)
+    assert trace.pooled_terms is not None
+    assert trace.pooled_shares is not None
+    pooled = trace.pooled_shares if stream == "word_stream" else trace.pooled_shares.mT
+    parts = [(trace.contributions[:, level], weights[:, level]) for level in range(LEVELS)]
+    parts.append((trace.pooled_terms.sum(dim=(1, 2)), pooled))
+    for pair, word, region in torch.cartesian_prod(*map(torch.arange, maps.shape)).tolist():
+        expected = float(contributions[pair, word, region])
+        real = bool(words[pair, word] and regions[pair, region])
+        for total, shares in parts if real else ():
+            of_region = sum(float(shares[pair, other, region]) for other in range(WORDS))
+            even = of_region / int(words[pair].sum())
+            expected += float(total[pair]) * (even - float(shares[pair, word, region]))
+        assert float(maps[pair, word, region]) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_relevance_keeps_the_sum_of_every_region(stream: str) -> None:
+    trace, words, regions = random_trace(stream, global_node=True)
+    found, before = (of(stream, trace, words, regions) for of in (relevance_maps, contribution_maps))
+    torch.testing.assert_close(found.sum(dim=1), before.sum(dim=1))
+
+
+def test_words_whose_nodes_say_the_same_are_equally_relevant() -> None:
+    trace, words, regions = random_trace("word_stream", global_node=False)
+    same = replace(
+        trace,
+        node_contributions=2.0 * trace.node_weights,
+        contributions=torch.full((2, LEVELS), 2.0),
+        pooled_terms=None,
+    )
+    by_word = relevance_maps("word_stream", same, words, regions).sum(dim=2)
+    torch.testing.assert_close(by_word, 2.0 * LEVELS * words / words.sum(dim=1, keepdim=True))
+    by_weight = contribution_maps("word_stream", same, words, regions).sum(dim=2)
+    torch.testing.assert_close(by_weight, 2.0 * trace.node_weights.sum(dim=1) * words)
+
+
 @pytest.mark.parametrize("stream", STREAMS)
 def test_relevance_the_global_node_and_the_bias_sum_to_the_logit(stream: str) -> None:
     trace, words, regions = random_trace(stream, global_node=True)
@@ -107,16 +156,16 @@ def test_relevance_the_global_node_and_the_bias_sum_to_the_logit(stream: str) ->
 
 
 @pytest.mark.parametrize("stream", STREAMS)
-def test_a_word_map_is_the_positive_relevance(stream: str) -> None:
+def test_a_word_map_is_the_positive_contribution(stream: str) -> None:
     trace, words, regions = random_trace(stream, global_node=True)
-    relevance, maps = (maps_of(stream, trace, words, regions) for maps_of in (relevance_maps, word_maps))
-    for row, found in zip(relevance[0].tolist(), maps[0].tolist(), strict=True):
+    contributions, maps = (maps_of(stream, trace, words, regions) for maps_of in (contribution_maps, word_maps))
+    for row, found in zip(contributions[0].tolist(), maps[0].tolist(), strict=True):
         speaking = [max(value, 0.0) for value in row]
         assert found == pytest.approx([value / sum(speaking) for value in speaking], abs=1e-6)
 
 
 @pytest.mark.parametrize("stream", STREAMS)
-def test_a_word_without_positive_relevance_shows_its_attention(stream: str) -> None:
+def test_a_word_without_positive_contribution_shows_its_attention(stream: str) -> None:
     trace, words, regions = random_trace(stream, global_node=True)
     trace = replace(trace, node_contributions=-trace.node_weights, pooled_terms=None)
     maps = word_maps(stream, trace, words, regions)

@@ -258,6 +258,8 @@ def test_the_pooled_terms_are_the_formula() -> None:
         expected = torch.tensor(met, dtype=torch.float64)
         torch.testing.assert_close(trace.pooled_terms[0], expected.T if name == "word_stream" else expected, **SAME)
         torch.testing.assert_close(trace.pooled_terms.sum(dim=(1, 2)), trace.pooled, **SAME)
+        shares = torch.tensor([[p * q for q in b] for p in a], dtype=torch.float64)
+        torch.testing.assert_close(trace.pooled_shares[0], shares.T if name == "word_stream" else shares, **SAME)
 
 
 def test_box_geometry_is_corners_and_area() -> None:

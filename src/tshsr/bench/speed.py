@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from statistics import median
-from typing import Any, Literal, assert_never
+from typing import Any, Literal, assert_never, cast
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from tshsr.config.models import (
     TshsrConfig,
     TwoStreamSgrConfig,
 )
+from tshsr.config.recipes import recipe
 from tshsr.data.batches import CaptionBatch, ImageBatch, pad_sequences
 from tshsr.evaluation.compile import NOT_COMPILED, CompiledMatcher, CompileOptions
 from tshsr.models.base import ItemEncoding, Matcher
@@ -79,7 +80,9 @@ def multiply_adds(matcher: Matcher, *, features: int, regions: int, words: int) 
         matcher.train(training)
 
 
-Name = Literal["tshsr", "sgr", "saf", "scan", "two_stream_sgr", "rcar", "chan", "dsgsl", "imram", "shan"]
+Name = Literal[
+    "tshsr", "tshsr_photos", "sgr", "saf", "scan", "two_stream_sgr", "rcar", "chan", "dsgsl", "imram", "shan"
+]
 NAMES: tuple[Name, ...] = ("tshsr", "sgr", "saf", "scan")
 """Networks measured by default."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -99,7 +102,8 @@ class Workload:
         images: Images, scored against every caption.
         captions: Captions, of real lengths.
         dim: Width of the joint space (D).
-        width: Width of a similarity vector (m), and of the comparison space of TSHSR (k).
+        width: Width of a similarity vector (m).
+        compared: Width of the comparison space of TSHSR (k); 0: m.
         repeats: Number of alternating measurements; medians are reported.
     """
 
@@ -109,6 +113,7 @@ class Workload:
     dim: int = 1024
     width: int = 256
     repeats: int = 5
+    compared: int = 0
 
 
 @dataclass(frozen=True)
@@ -290,7 +295,14 @@ def settings(name: Name, work: Workload) -> ModelConfig:
     encoder = EncoderConfig(dim=work.dim, feature_dim=FEATURES, vocabulary=VOCABULARY)
     match name:
         case "tshsr":
-            return TshsrConfig(encoder=encoder, similarity_dim=work.width, comparison_dim=work.width)
+            return TshsrConfig(encoder=encoder, similarity_dim=work.width, comparison_dim=work.compared or work.width)
+        case "tshsr_photos":
+            return replace(
+                cast(TshsrConfig, recipe("tshsr-flickr8k-photos").model),
+                encoder=encoder,
+                similarity_dim=work.width,
+                comparison_dim=work.compared or work.width,
+            )
         case "sgr" | "saf":
             return SgrafConfig(encoder=encoder, similarity_dim=work.width, reasoning=name)
         case "scan":
@@ -302,7 +314,7 @@ def settings(name: Name, work: Workload) -> ModelConfig:
         case "chan":
             return HardAlignmentConfig(encoder=encoder)
         case "dsgsl":
-            return DsgslConfig(encoder=encoder, similarity_dim=work.width, comparison_dim=work.width)
+            return DsgslConfig(encoder=encoder, similarity_dim=work.width, comparison_dim=work.compared or work.width)
         case "imram":
             return ImramConfig(encoder=encoder)
         case "shan":

@@ -35,9 +35,12 @@ class Bench:
     """
 
     names: tuple[
-        Literal["tshsr", "sgr", "saf", "scan", "two_stream_sgr", "rcar", "chan", "dsgsl", "imram", "shan"], ...
+        Literal[
+            "tshsr", "tshsr_photos", "sgr", "saf", "scan", "two_stream_sgr", "rcar", "chan", "dsgsl", "imram", "shan"
+        ],
+        ...,
     ] = ("tshsr", "sgr", "saf", "scan")
-    """Networks to measure; rcar and chan in the word stream."""
+    """Networks to measure; rcar and chan in the word stream; tshsr_photos has the parts of tshsr-flickr8k-photos."""
     dtypes: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
     """Precisions of this package; the plain implementation is always in float32."""
     images: int = 50

@@ -100,11 +100,45 @@ def relevance_maps(
 ) -> Float[Tensor, "*pairs words regions"]:
     """Term of each word and region in a stream's logit; negative where it lowers the score.
 
+        map_wr = contribution_wr + sum_l T_l ( D_lr / n - D_lwr ),     D_lr = sum_w D_lwr
+
+    T_l: term of level l, a mean of what its nodes say, weighted by D_l (`level_maps`); likewise v·t, by the shares of
+    its pairs. What all nodes say remains without a word, as the weights of the others grow: T_l is common to the n
+    words, and each has an n-th of it instead of its weight, beside its own deviation from the mean. Otherwise words
+    rank by their weights, high for function words whose states hold the sentence. The sum over the words of a region
+    is that of `contribution_maps`.
+
+    Complete: sum_wr map_wr + term of the whole picture and caption + bias = logit (see `whole_term`).
+    """
+    maps = contribution_maps(stream, trace, word_mask, region_mask)
+    shares = level_maps(stream, trace, word_mask, region_mask)
+    maps = maps + (trace.contributions[..., None, None] * _evened(shares, word_mask[..., None, :])).sum(dim=-3)
+    if trace.pooled_terms is not None and trace.pooled_shares is not None:
+        pairs = trace.pooled_shares if stream == "word_stream" else trace.pooled_shares.transpose(-1, -2)
+        maps = maps + trace.pooled_terms.sum(dim=(-2, -1), keepdim=True) * _evened(pairs, word_mask)
+    return maps
+
+
+def _evened(
+    shares: Float[Tensor, "*maps words regions"], word_mask: Bool[Tensor, "*#maps words"]
+) -> Float[Tensor, "*maps words regions"]:
+    """The shares of a region spread evenly over the words, less the shares."""
+    even = word_mask / word_mask.sum(dim=-1, keepdim=True)
+    return shares.sum(dim=-2, keepdim=True) * even[..., :, None] - shares
+
+
+def contribution_maps(
+    stream: str,
+    trace: StreamTrace,
+    word_mask: Bool[Tensor, "*pairs words"],
+    region_mask: Bool[Tensor, "*pairs regions"],
+) -> Float[Tensor, "*pairs words regions"]:
+    """Contribution of each word and region to a stream's logit, with the mean of a level distributed by weight.
+
         word stream:    map_wr = sum_l n_lw a_wr + p_wr         region stream:    map_wr = sum_l n_lr a_rw + p_rw
 
     n_l: terms of the nodes in level l (`node_contributions`), distributed by the attention a; p: term of the pair of
-    items in that of v·t. Complete: sum_wr map_wr + term of the whole picture and caption + bias = logit (see
-    `whole_term`).
+    items in that of v·t. Complete as `relevance_maps` are.
     """
     real = word_mask[..., :, None] & region_mask[..., None, :]
     added = trace.node_contributions[..., int(trace.has_global_node) :].sum(dim=-2)
@@ -131,15 +165,15 @@ def word_maps(
     word_mask: Bool[Tensor, "*pairs words"],
     region_mask: Bool[Tensor, "*pairs regions"],
 ) -> Float[Tensor, "*pairs words regions"]:
-    """For each word a distribution over regions, by positive relevance.
+    """For each word a distribution over regions, by positive contribution.
 
-        map_wr = max( relevance_wr, 0 ) / sum_r' max( relevance_wr', 0 )            see `relevance_maps`
+        map_wr = max( contribution_wr, 0 ) / sum_r' max( contribution_wr', 0 )            see `contribution_maps`
 
-    A word without positive relevance has its `attention_maps`. Rows of padding are zero.
+    A word without a positive contribution has its `attention_maps`. Rows of padding are zero.
     """
-    relevance = relevance_maps(stream, trace, word_mask, region_mask).clamp_min(0)
-    total = relevance.sum(dim=-1, keepdim=True)
-    shares = relevance / total.clamp_min(torch.finfo(relevance.dtype).tiny)
+    positive = contribution_maps(stream, trace, word_mask, region_mask).clamp_min(0)
+    total = positive.sum(dim=-1, keepdim=True)
+    shares = positive / total.clamp_min(torch.finfo(positive.dtype).tiny)
     return torch.where(total > 0, shares, attention_maps(stream, trace, word_mask, region_mask))
 
 

@@ -145,6 +145,8 @@ class StreamTrace:
         pooled_terms: Term of each query and context item in `pooled`; None where they have none.
         pooled_whole: Term of the encoders' own vectors of the whole picture and caption in `pooled`: what the terms of
             the items leave; None where these sum to `pooled`.
+        pooled_shares: Product of the shares of query and context item in v and t, both of which sum to 1; None where
+            `pooled_terms` is.
     """
 
     attention: Float[Tensor, "*pairs queries context"]
@@ -157,6 +159,7 @@ class StreamTrace:
     node_contributions: Float[Tensor, "*pairs levels nodes"]
     pooled_terms: Float[Tensor, "*pairs queries context"] | None = None
     pooled_whole: Float[Tensor, "*pairs"] | None = None
+    pooled_shares: Float[Tensor, "*pairs queries context"] | None = None
 
 
 @dataclass(frozen=True)

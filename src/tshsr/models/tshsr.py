@@ -244,29 +244,36 @@ class Tshsr(StreamMatcher):
         picture and caption; all of it where nothing is pooled.
         """
         traces = super().trace(images, captions)
-        terms = self._pooled_terms(images, captions)
+        found = self._pooled_terms(images, captions)
         for name, stream in self._streams():
             if not isinstance(stream, TshsrStream) or stream.pooled_weight is None:
                 continue
-            if terms is None:
+            if found is None:
                 traces[name] = replace(traces[name], pooled_whole=traces[name].pooled)
                 continue
-            pooled_terms = stream.pooled_weight * (terms.mT if name == "word_stream" else terms)
-            rest = None if self._pools_alone() else traces[name].pooled - pooled_terms.sum(dim=(-2, -1))
-            traces[name] = replace(traces[name], pooled_terms=pooled_terms, pooled_whole=rest)
+            terms, pairs = (each.mT if name == "word_stream" else each for each in found)
+            terms = stream.pooled_weight * terms
+            rest = None if self._pools_alone() else traces[name].pooled - terms.sum(dim=(-2, -1))
+            traces[name] = replace(traces[name], pooled_terms=terms, pooled_whole=rest, pooled_shares=pairs)
         return traces
 
     def _pooled_terms(
         self, images: ItemEncoding, captions: ItemEncoding
-    ) -> Float[Tensor, "*pairs regions words"] | None:
-        """a_r b_w (x_r·x_w); None where v and t are not pooled, or their shares of pooled items are not known."""
+    ) -> tuple[Float[Tensor, "*pairs regions words"], Float[Tensor, "*pairs regions words"]] | None:
+        """a_r b_w (x_r·x_w), and a_r b_w scaled to the sum 1.
+
+        None where v and t are not pooled, or their shares of pooled items are not known.
+        """
         shares = []
         for side, pooling in ((images, self.region_pooling), (captions, self.word_pooling)):
             if pooling is None or (not self._pools_alone() and SHARE not in side.views):
                 return None
             own = pooling.shares(side.items, side.mask)
             shares.append(own if self._pools_alone() else own * side.views[SHARE][..., 0])
-        return similarities(images.items, captions.items) * shares[0][..., :, None] * shares[1][..., None, :]
+        regions, words = shares
+        terms = similarities(images.items, captions.items) * regions[..., :, None] * words[..., None, :]
+        regions, words = (each / each.sum(dim=-1, keepdim=True) for each in shares)
+        return terms, regions[..., :, None] * words[..., None, :]
 
     def _pools_alone(self) -> bool:
         """Whether pooled vectors are pooled items and nothing else."""
