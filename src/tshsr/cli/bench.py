@@ -24,6 +24,9 @@ HEADER = (
     "difference",
 )
 
+SIZES = ("images", "captions", "regions", "dim", "width", "repeats")
+"""Options that are sizes of the measurement."""
+
 
 @dataclass(frozen=True)
 class Bench:
@@ -74,10 +77,11 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     from tshsr.evaluation.compile import CompileOptions
 
     device = choose_device(wanted.device)
-    work = Workload(wanted.images, wanted.captions, wanted.regions, wanted.dim, wanted.width, wanted.repeats)
-    for name, value in vars(work).items():
+    sizes = {name: getattr(wanted, name) for name in SIZES}
+    for name, value in sizes.items():
         if value < 1:
             raise SettingsError(f"--{name} is {value}; expected at least 1.")
+    work = Workload(**sizes)
     if not wanted.names or not wanted.dtypes:
         raise SettingsError("there is nothing to measure; name at least one network and one precision.")
 
