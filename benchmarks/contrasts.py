@@ -63,16 +63,22 @@ def slice_figures(
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(values, (tail, 1 - tail), axis=0)
     interval = [{"mean": float(m), "low": float(a), "high": float(b)} for m, a, b in zip(mean, low, high, strict=True)]
-    of_whole = observed[: sizes[0]].mean(axis=0)
+    return described(slices, pairs, observed[: sizes[0]].mean(axis=0), interval)
+
+
+def described(
+    slices: Sequence[Slice], pairs: Sequence[tuple[int, int]], whole: np.ndarray, interval: Sequence[dict[str, float]]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Figures of slices, then of contrasts, with what they are of."""
     rows = [
         {
             "group": each.group,
             "title": each.title,
             "captions": int(each.captions.sum()),
-            "whole": float(of_whole[number]),
-            **interval[number],
+            "whole": float(points),
+            **found,
         }
-        for number, each in enumerate(slices)
+        for each, points, found in zip(slices, whole, interval, strict=False)
     ]
     contrasts = [
         {"group": slices[first].group, "first": slices[first].title, "last": slices[last].title, **found}
