@@ -9,6 +9,8 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 FULL = 100_000_000
 """Pictures of the collection that the projection is for."""
+BUSY = 2.0
+"""Load of a machine of two cores from which durations on the clock are not its own."""
 
 
 def index_table(values: dict[str, Any]) -> str:
@@ -41,12 +43,19 @@ def index_table(values: dict[str, Any]) -> str:
     last = max(values["growth"], key=lambda row: row["fragments"] - row["fragments_compacted"])
     return "\n".join(lines) + (
         f"\n\nD {values['dim']}; processor time of all threads, medians of "
-        f"{values['queries']} queries. Other work filled the machine (load at the start {values['load']:.0f}): on the "
-        f"clock everything took longer. Encoding a query takes {cost(last['milliseconds']['encoding'])} of a search. "
+        f"{values['queries']} queries; {beside(values['load'])}. "
+        f"Encoding a query takes {cost(last['milliseconds']['encoding'])} of a search. "
         f"After {values['commits']} additions of "
         f"one picture each, the compaction of {last['fragments']} fragments to {last['fragments_compacted']} takes "
         f"{last['compaction_seconds']['processor']:.1f} s at {last['pictures']:,} pictures."
     )
+
+
+def beside(load: float) -> str:
+    """What else the machine did."""
+    if load < BUSY:
+        return f"the machine did nothing else (load at the start {load:.1f})"
+    return f"other work filled the machine (load at the start {load:.0f}): on the clock everything took longer"
 
 
 def growth_table(values: dict[str, Any]) -> str:
