@@ -30,7 +30,7 @@ def at_the_budget_of(base: RunConfig, name: str, model: ModelConfig) -> RunConfi
 
 
 def with_stream_losses(config: RunConfig) -> RunConfig:
-    """The settings with an additional hinge on each stream's score."""
+    """The settings with an additional loss on each stream's score."""
     return replace(config, loss=replace(config.loss, streams=1.0))
 
 
