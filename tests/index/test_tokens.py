@@ -46,7 +46,7 @@ def test_an_index_keeps_its_numbers(small: Small, folder: Path) -> None:
     said = tshsr(*command(small, folder), "--replace")
     assert said.code == 0, said.err
     index = Index.open(folder, run=str(small.run))
-    assert index.about.tokens == tokens_of(index._tables.pictures.schema) == "int8"
+    assert index.about.tokens == tokens_of(index._pictures.live.schema) == "int8"
     assert refused(*command(small, folder), "--tokens", "float16") == (
         f"tshsr: {folder} holds regions in int8, float16 was asked for; make another index in a new folder."
     )
@@ -72,7 +72,7 @@ def test_pooled_regions_are_those_that_the_index_keeps(small: Small, pooled: Pat
     assert index.about.regions == 2
     assert pooling is not None
     assert read_pooling(index_folder) is None
-    rows = index._tables.pictures.search().limit(20).to_arrow()
+    rows = index._pictures.live.search().limit(20).to_arrow()
     stored = encoding_of(small.retriever().matcher, rows, torch.device("cpu"))
     retriever, split = small.retriever(), small.split()
     images = retriever.encode_images(split)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
 import threading
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,6 +60,18 @@ def test_replacing_encodes_again_and_keeps_metadata(small: Small, index: Index) 
     assert (len(index), index.captions) == (12, 23), "a removed caption is deleted"
     assert index.explain("one red dog", split.image_ids[0]).scores["fused"] != before
     assert len(index.search("one red dog", where="year = 2000")) == 4
+
+
+def test_caches_of_old_versions_are_released(small: Small, index: Index) -> None:
+    """LanceDB's cache of a handle keeps metadata of every version that it has seen."""
+    index.search("one red dog")
+    handles = {id(index._pictures.live), id(index._tables().pictures)}
+    assert len(handles) == 2, "a write has a handle of its own"
+    old = weakref.ref(index._pictures.live)
+    index.replace(small.split("test"))
+    index.search("one red dog")
+    gc.collect()
+    assert old() is None
 
 
 def test_deleting_includes_captions_and_refuses_unknown_ids(index: Index) -> None:

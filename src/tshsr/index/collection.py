@@ -184,7 +184,7 @@ class Index:
         files = None if folder is None else folder.resolve()  # searches run in other working directories, too
         moved = pictures is not None
         addition = Addition(self.folder, self.retriever, split, files, metadata, replace, begin, moved, engine)
-        return add_split(addition, self._tables, captions=captions)
+        return add_split(addition, self._tables(), captions=captions)
 
     def replace(self, split: Split, **how: Any) -> Added:
         """Encode the pictures of a split again, and add new ones; arguments of `add`."""
@@ -196,7 +196,7 @@ class Index:
         Raises:
             DataError: Where an id is unknown (nothing is deleted then), or the index cannot be written.
         """
-        delete_pictures(self.folder, self._tables, self.retriever, ids)
+        delete_pictures(self.folder, self._tables(), self.retriever, ids)
 
     def search(self, text: str, k: int = 10, *, where: str | None = None, min_probability: float = 0.0) -> list[Result]:
         """Pictures for a sentence, best first: v·t selects candidates, the network scores them exactly.
@@ -282,7 +282,7 @@ class Index:
 
     def picture_ids(self) -> list[str]:
         """Ids of all pictures."""
-        return ids_of(self._tables.pictures)
+        return ids_of(self._pictures.live)
 
     def sample_captions(self, count: int) -> list[str]:
         """Captions at evenly spaced rows of the index."""
@@ -301,9 +301,8 @@ class Index:
             return self.retriever.extractor()
         return rebuild_extractor(info.extractor, info.settings, device=str(self.retriever.device))
 
-    @property
     def _tables(self) -> Tables:
-        return Tables(self._pictures.live, self._captions.live)
+        return Tables(self._pictures.writable(), self._captions.writable())
 
     def _rows(self, table: Snapshot, names: Sequence[str]) -> pa.Table:
         """The rows of pictures, which may be named several times.

@@ -118,6 +118,9 @@ class Snapshot:
 class TableReader:
     """Reads the newest version of a table.
 
+    LanceDB caches metadata of every version that a handle has seen, up to 7 GiB of them, so each new version gets a new
+    handle.
+
     Args:
         probes: Returns the number of partitions of the ANN index that a query reads.
     """
@@ -161,4 +164,9 @@ class TableReader:
                 table = open_table(self.folder, self.name)
                 table.checkout(version)
                 self.cached = Snapshot(table, self.probes() if ann_indices(table) else 0)
+                self.live = open_table(self.folder, self.name)
             return self.cached
+
+    def writable(self) -> Any:
+        """A new handle, for one write."""
+        return open_table(self.folder, self.name)
