@@ -27,7 +27,7 @@ from tests.support.indexed import Small, built, make_small
 from tests.support.served import serving
 from tests.support.small_runs import small_config
 
-SETTLING = 0.3
+WARM_UP = 0.3
 """Share of the time in which caches fill; growth is measured after it."""
 MOST_GROWTH = 0.05, 16.0
 """Allowed growth of memory: of its size at the start, and MiB."""
@@ -55,8 +55,8 @@ class Watched:
             return
 
     def growth(self, column: int) -> tuple[float, float]:
-        """Medians of a column in the third after settling and in the last third."""
-        after = [one[column] for one in self.samples[int(SETTLING * len(self.samples)) :]]
+        """Medians of a column in the third after the warm-up and in the last third."""
+        after = [one[column] for one in self.samples[int(WARM_UP * len(self.samples)) :]]
         third = max(1, len(after) // 3)
         return statistics.median(after[:third]), statistics.median(after[-third:])
 
@@ -186,7 +186,7 @@ def figures_of(watched: list[Watched], counts: Counts, rounds: int, steps: int) 
         Figure(f"{one.name}: {what} {when}", round(value, 1), unit)
         for one in watched
         for column, what, unit in ((1, "memory", "MiB"), (2, "open handles", ""))
-        for when, value in zip(("after settling", "at the end"), one.growth(column), strict=True)
+        for when, value in zip(("after warm-up", "at the end"), one.growth(column), strict=True)
     ]
     cuts = statistics.quantiles(counts.seconds, n=100) if len(counts.seconds) > 1 else [0.0] * 99
     found += [Figure(f"p{share} of a search", round(1000 * cuts[share - 1], 1), "ms") for share in (50, 95, 99)]
