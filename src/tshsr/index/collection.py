@@ -302,7 +302,7 @@ class Index:
         return rebuild_extractor(info.extractor, info.settings, device=str(self.retriever.device))
 
     def _tables(self) -> Tables:
-        return Tables(self._pictures.writable(), self._captions.writable())
+        return Tables(self._pictures.new_handle(), self._captions.new_handle())
 
     def _rows(self, table: Snapshot, names: Sequence[str]) -> pa.Table:
         """The rows of pictures, which may be named several times.

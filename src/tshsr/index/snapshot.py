@@ -127,7 +127,7 @@ class TableReader:
 
     def __init__(self, folder: Path, name: str, probes: Callable[[], int]) -> None:
         self.folder, self.name, self.probes = folder, name, probes
-        self.live = open_table(folder, name)
+        self.live = self.new_handle()
         self.lock = threading.Lock()
         self.cached: Snapshot | None = None
 
@@ -161,12 +161,12 @@ class TableReader:
         with self.lock:
             version = self.live.version
             if self.cached is None or self.cached.version != version:
-                table = open_table(self.folder, self.name)
+                table = self.new_handle()
                 table.checkout(version)
                 self.cached = Snapshot(table, self.probes() if ann_indices(table) else 0)
-                self.live = open_table(self.folder, self.name)
+                self.live = self.new_handle()
             return self.cached
 
-    def writable(self) -> Any:
-        """A new handle, for one write."""
+    def new_handle(self) -> Any:
+        """A handle with empty caches, for one version or one write."""
         return open_table(self.folder, self.name)
