@@ -253,7 +253,12 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
 
     @torch.inference_mode()
     def encode_images(
-        self, images: Images, *, indices: Sequence[int] | np.ndarray | None = None, boxes: np.ndarray | None = None
+        self,
+        images: Images,
+        *,
+        indices: Sequence[int] | np.ndarray | None = None,
+        boxes: np.ndarray | None = None,
+        parts: bool = False,
     ) -> ItemEncoding:
         """Encode images, `ENCODE_BLOCK` at a time.
 
@@ -261,16 +266,24 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
             images: A batch, an array of features, or a split.
             indices: Row numbers of images of a split; None: all.
             boxes: For an array of features: x1, y1, x2, y2 of each region, as fractions of the picture.
+            parts: Keep what explanations need to split v·t by regions (`Matcher.with_parts`).
 
         Raises:
             DataError: Where a split's features are of another extractor, or can't be read.
             InputError: Where an array has a wrong shape, or values that are not finite.
         """
-        return join_encodings([self.matcher.encode_images(batch) for batch in self._batches(images, indices, boxes)])
+        encoded = []
+        for batch in self._batches(images, indices, boxes):
+            encoding = self.matcher.encode_images(batch)
+            encoded.append(self.matcher.with_parts(encoding, batch) if parts else encoding)
+        return join_encodings(encoded)
 
     @torch.inference_mode()
-    def encode_captions(self, captions: Captions) -> ItemEncoding:
+    def encode_captions(self, captions: Captions, *, parts: bool = False) -> ItemEncoding:
         """Encode captions (one string is one caption).
+
+        Args:
+            parts: As in `encode_images`.
 
         Raises:
             InputError: Where there is no caption, or one has no word.
@@ -278,8 +291,12 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
         tokens = self.tokenizer.encode([captions] if isinstance(captions, str) else captions)
         if not len(tokens):
             raise InputError("there are no captions to encode; give at least one.")
-        batches = (tokens.read(rows).to(self.device) for rows in blocks(np.arange(len(tokens)), ENCODE_BLOCK))
-        return join_encodings([self.matcher.encode_captions(batch) for batch in batches])
+        encoded = []
+        for rows in blocks(np.arange(len(tokens)), ENCODE_BLOCK):
+            batch = tokens.read(rows).to(self.device)
+            encoding = self.matcher.encode_captions(batch)
+            encoded.append(self.matcher.with_parts(encoding, batch) if parts else encoding)
+        return join_encodings(encoded)
 
     def score(
         self, images: Images | ItemEncoding, captions: Captions | ItemEncoding, *, byte_budget: int = BYTE_BUDGET
@@ -309,21 +326,23 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
     def trace(self, images: Images | ItemEncoding, captions: Captions | ItemEncoding) -> dict[str, StreamTrace]:
         """The trace of each stream for pairs of images and captions with equal index.
 
+        Encodings with `parts` split v·t by regions and words also where it is pooled by channel.
+
         Raises:
             InputError: Where the numbers of images and captions differ.
         """
-        encoded = self._encoded(images, captions)
+        encoded = self._encoded(images, captions, parts=True)
         if len(encoded[0]) != len(encoded[1]):
             got = f"{len(encoded[0])} images, {len(encoded[1])} captions"
             raise InputError(f"expected one caption for each image; got {got}.")
         return self.matcher.trace(*encoded)
 
     def _encoded(
-        self, images: Images | ItemEncoding, captions: Captions | ItemEncoding
+        self, images: Images | ItemEncoding, captions: Captions | ItemEncoding, *, parts: bool = False
     ) -> tuple[ItemEncoding, ItemEncoding]:
         """Both sides encoded, on the network's device."""
-        left = images if isinstance(images, ItemEncoding) else self.encode_images(images)
-        right = captions if isinstance(captions, ItemEncoding) else self.encode_captions(captions)
+        left = images if isinstance(images, ItemEncoding) else self.encode_images(images, parts=parts)
+        right = captions if isinstance(captions, ItemEncoding) else self.encode_captions(captions, parts=parts)
         return left.to(self.device), right.to(self.device)
 
     def _batches(

@@ -61,6 +61,14 @@ def test_an_objective_without_any_loss_is_refused() -> None:
         Objective(tiny.network(), LossConfig(fused=0, streams=0, levels=0, pooled=0))
 
 
+def test_a_late_term_needs_a_loss_of_its_own() -> None:
+    losses = LossConfig(pooled=0)
+    with pytest.raises(SettingsError, match=r"trains v·t apart from the streams, and no loss does so; set loss\.contrast"):
+        Objective(tiny.network(late_weight=20.0), losses)
+    Objective(tiny.network(late_weight=20.0), replace(losses, contrastive=1.0))
+    Objective(tiny.network(), losses)
+
+
 def test_the_same_seed_builds_the_same_network() -> None:
     networks = []
     for _ in range(2):

@@ -206,10 +206,11 @@ def test_contributions_and_bias_sum_to_the_logit_of_the_score(levels: int) -> No
         assert stream.score == pytest.approx(explanation.scores[name], abs=1e-6)
 
 
+@pytest.mark.parametrize("pooling", ["attention", "esa"])
 @pytest.mark.parametrize("global_node", [True, False])
 @pytest.mark.parametrize("streams", ["both", "word", "region"])
-def test_what_words_and_regions_add_sums_to_the_logit(streams: str, global_node: bool) -> None:
-    pairs = real([CAPTION], streams=streams, global_node=global_node)
+def test_what_words_and_regions_add_sums_to_the_logit(streams: str, global_node: bool, pooling: str) -> None:
+    pairs = real([CAPTION], streams=streams, global_node=global_node, pooling=pooling)
     explanation = explain_pair(pairs, image(REGIONS, padding=2), CAPTION)
     sums = []
     for stream in explanation.streams.values():

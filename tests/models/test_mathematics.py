@@ -17,7 +17,7 @@ from tshsr.models.attention import attend, attention_weights, late_interaction, 
 from tshsr.models.base import ItemEncoding
 from tshsr.models.context import ContextSimilarity
 from tshsr.models.encoders import box_geometry
-from tshsr.models.pooling import AttentionPooling
+from tshsr.models.pooling import AttentionPooling, ChannelPooling
 from tshsr.models.reasoning import HierarchicalReasoning
 from tshsr.models.similarity import SimilarityVector
 from tshsr.models.tshsr import TshsrStream
@@ -260,6 +260,83 @@ def test_the_pooled_terms_are_the_formula() -> None:
         torch.testing.assert_close(trace.pooled_terms.sum(dim=(1, 2)), trace.pooled, **SAME)
         shares = torch.tensor([[p * q for q in b] for p in a], dtype=torch.float64)
         torch.testing.assert_close(trace.pooled_shares[0], shares.T if name == "word_stream" else shares, **SAME)
+
+
+@torch.no_grad()
+def test_a_late_term_stands_in_the_logit_after_training_alone() -> None:
+    network = tiny.network(late_weight=7.0, late_centre=0.3)
+    alone = tiny.network(pooled_term=False)
+    alone.load_state_dict(network.state_dict())
+    images, captions = network.encode_images(tiny.images(3)), network.encode_captions(tiny.captions())
+    assert not [name for name, _ in network.named_parameters() if "pooled_weight" in name]
+    without, v_t = alone.score_all(images, captions), images.pooled @ captions.pooled.T
+    trained = network.train().score_all(images, captions)
+    late = network.eval().score_all(images, captions)
+    for name in ("word_stream", "region_stream"):
+        torch.testing.assert_close(trained[name], without[name], **SAME)
+        expected = torch.sigmoid(torch.logit(without[name]) + 7 * (v_t - 0.3))
+        torch.testing.assert_close(late[name], expected, **SAME)
+    torch.testing.assert_close(late["fused"], (late["word_stream"] + late["region_stream"]) / 2, **SAME)
+    for level in ("level_0", "level_1", "level_2"):
+        torch.testing.assert_close(late[level], without[level], **SAME)
+    for name, trace in network.trace(images, captions).items():
+        torch.testing.assert_close(trace.score, late[name].diagonal(), **SAME)
+        torch.testing.assert_close(trace.pooled, 7 * v_t.diagonal(), **SAME)
+        total = trace.contributions.sum(dim=-1) + trace.pooled + trace.bias
+        torch.testing.assert_close(torch.sigmoid(total), trace.score, **SAME)
+
+
+def plain_parts(pooling: ChannelPooling, items: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Parts of the items of one row in its vector, and their mean weights, by plain loops."""
+    rows, channels = items.tolist(), range(items.shape[1])
+    logits = [[oracles.dot(pooling.weight.weight[d].tolist(), row) for d in channels] for row in rows]
+    weights = [oracles.softmax([row[d] for row in logits]) for d in channels]
+    weighted = [[weights[d][i] * rows[i][d] for d in channels] for i in range(len(rows))]
+    length = math.sqrt(sum(sum(row[d] for row in weighted) ** 2 for d in channels))
+    means = [sum(weights[d][i] for d in channels) / len(channels) for i in range(len(rows))]
+    parts = torch.tensor(weighted, dtype=torch.float64) / length
+    return parts, torch.tensor(means, dtype=torch.float64)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("projection", ["linear", "residual"])
+def test_vectors_pooled_by_channel_come_from_projections_of_their_own_and_split_into_terms(projection: str) -> None:
+    network = tiny.network(pooling="esa", encoder=replace(tiny.ENCODER, region_projection=projection))
+    pictures, texts = tiny.images(2, 5, real=[5, 3]), tiny.captions((4, 6))
+    images = network.with_parts(network.encode_images(pictures), pictures)
+    captions = network.with_parts(network.encode_captions(texts), texts)
+    found = {name: (trace.pooled_terms, trace.pooled_shares) for name, trace in network.trace(images, captions).items()}
+    regions = network.pooled_regions.project(pictures.regions, pictures.mask)
+    words = network.pooled_words.project(network.word_encoder.states(texts)[0], texts.mask)
+    for row in range(2):
+        m, n = int(pictures.mask[row].sum()), int(texts.mask[row].sum())
+        v, a = plain_parts(network.region_pooling, regions[row, :m])
+        t, b = plain_parts(network.word_pooling, words[row, :n])
+        torch.testing.assert_close(images.pooled[row], v.sum(dim=0), **SAME)
+        torch.testing.assert_close(captions.pooled[row], t.sum(dim=0), **SAME)
+        for name, (terms, shares) in found.items():
+            gamma = network.streams[name].pooled_weight.item()
+            expected = (gamma * v @ t.T, a[:, None] * b)
+            for values, plain in zip((terms[row], shares[row]), expected, strict=True):
+                ours = values.T if name == "word_stream" else values
+                torch.testing.assert_close(ours[:m, :n], plain, **SAME)
+                assert ours[m:].abs().sum() == ours[:, n:].abs().sum() == 0
+
+
+@torch.no_grad()
+def test_without_the_parts_of_its_items_v_t_is_a_term_of_the_whole() -> None:
+    network = tiny.network(pooling="esa")
+    traces = network.trace(network.encode_images(tiny.images(3)), network.encode_captions(tiny.captions()))
+    for trace in traces.values():
+        assert trace.pooled_terms is None
+        torch.testing.assert_close(trace.pooled_whole, trace.pooled, **SAME)
+
+
+@torch.no_grad()
+def test_attention_pooling_needs_no_parts() -> None:
+    network, pictures = tiny.network(), tiny.images()
+    images = network.encode_images(pictures)
+    assert network.with_parts(images, pictures) is images
 
 
 def test_box_geometry_is_corners_and_area() -> None:

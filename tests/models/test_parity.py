@@ -72,12 +72,18 @@ WITHOUT_EFFECT = ("graph_key_w.bias", "embedding_common.0.bias", "rar_v_w.0.bias
 class Given(nn.Module):
     """Stands for an encoder: gives the rows that were recorded."""
 
-    def __init__(self, rows: Tensor) -> None:
+    def __init__(self, recorded: Tensor) -> None:
         super().__init__()
-        self.rows = rows
+        self.recorded = recorded
 
-    def forward(self, batch: ImageBatch | CaptionBatch) -> Tensor:
-        return self.rows * batch.mask[..., None]
+    def inputs(self, batch: ImageBatch) -> Tensor:
+        return self.recorded
+
+    def states(self, batch: CaptionBatch) -> tuple[Tensor, None]:
+        return self.recorded, None
+
+    def rows(self, recorded: Tensor, mask: Tensor) -> Tensor:
+        return recorded * mask[..., None]
 
 
 @pytest.fixture

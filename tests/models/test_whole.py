@@ -40,6 +40,7 @@ OF_ROLES = {view_name(stream, role) for stream in ("word_stream", "region_stream
 METHODS: dict[str, Any] = {
     "tshsr": lambda encoder: tiny.config(encoder=encoder),
     "tshsr, global node, joint space": lambda encoder: tiny.config(encoder=encoder, global_node=True, comparison_dim=0),
+    "tshsr, pooled by channel": lambda encoder: tiny.config(encoder=encoder, pooling="esa"),
     "scan": lambda encoder: ScanConfig(encoder=encoder, streams="both", aggregation="logsumexp"),
     "sgr": lambda encoder: SgrafConfig(encoder=encoder, similarity_dim=6),
     "saf": lambda encoder: SgrafConfig(encoder=encoder, similarity_dim=6, reasoning="saf", comparison_dim=5),

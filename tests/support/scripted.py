@@ -95,7 +95,9 @@ def scripted(captions: list[str], points: dict[str, int], values: dict[str, floa
     return retriever(ScriptedMatcher(len(tokenizer), by_token, values_by_token), tokenizer)
 
 
-def real(captions: list[str], *, streams: str = "both", levels: int = 2, global_node: bool = True) -> Retriever:
+def real(
+    captions: list[str], *, streams: str = "both", levels: int = 2, global_node: bool = True, pooling: str = "attention"
+) -> Retriever:
     """A small TSHSR network with random weights over the words of some captions."""
     tokenizer = Tokenizer.build(captions, minimum_count=1)
     torch.manual_seed(1)
@@ -105,6 +107,7 @@ def real(captions: list[str], *, streams: str = "both", levels: int = 2, global_
         similarity_dim=8,
         streams=streams,
         global_node=global_node,
+        pooling=pooling,
         reasoning=ReasoningConfig(levels=levels, seeds=(3, 2)),
     )
     return retriever(Tshsr(config), tokenizer)

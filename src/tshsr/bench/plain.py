@@ -116,7 +116,7 @@ def tshsr(network: Tshsr) -> PlainScore:
                 torch.sigmoid(
                     stream_logit(stream, *sides(name, images, caption))
                     + stream.pooled_contribution(whole)
-                    + stream.bias
+                    + stream.constant
                 )
             )
         return torch.stack(parts).mean(dim=0)

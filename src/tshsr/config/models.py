@@ -150,6 +150,14 @@ class TshsrConfig:
     """DSGSL's batch graph: nearest images (captions) of a batch from which loss.relations rebuilds v (t); 0: none."""
     pooled_term: bool = True
     """Add v·t, with a learned weight, to each stream's logit, so that the reasoning learns the residual."""
+    late_weight: float = 0.0
+    """Fixed weight of v·t in place of the learned one: streams are trained without v·t, which joins them in evaluation;
+    0: learned."""
+    late_centre: float = 0.6
+    """With `late_weight`: v·t at which its term is 0."""
+    pooling: Literal["attention", "esa"] = "attention"
+    """Pooling of v and t: attention over the regions and words of the streams, or, over projections of their own, the
+    pooling of ESA: a softmax over the items for each channel."""
     reasoning: ReasoningConfig = field(default_factory=ReasoningConfig)
     """Hierarchical reasoning, the same settings in both streams (weights are not shared)."""
     fusion: Literal["mean", "learned"] = "mean"

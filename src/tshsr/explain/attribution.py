@@ -242,7 +242,7 @@ def explain_pair(retriever: Retriever, images: ImageBatch, caption: str) -> Expl
     """
     if len(images) != 1:
         raise InputError(f"an explanation is of one image; got a batch of {len(images)}. Explain them one by one.")
-    return explain_encoded(retriever, retriever.encode_images(images), images.boxes, caption)
+    return explain_encoded(retriever, retriever.encode_images(images, parts=True), images.boxes, caption)
 
 
 def explain_encoded(
@@ -258,7 +258,7 @@ def explain_encoded(
         InputError: Where the tokenizer's words are not the network's tokens, or a score is not finite.
     """
     words = tuple(retriever.tokenizer.words(caption))
-    text = retriever.encode_captions([caption])
+    text = retriever.encode_captions([caption], parts=True)
     tokens = int(text.mask.sum())
     if len(words) != tokens:
         raise InputError(f"caption {caption!r} has {len(words)} words but {tokens} tokens; expected one each.")

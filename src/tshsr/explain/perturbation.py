@@ -49,7 +49,8 @@ class Pairs:
         texts = [split.captions[int(caption)] for caption in captions]
         retriever.check_extractor(split.extractor)
         batch = split.regions.read(split.image_of_caption[captions]).to(retriever.device)
-        return cls(retriever, batch, texts, retriever.encode_images(batch), retriever.encode_captions(texts), score)
+        images, encoded = retriever.encode_images(batch, parts=True), retriever.encode_captions(texts, parts=True)
+        return cls(retriever, batch, texts, images, encoded, score)
 
     def __len__(self) -> int:
         """Number of pairs."""

@@ -94,8 +94,9 @@ def encode_pairs(
 ) -> tuple[ItemEncoding, ItemEncoding]:
     """Encode captions and, for each, the image of this number; every image is encoded once."""
     unique, inverse = np.unique(numbers, return_inverse=True)
-    images = retriever.encode_images(split, indices=unique)
-    return images[torch.from_numpy(inverse).to(images.items.device)], retriever.encode_captions(captions)
+    images = retriever.encode_images(split, indices=unique, parts=True)
+    texts = retriever.encode_captions(captions, parts=True)
+    return images[torch.from_numpy(inverse).to(images.items.device)], texts
 
 
 def _truth_of_pairs(

@@ -182,12 +182,14 @@ class Matcher(nn.Module, ABC):
         dim: Width of encoded regions and words.
         compares_places: Whether scoring compares positions, so that `complete` needs boxes.
         has_probabilities: Whether all scores but v·t are probabilities, with a logit.
+        trains_pooled_apart: Whether only losses of v·t train v and t.
         vision: The network that computes regions from pixels; None for a matcher of stored region features.
     """
 
     dim: int
     compares_places: bool = False
     has_probabilities: bool = False
+    trains_pooled_apart: bool = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -257,6 +259,11 @@ class Matcher(nn.Module, ABC):
         """Intermediate values by stream name (`word_stream`, `region_stream`); empty for a method without streams."""
         del images, captions
         return {}
+
+    def with_parts(self, encoding: ItemEncoding, batch: ImageBatch | CaptionBatch) -> ItemEncoding:
+        """The encoding of a batch with what `trace` needs beside it, to split v·t by regions and words."""
+        del batch
+        return encoding
 
     def related_scores(
         self, images: ItemEncoding, captions: ItemEncoding, image_of_caption: Int[Tensor, " captions"]

@@ -5,6 +5,7 @@ Axes: images | captions | regions | words | features (extractor) | dim (joint sp
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import assert_never
 
 import numpy as np
@@ -31,22 +32,38 @@ HEADS = ("pooler", "head", "projection")
 """Names of the layers from states to a vector of the whole caption: they are not trained."""
 
 
-class RegionEncoder(nn.Module):
-    """Region features (with 5 values of box geometry where `boxes` is on) -> projection -> unit rows.
+class RegionProjection(nn.Module):
+    """W x + b, or residual: the sum of that and of a perceptron of x (VSE-infinity, Chen et al. 2021).
 
-    The projection is linear, W x + b, or with `region_projection` residual the sum of that and of a perceptron of x
-    (VSE-infinity, Chen et al. 2021; ESA, Zhu et al. 2023).
+    Args:
+        config: `region_projection` chooses; widths.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        if config.feature_dim < 1 or config.dim < 1:
-            raise SettingsError(f"encoder widths are {config.feature_dim} -> {config.dim}; expected positive numbers.")
-        self.config = config
-        self.dropout = nn.Dropout(config.dropout)
         self.projection = nn.Linear(config.feature_dim + 5 * config.boxes, config.dim)
         residual = config.region_projection == "residual"
         self.perceptron = RegionPerceptron(self.projection.in_features, config.dim) if residual else None
+
+    def project(
+        self, inputs: Float[Tensor, "images regions inputs"], mask: Bool[Tensor, "images regions"]
+    ) -> Float[Tensor, "images regions dim"]:
+        """Project the inputs of a batch; padded regions are zero."""
+        projected: Tensor = self.projection(inputs)
+        if self.perceptron is not None:
+            projected = projected + self.perceptron(inputs, mask)
+        return projected * mask[..., None]
+
+
+class RegionEncoder(RegionProjection):
+    """Region features (with 5 values of box geometry where `boxes` is on) -> projection -> unit rows."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        if config.feature_dim < 1 or config.dim < 1:
+            raise SettingsError(f"encoder widths are {config.feature_dim} -> {config.dim}; expected positive numbers.")
+        super().__init__(config)
+        self.config = config
+        self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, batch: ImageBatch) -> Float[Tensor, "images regions dim"]:
         """Encode a batch; padded regions are zero.
@@ -54,11 +71,13 @@ class RegionEncoder(nn.Module):
         Raises:
             InputError: Where features are of another width, or boxes are needed and missing.
         """
-        inputs = self.inputs(batch)
-        projected = self.projection(inputs)
-        if self.perceptron is not None:
-            projected = projected + self.perceptron(inputs, batch.mask)
-        return unit(projected) * batch.mask[..., None]
+        return self.rows(self.inputs(batch), batch.mask)
+
+    def rows(
+        self, inputs: Float[Tensor, "images regions inputs"], mask: Bool[Tensor, "images regions"]
+    ) -> Float[Tensor, "images regions dim"]:
+        """Unit rows from the inputs of a batch; padded regions are zero."""
+        return unit(self.project(inputs, mask)) * mask[..., None]
 
     def inputs(self, batch: ImageBatch) -> Float[Tensor, "images regions inputs"]:
         """Input of the projection: features after dropout, and box geometry.
@@ -119,17 +138,75 @@ def box_geometry(boxes: Float[Tensor, "images regions 4"]) -> Float[Tensor, "ima
     return torch.cat([boxes, size.prod(dim=-1, keepdim=True)], dim=-1)
 
 
-class GruWordEncoder(nn.Module):
+class WordEncoder(nn.Module, ABC):
+    """Words: states -> linear, where the states are of another width than the joint space -> unit rows.
+
+    Args:
+        width: Of a state.
+        unit_rows: False leaves the rows unnormalised, for methods that pool them first.
+
+    Attributes:
+        projection: From states to rows; None where the states are the rows.
+    """
+
+    projection: nn.Linear | None
+
+    def __init__(self, width: int, *, unit_rows: bool) -> None:
+        super().__init__()
+        self.width = width
+        self.finish = unit if unit_rows else nn.Identity()
+
+    @abstractmethod
+    def states(
+        self, batch: CaptionBatch
+    ) -> tuple[Float[Tensor, "captions words width"], Float[Tensor, "captions pooled"] | None]:
+        """The state of each word, and the encoder's own vector of each caption: the batch's, or a tuned network's.
+
+        Raises:
+            InputError: Where the batch does not fit the encoder.
+        """
+
+    def rows(
+        self, states: Float[Tensor, "captions words width"], mask: Bool[Tensor, "captions words"]
+    ) -> Float[Tensor, "captions words dim"]:
+        """Rows from states; padded words are zero."""
+        return self.finish(states if self.projection is None else self.projection(states)) * mask[..., None]
+
+    def forward(self, batch: CaptionBatch) -> Float[Tensor, "captions words dim"]:
+        """Encode a batch; padded words are zero.
+
+        Raises:
+            InputError: As in `states`.
+        """
+        return self.rows(self.states(batch)[0], batch.mask)
+
+
+class WordProjection(nn.Module):
+    """W x + b of the states of words."""
+
+    def __init__(self, width: int, dim: int) -> None:
+        super().__init__()
+        self.projection = nn.Linear(width, dim)
+
+    def project(
+        self, states: Float[Tensor, "captions words width"], mask: Bool[Tensor, "captions words"]
+    ) -> Float[Tensor, "captions words dim"]:
+        """Project the states of a batch; padded words are zero."""
+        projected: Tensor = self.projection(states)
+        return projected * mask[..., None]
+
+
+class GruWordEncoder(WordEncoder):
     """Words: embedding -> one-layer bidirectional GRU -> mean of both directions -> unit rows (as in SCAN).
 
     Args:
         config: Widths, vocabulary and dropout.
-        unit_rows: False leaves the rows unnormalised, for methods that pool them first.
+        unit_rows: As in WordEncoder.
     """
 
     def __init__(self, config: EncoderConfig, *, unit_rows: bool = True) -> None:
-        super().__init__()
-        self.finish = unit if unit_rows else nn.Identity()
+        super().__init__(config.dim, unit_rows=unit_rows)
+        self.projection = None
         self.embedding = nn.Embedding(config.vocabulary, config.word_dim, padding_idx=0)
         nn.init.uniform_(self.embedding.weight[1:], -0.1, 0.1)
         self.dropout = nn.Dropout(max(config.dropout, config.word_dropout))
@@ -141,8 +218,10 @@ class GruWordEncoder(nn.Module):
         ids = torch.tensor([*vectors.rows], device=self.embedding.weight.device)
         self.embedding.weight[ids] = torch.from_numpy(np.stack([*vectors.rows.values()])).to(self.embedding.weight)
 
-    def forward(self, batch: CaptionBatch) -> Float[Tensor, "captions words dim"]:
-        """Encode a batch; padded words are zero."""
+    def states(
+        self, batch: CaptionBatch
+    ) -> tuple[Float[Tensor, "captions words width"], Float[Tensor, "captions pooled"] | None]:
+        """Mean of both directions."""
         lengths = batch.mask.sum(dim=1).cpu()  # packing requires lengths on the CPU
         embedded = self.dropout(self.embedding(batch.tokens))
         packed = nn.utils.rnn.pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False)
@@ -152,20 +231,19 @@ class GruWordEncoder(nn.Module):
         else:
             states = padded_states(self.gru, packed, words)
         forward, backward = states.chunk(2, dim=-1)
-        return self.finish((forward + backward) / 2) * batch.mask[..., None]
+        return (forward + backward) / 2, batch.pooled
 
 
-class TransformerWordEncoder(nn.Module):
+class TransformerWordEncoder(WordEncoder):
     """Words: embedding + learned positions -> transformer layers, trained from scratch -> linear -> unit rows.
 
     Args:
         config: Widths, layers, vocabulary and dropout.
-        unit_rows: As in GruWordEncoder.
+        unit_rows: As in WordEncoder.
     """
 
     def __init__(self, config: EncoderConfig, *, unit_rows: bool = True) -> None:
-        super().__init__()
-        self.finish = unit if unit_rows else nn.Identity()
+        super().__init__(config.word_dim, unit_rows=unit_rows)
         if config.word_dim % config.transformer_heads:
             raise SettingsError(
                 f"word_dim {config.word_dim} is no multiple of "
@@ -186,8 +264,10 @@ class TransformerWordEncoder(nn.Module):
         self.layers = nn.TransformerEncoder(layer, config.transformer_layers, enable_nested_tensor=False)
         self.projection = nn.Linear(config.word_dim, config.dim)
 
-    def forward(self, batch: CaptionBatch) -> Float[Tensor, "captions words dim"]:
-        """Encode a batch; padded words are zero.
+    def states(
+        self, batch: CaptionBatch
+    ) -> tuple[Float[Tensor, "captions words width"], Float[Tensor, "captions pooled"] | None]:
+        """Outputs of the last layer.
 
         Raises:
             InputError: Where a caption has more than LONGEST_CAPTION words.
@@ -198,27 +278,28 @@ class TransformerWordEncoder(nn.Module):
                 f"a caption has {words} words; the transformer encoder takes {LONGEST_CAPTION}. Shorten it."
             )
         embedded = self.embedding(batch.tokens) + self.position.weight[:words]
-        states = self.layers(embedded, src_key_padding_mask=~batch.mask)
-        return self.finish(self.projection(states)) * batch.mask[..., None]
+        return self.layers(embedded, src_key_padding_mask=~batch.mask), batch.pooled
 
 
-class FrozenWordEncoder(nn.Module):
+class FrozenWordEncoder(WordEncoder):
     """Words: states of a frozen pretrained network, which is no part of the matcher -> linear -> unit rows.
 
     Args:
         config: Widths and dropout.
-        unit_rows: As in GruWordEncoder.
+        unit_rows: As in WordEncoder.
     """
 
+    projection: nn.Linear
+
     def __init__(self, config: EncoderConfig, *, unit_rows: bool = True) -> None:
-        super().__init__()
-        self.finish = unit if unit_rows else nn.Identity()
-        self.width = config.text_width
+        super().__init__(config.text_width, unit_rows=unit_rows)
         self.dropout = nn.Dropout(max(config.dropout, config.word_dropout))
         self.projection = nn.Linear(config.text_width, config.dim)
 
-    def forward(self, batch: CaptionBatch) -> Float[Tensor, "captions words dim"]:
-        """Encode a batch; padded words are zero.
+    def states(
+        self, batch: CaptionBatch
+    ) -> tuple[Float[Tensor, "captions words width"], Float[Tensor, "captions pooled"] | None]:
+        """Those of the batch, after dropout.
 
         Raises:
             InputError: Where the batch has no states, or states of another width.
@@ -228,11 +309,10 @@ class FrozenWordEncoder(nn.Module):
             raise InputError(
                 f"the captions have {found}; expected those of the network's frozen text encoder, {self.width} wide."
             )
-        states = self.dropout(batch.states.to(self.projection.weight.dtype))
-        return self.finish(self.projection(states)) * batch.mask[..., None]
+        return self.dropout(batch.states.to(self.projection.weight.dtype)), batch.pooled
 
 
-class TunedWordEncoder(nn.Module):
+class TunedWordEncoder(WordEncoder):
     """Words: pretrained network with its last layers trained -> mean of each word's pieces -> linear -> unit rows.
 
     The other layers have no gradients and stay in evaluation mode. Where all layers are trained, the embeddings are
@@ -240,7 +320,7 @@ class TunedWordEncoder(nn.Module):
 
     Args:
         config: Weights, number of tuned layers, width and dropout.
-        unit_rows: As in GruWordEncoder.
+        unit_rows: As in WordEncoder.
 
     Raises:
         DataError: Where the network's configuration can't be loaded.
@@ -248,11 +328,10 @@ class TunedWordEncoder(nn.Module):
     """
 
     def __init__(self, config: EncoderConfig, *, unit_rows: bool = True) -> None:
-        super().__init__()
-        self.finish = unit if unit_rows else nn.Identity()
-        self.config = config
         with named(config.text_weights):
             network = TextNetwork.empty(locate_text_weights(config.text_weights), Layers.of(config))
+        super().__init__(network.width, unit_rows=unit_rows)
+        self.config = config
         self.network = network.requires_grad_(False).eval()
         layers = len(self.network.blocks)
         if config.text_tuned_layers > layers:
@@ -293,18 +372,10 @@ class TunedWordEncoder(nn.Module):
             pretrained = TextNetwork.load(locate_text_weights(self.config.text_weights), Layers.of(self.config))
         self.network.load_state_dict(pretrained.state_dict())
 
-    def forward(self, batch: CaptionBatch) -> Float[Tensor, "captions words dim"]:
-        """Encode a batch; padded words are zero.
-
-        Raises:
-            InputError: Where the batch is no word pieces.
-        """
-        return self.with_vectors(batch)[0]
-
-    def with_vectors(
+    def states(
         self, batch: CaptionBatch
-    ) -> tuple[Float[Tensor, "captions words dim"], Float[Tensor, "captions pooled"]]:
-        """`forward`, and the network's vector of each caption.
+    ) -> tuple[Float[Tensor, "captions words width"], Float[Tensor, "captions pooled"] | None]:
+        """Means of the states of each word's pieces, after dropout, and the network's vector of each caption.
 
         Raises:
             InputError: Where the batch is no word pieces.
@@ -312,21 +383,7 @@ class TunedWordEncoder(nn.Module):
         if batch.word_of_token is None:
             raise InputError("the captions are no word pieces; encode them with the tokenizer of this network.")
         states, pooled = self.network(batch.tokens, batch.word_of_token != UNREAD)
-        nodes = node_states(states, batch.word_of_token, batch.mask.shape[1])
-        return self.finish(self.projection(self.dropout(nodes))) * batch.mask[..., None], pooled
-
-
-def words_and_vectors(
-    encoder: nn.Module, batch: CaptionBatch
-) -> tuple[Float[Tensor, "captions words dim"], Float[Tensor, "captions pooled"] | None]:
-    """Encoded words, and the encoder's own vector of each caption: that of a tuned network, or that of the batch.
-
-    Raises:
-        InputError: Where the batch does not fit the encoder.
-    """
-    if isinstance(encoder, TunedWordEncoder):
-        return encoder.with_vectors(batch)
-    return encoder(batch), batch.pooled
+        return self.dropout(node_states(states, batch.word_of_token, batch.mask.shape[1])), pooled
 
 
 def _parts(network: TextNetwork, *names: str) -> list[nn.Module]:
@@ -335,12 +392,12 @@ def _parts(network: TextNetwork, *names: str) -> list[nn.Module]:
     return [module for module in found if isinstance(module, nn.Module)]
 
 
-def build_word_encoder(config: EncoderConfig, *, unit_rows: bool = True) -> nn.Module:
+def build_word_encoder(config: EncoderConfig, *, unit_rows: bool = True) -> WordEncoder:
     """The word encoder of a configuration.
 
     Args:
         config: `text` chooses the encoder.
-        unit_rows: As in GruWordEncoder.
+        unit_rows: As in WordEncoder.
 
     Raises:
         SettingsError: Where the vocabulary is empty or a width does not fit.

@@ -199,9 +199,23 @@ class ChannelPooling(nn.Module):
         self, items: Float[Tensor, "rows items dim"], mask: Bool[Tensor, "rows items"]
     ) -> Float[Tensor, "rows dim"]:
         """Pool the real items of each row."""
+        return unit((self.weights(items, mask) * items).sum(dim=1))
+
+    def weights(
+        self, items: Float[Tensor, "rows items dim"], mask: Bool[Tensor, "rows items"]
+    ) -> Float[Tensor, "rows items dim"]:
+        """The softmax of each channel; sums over the items are 1, padding has 0."""
         logits: Tensor = self.weight(items)
         logits = logits.masked_fill(~mask[..., None], torch.finfo(logits.dtype).min)
-        return unit((torch.softmax(logits, dim=1) * items * mask[..., None]).sum(dim=1))
+        return torch.softmax(logits, dim=1) * mask[..., None]
+
+    def parts(
+        self, items: Float[Tensor, "rows items dim"], mask: Bool[Tensor, "rows items"]
+    ) -> Float[Tensor, "rows items dim"]:
+        """The part of each item in the pooled vector; the sum over the items is that vector."""
+        weighted = self.weights(items, mask) * items
+        parts: Tensor = weighted / weighted.sum(dim=1, keepdim=True).norm(dim=-1, keepdim=True).clamp_min(1e-12)
+        return parts
 
 
 def position_codes(count: int) -> Float[Tensor, "count width"]:

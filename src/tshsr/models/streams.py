@@ -20,7 +20,14 @@ from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.models.attention import at_least_float32, attention_weights, similarities, to_unit_sums, unit
 from tshsr.models.base import ItemEncoding, Matcher, RelatedScores, Scores, StreamTrace, has_padding
 from tshsr.models.concepts import Knowledge, check_boxes
-from tshsr.models.encoders import RegionEncoder, build_word_encoder, drop_regions, init_xavier, words_and_vectors
+from tshsr.models.encoders import (
+    RegionEncoder,
+    RegionProjection,
+    WordProjection,
+    build_word_encoder,
+    drop_regions,
+    init_xavier,
+)
 from tshsr.models.pooling import AttentionPooling, MeanPooling
 from tshsr.models.similarity import SimilarityVector
 from tshsr.models.whole import POOLED_WEIGHT, SHARE, build_whole, starts_at_encoder, whole_vector
@@ -140,6 +147,8 @@ class StreamMatcher(Matcher):
     Attributes:
         region_pooling: From regions to v, or to their part in it; None where v is the image encoder's own vector.
         word_pooling: Likewise from words to t.
+        pooled_regions: From the inputs of the region encoder to what is pooled; None: the encoded regions.
+        pooled_words: From the states of the word encoder to what is pooled; None: the encoded words.
         region_whole: From pooled regions and the image encoder's own vector to v; None for pooled regions alone.
         word_whole: Likewise to t.
         knowledge: Concepts beside v and t; None without.
@@ -155,6 +164,8 @@ class StreamMatcher(Matcher):
         self.dim, self.region_dropout = encoder.dim, encoder.region_dropout
         self.region_encoder = RegionEncoder(encoder)
         self.word_encoder = build_word_encoder(encoder)
+        self.pooled_regions: RegionProjection | None = None
+        self.pooled_words: WordProjection | None = None
         self.region_whole, self.word_whole = build_whole(encoder)
         self.knowledge: Knowledge | None = None
 
@@ -172,15 +183,19 @@ class StreamMatcher(Matcher):
         """Encode regions, v and the views of the streams."""
         batch = drop_regions(batch, self.region_dropout if self.training else 0.0)
         check_boxes(self.knowledge, batch.boxes)
-        regions = self.region_encoder(batch)
-        v, share = whole_vector(self.region_whole, self.region_pooling, regions, batch.mask, batch.pooled)
+        inputs = self.region_encoder.inputs(batch)
+        regions = self.region_encoder.rows(inputs, batch.mask)
+        pooled = regions if self.pooled_regions is None else self.pooled_regions.project(inputs, batch.mask)
+        v, share = whole_vector(self.region_whole, self.region_pooling, pooled, batch.mask, batch.pooled)
         v, share = self._with_concepts(regions, batch.mask, v, share, batch.boxes)
         return self.complete(regions, batch.mask, v, batch.boxes, share)
 
     def encode_captions(self, batch: CaptionBatch) -> ItemEncoding:
         """Encode words, t and the views of the streams."""
-        words, own = words_and_vectors(self.word_encoder, batch)
-        t, share = whole_vector(self.word_whole, self.word_pooling, words, batch.mask, own)
+        states, own = self.word_encoder.states(batch)
+        words = self.word_encoder.rows(states, batch.mask)
+        pooled = words if self.pooled_words is None else self.pooled_words.project(states, batch.mask)
+        t, share = whole_vector(self.word_whole, self.word_pooling, pooled, batch.mask, own)
         t, share = self._with_concepts(words, batch.mask, t, share)
         return self.complete(words, batch.mask, t, share=share)
 

@@ -18,17 +18,22 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tshsr.config.models import TshsrConfig
+from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.errors import SettingsError
 from tshsr.models.attention import similarities
 from tshsr.models.base import ItemEncoding, RelatedScores, Scores, StreamTrace
 from tshsr.models.concepts import build_knowledge, pooled_width, whole_node
 from tshsr.models.context import ContextSimilarity, PairItems
-from tshsr.models.pooling import AttentionPooling
+from tshsr.models.encoders import RegionProjection, WordProjection, init_xavier
+from tshsr.models.pooling import AttentionPooling, ChannelPooling
 from tshsr.models.reasoning import HierarchicalReasoning, ReadOut, ReasoningOutput
 from tshsr.models.semantic_graphs import BatchGraph, DualGraph
 from tshsr.models.streams import PLACE, SimilarityVectorStream, StreamMatcher, cosine, stream_sharpness
 from tshsr.models.whole import POOLED_WEIGHT, SHARE, starts_at_encoder
 
+POOLINGS: dict[str, type[AttentionPooling | ChannelPooling]] = {"attention": AttentionPooling, "esa": ChannelPooling}
+PARTS, PART_WEIGHTS = "parts of pooled items", "weights of pooled items"
+"""Names of views, for explanations: the part of each item in v or t, and its mean weight there, one number."""
 EXPECTATION_SCALE = 40.0
 """Scale of predicted positions, large enough to learn them within a few epochs (docs/log.md)."""
 
@@ -37,6 +42,8 @@ class TshsrStream(SimilarityVectorStream):
     """One stream of TSHSR: attention, one similarity vector per query, HSR.
 
         score = sigmoid( sum_l w_l·r_l + gamma v·t + b ),      w_l·r_l: term of level l of HSR( S )
+
+    With `late_weight` gamma is this number, and 0 while training; b is then less gamma `late_centre`.
 
     Where ranking starts at a joint encoder's (`pooled_vectors` frozen or adapter), w_l = 0 before the first step.
 
@@ -68,7 +75,8 @@ class TshsrStream(SimilarityVectorStream):
             config.similarity_dropout,
         )
         self.bias = nn.Parameter(torch.zeros(()))
-        self.pooled_weight = nn.Parameter(torch.tensor(POOLED_WEIGHT)) if config.pooled_term else None
+        learned = config.pooled_term and not config.late_weight
+        self.pooled_weight = nn.Parameter(torch.tensor(POOLED_WEIGHT)) if learned else None
         if starts_at_encoder(config.encoder):
             for read_out in self.reasoning.read_outs:
                 if isinstance(read_out, ReadOut):
@@ -86,9 +94,24 @@ class TshsrStream(SimilarityVectorStream):
         nodes, mask = super().nodes(similarity, attention, queries, context)
         return (nodes if self.graph is None else self.graph(nodes, mask)), mask
 
+    @property
+    def gamma(self) -> Tensor | float:
+        """Weight of v·t in the logit; 0 while streams are trained without it."""
+        if self.pooled_weight is not None:
+            return self.pooled_weight
+        late = self.config.pooled_term and not self.training
+        return self.config.late_weight if late else 0.0
+
+    @property
+    def constant(self) -> Float[Tensor, ""]:
+        """The constant of the logit: b, less the term of v·t at its centre where that joins late."""
+        if self.pooled_weight is not None:
+            return self.bias
+        return self.bias - self.gamma * self.config.late_centre
+
     def pooled_contribution(self, pooled: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
         """Gamma v·t, the term of v·t in the logit."""
-        return torch.zeros_like(pooled) if self.pooled_weight is None else self.pooled_weight * pooled
+        return self.gamma * pooled
 
     def forward(
         self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
@@ -114,8 +137,8 @@ class TshsrStream(SimilarityVectorStream):
             node_weights=reasoning.node_weights,
             contributions=reasoning.contributions,
             pooled=pooled,
-            bias=self.bias,
-            score=torch.sigmoid(reasoning.contributions.sum(dim=-1) + pooled + self.bias),
+            bias=self.constant,
+            score=torch.sigmoid(reasoning.contributions.sum(dim=-1) + pooled + self.constant),
             has_global_node=self.global_similarity is not None,
             node_contributions=reasoning.node_contributions,
         )
@@ -151,8 +174,8 @@ class Tshsr(StreamMatcher):
     and size g_r. The attention-weighted mean of these scores is e in the similarity vector.
     """
 
-    region_pooling: AttentionPooling | None
-    word_pooling: AttentionPooling | None
+    region_pooling: AttentionPooling | ChannelPooling | None
+    word_pooling: AttentionPooling | ChannelPooling | None
     has_probabilities = True
 
     def __init__(self, config: TshsrConfig) -> None:
@@ -172,8 +195,9 @@ class Tshsr(StreamMatcher):
                 "model.pooled-term is off; switch it on."
             )
         self.config = config
-        self.region_pooling = None if self.from_encoder else AttentionPooling(config.encoder.dim)
-        self.word_pooling = None if self.from_encoder else AttentionPooling(config.encoder.dim)
+        self.trains_pooled_apart = config.late_weight > 0 and config.encoder.pooled_vectors != "frozen"
+        self.region_pooling = None if self.from_encoder else POOLINGS[config.pooling](config.encoder.dim)
+        self.word_pooling = None if self.from_encoder else POOLINGS[config.pooling](config.encoder.dim)
         self.streams = nn.ModuleDict(
             {name: TshsrStream(name, config, sharpness) for name, sharpness in stream_sharpness(config).items()}
         )
@@ -183,6 +207,10 @@ class Tshsr(StreamMatcher):
         self.expectation = nn.Linear(config.encoder.dim, 4) if config.place_term else None
         self.fusion = nn.Parameter(torch.zeros(len(self.streams))) if learned else None
         self.batch_graph = BatchGraph(pooled_width(config), config.neighbours) if config.neighbours else None
+        if config.pooling == "esa" and not self.from_encoder:
+            self.pooled_regions = RegionProjection(config.encoder)
+            init_xavier(self.pooled_regions.projection)
+            self.pooled_words = WordProjection(self.word_encoder.width, config.encoder.dim)
 
     def related_scores(
         self, images: ItemEncoding, captions: ItemEncoding, image_of_caption: Int[Tensor, " captions"]
@@ -225,10 +253,10 @@ class Tshsr(StreamMatcher):
             if not isinstance(stream, TshsrStream):
                 raise TypeError(f"{name} is no stream of TSHSR")
             part = parts[name]
-            scores[name] = torch.sigmoid(part.sum(dim=-1) + stream.pooled_contribution(pooled) + stream.bias)
+            scores[name] = torch.sigmoid(part.sum(dim=-1) + stream.pooled_contribution(pooled) + stream.constant)
             if self.from_encoder:
                 part = part + stream.pooled_contribution(pooled)[..., None]
-            by_stream.append(torch.sigmoid(part + stream.bias))
+            by_stream.append(torch.sigmoid(part + (stream.constant if self.from_encoder else stream.bias)))
         fused_levels = self._fuse(torch.stack(by_stream, dim=-1))
         scores |= {f"level_{level}": fused_levels[..., level] for level in range(fused_levels.shape[-1])}
         scores["fused"] = self._fuse(torch.stack([scores[name] for name in self.streams], dim=-1))
@@ -240,19 +268,20 @@ class Tshsr(StreamMatcher):
 
         v = sum_r a_r x_r,  t = sum_w b_w x_w:      v·t = sum_r sum_w a_r b_w (x_r·x_w)
 
-        With vectors of the encoders in v and t, or concepts beside them, the rest of v·t is the term of the whole
-        picture and caption; all of it where nothing is pooled.
+        With one weight per channel a_r x_r is a product by channel, the part of region r in v (`with_parts`). With
+        vectors of the encoders in v and t, or concepts beside them, the rest of v·t is the term of the whole picture
+        and caption; all of it where nothing is pooled, or the parts are not known.
         """
         traces = super().trace(images, captions)
         found = self._pooled_terms(images, captions)
         for name, stream in self._streams():
-            if not isinstance(stream, TshsrStream) or stream.pooled_weight is None:
+            if not isinstance(stream, TshsrStream) or not self.config.pooled_term:
                 continue
             if found is None:
                 traces[name] = replace(traces[name], pooled_whole=traces[name].pooled)
                 continue
             terms, pairs = (each.mT if name == "word_stream" else each for each in found)
-            terms = stream.pooled_weight * terms
+            terms = stream.gamma * terms
             rest = None if self._pools_alone() else traces[name].pooled - terms.sum(dim=(-2, -1))
             traces[name] = replace(traces[name], pooled_terms=terms, pooled_whole=rest, pooled_shares=pairs)
         return traces
@@ -260,20 +289,40 @@ class Tshsr(StreamMatcher):
     def _pooled_terms(
         self, images: ItemEncoding, captions: ItemEncoding
     ) -> tuple[Float[Tensor, "*pairs regions words"], Float[Tensor, "*pairs regions words"]] | None:
-        """a_r b_w (x_r·x_w), and a_r b_w scaled to the sum 1.
+        """Terms of regions and words in v·t, and the products of their weights in v and t, which sum to 1.
 
-        None where v and t are not pooled, or their shares of pooled items are not known.
+        None where v and t are not pooled, or their parts or shares of pooled items are not known.
         """
-        shares = []
+        parts, weights = [], []
         for side, pooling in ((images, self.region_pooling), (captions, self.word_pooling)):
             if pooling is None or (not self._pools_alone() and SHARE not in side.views):
                 return None
-            own = pooling.shares(side.items, side.mask)
-            shares.append(own if self._pools_alone() else own * side.views[SHARE][..., 0])
-        regions, words = shares
-        terms = similarities(images.items, captions.items) * regions[..., :, None] * words[..., None, :]
-        regions, words = (each / each.sum(dim=-1, keepdim=True) for each in shares)
-        return terms, regions[..., :, None] * words[..., None, :]
+            if isinstance(pooling, AttentionPooling):
+                own = pooling.shares(side.items, side.mask)
+                part = own[..., None] * side.items
+            elif PARTS in side.views:
+                own, part = side.views[PART_WEIGHTS][..., 0], side.views[PARTS]
+            else:
+                return None
+            parts.append(part if self._pools_alone() else part * side.views[SHARE])
+            weights.append(own / own.sum(dim=-1, keepdim=True))
+        return similarities(*parts), weights[0][..., :, None] * weights[1][..., None, :]
+
+    def with_parts(self, encoding: ItemEncoding, batch: ImageBatch | CaptionBatch) -> ItemEncoding:
+        """The encoding with the views PARTS and PART_WEIGHTS, where v and t are pooled by channel."""
+        if self.pooled_regions is None or self.pooled_words is None:
+            return encoding
+        if isinstance(batch, ImageBatch):
+            items = self.pooled_regions.project(self.region_encoder.inputs(batch), batch.mask)
+            pooling = self.region_pooling
+        else:
+            items = self.pooled_words.project(self.word_encoder.states(batch)[0], batch.mask)
+            pooling = self.word_pooling
+        if not isinstance(pooling, ChannelPooling):
+            raise TypeError(f"{pooling} has no weights by channel")
+        weights = pooling.weights(items, batch.mask).mean(dim=-1, keepdim=True)
+        views = {**encoding.views, PARTS: pooling.parts(items, batch.mask), PART_WEIGHTS: weights}
+        return replace(encoding, views=views)
 
     def _pools_alone(self) -> bool:
         """Whether pooled vectors are pooled items and nothing else."""

@@ -24,7 +24,6 @@ from tshsr.models.encoders import (
     drop_items,
     drop_regions,
     init_xavier,
-    words_and_vectors,
 )
 from tshsr.models.fragments import FragmentPooling
 from tshsr.models.pooling import AttentionPooling, ChannelPooling, GeneralisedPooling, MeanPooling
@@ -81,7 +80,8 @@ class Vse(Matcher):
     def encode_captions(self, batch: CaptionBatch) -> ItemEncoding:
         """Encode words and t."""
         batch = shortened(batch, self._kept(batch.mask)) if self._augments() else batch
-        words, own = words_and_vectors(self.word_encoder, batch)
+        states, own = self.word_encoder.states(batch)
+        words = self.word_encoder.rows(states, batch.mask)
         t, _ = whole_vector(self.word_whole, self.word_pooling, words, batch.mask, own)
         words = unit(words)
         if self.knowledge is not None:

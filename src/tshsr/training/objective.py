@@ -50,7 +50,7 @@ class Objective(nn.Module):
         processes: Those that share the batch. All have the same loss; the gradient of the batch is the sum of theirs.
 
     Raises:
-        SettingsError: Where every loss weight is 0.
+        SettingsError: Where every loss weight is 0, or v·t is trained apart and no loss of it has a weight.
     """
 
     def __init__(self, matcher: Matcher, config: LossConfig, candidates: int = 0, processes: Processes = ALONE) -> None:
@@ -65,6 +65,11 @@ class Objective(nn.Module):
             raise SettingsError(
                 "every loss weight is 0; set one of loss.fused, loss.streams, loss.levels, loss.pooled, "
                 "loss.contrastive, loss.late-interaction."
+            )
+        if matcher.trains_pooled_apart and not (config.pooled or config.contrastive):
+            raise SettingsError(
+                "model.late-weight trains v·t apart from the streams, and no loss does so; set loss.contrastive or "
+                "loss.pooled."
             )
         if config.scores == "contrastive" and not matcher.has_probabilities:
             raise SettingsError(
