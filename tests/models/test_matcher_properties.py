@@ -20,6 +20,8 @@ VARIANTS = {
     "global node": {"global_node": True},
     "no pooled term": {"pooled_term": False},
     "learned fusion": {"fusion": "learned"},
+    "pooled by channel": {"pooling": "esa"},
+    "late term": {"late_weight": 9.0},
     "compared in the joint space": {"comparison_dim": 0},
     "parts of dsgsl": {"gated_queries": True, "global_node": True, "dual_graph": True, "products": True},
     "flat": {"reasoning": ReasoningConfig(levels=0)},

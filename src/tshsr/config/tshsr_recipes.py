@@ -90,6 +90,8 @@ def tshsr_flickr8k_photos() -> RunConfig:
             comparison_dim=64,
             products=True,
             similarity_dropout=0.1,
+            pooling="esa",
+            late_weight=30.0,
             reasoning=ReasoningConfig(context_inverse_temperature=8.0),
         ),
         loss=LossConfig(
