@@ -118,7 +118,8 @@ def tasks_of(wanted: Race) -> list[Task]:
         SettingsError: For an unknown row.
     """
     changes = [entry.name for entry in ABLATION if entry.applies_to(data_name(wanted)) and not entry.regions]
-    rows = [OURS, *changes] if wanted.ablation else [entry.name for entry in MODELS]
+    methods = [entry.name for entry in MODELS if entry.applies_to(data_name(wanted))]
+    rows = [OURS, *changes] if wanted.ablation else methods
     chosen = wanted.entries or rows
     for name in chosen:
         if name not in ENTRIES:
@@ -134,7 +135,7 @@ def task_of(wanted: Race, name: str, seed: int) -> Task:
     entry, data = ENTRIES[name], data_name(wanted)
     config = None if entry.members else entry.config(data, seed)
     members = tuple(task_of(wanted, member, seed) for member in entry.members)
-    return Task(name, data, wanted.data, seed, wanted.runs, config, members)
+    return Task(name, data, wanted.data, seed, wanted.runs, config, members, entry.late_weight)
 
 
 def results(wanted: Race) -> dict[str, Any]:

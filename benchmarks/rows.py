@@ -20,6 +20,8 @@ class Entry:
         recipe: Name of the recipe without that of the data; empty for an ensemble.
         changes: Settings that differ from the recipe's, by dotted name.
         members: Rows whose scores are averaged for each seed; empty for a single model.
+        late_weight: Of an ensemble of a network and a dual encoder: the weight of the latter's cosine beside the
+            former's logit, in place of the average.
         only: Name of the data where the row differs from the recipe; empty: all data.
         against: Row of the ablation to which this one is compared; empty: the full network.
         regions: Options of `tshsr features` for the store that this row is trained on (`--data`); empty: its defaults.
@@ -30,6 +32,7 @@ class Entry:
     recipe: str = ""
     changes: Mapping[str, Any] = field(default_factory=dict)
     members: tuple[str, ...] = ()
+    late_weight: float = 0.0
     only: str = ""
     regions: str = ""
     against: str = ""
@@ -84,6 +87,13 @@ MODELS = (
     Entry("scan", "SCAN t-i + i-t, ensemble", members=("scan-word", "scan-region")),
     Entry("sgraf", "SGRAF = SGR + SAF, ensemble", members=("sgr", "saf")),
     Entry("rcar", "RCAR = t-i + i-t, ensemble", members=("rcar-word", "rcar-region")),
+    Entry(
+        "two-stream-sgr-esa",
+        "SGR in two streams + ESA's pooling, joined as `v·t` in TSHSR, ensemble",
+        members=("two-stream-sgr", "esa"),
+        late_weight=30.0,
+        only=PHOTOS,
+    ),
 )
 """The methods: single models, then ensembles of two."""
 BATCH_GRAPH = {"model.neighbours": 8, "loss.relations": 1.0, "loss.relations_warmup_epochs": 1.0}

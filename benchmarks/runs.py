@@ -55,6 +55,7 @@ class Task:
         runs: Folder of weights and score matrices.
         config: Settings of the run; None for an ensemble.
         members: Tasks whose scores are averaged; empty for a single model.
+        late_weight: Of the second member's cosine beside the first one's logit; 0: the average.
     """
 
     entry: str
@@ -64,6 +65,7 @@ class Task:
     runs: Path
     config: RunConfig | None = None
     members: tuple[Task, ...] = ()
+    late_weight: float = 0.0
 
     @property
     def name(self) -> str:
@@ -99,7 +101,8 @@ class Task:
         """Identity of the result: the settings of the run, or the time stamp of each member."""
         if self.config is not None:
             return json.loads(write_config(self.config))
-        return {member.entry: read_figures(member)["time"] for member in self.members}
+        weight = {"late_weight": self.late_weight} if self.late_weight else {}
+        return {member.entry: read_figures(member)["time"] for member in self.members} | weight
 
 
 @dataclass(frozen=True)
@@ -245,7 +248,7 @@ def run_task(task: Task, threads: int = 0) -> str:
     if is_stored(task):
         return task.name
     if task.config is None:
-        average_members(task)
+        join_members(task)
     else:
         train(task, task.config)
     return task.name
@@ -278,8 +281,21 @@ def best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def average_members(task: Task) -> None:
-    """Average the scores of the members, which have the same seed; skips the ensemble where a matrix is missing."""
+def joined_scores(scores: Sequence[np.ndarray], late_weight: float) -> np.ndarray:
+    """The mean; with `late_weight` Γ, logits of the first, which are probabilities, plus Γ times the second.
+
+    Probabilities at 1 in float32 have the logit of the number below it.
+    """
+    if not late_weight:
+        mean: np.ndarray = np.mean(scores, axis=0)
+        return mean
+    p, cosine = scores[0].astype(np.float64), scores[1]
+    inside = np.clip(p, np.finfo(np.float32).tiny, 1 - np.finfo(np.float32).epsneg)
+    return np.log(inside / (1 - inside)) + late_weight * cosine
+
+
+def join_members(task: Task) -> None:
+    """Join the scores of the members, which have the same seed; skips the ensemble where a matrix is missing."""
     missing = [member for member in task.members if not member.matrix.exists()]
     for member in missing:
         LOG.warning(
@@ -288,7 +304,7 @@ def average_members(task: Task) -> None:
     if missing:
         return
     start, test = time.perf_counter(), open_split(task.place, "test")
-    scores = np.mean([np.load(member.matrix) for member in task.members], axis=0)
+    scores = joined_scores([np.load(member.matrix) for member in task.members], task.late_weight)
     report = evaluate_scores(
         {"fused": scores},
         test.image_of_caption,

@@ -14,7 +14,7 @@ import pytest
 from benchmarks import race, rows, runs
 from benchmarks.race import Race, task_of
 from benchmarks.rows import ABLATION, ENTRIES, MODELS, Entry, with_settings
-from benchmarks.runs import Task, is_stored, read_result, run_all, run_task
+from benchmarks.runs import Task, is_stored, joined_scores, read_result, run_all, run_task
 from tests.support import tiny
 from tests.support.data_files import random_regions, write_precomp
 from tshsr.config.knowledge import KnowledgeConfig
@@ -223,6 +223,15 @@ def test_an_ensemble_averages_the_scores_of_its_members_and_is_made_again_with_t
     assert is_stored(both)
     sgr.figures.unlink()
     assert not is_stored(both)
+
+
+def test_a_dual_encoder_joins_the_logits_of_an_ensemble_and_probabilities_of_one_stay_finite() -> None:
+    p, cosine = np.float32([[0.5, 0.9], [0.0, 1.0]]), np.float32([[0.1, -0.2], [0.3, 0.4]])
+    found = joined_scores([p, cosine], 30.0)
+    assert found[0] == pytest.approx([3.0, np.log(9) - 6], abs=1e-5)
+    assert np.isfinite(found).all()
+    assert found[1, 0] < found[0, 1] < found[1, 1]
+    assert joined_scores([p, cosine], 0.0) == pytest.approx((p + cosine) / 2)
 
 
 def test_an_ensemble_without_the_scores_of_its_members_is_left_out(
