@@ -166,7 +166,7 @@ ABLATION = (
         {"model.reasoning.context_inverse_temperature": 0.0},
         only=PHOTOS,
     ),
-    Entry("former", "the former recipe: attention pooling, `v·t` with a learned weight", "tshsr", FORMER, only=PHOTOS),
+    Entry("former", "the former recipe", "tshsr", FORMER, only=PHOTOS),
     Entry("no-products", "squared differences alone", "tshsr", {"model.products": False}, only=PHOTOS),
     Entry("hinge", "hinge in place of InfoNCE on the scores", "tshsr", {"loss.scores": "hinge"}, only=PHOTOS),
     Entry("no-late-interaction", "no loss on late interaction", "tshsr", {"loss.late_interaction": 0.0}, only=PHOTOS),
