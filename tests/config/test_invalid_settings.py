@@ -63,9 +63,7 @@ def test_an_objective_without_any_loss_is_refused() -> None:
 
 def test_a_late_term_needs_a_loss_of_its_own() -> None:
     losses = LossConfig(pooled=0)
-    with pytest.raises(
-        SettingsError, match=r"v·t apart from the streams, and no loss does so; set loss\.contrast"
-    ):
+    with pytest.raises(SettingsError, match=r"v·t apart from the streams, and no loss does so; set loss\.contrast"):
         Objective(tiny.network(late_weight=20.0), losses)
     Objective(tiny.network(late_weight=20.0), replace(losses, contrastive=1.0))
     Objective(tiny.network(), losses)

@@ -333,6 +333,23 @@ def test_without_the_parts_of_its_items_v_t_is_a_term_of_the_whole() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("missing", ["images", "captions"])
+def test_the_vector_of_a_side_without_parts_is_spread_evenly_over_its_items(missing: str) -> None:
+    network, pictures, texts = tiny.network(pooling="esa"), tiny.images(2, 5, real=[5, 3]), tiny.captions((4, 6))
+    images, captions = network.encode_images(pictures), network.encode_captions(texts)
+    split = {"images": network.with_parts(images, pictures), "captions": network.with_parts(captions, texts)}
+    given = {**split, missing: {"images": images, "captions": captions}[missing]}
+    exact, found = (network.trace(*sides.values()) for sides in (split, given))
+    axis = 1 if missing == "images" else 2  # of the word stream, whose queries are words
+    terms, expected = found["word_stream"].pooled_terms, exact["word_stream"].pooled_terms
+    torch.testing.assert_close(terms.sum(dim=3 - axis), expected.sum(dim=3 - axis), **SAME)
+    for row, count in enumerate((pictures if missing == "images" else texts).mask.sum(dim=1).tolist()):
+        along = terms[row] if missing == "images" else terms[row].T
+        torch.testing.assert_close(along[:, :count], along[:, :1].expand(-1, count), **SAME)
+        assert along[:, count:].abs().sum() == 0
+
+
+@torch.no_grad()
 def test_attention_pooling_needs_no_parts() -> None:
     network, pictures = tiny.network(), tiny.images()
     images = network.encode_images(pictures)

@@ -291,9 +291,11 @@ class Tshsr(StreamMatcher):
     ) -> tuple[Float[Tensor, "*pairs regions words"], Float[Tensor, "*pairs regions words"]] | None:
         """Terms of regions and words in v·t, and the products of their weights in v and t, which sum to 1.
 
-        None where v and t are not pooled, or their parts or shares of pooled items are not known.
+        Where the parts of one side are not known, as those of the pictures of an index, its vector is spread evenly
+        over its items. None where v and t are not pooled, or parts of neither side or shares are not known.
         """
         parts, weights = [], []
+        known = any(PARTS in side.views for side in (images, captions))
         for side, pooling in ((images, self.region_pooling), (captions, self.word_pooling)):
             if pooling is None or (not self._pools_alone() and SHARE not in side.views):
                 return None
@@ -302,6 +304,10 @@ class Tshsr(StreamMatcher):
                 part = own[..., None] * side.items
             elif PARTS in side.views:
                 own, part = side.views[PART_WEIGHTS][..., 0], side.views[PARTS]
+            elif known and self._pools_alone():
+                real = side.mask.to(side.pooled.dtype)
+                even = real / real.sum(dim=-1, keepdim=True)
+                own, part = even, even[..., None] * side.pooled[..., None, :]
             else:
                 return None
             parts.append(part if self._pools_alone() else part * side.views[SHARE])
