@@ -69,6 +69,11 @@ def test_a_late_term_needs_a_loss_of_its_own() -> None:
     Objective(tiny.network(), losses)
 
 
+def test_a_negative_late_weight_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"late-weight is -3\.0; expected a positive weight of v·t, or 0 for"):
+        tiny.network(late_weight=-3.0)
+
+
 def test_the_same_seed_builds_the_same_network() -> None:
     networks = []
     for _ in range(2):

@@ -188,6 +188,10 @@ class Tshsr(StreamMatcher):
             raise SettingsError(
                 "model.dual-graph joins local nodes with the global one, and model.global-node is off; switch it on."
             )
+        if config.late_weight < 0:
+            raise SettingsError(
+                f"model.late-weight is {config.late_weight}; expected a positive weight of v·t, or 0 for a learned one."
+            )
         self.from_encoder = starts_at_encoder(config.encoder)
         if self.from_encoder and not config.pooled_term:
             raise SettingsError(
