@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from torch import Tensor
 
+from benchmarks.recall_changes import change_of_recalls
 from benchmarks.tables import RESULTS, update_readme
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import open_split
@@ -39,7 +39,6 @@ from tshsr.training.region_pooling import PoolingOptions, fit_region_pooling
 LOG = logging.getLogger("benchmarks.compression")
 NAME = "compression-flickr8k-photos"
 CANDIDATES = 50
-RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -122,28 +121,14 @@ def row_of(
 ) -> dict[str, Any]:
     """Recalls of text to image, and the change of their sum against the plain index with its interval over pictures."""
     recalls = [100 * float((ranks <= k).mean()) for k in (1, 5, 10)]
-    sums = [np.sum([each <= k for k in (1, 5, 10)], axis=0) for each in (ranks, plain)]
-    change = 100 * np.bincount(test.image_of_caption, weights=sums[0] - sums[1], minlength=len(test.regions))
-    low, high = interval(torch.from_numpy(change), len(ranks))
     return {
         "title": title,
         "tokens": tokens,
         "regions": regions,
         "bytes": size,
         "recalls": recalls,
-        "change": float(change.sum() / len(ranks)),
-        "low": low,
-        "high": high,
+        **change_of_recalls(ranks, plain, test.image_of_caption),
     }
-
-
-def interval(changes: Tensor, captions: int) -> tuple[float, float]:
-    """95 % interval of the sum of all pictures' changes by the number of captions: bootstrap over pictures."""
-    dice = np.random.default_rng(0)
-    chosen = dice.integers(0, len(changes), (RESAMPLES, len(changes)))
-    sums = changes.numpy()[chosen].sum(axis=1) / captions
-    low, high = np.quantile(sums, [0.025, 0.975])
-    return float(low), float(high)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 import tyro
 
+from benchmarks.recall_changes import change_of_recalls
 from benchmarks.search import quantiles
 from benchmarks.tables import RESULTS
 from tshsr.data.dataset import Split
@@ -93,7 +94,7 @@ def main() -> None:
                 "parts": speed.parts(),
                 "bytes": {name: path.stat().st_size for name, path in exported.files.items()},
                 "largest_difference": speed.largest_difference(),
-                "recall": recalls(settings, split, graphs),
+                **recalls(settings, split, graphs),
             },
         }
     values["versions"]["onnxruntime"] = package_version("onnxruntime")
@@ -226,8 +227,11 @@ class Speed:
         return most
 
 
-def recalls(settings: Settings, split: Split, graphs: Graphs) -> dict[str, list[float]]:
-    """R@1, R@5 and R@10 of sentences -> images by the graphs, each part in int8 alone and all of them."""
+def recalls(settings: Settings, split: Split, graphs: Graphs) -> dict[str, Any]:
+    """R@1, R@5 and R@10 of sentences -> images by the graphs, each part in int8 alone and all of them.
+
+    `recall_changes` are those of their sums from float32, with intervals over pictures.
+    """
     count = min(settings.recall_queries, len(split.captions))
     chosen = np.linspace(0, len(split.captions) - 1, count).astype(int)
     right = split.image_of_caption[chosen]
@@ -241,15 +245,19 @@ def recalls(settings: Settings, split: Split, graphs: Graphs) -> dict[str, list[
         "int8": ("images.int8", "text.int8", "head.int8"),
     }
     found = {"v·t": first_stage(pictures["images"], texts["text"], right)}
+    ranks_of: dict[str, np.ndarray] = {}
     for name, (image_kind, text_kind, head_kind) in cases.items():
         images, ranks = pictures[image_kind], []
         for caption, answer in zip(texts[text_kind], right.tolist(), strict=True):
             near = np.argsort(-(images[2] @ caption[2][0]), kind="stable")[: settings.candidates]
             scores = graphs.score(head_feed(images, caption, near), head_kind)
             ranks.append(rank_of(scores, near, answer))
-        found[name] = [100 * float(np.mean(np.array(ranks) <= k)) for k in (1, 5, 10)]
+        ranks_of[name] = np.array(ranks)
+        found[name] = [100 * float(np.mean(ranks_of[name] <= k)) for k in (1, 5, 10)]
         LOG.info("%s: %s", name, found[name])
-    return found
+    plain = ranks_of.pop("onnx")
+    changes = {name: change_of_recalls(ranks, plain, right) for name, ranks in ranks_of.items()}
+    return {"recall": found, "recall_changes": changes}
 
 
 def first_stage(images: Side, captions: Sequence[Side], right: np.ndarray) -> list[float]:

@@ -248,14 +248,17 @@ def int8_table(values: dict[str, Any]) -> str:
         "int8": sum(sizes[f"{part}.int8"] for part in parts),
     }
     titles = {"v·t": "`v·t`, the first stage", "onnx": "float32", "int8": "all three in int8"}
-    lines = ["| graphs | text → image R@1 | R@5 | R@10 | files |", "|---" * 5 + "|"]
+    changes = measured["recall_changes"]
+    lines = ["| graphs | text → image R@1 | R@5 | R@10 | change of their sum | files |", "|---" * 6 + "|"]
     for name, recalls in measured["recall"].items():
         title = titles.get(name, f"{name.removeprefix('int8 ')} in int8")
         size = f"{megabytes[name] / 1e6:.1f} MB" if name in megabytes else ""
-        lines.append(f"| {title} | {' | '.join(f'{recall:.1f}' for recall in recalls)} | {size} |")
+        change = lead({"mean": changes[name]["change"], **changes[name]}) if name in changes else ""
+        lines.append(f"| {title} | {' | '.join(f'{recall:.1f}' for recall in recalls)} | {change} | {size} |")
     return "\n".join(lines) + (
         f"\n\n{values['data']}, {values['recall_queries']:,} sentences, each over its {values['candidates']} best "
-        f"pictures by the `v·t` of the same graphs. {made(values)}."
+        "pictures by the `v·t` of the same graphs; in brackets 95 % intervals: bootstrap over pictures. "
+        f"{made(values)}."
     )
 
 

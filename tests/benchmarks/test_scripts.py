@@ -136,3 +136,4 @@ def test_the_reranking_benchmark_measures_our_candidates_and_the_exported_graphs
     assert measured["largest_difference"] < 1e-5
     assert set(measured["recall"]) == {"v·t", "onnx", "int8 text", "int8 images", "int8 head", "int8"}
     assert all(0 <= one <= two <= three <= 100 for one, two, three in measured["recall"].values())
+    assert set(measured["recall_changes"]) == {"int8 text", "int8 images", "int8 head", "int8"}

@@ -120,6 +120,7 @@ def test_reranking_has_a_table_of_times_and_one_of_int8() -> None:
         "bytes": {f"{part}{kind}": 10**6 for part in ("images", "text", "head") for kind in ("", ".int8")},
         "largest_difference": 3e-7,
         "recall": {"v·t": [20.0, 40.0, 50.0], "onnx": [21.04, 41.0, 51.0], "int8 text": [20.0, 40.0, 50.0]},
+        "recall_changes": {"int8 text": {"change": -3.04, "low": -4.0, "high": -2.0}},
     }
     values = {
         **MADE,
@@ -137,9 +138,9 @@ def test_reranking_has_a_table_of_times_and_one_of_int8() -> None:
     assert "medians of 50 queries, 1 thread; " in lines[-1]
     assert "in onnxruntime: 3e-07. a machine; torch 2.13.0;" in lines[-1]
     lines = tables.table_of(values, "int8").splitlines()
-    assert lines[2] == "| `v·t`, the first stage | 20.0 | 40.0 | 50.0 |  |"
-    assert lines[3] == "| float32 | 21.0 | 41.0 | 51.0 | 3.0 MB |"
-    assert lines[4] == "| text in int8 | 20.0 | 40.0 | 50.0 | 3.0 MB |"
+    assert lines[2] == "| `v·t`, the first stage | 20.0 | 40.0 | 50.0 |  |  |"
+    assert lines[3] == "| float32 | 21.0 | 41.0 | 51.0 |  | 3.0 MB |"
+    assert lines[4] == "| text in int8 | 20.0 | 40.0 | 50.0 | -3.0 [-4.0, -2.0] | 3.0 MB |"
     assert "5,000 sentences, each over its 100 best pictures" in lines[-1]
 
 
