@@ -78,6 +78,7 @@ class Collection:
 
     Attributes:
         items: Encoded regions of the real pictures, test pictures first.
+        pooled_items: The regions that v is pooled from, where the network projects them apart.
         given: Their image vectors, where the network reads any.
         tests: Number of test pictures.
         near: For each picture its nearest ones, none of them a test picture.
@@ -86,6 +87,7 @@ class Collection:
     matcher: StreamMatcher
     items: Float[Tensor, "pictures regions dim"]
     pooled: Float[Tensor, "pictures dim"]
+    pooled_items: Float[Tensor, "pictures regions dim"] | None
     given: Tensor | None
     tests: int
     near: np.ndarray
@@ -103,38 +105,44 @@ class Collection:
     def real(self, rows: np.ndarray) -> ItemEncoding:
         """Real pictures by number."""
         given = None if self.given is None else self.given[rows]
-        return self.encoded(self.items[rows], given)
+        return self.encoded(self.items[rows], self.vector(self.pooling[rows], given))
 
     def mixed(self, mixtures: Mixtures, numbers: np.ndarray) -> ItemEncoding:
         """Mixtures by number."""
-        return self.encoded(*self.mix(mixtures, numbers))
+        return self.encoded(self.mix(self.items, mixtures, numbers), self.mixed_vector(mixtures, numbers))
 
-    def mix(self, mixtures: Mixtures, numbers: np.ndarray) -> tuple[Tensor, Tensor | None]:
-        """Regions and image vectors of mixtures; the latter are mixed in proportion to the regions."""
+    @property
+    def pooling(self) -> Float[Tensor, "pictures regions dim"]:
+        """The regions that v is pooled from."""
+        return self.items if self.pooled_items is None else self.pooled_items
+
+    def mix(self, items: Tensor, mixtures: Mixtures, numbers: np.ndarray) -> Float[Tensor, "rows regions dim"]:
+        """Regions of mixtures, of the regions `items` of the real pictures."""
         first, second = mixtures.first[numbers], mixtures.second[numbers]
-        chosen = torch.from_numpy(mixtures.of_second[numbers])[:, :, None]
-        items = torch.where(chosen, self.items[second], self.items[first])
-        share = chosen.float().mean(dim=1)
-        return items, None if self.given is None else (1 - share) * self.given[first] + share * self.given[second]
+        return torch.where(torch.from_numpy(mixtures.of_second[numbers])[:, :, None], items[second], items[first])
 
-    def encoded(self, items: Float[Tensor, "rows regions dim"], given: Tensor | None) -> ItemEncoding:
-        """The network's encoding of encoded regions."""
-        v, share, mask = *self.vector(items, given), torch.ones(items.shape[:2], dtype=torch.bool)
-        return self.matcher.complete(items, mask, v, None, share)
+    def mixed_vector(self, mixtures: Mixtures, numbers: np.ndarray) -> tuple[Tensor, Tensor | None]:
+        """`vector` of mixtures; image vectors are mixed in proportion to the regions."""
+        given = self.given
+        if given is not None:
+            share = torch.from_numpy(mixtures.of_second[numbers]).float().mean(dim=1)[:, None]
+            given = (1 - share) * given[mixtures.first[numbers]] + share * given[mixtures.second[numbers]]
+        return self.vector(self.mix(self.pooling, mixtures, numbers), given)
 
-    def vector(self, items: Tensor, given: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """V, and the share of the pooled items in it."""
-        mask = torch.ones(items.shape[:2], dtype=torch.bool)
-        return whole_vector(self.matcher.region_whole, self.matcher.region_pooling, items, mask, given)
+    def encoded(self, items: Float[Tensor, "rows regions dim"], vector: tuple[Tensor, Tensor | None]) -> ItemEncoding:
+        """The network's encoding of encoded regions and `vector` of them."""
+        v, share = vector
+        return self.matcher.complete(items, torch.ones(items.shape[:2], dtype=torch.bool), v, None, share)
+
+    def vector(self, pooling: Tensor, given: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """V from the regions that it is pooled from, and their share in it."""
+        mask = torch.ones(pooling.shape[:2], dtype=torch.bool)
+        return whole_vector(self.matcher.region_whole, self.matcher.region_pooling, pooling, mask, given)
 
     def vectors(self, mixtures: Mixtures) -> Iterator[Float[Tensor, "pictures dim"]]:
         """V of all mixtures, in blocks."""
         for numbers in blocks(np.arange(len(mixtures.first)), BLOCK):
-            yield self.mixed_vectors(mixtures, numbers)
-
-    def mixed_vectors(self, mixtures: Mixtures, numbers: np.ndarray) -> Float[Tensor, "pictures dim"]:
-        """V of mixtures, without what the second stage needs."""
-        return self.vector(*self.mix(mixtures, numbers))[0]
+            yield self.mixed_vector(mixtures, numbers)[0]
 
 
 @dataclass(frozen=True)
@@ -238,17 +246,20 @@ def encode(retriever: Retriever, test: Split, everything: Split) -> Collection:
     tests = [position[name] for name in test.image_ids]
     others = np.setdiff1d(np.arange(len(everything.regions)), tests)
     order = np.concatenate([tests, np.random.default_rng(0).permutation(others)])
-    items, pooled, given = [], [], []
+    items, pooled, apart, given = [], [], [], []
     for numbers in blocks(order, ENCODE_BLOCK):
         batch = everything.regions.read(numbers)
         encoding = matcher.encode_images(batch)
         items.append(encoding.items)
         pooled.append(encoding.pooled)
+        if matcher.pooled_regions is not None:
+            apart.append(matcher.pooled_regions.project(matcher.region_encoder.inputs(batch), batch.mask))
         given.append(batch.pooled)
     vectors = torch.cat(pooled)
     whole = None if matcher.region_whole is None else torch.cat([each for each in given if each is not None])
     near = np.stack([nearest(vectors, row, len(tests)) for row in range(len(vectors))])
-    collection = Collection(matcher, torch.cat(items), vectors, whole, len(tests), near)
+    pooled_items = torch.cat(apart) if apart else None
+    collection = Collection(matcher, torch.cat(items), vectors, pooled_items, whole, len(tests), near)
     check_mixing(collection, retriever, everything, order)
     return collection
 
@@ -323,7 +334,7 @@ def parts_until(collection: Collection, mixtures: Mixtures, start: int, stop: in
     if start < real:
         yield from in_blocks(collection.pooled[start : min(stop, real)])
     for numbers in blocks(np.arange(max(start, real), max(stop, real)) - real, BLOCK):
-        yield collection.mixed_vectors(mixtures, numbers)
+        yield collection.mixed_vector(mixtures, numbers)[0]
 
 
 def in_blocks(vectors: Float[Tensor, "pictures dim"]) -> list[Tensor]:
