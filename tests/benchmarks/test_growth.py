@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from benchmarks import growth
 from benchmarks.growth import Growth, simulate
 from tests.support.small_runs import small_config, small_split
+from tshsr.config.models import TshsrConfig
 from tshsr.data.dataset import Split
 from tshsr.data.regions import RegionFeatures
 from tshsr.errors import SettingsError
@@ -38,9 +40,10 @@ def splits(folder: Path) -> dict[str, Split]:
     return {"all": every, "test": test}
 
 
-def untrained(out: Path, split: Split, pooling: str) -> Path:
+def untrained(out: Path, split: Split, pooling: Literal["attention", "esa"]) -> Path:
     """A saved network with random weights; v from the streams' regions, or from a projection of its own."""
     config = small_config()
+    assert isinstance(config.model, TshsrConfig)
     config = replace(config, model=replace(config.model, pooling=pooling))
     tokenizer = make_tokenizer(config, split)
     config = complete(config, tokenizer, split, split)
@@ -51,7 +54,7 @@ def untrained(out: Path, split: Split, pooling: str) -> Path:
 
 @pytest.mark.parametrize("pooling", ["attention", "esa"])
 def test_the_collection_grows_from_real_pictures_to_mixtures(
-    pooling: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pooling: Literal["attention", "esa"], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = splits(tmp_path)
     monkeypatch.setattr(growth, "open_split", lambda _, name: data[name])
