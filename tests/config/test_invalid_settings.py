@@ -74,6 +74,13 @@ def test_a_negative_late_weight_is_refused() -> None:
         tiny.network(late_weight=-3.0)
 
 
+@pytest.mark.parametrize("settings", [{"late_mean": 2.0}, {"late_mean": -2.0, "late_weight": 9.0}])
+def test_a_mean_similarity_needs_a_late_weight_and_a_positive_one_itself(settings: dict[str, float]) -> None:
+    found = r"late-mean is -?2\.0 with model\.late-weight [09]\.0; expected 0, or a positive weight beside a positive"
+    with pytest.raises(SettingsError, match=found):
+        tiny.network(**settings)
+
+
 def test_the_same_seed_builds_the_same_network() -> None:
     networks = []
     for _ in range(2):

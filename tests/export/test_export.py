@@ -81,12 +81,12 @@ def our_scores(retriever: Retriever, given: Mapping[str, torch.Tensor]) -> np.nd
 
 @pytest.fixture(scope="module")
 def placed() -> Retriever:
-    """A network with every part of scoring: global node, places, products, attending context nodes, late v·t."""
+    """A network with every part of scoring: global node, places, products, attending context nodes, late terms."""
     torch.manual_seed(0)
     encoder = replace(tiny.ENCODER, boxes=True)
     reasoning = ReasoningConfig(levels=1, seeds=(3,), context_inverse_temperature=6.0)
     options = {"place_term": True, "global_node": True, "products": True, "fusion": "learned"}
-    options |= {"pooling": "esa", "late_weight": 6.0}
+    options |= {"pooling": "esa", "late_weight": 6.0, "late_mean": 3.0}
     retriever = retriever_of(encoder, reasoning=reasoning, **options)
     with torch.no_grad():
         for values in retriever.matcher.parameters():

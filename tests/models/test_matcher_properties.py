@@ -22,6 +22,7 @@ VARIANTS = {
     "learned fusion": {"fusion": "learned"},
     "pooled by channel": {"pooling": "esa"},
     "late term": {"late_weight": 9.0},
+    "late term less the mean similarity": {"late_weight": 9.0, "late_mean": 4.0},
     "compared in the joint space": {"comparison_dim": 0},
     "parts of dsgsl": {"gated_queries": True, "global_node": True, "dual_graph": True, "products": True},
     "flat": {"reasoning": ReasoningConfig(levels=0)},

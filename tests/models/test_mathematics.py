@@ -286,6 +286,43 @@ def test_a_late_term_stands_in_the_logit_after_training_alone() -> None:
         torch.testing.assert_close(torch.sigmoid(total), trace.score, **SAME)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("pooling", ["attention", "esa"])
+def test_the_mean_similarity_is_subtracted_after_training_alone(pooling: str) -> None:
+    network = tiny.network(late_weight=7.0, late_mean=5.0, pooling=pooling)
+    without = tiny.network(late_weight=7.0, pooling=pooling)
+    without.load_state_dict(network.state_dict())
+    pictures, texts = tiny.images(2, 5, real=[5, 3]), tiny.captions((4, 6))
+    images = network.with_parts(network.encode_images(pictures), pictures)
+    captions = network.with_parts(network.encode_captions(texts), texts)
+    before, after = (each.score_all(images, captions) for each in (without, network))
+    traces, plain = (each.trace(images, captions) for each in (network, without))
+    for i, j in ((i, j) for i in range(2) for j in range(2)):
+        regions = images.items[i, : int(images.mask[i].sum())].tolist()
+        words = captions.items[j, : int(captions.mask[j].sum())].tolist()
+        shares = [[oracles.dot(x, y) / (len(regions) * len(words)) for y in words] for x in regions]
+        mean = sum(map(sum, shares))
+        for name in ("word_stream", "region_stream"):
+            expected = torch.sigmoid(torch.logit(before[name][i, j]) - 5 * mean)
+            torch.testing.assert_close(after[name][i, j], expected, **SAME)
+            if i != j:
+                continue
+            torch.testing.assert_close(traces[name].pooled[i], plain[name].pooled[i] - 5 * mean, **SAME)
+            change = traces[name].pooled_terms[i] - plain[name].pooled_terms[i]
+            change = change.T if name == "word_stream" else change
+            spread = -5 * torch.tensor(shares, dtype=torch.float64)
+            torch.testing.assert_close(change[: len(regions), : len(words)], spread, **SAME)
+            assert change[len(regions) :].abs().sum() == change[:, len(words) :].abs().sum() == 0
+            torch.testing.assert_close(traces[name].pooled_terms[i].sum(), traces[name].pooled[i], **SAME)
+            torch.testing.assert_close(traces[name].score[i], after[name][i, i], **SAME)
+    pairs = network.score_pairs(images, captions)
+    torch.testing.assert_close(pairs["fused"], after["fused"].diagonal(), **SAME)
+    torch.testing.assert_close(after["level_1"], before["level_1"], **SAME)
+    torch.testing.assert_close(after["pooled"], before["pooled"], **SAME)
+    trained, alone = (each.train().score_all(images, captions) for each in (network, without))
+    torch.testing.assert_close(trained["fused"], alone["fused"], **SAME)
+
+
 def plain_parts(pooling: ChannelPooling, items: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Parts of the items of one row in its vector, and their mean weights, by plain loops."""
     rows, channels = items.tolist(), range(items.shape[1])

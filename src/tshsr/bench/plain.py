@@ -108,6 +108,7 @@ def tshsr(network: Tshsr) -> PlainScore:
     def score(images: ItemEncoding, words: CaptionRow, pooled: Float[Tensor, " dim"]) -> Float[Tensor, " images"]:
         caption = words.unsqueeze(0).repeat(len(images), 1, 1)
         whole = images.pooled @ pooled
+        mean = images.mean() @ words.mean(dim=0) if network.has_mean_similarity else None
         parts = []
         for name, stream in network.streams.items():
             if not isinstance(stream, TshsrStream):
@@ -115,7 +116,7 @@ def tshsr(network: Tshsr) -> PlainScore:
             parts.append(
                 torch.sigmoid(
                     stream_logit(stream, *sides(name, images, caption))
-                    + stream.pooled_contribution(whole)
+                    + stream.pooled_contribution(whole, mean)
                     + stream.constant
                 )
             )

@@ -155,6 +155,9 @@ class TshsrConfig:
     0: learned."""
     late_centre: float = 0.6
     """With `late_weight`: v·t at which its term is 0."""
+    late_mean: float = 0.0
+    """With `late_weight`: weight by which the mean similarity of all regions with all words is subtracted in
+    evaluation, because streams and v·t both count it."""
     pooling: Literal["attention", "esa"] = "attention"
     """Pooling of v and t: attention over the regions and words of the streams, or, over projections of their own, the
     pooling of ESA: a softmax over the items for each channel."""

@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 
 from tshsr.data.batches import CaptionBatch, ImageBatch, PixelBatch
 from tshsr.errors import InputError
-from tshsr.models.attention import similarities
+from tshsr.models.attention import at_least_float32, similarities
 from tshsr.pretrained.vision import VisionEncoder
 
 Scores = dict[str, Tensor]
@@ -51,6 +51,10 @@ class ItemEncoding:
     def real(self) -> Bool[Tensor, "*rows items"] | None:
         """The mask; None without padding."""
         return self.mask if self.padded else None
+
+    def mean(self) -> Float[Tensor, "*rows dim"]:
+        """The mean of the real items of each row, in float32 at least, as the pooled vectors."""
+        return at_least_float32(self.items).sum(dim=-2) / self.mask.sum(dim=-1, keepdim=True)
 
     def bytes_per_row(self) -> int:
         """Size of one row in bytes."""

@@ -152,6 +152,7 @@ class StreamMatcher(Matcher):
         region_whole: From pooled regions and the image encoder's own vector to v; None for pooled regions alone.
         word_whole: Likewise to t.
         knowledge: Concepts beside v and t; None without.
+        has_mean_similarity: Whether `combine` is given the part MEAN_SIMILARITY.
         streams: By name: `word_stream`, `region_stream`.
     """
 
@@ -168,6 +169,7 @@ class StreamMatcher(Matcher):
         self.pooled_words: WordProjection | None = None
         self.region_whole, self.word_whole = build_whole(encoder)
         self.knowledge: Knowledge | None = None
+        self.has_mean_similarity = False
 
     @property
     def score_names(self) -> frozenset[str]:
@@ -211,6 +213,7 @@ class StreamMatcher(Matcher):
         parts = {
             name: stream(*queries_and_context(name, similarity, images, captions)) for name, stream in self._streams()
         }
+        parts |= self._mean_similarity(images, captions, cosine)
         return self.combine(parts, cosine(images.pooled, captions.pooled))
 
     def score_all(self, images: ItemEncoding, captions: ItemEncoding) -> Scores:
@@ -229,7 +232,8 @@ class StreamMatcher(Matcher):
                 parts[name] = outputs(stream, similarity.permute(0, 2, 3, 1), captions, images)
             else:
                 parts[name] = outputs(stream, similarity.permute(2, 0, 1, 3), images, captions).transpose(0, 1)
-        return self.combine(parts, images.pooled @ captions.pooled.T)
+        parts |= self._mean_similarity(images, captions, all_products)
+        return self.combine(parts, all_products(images.pooled, captions.pooled))
 
     def trace(self, images: ItemEncoding, captions: ItemEncoding) -> dict[str, StreamTrace]:
         """Intermediate values of each stream."""
@@ -252,6 +256,14 @@ class StreamMatcher(Matcher):
         del boxes
         views = {name: stream.view(items) for name, stream in self._streams()}
         return {name: view for name, view in views.items() if view is not None}
+
+    def _mean_similarity(
+        self, images: ItemEncoding, captions: ItemEncoding, products: Callable[[Tensor, Tensor], Tensor]
+    ) -> dict[str, Tensor]:
+        """The part MEAN_SIMILARITY, where the method has it, but not in training: mean region times mean word."""
+        if not self.has_mean_similarity or self.training:
+            return {}
+        return {MEAN_SIMILARITY: products(images.mean(), captions.mean())}
 
     def _with_concepts(
         self,
@@ -326,6 +338,11 @@ def cosine(v: Float[Tensor, "*#pairs dim"], t: Float[Tensor, "*#pairs dim"]) -> 
     return torch.einsum("...d,...d->...", v, t)
 
 
+def all_products(v: Float[Tensor, "images dim"], t: Float[Tensor, "captions dim"]) -> Float[Tensor, "images captions"]:
+    """v·t of all pairs."""
+    return v @ t.T
+
+
 def all_similarities(images: ItemEncoding, captions: ItemEncoding) -> Float[Tensor, "images regions captions words"]:
     """Cosines of all regions with all words, as one matrix product."""
     product = images.items.flatten(0, 1) @ captions.items.flatten(0, 1).T
@@ -339,6 +356,8 @@ def queries_and_context(
     return (similarity.mT, captions, images) if name == "word_stream" else (similarity, images, captions)
 
 
+MEAN_SIMILARITY = "mean_similarity"
+"""Name of the part of a pair with the mean similarity of all its regions with all its words."""
 PLACE = "place"
 """Name of the view with positions: that of a region, or the one that a word predicts for its region."""
 

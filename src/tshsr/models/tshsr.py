@@ -28,7 +28,7 @@ from tshsr.models.encoders import RegionProjection, WordProjection, init_xavier
 from tshsr.models.pooling import AttentionPooling, ChannelPooling
 from tshsr.models.reasoning import HierarchicalReasoning, ReadOut, ReasoningOutput
 from tshsr.models.semantic_graphs import BatchGraph, DualGraph
-from tshsr.models.streams import PLACE, SimilarityVectorStream, StreamMatcher, cosine, stream_sharpness
+from tshsr.models.streams import MEAN_SIMILARITY, PLACE, SimilarityVectorStream, StreamMatcher, cosine, stream_sharpness
 from tshsr.models.whole import POOLED_WEIGHT, SHARE, starts_at_encoder
 
 POOLINGS: dict[str, type[AttentionPooling | ChannelPooling]] = {"attention": AttentionPooling, "esa": ChannelPooling}
@@ -43,7 +43,8 @@ class TshsrStream(SimilarityVectorStream):
 
         score = sigmoid( sum_l w_l·r_l + gamma v·t + b ),      w_l·r_l: term of level l of HSR( S )
 
-    With `late_weight` gamma is this number, and 0 while training; b is then less gamma `late_centre`.
+    With `late_weight` gamma is this number, and 0 while training; b is then less gamma `late_centre`. The logit is then
+    also less mu m, with mu = `late_mean` and m the mean of all q·c.
 
     Where ranking starts at a joint encoder's (`pooled_vectors` frozen or adapter), w_l = 0 before the first step.
 
@@ -109,9 +110,17 @@ class TshsrStream(SimilarityVectorStream):
             return self.bias
         return self.bias - self.gamma * self.config.late_centre
 
-    def pooled_contribution(self, pooled: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
-        """Gamma v·t, the term of v·t in the logit."""
-        return self.gamma * pooled
+    @property
+    def mu(self) -> float:
+        """Weight of the mean similarity, which is subtracted from the logit; 0 while training."""
+        return 0.0 if self.training else self.config.late_mean
+
+    def pooled_contribution(
+        self, pooled: Float[Tensor, "*pairs"], mean: Float[Tensor, "*pairs"] | None
+    ) -> Float[Tensor, "*pairs"]:
+        """Gamma v·t - mu m: the term of v·t in the logit, less that of the mean similarity m where there is one."""
+        term = self.gamma * pooled
+        return term if mean is None else term - self.mu * mean
 
     def forward(
         self, similarity: Float[Tensor, "*pairs queries context"], queries: ItemEncoding, context: ItemEncoding
@@ -131,7 +140,8 @@ class TshsrStream(SimilarityVectorStream):
         reasoning = self.reasoning(nodes, mask, PairItems(similarity, queries, context, self.name), traced=True)
         if reasoning.node_weights is None or reasoning.node_contributions is None:
             raise RuntimeError("a traced reasoning has node weights and contributions")
-        pooled = self.pooled_contribution(cosine(queries.pooled, context.pooled))
+        mean = cosine(queries.mean(), context.mean()) if self.config.late_mean else None
+        pooled = self.pooled_contribution(cosine(queries.pooled, context.pooled), mean)
         return StreamTrace(
             attention=attention,
             node_weights=reasoning.node_weights,
@@ -192,6 +202,11 @@ class Tshsr(StreamMatcher):
             raise SettingsError(
                 f"model.late-weight is {config.late_weight}; expected a positive weight of v·t, or 0 for a learned one."
             )
+        if config.late_mean < 0 or (config.late_mean and not config.late_weight):
+            raise SettingsError(
+                f"model.late-mean is {config.late_mean} with model.late-weight {config.late_weight}; expected 0, or a "
+                "positive weight beside a positive late-weight."
+            )
         self.from_encoder = starts_at_encoder(config.encoder)
         if self.from_encoder and not config.pooled_term:
             raise SettingsError(
@@ -208,6 +223,7 @@ class Tshsr(StreamMatcher):
         self.knowledge = build_knowledge(config)
         learned = config.fusion == "learned" and len(self.streams) > 1
         self.compares_places = config.place_term
+        self.has_mean_similarity = config.late_mean > 0
         self.expectation = nn.Linear(config.encoder.dim, 4) if config.place_term else None
         self.fusion = nn.Parameter(torch.zeros(len(self.streams))) if learned else None
         self.batch_graph = BatchGraph(pooled_width(config), config.neighbours) if config.neighbours else None
@@ -251,15 +267,16 @@ class Tshsr(StreamMatcher):
 
         Where ranking starts at a joint encoder's, gamma v·t stands in the levels too: each adds to that ranking.
         """
+        mean = parts.get(MEAN_SIMILARITY)
         scores: Scores = {}
         by_stream = []
         for name, stream in self.streams.items():
             if not isinstance(stream, TshsrStream):
                 raise TypeError(f"{name} is no stream of TSHSR")
-            part = parts[name]
-            scores[name] = torch.sigmoid(part.sum(dim=-1) + stream.pooled_contribution(pooled) + stream.constant)
+            part, term = parts[name], stream.pooled_contribution(pooled, mean)
+            scores[name] = torch.sigmoid(part.sum(dim=-1) + term + stream.constant)
             if self.from_encoder:
-                part = part + stream.pooled_contribution(pooled)[..., None]
+                part = part + term[..., None]
             by_stream.append(torch.sigmoid(part + (stream.constant if self.from_encoder else stream.bias)))
         fused_levels = self._fuse(torch.stack(by_stream, dim=-1))
         scores |= {f"level_{level}": fused_levels[..., level] for level in range(fused_levels.shape[-1])}
@@ -274,18 +291,22 @@ class Tshsr(StreamMatcher):
 
         With one weight per channel a_r x_r is a product by channel, the part of region r in v (`with_parts`). With
         vectors of the encoders in v and t, or concepts beside them, the rest of v·t is the term of the whole picture
-        and caption; all of it where nothing is pooled, or the parts are not known.
+        and caption; all of it where nothing is pooled, or the parts are not known. The mean similarity is the sum of
+        x_r·x_w / (regions · words), which are subtracted from these terms.
         """
         traces = super().trace(images, captions)
         found = self._pooled_terms(images, captions)
+        shared = similarity_shares(images, captions) if self.has_mean_similarity else None
         for name, stream in self._streams():
             if not isinstance(stream, TshsrStream) or not self.config.pooled_term:
                 continue
             if found is None:
                 traces[name] = replace(traces[name], pooled_whole=traces[name].pooled)
                 continue
-            terms, pairs = (each.mT if name == "word_stream" else each for each in found)
-            terms = stream.gamma * terms
+            terms, pairs = found
+            terms = stream.gamma * terms if shared is None else stream.gamma * terms - stream.mu * shared
+            if name == "word_stream":
+                terms, pairs = terms.mT, pairs.mT
             rest = None if self._pools_alone() else traces[name].pooled - terms.sum(dim=(-2, -1))
             traces[name] = replace(traces[name], pooled_terms=terms, pooled_whole=rest, pooled_shares=pairs)
         return traces
@@ -343,6 +364,12 @@ class Tshsr(StreamMatcher):
         if self.fusion is None:
             return scores.mean(dim=-1)
         return scores @ torch.softmax(self.fusion.to(scores.dtype), dim=0)
+
+
+def similarity_shares(images: ItemEncoding, captions: ItemEncoding) -> Float[Tensor, "*pairs regions words"]:
+    """The share of each region and word in the mean similarity, x_r·x_w / (regions · words); 0 for padding."""
+    pairs = images.mask.sum(dim=-1) * captions.mask.sum(dim=-1)
+    return similarities(images.items, captions.items) / pairs[..., None, None]
 
 
 def place(boxes: Float[Tensor, "rows regions 4"]) -> Float[Tensor, "rows regions 4"]:
