@@ -49,7 +49,7 @@ class Entry:
 
 OURS = "tshsr"
 PHOTOS = "flickr8k-photos"
-FORMER = {"model.pooling": "attention", "model.late_weight": 0.0}
+FORMER = {"model.pooling": "attention", "model.late_weight": 0.0, "model.late_centre": 0.6, "model.late_mean": 0.0}
 """The former recipe tshsr-flickr8k-photos, with which the rows of other encoders were trained."""
 FEW = {"training.captions_share": 0.1, "training.epochs": 24, "training.evaluate_every": 6}
 """A tenth of the training captions, three times as often: with as few steps nothing would be learned."""
@@ -164,6 +164,13 @@ ABLATION = (
         "context nodes pool similarity vectors alone",
         "tshsr",
         {"model.reasoning.context_inverse_temperature": 0.0},
+        only=PHOTOS,
+    ),
+    Entry(
+        "no-mean",
+        "the mean similarity not subtracted, weight of `v·t` 30",
+        "tshsr",
+        {"model.late_weight": 30.0, "model.late_centre": 0.6, "model.late_mean": 0.0},
         only=PHOTOS,
     ),
     Entry("former", "the former recipe", "tshsr", FORMER, only=PHOTOS),

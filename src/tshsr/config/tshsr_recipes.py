@@ -91,7 +91,9 @@ def tshsr_flickr8k_photos() -> RunConfig:
             products=True,
             similarity_dropout=0.1,
             pooling="esa",
-            late_weight=30.0,
+            late_weight=40.0,
+            late_centre=0.5,
+            late_mean=20.0,
             reasoning=ReasoningConfig(context_inverse_temperature=8.0),
         ),
         loss=LossConfig(
