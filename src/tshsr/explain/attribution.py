@@ -47,7 +47,7 @@ class StreamExplanation:
 
     Attributes:
         score: sigmoid(sum of contributions + pooled + bias).
-        pooled: Term of v·t in the logit.
+        pooled: Term of v·t in the logit, less that of the mean similarity where the network subtracts it.
         bias: Constant of the logit.
         word_regions: For each word a distribution over regions (see `word_maps`).
         levels: Finest first.

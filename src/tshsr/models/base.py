@@ -141,7 +141,7 @@ class StreamTrace:
         attention: Attention of each query over the context items; rows sum to 1.
         node_weights: Weight of each base node in the read-out of each level; rows sum to 1.
         contributions: Term of each level in the stream's logit.
-        pooled: Term of v·t in the logit.
+        pooled: Term of v·t in the logit, less that of the mean similarity where the network subtracts it.
         bias: Constant of the logit.
         score: sigmoid(contributions.sum() + pooled + bias), in SCAN the sum itself.
         has_global_node: Whether the first base node is the global one.
