@@ -323,6 +323,15 @@ def test_the_mean_similarity_is_subtracted_after_training_alone(pooling: str) ->
     torch.testing.assert_close(trained["fused"], alone["fused"], **SAME)
 
 
+@torch.no_grad()
+def test_without_v_t_in_the_logit_no_mean_similarity_is_subtracted_either() -> None:
+    network, plain = tiny.network(pooled_term=False, late_weight=7.0, late_mean=5.0), tiny.network(pooled_term=False)
+    plain.load_state_dict(network.state_dict())
+    images, captions = network.encode_images(tiny.images(3)), network.encode_captions(tiny.captions())
+    found, expected = (each.score_all(images, captions)["fused"] for each in (network, plain))
+    torch.testing.assert_close(found, expected, **SAME)
+
+
 def plain_parts(pooling: ChannelPooling, items: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Parts of the items of one row in its vector, and their mean weights, by plain loops."""
     rows, channels = items.tolist(), range(items.shape[1])

@@ -112,8 +112,8 @@ class TshsrStream(SimilarityVectorStream):
 
     @property
     def mu(self) -> float:
-        """Weight of the mean similarity, which is subtracted from the logit; 0 while training."""
-        return 0.0 if self.training else self.config.late_mean
+        """Weight of the mean similarity, which is subtracted from the logit; 0 while training, and without v·t."""
+        return self.config.late_mean if self.config.pooled_term and not self.training else 0.0
 
     def pooled_contribution(
         self, pooled: Float[Tensor, "*pairs"], mean: Float[Tensor, "*pairs"] | None
@@ -223,7 +223,7 @@ class Tshsr(StreamMatcher):
         self.knowledge = build_knowledge(config)
         learned = config.fusion == "learned" and len(self.streams) > 1
         self.compares_places = config.place_term
-        self.has_mean_similarity = config.late_mean > 0
+        self.has_mean_similarity = config.pooled_term and config.late_mean > 0
         self.expectation = nn.Linear(config.encoder.dim, 4) if config.place_term else None
         self.fusion = nn.Parameter(torch.zeros(len(self.streams))) if learned else None
         self.batch_graph = BatchGraph(pooled_width(config), config.neighbours) if config.neighbours else None
