@@ -54,7 +54,9 @@ class ItemEncoding:
 
     def mean(self) -> Float[Tensor, "*rows dim"]:
         """The mean of the real items of each row, in float32 at least, as the pooled vectors."""
-        return at_least_float32(self.items).sum(dim=-2) / self.mask.sum(dim=-1, keepdim=True).clamp_min(1)
+        items = at_least_float32(self.items)
+        real = self.mask.to(items.dtype)
+        return torch.einsum("...i,...id->...d", real, items) / real.sum(dim=-1, keepdim=True).clamp_min(1)
 
     def bytes_per_row(self) -> int:
         """Size of one row in bytes."""
