@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.cells import lead, made, thousands, with_spread
+from benchmarks.rows import STREAMS
 
 NONE_YET = "No network without one of its parts has been trained yet."
 AIM = 5.0
 """Points of rSum that the hierarchy, and the second stream, should add."""
-STREAMS = ("word-stream", "region-stream")
 DIRECTIONS = {"image_to_text": "image → text", "text_to_image": "text → image"}
 CUTOFFS = (1, 5, 10)
 

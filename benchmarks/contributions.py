@@ -1,10 +1,10 @@
 """What the hierarchy and the second stream add: the whole network against networks trained without one of them.
 
-    python -m benchmarks.contributions --data STORE --recipes flickr8k-photos --runs RUNS MORE_RUNS
+    python -m benchmarks.contributions --data STORE --recipes flickr8k-photos
 
-Reads the finished runs of the race (`benchmarks/results/outcomes`), and from the folders of runs the score matrices,
-for the pictures that a network ranks first, and weights, where the race has not counted multiply-adds yet. Rows without
-a finished run are left out. Writes `benchmarks/results/contributions-DATA.json` and the tables of docs/results.md.
+Reads the finished runs of the race (`benchmarks/results/outcomes`) and the multiply-adds of its results file; needs no
+weights. Rows without a finished run are left out. Writes `benchmarks/results/contributions-DATA.json` and the tables of
+docs/results.md.
 
 Axes: runs (networks of one row, by seed) | images | captions | slices (of the captions).
 """
@@ -16,16 +16,15 @@ import logging
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import tyro
 
 from benchmarks.contrasts import slice_figures
-from benchmarks.race import FRESH_SEEDS, MAX_SEEDS, Race, data_name, known_costs, macs_of, task_of
-from benchmarks.rows import ENTRIES, OURS
+from benchmarks.race import FRESH_SEEDS, MAX_SEEDS, Race, data_name, known_costs, task_of
+from benchmarks.rows import APART, ENTRIES, OURS, STREAMS
 from benchmarks.runs import RunResult, Task, read_results
 from benchmarks.slices import slices_of
 from benchmarks.tables import RESULTS, update_readme
@@ -35,16 +34,12 @@ from tshsr.errors import DataError, TshsrError
 from tshsr.files import write_text
 from tshsr.metrics.bootstrap import RECALLS, RSUM
 from tshsr.metrics.comparison import compare
-from tshsr.metrics.ranks import QueryRanks, query_ranks
-from tshsr.metrics.recall import image_to_text_ranks, text_to_image_ranks
+from tshsr.metrics.ranks import QueryRanks
 from tshsr.system import provenance
 
 LOG = logging.getLogger("benchmarks.contributions")
-STREAMS = ("word-stream", "region-stream")
 PARTS = {"levels-0": "the hierarchy", "word-stream": "the region stream", "region-stream": "the word stream"}
 """Networks trained without a part, and the part."""
-APART = "streams-apart"
-"""The ensemble of both streams, trained apart: what two networks give without a common training."""
 FIGURES = (*(figure.name for figure in RECALLS), RSUM.name)
 EXAMPLES = 3
 """Examples of each network without a part."""
@@ -58,8 +53,6 @@ class Contributions:
     """A folder of data with the split test, or the word scenes."""
     recipes: str = ""
     """The data in the names of the recipes, such as flickr8k-photos; default: scenes, or flickr8k for a folder."""
-    runs: tuple[Path, ...] = (Path("runs"),)
-    """Folders of weights and score matrices; the first one that has a run's is read."""
     resamples: int = 10_000
     """Resamples of the images."""
 
@@ -71,6 +64,7 @@ class Network:
     Attributes:
         name: Of the row.
         ranks: By seed, of every query.
+        first_images: By seed, the image that each caption ranks first; without the runs that have not stored it.
         minutes: Training, median over the seeds.
         parameters: Their number.
         commits: At which the runs were trained.
@@ -78,6 +72,7 @@ class Network:
 
     name: str
     ranks: Mapping[int, QueryRanks]
+    first_images: Mapping[int, np.ndarray]
     minutes: float
     parameters: int
     commits: tuple[str, ...]
@@ -105,39 +100,26 @@ def results(wanted: Contributions) -> dict[str, Any]:
     """Contents of the results file.
 
     Raises:
-        DataError: Where the whole network has no finished run, or a matrix is not that of the finished run.
+        DataError: Where the whole network has no finished run.
     """
     race = race_of(wanted)
     data, test = data_name(race), open_split(wanted.data, "test")
-    networks, macs = {}, {name: cost.macs_per_pair for name, cost in known_costs(data).items()}
-    for name in (OURS, *PARTS):
+    networks = {}
+    for name in (OURS, *PARTS, APART):
         tasks = [task_of(race, name, seed) for seed in FRESH_SEEDS.get(data, range(MAX_SEEDS))]
         if runs := read_results(tasks):
             networks[name] = network_of(name, runs)
-            if name not in macs and (count := counted([task for task, _ in runs], wanted.runs)) is not None:
-                macs[name] = count
     if OURS not in networks:
         raise DataError(f"no finished run of {OURS} on {data}; train it first: python -m benchmarks.race.")
-    matrices = {
-        (name, seed): matrix
-        for name, network in networks.items()
-        for seed, ranks in network.ranks.items()
-        if (matrix := read_matrix(wanted.runs, f"{name}-{data}-seed{seed}", ranks)) is not None
-    }
+    macs = {name: cost.macs_per_pair for name, cost in known_costs(data).items()}
     recipes = f" --recipes {wanted.recipes}" if wanted.recipes else ""
     return {
-        "command": f"python -m benchmarks.contributions --data DIR{recipes} --runs RUNS",
+        "command": f"python -m benchmarks.contributions --data DIR{recipes}",
         **provenance(),
         "trained_at": sorted({commit for network in networks.values() for commit in network.commits}),
         "data": data,
-        "contributions": contributions(networks, matrices, test, macs, wanted.resamples),
+        "contributions": contributions(networks, test, macs, wanted.resamples),
     }
-
-
-def counted(tasks: Sequence[Task], folders: Sequence[Path]) -> float | None:
-    """Multiply-adds per pair of a row, from the weights of the first run that a folder has; None without any."""
-    found = (macs_of(replace(task, runs=folder)) for task in tasks for folder in folders)
-    return next((macs for macs in found if macs is not None), None)
 
 
 def network_of(name: str, runs: Sequence[tuple[Task, RunResult]]) -> Network:
@@ -146,41 +128,15 @@ def network_of(name: str, runs: Sequence[tuple[Task, RunResult]]) -> Network:
     return Network(
         name,
         {task.seed: result.ranks for task, result in runs},
+        {task.seed: result.first_images for task, result in runs if result.first_images is not None},
         statistics.median(each["train_minutes"] for each in figures),
         figures[0]["parameters"],
         tuple(each["commit"] for each in figures),
     )
 
 
-def read_matrix(folders: Sequence[Path], name: str, ranks: QueryRanks) -> np.ndarray | None:
-    """The fused scores of a run, images x captions; None where no folder has them.
-
-    Raises:
-        DataError: Where they rank a query differently than the finished run.
-    """
-    path = next((file for folder in folders if (file := folder / f"{name}.npy").exists()), None)
-    if path is None:
-        return None
-    scores: np.ndarray = np.load(path)
-    owner = ranks.image_of_caption
-    same = scores.shape == (len(ranks.image_to_text), len(owner)) and (
-        np.array_equal(image_to_text_ranks(scores, owner), ranks.image_to_text)
-        and np.array_equal(text_to_image_ranks(scores, owner), ranks.text_to_image)
-    )
-    if not same:
-        raise DataError(
-            f"{path} does not give the ranks of the finished run in benchmarks/results/outcomes; expected its score "
-            "matrix: leave out the folder, or train the run again."
-        )
-    return scores
-
-
 def contributions(
-    networks: Mapping[str, Network],
-    matrices: Mapping[tuple[str, int], np.ndarray],
-    test: Split,
-    macs: Mapping[str, float],
-    resamples: int,
+    networks: Mapping[str, Network], test: Split, macs: Mapping[str, float], resamples: int
 ) -> dict[str, Any]:
     """Whole network, every network without a part, both streams apart, and their overlap."""
     whole = networks[OURS]
@@ -198,10 +154,10 @@ def contributions(
                 "slices": figures,
                 "contrasts": contrasts,
                 "cases": cases(whole, part),
-                "examples": examples(whole, part, matrices, test),
+                "examples": examples(whole, part, test),
             }
         )
-    apart = apart_of(networks, matrices)
+    apart = networks.get(APART)
     return {
         "whole": row_of(whole, macs),
         "parts": described,
@@ -214,14 +170,13 @@ def contributions(
 
 
 def row_of(network: Network, macs: Mapping[str, float]) -> dict[str, Any]:
-    """Quality and cost of a row; the cost of both streams apart is the sum of theirs."""
+    """Quality and cost of a row; an ensemble's multiply-adds are the sum of its members'."""
     sums = [rsum(ranks) for ranks in network.ranks.values()]
-    members = STREAMS if network.name == APART else (network.name,)
+    members = ENTRIES[network.name].members or (network.name,)
     known = [macs[name] for name in members if name in macs]
-    title = "both streams trained apart, scores averaged" if network.name == APART else ENTRIES[network.name].title
     return {
         "model": network.name,
-        "title": title,
+        "title": ENTRIES[network.name].title,
         "seeds": sorted(network.ranks),
         "rsum_mean": statistics.mean(sums),
         "rsum_std": statistics.stdev(sums) if len(sums) > 1 else None,
@@ -278,21 +233,19 @@ def cases(whole: Network, part: Network) -> dict[str, Any]:
     return {"seeds": seeds, **{name: int(found.sum()) for name, found in counts.items()}}
 
 
-def examples(
-    whole: Network, part: Network, matrices: Mapping[tuple[str, int], np.ndarray], test: Split
-) -> list[dict[str, Any]]:
+def examples(whole: Network, part: Network, test: Split) -> list[dict[str, Any]]:
     """The `EXAMPLES` cases of `whole_only` in which the network without the part ranks the picture lowest.
 
     Lowest by the mean rank over the common seeds, then in the order of the captions. The picture ranked first is that
-    of the lowest of these seeds.
+    of the lowest of these seeds. Seeds whose first pictures are not stored are left out.
     """
-    seeds = [seed for seed in common_seeds(whole, part) if (part.name, seed) in matrices]
+    seeds = [seed for seed in common_seeds(whole, part) if seed in part.first_images]
     if not seeds:
         return []
     ranks = np.stack([part.ranks[seed].text_to_image for seed in seeds])
     chosen = np.flatnonzero(right(whole, seeds).all(axis=0) & ~right(part, seeds).any(axis=0))
     order = chosen[np.argsort(-ranks[:, chosen].mean(axis=0), kind="stable")][:EXAMPLES]
-    first = matrices[part.name, seeds[0]][:, order].argmax(axis=0)
+    first = part.first_images[seeds[0]][order]
     return [
         {
             "caption": test.captions[caption],
@@ -303,23 +256,6 @@ def examples(
         }
         for caption, image in zip(order, first, strict=True)
     ]
-
-
-def apart_of(networks: Mapping[str, Network], matrices: Mapping[tuple[str, int], np.ndarray]) -> Network | None:
-    """The mean of the scores of both streams, trained apart, by common seed; None without any."""
-    if not all(name in networks for name in STREAMS):
-        return None
-    streams = [networks[name] for name in STREAMS]
-    owner = next(iter(streams[0].ranks.values())).image_of_caption
-    ranks = {
-        seed: query_ranks(np.mean([matrices[name, seed] for name in STREAMS], axis=0), owner)
-        for seed in common_seeds(*streams)
-        if all((name, seed) in matrices for name in STREAMS)
-    }
-    if not ranks:
-        return None
-    minutes, parameters = sum(each.minutes for each in streams), sum(each.parameters for each in streams)
-    return Network(APART, ranks, minutes, parameters, ())
 
 
 def overlap(networks: Mapping[str, Network]) -> dict[str, Any] | None:

@@ -292,13 +292,6 @@ def cost_of(task: Task, known: Cost | None) -> Cost | None:
     return Cost(macs, pairs / statistics.median(seconds))
 
 
-@torch.inference_mode()
-def macs_of(task: Task) -> float | None:
-    """The multiply-adds of `cost_of` alone, which no other job disturbs; None where it has none."""
-    work = scoring_of(task)
-    return None if work is None else multiply_adds_of(work) / work().numel()
-
-
 def scoring_of(task: Task) -> Callable[[], torch.Tensor] | None:
     """Scoring of the first test images with all their captions, encoded before.
 

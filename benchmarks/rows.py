@@ -48,6 +48,10 @@ class Entry:
 
 
 OURS = "tshsr"
+STREAMS = ("word-stream", "region-stream")
+"""Networks of one stream each."""
+APART = "streams-apart"
+"""Their ensemble: what two networks give without a common training."""
 PHOTOS = "flickr8k-photos"
 FORMER = {"model.pooling": "attention", "model.late_weight": 0.0, "model.late_centre": 0.6, "model.late_mean": 0.0}
 """The former recipe tshsr-flickr8k-photos, with which the rows of other encoders were trained."""
@@ -109,6 +113,7 @@ ABLATION = (
     Entry("no-gate", "no gate", "tshsr", {"model.reasoning.gate": False}),
     Entry("word-stream", "word stream alone", "tshsr", {"model.streams": "word"}),
     Entry("region-stream", "region stream alone", "tshsr", {"model.streams": "region"}),
+    Entry(APART, "both streams trained apart, scores averaged", members=STREAMS),
     Entry("learned-fusion", "learned fusion", "tshsr", {"model.fusion": "learned"}),
     Entry("global-node", "with a global node", "tshsr", {"model.global_node": True}),
     Entry("no-pooled-term", "`v·t` not in the logit", "tshsr", {"model.pooled_term": False}),

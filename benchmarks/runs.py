@@ -1,7 +1,8 @@
 """Runs of a benchmark: train, evaluate and store each once, some in parallel; resume after an interruption.
 
 A finished run is two files in `benchmarks/results/outcomes/DATA`: `NAME-seedS.json` (settings, report, minutes) and
-`NAME-seedS.npz` (the rank of every query), which suffice to compare any two rows without their weights.
+`NAME-seedS.npz` (the rank of every query, and the image that each caption ranks first), which suffice to compare any
+two rows without their weights.
 """
 
 from __future__ import annotations
@@ -112,10 +113,12 @@ class RunResult:
     Attributes:
         figures: Contents of its JSON file.
         ranks: The rank of every query.
+        first_images: The image that each caption ranks first; None in results from before it was stored.
     """
 
     figures: dict[str, Any]
     ranks: QueryRanks
+    first_images: np.ndarray | None = None
 
     @property
     def report(self) -> dict[str, Any]:
@@ -177,8 +180,8 @@ def store(task: Task, report: Report, scores: np.ndarray, test: Split, figures: 
     images, captions = image_to_text_ranks(scores, owner), text_to_image_ranks(scores, owner)
     with replacing(task.ranks) as file:
         # Ranks and rows are below 2^16: two bytes each.
-        small = [each.astype(np.uint16) for each in (images, captions, owner)]
-        np.savez_compressed(file, images=small[0], captions=small[1], image_of_caption=small[2])
+        small = [each.astype(np.uint16) for each in (images, captions, owner, scores.argmax(axis=0))]
+        np.savez_compressed(file, images=small[0], captions=small[1], image_of_caption=small[2], first_images=small[3])
     bare = replace(report, ranks=None)  # stored in the .npz file
     made = {**provenance(), "data": captions_checksum(test), **figures}
     values = {**made, "settings": task.settings(), "report": json.loads(bare.to_json())}
@@ -190,7 +193,8 @@ def read_result(task: Task) -> RunResult:
     """Read a stored result."""
     with np.load(task.ranks) as ranks:
         arrays = [ranks[name].astype(np.int64) for name in ("images", "captions", "image_of_caption")]
-    return RunResult(read_figures(task), QueryRanks(*arrays))
+        first = ranks["first_images"].astype(np.int64) if "first_images" in ranks else None
+    return RunResult(read_figures(task), QueryRanks(*arrays), first)
 
 
 def read_figures(task: Task) -> dict[str, Any]:
