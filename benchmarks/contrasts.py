@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.slices import Slice
-from tshsr.metrics.bootstrap import CUTOFFS, bootstrap_counts, seed_deviations
+from tshsr.metrics.bootstrap import CUTOFFS, bootstrap_counts, paired, seed_effect
 from tshsr.metrics.ranks import QueryRanks
 
 CONFIDENCE = 0.95
@@ -24,6 +24,7 @@ def slice_figures(
     *,
     resamples: int = 10_000,
     seed: int = 0,
+    pairs: bool = False,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Sum of text-to-image R@1, R@5 and R@10 of the captions of each slice, whole minus part; and its contrasts.
 
@@ -34,13 +35,14 @@ def slice_figures(
 
     Args:
         whole, part: Runs of each side, on the same images and captions.
+        pairs: Whether run n of each side has the same seed.
 
     Returns:
         For each slice `group`, `title`, `captions`, `whole` (points, mean over its runs), `mean`, `low` and `high` of
         the difference; for each group of several slices `group`, `first`, `last`, and the same of the contrast.
     """
     runs, sizes = (*whole, *part), (len(whole), len(part))
-    pairs = contrast_pairs(slices)
+    ends = contrast_pairs(slices)
     hits, queries = hits_of(runs, slices)
     images = len(queries)
 
@@ -48,26 +50,27 @@ def slice_figures(
         found = (counts @ hits.reshape(images, -1)).reshape(len(counts), len(runs), len(slices))
         # A resample without any caption of a slice has no recall; 0 on both sides is no difference.
         recalls = 100 * found / np.maximum(counts @ queries, 1)[:, None]
-        contrasts = [recalls[..., last] - recalls[..., first] for first, last in pairs]
+        contrasts = [recalls[..., last] - recalls[..., first] for first, last in ends]
         return np.concatenate([recalls, *(each[..., None] for each in contrasts)], axis=-1)
 
     generator = np.random.default_rng(seed)
     (observed,) = figures(np.ones((1, images)))
     drawn = np.concatenate([figures(counts) for counts in bootstrap_counts(images, 1, resamples, generator)])
-    sigma = seed_deviations(observed, drawn, sizes)
+    if pairs:
+        seeds = seed_effect(paired(observed), paired(drawn), sizes[:1], generator)
+    else:
+        seeds = seed_effect(observed, drawn, sizes, generator)
     mean = observed[: sizes[0]].mean(axis=0) - observed[sizes[0] :].mean(axis=0)
     values = drawn[:, : sizes[0]].mean(axis=1) - drawn[:, sizes[0] :].mean(axis=1)
-    if sigma is not None:
-        noise = generator.standard_t(sum(sizes) - 2, size=(resamples, 1))
-        values = values + np.sqrt(1 / sizes[0] + 1 / sizes[1]) * sigma * noise
+    values = values + seeds.on_mean(1 / sizes[0] if pairs else 1 / sizes[0] + 1 / sizes[1])
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(values, (tail, 1 - tail), axis=0)
     interval = [{"mean": float(m), "low": float(a), "high": float(b)} for m, a, b in zip(mean, low, high, strict=True)]
-    return described(slices, pairs, observed[: sizes[0]].mean(axis=0), interval)
+    return described(slices, ends, observed[: sizes[0]].mean(axis=0), interval)
 
 
 def described(
-    slices: Sequence[Slice], pairs: Sequence[tuple[int, int]], whole: np.ndarray, interval: Sequence[dict[str, float]]
+    slices: Sequence[Slice], ends: Sequence[tuple[int, int]], whole: np.ndarray, interval: Sequence[dict[str, float]]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Figures of slices, then of contrasts, with what they are of."""
     rows = [
@@ -82,7 +85,7 @@ def described(
     ]
     contrasts = [
         {"group": slices[first].group, "first": slices[first].title, "last": slices[last].title, **found}
-        for (first, last), found in zip(pairs, interval[len(slices) :], strict=True)
+        for (first, last), found in zip(ends, interval[len(slices) :], strict=True)
     ]
     return rows, contrasts
 

@@ -37,16 +37,26 @@ def verdicts(found: Mapping[str, Any]) -> list[str]:
     parts = {part["model"]: part for part in found["parts"]}
     lines = []
     if "levels-0" in parts:
-        lines.append(f"- **The hierarchy** {verdict(parts['levels-0'])}.")
+        lines.append(f"- **The hierarchy** {verdict(parts['levels-0'])}.{by_seed(parts['levels-0'])}")
     streams = [parts[name] for name in STREAMS if name in parts]
     if streams:
         better = max(streams, key=lambda part: part["rsum_mean"])
         known = "the better one trained alone" if len(streams) == len(STREAMS) else "the only one trained alone so far"
-        lines.append(f"- **The second stream**, against the {better['title']} ({known}), {verdict(better)}.")
+        lines.append(
+            f"- **The second stream**, against the {better['title']} ({known}), {verdict(better)}.{by_seed(better)}"
+        )
     if found["apart"]:
         against = verdict(found["apart"], aim=None)
         lines.append(f"- Against the scores of both streams trained apart, averaged, the whole network {against}.")
     return lines
+
+
+def by_seed(row: Mapping[str, Any]) -> str:
+    """The difference for each seed, and the interval without pairs of seeds; empty where seeds are not paired."""
+    if not row.get("paired"):
+        return ""
+    each = ", ".join(f"{points:+.1f} ({seed})" for seed, points in row["by_seed"].items())
+    return f" By seed: {each}. With the seeds unpaired: {lead(row['unpaired'])}."
 
 
 def verdict(row: Mapping[str, Any], aim: float | None = AIM) -> str:
@@ -69,7 +79,9 @@ def intervals(values: dict[str, Any]) -> str:
     found = values["contributions"]
     rows = [found["whole"], *found["parts"]]
     seeds = "; ".join(f"{row['title']} {', '.join(map(str, row['seeds']))}" for row in rows)
-    return f"Points; in brackets 95 % intervals: paired bootstrap over images and seeds. Seeds: {seeds}."
+    paired = all(row.get("paired") for row in found["parts"])
+    by = ", runs of equal seeds paired" if paired and found["parts"] else ""
+    return f"Points; in brackets 95 % intervals: paired bootstrap over images and seeds{by}. Seeds: {seeds}."
 
 
 def cost_table(values: dict[str, Any]) -> str:

@@ -23,7 +23,7 @@ import numpy as np
 import tyro
 
 from benchmarks.contrasts import slice_figures
-from benchmarks.race import FRESH_SEEDS, MAX_SEEDS, Race, data_name, known_costs, task_of
+from benchmarks.race import FRESH_SEEDS, MAX_SEEDS, Race, are_paired, data_name, known_costs, task_of
 from benchmarks.rows import APART, ENTRIES, OURS, STREAMS
 from benchmarks.runs import RunResult, Task, read_results
 from benchmarks.slices import slices_of
@@ -33,7 +33,7 @@ from tshsr.data.layouts import open_split
 from tshsr.errors import DataError, TshsrError
 from tshsr.files import write_text
 from tshsr.metrics.bootstrap import RECALLS, RSUM
-from tshsr.metrics.comparison import compare
+from tshsr.metrics.comparison import Difference, compare
 from tshsr.metrics.ranks import QueryRanks
 from tshsr.system import provenance
 
@@ -144,13 +144,13 @@ def contributions(
     slices = slices_of(test.captions, test.image_of_caption)
     described = []
     for part in parts:
-        ours, others = (list(network.ranks.values()) for network in (whole, part))
-        figures, contrasts = slice_figures(ours, others, slices, resamples=resamples)
+        sides, pairs = sides_of(whole, part)
+        figures, contrasts = slice_figures(*sides, slices, resamples=resamples, pairs=pairs)
         described.append(
             {
                 **row_of(part, macs),
                 "adds": PARTS[part.name],
-                "differences": differences(whole, part, resamples),
+                **differences(whole, part, resamples),
                 "slices": figures,
                 "contrasts": contrasts,
                 "cases": cases(whole, part),
@@ -161,9 +161,7 @@ def contributions(
     return {
         "whole": row_of(whole, macs),
         "parts": described,
-        "apart": None
-        if apart is None
-        else {**row_of(apart, macs), "differences": differences(whole, apart, resamples)},
+        "apart": None if apart is None else {**row_of(apart, macs), **differences(whole, apart, resamples)},
         "slices": [{"group": each.group, "title": each.title, "captions": int(each.captions.sum())} for each in slices],
         "overlap": overlap(networks),
     }
@@ -193,15 +191,32 @@ def rsum(ranks: QueryRanks) -> float:
     )
 
 
-def differences(whole: Network, part: Network, resamples: int) -> dict[str, dict[str, Any]]:
-    """Recalls and rSum of the whole network minus those of the other: paired bootstrap over images and seeds."""
-    found = compare(list(whole.ranks.values()), list(part.ranks.values()), resamples=resamples)
+def sides_of(whole: Network, part: Network) -> tuple[tuple[list[QueryRanks], list[QueryRanks]], bool]:
+    """Runs of both networks in the order of seeds, and whether they are paired."""
+    ours, others = ([network.ranks[seed] for seed in sorted(network.ranks)] for network in (whole, part))
+    return (ours, others), are_paired(list(whole.ranks), list(part.ranks))
+
+
+def differences(whole: Network, part: Network, resamples: int) -> dict[str, Any]:
+    """Recalls and rSum of the whole network minus those of the other: paired bootstrap over images and seeds.
+
+    Returns:
+        `differences` by figure; `paired`: whether seeds are; `by_seed`: rSum for each common seed; and `unpaired`, the
+        difference in rSum without pairs of seeds.
+    """
+    sides, pairs = sides_of(whole, part)
+    found, unpaired = (compare(*sides, resamples=resamples, pairs=each) for each in (pairs, False))
     return {
-        name: {
-            key: value for key, value in asdict(found.differences[name]).items() if key in ("mean", "low", "high", "p")
-        }
-        for name in FIGURES
+        "differences": {name: interval_of(found.differences[name]) for name in FIGURES},
+        "paired": pairs,
+        "by_seed": {str(seed): rsum(whole.ranks[seed]) - rsum(part.ranks[seed]) for seed in common_seeds(whole, part)},
+        "unpaired": interval_of(unpaired.rsum),
     }
+
+
+def interval_of(difference: Difference) -> dict[str, Any]:
+    """A difference, its interval and p."""
+    return {key: value for key, value in asdict(difference).items() if key in ("mean", "low", "high", "p")}
 
 
 def common_seeds(*networks: Network) -> list[int]:

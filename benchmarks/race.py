@@ -49,6 +49,8 @@ FRESH_SEEDS = {"flickr8k-photos": range(100, 110)}
 """Data whose results file covers other seeds: those that chose no setting."""
 Runs = Sequence[tuple[Task, RunResult]]
 """Finished runs of a row, by seed."""
+PAIRED_FROM = 5
+"""Equal seeds of two rows from which their runs are paired."""
 COST_IMAGES, COST_REPEATS = 100, 5
 """Test images (with all their captions) and repeats of the cost measurement."""
 
@@ -235,14 +237,24 @@ def mean_of(values: Iterable[float]) -> float | None:
 def difference(data: str, ours: tuple[str, Runs], other: tuple[str, Runs]) -> dict[str, Any]:
     """RSum of the first row minus that of the second: paired bootstrap over images and seeds."""
     sides = [[result.ranks for _, result in runs] for _, runs in (ours, other)]
-    found = compare_rsum(*sides)
-    names = {"data": data, "a": ours[0], "b": other[0]}
+    seeds = [[task.seed for task, _ in runs] for _, runs in (ours, other)]
+    pairs = are_paired(*seeds)
+    found = compare_rsum(*sides, pairs=pairs)
+    names = {"data": data, "a": ours[0], "b": other[0], "paired": pairs}
     return {**names, "mean": found.mean, "low": found.low, "high": found.high, "p": found.p}
+
+
+def are_paired(seeds: Sequence[int], others: Sequence[int]) -> bool:
+    """Whether the runs of two rows are compared seed by seed: with the same seeds, `PAIRED_FROM` or more.
+
+    With fewer the interval has too few degrees of freedom (docs/metrics.md).
+    """
+    return sorted(seeds) == sorted(others) and len(seeds) >= PAIRED_FROM
 
 
 def negated(found: dict[str, Any]) -> dict[str, Any]:
     """The same difference with its sides exchanged: effect of the change on the full network."""
-    names = {"a": found["b"], "b": found["a"], "p": found["p"]}
+    names = {"a": found["b"], "b": found["a"], "p": found["p"], "paired": found["paired"]}
     return {**names, "mean": -found["mean"], "low": -found["high"], "high": -found["low"]}
 
 

@@ -63,6 +63,9 @@ def ablation_table(values: dict[str, Any]) -> str:
         against = f" (against {row['against']})" if "against" in row else ""
         cells = [row["title"], with_spread(row), lead(row) + against, *bound(row, kinds), *short_costs(row)]
         lines.append("| " + " | ".join(cells) + " |")
+    paired = [row["title"] for row in values["ablation"] if row.get("paired")]
+    if paired:
+        lines += ["", f"Compared seed by seed, as their seeds are those of TSHSR: {'; '.join(paired)}."]
     return "\n".join(lines)
 
 

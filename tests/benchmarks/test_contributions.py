@@ -139,6 +139,23 @@ def test_a_file_has_the_rows_that_are_there_and_the_sum_of_the_streams_apart(spl
     assert tables.table_of({"contributions": {**found, "parts": [], "apart": None}, **MADE}).startswith("No network")
 
 
+def test_five_equal_seeds_are_paired(split: Split) -> None:
+    whole = network("tshsr", *(wrong(RIGHT, **{f"c{number}": (number // 2 + 1) % 3}) for number in range(5)))
+    ones = [wrong(wrong(RIGHT, **{f"c{number}": (number // 2 + 1) % 3}), c5=0) for number in range(5)]
+    four = contributions({"tshsr": whole, "levels-0": network("levels-0", *ones[:4])}, split, {}, 400)["parts"][0]
+    assert not four["paired"]
+    assert four["differences"]["rsum"] == four["unpaired"]
+    found = contributions({"tshsr": whole, "levels-0": network("levels-0", *ones)}, split, {}, 400)
+    (part,) = found["parts"]
+    assert part["paired"]
+    assert list(part["by_seed"]) == ["100", "101", "102", "103", "104"]
+    assert np.mean(list(part["by_seed"].values())) == pytest.approx(part["differences"]["rsum"]["mean"])
+    text = tables.table_of({"contributions": found, **MADE})
+    assert "runs of equal seeds paired. Seeds: " in text
+    assert "(100)" in text
+    assert "With the seeds unpaired: +" in text
+
+
 MADE: dict[str, Any] = {"hardware": "a machine", "versions": {"torch": "2"}, "commit": "0" * 40, "command": "do it"}
 
 

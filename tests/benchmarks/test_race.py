@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -127,7 +128,7 @@ def test_rows_on_few_captions_differ_from_their_base_in_concepts_alone(name: str
 def test_a_row_with_another_base_is_compared_with_that(monkeypatch: pytest.MonkeyPatch) -> None:
     def difference(data: str, first: tuple[str, str], second: tuple[str, str]) -> dict[str, Any]:
         assert (data, first, second) == ("scenes", ("few-captions", "A"), ("few-captions-progressive", "B"))
-        return {"a": first[0], "b": second[0], "mean": -2.0, "low": -3.0, "high": -1.0, "p": 0.01}
+        return {"a": first[0], "b": second[0], "mean": -2.0, "low": -3.0, "high": -1.0, "p": 0.01, "paired": False}
 
     monkeypatch.setattr(race, "difference", difference)
     entry, found = ENTRIES["few-captions-progressive"], {"few-captions": "A", "few-captions-progressive": "B"}
@@ -135,6 +136,19 @@ def test_a_row_with_another_base_is_compared_with_that(monkeypatch: pytest.Monke
     assert (row["mean"], row["low"], row["high"]) == (2.0, 1.0, 3.0), "what concepts add"
     assert row["against"] == "a tenth of the training captions"
     assert race.other_base("scenes", entry, {}) == race.other_base("scenes", ENTRIES["few-captions"], found) == {}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "others", "expected"),
+    [
+        (range(5), (4, 3, 2, 1, 0), True),
+        (range(4), range(4), False),
+        (range(5), range(6), False),
+        (range(5), range(1, 6), False),
+    ],
+)
+def test_runs_are_paired_from_five_equal_seeds(seeds: Sequence[int], others: Sequence[int], expected: bool) -> None:
+    assert race.are_paired(seeds, others) is expected
 
 
 def test_settings_are_replaced_by_dotted_name_and_unknown_ones_refused() -> None:

@@ -94,6 +94,18 @@ def test_several_runs_a_side_are_resampled_over_seeds_too(rivals: Path) -> None:
     assert "A and B are one run each, so this says nothing about other seeds of them." in one.out
 
 
+def test_runs_of_equal_seeds_are_paired(rivals: Path) -> None:
+    a, b = (f"{rivals}/{side}0.json,{rivals}/{side}1.json" for side in "ab")
+    said = tshsr("compare", a, b, "--paired", "--json", rivals / "out.json")
+    values = json.loads((rivals / "out.json").read_text())
+    expected = compare(ranks(rivals, "a0", "a1"), ranks(rivals, "b0", "b1"), pairs=True)
+    assert values["paired"]
+    assert (values["low"], values["high"]) == pytest.approx((expected.rsum.low, expected.rsum.high))
+    assert "over 2 and 2 runs, paired by their order, the deviation of their differences (" in said.out
+    sentence = refused("compare", a, rivals / "b0.json", "--paired")
+    assert "A has 2 runs and B 1; expected equal numbers above 1 to pair them, in the same order of seeds" in sentence
+
+
 def test_a_difference_of_two_single_runs_is_called_one_of_runs(rivals: Path) -> None:
     clause = "; this is about two single runs, and not about other seeds of them."
     single = tshsr("compare", rivals / "a0.json", rivals / "b0.json", "--json", "-").json()

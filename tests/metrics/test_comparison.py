@@ -225,6 +225,57 @@ def test_the_deviation_between_seeds_is_found_beyond_what_images_explain() -> No
     assert compared(random, 50, (1, 1)).seed_deviation is None
 
 
+def test_paired_runs_are_those_of_a_plain_loop() -> None:
+    random = np.random.default_rng(20)
+    a, b = population(random, 60, (4, 4), seeds=0.2, common=0.5)
+    found = compare(a, b, resamples=2000, pairs=True)
+    differences = [recalls(one)[-1] - recalls(other)[-1] for one, other in zip(a, b, strict=True)]
+    assert found.rsum.mean == pytest.approx(np.mean(differences))
+    generator, on_resamples = np.random.default_rng(21), []
+    for _ in range(300):
+        images = generator.integers(60, size=60)
+        drawn = [drawn_recalls(one, images) - drawn_recalls(other, images) for one, other in zip(a, b, strict=True)]
+        on_resamples.append(np.var(drawn, ddof=1))
+    expected = np.sqrt(max(0.0, 2 * np.var(differences, ddof=1) - np.mean(on_resamples)))
+    assert found.seed_deviation == pytest.approx(expected, rel=0.1)
+    apart = compare(a, b, resamples=2000)
+    assert (found.a, found.b) == (apart.a, apart.b), "a side has its own variation"
+    assert found.rsum.freedom is not None
+    assert found.rsum.freedom >= 3
+
+
+def drawn_recalls(ranks: QueryRanks, images: np.ndarray) -> float:
+    """RSum on images with multiplicity, each with its captions."""
+    captions = np.concatenate([np.flatnonzero(ranks.image_of_caption == image) for image in images])
+    sides = (ranks.image_to_text[images], ranks.text_to_image[captions])
+    return float(sum(100 * np.mean(side <= k) for side in sides for k in (1, 5, 10)))
+
+
+@pytest.mark.usefixtures("without_medians")
+def test_intervals_over_paired_seeds_cover_and_are_shorter_where_seeds_are_shared() -> None:
+    random = np.random.default_rng(22)
+    sides = [population(random, 100, (4, 4), seeds=0.15, common=0.3) for _ in range(120)]
+    paired, apart = ([compare(*each, resamples=400, pairs=pairs).rsum for each in sides] for pairs in (True, False))
+    assert np.mean([each.low <= 0 <= each.high for each in paired]) >= 0.89
+    lengths = [np.mean([each.high - each.low for each in found]) for found in (paired, apart)]
+    assert lengths[0] < 0.75 * lengths[1]
+
+
+def test_runs_that_differ_by_the_images_alone_have_no_deviation_in_pairs() -> None:
+    a = [small(seed) for seed in (1, 2, 3)]
+    found = compare(a, a, resamples=400, pairs=True)
+    assert (found.rsum.mean, found.rsum.low, found.rsum.high, found.seed_deviation) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(("runs_a", "runs_b"), [(3, 2), (1, 1)])
+def test_runs_that_cannot_be_paired_are_refused(runs_a: int, runs_b: int) -> None:
+    sides = [[small(seed) for seed in range(runs)] for runs in (runs_a, runs_b)]
+    with pytest.raises(
+        InputError, match=f"A has {runs_a} runs? and B {runs_b}; expected equal numbers above 1 to pair"
+    ):
+        compare(*sides, resamples=400, pairs=True)
+
+
 def test_coco_5k_size_is_compared() -> None:
     random = np.random.default_rng(18)
     owners = np.repeat(np.arange(5000), 5)

@@ -14,6 +14,7 @@ def population(
     runs: tuple[int, int],
     *,
     seeds: float = 0.0,
+    common: float = 0.0,
     method: float = 0.5,
     better: float = 0.0,
 ) -> tuple[list[QueryRanks], list[QueryRanks]]:
@@ -24,16 +25,18 @@ def population(
         images: How many, with three captions each.
         runs: Of each method.
         seeds: Deviation between runs of a method.
+        common: Deviation between seeds that run n of both methods shares.
         method: By how much methods find other images hard.
         better: By how much the first method is better, as `seeds` counts.
     """
     owners = np.repeat(np.arange(images), 3)
     image = random.normal(size=images)
     caption = 0.7 * image[owners] + 0.7 * random.normal(size=len(owners))
+    shared = common * random.normal(size=max(runs))
     sides = []
     for several, gain in zip(runs, (better, 0.0), strict=True):
         hard = image + method * random.normal(size=images), caption + method * random.normal(size=len(owners))
-        shifts = gain + seeds * random.normal(size=several)
+        shifts = gain + shared[:several] + seeds * random.normal(size=several)
         sides.append([one_run(random, hard, owners, shift) for shift in shifts])
     return sides[0], sides[1]
 
@@ -48,10 +51,12 @@ def one_run(
     return QueryRanks(images, texts, owners, caption_places=places.ravel())
 
 
-def compared(random: np.random.Generator, images: int, runs: tuple[int, int], **more: float) -> Comparison:
+def compared(
+    random: np.random.Generator, images: int, runs: tuple[int, int], *, pairs: bool = False, **more: float
+) -> Comparison:
     """A comparison of two such methods."""
     sides = population(random, images, runs, **more)
-    return compare(*sides, resamples=400, seed=int(random.integers(1 << 30)))
+    return compare(*sides, resamples=400, seed=int(random.integers(1 << 30)), pairs=pairs)
 
 
 def small(seed: int, images: int = 12) -> QueryRanks:

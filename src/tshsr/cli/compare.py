@@ -42,6 +42,8 @@ class Compare:
     """The first side."""
     b: Annotated[str, Argument("B[,B...]", positional=True)]
     """The other side; differences are A minus B."""
+    paired: bool = False
+    """Run n of A and run n of B have the same seed: the variation between seeds is that of their difference."""
     score: str = "fused"
     """Which score of the reports."""
     captions: File = None
@@ -74,7 +76,9 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
         check_same_data(one, other)
     models = [models_of(side) for side in runs]
     ranks = [[run.ranks for run in side] for side in runs]
-    found = compare(*ranks, resamples=wanted.resamples, seed=wanted.seed, confidence=wanted.confidence)
+    found = compare(
+        *ranks, resamples=wanted.resamples, seed=wanted.seed, confidence=wanted.confidence, pairs=wanted.paired
+    )
     found = replace(found, models_a=models[0], models_b=models[1])
     note_missing_places([run for side in runs for run in side], screen)
     a, b = ([str(path) for path in side] for side in sides)

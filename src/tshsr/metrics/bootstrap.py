@@ -271,7 +271,51 @@ def swapped_differences(
     return np.concatenate(found)
 
 
-def seed_deviations(observed: np.ndarray, drawn: np.ndarray, sizes: tuple[int, int]) -> np.ndarray | None:
+@dataclass(frozen=True)
+class SeedEffect:
+    """Random effect of other seeds on the metrics.
+
+    Attributes:
+        deviation: Standard deviation between seeds, one per metric; zeros where it is unknown.
+        freedom: Degrees of freedom of that estimate; 0 where it is unknown.
+        noise: Student's t, one per resample; zeros where the deviation is unknown.
+    """
+
+    deviation: np.ndarray
+    freedom: int
+    noise: np.ndarray
+
+    def on_mean(self, share: float) -> np.ndarray:
+        """Effect on a mean, or a difference of means, with this sum of 1/runs: resamples x metrics."""
+        added: np.ndarray = np.sqrt(share) * self.noise[:, None] * self.deviation
+        return added
+
+
+def seed_effect(
+    observed: np.ndarray, drawn: np.ndarray, sizes: Sequence[int], generator: np.random.Generator
+) -> SeedEffect:
+    """The effect of seeds, from the variation between the runs of each side (or between the pairs of runs).
+
+    Args:
+        observed: Metrics of the runs on the original images, runs x metrics.
+        drawn: On resampled images, resamples x runs x metrics.
+        sizes: Number of runs of each side; a single number for differences of paired runs.
+        generator: Draws the noise.
+    """
+    deviation, freedom = seed_deviations(observed, drawn, sizes), sum(sizes) - len(sizes)
+    if deviation is None:
+        return SeedEffect(np.zeros(observed.shape[-1]), 0, np.zeros(len(drawn)))
+    return SeedEffect(deviation, freedom, generator.standard_t(freedom, size=len(drawn)))
+
+
+def paired(runs: np.ndarray) -> np.ndarray:
+    """Differences of the runs of A and of B with equal seeds: ... x 2 seeds x metrics -> ... x seeds x metrics."""
+    pairs = runs.shape[-2] // 2
+    differences: np.ndarray = runs[..., :pairs, :] - runs[..., pairs:, :]
+    return differences
+
+
+def seed_deviations(observed: np.ndarray, drawn: np.ndarray, sizes: Sequence[int]) -> np.ndarray | None:
     """Standard deviation of each metric between the seeds of a side, without the part due to the sample of images.
 
         sigma^2 = max(0, 2 s^2 - mean* s*^2),   s^2 the variance between runs inside a side, pooled over the sides
@@ -280,12 +324,13 @@ def seed_deviations(observed: np.ndarray, drawn: np.ndarray, sizes: tuple[int, i
     contained in s^2, and is already part of the resampled difference.
 
     Returns:
-        One per metric; None where both sides are single runs.
+        One per metric; None where all sides are single runs.
     """
-    freedom = sum(sizes) - 2
+    freedom = sum(sizes) - len(sizes)
     if freedom == 0:
         return None
-    sides = (slice(0, sizes[0]), slice(sizes[0], sum(sizes)))
+    ends = np.cumsum(sizes)
+    sides = [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
     inside = [sum(np.var(values[:, side], axis=1) * size for side, size in zip(sides, sizes, strict=True)) / freedom
               for values in (observed[None], drawn)]  # fmt: skip
     deviations: np.ndarray = np.sqrt(np.maximum(0.0, 2 * inside[0][0] - inside[1].mean(axis=0)))

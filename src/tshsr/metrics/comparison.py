@@ -19,11 +19,13 @@ from tshsr.errors import InputError, SettingsError
 from tshsr.metrics.bootstrap import (
     RSUM,
     Figure,
+    SeedEffect,
     bootstrap_counts,
     contributions,
     figures,
+    paired,
     sample_of,
-    seed_deviations,
+    seed_effect,
     swapped_differences,
 )
 from tshsr.metrics.ranks import QueryRanks
@@ -81,7 +83,8 @@ class Comparison:
         folds: Folds of the protocol; images are resampled inside their fold.
         runs_a, runs_b: Number of training runs (seeds).
         seed_deviation: Standard deviation of the rSum of a run due to its seed, without the part due to the sample of
-            images; None where both sides are single runs.
+            images; where runs are paired, of the difference of a pair. None where both sides are single runs.
+        pairs: Whether run n of A was paired with run n of B.
         confidence: Confidence level of the intervals.
         models_a, models_b: Models of each run; more than one is an ensemble. Set by the caller; unknown from ranks.
     """
@@ -99,6 +102,7 @@ class Comparison:
     confidence: float
     models_a: int = 1
     models_b: int = 1
+    pairs: bool = False
 
     @property
     def rsum(self) -> Difference:
@@ -113,18 +117,24 @@ class Comparison:
 
 
 def compare_rsum(
-    ranks_a: Sequence[QueryRanks], ranks_b: Sequence[QueryRanks], *, resamples: int = 10_000, seed: int = 0
+    ranks_a: Sequence[QueryRanks],
+    ranks_b: Sequence[QueryRanks],
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+    pairs: bool = False,
 ) -> Difference:
     """The difference in rSum of two methods, A minus B, with its 95 % interval.
 
     Args:
         ranks_a: One entry per run (training seed) of A, all on the same images and captions.
+        pairs: As of `compare`.
 
     Raises:
         InputError: As `compare` does.
         SettingsError: As `compare` does.
     """
-    return compare(ranks_a, ranks_b, resamples=resamples, seed=seed).rsum
+    return compare(ranks_a, ranks_b, resamples=resamples, seed=seed, pairs=pairs).rsum
 
 
 def compare(
@@ -134,28 +144,36 @@ def compare(
     resamples: int = 10_000,
     seed: int = 0,
     confidence: float = 0.95,
+    pairs: bool = False,
 ) -> Comparison:
     """Compare two methods on the same images.
 
         D*  = mean_runs figure_A(images*) - mean_runs figure_B(images*) + sigma sqrt(1/runs_A + 1/runs_B) t*
+        D*  = mean_n (figure_A,n(images*) - figure_B,n(images*)) + sigma sqrt(1/runs) t*          where runs are paired
 
-    images* are drawn with replacement, the same for all runs; sigma is the deviation between seeds
-    (`seed_deviations`), t* Student's t with runs_A + runs_B - 2 degrees of freedom. The interval is the central part of
-    D*. With one run per side there is no sigma, and the result holds for these two runs only.
+    images* are drawn with replacement, the same for all runs; sigma is the deviation between seeds, of a run or of the
+    difference of a pair (`seed_deviations`), t* Student's t with runs_A + runs_B - 2, or runs - 1, degrees of freedom.
+    The interval is the central part of D*. With one run per side there is no sigma, and the result holds for these two
+    runs only.
 
     Args:
         ranks_a: One entry per run of A.
         ranks_b: One entry per run of B.
         confidence: Confidence level of the intervals.
+        pairs: Whether run n of A and run n of B share what a seed decides (initial weights, order of the batches), so
+            that the variation between seeds is that of their difference.
 
     Raises:
-        InputError: Where a side has no run or a duplicate, or images, captions or folds differ between runs.
+        InputError: Where a side has no run or a duplicate, images, captions or folds differ between runs, or runs
+            cannot be paired.
         SettingsError: Where there are too few resamples for the interval, or the seed is negative.
     """
     check_resamples(resamples, confidence)
     if seed < 0:
         raise SettingsError(f"seed is {seed}; expected 0 or more.")
     first = check_runs(ranks_a, ranks_b)
+    if pairs:
+        check_pairs(len(ranks_a), len(ranks_b))
     generator, images = np.random.default_rng(seed), len(first.image_to_text)
     sample = sample_of((*ranks_a, *ranks_b))
     (observed,) = figures(np.ones((1, images)), sample)
@@ -163,11 +181,10 @@ def compare(
         [figures(counts, sample) for counts in bootstrap_counts(images, first.folds, resamples, generator)]
     )
     sizes = (len(ranks_a), len(ranks_b))
-    sigma = seed_deviations(observed, drawn, sizes)
-    noise = generator.standard_t(max(sum(sizes) - 2, 1), size=resamples) if sigma is not None else np.zeros(resamples)
-    spread = np.zeros(len(sample.figures)) if sigma is None else sigma
+    runs = seed_effect(observed, drawn, sizes, generator)
+    between = seed_effect(paired(observed), paired(drawn), sizes[:1], generator) if pairs else runs
     swapped = swapped_differences(contributions(sample), sizes, resamples, generator)
-    resampled = Resampled(sample.figures, observed, drawn, swapped, noise, spread, confidence)
+    resampled = Resampled(sample.figures, observed, drawn, swapped, runs, between, pairs, confidence)
     return Comparison(
         a=resampled.estimates(slice(0, sizes[0])),
         b=resampled.estimates(slice(sizes[0], sum(sizes))),
@@ -177,9 +194,10 @@ def compare(
         folds=first.folds,
         runs_a=sizes[0],
         runs_b=sizes[1],
-        seed_deviation=None if sigma is None else float(sigma[sample.figures.index(RSUM)]),
+        seed_deviation=float(between.deviation[sample.figures.index(RSUM)]) if between.freedom else None,
         resamples=resamples,
         confidence=confidence,
+        pairs=pairs,
     )
 
 
@@ -192,8 +210,9 @@ class Resampled:
         observed: Metrics of the runs on the original images: runs x figures.
         drawn: On resampled images: resamples x runs x figures.
         swapped: Differences of the permutation test: resamples x figures without medians, which are last.
-        noise: Student's t, one per resample.
-        spread: Standard deviation between seeds, one per metric.
+        runs: Effect of seeds on a run.
+        between: Effect of seeds on the difference: `runs`, or that on the difference of a pair.
+        pairs: Whether runs are paired.
         confidence: Confidence level of the intervals.
     """
 
@@ -201,14 +220,15 @@ class Resampled:
     observed: np.ndarray
     drawn: np.ndarray
     swapped: np.ndarray
-    noise: np.ndarray
-    spread: np.ndarray
+    runs: SeedEffect
+    between: SeedEffect
+    pairs: bool
     confidence: float
 
     def estimates(self, side: slice) -> dict[str, Estimate]:
         """The metrics of one side."""
         runs = self.observed[side]
-        values = self.drawn[:, side].mean(axis=1) + self._of_seeds(1 / len(runs))
+        values = self.drawn[:, side].mean(axis=1) + self.runs.on_mean(1 / len(runs))
         ends = [np.array([getattr(figure, end) for figure in self.figures]) for end in ("lowest", "highest")]
         low, high = self._interval(np.clip(values, *ends))
         columns = zip(self.figures, runs.mean(axis=0), low, high, strict=True)
@@ -216,24 +236,20 @@ class Resampled:
 
     def differences(self, runs_a: int) -> dict[str, Difference]:
         """A minus B."""
-        share = 1 / runs_a + 1 / (len(self.observed) - runs_a)
+        share = 1 / runs_a if self.pairs else 1 / runs_a + 1 / (len(self.observed) - runs_a)
         mean = self.observed[:runs_a].mean(axis=0) - self.observed[runs_a:].mean(axis=0)
         values = self.drawn[:, :runs_a].mean(axis=1) - self.drawn[:, runs_a:].mean(axis=1)
-        error = np.sqrt(values.var(axis=0) + share * self.spread**2)
-        low, high = self._interval(values + self._of_seeds(share))
+        of_seeds, error_of_seeds = self.between.on_mean(share), np.sqrt(share) * self.between.deviation
+        error = np.sqrt(values.var(axis=0) + error_of_seeds**2)
+        low, high = self._interval(values + of_seeds)
         swaps = self.swapped.shape[1]
-        by_chance = np.abs(self.swapped + self._of_seeds(share)[:, :swaps]) >= np.abs(mean[:swaps]) - 1e-9
+        by_chance = np.abs(self.swapped + of_seeds[:, :swaps]) >= np.abs(mean[:swaps]) - 1e-9
         p = ((1 + np.count_nonzero(by_chance, axis=0)) / (1 + len(self.swapped))).tolist()
         p += [None] * (len(mean) - swaps)
-        parts = zip(error, np.sqrt(share) * self.spread, strict=True)
-        freedom = [freedom_of(float(total), float(of_seeds), len(self.observed) - 2) for total, of_seeds in parts]
+        parts = zip(error, error_of_seeds, strict=True)
+        freedom = [freedom_of(float(total), float(part), self.between.freedom) for total, part in parts]
         columns = (mean.tolist(), low.tolist(), high.tolist(), p, error.tolist(), freedom)
         return {figure.name: Difference(*each) for figure, *each in zip(self.figures, *columns, strict=True)}
-
-    def _of_seeds(self, share: float) -> np.ndarray:
-        """Random effect of other seeds on a mean with this sum of 1/runs: resamples x figures."""
-        added: np.ndarray = np.sqrt(share) * self.noise[:, None] * self.spread
-        return added
 
     def _interval(self, values: np.ndarray) -> np.ndarray:
         """The central interval of resampled values: 2 x figures."""
@@ -284,6 +300,19 @@ def check_runs(ranks_a: Sequence[QueryRanks], ranks_b: Sequence[QueryRanks]) -> 
                     "count as a run: leave one of them out."
                 )
     return first
+
+
+def check_pairs(runs_a: int, runs_b: int) -> None:
+    """Check that the runs of both sides can be paired.
+
+    Raises:
+        InputError: States their numbers.
+    """
+    if runs_a != runs_b or runs_a == 1:
+        raise InputError(
+            f"A has {runs_a} run{'s' * (runs_a > 1)} and B {runs_b}; expected equal numbers above 1 to pair them, in "
+            "the same order of seeds: name the runs of the seeds that both have, or compare without pairs."
+        )
 
 
 def same_ranks(one: QueryRanks, other: QueryRanks) -> bool:

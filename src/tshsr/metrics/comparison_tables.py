@@ -41,6 +41,7 @@ def comparison_json(comparison: Comparison, a: Sequence[str], b: Sequence[str], 
         "images": comparison.images,
         "captions": comparison.captions,
         "folds": comparison.folds,
+        "paired": comparison.pairs,
         "seed_deviation": comparison.seed_deviation,
         "standard_error": rsum.standard_error,
         "detectable": rsum.detectable,
@@ -130,6 +131,11 @@ def procedure(comparison: Comparison) -> str:
         are = "A and B are one run each" if single else f"A is one {a}, B one {b}"
         return f"{done}; {are}, so this says nothing about other seeds of them."
     runs = f"{comparison.runs_a} and {comparison.runs_b} runs" if single else " and ".join(named(comparison))
+    if comparison.pairs:
+        return (
+            f"{done}; over {runs}, paired by their order, the deviation of their differences "
+            f"({comparison.seed_deviation:.1f} points of rSum beyond what the images explain) was resampled as well."
+        )
     return (
         f"{done}; over {runs}, the deviation between seeds ({comparison.seed_deviation:.1f} points of rSum beyond what "
         "the images explain) was resampled as well."
