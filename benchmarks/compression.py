@@ -97,7 +97,9 @@ def measure(wanted: Compression) -> list[dict[str, Any]]:
         searched = time.perf_counter() - start
         plain = ranks if plain is None else plain
         counted = int(small.mask.sum(dim=1).max())
-        size = bytes_of_picture(counted, small.items.shape[-1], small.pooled.shape[-1], tokens)
+        size = bytes_of_picture(
+            counted, small.items.shape[-1], small.pooled.shape[-1], tokens, pooled=pooling is not None
+        )
         rows.append(row_of(title, tokens, counted, size, ranks, plain, test))
         rows[-1] |= {"fit_seconds": seconds, "search_seconds": searched}
         LOG.info("%s %s: %d bytes, R@1 %.2f", title, tokens, size, rows[-1]["recalls"][0])

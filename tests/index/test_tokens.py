@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from tests.support.indexed import Small
 from tshsr.errors import DataError
 from tshsr.index.about import Smaller, read_pooling
 from tshsr.index.collection import Index
-from tshsr.index.rows import ITEMS, PICTURES, encoding_of, schema_of, tokens_of
+from tshsr.index.rows import ITEMS, PICTURES, WEIGHTS, encoding_of, schema_of, tokens_of
+from tshsr.models.base import MEAN_WEIGHTS
 from tshsr.scoring.compression import RegionPooling, compress
 
 
@@ -81,6 +83,10 @@ def test_pooled_regions_are_those_that_the_index_keeps(small: Small, pooled: Pat
     order = [split.image_ids.index(name) for name in rows["id"].to_pylist()]
     assert torch.allclose(stored.items, wanted.items[order], atol=1e-5)
     assert torch.allclose(stored.pooled, images.pooled[order])
+    assert torch.allclose(stored.mean(), images.mean()[order], atol=0.01), "int8 and the weights of both regions"
+    plain = replace(stored, views={name: view for name, view in stored.views.items() if name != MEAN_WEIGHTS})
+    assert not torch.allclose(plain.mean(), images.mean()[order], atol=0.02)
+    assert WEIGHTS not in Index.open(index_folder)._pictures.live.schema.names, "without pooled regions"
     found = index.search("a red dog here", 3)
     assert all(len(word.boxes) <= 2 for result in found for word in result.words)
     assert index.explain("a red dog here", found[0].id).regions in (1, 2), "both of its regions may be pooled into one"

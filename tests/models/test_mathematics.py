@@ -324,6 +324,26 @@ def test_the_mean_similarity_is_subtracted_after_training_alone(pooling: str) ->
 
 
 @torch.no_grad()
+def test_pooled_regions_share_the_mean_similarity_by_their_weights() -> None:
+    network = tiny.network(late_weight=7.0, late_mean=5.0, pooling="attention")
+    images, captions = network.encode_images(tiny.images(2)), network.encode_captions(tiny.captions((4, 6)))
+    weights = torch.rand(images.mask.shape, dtype=torch.float64) * images.mask
+    weighted = images.weighted(weights)
+    before, after = (network.score_all(each, captions)["word_stream"] for each in (images, weighted))
+    for i, j in ((i, j) for i in range(2) for j in range(2)):
+        words = captions.items[j, : int(captions.mask[j].sum())].tolist()
+        products = [[oracles.dot(x, y) / len(words) for y in words] for x in images.items[i].tolist()]
+        mean = sum(w * sum(row) for w, row in zip(weights[i].tolist(), products, strict=True))
+        regions = int(images.mask[i].sum())
+        even = sum(map(sum, products[:regions])) / regions
+        expected = torch.sigmoid(torch.logit(before[i, j]) - 5 * (mean - even))
+        torch.testing.assert_close(after[i, j], expected, **SAME)
+    for name, trace in network.trace(weighted, captions).items():
+        torch.testing.assert_close(trace.pooled_terms.sum(dim=(-2, -1)), trace.pooled, **SAME)
+        torch.testing.assert_close(trace.score, network.score_all(weighted, captions)[name].diagonal(), **SAME)
+
+
+@torch.no_grad()
 def test_without_v_t_in_the_logit_no_mean_similarity_is_subtracted_either() -> None:
     network, plain = tiny.network(pooled_term=False, late_weight=7.0, late_mean=5.0), tiny.network(pooled_term=False)
     plain.load_state_dict(network.state_dict())

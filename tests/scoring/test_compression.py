@@ -83,8 +83,9 @@ def test_learned_regions_are_those_of_a_plain_loop() -> None:
     items, mask = rows()[:2], torch.tensor([[True, True, True], [True, True, False]])
     vectors = torch.randn(2, 12, generator=torch.Generator().manual_seed(1))
     pooling = RegionPooling(vectors)
-    found, real, _ = pooling(items, mask)
-    assert real.all()
+    few = pooling(items, mask)
+    found = few.items
+    assert few.mask.all()
     temperature = float(pooling.log_temperature.detach().exp())
     for picture in range(2):
         sums = [[0.0] * 12 for _ in range(2)]
@@ -98,6 +99,7 @@ def test_learned_regions_are_those_of_a_plain_loop() -> None:
                     sums[number][axis] += math.exp(cosine) / total * float(items[picture, region, axis])
         for number in range(2):
             length = math.sqrt(sum(x**2 for x in sums[number]))
+            assert float(few.weights[picture, number].detach()) == pytest.approx(length / (3 - picture), abs=1e-5)
             assert found[picture, number].tolist() == pytest.approx([x / length for x in sums[number]], abs=1e-5)
 
 
@@ -105,7 +107,9 @@ def test_padding_is_invisible() -> None:
     items, mask = rows(), torch.tensor([[True, True, True], [True, True, False]] * 2)
     pooling = RegionPooling(torch.randn(2, 12))
     noise = torch.where(mask[..., None], items, torch.full_like(items, 3.0))
-    assert torch.allclose(pooling(items * mask[..., None], mask)[0], pooling(noise * mask[..., None] + 0, mask)[0])
+    known, noisy = (pooling(each * mask[..., None], mask) for each in (items, noise))
+    assert torch.allclose(known.items, noisy.items)
+    assert torch.allclose(known.weights, noisy.weights)
     assert torch.equal(pooling.assignment(noise, mask)[1, 2], torch.zeros(2))
 
 
@@ -115,12 +119,25 @@ def test_a_pooled_region_without_regions_is_padding_at_the_end() -> None:
     shares[0, :, 1] = torch.tensor([1.0, 0.5, 0.5])
     shares[0, 1:, 2] = 0.5
     boxes = torch.rand(1, 3, 4)
-    found, real, places = pooled_by(shares, items, boxes)
-    assert real.tolist() == [[True, True, False]]
-    assert found[0, 2].abs().sum() == 0
+    few = pooled_by(shares, items, boxes)
+    places = few.boxes
+    assert few.mask.tolist() == [[True, True, False]]
+    assert few.items[0, 2].abs().sum() == 0
+    assert few.weights[0, 2] == 0
     assert places is not None
     assert torch.allclose(places[0, 1], boxes[0, 1:].mean(dim=0)), "the mean box of its regions"
     assert places[0, 2].abs().sum() == 0
+
+
+def test_pooled_regions_have_the_mean_of_all_regions(network: Tshsr, encoding: ItemEncoding) -> None:
+    for pooling in (2, RegionPooling(torch.randn(3, encoding.items.shape[-1])).requires_grad_(False)):
+        few = compress(network, encoding, pooling=pooling, format="float16")
+        assert torch.allclose(few.mean(), encoding.mean(), atol=1e-3), "float16"
+        assert torch.equal(few.unsqueeze(0).mean()[0], few.mean())
+        assert torch.equal(few.mean_weights() > 0, few.mask)
+        even = replace(few, views={})
+        assert not torch.allclose(even.mean(), encoding.mean(), atol=1e-2)
+        assert torch.allclose(even.mean_weights().sum(dim=-1), torch.ones(3))
 
 
 def test_clusters_put_every_region_into_one() -> None:

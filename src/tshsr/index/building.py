@@ -272,10 +272,13 @@ def pooled_encoding(
 ) -> tuple[ItemEncoding, Tensor | None]:
     """Items of learned regions and their mean boxes; what is recomputed from items when they are read is left out."""
     places = None if boxes is None else boxes.to(encoding.items.device, encoding.items.dtype)
-    items, mask, places = pooling(encoding.items, encoding.mask, places)
-    views = {name: view[:, : items.shape[1]] for name, view in encoding.views.items() if name == SHARE}
-    gram = encoding.gram.new_zeros(len(items), items.shape[1], items.shape[1])
-    return ItemEncoding(items, mask, encoding.pooled, gram, views), None if places is None else places.cpu()
+    few = pooling(encoding.items, encoding.mask, places)
+    count = few.items.shape[1]
+    views = {name: view[:, :count] for name, view in encoding.views.items() if name == SHARE}
+    small = ItemEncoding(
+        few.items, few.mask, encoding.pooled, encoding.gram.new_zeros(len(few.items), count, count), views
+    )
+    return small.weighted(few.weights), None if few.boxes is None else few.boxes.cpu()
 
 
 def file_columns(addition: Addition, numbers: Sequence[int]) -> dict[str, list[Any]]:

@@ -14,21 +14,24 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from tshsr.errors import DataError
-from tshsr.models.base import ItemEncoding, Matcher
+from tshsr.models.base import MEAN_WEIGHTS, ItemEncoding, Matcher
 from tshsr.models.whole import SHARE
 from tshsr.scoring.compression import TokenFormat, quantise
 
-POOLED, ITEMS, BOXES, POOLED_SHARE = "pooled", "items", "boxes", "pooled_share"
+POOLED, ITEMS, BOXES, POOLED_SHARE, WEIGHTS = "pooled", "items", "boxes", "pooled_share", "region_weights"
 PICTURES, CAPTIONS = "pictures", "captions"
 """Names of the tables."""
 
 
-def schema_of(table: str, pooled_width: int = 1, *, shares: bool = True, tokens: TokenFormat = "float16") -> pa.Schema:
+def schema_of(
+    table: str, pooled_width: int = 1, *, shares: bool = True, weights: bool = True, tokens: TokenFormat = "float16"
+) -> pa.Schema:
     """The columns of a new table; user metadata adds columns to that of pictures.
 
     Args:
         pooled_width: Of v and t.
         shares: Whether encodings have shares of the pooled items in v and t.
+        weights: Whether regions of pictures are pooled, and have weights in the mean of those that were.
         tokens: Numbers of the regions of pictures; words are in float16.
     """
     number = pa.int8() if tokens == "int8" and table == PICTURES else pa.float16()
@@ -47,13 +50,16 @@ def schema_of(table: str, pooled_width: int = 1, *, shares: bool = True, tokens:
         pa.field("width", pa.int32()),
         pa.field("height", pa.int32()),
     ]
-    return pa.schema([name, *file, *encoding, pa.field(BOXES, pa.list_(pa.float32()))])
+    numbers = pa.list_(pa.float32())
+    means = [pa.field(WEIGHTS, numbers)] if weights else []
+    return pa.schema([name, *file, *encoding, *means, pa.field(BOXES, numbers)])
 
 
 def encoding_columns(encoding: ItemEncoding, tokens: TokenFormat = "float16") -> dict[str, pa.Array]:
     """Pooled vectors (float32) and items without padding; with the boxes, they determine the encoding.
 
-    Where the encoding has them, also the shares of the pooled items in the pooled vectors.
+    Where the encoding has them, also the shares of the pooled items in the pooled vectors, and the weights of the items
+    in their mean.
     """
     mask = encoding.mask.cpu()
     real = encoding.items.cpu()[mask]
@@ -61,10 +67,12 @@ def encoding_columns(encoding: ItemEncoding, tokens: TokenFormat = "float16") ->
     pooled = np.ascontiguousarray(encoding.pooled.float().cpu().numpy())
     ends = np.concatenate([[0], mask.sum(dim=1).numpy().cumsum()]) * items.shape[1]
     shares = encoding.views.get(SHARE)
+    weights = encoding.mean_weights().float().cpu() if MEAN_WEIGHTS in encoding.views else None
     return {
         POOLED: pa.FixedSizeListArray.from_arrays(pa.array(pooled.ravel()), pooled.shape[1]),
         ITEMS: pa.ListArray.from_arrays(pa.array(ends.astype(np.int32)), pa.array(items.ravel())),
         **({} if shares is None else {POOLED_SHARE: pa.array(shares[:, 0, 0].float().cpu().numpy())}),
+        **({} if weights is None else {WEIGHTS: numbers_column(weights, mask)}),
     }
 
 
@@ -77,9 +85,14 @@ def boxes_column(boxes: Tensor | None, mask: Tensor) -> pa.Array:
     """Boxes of the regions, without padding, four numbers each; null where there are none."""
     if boxes is None:
         return pa.nulls(len(mask), pa.list_(pa.float32()))
-    ends = np.concatenate([[0], mask.sum(dim=1).numpy().cumsum()]) * 4
-    numbers = boxes[mask].float().numpy().ravel()
-    return pa.ListArray.from_arrays(pa.array(ends.astype(np.int32)), pa.array(numbers))
+    return numbers_column(boxes, mask)
+
+
+def numbers_column(numbers: Tensor, mask: Tensor) -> pa.Array:
+    """Numbers of the real items, in float32: rows x items, or rows x items x numbers of an item."""
+    counts = mask.sum(dim=1).numpy().cumsum() * (numbers.shape[2] if numbers.ndim > 2 else 1)
+    ends = np.concatenate([[0], counts])
+    return pa.ListArray.from_arrays(pa.array(ends.astype(np.int32)), pa.array(numbers[mask].float().numpy().ravel()))
 
 
 def encoding_of(matcher: Matcher, rows: pa.Table, device: torch.device) -> ItemEncoding:
@@ -103,13 +116,18 @@ def encoding_of(matcher: Matcher, rows: pa.Table, device: torch.device) -> ItemE
     shares = None
     if POOLED_SHARE in rows.column_names:
         shares = torch.from_numpy(np.array(rows[POOLED_SHARE].to_numpy())).to(device, precision)
-    return matcher.complete(
+    encoding = matcher.complete(
         items.to(device, precision),
         mask.to(device),
         pooled.to(device, precision),
         None if boxes is None else boxes.to(device, precision),
         shares,
     )
+    if WEIGHTS not in rows.column_names:
+        return encoding
+    weights = torch.zeros(*mask.shape)
+    weights[mask] = torch.from_numpy(np.array(rows[WEIGHTS].combine_chunks().flatten().to_numpy()))
+    return encoding.weighted(weights.to(device))
 
 
 def padded_boxes(rows: pa.Table, mask: Tensor) -> Tensor:

@@ -20,10 +20,10 @@ from torch import Tensor
 from tshsr.errors import DataError
 from tshsr.index.ann import ROW, ann_indices, ann_search
 from tshsr.index.database import LANCE_ERRORS, cause_of, check_filter, empty_table, open_table, without_panics
-from tshsr.index.rows import BOXES, ITEMS, POOLED, POOLED_SHARE, pooled_of
+from tshsr.index.rows import BOXES, ITEMS, POOLED, POOLED_SHARE, WEIGHTS, pooled_of
 
 Found = TypeVar("Found")
-HIDDEN_COLUMNS = ("folder", POOLED, ITEMS, BOXES, POOLED_SHARE)
+HIDDEN_COLUMNS = ("folder", POOLED, ITEMS, BOXES, POOLED_SHARE, WEIGHTS)
 """Columns that filters cannot use."""
 
 

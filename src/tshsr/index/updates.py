@@ -211,9 +211,8 @@ def create_index(
         check_model(folder, info, retriever)
         check_smaller(folder, info, smaller)
         for name in (PICTURES, CAPTIONS):
-            open_table(
-                folder, name, schema_of(name, info.pooled_width or info.dim, shares=info.shares, tokens=info.tokens)
-            )
+            width, pooled = info.pooled_width or info.dim, info.regions > 0
+            open_table(folder, name, schema_of(name, width, shares=info.shares, weights=pooled, tokens=info.tokens))
 
 
 def check_smaller(folder: Path, info: IndexInfo, smaller: Smaller) -> None:

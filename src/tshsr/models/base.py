@@ -22,6 +22,9 @@ from tshsr.pretrained.vision import VisionEncoder
 Scores = dict[str, Tensor]
 """Scores by name: `fused` and `pooled` (v·t) always; `word_stream`, `level_0`... where the method has them."""
 
+MEAN_WEIGHTS = "weights of the items in their mean"
+"""View of pooled regions: rows x items x 1."""
+
 
 @dataclass(frozen=True)
 class ItemEncoding:
@@ -53,10 +56,26 @@ class ItemEncoding:
         return self.mask if self.padded else None
 
     def mean(self) -> Float[Tensor, "*rows dim"]:
-        """The mean of the real items of each row, in float32 at least, as the pooled vectors."""
+        """The mean of the real items of each row, in float32 at least, as the pooled vectors.
+
+        Of pooled regions, the mean of the regions that were pooled (`weighted`).
+        """
         items = at_least_float32(self.items)
+        if MEAN_WEIGHTS in self.views:
+            return torch.einsum("...i,...id->...d", self.mean_weights(), items)
         real = self.mask.to(items.dtype)
         return torch.einsum("...i,...id->...d", real, items) / real.sum(dim=-1, keepdim=True).clamp_min(1)
+
+    def mean_weights(self) -> Float[Tensor, "*rows items"]:
+        """The weight of each item in the mean; 0 for padding."""
+        real = at_least_float32(self.mask.to(self.items.dtype))
+        if MEAN_WEIGHTS in self.views:
+            return at_least_float32(self.views[MEAN_WEIGHTS][..., 0]) * real
+        return real / real.sum(dim=-1, keepdim=True).clamp_min(1)
+
+    def weighted(self, weights: Float[Tensor, "*rows items"]) -> ItemEncoding:
+        """The same encoding with these weights in the mean."""
+        return replace(self, views={**self.views, MEAN_WEIGHTS: weights[..., None]})
 
     def bytes_per_row(self) -> int:
         """Size of one row in bytes."""

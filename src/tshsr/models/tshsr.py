@@ -367,9 +367,12 @@ class Tshsr(StreamMatcher):
 
 
 def similarity_shares(images: ItemEncoding, captions: ItemEncoding) -> Float[Tensor, "*pairs regions words"]:
-    """The share of each region and word in the mean similarity, x_r·x_w / (regions · words); 0 for padding."""
-    pairs = images.mask.sum(dim=-1) * captions.mask.sum(dim=-1)
-    return similarities(images.items, captions.items) / pairs[..., None, None]
+    """The share of each region and word in the mean similarity, x_r·x_w / (regions · words); 0 for padding.
+
+    Pooled regions have their weights in the mean in place of 1 / regions.
+    """
+    weights = images.mean_weights()[..., :, None] * captions.mean_weights()[..., None, :]
+    return similarities(images.items, captions.items) * weights
 
 
 def place(boxes: Float[Tensor, "rows regions 4"]) -> Float[Tensor, "rows regions 4"]:

@@ -5,13 +5,15 @@
 
 The second assigns every region to M learned ones without looking at a text, as CoV-Align (CVPR 2026) aggregates patches
 before it compares them with words; here the network on top stays as it is, and `training.region_pooling` fits the M
-vectors to its scores. Pooled vectors v stay in float32: the first stage does not change.
+vectors to its scores. Pooled vectors v stay in float32: the first stage does not change. The mean of all regions stays
+what it was, as |sum_r a_rm x_r| / regions is kept as the weight of y_m:  sum_m |sum_r a_rm x_r| y_m = sum_r x_r.
 
 Axes: rows (pictures) | regions | pooled (M) | dim (joint space).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -50,9 +52,33 @@ def stored_items(items: Float[Tensor, "*rows dim"], format: TokenFormat) -> Floa
     return items.half().to(items.dtype) if format == "float16" else dequantise(quantise(items), items.dtype)
 
 
-def bytes_of_picture(regions: int, dim: int, pooled_dim: int, format: TokenFormat) -> int:  # noqa: A002
-    """Bytes of an encoding in an index: regions, and v in float32; without boxes."""
-    return regions * dim * (2 if format == "float16" else 1) + 4 * pooled_dim
+def bytes_of_picture(
+    regions: int,
+    dim: int,
+    pooled_dim: int,
+    format: TokenFormat,  # noqa: A002
+    *,
+    pooled: bool = False,
+) -> int:
+    """Bytes of an encoding in an index: regions, for pooled ones their weights, and v in float32; without boxes."""
+    return regions * dim * (2 if format == "float16" else 1) + 4 * pooled_dim + 4 * regions * pooled
+
+
+@dataclass(frozen=True)
+class PooledRegions:
+    """Regions that were pooled from those of a picture.
+
+    Attributes:
+        items: Unit rows; padding, at the end, is zero.
+        mask: Which of them have regions at all.
+        weights: Of each in the mean of the regions that were pooled; 0 for padding.
+        boxes: Mean boxes; None without boxes.
+    """
+
+    items: Float[Tensor, "rows pooled dim"]
+    mask: Bool[Tensor, "rows pooled"]
+    weights: Float[Tensor, "rows pooled"]
+    boxes: Float[Tensor, "rows pooled 4"] | None
 
 
 class RegionPooling(nn.Module):
@@ -80,8 +106,8 @@ class RegionPooling(nn.Module):
         items: Float[Tensor, "rows regions dim"],
         mask: Bool[Tensor, "rows regions"],
         boxes: Float[Tensor, "rows regions 4"] | None = None,
-    ) -> tuple[Float[Tensor, "rows pooled dim"], Bool[Tensor, "rows pooled"], Float[Tensor, "rows pooled 4"] | None]:
-        """The pooled regions, which of them have regions at all, and their mean boxes."""
+    ) -> PooledRegions:
+        """The pooled regions of each picture."""
         shares = self.assignment(items, mask)
         return pooled_by(shares, items, boxes)
 
@@ -90,18 +116,26 @@ def pooled_by(
     shares: Float[Tensor, "rows regions pooled"],
     items: Float[Tensor, "rows regions dim"],
     boxes: Float[Tensor, "rows regions 4"] | None,
-) -> tuple[Float[Tensor, "rows pooled dim"], Bool[Tensor, "rows pooled"], Float[Tensor, "rows pooled 4"] | None]:
+) -> PooledRegions:
     """Unit sums of the regions, weighted by their shares; pooled regions without regions are padding, at the end."""
     mass = shares.sum(dim=1)
     real = mass > MIN_MASS
     order = real.int().argsort(dim=1, descending=True, stable=True)
-    pooled = normalize(shares.mT @ items, dim=-1) * real[..., None]
+    sums = shares.mT @ items
+    pooled = normalize(sums, dim=-1) * real[..., None]
+    regions = mass.sum(dim=-1, keepdim=True).clamp_min(1)  # each region has shares that sum to 1
+    weights = sums.norm(dim=-1) / regions * real
     places = None if boxes is None else (shares.mT @ boxes) / mass.clamp_min(MIN_MASS)[..., None] * real[..., None]
 
     def sorted_by_real(values: Tensor) -> Tensor:
         return values.gather(1, order[..., None].expand_as(values))
 
-    return sorted_by_real(pooled), real.gather(1, order), None if places is None else sorted_by_real(places)
+    return PooledRegions(
+        sorted_by_real(pooled),
+        real.gather(1, order),
+        weights.gather(1, order),
+        None if places is None else sorted_by_real(places),
+    )
 
 
 def cluster_shares(
@@ -139,13 +173,17 @@ def compress(
         SettingsError: Where the number of clusters is below 1.
     """
     items, mask = encoding.items, encoding.mask
+    if isinstance(pooling, int) and pooling < 1:
+        raise SettingsError(f"{pooling} regions were asked for; expected at least 1.")
+    few: PooledRegions | None = None
     if isinstance(pooling, int):
-        if pooling < 1:
-            raise SettingsError(f"{pooling} regions were asked for; expected at least 1.")
-        items, mask, boxes = pooled_by(cluster_shares(items, mask, pooling), items, boxes)
+        few = pooled_by(cluster_shares(items, mask, pooling), items, boxes)
     elif pooling is not None:
-        items, mask, boxes = pooling(items, mask, boxes)
+        few = pooling(items, mask, boxes)
+    if few is not None:
+        items, mask, boxes = few.items, few.mask, few.boxes
     shares = encoding.views.get(SHARE)
-    return matcher.complete(
+    small = matcher.complete(
         stored_items(items, format), mask, encoding.pooled, boxes, None if shares is None else shares[:, 0, 0]
     )
+    return small if few is None else small.weighted(few.weights)

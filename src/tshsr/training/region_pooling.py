@@ -152,9 +152,10 @@ def optimise(
 
 def pooled_encoding(matcher: Matcher, pooling: RegionPooling, full: ItemEncoding, boxes: Tensor | None) -> ItemEncoding:
     """The encoding of pooled regions, with gradients of the learned vectors."""
-    items, mask, places = pooling(full.items, full.mask, boxes)
+    few = pooling(full.items, full.mask, boxes)
     shares = full.views.get(SHARE)
-    return matcher.complete(items, mask, full.pooled, places, None if shares is None else shares[:, 0, 0])
+    small = matcher.complete(few.items, few.mask, full.pooled, few.boxes, None if shares is None else shares[:, 0, 0])
+    return small.weighted(few.weights)
 
 
 def logits_of(scores: Float[Tensor, "images captions"]) -> Float[Tensor, "images captions"]:
