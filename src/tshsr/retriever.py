@@ -37,7 +37,7 @@ from tshsr.models.base import ItemEncoding, Matcher, StreamTrace, join_encodings
 from tshsr.pretrained.pieces import TEXT_FOLDER
 from tshsr.pretrained.text_weights import install_command
 from tshsr.scoring.all_pairs import ENCODE_BLOCK, blocks, score_encoded
-from tshsr.scoring.calibration import CALIBRATION, Calibration, weights_digest
+from tshsr.scoring.calibration import CALIBRATION, Calibration, settings_digest, weights_digest
 from tshsr.scoring.options import BYTE_BUDGET
 from tshsr.system import is_reachable
 from tshsr.training.checkpoints import CONFIG, WEIGHTS, Which, load_run, save_model
@@ -191,7 +191,8 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
     def _save_pretrained(self, save_directory: Path) -> None:
         save_model(save_directory, self.config, self.tokenizer, self.matcher)
         if self.calibration is not None:
-            replace(self.calibration, weights=weights_digest(save_directory)).save(save_directory)
+            weights, settings = weights_digest(save_directory), settings_digest(save_directory)
+            replace(self.calibration, weights=weights, settings=settings).save(save_directory)
 
     @property
     def device(self) -> torch.device:

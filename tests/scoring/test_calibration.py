@@ -14,7 +14,15 @@ import torch
 from scipy.optimize import minimize
 
 from tshsr.errors import CheckpointError, InputError
-from tshsr.scoring.calibration import Calibration, fit_link, fit_logistic, link_of, log_odds_terms, weights_digest
+from tshsr.scoring.calibration import (
+    Calibration,
+    fit_link,
+    fit_logistic,
+    link_of,
+    log_odds_terms,
+    settings_digest,
+    weights_digest,
+)
 
 FITTED = Calibration("beta", 1.1, 0.4, -4.0, 1000, 100, "data", "dev", "")
 
@@ -141,6 +149,20 @@ def test_a_calibration_of_other_weights_is_not_used(model: Path, caplog: pytest.
     assert (
         "calibration.json is of other weights than those beside it and is not used; run tshsr calibrate" in caplog.text
     )
+
+
+def test_a_calibration_of_other_settings_is_not_used(model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = {"recipe": "x", "model": {"late_weight": 40.0, "late_mean": 20.0}}
+    (model / "config.json").write_text(json.dumps(settings))
+    replace(FITTED, weights=weights_digest(model), settings=settings_digest(model)).save(model)
+    (model / "config.json").write_text(json.dumps({"model": {"late_mean": 20.0, "late_weight": 40.0}, "recipe": "y"}))
+    assert Calibration.load(model) is not None, "the order and what is not of the network change no score"
+    (model / "config.json").write_text(json.dumps({"model": {"late_mean": 0.0, "late_weight": 40.0}}))
+    with caplog.at_level(logging.WARNING):
+        assert Calibration.load(model) is None
+    assert "calibration.json is of other settings than config.json has and is not used; run tshsr cal" in caplog.text
+    replace(FITTED, weights=weights_digest(model)).save(model)
+    assert Calibration.load(model) is not None, "a file from before settings were stored"
 
 
 @pytest.mark.parametrize(

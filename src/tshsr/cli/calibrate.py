@@ -61,7 +61,7 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     from tshsr.data.layouts import open_split
     from tshsr.evaluation.calibrate import fit_calibration, measure_calibration, search_split
     from tshsr.pages.reliability import render_reliability
-    from tshsr.scoring.calibration import weights_digest
+    from tshsr.scoring.calibration import settings_digest, weights_digest
     from tshsr.scoring.options import ScoringOptions
     from tshsr.system import provenance
 
@@ -73,8 +73,9 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     with screen.progress(quiet=wanted.quiet) as begin:
         fitted = replace(options, progress=begin(f"searching {known.name}", "pairs"))
         lists = search_split(retriever, known, wanted.candidates, fitted)
-        calibration = fit_calibration(lists, known, weights_digest(Path(wanted.run)))
-        calibration.save(Path(wanted.run))
+        run = Path(wanted.run)
+        calibration = replace(fit_calibration(lists, known, weights_digest(run)), settings=settings_digest(run))
+        calibration.save(run)
         options = replace(options, progress=begin(f"searching {test.name}", "pairs"))
         report = measure_calibration(calibration, retriever, test, others, options)
     if wanted.picture is not None:

@@ -35,6 +35,8 @@ from tshsr.files import complete_folder, write_text
 LOG = logging.getLogger(__name__)
 CALIBRATION = "calibration.json"
 """File of a run or of a flat model folder."""
+CONFIG = "config.json"
+"""Settings beside the weights."""
 WEIGHTS = (Path("best", "model.safetensors"), Path("model.safetensors"))
 """Weights that a calibration belongs to: of a run, of a flat model folder."""
 EDGE = 1e-6
@@ -58,6 +60,7 @@ class Calibration:
         candidates: Results per query that entered the fit, the best by v·t.
         data, split: Names of the collection.
         weights: SHA-256 of the weights whose scores these are.
+        settings: That of the network's settings, some of which change scores without the weights; empty: unknown.
     """
 
     __pydantic_config__ = STRICT
@@ -71,6 +74,7 @@ class Calibration:
     data: str
     split: str
     weights: str
+    settings: str = ""
 
     def probability(self, scores: Float[Tensor, "*pairs"], *, pictures: int | None = None) -> Float[Tensor, "*pairs"]:
         """The probability that each pair matches; ranking by it is ranking by score.
@@ -104,7 +108,7 @@ class Calibration:
         """Read the calibration of a run or of a flat model folder.
 
         Returns:
-            None where there is none, or where it belongs to other weights (with a warning in the log).
+            None where there is none, or where it belongs to other weights or settings (with a warning in the log).
 
         Raises:
             CheckpointError: Where the file is damaged.
@@ -129,7 +133,20 @@ class Calibration:
         if found.weights != weights_digest(Path(folder)):
             LOG.warning("%s is of other weights than those beside it and is not used; run tshsr calibrate again.", path)
             return None
+        if found.settings and found.settings != settings_digest(Path(folder)):
+            LOG.warning("%s is of other settings than %s has and is not used; run tshsr calibrate again.", path, CONFIG)
+            return None
         return found
+
+
+def settings_digest(folder: Path) -> str:
+    """SHA-256 of the network's settings in `config.json`; empty without that file."""
+    try:
+        values = parse_json((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # who reads the settings themselves refuses them
+        return ""
+    known = values.get("model") if isinstance(values, dict) else None
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
 def weights_digest(folder: Path) -> str:
