@@ -28,7 +28,7 @@ import numpy as np
 import torch
 import tyro
 
-from benchmarks.rows import ABLATION, ENTRIES, MODELS, OURS, Entry
+from benchmarks.rows import ABLATION, BY_DEFAULT, ENTRIES, MODELS, OURS, Entry
 from benchmarks.runs import RunResult, Task, read_results, run_all
 from benchmarks.tables import RESULTS, update_readme
 from tshsr.bench.speed import multiply_adds_of
@@ -64,7 +64,7 @@ class Race:
     recipes: str = ""
     """The data in the names of the recipes, such as flickr8k-photos; default: scenes, or flickr8k for a folder."""
     entries: tuple[str, ...] = ()
-    """Rows to run; default: all methods (or all of the ablation)."""
+    """Rows to run; default: all methods (or those of the ablation that `rows.BY_DEFAULT` has for the data)."""
     ablation: bool = False
     """The rows of the ablation instead of those of the methods."""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -120,6 +120,7 @@ def tasks_of(wanted: Race) -> list[Task]:
         SettingsError: For an unknown row.
     """
     changes = [entry.name for entry in ABLATION if entry.applies_to(data_name(wanted)) and not entry.regions]
+    changes = [name for name in changes if name in BY_DEFAULT.get(data_name(wanted), changes)]
     methods = [entry.name for entry in MODELS if entry.applies_to(data_name(wanted))]
     rows = [OURS, *changes] if wanted.ablation else methods
     chosen = wanted.entries or rows

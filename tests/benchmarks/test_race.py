@@ -349,3 +349,11 @@ def test_the_ablation_trains_the_whole_network_first() -> None:
         *(entry.name for entry in ABLATION if entry.applies_to("scenes")),
     ]
     assert {"no-places", "no-swaps"} < {each.entry for each in tasks}
+
+
+def test_the_ablation_on_photographs_runs_chosen_rows_and_others_by_name() -> None:
+    photos = Race(data="x", recipes="flickr8k-photos", ablation=True, seeds=(0,))
+    entries = {each.entry for each in race.tasks_of(photos)}
+    assert entries == {"tshsr", *rows.BY_DEFAULT["flickr8k-photos"]}
+    assert all(ENTRIES[name].applies_to("flickr8k-photos") for name in entries)
+    assert [each.entry for each in race.tasks_of(replace(photos, entries=("seeds-half",)))] == ["seeds-half"]
