@@ -10,7 +10,6 @@ import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -26,6 +25,7 @@ from tshsr.pretrained.packages import (
     EFFICIENTNET_LITE2,
     MEAN,
     efficientnet_lite2_preprocessing,
+    folded_norms,
     load_efficientnet_lite2,
 )
 from tshsr.system import one_thread
@@ -100,18 +100,19 @@ class EfficientNetExtractor:
         self.size, self.cells, self.windows, self.window_size = size, cells, windows, window_size
         self.device = device
         self.preprocessing = efficientnet_lite2_preprocessing(size)
-        self.network: Any = load_efficientnet_lite2().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = load_efficientnet_lite2()
+        self._made_of = fingerprint(network, self.preprocessing.values())
+        self.network: Any = folded_norms(network).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         whole = np.array([WHOLE], np.float32)
         grid = grid_boxes(cells) if cells else np.empty((0, 4), np.float32)
         self.pooled_boxes = np.concatenate([whole, *([window_boxes()] if windows == "pooled" else []), grid])
         self.boxes = np.concatenate([whole, *([window_boxes()] if windows != "none" else []), grid])
 
-    @cached_property
+    @property
     def name(self) -> str:
-        """The network, its input, the regions, and the fingerprint."""
-        made_of = fingerprint(self.network, self.preprocessing.values())
+        """The network, its input, the regions, and the fingerprint of the weights as they come."""
         windows = {"none": "", "pooled": "-windows", "crops": f"-crops-{self.window_size}"}[self.windows]
-        return f"{EFFICIENTNET_LITE2}-{self.size}-{self.cells}x{self.cells}{windows}-{made_of}"
+        return f"{EFFICIENTNET_LITE2}-{self.size}-{self.cells}x{self.cells}{windows}-{self._made_of}"
 
     @property
     def settings(self) -> dict[str, Any]:
