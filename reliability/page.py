@@ -36,10 +36,11 @@ def with_sections(text: str, results: Path = RESULTS) -> str:
 
 
 def total(found: list[dict[str, Any]]) -> str:
-    """The sums over all campaigns, as a sentence."""
-    rows = [row for one in found for row in one["rows"]]
-    tried, survived, lost = (sum(row[name] for row in rows) for name in ("tried", "survived", "lost"))
-    return f"In all: {tried:,} tried, {survived:,} survived, {lost:,} lost.\n"
+    """What was lost in all campaigns, as a sentence; what they tried has no common unit."""
+    lost = sum(row["lost"] for one in found for row in one["rows"])
+    return (
+        f"Lost in all {len(found)} campaigns: {lost:,}. They count trials, inputs, requests, tests or lines of a log.\n"
+    )
 
 
 def section(values: dict[str, Any]) -> str:

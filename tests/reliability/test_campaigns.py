@@ -88,7 +88,7 @@ def test_a_result_becomes_a_section(tmp_path: Path) -> None:
     assert list(json.loads(path.read_text())) == ["name", "title", "command", "rows", "figures", "provenance"]
     write_result("faults", "Faults first", "make faults", [Row("config", 2, 2, 0)], folder=tmp_path)
     text = with_sections("before\n<!-- reliability -->\nold\n<!-- end -->\nafter\n", tmp_path)
-    assert text.startswith("before\n<!-- reliability -->\nIn all: 1,212 tried, 1,211 survived, 1 lost.\n\n## Faults")
+    assert text.startswith("before\n<!-- reliability -->\nLost in all 2 campaigns: 1. They count trials, inputs, req")
     assert text.index("Faults first") < text.index("A title")
     assert "| checkpoint | 1,200 | 1,199 | 1 | 40 system calls |\n| store | 10 | 10 | 0 |  |\n" in text
     assert "| p95 of a search | 12.346 ms |" in text
