@@ -17,6 +17,7 @@ from tshsr.config.models import EncoderConfig
 from tshsr.data.batches import UNREAD, CaptionBatch, ImageBatch
 from tshsr.errors import InputError, SettingsError
 from tshsr.models.attention import unit
+from tshsr.models.dropout import Dropout
 from tshsr.models.pooling import MaskedBatchNorm
 from tshsr.models.recurrence import gru_states, padded_states
 from tshsr.pretrained.layers import Layers
@@ -63,7 +64,7 @@ class RegionEncoder(RegionProjection):
             raise SettingsError(f"encoder widths are {config.feature_dim} -> {config.dim}; expected positive numbers.")
         super().__init__(config)
         self.config = config
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, batch: ImageBatch) -> Float[Tensor, "images regions dim"]:
         """Encode a batch; padded regions are zero.
@@ -209,7 +210,7 @@ class GruWordEncoder(WordEncoder):
         self.projection = None
         self.embedding = nn.Embedding(config.vocabulary, config.word_dim, padding_idx=0)
         nn.init.uniform_(self.embedding.weight[1:], -0.1, 0.1)
-        self.dropout = nn.Dropout(max(config.dropout, config.word_dropout))
+        self.dropout = Dropout(max(config.dropout, config.word_dropout))
         self.gru = nn.GRU(config.word_dim, config.dim, batch_first=True, bidirectional=True)
 
     @torch.no_grad()
@@ -293,7 +294,7 @@ class FrozenWordEncoder(WordEncoder):
 
     def __init__(self, config: EncoderConfig, *, unit_rows: bool = True) -> None:
         super().__init__(config.text_width, unit_rows=unit_rows)
-        self.dropout = nn.Dropout(max(config.dropout, config.word_dropout))
+        self.dropout = Dropout(max(config.dropout, config.word_dropout))
         self.projection = nn.Linear(config.text_width, config.dim)
 
     def states(
@@ -344,7 +345,7 @@ class TunedWordEncoder(WordEncoder):
             module.requires_grad_(True)
         for head in _parts(self.network, *HEADS):
             head.requires_grad_(False)
-        self.dropout = nn.Dropout(max(config.dropout, config.word_dropout))
+        self.dropout = Dropout(max(config.dropout, config.word_dropout))
         self.projection = nn.Linear(self.network.width, config.dim)
 
     def tuned(self) -> list[nn.Module]:

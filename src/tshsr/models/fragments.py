@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tshsr.errors import SettingsError
 from tshsr.models.attention import unit
+from tshsr.models.dropout import Dropout
 from tshsr.models.pooling import mean_of_items
 
 
@@ -42,7 +43,7 @@ class SetLayer(nn.Module):
         self.key = nn.Linear(dim, dim, bias=False)
         self.first, self.second = nn.Linear(dim, dim), nn.Linear(dim, dim)
         self.norm_attention, self.norm_update = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self, items: Float[Tensor, "rows items dim"], bias: Float[Tensor, "#rows #items items"]

@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from tshsr.errors import InputError
 from tshsr.models.attention import masked_softmax, unit
+from tshsr.models.dropout import Dropout
 from tshsr.models.recurrence import padded_states
 
 MOMENTUM = 0.1
@@ -249,7 +250,7 @@ class SelfAttentionPooling(nn.Module):
         self.weight = nn.Linear(dim, 1, bias=False)
         self.item_norm = MaskedBatchNorm(slots or 1, 1) if normalised else None
         self.whole_norm = MaskedBatchNorm(dim) if normalised else None
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self, items: Float[Tensor, "rows items dim"], mask: Bool[Tensor, "rows items"]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tshsr.config.models import RcarConfig
 from tshsr.models.attention import at_least_float32, attention_weights, masked_softmax, similarities, to_unit_sums, unit
 from tshsr.models.base import ItemEncoding, StreamTrace
+from tshsr.models.dropout import Dropout
 from tshsr.models.encoders import init_xavier
 from tshsr.models.similarity import SimilarityVector
 from tshsr.models.streams import LogisticStream, MeanPooledMatcher, cosine, stream_sharpness
@@ -82,7 +83,7 @@ class AggregationRegulator(nn.Module):
         self.item = nn.Linear(width, width)
         self.whole = nn.Linear(width, width)
         self.weight = nn.Linear(width, 1, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self,

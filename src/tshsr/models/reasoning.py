@@ -20,6 +20,7 @@ from tshsr.config.models import ReasoningConfig
 from tshsr.errors import SettingsError
 from tshsr.models.attention import at_least_float32, masked_softmax, unit_in_place
 from tshsr.models.context import ContextSimilarity, PairItems
+from tshsr.models.dropout import Dropout
 
 
 class ContextExtraction(nn.Module):
@@ -189,7 +190,7 @@ class HierarchicalReasoning(nn.Module):
         self.updates = nn.ModuleList(CoExploitation(width, config) for _ in range(config.levels))
         self.read_outs = nn.ModuleList(ReadOut(width) for _ in range(config.levels + 1))
         self.looks = nn.ModuleList(looks() for _ in range(config.levels)) if looks is not None else None
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self,

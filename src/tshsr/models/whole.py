@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tshsr.config.models import EncoderConfig
 from tshsr.errors import InputError, SettingsError
 from tshsr.models.attention import unit
+from tshsr.models.dropout import Dropout
 
 Side = Literal["images", "captions"]
 SHARE = "share of pooled items"
@@ -55,7 +56,7 @@ class WholeVector(nn.Module):
         super().__init__()
         self.side: Side = side
         self.width = config.image_pooled_width if side == "images" else config.text_pooled_width
-        self.dropout = nn.Dropout(config.dropout if side == "images" else max(config.dropout, config.word_dropout))
+        self.dropout = Dropout(config.dropout if side == "images" else max(config.dropout, config.word_dropout))
         self.projection: nn.Linear | None = None
         if config.pooled_vectors != "frozen":
             self.projection = nn.Linear(self.width, whole_width(config))
