@@ -13,7 +13,15 @@ from tests.support import oracles, tiny
 from tests.support.float64 import SAME, plain_similarity, real, unit_rows
 from tshsr.config.models import ReasoningConfig
 from tshsr.errors import SettingsError
-from tshsr.models.attention import attend, attention_weights, late_interaction, similarities, to_unit_sums, unit
+from tshsr.models.attention import (
+    attend,
+    attention_weights,
+    late_interaction,
+    mean_of_best,
+    similarities,
+    to_unit_sums,
+    unit,
+)
 from tshsr.models.base import ItemEncoding
 from tshsr.models.context import ContextSimilarity
 from tshsr.models.encoders import box_geometry
@@ -465,6 +473,27 @@ def test_late_interaction_is_the_formula() -> None:
             expected = oracles.late_interaction(*rows)
             assert by_words[image, caption].item() == pytest.approx(expected[0], rel=1e-12)
             assert by_regions[image, caption].item() == pytest.approx(expected[1], rel=1e-12)
+
+
+def test_gradients_of_late_interaction_are_those_of_both_directions_by_themselves() -> None:
+    generator = torch.Generator().manual_seed(4)
+    similarity = torch.randn(3, 4, 2, 5, generator=generator, dtype=torch.float64)
+    regions = torch.tensor([[True] * 4, [True, False, True, False], [False, True, True, True]])
+    words = torch.tensor([[True] * 5, [True, True, False, False, False]])
+    weights = torch.randn(2, 3, 2, generator=generator, dtype=torch.float64)
+    found, expected = (similarity.clone().requires_grad_() for _ in range(2))
+    by_words, by_regions = late_interaction(found, regions, words)
+    (weights[0] * by_words + weights[1] * by_regions).sum().backward()
+    plain = (
+        mean_of_best(expected.permute(0, 2, 3, 1), words, regions[:, None]),
+        mean_of_best(expected.transpose(1, 2), regions[:, None], words),
+    )
+    (weights[0] * plain[0] + weights[1] * plain[1]).sum().backward()
+    torch.testing.assert_close(by_words, plain[0])
+    torch.testing.assert_close(by_regions, plain[1])
+    torch.testing.assert_close(found.grad, expected.grad)
+    assert found.grad is not None
+    assert found.grad[1, 1].abs().sum() == 0, "padding"
 
 
 def test_a_logit_is_kept_finite() -> None:

@@ -130,6 +130,37 @@ def mean_of_best(
     return best.masked_fill(~query_mask, 0.0).sum(dim=-1) / query_mask.sum(dim=-1)
 
 
+class _BestMatches(torch.autograd.Function):
+    """The best region of each word and the best word of each region: one masked copy, gradients by index.
+
+    By amax, with a mask for each direction, every value would be read and written a dozen times more.
+    """
+
+    @staticmethod
+    def forward(
+        context: Any,
+        similarity: Float[Tensor, "images regions captions words"],
+        regions: Bool[Tensor, "images regions"],
+        words: Bool[Tensor, "captions words"],
+    ) -> tuple[Float[Tensor, "images captions words"], Float[Tensor, "images regions captions"]]:
+        """The largest cosines; -inf for padding."""
+        real = torch.where(regions[:, :, None, None] & words, similarity, -torch.inf)
+        by_words, region = real.max(dim=1)
+        by_regions, word = real.max(dim=3)
+        context.save_for_backward(region, word)
+        context.size = real.shape
+        return by_words, by_regions
+
+    @staticmethod
+    def backward(context: Any, of_words: Tensor, of_regions: Tensor) -> tuple[Tensor, None, None]:
+        """The gradients at the best matches, 0 elsewhere."""
+        region, word = context.saved_tensors
+        gradient = of_words.new_zeros(context.size)
+        gradient.scatter_(1, region[:, None], of_words[:, None])
+        gradient.scatter_add_(3, word[..., None], of_regions[..., None])
+        return gradient, None, None
+
+
 def late_interaction(
     similarity: Float[Tensor, "images regions captions words"],
     regions: Bool[Tensor, "images regions"],
@@ -137,14 +168,17 @@ def late_interaction(
 ) -> tuple[Float[Tensor, "images captions"], Float[Tensor, "images captions"]]:
     """Mean over words of the best region's cosine, and mean over regions of the best word's (FILIP, Yao et al. 2022).
 
+    Of equal best cosines one has the gradient.
+
     Args:
         similarity: Cosine of every region with every word.
         regions: True where a region is real.
         words: True where a word is real; each caption has at least one.
     """
-    by_words = mean_of_best(similarity.permute(0, 2, 3, 1), words, regions[:, None])
-    by_regions = mean_of_best(similarity.transpose(1, 2), regions[:, None], words)
-    return by_words, by_regions
+    by_words, by_regions = _BestMatches.apply(similarity, regions, words)  # type: ignore[no-untyped-call]
+    of_words = by_words.masked_fill(~words, 0.0).sum(dim=-1) / words.sum(dim=-1)
+    of_regions = by_regions.masked_fill(~regions[..., None], 0.0).sum(dim=1) / regions.sum(dim=-1, keepdim=True)
+    return of_words, of_regions
 
 
 def to_unit_sums(
