@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 MAX_COMMITS = 3
@@ -19,6 +20,17 @@ def lead(difference: dict[str, Any] | None) -> str:
     if difference is None:
         return ""
     return f"{difference['mean']:+.1f} [{difference['low']:+.1f}, {difference['high']:+.1f}]"
+
+
+def seed_span(seeds: Sequence[int]) -> str:
+    """The seeds of a row, consecutive ones by the first and the last: 0 to 2, 5."""
+    spans: list[list[int]] = []
+    for seed in sorted(seeds):
+        if spans and seed == spans[-1][-1] + 1:
+            spans[-1].append(seed)
+        else:
+            spans.append([seed])
+    return ", ".join(str(span[0]) + (f" to {span[-1]}" if len(span) > 1 else "") for span in spans)
 
 
 def thousands(count: float) -> str:
@@ -45,7 +57,7 @@ def seeds_of(values: dict[str, Any]) -> str:
     )
     return (
         f"{means}; in brackets 95 % intervals: paired bootstrap over images{' and seeds' * several}. "
-        f"{values['hardware']}; torch {values['versions']['torch']}; "
+        f"{' or '.join(values.get('trained_on', [values['hardware']]))}; torch {values['versions']['torch']}; "
         f"trained at {some}; `{values['command']}`"
     )
 

@@ -159,6 +159,7 @@ def results(wanted: Race) -> dict[str, Any]:
         "command": command_of(wanted),
         **provenance(),
         "trained_at": sorted({result.figures["commit"] for runs in found.values() for _, result in runs}),
+        "trained_on": sorted({result.figures["hardware"] for runs in found.values() for _, result in runs}),
         "rows": [rows[entry.name] for entry in MODELS if entry.name in rows],
         "differences": [against[entry.name] for entry in MODELS if entry.name in against],
         "ablation": [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.cells import lead, seeds_of, thousands, with_spread
+from benchmarks.cells import lead, seed_span, seeds_of, thousands, with_spread
 
 RECALLS = "image → text R@1 | R@5 | R@10 | text → image R@1 | R@5 | R@10"
 
@@ -15,8 +15,8 @@ def race_table(values: dict[str, Any]) -> str:
     kinds = list(dict.fromkeys(kind for row in values["rows"] for kind in row.get("binding_by_kind", {})))
     lines = [
         f"| method | {RECALLS} | rSum | TSHSR leads by | {binding_heads(kinds)}parameters "
-        "| multiply-adds per pair | pairs/s | trained in |",
-        "|---" * (13 + len(kinds)) + "|",
+        "| multiply-adds per pair | pairs/s | trained in | seeds |",
+        "|---" * (14 + len(kinds)) + "|",
     ]
     for row in values["rows"]:
         cells = [
@@ -26,7 +26,7 @@ def race_table(values: dict[str, Any]) -> str:
             lead(leads.get(row["model"])),
             *bound(row, kinds),
         ]
-        lines.append("| " + " | ".join([*cells, *cost_cells(row)]) + " |")
+        lines.append("| " + " | ".join([*cells, *cost_cells(row), seed_span(row["seeds"])]) + " |")
     minutes = "Training time is wall-clock time in parallel with other runs, median over the seeds."
     leads_are = (
         "Every row is compared with all seeds of TSHSR; the interval of a row with one seed includes an "
@@ -101,7 +101,7 @@ def cost_cells(row: dict[str, Any]) -> list[str]:
 def short_costs(row: dict[str, Any]) -> list[str]:
     """Multiply-adds, parameters, minutes, seeds."""
     parameters, macs, _, minutes = cost_cells(row)
-    return [macs, parameters, minutes, str(len(row["seeds"]))]
+    return [macs, parameters, minutes, seed_span(row["seeds"])]
 
 
 def noise_table(values: dict[str, Any]) -> str:

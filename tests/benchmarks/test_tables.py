@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks import tables
+from benchmarks.cells import seed_span
 
 SIDE = {"r1": 10.0, "r5": 20.0, "r10": 30.04}
 SCORES = ("pooled", "level_0", "region_stream", "word_stream", "fused")
@@ -58,7 +59,7 @@ RACE = {
 def test_the_race_has_a_row_a_method_with_the_lead_over_it_and_its_costs() -> None:
     lines = tables.table_of(RACE).splitlines()
     figures = "10.0 | 20.0 | 30.0 | 10.0 | 20.0 | 30.0 | 120.1 ± 1.5"
-    costs = "1.50 M | 123 k | 7,654 | 4.6 min"
+    costs = "1.50 M | 123 k | 7,654 | 4.6 min | 0 to 1"
     assert lines[2] == f"| The sgr | {figures} | +5.0 [-1.0, +9.0] | {costs} |"
     assert lines[3] == f"| The tshsr | {figures} |  | {costs} |"
     assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|")
@@ -68,6 +69,13 @@ def test_the_race_has_a_row_a_method_with_the_lead_over_it_and_its_costs() -> No
     assert "torch 2.13.0; trained at commit 0123456789ab, fedcba987654+changed; `do it`. Training time" in lines[-1]
     many = tables.table_of({**RACE, "trained_at": list("abcd")})
     assert "; trained at 4 commits (in the results file); " in many
+    assert " intervals: paired bootstrap over images and seeds. one or another; torch" in tables.table_of(
+        {**RACE, "trained_on": ["one", "another"]}
+    )
+
+
+def test_seeds_in_sequence_are_named_by_their_ends() -> None:
+    assert [seed_span(seeds) for seeds in ([3], [2, 0, 1], [0, 5, 6, 7, 9])] == ["3", "0 to 2", "0, 5 to 7, 9"]
 
 
 def test_a_race_with_binding_negatives_has_a_column_for_them() -> None:
@@ -85,9 +93,12 @@ def test_a_race_with_binding_negatives_has_a_column_for_them() -> None:
 def test_the_ablation_has_a_row_a_change_after_that_of_the_whole_network() -> None:
     changed = row("no-gate") | lead("tshsr", a="no-gate", mean=-2.0, low=-4.0, high=0.5)
     lines = tables.table_of({**RACE, "ablation": [changed]}, "ablation").splitlines()
-    assert lines[2] == "| The tshsr | 120.1 ± 1.5 |  | 123 k | 1.50 M | 4.6 min | 2 |"
-    assert lines[3] == "| The no-gate | 120.1 ± 1.5 | -2.0 [-4.0, +0.5] | 123 k | 1.50 M | 4.6 min | 2 |"
+    assert lines[2] == "| The tshsr | 120.1 ± 1.5 |  | 123 k | 1.50 M | 4.6 min | 0 to 1 |"
+    assert lines[3] == "| The no-gate | 120.1 ± 1.5 | -2.0 [-4.0, +0.5] | 123 k | 1.50 M | 4.6 min | 0 to 1 |"
     assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|")
+    assert len(lines) == 4
+    paired = tables.table_of({**RACE, "ablation": [{**changed, "paired": True}]}, "ablation").splitlines()
+    assert paired[-1] == "Compared seed by seed, as their seeds are those of TSHSR: The no-gate."
 
 
 def test_the_scores_of_every_method_stand_side_by_side() -> None:
