@@ -39,5 +39,5 @@ def test_every_kind_of_index_is_measured(small: Small, monkeypatch: pytest.Monke
         ("learned", "float16", 2),
         ("learned", "int8", 2),
     ]
-    assert [row["bytes"] for row in rows] == [3 * 16 + 32, 3 * 8 + 32, 2 * 16 + 32, 2 * 16 + 32, 2 * 8 + 32]
+    assert [row["bytes"] for row in rows] == [3 * 16 + 32, 3 * 8 + 32, 2 * 20 + 32, 2 * 20 + 32, 2 * 12 + 32]
     assert rows[0]["change"] == rows[0]["low"] == rows[0]["high"] == 0
