@@ -252,15 +252,16 @@ def examples(whole: Network, part: Network, test: Split) -> list[dict[str, Any]]
     """The `EXAMPLES` cases of `whole_only` in which the network without the part ranks the picture lowest.
 
     Lowest by the mean rank over the common seeds, then in the order of the captions. The picture ranked first is that
-    of the lowest of these seeds. Seeds whose first pictures are not stored are left out.
+    of the lowest of these seeds that has stored it; no examples where none has.
     """
-    seeds = [seed for seed in common_seeds(whole, part) if seed in part.first_images]
-    if not seeds:
+    seeds = common_seeds(whole, part)
+    stored = [seed for seed in seeds if seed in part.first_images]
+    if not stored:
         return []
     ranks = np.stack([part.ranks[seed].text_to_image for seed in seeds])
     chosen = np.flatnonzero(right(whole, seeds).all(axis=0) & ~right(part, seeds).any(axis=0))
     order = chosen[np.argsort(-ranks[:, chosen].mean(axis=0), kind="stable")][:EXAMPLES]
-    first = part.first_images[seeds[0]][order]
+    first = part.first_images[stored[0]][order]
     return [
         {
             "caption": test.captions[caption],
