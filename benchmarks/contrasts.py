@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.slices import Slice
-from tshsr.metrics.bootstrap import CUTOFFS, bootstrap_counts, paired, seed_effect
+from tshsr.metrics.bootstrap import CUTOFFS, bootstrap_counts, seed_effect
 from tshsr.metrics.ranks import QueryRanks
 
 CONFIDENCE = 0.95
@@ -56,13 +56,10 @@ def slice_figures(
     generator = np.random.default_rng(seed)
     (observed,) = figures(np.ones((1, images)))
     drawn = np.concatenate([figures(counts) for counts in bootstrap_counts(images, 1, resamples, generator)])
-    if pairs:
-        seeds = seed_effect(paired(observed), paired(drawn), sizes[:1], generator)
-    else:
-        seeds = seed_effect(observed, drawn, sizes, generator)
+    seeds = seed_effect(observed, drawn, sizes, generator, pairs=pairs)
     mean = observed[: sizes[0]].mean(axis=0) - observed[sizes[0] :].mean(axis=0)
     values = drawn[:, : sizes[0]].mean(axis=1) - drawn[:, sizes[0] :].mean(axis=1)
-    values = values + seeds.on_mean(1 / sizes[0] if pairs else 1 / sizes[0] + 1 / sizes[1])
+    values = values + seeds.on_difference()
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(values, (tail, 1 - tail), axis=0)
     interval = [{"mean": float(m), "low": float(a), "high": float(b)} for m, a, b in zip(mean, low, high, strict=True)]

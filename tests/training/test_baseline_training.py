@@ -99,7 +99,8 @@ def trained(data: tuple[Split, Split], tmp_path_factory: pytest.TempPathFactory)
     @functools.cache
     def finished(method: str, candidates: int) -> FitResult:
         wanted = config(method, warmup=99, epochs=4, save_every_steps=0, evaluate_every=4, candidates=candidates)
-        return run(with_optimiser(wanted, learning_rate=0.03), data, folder / f"{method} {candidates}")
+        rate = 0.01 if method == "chan" else 0.03  # a score grows with the number of words: CHAN overshoots at 0.03
+        return run(with_optimiser(wanted, learning_rate=rate), data, folder / f"{method} {candidates}")
 
     return finished
 
@@ -118,7 +119,7 @@ def test_a_baseline_learns_and_comes_back_as_it_was(
 ) -> None:
     result = trained(method, candidates)
     losses = [line["loss"] for line in log(result.folder) if line["kind"] == "steps"]
-    assert min(losses[1:]) < 0.9 * losses[0], "a single step, and at this rate the last one may jump"
+    assert losses[-1] < 0.9 * losses[0]
     retriever = Retriever.from_pretrained(result.folder)
     report, scores = evaluate([retriever], data[1])
     assert report.scores["fused"].rsum == result.best_rsum

@@ -279,33 +279,55 @@ class SeedEffect:
         deviation: Standard deviation between seeds, one per metric; zeros where it is unknown.
         freedom: Degrees of freedom of that estimate; 0 where it is unknown.
         noise: Student's t, one per resample; zeros where the deviation is unknown.
+        share: Variance of the difference of the sides' means, in units of that of a run or of a pair.
     """
 
     deviation: np.ndarray
     freedom: int
     noise: np.ndarray
+    share: float
+
+    @property
+    def error(self) -> np.ndarray:
+        """Standard error of the difference of the sides' means: one per metric."""
+        error: np.ndarray = np.sqrt(self.share) * self.deviation
+        return error
+
+    def on_difference(self) -> np.ndarray:
+        """Effect on the difference of the sides' means: resamples x metrics."""
+        return self.on_mean(self.share)
 
     def on_mean(self, share: float) -> np.ndarray:
-        """Effect on a mean, or a difference of means, with this sum of 1/runs: resamples x metrics."""
+        """Effect on a mean of 1 / share runs: resamples x metrics."""
         added: np.ndarray = np.sqrt(share) * self.noise[:, None] * self.deviation
         return added
 
 
 def seed_effect(
-    observed: np.ndarray, drawn: np.ndarray, sizes: Sequence[int], generator: np.random.Generator
+    observed: np.ndarray,
+    drawn: np.ndarray,
+    sizes: tuple[int, int],
+    generator: np.random.Generator,
+    *,
+    pairs: bool = False,
 ) -> SeedEffect:
-    """The effect of seeds, from the variation between the runs of each side (or between the pairs of runs).
+    """The effect of seeds, from the variation between the runs of each side, or between pairs of runs.
 
     Args:
         observed: Metrics of the runs on the original images, runs x metrics.
         drawn: On resampled images, resamples x runs x metrics.
-        sizes: Number of runs of each side; a single number for differences of paired runs.
+        sizes: Number of runs of each side.
         generator: Draws the noise.
+        pairs: Whether run n of each side has the same seed.
     """
-    deviation, freedom = seed_deviations(observed, drawn, sizes), sum(sizes) - len(sizes)
+    groups: Sequence[int] = sizes
+    if pairs:
+        observed, drawn, groups = paired(observed), paired(drawn), sizes[:1]
+    deviation, freedom = seed_deviations(observed, drawn, groups), sum(groups) - len(groups)
+    share = sum(1 / runs for runs in groups)
     if deviation is None:
-        return SeedEffect(np.zeros(observed.shape[-1]), 0, np.zeros(len(drawn)))
-    return SeedEffect(deviation, freedom, generator.standard_t(freedom, size=len(drawn)))
+        return SeedEffect(np.zeros(observed.shape[-1]), 0, np.zeros(len(drawn)), share)
+    return SeedEffect(deviation, freedom, generator.standard_t(freedom, size=len(drawn)), share)
 
 
 def paired(runs: np.ndarray) -> np.ndarray:

@@ -23,7 +23,6 @@ from tshsr.metrics.bootstrap import (
     bootstrap_counts,
     contributions,
     figures,
-    paired,
     sample_of,
     seed_effect,
     swapped_differences,
@@ -182,9 +181,9 @@ def compare(
     )
     sizes = (len(ranks_a), len(ranks_b))
     runs = seed_effect(observed, drawn, sizes, generator)
-    between = seed_effect(paired(observed), paired(drawn), sizes[:1], generator) if pairs else runs
+    between = seed_effect(observed, drawn, sizes, generator, pairs=True) if pairs else runs
     swapped = swapped_differences(contributions(sample), sizes, resamples, generator)
-    resampled = Resampled(sample.figures, observed, drawn, swapped, runs, between, pairs, confidence)
+    resampled = Resampled(sample.figures, observed, drawn, swapped, runs, between, confidence)
     return Comparison(
         a=resampled.estimates(slice(0, sizes[0])),
         b=resampled.estimates(slice(sizes[0], sum(sizes))),
@@ -212,7 +211,6 @@ class Resampled:
         swapped: Differences of the permutation test: resamples x figures without medians, which are last.
         runs: Effect of seeds on a run.
         between: Effect of seeds on the difference: `runs`, or that on the difference of a pair.
-        pairs: Whether runs are paired.
         confidence: Confidence level of the intervals.
     """
 
@@ -222,7 +220,6 @@ class Resampled:
     swapped: np.ndarray
     runs: SeedEffect
     between: SeedEffect
-    pairs: bool
     confidence: float
 
     def estimates(self, side: slice) -> dict[str, Estimate]:
@@ -236,17 +233,16 @@ class Resampled:
 
     def differences(self, runs_a: int) -> dict[str, Difference]:
         """A minus B."""
-        share = 1 / runs_a if self.pairs else 1 / runs_a + 1 / (len(self.observed) - runs_a)
         mean = self.observed[:runs_a].mean(axis=0) - self.observed[runs_a:].mean(axis=0)
         values = self.drawn[:, :runs_a].mean(axis=1) - self.drawn[:, runs_a:].mean(axis=1)
-        of_seeds, error_of_seeds = self.between.on_mean(share), np.sqrt(share) * self.between.deviation
-        error = np.sqrt(values.var(axis=0) + error_of_seeds**2)
+        of_seeds = self.between.on_difference()
+        error = np.sqrt(values.var(axis=0) + self.between.error**2)
         low, high = self._interval(values + of_seeds)
         swaps = self.swapped.shape[1]
         by_chance = np.abs(self.swapped + of_seeds[:, :swaps]) >= np.abs(mean[:swaps]) - 1e-9
         p = ((1 + np.count_nonzero(by_chance, axis=0)) / (1 + len(self.swapped))).tolist()
         p += [None] * (len(mean) - swaps)
-        parts = zip(error, error_of_seeds, strict=True)
+        parts = zip(error, self.between.error, strict=True)
         freedom = [freedom_of(float(total), float(part), self.between.freedom) for total, part in parts]
         columns = (mean.tolist(), low.tolist(), high.tolist(), p, error.tolist(), freedom)
         return {figure.name: Difference(*each) for figure, *each in zip(self.figures, *columns, strict=True)}

@@ -60,11 +60,7 @@ class ItemEncoding:
 
         Of pooled regions, the mean of the regions that were pooled (`weighted`).
         """
-        items = at_least_float32(self.items)
-        if MEAN_WEIGHTS in self.views:
-            return torch.einsum("...i,...id->...d", self.mean_weights(), items)
-        real = self.mask.to(items.dtype)
-        return torch.einsum("...i,...id->...d", real, items) / real.sum(dim=-1, keepdim=True).clamp_min(1)
+        return torch.einsum("...i,...id->...d", self.mean_weights(), at_least_float32(self.items))
 
     def mean_weights(self) -> Float[Tensor, "*rows items"]:
         """The weight of each item in the mean; 0 for padding."""
