@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.cells import lead, made, thousands, with_spread
+from benchmarks.cells import lead, made, seed_span, thousands, with_spread
 from benchmarks.rows import STREAMS
 
 NONE_YET = "No network without one of its parts has been trained yet."
@@ -78,7 +78,7 @@ def intervals(values: dict[str, Any]) -> str:
     """The seeds of each row, and what an interval covers."""
     found = values["contributions"]
     rows = [found["whole"], *found["parts"]]
-    seeds = "; ".join(f"{row['title']} {', '.join(map(str, row['seeds']))}" for row in rows)
+    seeds = "; ".join(f"{row['title']} {seed_span(row['seeds'])}" for row in rows)
     paired = all(row.get("paired") for row in found["parts"])
     by = ", runs of equal seeds paired" if paired and found["parts"] else ""
     return f"Points; in brackets 95 % intervals: paired bootstrap over images and seeds{by}. Seeds: {seeds}."
@@ -159,7 +159,7 @@ def cases_table(values: dict[str, Any]) -> str:
     for part in parts:
         case = part["cases"]
         counts = [f"{case[name]:,}" for name in ("whole_only", "part_only", "both", "neither")]
-        lines.append(f"| {part['title']} | {', '.join(map(str, case['seeds']))} | {' | '.join(counts)} |")
+        lines.append(f"| {part['title']} | {seed_span(case['seeds'])} | {' | '.join(counts)} |")
     lines += ["", *overlap_lines(values["contributions"]["overlap"])]
     lines += [
         "| wrong without | caption | its picture, rank | ranked first instead | first caption of that picture |",
@@ -188,7 +188,7 @@ def overlap_lines(overlap: Mapping[str, Any] | None) -> list[str]:
         count, whole_right = overlap[name]["captions"], overlap[name]["whole_right"]
         share = f"{100 * whole_right / count:.1f} %" if count else ""
         lines.append(f"| {title} | {count:,.0f} | {share} |")
-    return [*lines, "", f"Means over the seeds {', '.join(map(str, overlap['seeds']))}.", ""]
+    return [*lines, "", f"Means over the seeds {seed_span(overlap['seeds'])}.", ""]
 
 
 CONTRIBUTIONS = {"": contributions_table, "cost": cost_table, "where": where_table, "cases": cases_table}

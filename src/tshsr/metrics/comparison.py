@@ -170,9 +170,7 @@ def compare(
     check_resamples(resamples, confidence)
     if seed < 0:
         raise SettingsError(f"seed is {seed}; expected 0 or more.")
-    first = check_runs(ranks_a, ranks_b)
-    if pairs:
-        check_pairs(len(ranks_a), len(ranks_b))
+    first = check_runs(ranks_a, ranks_b, pairs=pairs)
     generator, images = np.random.default_rng(seed), len(first.image_to_text)
     sample = sample_of((*ranks_a, *ranks_b))
     (observed,) = figures(np.ones((1, images)), sample)
@@ -268,8 +266,8 @@ def check_resamples(resamples: int, confidence: float) -> None:
         )
 
 
-def check_runs(ranks_a: Sequence[QueryRanks], ranks_b: Sequence[QueryRanks]) -> QueryRanks:
-    """Check that all runs are comparable; returns the first.
+def check_runs(ranks_a: Sequence[QueryRanks], ranks_b: Sequence[QueryRanks], *, pairs: bool) -> QueryRanks:
+    """Check that all runs are comparable, and with `pairs` that they can be paired; returns the first.
 
     Raises:
         InputError: States the difference.
@@ -295,6 +293,8 @@ def check_runs(ranks_a: Sequence[QueryRanks], ranks_b: Sequence[QueryRanks]) -> 
                     f"runs {i} and {j} of {name} rank every query alike; expected other seeds, as a copy does not "
                     "count as a run: leave one of them out."
                 )
+    if pairs:
+        check_pairs(len(ranks_a), len(ranks_b))
     return first
 
 
