@@ -50,9 +50,9 @@ def schema_of(
         pa.field("width", pa.int32()),
         pa.field("height", pa.int32()),
     ]
-    numbers = pa.list_(pa.float32())
-    means = [pa.field(WEIGHTS, numbers)] if weights else []
-    return pa.schema([name, *file, *encoding, *means, pa.field(BOXES, numbers)])
+    floats = pa.list_(pa.float32())
+    of_regions = [pa.field(WEIGHTS, floats)] if weights else []
+    return pa.schema([name, *file, *encoding, *of_regions, pa.field(BOXES, floats)])
 
 
 def encoding_columns(encoding: ItemEncoding, tokens: TokenFormat = "float16") -> dict[str, pa.Array]:
