@@ -68,6 +68,38 @@ def test_an_imgid_is_not_taken_for_the_coco_id_of_another_image(tmp_path: Path) 
     assert regions[:, 0, 0].tolist() == [0, 1]
 
 
+def write_numbered(folder: Path, images: list[tuple[str, str, str]], features: range) -> None:
+    """A JSON of images (folder, picture file, split), and features that hold the numbers of their files."""
+    path = write_karpathy(folder, [split for *_, split in images], [1] * len(images))
+    values = json.loads(path.read_text())
+    for entry, (place, file, _) in zip(values["images"], images, strict=True):
+        entry |= {"filepath": place, "filename": file, "cocoid": None}
+    path.write_text(json.dumps(values))
+    (folder / "features").mkdir()
+    for number in features:
+        np.save(folder / "features" / f"{number}.npy", np.full((1, 4), number, np.float32))
+
+
+def read_numbers(data: Path, split: str) -> list[float]:
+    opened = open_split(data, split)
+    return opened.regions.read(list(range(len(opened.regions)))).regions[:, 0, 0].tolist()  # type: ignore[no-any-return]
+
+
+def test_files_of_features_are_named_in_one_way_in_all_splits(tmp_path: Path) -> None:
+    images = [("", f"{row + 1}.jpg", "train" if row < 4 else "test") for row in range(5)]
+    write_numbered(tmp_path / "imgids", images, range(5))
+    assert [read_numbers(tmp_path / "imgids", split) for split in ("train", "test")] == [[0, 1, 2, 3], [4]]
+    write_numbered(tmp_path / "both", images, range(6))
+    with pytest.raises(DataError, match="for as many images by picture file as by imgid"):
+        open_split(tmp_path / "both", "test")
+
+
+def test_picture_files_of_one_name_in_two_folders_do_not_share_features(tmp_path: Path) -> None:
+    write_numbered(tmp_path, [("cat", "1.jpg", "train"), ("dog", "1.jpg", "train")], range(2))
+    assert read_numbers(tmp_path, "train") == [0, 1]
+    assert open_split(tmp_path, "train").image_ids == ("1.jpg", "1.jpg")
+
+
 def test_boxes_of_a_folder_are_padded_for_the_whole_set(tmp_path: Path) -> None:
     write_karpathy(tmp_path, ["train", "test"], [1, 1])
     (tmp_path / "features").mkdir()
@@ -116,9 +148,13 @@ def test_several_data_sets_in_a_folder_must_be_named(tmp_path: Path) -> None:
 def test_sentences_without_raw_text_are_joined_from_their_words(tmp_path: Path) -> None:
     path = write_karpathy(tmp_path, ["test"], [1])
     values = json.loads(path.read_text())
-    values["images"][0]["sentences"] = [{"tokens": ["a", "dog"], "imgid": 0}]
+    tokens = ["a", "dog"]
+    values["images"][0]["sentences"] = [{"tokens": tokens, "imgid": 0}, {"raw": None, "tokens": tokens}, {"raw": "cat"}]
+    values["images"][0] |= {"cocoid": None, "filepath": None, "imgid": None}
     path.write_text(json.dumps(values))
-    assert read_images(path)[0].captions == ("a dog",)
+    (image,) = read_images(path)
+    assert image.captions == ("a dog", "a dog", "cat")
+    assert (image.cocoid, image.folder, image.imgid) == (None, "", "0")
 
 
 @pytest.mark.parametrize(
@@ -129,6 +165,9 @@ def test_sentences_without_raw_text_are_joined_from_their_words(tmp_path: Path) 
         ({"sentences": []}, r"images\[0\] \(picture0.jpg\) lacks sentences"),
         ({"sentences": [{"imgid": 0}]}, "neither raw text nor tokens"),
         ({"sentences": [{"imgid": 0, "raw": " "}]}, "neither raw text nor tokens"),
+        ({"sentences": [{"imgid": 0, "raw": 5}]}, "neither raw text nor tokens"),
+        ({"sentences": [{"imgid": 0, "tokens": [1, 2]}]}, "neither raw text nor tokens"),
+        ({"sentences": [{"imgid": 0, "tokens": None}]}, "neither raw text nor tokens"),
     ],
 )
 def test_an_entry_that_lacks_something_is_named(tmp_path: Path, change: dict[str, object], message: str) -> None:

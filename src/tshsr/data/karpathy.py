@@ -1,7 +1,8 @@
 """Karpathy's `dataset*.json` (splits and sentences) with region features beside it.
 
 Features are `features.npy` (one row for each image, in the order of the JSON), or a folder `features` with one .npy
-(regions x features, any number of regions) for each image, named by its picture file, its COCO id or its imgid.
+(regions x features, any number of regions) for each image, named by its picture file, its COCO id or its imgid,
+all in one way.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def open_karpathy(path: Path, split: str) -> Split:
     if not images:
         names = ", ".join(sorted({image.split for image in everything}))
         raise DataError(f"{path} has no split {split!r}; it has {names}.")
-    regions = _open_regions(path.parent, images, len(everything))
+    regions = _open_regions(path.parent, images, everything)
     return Split(
         data=path.stem.removeprefix("dataset_"),
         name=split,
@@ -99,8 +100,13 @@ def read_images(path: Path) -> list[KarpathyImage]:
 
 def _text_only(entry: dict[str, Any]) -> Any:
     """Keep only the text of a sentence; with their tokens, COCO's take most of a gigabyte."""
-    if "imgid" in entry and ("raw" in entry or "tokens" in entry):
-        return str(entry["raw"]).strip() if "raw" in entry else " ".join(entry["tokens"])
+    if "filename" in entry:
+        return entry
+    raw, tokens = entry.get("raw"), entry.get("tokens")
+    if isinstance(raw, str):
+        return raw.strip()
+    if raw is None and isinstance(tokens, list) and all(isinstance(token, str) for token in tokens):
+        return " ".join(tokens).strip()
     return entry
 
 
@@ -117,21 +123,27 @@ def _image(path: Path, row: int, entry: Any) -> KarpathyImage:
         row=row,
         split=SPLITS[entry["split"]],
         file=entry["filename"],
-        folder=str(entry.get("filepath", "")),
-        imgid=str(entry.get("imgid", row)),
-        cocoid=str(entry["cocoid"]) if "cocoid" in entry else None,
+        folder=str(_given(entry, "filepath", "")),
+        imgid=str(_given(entry, "imgid", row)),
+        cocoid=None if entry.get("cocoid") is None else str(entry["cocoid"]),
         captions=tuple(captions),
     )
 
 
-def _open_regions(folder: Path, images: list[KarpathyImage], rows: int) -> RegionFeatures:
-    chosen = np.array([image.row for image in images], np.int64)
+def _given(entry: dict[str, Any], name: str, default: str | int) -> Any:
+    """A value of the entry; the default where it is missing or null."""
+    return default if entry.get(name) is None else entry[name]
+
+
+def _open_regions(folder: Path, images: list[KarpathyImage], everything: list[KarpathyImage]) -> RegionFeatures:
+    chosen, rows = np.array([image.row for image in images], np.int64), len(everything)
     boxes = read_boxes(folder / "boxes")
     if boxes is not None and len(boxes) != rows:
         raise DataError(f"{folder}: boxes of {len(boxes)} images; expected {rows}, in the order of the JSON.")
     boxes = None if boxes is None else boxes[chosen]
     if (folder / "features").is_dir():
-        source = NpyFolder.open(folder / "features", _feature_names(folder / "features", images))
+        names = _feature_names(folder / "features", images, everything)
+        source = NpyFolder.open(folder / "features", names)
         mask = np.arange(source.shape[1]) < source.counts[:, None]
         if boxes is not None:  # padded for the whole data set; features only for this split
             boxes = boxes[:, : source.shape[1]]
@@ -145,15 +157,31 @@ def _open_regions(folder: Path, images: list[KarpathyImage], rows: int) -> Regio
     return RegionFeatures(stored, chosen, boxes)
 
 
-def _feature_names(folder: Path, images: list[KarpathyImage]) -> list[str]:
-    """Each image's file, by one naming scheme for all: one image's imgid may be the COCO id of another."""
+def _feature_names(folder: Path, images: list[KarpathyImage], everything: list[KarpathyImage]) -> list[str]:
+    """Each image's file, named in one way in all splits: one image's imgid may be the COCO id of another.
+
+    Raises:
+        DataError: Where files are missing, or two ways give the images different files.
+    """
     known = {path.name for path in folder.iterdir()}
-    schemes = (
-        [f"{Path(image.file).stem}.npy" for image in images],
-        [f"{image.cocoid}.npy" for image in images],
-        [f"{image.imgid}.npy" for image in images],
-    )
-    names = min(schemes, key=lambda scheme: sum(name not in known for name in scheme))
+    ways = {
+        "picture file": [f"{Path(image.file).stem}.npy" for image in everything],
+        "COCO id": [f"{image.cocoid}.npy" for image in everything],
+        "imgid": [f"{image.imgid}.npy" for image in everything],
+    }
+    # One file for two images is features of at most one of them; imgids are unique unless the JSON is damaged.
+    ways = {way: names for way, names in ways.items() if len(set(names)) == len(names)}
+    if not ways:
+        raise DataError(f"{folder.parent}: two images of the JSON share their picture file, COCO id and imgid.")
+    found = {way: len(known.intersection(names)) for way, names in ways.items()}
+    best, *others = [way for way in ways if found[way] == max(found.values())]
+    for other in others:
+        if found[best] and ways[other] != ways[best]:
+            raise DataError(
+                f"{folder} has a file for as many images by {best} as by {other}, and these give the images different "
+                "files; rename the files after the picture files, or save features.npy with one row per image."
+            )
+    names = [ways[best][image.row] for image in images]
     missing = [name for name in names if name not in known]
     if missing:
         raise DataError(
