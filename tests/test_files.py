@@ -110,6 +110,32 @@ def test_a_folder_takes_the_place_of_the_former_one_whole(tmp_path: Path) -> Non
     assert [entry.name for entry in tmp_path.iterdir()] == ["last"]
 
 
+def test_a_folder_named_former_of_someone_else_stays(tmp_path: Path) -> None:
+    write_text(tmp_path / "last.former" / "mine", "mine")
+    for text in ("old", "new"):
+        with replacing_folder(tmp_path / "last") as folder:
+            write_text(folder / "a", text)
+    assert (tmp_path / "last.former" / "mine").read_text() == "mine"
+    assert (complete_folder(tmp_path / "last") / "a").read_text() == "new"
+
+
+def test_a_partial_folder_of_a_process_of_the_same_number_is_replaced(tmp_path: Path) -> None:
+    write_text(tmp_path / f".last.{os.getpid()}.partial" / "half", "half")
+    with replacing_folder(tmp_path / "last") as folder:
+        write_text(folder / "a", "whole")
+    assert [path.name for path in tmp_path.rglob("*")] == ["last", "a"]
+
+
+def test_a_link_to_a_folder_stays_and_its_target_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with replacing_folder(tmp_path / "link") as folder:
+        write_text(folder / "a", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "a").read_text() == "new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
+
+
 def test_an_error_while_a_folder_is_filled_leaves_the_former_one(tmp_path: Path) -> None:
     with replacing_folder(tmp_path / "last") as folder:
         write_text(folder / "a", "old")

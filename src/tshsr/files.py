@@ -121,7 +121,8 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     """Make a temporary folder that replaces `path` when the block succeeds.
 
     Write its files with `replacing` or `write_bytes`. Read such a folder through `complete_folder`: the replacement
-    takes two renames, and a kill between them leaves the former folder under another name.
+    takes two renames, and a kill between them leaves the former folder under another name. A symbolic link stays, and
+    its target is replaced.
 
     Yields:
         A new, empty folder beside `path`.
@@ -129,9 +130,11 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     Raises:
         DataError: Where the disk is full or the folder cannot be written.
     """
+    path = Path(os.path.realpath(path))
     partial = _partial(path)
     with explained(path):
         try:
+            remove(partial)  # of a killed process of the same number, as in containers
             partial.mkdir(parents=True)
             yield partial
             flush_folder(partial)
@@ -142,8 +145,10 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 def complete_folder(path: Path) -> Path:
     """The place of a folder written by `replacing_folder`: `path`, or its former name after a kill between renames."""
-    former = _former(path)
-    return former if former.is_dir() and not path.is_dir() else path
+    if path.is_dir() or not path.name:
+        return path
+    former = (_former(path), path.with_name(f"{path.name}.former"))  # the second by earlier versions
+    return next((folder for folder in former if folder.is_dir()), path)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -357,7 +362,8 @@ def _partial(path: Path) -> Path:
 
 
 def _former(path: Path) -> Path:
-    return path.with_name(f"{path.name}.former")
+    """A hidden name, as only folders that `replacing_folder` has moved there are removed."""
+    return path.with_name(f".{path.name}.former")
 
 
 def _put_in_place(partial: Path, path: Path) -> None:

@@ -194,7 +194,11 @@ def test_a_script_without_a_main_guard_still_gets_its_scenes(tmp_path: Path) -> 
     assert len(open_store(tmp_path / "made", "train").regions) == 2
 
 
-def test_a_folder_that_is_not_empty_is_refused_and_unchanged(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_empty_is_refused_and_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(DataError, match=r"^\. is the working folder; name a new folder"):
+        make_scenes(".", train=1, dev=0, test=0)
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(DataError, match=r"is already there and not empty; name a new folder for the scenes"):
         make_scenes(tmp_path, train=1, dev=0, test=0)

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.data_files import random_boxes, random_regions, small_store
+from tests.support.data_files import failing_at, random_boxes, random_regions, small_store
 from tshsr.data.manifest import read_manifest
-from tshsr.data.store import StoreCaption, StoreImage, open_store
+from tshsr.data.store import UNFINISHED, StoreCaption, StoreImage, open_store, refuse_foreign
 from tshsr.errors import DataError
 
 
@@ -193,6 +193,22 @@ def test_a_kill_during_the_first_write_leaves_no_store(tmp_path: Path, monkeypat
     assert (tmp_path / "regions.npy").exists()
     with pytest.raises(DataError, match="is no feature store"):
         open_store(tmp_path, "train")
+
+
+def test_only_what_an_interrupted_write_has_left_may_be_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.save(tmp_path / "regions.npy", np.arange(3))
+    np.save(tmp_path / "boxes.npy", np.arange(3))
+    with pytest.raises(DataError, match=r"is no feature store and holds boxes\.npy; name a new folder"):
+        refuse_foreign(tmp_path)
+    monkeypatch.setattr("tshsr.data.store.replacing", failing_at("captions.jsonl"))
+    with pytest.raises(DataError, match="the disk is full"):
+        small_store(tmp_path / "store")
+    refuse_foreign(tmp_path / "store")
+    monkeypatch.undo()
+    small_store(tmp_path / "store")
+    assert not (tmp_path / "store" / UNFINISHED).exists()
 
 
 def test_an_error_while_streaming_leaves_no_partial_file(tmp_path: Path) -> None:

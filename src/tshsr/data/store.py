@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -22,7 +22,7 @@ from tshsr.data.manifest import MANIFEST, VERSION, Manifest, StoreFile, read_man
 from tshsr.data.npy import NpyFile, npy_header
 from tshsr.data.regions import RegionFeatures, check_boxes, check_mask
 from tshsr.errors import DataError
-from tshsr.files import is_remote, is_there, replacing
+from tshsr.files import explained, is_remote, is_there, replacing
 
 EVERYTHING = "all"
 """The split of all images of a store, with or without captions."""
@@ -31,6 +31,8 @@ PICTURES = "pictures"
 FIRST = "regions.npy"
 DATA_FILES = (FIRST, "images.jsonl", "captions.jsonl", "boxes.npy", "mask.npy", "pooled.npy")
 """Files that `write_store` writes before the manifest, in this order; an interruption leaves the first of them."""
+UNFINISHED = ".unfinished"
+"""Marks a folder where `write_store` has no manifest yet: the data files in it are not a user's own."""
 BLOCK = 64
 
 
@@ -115,12 +117,13 @@ def write_store(
             contents[role] = (f"{role}.npy", _array_chunks(array))
     if pooled is not None:
         contents["pooled"] = ("pooled.npy", _pooled_chunks(folder, iter(pooled), len(images)))
-    files = {role: _write_file(folder, _free_name(name, before), chunks) for role, (name, chunks) in contents.items()}
     splits = dict(Counter(caption.split for caption in captions))
     size = (len(images), len(captions), shape[1], shape[2])
-    manifest = Manifest(VERSION, extractor, settings, *size, str(dtype), splits, files)
-    with replacing(folder / MANIFEST) as file:
-        file.write((json.dumps(asdict(manifest), indent=2) + "\n").encode())
+    with _marked_unfinished(folder):
+        files = {role: _write_file(folder, _free_name(name, before), data) for role, (name, data) in contents.items()}
+        manifest = Manifest(VERSION, extractor, settings, *size, str(dtype), splits, files)
+        with replacing(folder / MANIFEST) as file:
+            file.write((json.dumps(asdict(manifest), indent=2) + "\n").encode())
     for name in before:  # no longer in the manifest; on Windows a file that is mapped here stays
         with suppress(OSError):
             (folder / name).unlink()
@@ -139,8 +142,7 @@ def refuse_foreign(folder: Path, *, allowed: Collection[str] = ()) -> None:
     if not folder.is_dir():
         return
     names = {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")}
-    # Without the first file, the others do not come from an interrupted write.
-    known = {PICTURES, *allowed, *(DATA_FILES if FIRST in names else ())}
+    known = {PICTURES, *allowed, *(DATA_FILES if (folder / UNFINISHED).exists() else ())}
     if other := sorted(names - known):
         raise DataError(f"{folder} is no feature store and holds {other[0]}; name a new folder for the store.")
 
@@ -191,6 +193,23 @@ def _check_records(folder: Path, images: Sequence[StoreImage], captions: Sequenc
             raise DataError(f"{folder}: caption {caption.id!r} is empty; give it words or leave it out.")
         if caption.split in ("", EVERYTHING):
             raise DataError(f"{folder}: caption {caption.id!r} has split {caption.split!r}; expected train, dev, ...")
+
+
+@contextmanager
+def _marked_unfinished(folder: Path) -> Iterator[None]:
+    """Mark a folder without a manifest while the block writes its files; after an interruption, the mark stays."""
+    if (folder / MANIFEST).exists():
+        yield
+        return
+    mark = folder / UNFINISHED
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    try:
+        yield
+    finally:
+        if (folder / MANIFEST).exists() or not any((folder / name).exists() for name in DATA_FILES):
+            mark.unlink(missing_ok=True)
 
 
 def _names_in_use(folder: Path) -> set[str]:
