@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +193,31 @@ def test_captions_are_stored_and_kept_by_later_jobs(pictures: Path, out: Path) -
     assert extract_folder(pictures, out, Means()).captions == 3
     assert open_split(out, "test").captions == split.captions
     assert everything(out).captions[-1] == "a box"
+
+
+def test_captions_of_pictures_that_cannot_be_read_are_not_dropped(
+    pictures: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported = [PictureCaption(name, "a disc", "test") for name in ("p02.jpg", "a/p01.jpg")]
+    extract_folder(pictures, out, Means(), captions=lambda files: reported)
+    whole = (pictures / "p02.jpg").read_bytes()
+    (pictures / "p02.jpg").write_bytes(whole[:40])
+    with pytest.raises(DataError, match=r"store has captions of the picture 'p02\.jpg', but 'p02\.jpg' cannot be used"):
+        extract_folder(pictures, out, Means())
+    (pictures / "p02.jpg").write_bytes(whole)
+    listed = Path.iterdir
+
+    def denied(folder: Path) -> Iterator[Path]:
+        if folder.name == "a":
+            raise PermissionError(13, "Permission denied")
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", denied)
+    with pytest.raises(DataError, match=r"'a/p01\.jpg', but 'a' cannot be used now: the folder cannot be read"):
+        extract_folder(pictures, out, Means())
+    monkeypatch.undo()
+    (pictures / "p02.jpg").unlink()
+    assert extract_folder(pictures, out, Means()).captions == 1
 
 
 def test_progress_counts_the_missing_pictures(pictures: Path, out: Path) -> None:

@@ -129,6 +129,8 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".ppm", ".tga", ".heic")
 """File endings of pictures; a folder with one is reported as skipped."""
+IS_FOLDER = "is a folder; expected a picture file."
+"""The reason; of the files of `find_pictures` that are skipped, all others may be readable at another time."""
 
 
 @dataclass(frozen=True)
@@ -237,7 +239,7 @@ def _walk(folder: Path, top: Path, excluded: set[Path], skipped: list[SkippedFil
             yield entry
             continue
         if entry.suffix.lower() in ENDINGS:
-            skipped.append(SkippedFile(entry.relative_to(top).as_posix(), "is a folder; expected a picture file."))
+            skipped.append(SkippedFile(entry.relative_to(top).as_posix(), IS_FOLDER))
         if not entry.is_symlink() and entry.resolve() not in excluded:
             yield from _walk(entry, top, excluded, skipped)
 

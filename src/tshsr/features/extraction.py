@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from tshsr.data.picture_captions import PictureCaption
-from tshsr.data.pictures import PictureFile, SkippedFile, find_pictures
+from tshsr.data.pictures import IS_FOLDER, PictureFile, SkippedFile, find_pictures
 from tshsr.data.store import StoreCaption, StoreImage, write_store
 from tshsr.data.text import numbered_caption_ids
 from tshsr.engines.work import SHARD, Engine
@@ -83,7 +83,8 @@ def extract_folder(
         open_extractor: Opens the extractor on a worker; picklable. None: the extractor itself is sent to them.
 
     Raises:
-        DataError: Where no file is a picture, `out` is not a store of them, or the disk is full or cannot be written.
+        DataError: Where no file is a picture, `out` is not a store of them, a picture with captions in it is there but
+            cannot be read, or the disk is full or cannot be written.
     """
     check_destination(pictures, out, extractor.name)
     folder = out.resolve().parent / f".{out.resolve().name}.{extractor.name}.{options.dtype}.work"
@@ -102,6 +103,8 @@ def extract_folder(
             skipped += _extract_on(engine, prepare, shards, work, begin("extracting", "pictures"))
         finished = [file for file in files if work.has(file) or existing.has(file)]
         check_finished(finished, pictures, files, skipped, work)
+        if captions is None:
+            check_kept_captions(out, given, finished, skipped)
         store_captions = _captions(finished, given)
         settings = {**extractor.settings, "pictures": str(pictures.resolve())}
         remove_partial(out)
@@ -130,6 +133,28 @@ def check_finished(
     if not finished:
         work.remove()
         raise DataError(f"{pictures}: none of its {len(files)} files is a picture; the first: {skipped[0].reason}")
+
+
+def check_kept_captions(
+    out: Path, captions: Sequence[PictureCaption], finished: Sequence[PictureFile], skipped: Sequence[SkippedFile]
+) -> None:
+    """Refuse to drop captions of a store because their pictures cannot be read: those of removed pictures go.
+
+    Raises:
+        DataError: Where a picture, or a folder above it, was skipped.
+    """
+    reasons = {one.file: one.reason for one in skipped if one.reason != IS_FOLDER}
+    if not reasons:
+        return
+    kept = {file.file for file in finished}
+    for file in dict.fromkeys(caption.file for caption in captions if caption.file not in kept):
+        for place in (file, *map(str, PurePosixPath(file).parents)):
+            if place in reasons:
+                raise DataError(
+                    f"{out} has captions of the picture {file!r}, but {place!r} cannot be used now: "
+                    f"{reasons[place].rstrip('.')}. Restore it and run this again, or remove the picture to drop its "
+                    "captions."
+                )
 
 
 def _extract(
