@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,20 @@ def test_a_picture_that_the_network_refuses_is_the_only_one_skipped(pictures: Pa
     assert [(one.file, one.reason) for one in done.skipped] == [
         ("odd.png", "the network failed on it: Kernel size can't be greater than the input")
     ]
+
+
+class Lost(Means):
+    def compute(self, prepared: Sequence[tuple[np.ndarray, int]]) -> list[PictureRegions]:
+        if sum(self.seen) == 6:
+            raise RuntimeError("CUDA error: unspecified launch failure")
+        return super().compute(prepared)
+
+
+def test_an_error_of_the_device_is_not_one_of_the_pictures(pictures: Path, out: Path) -> None:
+    with pytest.raises(DataError, match=r"the network fails on every picture \(CUDA error: .*pictures are kept: run"):
+        extract_folder(pictures, out, Lost(), options=ExtractionOptions(batch=2))
+    done = extract_folder(pictures, out, Means())
+    assert (done.pictures, done.reused, done.skipped) == (10, 6, ())
 
 
 def test_a_folder_without_a_picture_is_refused_and_leaves_nothing(tmp_path: Path, out: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from PIL import Image
 
 from tshsr.data.pictures import PictureFile, SkippedFile
 from tshsr.errors import DataError
@@ -146,7 +147,11 @@ def extract_shard(
 def compute(
     extractor: Extractor, pending: Sequence[tuple[PictureFile, Decoded]], dtype: Dtype, skipped: list[SkippedFile]
 ) -> list[Finished]:
-    """Regions of decoded pictures; a failing batch is repeated picture by picture, to skip only the failing ones."""
+    """Regions of decoded pictures; a failing batch is repeated picture by picture, to skip only the failing ones.
+
+    Raises:
+        DataError: Where the network fails on any picture, as after an error of its device.
+    """
     if not pending:
         return []
     try:
@@ -155,6 +160,11 @@ def compute(
         if len(pending) > 1:
             return [one for single in pending for one in compute(extractor, [single], dtype, skipped)]
         reason = " ".join(str(error).split())
+        if not _computes(extractor):
+            raise DataError(
+                f"the network fails on every picture ({reason[:300]}); finished pictures are kept: run this again, or "
+                "on another device."
+            ) from error
         skipped.append(SkippedFile(pending[0][0].file, f"the network failed on it: {reason[:300]}"))
         return []
     finished = []
@@ -171,3 +181,12 @@ def compute(
         picture = FinishedPicture(file.file, file.bytes, file.changed, *size)
         finished.append((picture, PictureRegions(features, regions.boxes, regions.pooled)))
     return finished
+
+
+def _computes(extractor: Extractor) -> bool:
+    """Whether the network computes the regions of an empty picture."""
+    try:
+        extractor.compute([extractor.prepare(Image.new("RGB", (64, 64)))])
+    except (RuntimeError, ValueError):
+        return False
+    return True
