@@ -72,6 +72,25 @@ def is_there(path: Path) -> bool:
         return False
 
 
+def recorded_path(path: Path) -> str:
+    """The absolute path, for JSON.
+
+    Raises:
+        DataError: Where it is not UTF-8.
+    """
+    place = str(path.resolve())
+    try:
+        place.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"the path {readable_name(place)} is not UTF-8, so no store can name it; rename it.") from None
+    return place
+
+
+def readable_name(name: str) -> str:
+    """The name of a file as UTF-8, with marks in the place of other bytes."""
+    return os.fsencode(name).decode(errors="replace")
+
+
 def reason_of(error: OSError) -> str:
     """The cause of an error; those of object storage lack the system's words."""
     missing = isinstance(error, FileNotFoundError)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -161,6 +162,16 @@ def test_after_a_full_disk_while_the_store_is_written_the_next_job_finishes_it(
     done = extract_folder(pictures, out, Joint())
     assert (done.pictures, done.reused) == (11, 11)
     assert len(everything(out).regions) == 11
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_names_that_are_not_utf8_are_refused_or_reported(pictures: Path, out: Path) -> None:
+    (pictures / os.fsdecode(b"\xe9t\xe9.jpg")).mkdir()
+    (found,) = extract_folder(pictures, out, Means()).skipped
+    assert (found.file, found.reason) == ("\ufffdt\ufffd.jpg", "is a folder; expected a picture file.")
+    renamed = pictures.rename(pictures.with_name(os.fsdecode(b"Bilder-\xe4")))
+    with pytest.raises(DataError, match=r"the path .*Bilder-\ufffd is not UTF-8, so no store can name it; rename it"):
+        extract_folder(renamed, out.with_name("other"), Means())
 
 
 def test_the_error_of_a_damaged_store_says_how_to_replace_it(pictures: Path, out: Path) -> None:

@@ -17,6 +17,7 @@ from tshsr.data.manifest import MANIFEST
 from tshsr.data.store import PICTURES, StoreCaption, StoreImage, refuse_foreign, write_store
 from tshsr.data.text import numbered_caption_ids
 from tshsr.errors import DataError
+from tshsr.files import recorded_path
 from tshsr.system import Progress, no_progress
 
 LOG = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ def convert(
     _check_widths(path, splits)
     settings: dict[str, object] = {"converted_from": layout, "data": splits[0].data}
     if splits[0].pictures is not None:
-        settings[PICTURES] = str(splits[0].pictures.resolve())
+        settings[PICTURES] = recorded_path(splits[0].pictures)
     ids = unique_ids(splits)
     mask = _mask(splits)
     write_store(

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from tshsr.errors import DataError, PictureError
-from tshsr.files import is_remote, reachable
+from tshsr.files import is_remote, reachable, readable_name
 
 MAX_PIXELS = 150_000_000
 """Larger pictures are refused before they are decoded: 450 MB as RGB."""
@@ -183,7 +183,7 @@ def find_pictures(folder: Path, *, exclude: Sequence[Path] = ()) -> tuple[list[P
             name.encode()
             status = entry.stat()
         except UnicodeEncodeError:
-            skipped.append(SkippedFile(os.fsencode(name).decode(errors="replace"), "its name is not UTF-8; rename it."))
+            skipped.append(SkippedFile(readable_name(name), "its name is not UTF-8; rename it."))
         except OSError as error:
             skipped.append(SkippedFile(name, f"cannot be read ({error.strerror})."))
         else:
@@ -229,7 +229,7 @@ def _walk(folder: Path, top: Path, excluded: set[Path], skipped: list[SkippedFil
     try:
         entries = sorted(folder.iterdir(), key=lambda path: os.fsencode(path.name))
     except OSError as error:
-        name = folder.relative_to(top).as_posix()
+        name = readable_name(folder.relative_to(top).as_posix())
         skipped.append(SkippedFile(name, f"the folder cannot be read ({error.strerror})."))
         return
     for entry in entries:
@@ -239,7 +239,7 @@ def _walk(folder: Path, top: Path, excluded: set[Path], skipped: list[SkippedFil
             yield entry
             continue
         if entry.suffix.lower() in ENDINGS:
-            skipped.append(SkippedFile(entry.relative_to(top).as_posix(), IS_FOLDER))
+            skipped.append(SkippedFile(readable_name(entry.relative_to(top).as_posix()), IS_FOLDER))
         if not entry.is_symlink() and entry.resolve() not in excluded:
             yield from _walk(entry, top, excluded, skipped)
 

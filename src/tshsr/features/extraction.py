@@ -30,7 +30,7 @@ from tshsr.features.resume import (
     write_skipped,
 )
 from tshsr.features.shards import DEFAULT_OPTIONS, ExtractionOptions, Finished, ShardExtraction, extract_shard
-from tshsr.files import remove_partial
+from tshsr.files import recorded_path, remove_partial
 from tshsr.system import Begin, Progress, begin_no_progress
 
 BLOCK = 64
@@ -106,7 +106,7 @@ def extract_folder(
         if captions is None:
             check_kept_captions(out, given, finished, skipped)
         store_captions = _captions(finished, given)
-        settings = {**extractor.settings, "pictures": str(pictures.resolve())}
+        settings = {**extractor.settings, "pictures": recorded_path(pictures)}
         remove_partial(out)
         if captions is not None or work.pictures or not existing.is_current(finished, settings):
             copy_existing(existing, work, finished)

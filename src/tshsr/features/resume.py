@@ -22,7 +22,7 @@ from tshsr.data.pictures import PictureFile, SkippedFile
 from tshsr.data.store import EVERYTHING, PICTURES, StoreCaption, StoreImage, open_store, refuse_foreign
 from tshsr.errors import DataError, parse_json
 from tshsr.features.extractor import PictureRegions
-from tshsr.files import exclusive_lock, explained, remove, remove_partial, write_bytes, write_text
+from tshsr.files import exclusive_lock, explained, recorded_path, remove, remove_partial, write_bytes, write_text
 
 SKIPPED = "skipped.jsonl"
 """File in a store: the skipped files and the reasons."""
@@ -38,12 +38,13 @@ def check_destination(pictures: Path, out: Path, extractor: str) -> None:
 
     Raises:
         DataError: Where `out` is a file, the pictures' own folder, a folder of other things, a damaged store, or a
-            store of other pictures or another extractor.
+            store of other pictures or another extractor; where the pictures' path is not UTF-8.
     """
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file; name a folder for the store.")
     if out.resolve() == pictures.resolve():
         raise DataError(f"{out} is the folder of the pictures itself; name another folder for the store.")
+    recorded = recorded_path(pictures)
     if not (out / MANIFEST).exists():
         refuse_foreign(out, allowed=(SKIPPED, FILES))
         return
@@ -52,7 +53,7 @@ def check_destination(pictures: Path, out: Path, extractor: str) -> None:
     except DataError as error:
         raise DataError(f"{error} To extract again, remove {out} first.") from None
     made_of = manifest.settings.get(PICTURES)
-    if (made_of, manifest.extractor) != (str(pictures.resolve()), extractor):
+    if (made_of, manifest.extractor) != (recorded, extractor):
         raise DataError(
             f"{out} is a store already, of {made_of or 'other data'} by {manifest.extractor!r}; name another "
             "folder, or remove it first."

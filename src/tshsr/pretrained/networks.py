@@ -16,6 +16,7 @@ from PIL import Image
 from torch import nn
 
 from tshsr.errors import DataError, SettingsError
+from tshsr.files import recorded_path
 from tshsr.system import is_reachable
 
 Fit = Literal["stretch", "keep", "square"]
@@ -163,9 +164,13 @@ def _channels(processor: Mapping[str, Any], name: str, where: str) -> tuple[floa
 
 
 def resolve_weights(weights: str | Path) -> str:
-    """The absolute path of a folder, for a store's manifest; or the name on the hub."""
+    """The absolute path of a folder, for a store's manifest; or the name on the hub.
+
+    Raises:
+        DataError: Where the path is not UTF-8.
+    """
     path = Path(weights)
-    return str(path.resolve()) if path.exists() else str(weights)
+    return recorded_path(path) if path.exists() else str(weights)
 
 
 def download_options(weights: str) -> dict[str, bool]:
