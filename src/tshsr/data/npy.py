@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
@@ -86,12 +87,14 @@ class NpyFile:
 
     Attributes:
         offset: Bytes of the header.
+        version: Of the opened file; None on object storage.
     """
 
     path: Path
     shape: tuple[int, ...]
     dtype: np.dtype
     offset: int
+    version: tuple[int, int] | None = None
 
     @classmethod
     def open(cls, path: Path, *, axes: int, kinds: str = "f") -> NpyFile:
@@ -107,11 +110,12 @@ class NpyFile:
             with path.open("rb") as file:
                 shape, fortran, dtype = _read_header(path, file)
                 offset = file.tell()
-            size = path.stat().st_size
+                version = None if is_remote(path) else _version(file)
+            size = path.stat().st_size if version is None else version[0]
         except OSError as error:
             raise DataError(f"Cannot read {path}: {reason_of(error)}.") from None
         _check_header(path, shape, dtype, fortran=fortran, axes=axes, kinds=kinds)
-        opened = cls(path, shape, dtype, offset)
+        opened = cls(path, shape, dtype, offset, version)
         expected = offset + shape[0] * opened.row_bytes
         if size < expected:
             raise DataError(
@@ -129,7 +133,7 @@ class NpyFile:
         """Read rows by number, in the file's dtype.
 
         Raises:
-            DataError: Where the file has been cut or removed since it was opened.
+            DataError: Where the file has been changed, replaced or removed since it was opened.
         """
         if is_remote(self.path):
             return self._read_ranges(rows)
@@ -138,6 +142,8 @@ class NpyFile:
         size = self.row_bytes
         try:
             with self.path.open("rb", buffering=0) as file:
+                if _version(file) != self.version:  # rows of another store
+                    raise DataError(f"{self.path} has changed since it was opened; open the data again.")
                 # In the order of the file, for sequential reads.
                 for place in np.argsort(rows, kind="stable").tolist():
                     file.seek(self.offset + int(rows[place]) * size)
@@ -229,6 +235,12 @@ class NpyFolder:
     def place(self, row: int) -> str:
         """The row's name in messages."""
         return str(self.files[row].path)
+
+
+def _version(file: BinaryIO) -> tuple[int, int]:
+    """Size and modification time (ns) of an open file; inode numbers are reused, and differ between machines."""
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns
 
 
 def _read_header(path: Path, file: BinaryIO) -> NpyHeader:
