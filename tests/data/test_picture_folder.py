@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from tests.support.picture_files import write_pictures, write_rubbish
 from tshsr.data.pictures import find_pictures, unique_ids
 from tshsr.errors import DataError
+from tshsr.files import place_of
 
 
 def test_files_of_subfolders_are_found_in_order_with_their_paths_as_ids(tmp_path: Path) -> None:
@@ -21,6 +23,20 @@ def test_files_of_subfolders_are_found_in_order_with_their_paths_as_ids(tmp_path
     assert [file.file for file in files] == names == ["a/p01.jpg", "a/p03.jpg", "p00.jpg", "p02.jpg"]
     assert [file.id for file in files] == ["a/p01", "a/p03", "p00", "p02"]
     assert not skipped
+
+
+def test_an_object_that_is_replaced_at_equal_size_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("upath", reason="universal-pathlib is not installed (extra storage)")
+    folder: Any = place_of("memory://tshsr-pictures")  # has a time of creation, and none of modification
+    found = []
+    for content in (b"one", b"two"):
+        folder.fs.pipe("/tshsr-pictures/a.png", content)
+        found.append(find_pictures(folder)[0][0])
+    assert found[0].bytes == found[1].bytes == 3
+    assert found[0].changed != found[1].changed == find_pictures(folder)[0][0].changed
+    listed = {"/tshsr-pictures/a.png": {"size": 3}}
+    monkeypatch.setattr(folder.fs, "find", lambda *_, **__: listed)
+    assert find_pictures(folder)[0][0].changed != find_pictures(folder)[0][0].changed
 
 
 def test_hidden_and_excluded_entries_are_left_out(tmp_path: Path) -> None:

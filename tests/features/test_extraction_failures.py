@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -37,6 +38,13 @@ def test_an_interrupted_job_resumes_with_the_same_result(pictures: Path, out: Pa
     extract_folder(pictures, tmp_path / "at once", Means())
     for name in ("regions.npy", "boxes.npy", "images.jsonl"):
         assert (out / name).read_bytes() == (tmp_path / "at once" / name).read_bytes()
+
+
+def test_parts_of_another_folder_of_pictures_are_not_reused(pictures: Path, out: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        extract_folder(pictures, out, Means(fails_after=6), options=ExtractionOptions(batch=2))
+    other = shutil.copytree(pictures, tmp_path / "copy")  # names, sizes and dates are equal
+    assert extract_folder(other, out, Means()).reused == 0
 
 
 def test_a_killed_job_loses_at_most_its_unwritten_part(pictures: Path, out: Path) -> None:

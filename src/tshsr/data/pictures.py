@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -140,7 +142,7 @@ class PictureFile:
     Attributes:
         id: Its image id in the store.
         file: Its path in the folder, with / between the parts.
-        changed: Modification time, in nanoseconds.
+        changed: Modification time, in nanoseconds; of an object without one, a number for its content.
     """
 
     id: str
@@ -217,11 +219,25 @@ def _remote_pictures(folder: Any) -> list[PictureFile]:
     ]
 
 
+TIMES = ("LastModified", "last_modified", "mtime", "updated")
+"""Names of the modification time of an object, by its storage."""
+VERSIONS = ("ETag", "etag", "md5Hash", "content_md5", "checksum", "created")
+"""Names of what else differs between versions of an object."""
+
+
 def _changed(entry: Mapping[str, Any]) -> int:
-    """The modification time of an object, in nanoseconds; 0 where its storage records none."""
-    time = next((entry[name] for name in ("LastModified", "last_modified", "mtime", "updated") if name in entry), 0)
-    seconds = time.timestamp() if isinstance(time, datetime) else time
-    return int(seconds * 1e9) if isinstance(seconds, int | float) else 0
+    """The modification time of an object, in nanoseconds; a number for its tag or time of creation where it has none.
+
+    Of an object without any of these, the present time: it may have changed since.
+    """
+    for name in (*TIMES, *VERSIONS):
+        value = entry.get(name)
+        seconds = value.timestamp() if isinstance(value, datetime) else value
+        if name not in VERSIONS and isinstance(seconds, int | float):
+            return int(seconds * 1e9)
+        if name in VERSIONS and value:
+            return int.from_bytes(hashlib.sha256(str(value).encode()).digest()[:7])
+    return time.time_ns()
 
 
 def _walk(folder: Path, top: Path, excluded: set[Path], skipped: list[SkippedFile]) -> Iterator[Path]:

@@ -92,7 +92,7 @@ def extract_folder(
     given = existing_captions(out) if captions is None else captions(files)
     with exclusive_job(folder, out), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")  # irregularities of files that can be decoded all the same
-        work = WorkFolder(folder, extractor.joint_dim)
+        work = WorkFolder(folder, extractor.joint_dim, recorded_path(pictures))
         existing = read_existing(out, extractor.name, options.dtype, extractor.joint_dim)
         missing = {file.file for file in files if not work.has(file) and not existing.has(file)}
         shards = _shards(files, SHARD if engine is None else engine.shard, missing)

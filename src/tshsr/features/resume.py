@@ -30,6 +30,8 @@ FILES = "files.jsonl"
 """File in a store: size and modification time of each picture, so that unchanged ones are not extracted again."""
 BLOCK = 256
 RECORDS = "records"
+FOLDER = "pictures"
+"""Entry of a part's metadata: the path of the folder of pictures; parts of earlier versions lack it."""
 PART = "part-{:06d}.safetensors"
 
 
@@ -164,13 +166,14 @@ class WorkFolder:
     Args:
         folder: Made where it is missing.
         joint_dim: Width of the image vectors; 0: there are none.
+        made_of: Path of the folder of pictures; parts of another one are deleted.
 
     Attributes:
         pictures: By file, every finished picture.
     """
 
-    def __init__(self, folder: Path, joint_dim: int = 0) -> None:
-        self.folder, self.joint_dim = folder, joint_dim
+    def __init__(self, folder: Path, joint_dim: int = 0, made_of: str = "") -> None:
+        self.folder, self.joint_dim, self.made_of = folder, joint_dim, made_of
         with explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
         remove_partial(folder)
@@ -182,7 +185,8 @@ class WorkFolder:
         """Index a part; one that is damaged or without image vectors is deleted, its pictures extracted again."""
         try:
             with safe_open(part, "numpy") as opened:
-                records = [FinishedPicture(**record) for record in parse_json((opened.metadata() or {})[RECORDS])]
+                notes = opened.metadata() or {}
+                records = [FinishedPicture(**record) for record in parse_json(notes[RECORDS])]
                 regions = sum(record.regions for record in records)
                 shapes = [opened.get_slice(name).get_shape() for name in ("features", "boxes")]
                 pooled = opened.get_slice("pooled").get_shape() if self.joint_dim else [len(records), 0]
@@ -190,10 +194,13 @@ class WorkFolder:
                 whole &= all(
                     isinstance(one.file, str) and type(one.regions) is int and one.regions > 0 for one in records
                 )
+                of_other_pictures = notes.get(FOLDER, self.made_of) != self.made_of
         except (SafetensorError, OSError, ValueError, KeyError, TypeError):
             remove(part)
             return
-        if whole and list(pooled) == [len(records), self.joint_dim]:
+        if of_other_pictures:
+            remove(part)
+        elif whole and list(pooled) == [len(records), self.joint_dim]:
             self._index(part, records)
 
     def _index(self, part: Path, pictures: Sequence[FinishedPicture]) -> None:
@@ -218,7 +225,8 @@ class WorkFolder:
         arrays = {name: np.concatenate([getattr(one, name) for one in regions]) for name in ("features", "boxes")}
         if self.joint_dim:
             arrays["pooled"] = np.stack([one.pooled for one in regions if one.pooled is not None])
-        write_bytes(part, save(arrays, {RECORDS: json.dumps([asdict(picture) for picture in pictures])}))
+        records = json.dumps([asdict(picture) for picture in pictures])
+        write_bytes(part, save(arrays, {RECORDS: records, FOLDER: self.made_of}))
         self._index(part, pictures)
 
     def read(self, files: Sequence[str], array: Literal["features", "boxes", "pooled"]) -> Iterator[np.ndarray]:
