@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -13,11 +14,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.support.picture_files import drawn
-from tests.support.tiny_networks import DETECTORS, GRIDS, save
+from tests.support.tiny_networks import DETECTORS, GRIDS, save, transformers
 from tshsr.boxes import pool_boxes
 from tshsr.errors import DataError, SettingsError
 from tshsr.features.catalog import open_extractor, rebuild_extractor
 from tshsr.features.extractor import Extractor
+from tshsr.pretrained.networks import Preprocessing, unusual_settings
 
 PICTURES = [drawn(0), drawn(1, (90, 150)), drawn(2)]
 
@@ -144,6 +146,50 @@ def test_the_name_depends_on_weights_and_options_but_not_on_the_path(networks: P
     assert open_extractor("grid", weights=tmp_path / "copy").name != name
     with pytest.raises(DataError, match="Restore the weights that it was made with"):
         rebuild_extractor(name, {"family": "grid", "weights": str(tmp_path / "copy"), "cells": 6})
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "changes"),
+    [
+        ("clip", "config.json", {"hidden_act": "gelu"}),
+        ("clip", "config.json", {"num_attention_heads": 2}),
+        ("siglip2", "preprocessor_config.json", {"max_num_patches": 32}),
+        ("siglip2", "preprocessor_config.json", {"image_mean": [0.4, 0.5, 0.5]}),
+        ("detr", "config.json", {"activation_function": "gelu"}),
+    ],
+)
+def test_settings_that_change_features_are_part_of_the_name(
+    networks: Path, tmp_path: Path, kind: str, file: str, changes: dict[str, object]
+) -> None:
+    shutil.copytree(networks / kind, tmp_path / kind)
+    settings = json.loads((tmp_path / kind / file).read_text())
+    settings.get("vision_config", settings).update(changes)
+    (tmp_path / kind / file).write_text(json.dumps(settings))
+    before, after = opened(networks, kind), opened(tmp_path, kind)
+    assert before.name != after.name
+    assert not np.array_equal(before.extract(PICTURES[:1])[0].features, after.extract(PICTURES[:1])[0].features)
+
+
+def test_usual_settings_are_no_part_of_the_name() -> None:
+    """Stores of earlier versions keep their extractors."""
+    clip = transformers.CLIPVisionConfig
+    for config, found in (
+        (clip(), {}),
+        (clip(hidden_size=1024, num_attention_heads=16, num_hidden_layers=24), {}),
+        (transformers.SwinConfig(embed_dim=128, num_heads=[4, 8, 16, 32]), {}),
+        (clip(hidden_act="gelu"), {"network": {"hidden_act": "gelu"}}),
+    ):
+        network = torch.nn.Module()
+        network.config = config
+        assert unusual_settings(network) == found
+
+
+def test_a_filter_of_number_zero_is_kept() -> None:
+    size = {"height": 8, "width": 8}
+    assert [
+        Preprocessing.from_processor({"size": size, "do_normalize": False, **given}, "here").resample
+        for given in ({"resample": 0}, {"resample": 3}, {"resample": None}, {})
+    ] == [0, 3, 2, 2]
 
 
 def test_a_prompt_is_part_of_the_name_of_a_detector_with_a_text_prompt(networks: Path) -> None:

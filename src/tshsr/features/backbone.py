@@ -6,6 +6,7 @@ return one vector per patch. Axes of maps: height | width | features (in patches
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +20,14 @@ from torch import nn
 from tshsr.boxes import grid_boxes, pool_boxes
 from tshsr.errors import SettingsError
 from tshsr.features.extractor import WHOLE, PictureRegions
-from tshsr.pretrained.networks import download_options, fingerprint, load_preprocessing, resolve_weights, transformers
+from tshsr.pretrained.networks import (
+    download_options,
+    fingerprint,
+    load_preprocessing,
+    resolve_weights,
+    transformers,
+    unusual_settings,
+)
 from tshsr.pretrained.vision import NAFLEX, POOLER, load_vision, patch_features
 
 
@@ -53,8 +61,9 @@ class Backbone:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the weights and the preprocessing."""
-        settings = {} if self.preprocessing is None else self.preprocessing.values()
+        """Of the weights, the preprocessing and unusual settings."""
+        settings = self._unusual_processing() if self.preprocessing is None else self.preprocessing.values()
+        settings |= unusual_settings(self.network)
         return fingerprint(self.network, settings, exclude="nothing" if self.pools else POOLER)
 
     @cached_property
@@ -76,6 +85,12 @@ class Backbone:
         return transformers().AutoImageProcessor.from_pretrained(
             self.weights, backend="pil", trust_remote_code=False, **download_options(self.weights)
         )
+
+    def _unusual_processing(self) -> dict[str, Any]:
+        """The processor's settings that differ from those of its class, as `unusual_settings`."""
+        given, usual = (json.loads(json.dumps(one.to_dict())) for one in (self.processor, type(self.processor)()))
+        changed = {name: value for name, value in given.items() if value is not None and value != usual.get(name)}
+        return {name: value for name, value in changed.items() if not name.startswith("_") and "processor" not in name}
 
     def prepare(self, picture: Image.Image) -> dict[str, np.ndarray]:
         """The network's inputs for one RGB picture."""

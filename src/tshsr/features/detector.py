@@ -31,6 +31,7 @@ from tshsr.pretrained.networks import (
     load_preprocessing,
     load_tokenizer,
     resolve_weights,
+    unusual_settings,
 )
 
 PROMPT = "person. animal. vehicle. furniture. food. plant. building. sign. toy. clothing. object."
@@ -88,9 +89,9 @@ class Detector:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the weights, the preprocessing and the prompt."""
+        """Of the weights, the preprocessing, the prompt and unusual settings."""
         settings = {**self.preprocessing.values(), **({"prompt": self.prompt} if self.prompted else {})}
-        return fingerprint(self.network, settings)
+        return fingerprint(self.network, settings | unusual_settings(self.network))
 
     def _tokenize_prompt(self) -> dict[str, Tensor]:
         tokenizer = load_tokenizer(self.weights)

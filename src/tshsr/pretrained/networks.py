@@ -19,6 +19,8 @@ from tshsr.errors import DataError, SettingsError
 from tshsr.files import recorded_path
 from tshsr.system import is_reachable
 
+OUTPUT_SETTINGS = ("_act", "activation", "activation_function", "_eps", "_epsilon")
+"""Endings of the names of settings that change a network's outputs, beside its weights."""
 Fit = Literal["stretch", "keep", "square"]
 
 
@@ -78,7 +80,7 @@ class Preprocessing:
             fit=fit,
             height=height,
             width=width,
-            resample=int(processor.get("resample") or Image.Resampling.BILINEAR),
+            resample=int(Image.Resampling.BILINEAR if processor.get("resample") is None else processor["resample"]),
             scale=float(processor.get("rescale_factor") or 1 / 255) if processor.get("do_rescale", True) else 1.0,
             mean=_channels(processor, "image_mean", where) if normal else (),
             deviation=_channels(processor, "image_std", where) if normal else (),
@@ -251,6 +253,45 @@ def fingerprint(network: nn.Module, settings: Mapping[str, Any], *, exclude: str
         digests.append(hashlib.sha256(values.contiguous().cpu().numpy().tobytes()).hexdigest())
     content = json.dumps([sorted(digests), settings], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:10]
+
+
+def unusual_settings(network: nn.Module) -> dict[str, Any]:
+    """The settings of a network that change its outputs, beside its weights, and differ from those of its class.
+
+    Empty for usual networks, so that they keep the fingerprints of earlier versions.
+
+    Returns:
+        Activations, epsilons, and the width of an attention head, by name under `network`.
+    """
+    config = getattr(network, "config", None)
+    found = {} if config is None else _unusual(config)
+    return {"network": found} if found else {}
+
+
+def _unusual(config: Any) -> dict[str, Any]:
+    """The outputs' settings of a configuration and its parts, where they are not those of their classes."""
+    try:
+        usual = _outputs(type(config)())
+    except Exception:  # noqa: BLE001 - a class without default settings
+        usual = {}
+    found = {name: value for name, value in _outputs(config).items() if usual.get(name) != value}
+    for name, part in vars(config).items():
+        if isinstance(part, transformers().PretrainedConfig):
+            found |= {f"{name}.{inner}": value for inner, value in _unusual(part).items()}
+    return found
+
+
+def _outputs(config: Any) -> dict[str, Any]:
+    """Activations, epsilons, and the width of an attention head."""
+    values = vars(config)
+    found = {name: value for name, value in values.items() if name.endswith(OUTPUT_SETTINGS)}
+    width = next((values[name] for name in ("hidden_size", "d_model", "embed_dim") if name in values), None)
+    for name in values if isinstance(width, int) else ():
+        if name.endswith("heads"):
+            heads = values[name]
+            # Of a list, one number for each stage; networks of all sizes have heads of one width.
+            found[name] = [width / one for one in (heads[:1] if isinstance(heads, list | tuple) else [heads]) if one]
+    return found
 
 
 def load_tokenizer(weights: str) -> Any:

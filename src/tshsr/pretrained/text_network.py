@@ -141,6 +141,9 @@ class TextNetwork(nn.Module):
     def fingerprint(self) -> str:
         """Ten hexadecimal digits of a hash of the weights and the settings, whichever layers are read."""
         settings = {name: getattr(self.config, name, None) for name in SETTINGS}
+        activation = getattr(self.config, "hidden_activation", None)  # the name of hidden_act in ModernBERT
+        if activation is not None and activation != type(self.config)().hidden_activation:
+            settings["hidden_activation"] = activation
         return fingerprint(self, {"kind": self.kind, **settings}, exclude=POOLER)
 
     @property

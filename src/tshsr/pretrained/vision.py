@@ -33,6 +33,7 @@ from tshsr.pretrained.networks import (
     load_preprocessing,
     resolve_weights,
     transformers,
+    unusual_settings,
 )
 from tshsr.pretrained.packages import (
     EFFICIENTNET_LITE2,
@@ -142,8 +143,7 @@ class VisionEncoder(nn.Module):
     @property
     def extractor_name(self) -> str:
         """Name of the extractor `grid` with the current weights."""
-        exclude = "nothing" if self.design.pools else POOLER
-        digest = fingerprint(self.network, self.design.preprocessing.values(), exclude=exclude)
+        digest = design_fingerprint(self.network, self.design)
         return name_of(self.config, self.design, digest)
 
     @torch.no_grad()
@@ -323,6 +323,12 @@ def recomputed(forward: Any, block: nn.Module, *args: Any, **kwargs: Any) -> Any
     return forward(block, *args, **kwargs)
 
 
+def design_fingerprint(network: nn.Module, design: Design) -> str:
+    """Fingerprint of weights, preprocessing and settings: that of the extractor `grid`."""
+    settings = {**design.preprocessing.values(), **unusual_settings(network)}
+    return fingerprint(network, settings, exclude="nothing" if design.pools else POOLER)
+
+
 def name_of(config: VisionConfig, design: Design, digest: str) -> str:
     """Name of the extractor `grid` with weights of this fingerprint."""
     return f"grid-{design.kind}-{config.cells}x{config.cells}-{digest}"
@@ -337,7 +343,7 @@ def open_vision(config: VisionConfig) -> tuple[VisionConfig, VisionEncoder]:
         DataError: Where the weights can't be loaded, or are not those of the fingerprint in the settings.
     """
     network, projection, design = _load(config.weights)
-    digest = fingerprint(network, design.preprocessing.values(), exclude="nothing" if design.pools else POOLER)
+    digest = design_fingerprint(network, design)
     if config.fingerprint not in ("", digest):
         raise DataError(
             f"{config.weights} has the fingerprint {digest}, the settings require {config.fingerprint}; restore those "
