@@ -104,11 +104,17 @@ def parse_json(text: str | bytes, **options: Any) -> Any:
 
 def has_half_character(value: Any) -> bool:
     """Whether a text in a JSON value holds one of a pair of surrogates."""
-    if isinstance(value, str):
-        return not value.isascii() and HALF.search(value) is not None
-    if isinstance(value, dict):
-        return any(has_half_character(each) for pair in value.items() for each in pair)
-    return isinstance(value, list) and any(map(has_half_character, value))
+    waiting = [value]  # a call for each level of nesting would pass Python's limit before its parser does
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, str) and not one.isascii() and HALF.search(one) is not None:
+            return True
+        if isinstance(one, dict):
+            waiting += one.keys()
+            waiting += one.values()
+        elif isinstance(one, list):
+            waiting += one
+    return False
 
 
 def first_invalid(error: ValidationError, *, omit: Collection[str] = ()) -> InvalidValue:

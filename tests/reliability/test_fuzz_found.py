@@ -328,6 +328,7 @@ def test_json_with_half_a_character_is_no_json(text: str | bytes) -> None:
 
 def test_json_with_whole_characters_beyond_16_bits_is_read() -> None:
     assert parse_json('["\\ud83d\\ude00", "\U0001f600", "\\\\ud800"]') == ["\U0001f600", "\U0001f600", "\\ud800"]
+    assert "é" in str(parse_json('{"a":' * 400 + '"é"' + "}" * 400))
 
 
 @pytest.mark.parametrize("name", ["a\0b", "n" * 5000])
