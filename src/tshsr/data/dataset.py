@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
 from tshsr.data.regions import Regions
 from tshsr.data.text import captions_digest, numbered_caption_ids
 from tshsr.errors import DataError
+from tshsr.files import is_there
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,9 +70,24 @@ class Split:
         return captions_digest(self.captions, self.image_of_caption)
 
     def picture(self, image: int) -> Path | None:
-        """The picture file of an image, where it exists."""
+        """The picture file of an image, where it exists.
+
+        Raises:
+            DataError: Where its name leads out of the folder.
+        """
         name = self.image_ids[image] if self.files is None else self.files[image]
         if self.pictures is None or name is None:
             return None
+        check_picture_name(self.data, name)
         path = self.pictures / name
-        return path if path.is_file() else None
+        return path if is_there(path) and path.is_file() else None
+
+
+def check_picture_name(data: str, name: str) -> None:
+    """Refuse the name of a picture file that leads out of its folder.
+
+    Raises:
+        DataError: Where it is absolute or has `..`.
+    """
+    if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+        raise DataError(f"{data}: the picture file {name!r} lies outside its folder; expected a name inside it.")

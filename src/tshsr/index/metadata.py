@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.csv
 from PIL import Image
 
-from tshsr.data.dataset import Split
+from tshsr.data.dataset import Split, check_picture_name
 from tshsr.errors import DataError, parse_json
 
 KEY_COLUMNS = ("id", "file")
@@ -172,8 +172,8 @@ def picture_file(split: Split, image: int, folder: Path | None) -> PictureFile:
         DataError: Where its name leads out of the folder.
     """
     name = picture_name(split, image)
-    if name is not None and (PurePath(name).is_absolute() or ".." in PurePath(name).parts):
-        raise DataError(f"{split.data}: the picture file {name!r} lies outside its folder; expected a name inside it.")
+    if name is not None:
+        check_picture_name(split.data, name)
     if folder is None or name is None or not (folder / name).is_file():
         return PictureFile(name)
     return PictureFile(name, str(folder), *(size_of(folder / name) or (None, None)))
