@@ -185,7 +185,7 @@ def test_usual_settings_are_no_part_of_the_name() -> None:
 
 
 def test_a_filter_of_number_zero_is_kept() -> None:
-    size = {"height": 8, "width": 8}
+    size = [8, 8]
     assert [
         Preprocessing.from_processor({"size": size, "do_normalize": False, **given}, "here").resample
         for given in ({"resample": 0}, {"resample": 3}, {"resample": None}, {})
@@ -232,6 +232,35 @@ def test_a_network_of_another_kind_is_refused_at_once(networks: Path) -> None:
 def test_a_folder_without_a_network_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cannot load .*Expected a folder with config\.json, model\.safetensors and"):
         open_extractor("grid", weights=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        (
+            "model.safetensors",
+            b"version https://git-lfs.github.com/spec/v1\noid",
+            "model.safetensors is a pointer of Git",
+        ),
+        ("model.safetensors", b"", r"model.safetensors is damaged or cut short \(0 bytes"),
+        ("model.safetensors", b"\x08\0\0\0\0\0\0\0{}", r"model.safetensors is damaged or cut short \(10 bytes"),
+        (
+            "config.json",
+            b'{"model_type": "dinov2", "num_attention_heads": 0}',
+            r"cannot load .*one of its files is damaged \(ZeroDivisionError",
+        ),
+        ("config.json", b'{"model_type": "dinov2", "num_attention_heads": null}', "cannot load "),
+        ("config.json", b"[]", "cannot load "),
+        ("preprocessor_config.json", b"[]", "cannot load "),
+    ],
+)
+def test_a_damaged_file_of_a_network_is_one_sentence(
+    networks: Path, tmp_path: Path, file: str, content: bytes, said: str
+) -> None:
+    shutil.copytree(networks / "dinov2", tmp_path / "damaged")
+    (tmp_path / "damaged" / file).write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        open_extractor("grid", weights=tmp_path / "damaged")
 
 
 @pytest.mark.parametrize(

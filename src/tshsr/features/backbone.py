@@ -24,6 +24,7 @@ from tshsr.pretrained.networks import (
     download_options,
     fingerprint,
     load_preprocessing,
+    load_pretrained,
     resolve_weights,
     transformers,
     unusual_settings,
@@ -82,8 +83,9 @@ class Backbone:
         return self.maps([self.prepare(Image.new("RGB", (64, 64)))])[0]
 
     def _naflex_processor(self) -> Any:
-        return transformers().AutoImageProcessor.from_pretrained(
-            self.weights, backend="pil", trust_remote_code=False, **download_options(self.weights)
+        auto, options = transformers().AutoImageProcessor, download_options(self.weights)
+        return load_pretrained(
+            self.weights, lambda: auto.from_pretrained(self.weights, backend="pil", trust_remote_code=False, **options)
         )
 
     def _unusual_processing(self) -> dict[str, Any]:

@@ -8,14 +8,15 @@ import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from tshsr.errors import DataError, SettingsError
+from tshsr.errors import DataError, SettingsError, TshsrError, reason_in
 from tshsr.files import recorded_path
 from tshsr.system import is_reachable
 
@@ -128,12 +129,17 @@ class Preprocessing:
 
 
 def _size(given: Any) -> dict[str, int]:
-    """A processor's size, a number or a mapping, without unset entries."""
+    """A processor's size, a number, height and width, or a mapping, without unset entries."""
     if isinstance(given, int):
         return {"height": given, "width": given}
+    if isinstance(given, list | tuple):
+        given = dict(zip(("height", "width"), given, strict=True))
     return {name: int(value) for name, value in dict(given or {}).items() if value is not None}
 
 
+T = TypeVar("T")
+LFS = b"version https://git-lfs"
+"""Start of a file that Git LFS puts in the place of a large one."""
 INSTALL = "pip install 'tshsr[features]'"
 
 
@@ -190,7 +196,7 @@ def load_config(weights: str) -> Any:
     """
     options = download_options(weights)
     auto = transformers().AutoConfig
-    return _load(weights, lambda: auto.from_pretrained(weights, trust_remote_code=False, **options))
+    return load_pretrained(weights, lambda: auto.from_pretrained(weights, trust_remote_code=False, **options))
 
 
 def load_network(kind: str, weights: str, *, optional: str = "nothing") -> tuple[nn.Module, bool]:
@@ -209,7 +215,7 @@ def load_network(kind: str, weights: str, *, optional: str = "nothing") -> tuple
     """
     auto = getattr(transformers(), kind)
     options = {"dtype": torch.float32, "output_loading_info": True, **download_options(weights)}
-    network, found = _load(weights, lambda: auto.from_pretrained(weights, trust_remote_code=False, **options))
+    network, found = load_pretrained(weights, lambda: auto.from_pretrained(weights, trust_remote_code=False, **options))
     missing = sorted(found["missing_keys"]) + sorted(str(key) for key in found["mismatched_keys"])
     needed = [key for key in missing if not key.startswith(f"{optional}.")]
     if needed:
@@ -237,7 +243,7 @@ def load_preprocessing(weights: str, *, fit: Fit = "stretch", multiple: int = 1)
         except (ImportError, ValueError):
             return library.ImageProcessingMixin.get_image_processor_dict(weights, **options)[0]  # type: ignore[no-any-return]
 
-    return Preprocessing.from_processor(_load(weights, read), weights, fit=fit, multiple=multiple)
+    return load_pretrained(weights, lambda: Preprocessing.from_processor(read(), weights, fit=fit, multiple=multiple))
 
 
 def fingerprint(network: nn.Module, settings: Mapping[str, Any], *, exclude: str = "nothing") -> str:
@@ -301,15 +307,15 @@ def load_tokenizer(weights: str) -> Any:
         DataError: Where there is none.
     """
     options, auto = download_options(weights), transformers().AutoTokenizer
-    return _load(
+    return load_pretrained(
         weights,
         lambda: auto.from_pretrained(weights, trust_remote_code=False, **options),
         rules="its tokenizer's files",
     )
 
 
-def _load(weights: str, load: Callable[[], Any], *, rules: str = "preprocessor_config.json") -> Any:
-    """The result of `load`.
+def load_pretrained(weights: str, load: Callable[[], T], *, rules: str = "preprocessor_config.json") -> T:
+    """The result of `load`, which reads files of a network.
 
     Args:
         rules: The files, beside configuration and weights, that it needs.
@@ -319,8 +325,14 @@ def _load(weights: str, load: Callable[[], Any], *, rules: str = "preprocessor_c
     """
     try:
         return load()
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split()).partition(". ")[0].rstrip(".")
+    except (TshsrError, MemoryError):
+        raise
+    except Exception as error:  # of damaged files, the libraries raise any exception
+        reason = reason_in(error).partition(". ")[0].rstrip(".")
+        if damaged := _damaged_weights(Path(weights)):
+            reason = damaged
+        elif not isinstance(error, OSError | ValueError | ImportError | RuntimeError | EOFError):
+            reason = f"one of its files is damaged ({type(error).__name__}: {reason:.200})"
         if isinstance(error, pickle.UnpicklingError):  # torch's message recommends unsafe loading
             reason = "its weights have pickled objects other than tensors, which are never loaded"
         if reason.startswith("Unrecognized configuration class"):
@@ -329,3 +341,20 @@ def _load(weights: str, load: Callable[[], Any], *, rules: str = "preprocessor_c
             f"cannot load {weights}: {reason}. Expected a folder with config.json, model.safetensors and "
             f"{rules}, or the name of one on the Hugging Face hub."
         ) from error
+
+
+def _damaged_weights(folder: Path) -> str:
+    """A clause on the first file of weights in a folder that is damaged; empty where there is none."""
+    for path in sorted(folder.glob("*.safetensors")) if folder.is_dir() else ():
+        with path.open("rb") as file:
+            start = file.read(len(LFS))
+        if start == LFS:
+            return f"{path.name} is a pointer of Git LFS instead of the weights: fetch them with `git lfs pull`"
+        try:
+            with safe_open(path, "pt"):
+                pass
+        except SafetensorError as error:
+            return (
+                f"{path.name} is damaged or cut short ({path.stat().st_size} bytes, {reason_in(error)}): copy it again"
+            )
+    return ""
