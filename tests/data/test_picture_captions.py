@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,29 @@ def test_numbered_captions_of_flickr_are_read_and_get_a_split_by_the_name(tmp_pa
     told = read(tmp_path, "two.jpg#0\ta dog\ntwo.jpg#1\ta brown dog\n")
     assert [one.text for one in told] == ["a dog", "a brown dog"]
     assert {one.split for one in told} == {split_of("two.jpg")}
+
+
+def test_names_that_look_equal_are_one_and_exact_ones_come_first(tmp_path: Path) -> None:
+    names = (unicodedata.normalize("NFD", "café.jpg"), " first.jpg", "last.jpg ", "x#1", "x")
+    path = tmp_path / "captions.txt"
+    written = ("café.jpg", " first.jpg", "last.jpg ", "x#1", "x#2")
+    path.write_text("".join(f"{name}\ta dog\ttrain\n" for name in written), encoding="utf-8")
+    found = read_picture_captions(path, [PictureFile(name, name, 1, 1) for name in names])
+    assert [one.file for one in found] == list(names)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"), [("one.jpg", "the name of several files"), ("three.jpg", "which is not in the folder")]
+)
+def test_captions_that_are_left_out_are_counted_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, problem: str
+) -> None:
+    for _ in range(2):
+        assert len(read(tmp_path, f"two.jpg\ta dog\n{name}\ta cat\n{name}\ta dog\n")) == 1
+    sentence = (
+        f"{tmp_path / 'captions.txt'}: 2 of 3 captions are left out, the first of the picture {name!r}, {problem}."
+    )
+    assert caplog.messages == [sentence]
 
 
 def test_a_picture_in_two_splits_is_refused(tmp_path: Path) -> None:

@@ -36,6 +36,16 @@ def test_captions_and_pictures_become_splits(folder: Path) -> None:
     assert (chosen.image_ids, len(chosen.regions)) == (("p04",), 1)
 
 
+def test_checking_lists_captions_without_a_picture(folder: Path) -> None:
+    with (folder / "captions.txt").open("a") as file:
+        file.write("gone.jpg\ta dog\ttrain\n")
+    problems, _ = check_data(folder)
+    assert len(problems) == 1
+    assert (
+        "1 of 13 captions are left out, the first of the picture 'gone.jpg', which is not in the folder" in problems[0]
+    )
+
+
 def test_karpathys_json_without_features_is_a_folder_of_pictures(folder: Path) -> None:
     (folder / "captions.txt").unlink()
     images = [

@@ -10,6 +10,7 @@ import numpy as np
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import Layout, find_data, layout_of, open_split, splits_of
 from tshsr.data.manifest import read_manifest, sha256_of
+from tshsr.data.picture_folder import caption_problems, find_captions
 from tshsr.data.store import EVERYTHING
 from tshsr.errors import DataError
 from tshsr.system import Progress, no_progress
@@ -107,6 +108,8 @@ def check_data(
     try:
         names = splits_of(path)
         problems = _wrong_hashes(path, hashing) if layout == "store" else []
+        if layout == "pictures" and (captions := find_captions(path)) is not None:
+            problems += caption_problems(captions)
     except DataError as error:
         return [str(error)], None
     splits: list[Split] = []

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 from tshsr.data.karpathy import read_images
@@ -13,6 +16,7 @@ from tshsr.data.pictures import PictureFile
 from tshsr.data.text import read_lines
 from tshsr.errors import DataError
 
+LOG = logging.getLogger(__name__)
 SPLITS = ("train", "dev", "test")
 
 
@@ -26,24 +30,21 @@ class PictureCaption:
 
 
 def read_picture_captions(path: Path, files: Sequence[PictureFile]) -> list[PictureCaption]:
-    """The captions of a folder's pictures; those of files that are not in the folder are left out.
+    """The captions of a folder's pictures; those of files that are not in the folder are left out, with a warning.
 
     Args:
         path: Karpathy's JSON; or a text file with one caption per line: picture, tab, caption, and optionally tab and
             train, dev or test, for all captions of the picture. The default is one picture in ten for dev and one for
             test, by a hash of the name.
-        files: Of the folder. A picture is named by its path in it, or by its file's name where that is unique.
+        files: Of the folder. A picture is named by its path in it, or by its file's name where that is unique; in any
+            normal form of Unicode.
 
     Raises:
         DataError: Where the file or a line can't be read, a picture is in two splits, or no picture is in the folder.
     """
-    captions = _of_json(path) if path.suffix == ".json" else _of_lines(path)
-    by_name: dict[str, str | None] = {}
-    for one in files:
-        name = PurePosixPath(one.file).name
-        by_name[name] = None if name in by_name else one.file
-    by_name |= {one.file: one.file for one in files}
-    found = [(file, caption) for caption in captions if (file := by_name.get(caption.file)) is not None]
+    captions, found, left_out = _match(path, files)
+    if left_out:
+        _warn_once(left_out)
     if not found:
         raise DataError(
             f"{path}: none of its {len(captions)} captions names a picture of the folder; the first names "
@@ -56,6 +57,59 @@ def read_picture_captions(path: Path, files: Sequence[PictureFile]) -> list[Pict
                 f"{path}: {file!r} is in the splits {named[file]} and {caption.split}; a picture belongs to one."
             )
     return [PictureCaption(file, caption.text, named.get(file) or split_of(file)) for file, caption in found]
+
+
+def left_out_captions(path: Path, files: Sequence[PictureFile]) -> str:
+    """A sentence on the captions that `read_picture_captions` leaves out; empty where there are none.
+
+    Raises:
+        DataError: As `read_picture_captions`.
+    """
+    return _match(path, files)[2]
+
+
+def _match(
+    path: Path, files: Sequence[PictureFile]
+) -> tuple[list[PictureCaption], list[tuple[str, PictureCaption]], str]:
+    """All captions, those with the file of their picture, and a sentence on the others."""
+    captions = _of_json(path) if path.suffix == ".json" else _of_lines(path)
+    exact, normal = _by_name(files, str), _by_name(files, _normal)
+    found: list[tuple[str, PictureCaption]] = []
+    others: list[str] = []
+    for caption in captions:
+        # Flickr8k and Flickr30K number the captions of a picture: picture.jpg#0.
+        bare = re.sub(r"#\d+$", "", caption.file)
+        keys = ((exact, caption.file), (normal, _normal(caption.file)), (exact, bare), (normal, _normal(bare)))
+        file = next((names[key] for names, key in keys if key in names), "")
+        if file:
+            found.append((file, caption))
+        else:
+            problem = "the name of several files" if file is None else "which is not in the folder"
+            others.append(f"{caption.file!r}, {problem}")
+    total = f"{path}: {len(others)} of {len(captions)} captions are left out"
+    return captions, found, f"{total}, the first of the picture {others[0]}." if others else ""
+
+
+def _by_name(files: Sequence[PictureFile], key: Callable[[str], str]) -> dict[str, str | None]:
+    """Each file by the key of its path, or of its name; None where several files have it."""
+    found: dict[str, str | None] = {}
+    for names in ([PurePosixPath(one.file).name for one in files], [one.file for one in files]):
+        unique: dict[str, str | None] = {}
+        for one, name in zip(files, map(key, names), strict=True):
+            unique[name] = None if name in unique else one.file
+        found |= unique
+    return found
+
+
+def _normal(name: str) -> str:
+    """Names that look equal: macOS stores composed letters in parts, and lines lose the spaces around names."""
+    return unicodedata.normalize("NFC", name).strip()
+
+
+@cache
+def _warn_once(sentence: str) -> None:
+    """Warn of captions; each split of the data reads them again."""
+    LOG.warning("%s", sentence)
 
 
 def split_of(file: str) -> str:
@@ -81,6 +135,5 @@ def _of_lines(path: Path) -> list[PictureCaption]:
                 f"{path}:{number}: {line[:80]!r}; expected picture, tab, caption, and optionally tab and train, dev or "
                 "test."
             )
-        # Flickr8k and Flickr30K number the captions of a picture: picture.jpg#0.
-        captions.append(PictureCaption(re.sub(r"#\d+$", "", file), rest[0], rest[1] if len(rest) == 2 else ""))
+        captions.append(PictureCaption(file, rest[0], rest[1] if len(rest) == 2 else ""))
     return captions

@@ -15,7 +15,7 @@ import numpy as np
 
 from tshsr.data.dataset import Split
 from tshsr.data.karpathy import find_json
-from tshsr.data.picture_captions import PictureCaption, read_picture_captions
+from tshsr.data.picture_captions import PictureCaption, left_out_captions, read_picture_captions
 from tshsr.data.pictures import ENDINGS, PictureFile, find_pictures, read_picture
 from tshsr.data.regions import image_numbers
 from tshsr.errors import DataError, PictureError
@@ -154,6 +154,16 @@ def open_picture_folder(captions: Path, split: str) -> Split:
         pictures=folder,
         files=tuple(file.file for file in pictures),
     )
+
+
+def caption_problems(captions: Path) -> list[str]:
+    """Captions whose picture is missing or ambiguous, in a sentence.
+
+    Raises:
+        DataError: As `read_picture_captions` and `find_pictures`.
+    """
+    left_out = left_out_captions(captions, find_pictures(captions.parent)[0])
+    return [left_out] if left_out else []
 
 
 def _read(captions: Path) -> tuple[list[PictureFile], list[PictureCaption]]:
