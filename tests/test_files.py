@@ -39,6 +39,14 @@ def test_a_file_takes_the_place_of_the_former_one(tmp_path: Path) -> None:
     assert [entry.name for entry in (tmp_path / "deep").iterdir()] == ["a.txt"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="other systems have no such permissions")
+def test_a_file_that_takes_the_place_keeps_the_permissions(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "old")
+    (tmp_path / "a.txt").chmod(0o600)
+    write_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o600
+
+
 def test_a_full_disk_is_one_sentence_and_leaves_the_former_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -129,6 +129,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
+            if path.is_file():  # a file that others may not read stays so
+                shutil.copymode(path, partial)
             partial.replace(path)
             flush_folder(path.parent)
         finally:
@@ -298,8 +300,6 @@ def _owned(mark: Path, message: str) -> Iterator[None]:
             handle = os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         except FileExistsError:
             other = mark.read_text(encoding="utf-8")
-            if other.endswith(socket.gethostname()):
-                raise DataError(message) from None
             raise DataError(
                 f"{message} It belongs to {other}; if that ended without removing it, remove {mark}."
             ) from None
