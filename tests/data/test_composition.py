@@ -39,7 +39,11 @@ def test_aro_is_cut_to_the_box_and_grouped_by_relation(tmp_path: Path) -> None:
 def test_winoground_has_two_pictures_a_case(tmp_path: Path) -> None:
     write_winoground(tmp_path)
     assert layout_of(tmp_path) == "winoground"
+    examples = tmp_path / "examples.jsonl"
+    entry = json.loads(examples.read_text()) | {"caption_0": "one\u2028line"}
+    examples.write_text(json.dumps(entry, ensure_ascii=False), encoding="utf-8")
     (case,) = read_composition(tmp_path)
+    assert case.captions[0] == "one\u2028line"
     assert case.pictures == (PictureRef("a"), PictureRef("b"))
     assert case.kind == "Object"
 
@@ -52,6 +56,8 @@ def test_false_captions_of_scenes_are_cases(tmp_path: Path) -> None:
     ]
     with pytest.raises(DataError, match="small, split test has no false captions; generate the scenes again"):
         foil_cases(split, Truth((), ()))
+    with pytest.raises(DataError, match=r"split test has 3 images and .*, a false caption is of image 3 and caption 0"):
+        foil_cases(split, Truth((), (Foil(3, 0, "a green dog", "attribute"),)))
 
 
 def test_what_is_no_annotation_is_one_sentence(tmp_path: Path) -> None:

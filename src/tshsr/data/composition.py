@@ -166,10 +166,17 @@ def foil_cases(split: Split, truth: Truth) -> list[CompositionCase]:
     """The false captions of generated scenes, with swapped attributes and relations, as cases.
 
     Raises:
-        DataError: Where the truth has no false captions.
+        DataError: Where the truth has no false captions, or one of an image or caption that the split lacks.
     """
     if not truth.foils:
         raise DataError(f"{split.data}, split {split.name} has no false captions; generate the scenes again.")
+    images, captions = len(split.image_ids), len(split.captions)
+    for foil in truth.foils:
+        if foil.image >= images or foil.caption >= captions:
+            raise DataError(
+                f"{split.data}, split {split.name} has {images} images and {captions} captions, "
+                f"a false caption is of image {foil.image} and caption {foil.caption}; generate the scenes again."
+            )
     return [
         CompositionCase(
             foil.kind, foil.kind, (PictureRef(split.image_ids[foil.image]),), (split.captions[foil.caption], foil.text)
@@ -215,6 +222,6 @@ def json_lines(file: Path) -> list[Any]:
         DataError: Where the file cannot be read.
     """
     try:
-        return [parse_json(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [parse_json(line) for line in file.read_bytes().splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         raise DataError(f"{file} cannot be read ({error}); copy it again.") from None
