@@ -15,6 +15,7 @@ from tests.support.forked import forked, program
 from tshsr.data.generated import is_stale, remove_stale, scenes_folder
 from tshsr.data.store import open_store
 from tshsr.errors import DataError
+from tshsr.files import exclusive_lock
 
 
 def test_scenes_are_cached_by_their_sizes_and_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,6 +46,15 @@ def test_unfinished_folders_of_a_killed_process_are_removed_by_the_next(
     assert is_stale(next(cache.glob(".scenes-*")))
     folder = scenes_folder(train=1, dev=0, test=0)
     assert list(cache.iterdir()) == [folder]
+
+
+def test_an_unfinished_folder_whose_lock_is_held_is_kept(tmp_path: Path) -> None:
+    """The process of another container is not visible from here."""
+    unfinished = tmp_path / f".scenes-{socket.gethostname()}-4000000-x"
+    unfinished.mkdir()
+    with exclusive_lock(unfinished / ".lock", "held"):
+        assert not is_stale(unfinished)
+    assert is_stale(unfinished)
 
 
 def test_an_unfinished_folder_of_another_machine_is_kept_for_an_hour_after_its_last_change(tmp_path: Path) -> None:

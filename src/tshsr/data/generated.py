@@ -147,8 +147,8 @@ def is_stale(unfinished: Path) -> bool:
     if host == socket.gethostname() and os.name == "posix":  # on Windows, os.kill would end the process
         try:
             os.kill(int(process), 0)
-        except ProcessLookupError:
-            return True
+        except ProcessLookupError:  # or one of another container
+            return not is_held(unfinished / LOCK)
         except (PermissionError, ValueError):  # another user's, or a name of another program
             pass
     try:
