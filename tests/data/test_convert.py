@@ -109,7 +109,9 @@ def test_duplicate_ids_of_a_split_become_unique(tmp_path: Path) -> None:
 def test_pictures_are_recorded_with_their_sizes(tmp_path: Path) -> None:
     write_precomp(tmp_path / "scan", "test", random_regions(2), ids=["a.png", "b.png"])
     (tmp_path / "photos").mkdir()
-    Image.new("RGB", (8, 6)).save(tmp_path / "photos" / "a.png")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGB", (6, 8)).save(tmp_path / "photos" / "a.png", exif=turned)
     out = convert(tmp_path / "scan", tmp_path / "store", pictures=tmp_path / "photos")
     lines = [json.loads(line) for line in (out / "images.jsonl").read_text().splitlines()]
     assert lines[0] == {"id": "a.png", "file": "a.png", "width": 8, "height": 6}

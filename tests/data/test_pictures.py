@@ -104,6 +104,15 @@ def test_unreadable_pictures_are_refused_in_one_sentence(tmp_path: Path) -> None
         assert "\n" not in str(refusal.value)
 
 
+def test_too_little_memory_is_no_damage_of_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: Image.Image) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("tshsr.data.pictures._rgb", full)
+    with pytest.raises(MemoryError):
+        read_picture(content(two_halves()))
+
+
 def test_the_size_is_refused_before_anything_is_decoded() -> None:
     with pytest.raises(PictureError, match="the picture has 3000 x 3000 pixels; expected at most 1,000 in all"):
         read_picture(png_of_size(3000, 3000), max_pixels=1000)

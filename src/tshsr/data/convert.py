@@ -14,6 +14,7 @@ from tshsr.data.check import has_row_numbers
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import find_data, layout_of, open_split, splits_of
 from tshsr.data.manifest import MANIFEST
+from tshsr.data.pictures import upright_size
 from tshsr.data.store import PICTURES, StoreCaption, StoreImage, refuse_foreign, write_store
 from tshsr.data.text import numbered_caption_ids
 from tshsr.errors import DataError
@@ -138,7 +139,7 @@ def _images(split: Split, names: list[str]) -> Iterator[StoreImage]:
 def _size(picture: Path) -> tuple[int, int]:
     try:
         with Image.open(picture) as opened:
-            return opened.size
+            return upright_size(opened)
     except (OSError, Image.DecompressionBombError) as error:
         raise DataError(f"{picture} is no readable picture ({error}); copy it again or remove it.") from None
 

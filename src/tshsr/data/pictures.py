@@ -37,6 +37,13 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """The transpose of each EXIF orientation to upright."""
+SIDES_SWAPPED = (
+    Image.Transpose.TRANSPOSE,
+    Image.Transpose.ROTATE_270,
+    Image.Transpose.TRANSVERSE,
+    Image.Transpose.ROTATE_90,
+)
+"""The transposes that swap width and height."""
 
 
 def read_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -58,7 +65,7 @@ def read_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image
             _check_size(name, opened.size, max_pixels)
             opened.load()
             return _rgb(_upright(opened))
-    except PictureError:
+    except (PictureError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PictureError(f"{name} has too many pixels ({error}); shrink it.") from None
@@ -102,12 +109,23 @@ def _check_size(name: str, size: tuple[int, int], max_pixels: int) -> None:
         )
 
 
-def _upright(picture: Image.Image) -> Image.Image:
-    """The picture rotated by its EXIF orientation; unchanged where its EXIF data is damaged."""
+def upright_size(picture: Image.Image) -> tuple[int, int]:
+    """Width and height of the upright picture; of an opened file, read from its header."""
+    width, height = picture.size
+    return (height, width) if _turn(picture) in SIDES_SWAPPED else (width, height)
+
+
+def _turn(picture: Image.Image) -> Image.Transpose | None:
+    """The transpose to upright by the EXIF orientation; None where there is none, or the EXIF data is damaged."""
     try:
-        turn = UPRIGHT.get(picture.getexif().get(ORIENTATION, 1))
+        return UPRIGHT.get(picture.getexif().get(ORIENTATION, 1))
     except Exception:  # noqa: BLE001 - damaged metadata does not make the pixels unusable
-        turn = None
+        return None
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """The picture rotated by its EXIF orientation."""
+    turn = _turn(picture)
     return picture if turn is None else picture.transpose(turn)
 
 
