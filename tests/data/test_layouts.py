@@ -46,6 +46,8 @@ def test_the_error_of_a_missing_folder_suggests_a_similar_name(tmp_path: Path, m
             open_split(tmp_path / near, "test")
     with pytest.raises(DataError, match=r"coco does not exist. Name a folder of data, or the word 'scenes'"):
         open_split(tmp_path / "coco", "test")
+    with pytest.raises(DataError, match=r"xxx does not exist. Name a folder of data"):
+        open_split("x" * 300, "test")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=r"scene does not exist; did you mean scenes\? Name"):
         open_split("scene", "test")

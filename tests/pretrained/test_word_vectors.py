@@ -56,6 +56,7 @@ def columns(path: Path) -> Path:
 def half(path: Path) -> Path:
     array(path)
     np.save(path, values().astype(np.float16))
+    path.with_suffix(".txt").write_bytes("\r\n".join([*WORDS, ""]).encode())  # of Windows
     return path
 
 

@@ -18,7 +18,7 @@ from tshsr.data.picture_folder import find_captions, open_picture_folder, pictur
 from tshsr.data.precomp import open_precomp, precomp_splits
 from tshsr.data.store import EVERYTHING, open_store
 from tshsr.errors import DataError, InputError
-from tshsr.files import is_remote, place_of, reachable
+from tshsr.files import is_remote, is_there, place_of, reachable
 
 Layout = Literal["store", "precomp", "karpathy", "pictures"]
 SCENES = "scenes"
@@ -107,7 +107,7 @@ def find_data(data: str | Path) -> Path:
         from tshsr.data.generated import scenes_folder  # imports this module
 
         return scenes_folder()
-    if not path.exists():
+    if not is_there(path):
         raise DataError(f"{path} does not exist{_suggestion(path)} Name a folder of data, or the word {SCENES!r}.")
     return path
 

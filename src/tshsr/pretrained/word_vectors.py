@@ -275,7 +275,7 @@ def _word_list(path: Path) -> list[str]:
     except OSError:
         raise DataError(f"{listed} is missing, the list of the words of {path.name}: a word a line.") from None
     try:
-        return content.decode().removesuffix("\n").split("\n")
+        return [word.removesuffix("\r") for word in content.decode().removesuffix("\n").split("\n")]
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError(f"{listed}, line {line} is not UTF-8; save the file as UTF-8.") from None
