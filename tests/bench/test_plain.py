@@ -38,6 +38,7 @@ CONFIGS: dict[str, ModelConfig] = {
     "tshsr, context nodes that attend": tiny.config(
         products=True, reasoning=ReasoningConfig(seeds=(4, 2), context_inverse_temperature=3.0)
     ),
+    "tshsr, v·t and the mean similarity after training": tiny.config(late_weight=2.0, late_centre=0.3, late_mean=1.0),
     "sgr": SGRAF,
     "sgr, one step": SgrafConfig(encoder=tiny.ENCODER, similarity_dim=6, steps=1),
     "saf": SgrafConfig(encoder=tiny.ENCODER, similarity_dim=6, reasoning="saf"),

@@ -302,6 +302,7 @@ def settings(name: Name, work: Workload) -> ModelConfig:
                 encoder=encoder,
                 similarity_dim=work.width,
                 comparison_dim=work.compared or work.width,
+                late_centre=0.0,  # v·t of random vectors is around 0; at the recipe's centre every score would be too
             )
         case "sgr" | "saf":
             return SgrafConfig(encoder=encoder, similarity_dim=work.width, reasoning=name)
