@@ -6,7 +6,8 @@
 The modules of the network, the fused kernels with several launches, CUDA graphs of both, and torch.compile; TSHSR at
 the sizes of tshsr-coco and of tshsr-flickr8k-photos (words of a GRU in place of MiniLM's: the scoring is the same).
 Random weights and features, captions of real lengths. The file is written after every row, and a later run with other
-ways adds to it. --toy runs everything at a tiny size, on a CPU in Triton's interpreter.
+ways adds to it where block and machine are the same. --toy runs everything at a tiny size, on a CPU in Triton's
+interpreter.
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ LAUNCHES: dict[str, Launch | None] = {
 """Ways with the kernels; None: the launch by the network's width."""
 FAST_PRODUCTS = ("eager", "compiled")
 """Ways that are measured with TF32 products too."""
+BLOCK = ("images", "captions", "byte_budget", "toy", "hardware")
+"""What the rows of one file have in common."""
 MOST_KERNELS = 15
 """Rows of a profile."""
 
@@ -133,9 +136,9 @@ def measure(wanted: Kernels) -> None:
     """
     start, device = time.perf_counter(), torch.device(choose_device(wanted.device))
     path = wanted.out / f"kernels-{wanted.device}.json"
-    rows = [row for row in earlier_rows(path) if row["way"] not in wanted.ways]
-    dtypes = (torch.float32, torch.bfloat16)
-    products = {dtype: Products(device, dtype) for dtype in dtypes}
+    rows = earlier_rows(path, wanted)
+    measured_in = dict.fromkeys(precision for way in wanted.ways for precision in precisions(way))
+    products = {name: Products(device, dtype_of(name), tf32=name == "tf32") for name in measured_in}
     for case in cases(wanted, device):
         exact = score_of(case, case.network, wanted)().double()
         for way in wanted.ways:
@@ -143,13 +146,12 @@ def measure(wanted: Kernels) -> None:
                 if time.perf_counter() - start > wanted.seconds:
                     LOG.warning("%s, %s, %s is left out: %.0f s are over", case.name, way, precision, wanted.seconds)
                     continue
-                dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
                 row: dict[str, Any] = {"network": case.name, "way": way, "precision": precision}
                 with tf32_products() if precision == "tf32" else nullcontext():
-                    row |= measured(case, way, dtype, wanted, exact)
+                    row |= measured(case, way, dtype_of(precision), wanted, exact)
                 if "seconds" in row:
-                    rate = 2 * case.multiply_adds * row["pairs_per_s"]
-                    row |= {"gemm_gflops": products[dtype].best / 1e9, "gemm_fraction": rate / products[dtype].best}
+                    rate, best = 2 * case.multiply_adds * row["pairs_per_s"], products[precision].best
+                    row |= {"gemm_gflops": best / 1e9, "gemm_fraction": rate / best}
                 rows.append(row)
                 LOG.info("%s", row)
                 settings = {**asdict(wanted), "out": None}
@@ -157,10 +159,22 @@ def measure(wanted: Kernels) -> None:
                 write_text(path, json.dumps({**values, "ways": rows}, indent=2) + "\n")
 
 
-def earlier_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of an earlier run."""
-    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["ways"] if path.exists() else []
-    return rows
+def earlier_rows(path: Path, wanted: Kernels) -> list[dict[str, Any]]:
+    """Rows of an earlier run in other ways; none where it was of another block or machine, as a file names one."""
+    if not path.exists():
+        return []
+    values = json.loads(path.read_text(encoding="utf-8"))
+    before = {**values["settings"], "hardware": values["hardware"]}
+    now = {**asdict(wanted), "hardware": provenance()["hardware"]}
+    if any(before.get(name) != now[name] for name in BLOCK):
+        LOG.warning("the rows in %s are of another block or machine and are left out", path)
+        return []
+    return [row for row in values["ways"] if row["way"] not in wanted.ways]
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """Type of the numbers of a precision."""
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
 def precisions(way: str) -> tuple[str, ...]:

@@ -76,9 +76,12 @@ def test_the_operations_of_a_row_are_those_that_are_counted_while_scoring() -> N
     assert row["macs_per_pair"] == counted / 6
 
 
-def test_compile_options_apply_to_the_package_alone_and_are_named() -> None:
+def test_compile_options_apply_to_the_package_alone_and_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: set[str] = set()
+    monkeypatch.setattr(machine, "seconds_of", lambda *_: (rates.add(torch.get_float32_matmul_precision()), 1.0)[1])
     found = bench(TINY, names=("scan",), dtypes=("float32",), compile_options=CompileOptions(tf32=True))
     assert found["shortcuts"] == "tf32"
+    assert rates == {"high"}, "the products to which a rate is compared are in TF32, too"
     assert found["rows"][0]["macs_per_pair"] > 0
     assert found["rows"][0]["max_difference"] < 1e-2
     assert bench(TINY, names=("scan",), dtypes=("float32",))["shortcuts"] == ""

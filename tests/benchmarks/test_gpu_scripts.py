@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from benchmarks import gpu, gpu_step, kernels, tables, traffic
 from tshsr.bench import machine
@@ -87,7 +88,9 @@ def test_ways_are_measured_added_to_and_left_out_with_a_reason(
 ) -> None:
     toy = ("--device", "cpu", "--toy", "--images", "2", "--captions", "2", "--repeats", "1", "--out", str(results))
     path = results / "kernels-cpu.json"
+    rates = products_measured(monkeypatch)
     values = written(kernels, path, monkeypatch, *toy, "--ways", "eager", "eager, CUDA graph")
+    assert rates == {("bfloat16", "highest"), ("float32", "high"), ("float32", "highest")}, "high: TF32"
     assert [row["way"] for row in values["ways"]] == 2 * [*3 * ["eager"], "eager, CUDA graph"]
     assert values["ways"][3]["failed"] == "RuntimeError: CUDA graphs need a CUDA device"
     bfloat16, tf32, float32 = values["ways"][:3]
@@ -97,6 +100,21 @@ def test_ways_are_measured_added_to_and_left_out_with_a_reason(
     again = written(kernels, path, monkeypatch, *toy, "--ways", "eager, CUDA graph", "--seconds", "0")
     assert len(again["ways"]) == 8, "nothing is written where nothing is measured"
     assert "tshsr-coco, eager, CUDA graph, bfloat16 is left out: 0 s are over" in caplog.text
+    other = written(kernels, path, monkeypatch, *toy, "--images", "1", "--ways", "eager, CUDA graph")
+    assert [row["way"] for row in other["ways"]] == 2 * ["eager, CUDA graph"], "rows of another block do not stay"
+    assert f"the rows in {path} are of another block or machine and are left out" in caplog.text
+
+
+def products_measured(monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, str]]:
+    """Types and precisions in which the rate of matrix products is measured from now on."""
+    found: set[tuple[str, str]] = set()
+
+    def seconds_of(product: Any, _: object) -> float:
+        found.add((str(product().dtype).removeprefix("torch."), torch.get_float32_matmul_precision()))
+        return 1e-9
+
+    monkeypatch.setattr(machine, "seconds_of", seconds_of)
+    return found
 
 
 def test_the_kernels_are_measured_with_every_launch(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,8 +165,6 @@ def test_the_kernels_move_a_fraction_of_the_bytes(results: Path, monkeypatch: py
 
 
 def test_a_broadcast_tensor_is_read_once() -> None:
-    import torch
-
     with traffic.Traffic() as found:
         torch.ones(1, 4).expand(3, 4) * torch.ones(3, 4)
     assert found.operations == 3, "two fills and a product; the view is free"

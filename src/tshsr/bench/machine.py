@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
 import torch
 
+from tshsr.evaluation.compile import tf32_products
 from tshsr.system import trim
 
 SIZES = ((2048, 2048, 2048), (4608, 1024, 1024), (8192, 1024, 256))
@@ -38,10 +40,11 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
 
 
 class Products:
-    """Large matrix products in one precision, for repeated measurements of their rate."""
+    """Large matrix products in one precision, for repeated measurements of their rate; `tf32` of float32 alone."""
 
-    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, device: torch.device, dtype: torch.dtype, *, tf32: bool = False) -> None:
         self.device = device
+        self.tf32 = tf32
         sizes = GPU_SIZES if device.type == "cuda" else SIZES
         self.operands = [
             (torch.randn(rows, inner, device=device).to(dtype), torch.randn(inner, columns, device=device).to(dtype))
@@ -56,7 +59,8 @@ class Products:
         """Floating-point operations per second of the fastest shape."""
         found = 0.0
         for left, right in self.operands:
-            taken = seconds_of(partial(torch.matmul, left, right), self.device)
+            with tf32_products() if self.tf32 else nullcontext():
+                taken = seconds_of(partial(torch.matmul, left, right), self.device)
             found = max(found, 2 * left.shape[0] * left.shape[1] * right.shape[1] / taken)
         self.best = max(self.best, found)
         return found

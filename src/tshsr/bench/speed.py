@@ -208,7 +208,8 @@ def bench(
     Args:
         dtypes: Precisions of the package; those without instructions on the device are skipped.
         byte_budget: Bound on the temporaries of the package.
-        compile_options: Compilation and TF32 of the package; compilation time is not measured.
+        compile_options: Compilation and TF32 of the package; compilation time is not measured. With TF32 the rates of
+            matrix products in float32 are those of TF32.
         announce: Called with the name of each network before its measurement.
 
     Returns:
@@ -219,7 +220,8 @@ def bench(
     reasons = {name: skip_reason(DTYPES[name], place) for name in dtypes}
     skipped = {name: reason for name, reason in reasons.items() if reason is not None}
     dtypes = [name for name in dtypes if name not in skipped]
-    products = {name: Products(place, DTYPES[name]) for name in dict.fromkeys(("float32", *dtypes))}
+    tf32 = compile_options.tf32
+    products = {name: Products(place, DTYPES[name], tf32=tf32) for name in dict.fromkeys(("float32", *dtypes))}
     rows: list[Row] = []
     for name in names if dtypes else ():
         announce(name)
