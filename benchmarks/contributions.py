@@ -23,7 +23,7 @@ import numpy as np
 import tyro
 
 from benchmarks.contrasts import slice_figures
-from benchmarks.race import FRESH_SEEDS, MAX_SEEDS, Race, are_paired, data_name, known_costs, task_of
+from benchmarks.race import Race, are_paired, covered_seeds, data_name, known_costs, task_of
 from benchmarks.rows import APART, ENTRIES, OURS, STREAMS
 from benchmarks.runs import RunResult, Task, read_results
 from benchmarks.slices import slices_of
@@ -106,7 +106,7 @@ def results(wanted: Contributions) -> dict[str, Any]:
     data, test = data_name(race), open_split(wanted.data, "test")
     networks = {}
     for name in (OURS, *PARTS, APART):
-        tasks = [task_of(race, name, seed) for seed in FRESH_SEEDS.get(data, range(MAX_SEEDS))]
+        tasks = [task_of(race, name, seed) for seed in covered_seeds(data)]
         if runs := read_results(tasks):
             networks[name] = network_of(name, runs)
     if OURS not in networks:

@@ -19,7 +19,7 @@ from typing import Any
 
 import tyro
 
-from benchmarks.race import MAX_SEEDS, recalls_of
+from benchmarks.race import check_seeds, covered_seeds, recalls_of
 from benchmarks.rows import OURS, with_settings
 from benchmarks.runs import RunResult, Task, read_results, run_all
 from benchmarks.tables import RESULTS, update_readme
@@ -66,6 +66,7 @@ def main() -> None:
 
 def benchmark(wanted: Noise) -> None:
     """Run the wanted tasks, then write the results file and the table from all finished runs."""
+    check_seeds(wanted.seeds, DATA)
     if not wanted.tables_only:
         # Seed by seed, the wanted shares in their order, and the plain loss on clean pairs as baseline.
         shares = dict.fromkeys((0.0, *wanted.shares))
@@ -108,7 +109,7 @@ def results(wanted: Noise) -> dict[str, Any]:
 
 def results_by_seed(wanted: Noise, share: float, loss: str) -> dict[int, RunResult]:
     """Finished runs of a share and loss, by seed."""
-    tasks = [task_of(wanted, share, loss, seed) for seed in range(MAX_SEEDS)]
+    tasks = [task_of(wanted, share, loss, seed) for seed in covered_seeds(DATA)]
     return {task.seed: result for task, result in read_results(tasks)}
 
 

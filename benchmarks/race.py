@@ -29,12 +29,12 @@ import torch
 import tyro
 
 from benchmarks.rows import ABLATION, BY_DEFAULT, ENTRIES, MODELS, OURS, Entry
-from benchmarks.runs import RunResult, Task, read_results, run_all
+from benchmarks.runs import RunResult, Task, read_figures, read_results, run_all
 from benchmarks.tables import RESULTS, update_readme
 from tshsr.bench.speed import multiply_adds_of
 from tshsr.data.layouts import open_split
 from tshsr.data.tokens import by_length
-from tshsr.errors import SettingsError, TshsrError
+from tshsr.errors import DataError, SettingsError, TshsrError
 from tshsr.files import write_text
 from tshsr.metrics.comparison import compare_rsum
 from tshsr.retriever import Retriever
@@ -47,6 +47,8 @@ MAX_SEEDS = 10
 """The results file covers the seeds below this."""
 FRESH_SEEDS = {"flickr8k-photos": range(100, 110)}
 """Data whose results file covers other seeds: those that chose no setting."""
+SEEDS = 3
+"""Seeds of each row by default."""
 Runs = Sequence[tuple[Task, RunResult]]
 """Finished runs of a row, by seed."""
 PAIRED_FROM = 5
@@ -67,8 +69,8 @@ class Race:
     """Rows to run; default: all methods (or those of the ablation that `rows.BY_DEFAULT` has for the data)."""
     ablation: bool = False
     """The rows of the ablation instead of those of the methods."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds of each row."""
+    seeds: tuple[int, ...] = ()
+    """Seeds of each row; default: the first three that the results file covers."""
     jobs: int = 1
     """Parallel runs, which share the cores."""
     runs: Path = Path("runs")
@@ -92,6 +94,7 @@ def race(wanted: Race) -> None:
     """Run the wanted tasks, then write the results file and the tables from all finished runs."""
     tasks = tasks_of(wanted)
     if not wanted.tables_only:
+        check_regions(wanted, tasks)
         run_all(tasks, wanted.jobs)
     path = RESULTS / f"quality-{data_name(wanted)}.json"
     write_text(path, json.dumps(results(wanted), indent=1) + "\n")
@@ -111,14 +114,35 @@ def data_name(wanted: Race) -> str:
     return wanted.recipes or ("scenes" if wanted.data == "scenes" else "flickr8k")
 
 
+def covered_seeds(data: str) -> range:
+    """Seeds that the results file covers."""
+    return FRESH_SEEDS.get(data, range(MAX_SEEDS))
+
+
+def check_seeds(seeds: Sequence[int], data: str) -> None:
+    """Refuse to train what no results file has.
+
+    Raises:
+        SettingsError: For a seed that the results file does not cover.
+    """
+    covered = covered_seeds(data)
+    outside = [seed for seed in seeds if seed not in covered]
+    if outside:
+        raise SettingsError(
+            f"seed {outside[0]} is not in the tables of {data}; give seeds from {covered[0]} to {covered[-1]}."
+        )
+
+
 def tasks_of(wanted: Race) -> list[Task]:
     """The tasks, seed by seed, so that the first seed of every row is available early.
 
     The full network, to which the ablation compares, is one of its tasks.
 
     Raises:
-        SettingsError: For an unknown row.
+        SettingsError: For an unknown row, rows of several stores of regions, or a seed that no table has.
     """
+    seeds = wanted.seeds or tuple(covered_seeds(data_name(wanted))[:SEEDS])
+    check_seeds(seeds, data_name(wanted))
     changes = [entry.name for entry in ABLATION if entry.applies_to(data_name(wanted)) and not entry.regions]
     changes = [name for name in changes if name in BY_DEFAULT.get(data_name(wanted), changes)]
     methods = [entry.name for entry in MODELS if entry.applies_to(data_name(wanted))]
@@ -129,8 +153,32 @@ def tasks_of(wanted: Race) -> list[Task]:
             raise SettingsError(f"there is no row {name!r}; the rows are {', '.join(ENTRIES)}.")
         if not ENTRIES[name].applies_to(data_name(wanted)):
             raise SettingsError(f"{name} is a row of {ENTRIES[name].only} and changes nothing elsewhere; leave it out.")
+    if len({ENTRIES[name].regions for name in chosen}) > 1:
+        raise SettingsError(f"the rows {', '.join(chosen)} are of different regions; run those of each store alone.")
     names = dict.fromkeys(part for name in chosen for part in (*ENTRIES[name].members, name))
-    return [task_of(wanted, name, seed) for seed in wanted.seeds for name in names]
+    return [task_of(wanted, name, seed) for seed in seeds for name in names]
+
+
+def check_regions(wanted: Race, tasks: Sequence[Task]) -> None:
+    """Refuse a store whose regions do not fit the finished rows: rows of equal regions have one extractor.
+
+    Results from before their extractor was stored are not checked.
+
+    Raises:
+        DataError: Names the first result that does not fit.
+    """
+    data, regions = data_name(wanted), ENTRIES[tasks[0].entry].regions
+    extractor = open_split(wanted.data, "test").extractor
+    for entry in (entry for entry in ENTRIES.values() if entry.applies_to(data)):
+        for task in (task_of(wanted, entry.name, seed) for seed in covered_seeds(data)):
+            found = read_figures(task).get("extractor") if task.exists else None
+            if found is not None and (found == extractor) != (entry.regions == regions):
+                options = "these options" if entry.regions == regions else "other options"
+                raise DataError(
+                    f"expected a store for {tasks[0].entry} (tshsr features {regions or 'with its defaults'}); "
+                    f"{wanted.data} has regions by {extractor}, {task.figures}, of {options}, by {found}. Give the "
+                    "right store, or delete the result if it was made on a wrong one."
+                )
 
 
 def task_of(wanted: Race, name: str, seed: int) -> Task:
@@ -145,7 +193,7 @@ def results(wanted: Race) -> dict[str, Any]:
     """Rows, differences and ablation from all finished runs on a data set."""
     data = data_name(wanted)
     names = [entry.name for entry in ENTRIES.values() if entry.applies_to(data)]
-    tasks = {name: [task_of(wanted, name, seed) for seed in FRESH_SEEDS.get(data, range(MAX_SEEDS))] for name in names}
+    tasks = {name: [task_of(wanted, name, seed) for seed in covered_seeds(data)] for name in names}
     found = {name: runs for name, of_name in tasks.items() if (runs := read_results(of_name))}
     known = {} if wanted.costs else known_costs(data)
     costs = {name: cost_of(runs[0][0], known.get(name)) for name, runs in found.items()}

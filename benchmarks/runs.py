@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from benchmarks.tables import RESULTS
 from tshsr.config.run import RunConfig, write_config
@@ -133,20 +133,24 @@ def is_stored(task: Task) -> bool:
         return False
     stored = read_figures(task)["settings"]
     if task.config is not None:  # fills settings added since then with their defaults
-        stored = json.loads(write_config(TypeAdapter(RunConfig).validate_python(stored)))
+        try:
+            stored = json.loads(write_config(TypeAdapter(RunConfig).validate_python(stored)))
+        except ValidationError:  # a setting that no longer exists
+            return False
     return bool(stored == task.settings())
 
 
-def check_stored(tasks: Iterable[Task], data: str) -> None:
-    """Refuse stored results of other settings or data, before hours of work.
+def check_stored(tasks: Iterable[Task], test: Split) -> None:
+    """Refuse stored results of other settings, captions or regions, before hours of work.
 
     Args:
         tasks: Tasks to run.
-        data: `captions_checksum` of the test split.
+        test: The test split. Regions of a result from before their extractor was stored are not known to be others.
 
     Raises:
         DataError: Where there are any; the message names the first one.
     """
+    data = captions_checksum(test)
     for task in tasks:
         if task.members or not task.exists:
             continue
@@ -155,10 +159,16 @@ def check_stored(tasks: Iterable[Task], data: str) -> None:
             raise DataError(
                 f"{task.figures} is of other settings than {task.entry} has now; delete it{folder} to train again."
             )
-        if read_figures(task)["data"] != data:
+        figures = read_figures(task)
+        if figures["data"] != data:
             raise DataError(
                 f"{task.figures} was made on other data than {task.place}; give the data it was made on, or delete it "
                 "to train again."
+            )
+        if (extractor := figures.get("extractor", test.extractor)) != test.extractor:
+            raise DataError(
+                f"{task.figures} was made on regions by {extractor}, {task.place} has regions by {test.extractor}; "
+                "give the store it was made on, or delete it to train again."
             )
 
 
@@ -183,7 +193,7 @@ def store(task: Task, report: Report, scores: np.ndarray, test: Split, figures: 
         small = [each.astype(np.uint16) for each in (images, captions, owner, scores.argmax(axis=0))]
         np.savez_compressed(file, images=small[0], captions=small[1], image_of_caption=small[2], first_images=small[3])
     bare = replace(report, ranks=None)  # stored in the .npz file
-    made = {**provenance(), "data": captions_checksum(test), **figures}
+    made = {**provenance(), "data": captions_checksum(test), "extractor": test.extractor, **figures}
     values = {**made, "settings": task.settings(), "report": json.loads(bare.to_json())}
     write_text(task.figures, json.dumps(values, indent=1) + "\n")
     LOG.info("%s: test rSum %.1f", task.name, report.scores["fused"].rsum)
@@ -211,9 +221,9 @@ def run_all(tasks: Sequence[Task], jobs: int) -> None:
         jobs: Number of parallel networks; 1 trains in this process.
 
     Raises:
-        DataError: Where a result of other settings or data is stored; no task has been run then.
+        DataError: Where a result of other settings, captions or regions is stored; no task has been run then.
     """
-    check_stored(tasks, captions_checksum(open_split(tasks[0].place, "test")))
+    check_stored(tasks, open_split(tasks[0].place, "test"))
     networks = [task for task in tasks if not task.members]
     if jobs == 1:
         for task in networks:

@@ -14,6 +14,7 @@ from benchmarks.rows import with_settings
 from tests.support import tiny
 from tests.support.data_files import random_regions, write_precomp
 from tshsr.config.recipes import recipe
+from tshsr.errors import SettingsError
 from tshsr.training.checks import check_training
 
 MADE = {
@@ -81,6 +82,11 @@ def test_one_command_trains_both_losses_and_nothing_twice(
     monkeypatch.setattr(runs, "train", lambda *_: pytest.fail("trained again"))
     monkeypatch.setattr(sys, "argv", ["noise", *given, "--seeds", "0"])
     noise.main()
+
+
+def test_a_seed_that_the_table_does_not_cover_is_refused(data: Path) -> None:
+    with pytest.raises(SettingsError, match="seed 10 is not in the tables of flickr8k; give seeds from 0 to 9"):
+        noise.benchmark(Noise(data=data, seeds=(10,)))
 
 
 def test_a_row_has_the_share_of_the_clean_rsum_and_the_gain() -> None:

@@ -201,6 +201,12 @@ def test_a_result_of_other_settings_is_left_out_of_the_tables(
     assert [row["model"] for row in race.results(tiny_race)["rows"]] == ["sgr"]
     for name in ("saf", "sgraf"):
         assert f"{name}-seed0.json is of other settings than {name} has now: left out" in caplog.text
+    sgr = task_of(tiny_race, "sgr", 0)
+    values = read_result(sgr).figures
+    values["settings"]["training"]["a_setting_of_then"] = 1
+    sgr.figures.write_text(json.dumps(values), encoding="utf-8")
+    assert race.results(tiny_race)["rows"] == []
+    assert "sgr-seed0.json is of other settings than sgr has now: left out" in caplog.text
 
 
 def test_a_result_made_on_other_data_is_refused(tiny_race: Race, tmp_path: Path) -> None:
@@ -211,6 +217,50 @@ def test_a_result_made_on_other_data_is_refused(tiny_race: Race, tmp_path: Path)
     elsewhere = task_of(replace(tiny_race, data=str(tmp_path / "other")), "saf", 0)
     with pytest.raises(DataError, match=r"saf-seed0\.json was made on other data than \S*other; give the data it was"):
         run_all([elsewhere], jobs=1)
+
+
+def test_a_result_made_on_other_regions_is_refused(tiny_race: Race, tmp_path: Path) -> None:
+    """Captions and settings are the same: only the extractor tells the stores apart."""
+    run_task(task_of(tiny_race, "saf", 0))
+    write_splits(tmp_path / "other", seed=0)
+    (tmp_path / "other" / "extractor.txt").write_text("other", encoding="utf-8")
+    elsewhere = task_of(replace(tiny_race, data=str(tmp_path / "other")), "saf", 0)
+    with pytest.raises(
+        DataError, match=r"saf-seed0\.json was made on regions by \S+, \S*other has regions by other; give"
+    ):
+        run_all([elsewhere], jobs=1)
+    figures = read_result(elsewhere).figures
+    del figures["extractor"]
+    elsewhere.figures.write_text(json.dumps(figures), encoding="utf-8")
+    run_all([elsewhere], jobs=1)  # a result from before extractors were stored
+
+
+def test_rows_of_equal_regions_have_one_extractor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "STORE", tmp_path / "kept")
+    for name in ("windows", "grid"):
+        write_precomp(tmp_path / name, "test", random_regions(2))
+        (tmp_path / name / "extractor.txt").write_text(name, encoding="utf-8")
+
+    def checked(store: str, row: str) -> list[Task]:
+        wanted = Race(str(tmp_path / store), "flickr8k-photos", entries=(row,), seeds=(100,))
+        tasks = race.tasks_of(wanted)
+        race.check_regions(wanted, tasks)
+        return tasks
+
+    for store, row in (("windows", "esa"), ("grid", "regions-grid")):
+        (task,) = checked(store, row)
+        task.figures.parent.mkdir(parents=True, exist_ok=True)
+        task.figures.write_text(json.dumps({"extractor": store}), encoding="utf-8")
+        task.ranks.touch()
+    assert checked("windows", "vse")
+    with pytest.raises(
+        DataError, match=r"store for vse \(.* defaults\); \S+grid has .* by grid, \S+esa\S+, of these .* by w"
+    ):
+        checked("grid", "vse")
+    with pytest.raises(
+        DataError, match=r"store for regions-whole \(.*none\); .* \S+esa\S+, of other options, by windows"
+    ):
+        checked("windows", "regions-whole")
 
 
 def test_a_result_from_before_first_images_were_stored_is_still_read(task: Task) -> None:
@@ -326,6 +376,17 @@ def test_an_unknown_row_is_refused(task: Task) -> None:
         race.tasks_of(Race(entries=("sgrr",)))
     with pytest.raises(SettingsError, match="boxes is a row of flickr8k and changes nothing elsewhere; leave it out"):
         race.tasks_of(Race(entries=("boxes",)))
+    with pytest.raises(SettingsError, match="the rows esa, regions-grid are of different regions; run those of each"):
+        race.tasks_of(Race(recipes="flickr8k-photos", entries=("esa", "regions-grid")))
+
+
+@pytest.mark.parametrize(("data", "covered"), [("scenes", "0 to 9"), ("flickr8k-photos", "100 to 109")])
+def test_the_seeds_are_those_of_the_tables(data: str, covered: str) -> None:
+    wanted = Race(recipes=data, entries=("esa",))
+    first = int(covered.split()[0])
+    assert [each.seed for each in race.tasks_of(wanted)] == [first, first + 1, first + 2]
+    with pytest.raises(SettingsError, match=f"seed 12 is not in the tables of {data}; give seeds from {covered}"):
+        race.tasks_of(replace(wanted, seeds=(first, 12)))
 
 
 def test_the_first_seed_of_every_row_comes_before_the_second_of_any() -> None:
@@ -352,7 +413,7 @@ def test_the_ablation_trains_the_whole_network_first() -> None:
 
 
 def test_the_ablation_on_photographs_runs_chosen_rows_and_others_by_name() -> None:
-    photos = Race(data="x", recipes="flickr8k-photos", ablation=True, seeds=(0,))
+    photos = Race(data="x", recipes="flickr8k-photos", ablation=True, seeds=(100,))
     entries = {each.entry for each in race.tasks_of(photos)}
     assert entries == {"tshsr", *rows.BY_DEFAULT["flickr8k-photos"]}
     assert all(ENTRIES[name].applies_to("flickr8k-photos") for name in entries)
