@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import tshsr
+from tests.support.data_files import random_regions, write_precomp
 from tests.support.forked import answer_of, program
 from tests.support.score_matrix import OWNERS, matrix
 from tshsr.data.generated import scenes_folder
@@ -159,6 +160,16 @@ def test_denser_annotation_is_refused_before_the_scores_are_ranked(
 def test_without_files_there_is_no_annotation() -> None:
     nothing = read_extras(Extras(), read_ground_truth(OWNERS, "test", 10, 30))
     assert (nothing.caption_ids, nothing.plausible, nothing.judgements) == (None, None, None)
+
+
+def test_two_images_of_one_name_can_be_scored_and_not_be_rated(tmp_path: Path) -> None:
+    write_precomp(tmp_path, "test", random_regions(3), each=1, ids=["dog.jpg", "dog.jpg", "cat.jpg"])
+    scores = np.eye(3, dtype=np.float32)
+    assert evaluate_matrix(scores, tmp_path).scores["fused"].rsum == 600
+    _, columns = name_rows_and_columns(np.arange(3), 3, ["dog.jpg", "dog.jpg", "cat.jpg"])
+    assert [columns[name] for name in ("dog.jpg#0", "dog.jpg#1", "cat.jpg#0")] == [0, 1, 2]
+    with pytest.raises(DataError, match=r"has several images 'dog\.jpg'; give each image its own id"):
+        evaluate_matrix(scores, tmp_path, extras=Extras(judgements=tmp_path / "ratings.csv"))
 
 
 def test_images_and_captions_have_names() -> None:

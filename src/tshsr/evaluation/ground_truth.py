@@ -26,6 +26,7 @@ class GroundTruth:
         images: Row by image name.
         captions: Column by caption name.
         digest: See `text.captions_digest`; None where the texts are unknown.
+        repeated: The first name of several images, to which ratings cannot refer; None: all names differ.
     """
 
     data: str
@@ -34,6 +35,7 @@ class GroundTruth:
     images: Mapping[str, int]
     captions: Mapping[str, int]
     digest: str | None = None
+    repeated: str | None = None
 
 
 def read_ground_truth(captions: Numbers | str | Path, split: str, images: int, columns: int) -> GroundTruth:
@@ -51,13 +53,13 @@ def read_ground_truth(captions: Numbers | str | Path, split: str, images: int, c
         return GroundTruth("scores", split, rows, *name_rows_and_columns(rows, images))
     path = Path(captions)
     if str(captions) == SCENES or path.is_dir():
-        truth = split_ground_truth(open_split(str(captions), split))
-        if (len(truth.images), len(truth.image_of_caption)) != (images, columns):
+        data = open_split(str(captions), split)
+        if (len(data.regions), len(data.captions)) != (images, columns):
             raise DataError(
-                f"the scores are of {images} images and {columns} captions; {truth.data}, split {truth.split} has "
-                f"{len(truth.images)} and {len(truth.image_of_caption)}. Name the split with --split."
+                f"the scores are of {images} images and {columns} captions; {data.data}, split {data.name} has "
+                f"{len(data.regions)} and {len(data.captions)}. Name the split with --split."
             )
-        return truth
+        return split_ground_truth(data)
     owner = read_image_of_caption(path, images, columns)
     names: Sequence[str] | None = None
     ids: Sequence[str] | None = None
@@ -80,7 +82,7 @@ def check_ids(path: Path, ids: Sequence[str]) -> None:
     Raises:
         DataError: Names the first such id.
     """
-    twice = next((name for name, times in Counter(ids).items() if times > 1), None)
+    twice = first_repeated(ids)
     if twice is not None:
         raise DataError(
             f"{path}: caption id {twice!r} occurs twice; give each caption its own id, or leave ids out (IMAGE#K then "
@@ -88,11 +90,17 @@ def check_ids(path: Path, ids: Sequence[str]) -> None:
         )
 
 
+def first_repeated(names: Sequence[str]) -> str | None:
+    """The first name that occurs more than once."""
+    return next((name for name, times in Counter(names).items() if times > 1), None)
+
+
 def split_ground_truth(split: Split) -> GroundTruth:
     """The ground truth of a split of data."""
     owner = split.image_of_caption
     named = name_rows_and_columns(owner, len(split.regions), split.image_ids)
-    return GroundTruth(split.data, split.name, owner, *named, split.captions_digest)
+    repeated = first_repeated(split.image_ids)
+    return GroundTruth(split.data, split.name, owner, *named, split.captions_digest, repeated)
 
 
 def name_rows_and_columns(
@@ -102,9 +110,9 @@ def name_rows_and_columns(
 
     Images without names are named by row. Captions are named by id, else by column, and in addition by IMAGE#K.
     """
-    rows = {name: row for row, name in enumerate(names or map(str, range(images)))}
+    of_row = dict(enumerate(names or map(str, range(images))))
+    rows = {name: row for row, name in of_row.items()}
     columns = {name: column for column, name in enumerate(ids or map(str, range(len(image_of_caption))))}
-    of_row = dict(enumerate(rows))
     known = [column for column, row in enumerate(image_of_caption.tolist()) if row in of_row]
     for column, name in zip(
         known, numbered_caption_ids(of_row[row] for row in image_of_caption[known].tolist()), strict=True

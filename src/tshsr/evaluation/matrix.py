@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from tshsr.data.arrays import Numbers, as_array, as_matrix
-from tshsr.errors import InputError
+from tshsr.errors import DataError, InputError
 from tshsr.evaluation.ground_truth import GroundTruth, read_ground_truth
 from tshsr.evaluation.run import Evaluation, choose_protocol, rank_queries
 from tshsr.evaluation.score_files import KEY, read_scores
@@ -113,6 +113,11 @@ def read_extras(extras: Extras, truth: GroundTruth) -> Annotation:
         ids = coco.read_caption_ids(extras.caption_ids, len(truth.image_of_caption))
         check_annotated(ids, truth.image_of_caption, extras.plausible)
     if extras.judgements is not None:
+        if truth.repeated is not None:
+            raise DataError(
+                f"{extras.judgements} rates images by id, and {truth.data}, split {truth.split} has several images "
+                f"{truth.repeated!r}; give each image its own id."
+            )
         judged = read_judgements(extras.judgements, truth.images, truth.captions)
         check_judgements(judged)
     return Annotation(ids, extras.plausible, judged)
