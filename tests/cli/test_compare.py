@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.support.command_line import full_disk, refused, tshsr
@@ -14,6 +15,7 @@ from tests.support.scan_logs import SCAN
 from tshsr.metrics.bootstrap import FIGURES, SEVERAL, SEVERAL_RIGHT
 from tshsr.metrics.comparison import compare
 from tshsr.metrics.comparison_tables import comparison_rows, escaped, latex_table, procedure, verdict
+from tshsr.metrics.ranks import QueryRanks
 from tshsr.metrics.report import read_report
 
 CONTRACT = {"metric", "difference", "low", "high", "p", "unit", "resamples"}
@@ -167,12 +169,21 @@ def test_the_screen_shows_every_figure_and_a_verdict(rivals: Path) -> None:
     assert "Run B scores higher than run A: rSum" in said.out
 
 
+def test_equal_recalls_are_not_called_equal_answers() -> None:
+    """No rank is among the first ten: the six recalls are 0 on both sides, and the mean ranks differ."""
+    owner = np.arange(50)
+    near, far = (QueryRanks(owner + first, owner + first, owner) for first in (11, 61))
+    found = compare([near], [far], resamples=400)
+    assert verdict(found).startswith("A and B have the same rSum in every resample: rSum 0.0 against 0.0")
+    assert found.differences["text_to_image_meanr"].high < 0
+
+
 def test_what_is_not_shown_comes_with_the_power_to_show_it(rivals: Path) -> None:
     said = tshsr("compare", rivals / "a0.json", rivals / "a1.json")
     assert "No difference between A and B is shown: rSum" in said.out
     assert " points would be found in 80 % of such comparisons, one of 1 point in " in said.out
     said = tshsr("compare", rivals / "a0.json", rivals / "a0.npy", "--captions", rivals / "captions.txt")
-    assert "A and B answer every query alike: rSum" in said.out
+    assert "A and B have the same rSum in every resample: rSum" in said.out
 
 
 def test_tables_for_papers(rivals: Path) -> None:

@@ -79,7 +79,7 @@ def test_the_same_data_is_known_by_its_captions_and_not_by_its_name(rivals: Path
         assert said.code == 0, said.err
     for name in ("file", "named"):
         said = tshsr("compare", rivals / "r.json", rivals / f"{name}.json")
-        assert "A and B answer every query alike" in said.out, said.err
+        assert "A and B have the same rSum in every resample" in said.out, said.err
     refusal = "stranger.json (one.txt, split test) and "
     assert refusal in refused("compare", rivals / "file.json", rivals / "stranger.json")
     said = refused("compare", rivals / "r.npy", rivals / "stranger.json", "--captions", rivals / "one.txt")

@@ -105,7 +105,7 @@ def verdict(comparison: Comparison) -> str:
         run, other = ("Run ", "run ") if names == ("A", "B") else ("", "")
         return f"{run}{better} scores higher than {other}{worse}: {figures}, p {equal}{caveat(comparison)}."
     if rsum.low == rsum.high == 0:
-        return f"{names[0]} and {names[1]} answer every query alike: {figures}."
+        return f"{names[0]} and {names[1]} have the same rSum in every resample: {figures}."
     return (
         f"No difference between {names[0]} and {names[1]} is shown: {figures}, p {equal}. A true difference of "
         f"{rsum.detectable:.1f} points would be found in 80 % of such comparisons, one of 1 point in "
