@@ -19,5 +19,7 @@ def change_of_recalls(ranks: np.ndarray, plain: np.ndarray, image_of_caption: np
     pictures = np.unique(image_of_caption, return_inverse=True)[1]
     changes = 100 * np.bincount(pictures, weights=sums[0] - sums[1])
     chosen = np.random.default_rng(0).integers(0, len(changes), (RESAMPLES, len(changes)))
-    low, high = np.quantile(changes[chosen].sum(axis=1) / len(ranks), [0.025, 0.975])
+    captions = np.bincount(pictures)
+    drawn = changes[chosen].sum(axis=1) / captions[chosen].sum(axis=1)
+    low, high = np.quantile(drawn, [0.025, 0.975])
     return {"change": float(changes.sum() / len(ranks)), "low": float(low), "high": float(high)}

@@ -25,3 +25,8 @@ def test_captions_of_one_picture_are_drawn_together() -> None:
     assert (together["low"], together["high"]) == (-300.0, 0.0)
     assert -300 < apart["low"] < apart["high"] < 0
     assert change_of_recalls(plain, plain, np.arange(20)) == {"change": 0.0, "low": 0.0, "high": 0.0}
+
+
+def test_a_change_of_every_caption_is_that_of_every_resample_whatever_the_number_of_captions() -> None:
+    found = change_of_recalls(np.ones(100), np.full(100, 2), np.repeat(np.arange(20), [1, 9] * 10))
+    assert found == {"change": 100.0, "low": 100.0, "high": 100.0}
