@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cells import lead, made, mebibytes, short
+from benchmarks.cells import lead, made, mebibytes, short, with_spread
 from benchmarks.contribution_tables import CONTRIBUTIONS
 from benchmarks.gpu_tables import gpu_steps_table, traffic_table, ways_table
 from benchmarks.race_tables import PARTS, noise_table
@@ -174,7 +174,8 @@ def training_table(values: dict[str, Any]) -> str:
         )
     lines += ["", "| small networks on | candidates, dev rSum | all pairs, dev rSum | seeds |", "|---" * 4 + "|"]
     for each in values["quality"]:
-        figures = [f"{each[kind]['mean']:.1f} ± {each[kind]['deviation']:.1f}" for kind in ("candidates", "all_pairs")]
+        kinds = (each[kind] for kind in ("candidates", "all_pairs"))
+        figures = [with_spread({"rsum_mean": kind["mean"], "rsum_std": kind["deviation"]}) for kind in kinds]
         where = f"{each['data']}, {each['train_images']:,} training images"
         lines.append(f"| {where} | {' | '.join(figures)} | {len(each['seeds'])} |")
     return "\n".join(lines) + f"\n\n{made(values)}."
