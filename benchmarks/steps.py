@@ -99,7 +99,13 @@ def main() -> None:
 
 
 def measure(wanted: Steps) -> None:
-    """Measure all rows."""
+    """Measure all rows.
+
+    Raises:
+        SettingsError: For an unknown row, or a single step.
+    """
+    if wanted.steps < 2:
+        raise SettingsError(f"--steps is {wanted.steps}; expected 2 or more: a step is timed from the end of another.")
     names = rows_of(wanted.entries)
     train, dev = (open_split(wanted.data, split) for split in ("train", "dev"))
     rows = [steps_of(name, wanted, train, dev) for name in names]

@@ -38,6 +38,11 @@ def test_the_first_steps_of_rows_are_measured_and_nothing_else(tmp_path: Path, m
     assert f"{chan['step_seconds'] / ours['step_seconds']:.2f} |" in table
 
 
+def test_a_single_step_is_refused() -> None:
+    with pytest.raises(SettingsError, match="--steps is 1; expected 2 or more: a step is timed from the end of an"):
+        steps.measure(steps.Steps(steps=1))
+
+
 @pytest.mark.parametrize("name", ["chann", "rcar"])
 def test_a_row_that_is_no_single_network_is_refused(name: str) -> None:
     with pytest.raises(SettingsError, match=rf"^there is no single network '{name}'; the rows are vse-mean, "):
