@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -33,6 +32,7 @@ import tyro
 
 from benchmarks.search import bytes_of
 from benchmarks.tables import RESULTS
+from tshsr.bench.machine import clear_peak, resident
 from tshsr.files import write_text
 from tshsr.index.about import update_info
 from tshsr.index.ann import ROWS_PER_PARTITION, ann_indices, maintain
@@ -154,6 +154,7 @@ def main() -> None:
 
 def measure(wanted: Scale, retriever: Retriever, folder: Path, size: int, *, clustered: bool) -> dict[str, Any]:
     """Build an index of this size, search it, change it."""
+    cleared = clear_peak()  # earlier sizes had peaks of their own
     index = Index.create(folder, retriever, extractor=retriever.features_of, run=wanted.run)
     table = index._pictures.live
     regions = wanted.regions if size < LARGE else wanted.regions_when_large
@@ -180,7 +181,7 @@ def measure(wanted: Scale, retriever: Retriever, folder: Path, size: int, *, clu
     found["opening_seconds"] = opened.seconds()
     found |= search(index, torch.from_numpy(queries(encodings, wanted.queries + WARMUP, generator)))
     found |= change(index, encodings, size, wanted.commits if size < LARGE else wanted.commits // 10)
-    found["peak_bytes"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found["peak_bytes"] = resident("VmHWM") if cleared else None
     return found
 
 

@@ -77,6 +77,7 @@ def test_the_index_is_measured_exact_and_approximate_and_after_changes(
     assert 0 < many["milliseconds"]["search"]["fastest"] <= many["milliseconds"]["search"]["p95"]
     assert many["bytes"] > few["bytes"] > 120 * (2 * 2 * 8 + 4 * 8)
     assert many["exact_bytes"] == 4 * 400 * 8
+    assert few["peak_bytes"] is None or few["peak_bytes"] > 0
     table = tables.with_tables("<!-- results scale -->\n<!-- end -->").splitlines()
     assert len([line for line in table if line.startswith("|")]) == 5
     assert "| none: exact |" in table[3]

@@ -75,13 +75,20 @@ def peak_of(work: Callable[[], object], device: torch.device) -> int | None:
         before = torch.cuda.memory_allocated(device)
         work()
         return torch.cuda.max_memory_allocated(device) - before
-    try:
-        CLEAR.write_text("5", encoding="ascii")  # resets VmHWM
-    except OSError:  # no such file, or not allowed in a container
+    if not clear_peak():
         return None
     before = resident("VmRSS")
     work()
     return max(0, resident("VmHWM") - before)
+
+
+def clear_peak() -> bool:
+    """Reset VmHWM of this process to VmRSS; False where the system does not allow it."""
+    try:
+        CLEAR.write_text("5", encoding="ascii")
+    except OSError:  # no such file, or not allowed in a container
+        return False
+    return True
 
 
 def resident(name: str) -> int:
