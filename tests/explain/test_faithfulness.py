@@ -168,6 +168,19 @@ def test_pointing_is_of_the_chosen_pairs_and_counts_their_words(tmp_path: Path) 
     assert without.pointing is without.pointing_by_chance is None
 
 
+def test_words_of_a_cut_caption_do_not_count_in_pointing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    captions = ["a red square", "a red circle"]
+    split = write_split(tmp_path, captions, [0, 1])
+    network = scripted(captions, {"red": 0}, {"red": 1.0})
+    words = network.tokenizer.nodes_of_words
+    monkeypatch.setattr(network.tokenizer, "nodes_of_words", lambda caption: [*words(caption)[:-1], -1])
+    figures = measure_explanations(network, split, truth=Truth(({1: (0,), 2: (1, 2)}, {1: (0,)}), ()))
+    assert (figures.pointing, figures.pointing_words) == (dict.fromkeys(STREAMS, 1.0), 2)
+    assert figures.pointing_by_chance == pytest.approx(1 / 4)
+    none = measure_explanations(network, split, truth=Truth(({2: (0,)}, {2: (0,)}), ()))
+    assert none.pointing is none.pointing_by_chance is none.pointing_words is None
+
+
 def test_pairs_are_of_different_images_and_chosen_by_the_seed(tmp_path: Path) -> None:
     split = write_split(tmp_path, ["red"] * 60, [number // 5 for number in range(60)])
     for seed in range(3):

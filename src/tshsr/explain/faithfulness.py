@@ -209,13 +209,16 @@ def agreement(pairs: Pairs, traces: Mapping[str, StreamTrace], generator: np.ran
 
 
 def pointing_figures(retriever: Retriever, split: Split, truth: Truth, captions: np.ndarray) -> dict[str, Any]:
-    """Pointing figures of the chosen captions, by name of the report's field; empty without truth or traces.
+    """Pointing figures of the chosen captions, by name of the report's field; empty without a word or traces.
 
     Raises:
         DataError: Where the truth does not fit the split.
     """
     chosen = set(captions.tolist())
-    words = tuple(of if number in chosen else {} for number, of in enumerate(truth.regions_of_word))
+    words = tuple(
+        with_nodes(of, retriever.tokenizer.nodes_of_words(split.captions[number])) if of and number in chosen else {}
+        for number, of in enumerate(truth.regions_of_word)
+    )
     truth = replace(truth, regions_of_word=words)
     accuracy = pointing_accuracy(retriever, split, truth) if any(words) else {}
     if not accuracy:
@@ -226,6 +229,11 @@ def pointing_figures(retriever: Retriever, split: Split, truth: Truth, captions:
         "pointing_by_chance": pointing_chance(split, truth),
         "pointing_words": sum(map(len, words)),
     }
+
+
+def with_nodes(of_word: Mapping[int, tuple[int, ...]], nodes: Sequence[int]) -> dict[int, tuple[int, ...]]:
+    """The true regions of a caption's words, without those of words that have no node, as in a cut caption."""
+    return {word: true for word, true in of_word.items() if not 0 <= word < len(nodes) or nodes[word] >= 0}
 
 
 def summarise(parts: Sequence[Measured], seed: int) -> ExplanationFigures:
