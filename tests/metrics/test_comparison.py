@@ -295,6 +295,11 @@ def test_a_side_without_runs_is_refused(a: list[int], b: list[int], sentence: st
         compare([small(seed) for seed in a], [small(seed) for seed in b])
 
 
+def test_a_run_outside_of_a_list_is_refused() -> None:
+    with pytest.raises(InputError, match="expected a list of runs for each side; got the ranks of a single one: put"):
+        compare_rsum(small(1), small(2))  # type: ignore[arg-type]
+
+
 def test_runs_on_other_captions_or_in_other_folds_are_refused() -> None:
     with pytest.raises(InputError, match="not evaluated on the same captions: 30 of 12 images against 20 of 8"):
         compare([small(1)], [small(1, images=8)])

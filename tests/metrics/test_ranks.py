@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from pydantic import TypeAdapter
 
 from tshsr.errors import InputError
@@ -94,6 +95,21 @@ def test_equal_ranks_are_equal_and_others_are_not() -> None:
     assert query_ranks(scores, owners) != query_ranks(scores, owners, folds=2)
     assert query_ranks(scores, owners) != query_ranks(*case(seed=1))
     assert query_ranks(scores, owners) != 3
+
+
+def test_lists_tensors_and_unsigned_rows_are_read() -> None:
+    scores, owners = case()
+    expected, metrics = query_ranks(scores, owners), score_metrics(scores, owners)
+    for given in (scores.tolist(), torch.from_numpy(scores)):
+        for rows in (owners.tolist(), torch.from_numpy(owners), owners.astype(np.uint8)):
+            assert query_ranks(given, rows) == expected
+            assert score_metrics(given, rows) == metrics
+    with pytest.raises(
+        InputError, match=r"cannot be read as an array \(.*requires grad.*\); give numpy arrays, or lists"
+    ):
+        query_ranks(torch.from_numpy(scores).requires_grad_(), owners)
+    with pytest.raises(InputError, match="image_of_caption is float64 of shape "):
+        score_metrics(scores, owners / 2)
 
 
 def test_a_nan_outside_of_the_folds_is_refused_with_its_place() -> None:

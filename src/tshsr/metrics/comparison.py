@@ -272,6 +272,8 @@ def check_runs(ranks_a: Sequence[QueryRanks], ranks_b: Sequence[QueryRanks], *, 
     Raises:
         InputError: States the difference.
     """
+    if isinstance(ranks_a, QueryRanks) or isinstance(ranks_b, QueryRanks):
+        raise InputError("expected a list of runs for each side; got the ranks of a single one: put it into a list.")
     if not ranks_a or not ranks_b:
         raise InputError(f"expected at least one run per side; got {len(ranks_a)} of A and {len(ranks_b)} of B.")
     first = ranks_a[0]

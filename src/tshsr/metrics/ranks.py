@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from pydantic import PlainValidator
 
 from tshsr.config.strict import STRICT
@@ -16,6 +17,7 @@ from tshsr.errors import InputError
 from tshsr.metrics.multi_positive import pair_places
 from tshsr.metrics.recall import (
     ScoreMetrics,
+    as_arrays,
     check_captioned,
     check_folds,
     cut,
@@ -117,18 +119,19 @@ def check_places(places: np.ndarray, image_to_text: np.ndarray, image_of_caption
         )
 
 
-def query_ranks(scores: np.ndarray, image_of_caption: np.ndarray, *, folds: int = 1) -> QueryRanks:
+def query_ranks(scores: ArrayLike, image_of_caption: ArrayLike, *, folds: int = 1) -> QueryRanks:
     """Rank every query of a score matrix.
 
     Args:
-        scores: Floats, images x captions; may be memory-mapped.
-        image_of_caption: For each caption the row of its image.
+        scores: Floats, images x captions: an array, which may be memory-mapped, or what numpy reads as one.
+        image_of_caption: Whole numbers: for each caption the row of its image.
         folds: Number of folds of consecutive images; each query ranks the items of its fold only (COCO 1K: 5).
 
     Raises:
         InputError: Where shapes do not fit, a score is not finite, an image has no caption, or folds are of
             unequal size.
     """
+    scores, image_of_caption = as_arrays(scores, image_of_caption)
     images = []
     text_to_image, places = np.empty((2, len(image_of_caption)), dtype=np.int64)
     for columns, part, owner in cut(scores, image_of_caption, folds):

@@ -12,6 +12,7 @@ from dataclasses import astuple, dataclass
 from statistics import fmean
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tshsr.config.strict import STRICT
 from tshsr.errors import InputError
@@ -145,16 +146,41 @@ def retrieval_metrics(ranks: np.ndarray) -> RetrievalMetrics:
     return RetrievalMetrics(*recalls, medr=float(np.median(ranks)), meanr=float(np.mean(ranks)))
 
 
-def score_metrics(scores: np.ndarray, image_of_caption: np.ndarray) -> ScoreMetrics:
+def score_metrics(scores: ArrayLike, image_of_caption: ArrayLike) -> ScoreMetrics:
     """Metrics of both directions, all images ranked together (Flickr30K, COCO 5K).
+
+    Args:
+        scores: Floats, images x captions: an array, which may be memory-mapped, or what numpy reads as one.
+        image_of_caption: Whole numbers: for each caption the row of its image.
 
     Raises:
         InputError: Where shapes do not fit, a score is not finite, or an image has no caption.
     """
+    scores, image_of_caption = as_arrays(scores, image_of_caption)
     return ScoreMetrics(
         image_to_text=retrieval_metrics(image_to_text_ranks(scores, image_of_caption)),
         text_to_image=retrieval_metrics(text_to_image_ranks(scores, image_of_caption)),
     )
+
+
+def as_arrays(scores: ArrayLike, image_of_caption: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Checked arrays of lists, tensors of the CPU and whole numbers of any kind.
+
+    Raises:
+        InputError: Where they cannot form arrays, or shapes do not fit.
+    """
+    try:
+        matrix, rows = np.asanyarray(scores), np.asanyarray(image_of_caption)
+    except (ValueError, TypeError, RuntimeError) as error:  # lists of unequal length, a tensor with a gradient
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise InputError(
+            f"scores or image_of_caption cannot be read as an array ({reason}); give numpy arrays, or lists of equal "
+            "length."
+        ) from None
+    if rows.dtype.kind == "u":
+        rows = rows.astype(np.int64)
+    check_scores(matrix, rows)
+    return matrix, rows
 
 
 def mean_metrics(folds: Sequence[ScoreMetrics]) -> ScoreMetrics:
