@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.support.indexed import Small
 from tests.support.members import member
+from tests.support.mortal import OwnProcess
 from tshsr.data.dataset import Split
 from tshsr.data.regions import RegionFeatures
 from tshsr.errors import InputError, SettingsError
@@ -17,6 +19,15 @@ from tshsr.scoring import storage as matrices
 from tshsr.scoring.all_pairs import score_split
 from tshsr.scoring.options import ScoringOptions
 from tshsr.scoring.storage import ensemble
+
+
+def test_a_network_that_an_engine_scored_trains_on(small: Small) -> None:
+    retriever = small.retriever()
+    retriever.matcher.train()
+    found = evaluation.evaluate_models([retriever], small.split(), engine=OwnProcess(24))
+    assert retriever.matcher.training
+    expected = evaluation.evaluate_models([small.retriever()], small.split())
+    np.testing.assert_array_equal(found.scores["fused"], expected.scores["fused"])
 
 
 def report_on(scores, owners, protocol="auto"):

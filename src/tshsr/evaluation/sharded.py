@@ -12,7 +12,7 @@ from tshsr.data.dataset import Split
 from tshsr.data.tokens import CaptionTokenizer, CaptionTokens, by_length
 from tshsr.engines.work import Engine
 from tshsr.models.base import Matcher
-from tshsr.scoring.all_pairs import Budget, blocks, encode_image_blocks, image_batches, score_columns
+from tshsr.scoring.all_pairs import Budget, blocks, encode_image_blocks, evaluation_mode, image_batches, score_columns
 from tshsr.scoring.options import ScoringOptions
 from tshsr.scoring.storage import MatricesInFiles, MatricesInMemory
 
@@ -65,9 +65,11 @@ def score_split_sharded(
     shape = len(split.regions), len(tokens)
     result = MatricesInMemory(shape) if options.folder is None else MatricesInFiles(shape, options.folder)
     done = 0
-    for number, scores in engine.run(ColumnScoring(matcher.eval().cpu(), split, tokens, options.byte_budget), shards):
-        for name, columns in scores.items():
-            result.write(name, shards[number], columns)
-        done += shape[0] * len(shards[number])
-        options.progress(done, shape[0] * shape[1])
+    with evaluation_mode(matcher, "cpu"):
+        work = ColumnScoring(matcher, split, tokens, options.byte_budget)
+        for number, scores in engine.run(work, shards):
+            for name, columns in scores.items():
+                result.write(name, shards[number], columns)
+            done += shape[0] * len(shards[number])
+            options.progress(done, shape[0] * shape[1])
     return result.finish()
