@@ -64,6 +64,12 @@ def test_a_depth_of_one_keeps_the_order_of_the_first_stage() -> None:
     assert kept.text_to_image.tolist() == query_ranks(first, owner).text_to_image.tolist()
 
 
+def test_large_second_scores_keep_the_order_of_the_first_stage() -> None:
+    first, second, owner = matrices()
+    expected = reranked_ranks(0.01 * first, (second, second), owner, 3)
+    assert reranked_ranks(0.01 * first, (second * 1e6, second * 1e6), owner, 3) == expected
+
+
 def test_the_table_has_every_reranker_at_every_depth(small: Small) -> None:
     split, other = small.split(), np.random.default_rng(0).random((12, 24))
     found = compare_first_stages(small.retriever(), split, depths=(3, 8, 50), others={"other": other})
@@ -99,11 +105,17 @@ def test_a_timed_search_returns_the_best_pictures_of_the_matrix(small: Small) ->
     assert len(clock._search(clock.images, query, clock._fused, 4)) == 4
 
 
-def test_depths_and_other_scores_are_checked(small: Small) -> None:
+def test_depths_and_other_scores_are_checked(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingsError, match=r"--depths is 0 5; expected numbers of candidates such as 10 100\."):
         compare_first_stages(small.retriever(), small.split(), depths=(0, 5))
     with pytest.raises(InputError, match=r"theirs has shape \(2, 2\); expected 12 images x 24 captions\."):
         compare_first_stages(small.retriever(), small.split(), others={"theirs": np.zeros((2, 2))})
+    broken = np.full((12, 24), np.nan)
+    monkeypatch.setattr("tshsr.evaluation.first_stage.score_split_rescored", lambda *_: pytest.fail("scored"))
+    with pytest.raises(
+        InputError, match=r"^theirs: the score of image 0 \(row\) and caption 0 \(column\), counted from"
+    ):
+        compare_first_stages(small.retriever(), small.split(), others={"theirs": broken})
 
 
 def test_map_at_r_by_other_annotation_is_that_of_each_direction(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from tshsr.evaluation.run import Scorer
 from tshsr.metrics import coco
 from tshsr.metrics.comparison import compare_rsum
 from tshsr.metrics.ranks import QueryRanks, metrics_by_fold, query_ranks
+from tshsr.metrics.recall import finite_blocks
 from tshsr.models.base import ItemEncoding, join_encodings
 from tshsr.scoring.all_pairs import CaptionBlocks, encode_image_blocks, evaluation_mode, image_batches, score_encoded
 from tshsr.scoring.candidates import blocks_across, top_indices
@@ -138,8 +139,10 @@ def reranked(first: np.ndarray, second: np.ndarray, depth: int | None, axis: int
     chosen = np.zeros(first.shape, bool)
     for lines in blocks_across(first.shape, axis):
         np.put_along_axis(chosen[lines], top_indices(first[lines], axis, depth), values=True, axis=axis)
-    below = first - (first.max() - second[chosen].min() + 1)
-    return np.where(chosen, second, below)
+    # float64: far below, where the second score is large, float32 would tie scores of the first.
+    ranked: np.ndarray = np.subtract(first, float(first.max()) - float(second[chosen].min()) + 1, dtype=np.float64)
+    np.copyto(ranked, second, where=chosen)
+    return ranked
 
 
 def reranked_ranks(first: np.ndarray, second: Sides, owner: np.ndarray, depth: int | None) -> QueryRanks:
@@ -195,6 +198,11 @@ def compare_first_stages(
                 f"{name} has shape {matrix.shape}; expected {len(split.regions)} images x "
                 f"{len(split.captions)} captions."
             )
+        try:
+            for _ in finite_blocks(matrix):
+                pass
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
     matcher, tokenizer = retriever.matcher, retriever.tokenizer
     scoring = ScoringOptions(options.byte_budget, options.device, progress=begin("scoring", "pairs"))
     scores = score_split_rescored(matcher, tokenizer, split, scoring)
