@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.command_line import refused, tshsr
 from tests.support.indexed import Small
+from tshsr.data.generated import make_scenes
 from tshsr.errors import SettingsError
 from tshsr.index.collection import Index
 from tshsr.retriever import Retriever
@@ -62,6 +63,10 @@ def test_what_cannot_be_calibrated_is_refused(calibrated: Path, scenes: Path, tm
     (tmp_path / "empty.txt").write_text("\n")
     assert "empty.txt has no captions; expected one per line." in refused(*start, "--others", tmp_path / "empty.txt")
     assert "expected one caption per line" in refused(*start, "--others", tmp_path / "missing.txt")
+    few = make_scenes(tmp_path / "few", train=1, dev=2, test=1, processes=1)
+    said = refused("calibrate", calibrated, "--data", few, "--device", "cpu")
+    assert said == "tshsr: few, split test has one picture; a calibration needs wrong results, too."
+    assert Calibration.load(calibrated) is None, "nothing is fitted that cannot be measured"
 
 
 @pytest.fixture

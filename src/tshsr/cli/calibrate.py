@@ -59,7 +59,7 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     wanted = parse(Calibrate, "tshsr calibrate", arguments, example=EXAMPLE)
     check(wanted)
     from tshsr.data.layouts import open_split
-    from tshsr.evaluation.calibrate import fit_calibration, measure_calibration, search_split
+    from tshsr.evaluation.calibrate import check_pictures, fit_calibration, measure_calibration, search_split
     from tshsr.pages.reliability import render_reliability
     from tshsr.scoring.calibration import settings_digest, weights_digest
     from tshsr.scoring.options import ScoringOptions
@@ -69,6 +69,7 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     others = {path.name: read_others(path) for path in wanted.others}
     retriever = load_retriever(wanted.run, device)
     known, test = (retriever.readable(open_split(wanted.data, name)) for name in (wanted.split, wanted.test))
+    check_pictures(known, test)
     options = ScoringOptions(device=device)
     with screen.progress(quiet=wanted.quiet) as begin:
         fitted = replace(options, progress=begin(f"searching {known.name}", "pairs"))

@@ -62,6 +62,19 @@ class CalibrationReport:
     refusals: Mapping[str, Refusals]
 
 
+def check_pictures(*splits: Split) -> None:
+    """Refuse splits on which no calibration can be fitted or measured.
+
+    Raises:
+        InputError: For a split of fewer than two pictures.
+    """
+    for split in splits:
+        if len(split.regions) < 2:
+            raise InputError(
+                f"{split.data}, split {split.name} has one picture; a calibration needs wrong results, too."
+            )
+
+
 def search_split(
     retriever: Scorer, split: Split, candidates: int, options: ScoringOptions = DEFAULT_OPTIONS
 ) -> CandidateLists:
@@ -108,7 +121,11 @@ def measure_calibration(
     Args:
         split: Pictures and captions that fitted neither the network nor the calibration.
         others: Captions of other collections, by name.
+
+    Raises:
+        InputError: Where the split has fewer than two pictures.
     """
+    check_pictures(split)
     owner, count = split.image_of_caption, calibration.candidates
     lists = search_split(retriever, split, count, options)
     populations = {"first": lists.first(1), "shown": lists.first(SHOWN), "candidates": lists}
