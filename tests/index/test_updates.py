@@ -306,7 +306,9 @@ def test_many_small_fragments_are_compacted(small: Small, tmp_path: Path, monkey
     assert pieces.picture_file("p11") is not None
 
 
-def test_a_truncated_version_is_rolled_back_by_the_next_writer(small: Small, tmp_path: Path) -> None:
+def test_a_truncated_version_is_rolled_back_by_the_next_writer(
+    small: Small, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     index = built(small, tmp_path / "index", "test")
     before = set((index.folder / "pictures.lance" / "data").iterdir())
     index.add(small.split())
@@ -317,3 +319,30 @@ def test_a_truncated_version_is_rolled_back_by_the_next_writer(small: Small, tmp
     again = Index.open(index.folder)
     assert again.add(small.split()) == building.Added(8, 0, 4, 0)
     assert len(again.search("a red dog", k=12)) == 12
+    assert "the newest 1 versions of pictures are damaged; rolled back to 4 rows: add what is missing" in caplog.text
+
+
+def test_a_version_that_cannot_be_read_now_is_not_rolled_back(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    check, errors = database.check_readable, list[Exception]()
+
+    def disturbed(table: object) -> None:
+        if errors:
+            raise errors.pop()
+        check(table)
+
+    monkeypatch.setattr(database, "check_readable", disturbed)
+    for error in (
+        OSError("LanceError(IO): Generic LocalFileSystem error: Too many open files (os error 24), src/reader.rs:7"),
+        RuntimeError("Unable to open file /a/b.lance: Permission denied (os error 13)"),
+        PermissionError(13, "Permission denied"),
+        OSError("LanceError(IO): Generic S3 error: Error performing GET http://a/b in 9s: operation timed out"),
+    ):
+        errors.append(error)
+        with pytest.raises(
+            DataError, match=r"cannot be read \(.*\); nothing was changed\. Remove this cause, then run"
+        ):
+            index.delete(["p0"])
+        assert len(index) == 12
+    errors.append(ValueError("the cause is unknown, and gone at the second look"))
+    index.delete(["p0"])
+    assert len(index) == 11

@@ -32,6 +32,11 @@ PANICS = ("RustPanic", "PanicException")
 """Classes of a panic in Rust code, asynchronous and not."""
 LANCE_ERRORS = (OSError, RuntimeError, ValueError, pa.ArrowException)
 """Exceptions of LanceDB, which does not distinguish their causes."""
+SYSTEM_ERROR = re.compile(r"(?:os error|Errno) (?!2\b)\d+")
+"""In an error's text: an error of the system, such as a missing permission or too many open files; but for 2, a missing
+file, the file itself may be whole."""
+UNREACHABLE = re.compile(r"Error performing|timed? ?out|connection", re.IGNORECASE)
+"""In an error's text: object storage that can't be reached, or refuses."""
 
 
 @contextmanager
@@ -104,12 +109,13 @@ def restored_on_failure(folder: Path, *tables: Any) -> Iterator[None]:
     for table in tables:
         try:
             check_readable(table)
-        except LANCE_ERRORS:
-            cause = cause or "a file was truncated, as on a full disk"
+        except LANCE_ERRORS as error:
+            cause = cause or ("a file was truncated, as on a full disk" if is_damage(error) else cause_of(error))
     if not cause:
         return
     for table in tables:
-        restore_readable(folder, table)
+        with contextlib.suppress(DataError):  # what can't be read now, the next writer restores
+            restore_readable(folder, table)
     raise DataError(
         f"Cannot write {folder}: {cause}. The rows committed before are still there; free some space, then run this "
         "again to continue."
@@ -127,21 +133,59 @@ def check_readable(table: Any) -> None:
 
 
 def restore_readable(folder: Path, table: Any) -> None:
-    """Return to the newest readable version, where a full disk has truncated a later one."""
-    with contextlib.suppress(*LANCE_ERRORS):  # if the disk is still full, the next writer tries again
+    """Return to the newest readable version, where a full disk has truncated a later one.
+
+    Raises:
+        DataError: Where a version cannot be read for a reason other than damage, such as a missing permission.
+    """
+    damaged = 0
+    try:
         for number in sorted((entry["version"] for entry in table.list_versions()), reverse=True):
             table.checkout(number)
-            try:
-                check_readable(table)
-            except LANCE_ERRORS:
-                LOG.warning("%s: version %d of %s is truncated; rolled back", folder, number, table.name)
+            if not is_whole(folder, table):
+                damaged += 1
                 continue
-            table.checkout_latest()
-            if table.version != number:
-                table.checkout(number)
+            if damaged:
                 table.restore()
+                LOG.warning(
+                    "%s: the newest %d versions of %s are damaged; rolled back to %d rows: add what is missing again",
+                    *(folder, damaged, table.name, table.count_rows()),
+                )
             break
-    table.checkout_latest()
+    except LANCE_ERRORS as error:  # if the disk is still full, the next writer tries again
+        LOG.warning("%s: %s cannot be checked for damage (%s)", folder, table.name, cause_of(error))
+    finally:
+        table.checkout_latest()
+
+
+def is_whole(folder: Path, table: Any) -> bool:
+    """Whether the version that a table is at can be read; False where it is damaged.
+
+    Raises:
+        DataError: Where the cause is another: it would be wrong to delete what the next reader can read.
+    """
+    for _ in range(2):  # a short disturbance is no damage
+        try:
+            check_readable(table)
+        except LANCE_ERRORS as error:
+            if not is_damage(error):
+                raise DataError(
+                    f"{folder} cannot be read ({cause_of(error)}); nothing was changed. Remove this cause, then run "
+                    "this again."
+                ) from None
+        else:
+            return True
+    return False
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether an error of LanceDB names no cause outside the files."""
+    text = str(error)
+    missing = "not found" in text.lower()
+    system = SYSTEM_ERROR.search(text) is not None or isinstance(
+        error, PermissionError | TimeoutError | ConnectionError
+    )
+    return not system and (missing or UNREACHABLE.search(text) is None)
 
 
 def compact(folder: Path, table: Any, *, changed: int = 0) -> None:
