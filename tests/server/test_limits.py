@@ -16,6 +16,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from tests.support.fake_index import make_index
+from tshsr.server.filters import check_filter_text
 from tshsr.server.guard import Limits, RequestGuard, Worker, format_bytes, is_loopback
 from tshsr.server.server import create_app
 
@@ -244,3 +245,51 @@ def test_sizes_are_formatted_with_binary_units() -> None:
         "20 MiB",
         "1.5 GiB",
     ]
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "year > 2010 AND place = 'Oslo'",
+        "id = 'it''s a dog (repeat(1))' OR (`year` <= -3.5)",
+        "NOT (id IN ('a', 'b')) and lower(\"place\") like 'o%' and x IS NOT NULL",
+        "CAST(n AS DECIMAL(10, 2)) BETWEEN (1) AND (2) AND starts_with( place, 'a\\' )",
+        "day > date '2020-01-01' AND date_part('year', day) % 4 = 0",
+    ],
+)
+def test_filters_compare_columns_with_values(where: str) -> None:
+    check_filter_text(where)
+
+
+@pytest.mark.parametrize(
+    ("where", "cause"),
+    [
+        ("length(lpad(id, 2147483647)) > 5", "it calls lpad"),
+        ("length(concat(repeat('ab', 999999999), id)) > 5", "it calls concat"),
+        ("REPEAT (id, 9) > ''", "it calls REPEAT"),
+        ("repeat\u00a0(id, 9) > ''", "it calls repeat"),
+        ("\"repeat\"(id, 9) > ''", 'it calls "repeat"'),
+        ("`repeat` (id, 9) > ''", "it calls `repeat`"),
+        ("x.repeat(id, 9) > ''", "it calls repeat"),
+        ("repeat/**/(id, 9) > ''", "it has '/*' outside of quotation marks"),
+        ("repeat--\n(id, 9) > ''", "it has '--' outside of quotation marks"),
+        ("id = E'a\\'' = repeat(id, 9) and 'x' = 'x'", "it has E' without a space between"),
+        ("{fn repeat(id, 9)} > ''", "it has '{f' outside of quotation marks"),
+        ("id = $$'$$ and repeat(id, 9) > ''", "it has '$$' outside of quotation marks"),
+        ("id || id || id > ''", "it has '||' outside of quotation marks"),
+        ("[1, 2][1] = 1", "it has '[1' outside of quotation marks"),
+        ("id = 'open", 'it has "\'o" outside of quotation marks'),
+    ],
+)
+def test_functions_that_fill_the_memory_are_refused_in_filters(where: str, cause: str) -> None:
+    with pytest.raises(HTTPException) as refused:
+        check_filter_text(where)
+    assert refused.value.status_code == 422
+    assert refused.value.detail.startswith(f"the filter cannot be used by this server: {cause}; expected comparisons")
+
+
+def test_a_refused_filter_never_reaches_the_index(tmp_path: Path) -> None:
+    index = make_index(tmp_path)
+    with TestClient(create_app(index), base_url="http://127.0.0.1") as client:
+        assert client.get("/api/search", params={"q": "red", "where": "repeat(id, 9) > ''"}).status_code == 422
+    assert index.queries == []

@@ -32,6 +32,7 @@ from tshsr.server.answers import (
     Scores,
     WordAnswer,
 )
+from tshsr.server.filters import check_filter_text
 from tshsr.server.guard import Limits
 
 if TYPE_CHECKING:
@@ -338,7 +339,10 @@ class Service:
         return self._bounded("the query", q)
 
     def _filter(self, where: str | None) -> str | None:
-        return self._bounded("the filter", where) if where and where.strip() else None
+        if not where or not where.strip():
+            return None
+        check_filter_text(self._bounded("the filter", where))
+        return where
 
     def _bounded(self, name: str, text: str) -> str:
         most = self.limits.query_characters
