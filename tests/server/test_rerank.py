@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.support.fake_index import CAPTIONS, FakeIndex, make_index, network
+from tests.support.fake_index import CAPTIONS, Colours, FakeIndex, make_index, network
 from tests.support.service import LIMITS, RED, jpeg, refusal, serving
 from tshsr.reranking.candidates import batch_of
 from tshsr.scoring.calibration import Calibration
@@ -144,6 +144,20 @@ def test_requests_that_cannot_be_used_are_refused(
 def test_a_large_picture_is_refused_before_it_is_decoded(client: TestClient) -> None:
     answer = post(client, query=QUERY, documents=[data_url(jpeg(1200, 1000))])
     assert "1200 x 1000 pixels; expected at most 1,000,000" in refusal(answer, 422)
+
+
+def test_a_request_that_cannot_be_used_describes_no_picture(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described: list[Any] = []
+    monkeypatch.setattr(Colours, "extract", lambda self, pictures: described.append(pictures))
+    pictures = [data_url(jpeg(colour=f"#0000{number:02x}")) for number in range(LIMITS.pictures + 1)]
+    assert "documents has 17 pictures; expected at most 16" in refusal(
+        post(client, query=QUERY, documents=pictures), 422
+    )
+    assert "the query has no word" in refusal(post(client, query="...", documents=pictures[:2]), 422)
+    assert "the query has no word" in refusal(post(client, query={"image": pictures[0]}, documents=["..."]), 422)
+    assert described == []
 
 
 def test_a_body_that_is_no_json_and_requests_of_other_sites_are_refused(client: TestClient) -> None:

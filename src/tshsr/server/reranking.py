@@ -115,25 +115,35 @@ def ranked_documents(
     """
     reranker, k = Reranker(service.index.retriever, source=service.index), top_n or len(documents)
     if isinstance(query, str):
-        pictures = [picture_of(service, one, f"documents[{at}]") for at, one in enumerate(documents)]
-        uploads = sum(isinstance(one, PictureRegions) for one in pictures)
+        text = service.checked_query(query)
+        uploads = sum(map(has_picture, documents))
         if uploads > service.limits.pictures:
             raise HTTPException(
                 422,
                 f"documents has {uploads} pictures; expected at most {service.limits.pictures}, and ids for others.",
             )
-        text = service.checked_query(query)
+        pictures = [picture_of(service, one, f"documents[{at}]") for at, one in enumerate(documents)]
         try:
             return reranker.rank(text, pictures, k, words=False)
         except PictureError:
             raise
         except DataError as error:
             raise HTTPException(404, service.error_message(error)) from error
+    sentences = [service.checked_query(one if isinstance(one, str) else one.text or "") for one in documents]
     picture = picture_of(service, query, "query")
     if isinstance(picture, str):
         raise HTTPException(422, "query is an object without image; expected a sentence, or a picture as image.")
-    sentences = [service.checked_query(one if isinstance(one, str) else one.text or "") for one in documents]
     return reranker.rank(picture, sentences, k, words=False)
+
+
+def text_of(given: str | Document) -> str:
+    """An id, or the text that holds a picture."""
+    return given if isinstance(given, str) else given.image or given.id or given.text or ""
+
+
+def has_picture(given: str | Document) -> bool:
+    """Whether a document is to be decoded as a picture."""
+    return text_of(given).startswith("data:") or (not isinstance(given, str) and bool(given.image))
 
 
 def picture_of(service: Service, given: str | Document, place: str) -> str | PictureRegions:
@@ -146,12 +156,12 @@ def picture_of(service: Service, given: str | Document, place: str) -> str | Pic
         HTTPException: 422 where it is a URL or can't be read.
         PictureError: Where the picture is broken.
     """
-    text = given if isinstance(given, str) else given.image or given.id or given.text or ""
+    text = text_of(given)
     if text.startswith(("http://", "https://")):
         raise HTTPException(
             422, f"{place} is a URL, and URLs are not fetched; send an id, or the picture as a data URL."
         )
-    if text.startswith("data:") or (not isinstance(given, str) and given.image):
+    if has_picture(given):
         return service.regions(decoded(text, place))
     if not text:
         raise HTTPException(422, f"{place} is empty; expected an id, or an object with id or image.")
