@@ -14,6 +14,7 @@ from tests.support.small_runs import small_split
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import open_split, select_images
 from tshsr.index import ann
+from tshsr.index.about import update_info
 from tshsr.index.collection import Index
 
 
@@ -37,6 +38,9 @@ def test_the_ann_index_of_a_large_table_finds_the_same_rows(
     assert set(index.about.probes) == {"pictures", "captions"}
     assert 1 <= index.about.probes["pictures"] <= 8
     assert index._pictures.snapshot().probes == index.about.probes["pictures"]
+    update_info(index.folder, probes={**index.about.probes, "pictures": 8})
+    assert index._pictures.snapshot().probes == 8, "measured after the version was written"
+    assert len(index.search("a red dog", k=2**40)) == 400, "no memory is kept for more rows than there are"
     queries = [f"a {colour} {thing} here" for colour in ("red", "green", "blue") for thing in ("dog", "ball", "boat")]
     same = [
         {result.id for result in index.search(text)} == {result.id for result in exact.search(text)} for text in queries

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import re
+import shutil
 import signal
 import threading
 import weakref
@@ -12,11 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.support.forked import answer_of, program
 from tests.support.indexed import Small, built
 from tshsr.data.dataset import Split
-from tshsr.errors import DataError
+from tshsr.errors import CheckpointError, DataError
 from tshsr.index import building, collection, database, updates
 from tshsr.index.collection import Index
 from tshsr.index.database import write_lock
@@ -60,6 +62,18 @@ def test_replacing_encodes_again_and_keeps_metadata(small: Small, index: Index) 
     assert (len(index), index.captions) == (12, 23), "a removed caption is deleted"
     assert index.explain("one red dog", split.image_ids[0]).scores["fused"] != before
     assert len(index.search("one red dog", where="year = 2000")) == 4
+
+
+def test_an_open_index_notices_that_another_network_built_it_again(small: Small, index: Index) -> None:
+    assert index.search("a red dog")
+    other = small.retriever()
+    with torch.no_grad():
+        next(other.matcher.parameters()).add_(1)
+    shutil.rmtree(index.folder)
+    Index.build(index.folder, other, small.split())
+    for use in (lambda: index.search("a red dog"), lambda: index.add(small.split())):
+        with pytest.raises(CheckpointError, match=r"was built again, by another network \(run\), since it was opened"):
+            use()
 
 
 def test_caches_of_old_versions_are_released(small: Small, index: Index) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from tshsr.data.dataset import Split
 from tshsr.engines.work import Engine
-from tshsr.errors import InputError
+from tshsr.errors import CheckpointError, InputError
 from tshsr.explain.attribution import Explanation, explain_encoded
 from tshsr.files import place_of
 from tshsr.index.about import WHOLE, IndexInfo, Smaller, check_model, locate_run, read_info
@@ -60,9 +60,11 @@ class Index:
     def __init__(self, folder: str | Path, retriever: Retriever) -> None:
         self.folder, self.retriever = place_of(folder), retriever
         self.candidates = CANDIDATES
-        check_model(self.folder, self.about, retriever)
-        self._pictures = TableReader(self.folder, PICTURES, lambda: self.about.probes.get(PICTURES, 0))
-        self._captions = TableReader(self.folder, CAPTIONS, lambda: self.about.probes.get(CAPTIONS, 0))
+        info = self.about
+        check_model(self.folder, info, retriever)
+        self._weights = info.weights
+        self._pictures = TableReader(self.folder, PICTURES, lambda: self._checked_info().probes.get(PICTURES, 0))
+        self._captions = TableReader(self.folder, CAPTIONS, lambda: self._checked_info().probes.get(CAPTIONS, 0))
 
     @classmethod
     def create(
@@ -301,7 +303,21 @@ class Index:
             return self.retriever.extractor()
         return rebuild_extractor(info.extractor, info.settings, device=str(self.retriever.device))
 
+    def _checked_info(self) -> IndexInfo:
+        """`index.json`, as long as it is of this network.
+
+        Raises:
+            CheckpointError: Where another network has built the index again.
+        """
+        info = self.about
+        if info.weights != self._weights:
+            raise CheckpointError(
+                f"{self.folder} was built again, by another network ({info.model}), since it was opened; open it again."
+            )
+        return info
+
     def _tables(self) -> Tables:
+        self._checked_info()
         return Tables(self._pictures.new_handle(), self._captions.new_handle())
 
     def _rows(self, table: Snapshot, names: Sequence[str]) -> pa.Table:

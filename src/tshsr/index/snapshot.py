@@ -91,6 +91,7 @@ class Snapshot:
             where = f"({where})"  # exactly what was checked
         if not self.count:
             return []
+        count = min(count, self.count)
         return self._approximate(query, count, where) if self.probes else self._exact(query, count, where)
 
     def take(self, numbers: Sequence[int]) -> pa.Table:
@@ -122,7 +123,8 @@ class TableReader:
     handle.
 
     Args:
-        probes: Returns the number of partitions of the ANN index that a query reads.
+        probes: Returns the number of partitions of the ANN index that a query reads; raises an error where the table is
+            not that of the reader's network any more.
     """
 
     def __init__(self, folder: Path, name: str, probes: Callable[[], int]) -> None:
@@ -130,6 +132,7 @@ class TableReader:
         self.live = self.new_handle()
         self.lock = threading.Lock()
         self.cached: Snapshot | None = None
+        self.has_ann = False
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -163,8 +166,11 @@ class TableReader:
             if self.cached is None or self.cached.version != version:
                 table = self.new_handle()
                 table.checkout(version)
-                self.cached = Snapshot(table, self.probes() if ann_indices(table) else 0)
+                probes, self.has_ann = self.probes(), bool(ann_indices(table))
+                self.cached = Snapshot(table, probes if self.has_ann else 0)
                 self.live = self.new_handle()
+            elif self.has_ann:
+                self.cached.probes = self.probes()  # they are measured after the version is written
             return self.cached
 
     def new_handle(self) -> Any:
