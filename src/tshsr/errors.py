@@ -36,6 +36,14 @@ class PictureError(DataError):
     """A picture cannot be decoded: damaged, truncated, empty, too large, or no picture."""
 
 
+class UnknownPictureError(DataError):
+    """An id names no picture of an index or a split."""
+
+
+class FilterError(DataError):
+    """A filter cannot be used on the metadata of an index."""
+
+
 class SettingsError(TshsrError):
     """A setting, recipe or argument has an unknown name or an invalid value."""
 

@@ -159,6 +159,9 @@ def test_a_filter_runs_exactly_as_it_was_checked(index: Index) -> None:
         ("\"folder\" LIKE '/%'", "cannot be used: No field named folder"),
         ("width > 5) OR (folder LIKE '/%'", "cannot be used: No field named folder"),
         ("/* ' */ folder LIKE '/%' /* ' */", "cannot be used: No field named folder"),
+        ("id = ?", "cannot be used: LanceDB cannot evaluate it"),
+        ("10 / (width - 8) > 1", "Divide by zero"),  # on a row alone
+        ("CAST(file AS INT) > 3", "'p0.png'"),
     ],
 )
 def test_a_filter_that_cannot_be_used_is_one_sentence(index: Index, where: str, said: str) -> None:

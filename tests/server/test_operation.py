@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.fake_index import FakeIndex, make_index
 from tshsr.errors import DataError
+from tshsr.index.collection import Index
 from tshsr.server import server
 from tshsr.server.guard import Limits
 from tshsr.server.logs import FIELDS, REQUEST_ID, JsonLines, log_json
@@ -68,6 +70,24 @@ def test_probes_tell_busy_stuck_and_unreadable_from_ready(
     answer = client.get("/readyz")
     assert (answer.status_code, answer.json()) == (503, {"error": "the index is gone."})
     assert client.get("/livez").status_code == 200
+
+
+def test_an_index_that_is_gone_for_a_while_is_no_fault_of_the_server_or_the_client(
+    index_folder: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(index_folder, tmp_path / "index")
+    with TestClient(create_app(Index.open(folder)), base_url="http://127.0.0.1") as client:
+        expected = {"/livez": 200, "/readyz": 200, "/healthz": 200, "/metrics": 200, "/api/about": 200}
+        assert {path: client.get(path).status_code for path in expected} == expected
+        folder.rename(tmp_path / "elsewhere")
+        expected |= {"/readyz": 503, "/api/about": 500}
+        expected |= dict.fromkeys(("/api/search?q=dog", "/api/search?q=dog&where=width>3"), 500)
+        expected |= dict.fromkeys(("/api/explain?q=dog&id=p0", "/api/picture?id=p0"), 500)
+        assert {path: client.get(path).status_code for path in expected} == expected
+        assert client.get("/healthz").json()["pictures"] is None
+        assert "tshsr_pictures NaN" in client.get("/metrics").text
+        (tmp_path / "elsewhere").rename(folder)
+        assert client.get("/readyz").status_code == 200
 
 
 def test_metrics_count_requests_by_known_paths(client: TestClient) -> None:

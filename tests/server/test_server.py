@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.support.fake_index import CAPTIONS, FakeIndex, make_index
 from tests.support.service import RED, jpeg, refusal, serving
-from tshsr.errors import DataError
+from tshsr.errors import DataError, FilterError
 
 
 @pytest.fixture
@@ -193,12 +193,13 @@ def test_an_index_without_captions_says_so(client: TestClient, index: FakeIndex)
 def test_an_unusable_filter_is_a_client_error_and_a_broken_index_a_server_error(
     client: TestClient, index: FakeIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*question: object, **how: object) -> None:
-        raise DataError("there is something wrong.")
+    for kind, status in ((FilterError, 422), (DataError, 500)):
 
-    monkeypatch.setattr(index, "search", fail)
-    assert refusal(client.get("/api/search?q=dog&where=x"), 422) == "there is something wrong."
-    assert refusal(client.get("/api/search?q=dog"), 500) == "there is something wrong."
+        def fail(*question: object, kind: type[DataError] = kind, **how: object) -> None:
+            raise kind("there is something wrong.")
+
+        monkeypatch.setattr(index, "search", fail)
+        assert refusal(client.get("/api/search?q=dog&where=x"), status) == "there is something wrong."
 
 
 @pytest.mark.parametrize("path", ["/api/search?q=dog&where=x", "/api/search?q=dog", "/api/explain?q=dog&id=x"])

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from tests.support.scripted import FEATURES, real
-from tshsr.errors import DataError
+from tshsr.errors import DataError, UnknownPictureError
 from tshsr.explain.attribution import Explanation, explain_pair
 from tshsr.explain.word_boxes import WordBoxes
 from tshsr.features.extractor import PictureRegions
@@ -103,7 +103,7 @@ class FakeIndex:
     def encoded_pictures(self, ids: Sequence[str]) -> tuple[ItemEncoding, list[np.ndarray | None]]:
         unknown = [name for name in ids if name not in self.regions]
         if unknown:
-            raise DataError(f"{self.folder} has no picture {unknown[0]!r}.")
+            raise UnknownPictureError(f"{self.folder} has no picture {unknown[0]!r}.")
         found = [self.regions[name] for name in ids]
         batch = as_batch(np.stack([it.features for it in found]), np.stack([it.boxes for it in found]))
         return self.retriever.encode_images(batch), [it.boxes for it in found]
@@ -125,7 +125,7 @@ class FakeIndex:
 
     def explain(self, text: str, id: str) -> Explanation:  # noqa: A002
         if id not in self.regions:
-            raise DataError(f"{self.folder} has no picture {id!r}.")
+            raise UnknownPictureError(f"{self.folder} has no picture {id!r}.")
         return explained(self.retriever, Picture(self.regions[id]), text)
 
     def unknown_words(self, text: str) -> tuple[str, ...]:

@@ -210,7 +210,8 @@ class Index:
         Raises:
             InputError: Where the sentence has no word.
             SettingsError: Where a minimum probability is given and the network has no calibration.
-            DataError: Where the filter cannot be used, or the index cannot be read.
+            FilterError: Where the filter cannot be used.
+            DataError: Where the index cannot be read.
         """
         check_query(text, k)
         caption = self.retriever.encode_captions(text)
@@ -254,7 +255,8 @@ class Index:
         """Encodings and boxes (regions x 4, or None) of pictures, in the order of their ids.
 
         Raises:
-            DataError: Where an id is unknown, or the index cannot be read.
+            UnknownPictureError: Where an id is unknown.
+            DataError: Where the index cannot be read.
         """
         rows = self._pictures.read(lambda table: self._rows(table, ids))
         return encoding_of(self.retriever.matcher, rows, self.retriever.device), boxes_of(rows)
@@ -264,7 +266,8 @@ class Index:
 
         Raises:
             InputError: Where the sentence has no word.
-            DataError: Where there is no such picture.
+            UnknownPictureError: Where there is no such picture.
+            DataError: Where the index cannot be read.
         """
         check_query(text, 1)
         row = self._pictures.read(lambda table: self._row(table, id))
@@ -284,7 +287,7 @@ class Index:
 
     def picture_ids(self) -> list[str]:
         """Ids of all pictures."""
-        return ids_of(self._pictures.live)
+        return self._pictures.read(lambda table: ids_of(table.table))
 
     def sample_captions(self, count: int) -> list[str]:
         """Captions at evenly spaced rows of the index."""
@@ -324,7 +327,7 @@ class Index:
         """The rows of pictures, which may be named several times.
 
         Raises:
-            DataError: Where an id is unknown.
+            UnknownPictureError: Where an id is unknown.
         """
         unknown = next((name for name in names if name not in table.row_of), None)
         if unknown is not None:
@@ -337,7 +340,7 @@ class Index:
         """The row of a picture.
 
         Raises:
-            DataError: Where the id is unknown.
+            UnknownPictureError: Where the id is unknown.
         """
         found = table.table.search().where(id_condition("id", [name])).limit(1).to_arrow()
         if not len(found):

@@ -15,7 +15,7 @@ import lancedb
 import numpy as np
 import pyarrow as pa
 
-from tshsr.errors import DataError
+from tshsr.errors import DataError, FilterError
 from tshsr.files import exclusive_lock, exclusive_object, is_remote, remove_folder
 
 LOG = logging.getLogger(__name__)
@@ -40,8 +40,11 @@ UNREACHABLE = re.compile(r"Error performing|timed? ?out|connection", re.IGNORECA
 
 
 @contextmanager
-def without_panics() -> Iterator[None]:
+def without_panics(cause: str = "a file is damaged") -> Iterator[None]:
     """Turn a panic of LanceDB's Rust code, which a damaged file can cause, into one of `LANCE_ERRORS`.
+
+    Args:
+        cause: The message.
 
     Raises:
         RuntimeError: Where the block ends in one.
@@ -50,7 +53,7 @@ def without_panics() -> Iterator[None]:
         yield
     except BaseException as error:  # its class has no name that can be imported, and may not be an Exception
         if type(error).__name__ in PANICS:
-            raise RuntimeError("a file is damaged") from None
+            raise RuntimeError(cause) from None
         raise
 
 
@@ -217,8 +220,8 @@ def empty_table(schema: pa.Schema) -> Any:
     return lancedb.connect("memory://").create_table("empty", schema=schema)
 
 
-def check_filter(table: Any, visible: Any, where: str) -> None:
-    """Refuse a filter that the table can't use.
+def check_filter(visible: Any, where: str) -> None:
+    """Refuse a filter that a table can't use.
 
     Args:
         visible: An empty table with its public columns: LanceDB itself then rejects other columns, in any spelling,
@@ -226,24 +229,43 @@ def check_filter(table: Any, visible: Any, where: str) -> None:
         where: The filter; in brackets, so that LanceDB parses it to the end.
 
     Raises:
-        DataError: Where it is invalid; the message names the cause and the columns.
+        FilterError: Where it is invalid; the message names the cause and the columns.
     """
     try:
-        for checked in (visible, table):  # some filters fail only on a row
-            checked.search().where(f"({where})").select(["id"]).limit(1).to_arrow()
+        with without_panics("LanceDB cannot evaluate it"):
+            visible.search().where(f"({where})").select(["id"]).limit(1).to_arrow()
     except LANCE_ERRORS as error:
-        columns = ", ".join(visible.schema.names)
-        cause = (
-            cause_of(error)
-            .partition(". Valid fields")[0]
-            .removeprefix("Invalid input, ")
-            .removeprefix("Schema error: ")
-        )
-        if "sql parser error" in cause:
-            cause = cause.rpartition("sql parser error: ")[2].rstrip(")")
-        raise DataError(
-            f"the filter {where!r} cannot be used: {cause}; expected a condition on {columns}, such as width > 500."
-        ) from None
+        raise unusable_filter(visible, where, error) from None
+
+
+@contextmanager
+def failing_filter(table: Any, visible: Any, where: str | None) -> Iterator[None]:
+    """Tell a filter that fails on the values of a row, as by a division by zero, from a table that can't be read.
+
+    Raises:
+        FilterError: Where the block fails, and the public columns can be read without the filter.
+    """
+    try:
+        yield
+    except LANCE_ERRORS as error:
+        if where is None:
+            raise
+        for _ in table.search().select(visible.schema.names).to_batches():
+            pass
+        raise unusable_filter(visible, where, error) from None
+
+
+def unusable_filter(visible: Any, where: str, error: Exception) -> FilterError:
+    """The error of a filter, with its cause and the columns."""
+    columns = ", ".join(visible.schema.names)
+    cause = (
+        cause_of(error).partition(". Valid fields")[0].removeprefix("Invalid input, ").removeprefix("Schema error: ")
+    )
+    if "sql parser error" in cause:
+        cause = cause.rpartition("sql parser error: ")[2].rstrip(")")
+    return FilterError(
+        f"the filter {where!r} cannot be used: {cause}; expected a condition on {columns}, such as width > 500."
+    )
 
 
 def cause_of(error: Exception) -> str:

@@ -19,7 +19,15 @@ from torch import Tensor
 
 from tshsr.errors import DataError
 from tshsr.index.ann import ROW, ann_indices, ann_search
-from tshsr.index.database import LANCE_ERRORS, cause_of, check_filter, empty_table, open_table, without_panics
+from tshsr.index.database import (
+    LANCE_ERRORS,
+    cause_of,
+    check_filter,
+    empty_table,
+    failing_filter,
+    open_table,
+    without_panics,
+)
 from tshsr.index.rows import BOXES, ITEMS, POOLED, POOLED_SHARE, WEIGHTS, pooled_of
 
 Found = TypeVar("Found")
@@ -75,7 +83,7 @@ class Snapshot:
         """The rows with the highest v·t, best first.
 
         Raises:
-            DataError: Where the filter cannot be used.
+            FilterError: Where the filter cannot be used.
         """
         numbers = self.nearest(query, count, where)
         return self.take(numbers) if numbers else self.table.schema.empty_table()
@@ -84,11 +92,10 @@ class Snapshot:
         """Row ids with the highest v·t, best first.
 
         Raises:
-            DataError: Where the filter cannot be used.
+            FilterError: Where the filter cannot be used.
         """
         if where is not None:
-            check_filter(self.table, self.visible, where)
-            where = f"({where})"  # exactly what was checked
+            check_filter(self.visible, where)
         if not self.count:
             return []
         count = min(count, self.count)
@@ -104,7 +111,9 @@ class Snapshot:
         numbers, pooled = self.all_pooled
         scores = pooled @ query
         if where is not None:
-            kept = self.table.search().where(where).select(["id"]).with_row_id(True).to_arrow()[ROW].to_numpy()
+            with failing_filter(self.table, self.visible, where):
+                filtered = self.table.search().where(f"({where})")  # exactly what was checked
+                kept = filtered.select(["id"]).with_row_id(True).to_arrow()[ROW].to_numpy()
             allowed = torch.from_numpy(np.isin(numbers, kept))
             count = min(count, int(allowed.sum()))
             scores.masked_fill_(~allowed, -torch.inf)
@@ -113,7 +122,9 @@ class Snapshot:
         return found
 
     def _approximate(self, query: Float[Tensor, " dim"], count: int, where: str | None) -> Sequence[int]:
-        return ann_search(self.table, query.numpy(), count, self.probes, where)
+        with failing_filter(self.table, self.visible, where):
+            brackets = None if where is None else f"({where})"
+            return ann_search(self.table, query.numpy(), count, self.probes, brackets)
 
 
 class TableReader:
@@ -135,9 +146,12 @@ class TableReader:
         self.has_ann = False
 
     def __len__(self) -> int:
-        """Number of rows."""
-        with without_panics():
-            return int(self.live.count_rows())
+        """Number of rows.
+
+        Raises:
+            DataError: Where the table cannot be read.
+        """
+        return self.read(lambda table: table.count)
 
     def read(self, query: Callable[[Snapshot], Found]) -> Found:
         """Run a query on the newest version, and once more where that version was deleted meanwhile.

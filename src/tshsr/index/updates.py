@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tshsr.data.dataset import Split
-from tshsr.errors import DataError
+from tshsr.errors import DataError, UnknownPictureError
 from tshsr.files import make_folder
 from tshsr.index.about import (
     INFO_FILE,
@@ -306,7 +306,7 @@ def maintain_tables(folder: Path, tables: Tables, retriever: Retriever, *, chang
     maintain(folder, CAPTIONS, captions, lambda: sample_rows(pictures))
 
 
-def unknown_picture(folder: Path, name: str, names: Collection[str]) -> DataError:
+def unknown_picture(folder: Path, name: str, names: Collection[str]) -> UnknownPictureError:
     """The error for an unknown id; suggests a similar one where the ids are few enough to compare."""
     near = difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.5) if len(names) <= MAX_SUGGESTED_FROM else []
-    return DataError(f"{folder} has no picture {name!r}{f'; did you mean {near[0]!r}?' if near else '.'}")
+    return UnknownPictureError(f"{folder} has no picture {name!r}{f'; did you mean {near[0]!r}?' if near else '.'}")

@@ -20,7 +20,7 @@ from torch import Tensor
 from tshsr.data.batches import ImageBatch
 from tshsr.data.dataset import Split
 from tshsr.data.pictures import MAX_PIXELS, read_picture
-from tshsr.errors import DataError, InputError
+from tshsr.errors import InputError, UnknownPictureError
 from tshsr.features.extractor import Extractor, PictureRegions
 from tshsr.models.base import ItemEncoding, join_encodings
 from tshsr.retriever import Retriever, extractor_of
@@ -64,7 +64,7 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def encoded_pictures(self, ids: Sequence[str]) -> tuple[ItemEncoding, list[np.ndarray | None]]:
-        """Encodings and boxes of pictures; an unknown id raises a `DataError`."""
+        """Encodings and boxes of pictures; an unknown id raises an `UnknownPictureError`."""
 
     def extractor(self) -> Extractor:
         """The extractor of their features, for other pictures."""
@@ -93,13 +93,14 @@ class SplitSource:
         """Encodings and boxes of pictures.
 
         Raises:
-            DataError: Where an id is unknown, or the features can't be read.
+            UnknownPictureError: Where an id is unknown.
+            DataError: Where the features can't be read.
         """
         unknown = next((name for name in ids if name not in self.rows), None)
         if unknown is not None:
             near = difflib.get_close_matches(unknown, self.split.image_ids, n=1, cutoff=0.5)
             hint = f"; did you mean {near[0]!r}?" if near else "."
-            raise DataError(f"{self.split.data}, split {self.split.name} has no picture {unknown!r}{hint}")
+            raise UnknownPictureError(f"{self.split.data}, split {self.split.name} has no picture {unknown!r}{hint}")
         batches = blocks(np.array([self.rows[name] for name in ids], np.int64), ENCODE_BLOCK)
         parts = [encode_batch(self.retriever, self.split.regions.read(rows)) for rows in batches]
         return join_encodings([encoding for encoding, _ in parts]), [one for _, boxes in parts for one in boxes]

@@ -21,8 +21,8 @@ class Health(BaseModel):
     """State of the server and size of the index."""
 
     status: str = Field(description="ok, or busy while the queue is full.")
-    pictures: int = Field(description="Indexed pictures.")
-    captions: int = Field(description="Indexed captions, for queries by picture.")
+    pictures: int | None = Field(description="Indexed pictures; null where the index can't be read.")
+    captions: int | None = Field(description="Indexed captions, for queries by picture; null likewise.")
     version: str
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from tshsr.errors import DataError, PictureError
+from tshsr.errors import UnknownPictureError
 from tshsr.features.extractor import PictureRegions
 from tshsr.reranking.reranker import Reranker
 from tshsr.reranking.selection import Ranked
@@ -125,9 +125,7 @@ def ranked_documents(
         pictures = [picture_of(service, one, f"documents[{at}]") for at, one in enumerate(documents)]
         try:
             return reranker.rank(text, pictures, k, words=False)
-        except PictureError:
-            raise
-        except DataError as error:
+        except UnknownPictureError as error:
             raise HTTPException(404, service.error_message(error)) from error
     sentences = [service.checked_query(one if isinstance(one, str) else one.text or "") for one in documents]
     picture = picture_of(service, query, "query")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -234,10 +235,23 @@ async def about(call: Injected) -> About:
 @api.get("/healthz", summary="State of the server")
 async def health(call: Injected) -> Health:
     """Responds at once, also while the network is busy."""
-    index = call.service.index
-    pictures, captions = await call.files(lambda: (len(index), index.captions))
+    pictures, captions = await call.files(lambda: sizes_of(call.service.index))
     status = "busy" if call.backend.network.busy else "ok"
     return Health(status=status, pictures=pictures, captions=captions, version=package_version())
+
+
+def sizes_of(index: Searchable) -> tuple[int | None, int | None]:
+    """Numbers of pictures and captions; None where the index can't be read, which is no state of the server."""
+    try:
+        return len(index), index.captions
+    except TshsrError:
+        return None, None
+
+
+def number_of(index: Searchable) -> float:
+    """Number of pictures as a metric: NaN where the index can't be read, so that the other metrics still can."""
+    pictures, _ = sizes_of(index)
+    return math.nan if pictures is None else pictures
 
 
 @api.get("/livez", summary="Liveness")
@@ -342,7 +356,7 @@ def monitor_of(app: FastAPI, backend: Backend) -> Monitor:
         monitor.pending.labels(name).set_function(partial(getattr, worker, "pending"))
     monitor.gauge("tshsr_network_longest_seconds", "Duration of the running request.", lambda: backend.network.longest)
     index = backend.service.index
-    monitor.gauge("tshsr_pictures", "Indexed pictures.", lambda: len(index))
+    monitor.gauge("tshsr_pictures", "Indexed pictures; NaN where the index can't be read.", lambda: number_of(index))
     return monitor
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from starlette.exceptions import HTTPException
 
 from tshsr.data.pictures import read_picture
-from tshsr.errors import DataError, PictureError, TshsrError
+from tshsr.errors import FilterError, PictureError, TshsrError, UnknownPictureError
 from tshsr.explain.attribution import Explanation, explain_pair
 from tshsr.index.metadata import size_of
 from tshsr.index.search import CaptionResult, Result
@@ -192,9 +192,7 @@ class Service:
         condition = self._filter(where)
         try:
             found = self.index.search(self.checked_query(q), self._count(k, PICTURES), where=condition)
-        except DataError as error:
-            if condition is None:
-                raise  # only the index can be the cause
+        except FilterError as error:
             raise HTTPException(422, self.error_message(error)) from error
         return PictureAnswers(
             query=q,
@@ -231,7 +229,7 @@ class Service:
         query, name = self.checked_query(q), self.checked_id(id)
         try:
             explanation = self.index.explain(query, name)
-        except DataError as error:
+        except UnknownPictureError as error:
             raise HTTPException(404, self.error_message(error)) from error
         file = self.index.picture_file(id)
         return self._explained(q, explanation, id, file)
