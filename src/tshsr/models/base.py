@@ -127,7 +127,12 @@ def has_padding(mask: Bool[Tensor, "*rows items"]) -> bool:
 
 
 def join_encodings(parts: Sequence[ItemEncoding]) -> ItemEncoding:
-    """Concatenate encodings, padded to the longest."""
+    """Concatenate encodings, padded to the longest.
+
+    Where some have weights in the mean, as those of an index with pooled regions, the others get theirs.
+    """
+    if any(MEAN_WEIGHTS in part.views for part in parts):
+        parts = [part.weighted(part.mean_weights()) for part in parts]
     longest = max(part.mask.shape[-1] for part in parts)
 
     def padded(part: ItemEncoding) -> ItemEncoding:
