@@ -175,6 +175,8 @@ def test_ranking_has_the_shape_of_a_cross_encoder(reranker: Reranker, best: list
     assert encoder.predict((QUERY, "p3")) == pytest.approx(scores[1], abs=1e-6)
     assert [float(one) for one in encoder.predict(pairs, convert_to_numpy=False)] == scores.tolist()
     assert encoder.predict([]).shape == (0,)
+    with pytest.raises(InputError, match="there are no candidates"):
+        encoder.rank(QUERY, [])
 
 
 @pytest.mark.slow  # sentence-transformers takes seconds to load

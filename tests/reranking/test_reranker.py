@@ -14,9 +14,10 @@ import torch
 import tshsr
 from tests.support.camera import Camera
 from tests.support.fake_index import Colours
-from tests.support.indexed import Small
+from tests.support.indexed import Small, built
 from tshsr.errors import CheckpointError, DataError, InputError, SettingsError
 from tshsr.features.extractor import PictureRegions
+from tshsr.index.about import Smaller
 from tshsr.index.collection import Index
 from tshsr.models.build import build_matcher
 from tshsr.pretrained.frozen_text import FrozenText
@@ -24,6 +25,7 @@ from tshsr.reranking.candidates import SplitSource
 from tshsr.reranking.reranker import Reranker
 from tshsr.reranking.selection import Selection, standardised
 from tshsr.scoring.calibration import Calibration
+from tshsr.scoring.compression import RegionPooling
 
 CLOSE = 2e-3
 """Maximum change of a score by rounding regions to float16 in the index."""
@@ -249,6 +251,8 @@ def test_two_stages_are_mixed_as_standardised_scores() -> None:
     ("options", "message"),
     [
         ({"k": 0}, "k is 0; expected at least 1 result"),
+        ({"min_probability": 30}, r"the minimum probability is 30; expected a number in 0\.\.1"),
+        ({"min_probability": float("nan")}, r"the minimum probability is nan; expected a number in 0\.\.1"),
         ({"weight": 1.5}, r"weight is 1\.5; expected a number from 0 \(the network alone\) to 1"),
         ({"weight": 0.5}, r"weight is 0\.5, and there are no scores of a first stage; give first_stage"),
     ],
@@ -265,6 +269,13 @@ def test_inputs_that_cannot_be_used_are_refused(reranker: Reranker) -> None:
         reranker.rank("...", ["p1"])
     with pytest.raises(InputError, match="there are no candidates; give at least one picture"):
         reranker.rank(QUERY, [])
+    with pytest.raises(InputError, match="there are no candidates; give at least one picture"):
+        reranker.rank(QUERY, np.zeros((0, 3, 6), np.float32))
+    with pytest.raises(InputError, match="there are no ids of pictures; give at least one"):
+        reranker.source.encoded_pictures([])
+    two, three = (PictureRegions(np.ones((n, 6), np.float32), np.zeros((5 - n, 4), np.float32)) for n in (2, 3))
+    with pytest.raises(InputError, match="a picture has 3 boxes for 2 regions; expected one each, or none"):
+        reranker.rank(QUERY, [two, three])
     with pytest.raises(InputError, match="candidates are a str; expected a list of pictures"):
         reranker.rank(QUERY, "p1")
     with pytest.raises(InputError, match="a candidate is a int; expected an id, a file, a PIL picture"):
@@ -275,6 +286,24 @@ def test_inputs_that_cannot_be_used_are_refused(reranker: Reranker) -> None:
         reranker.rank(QUERY, ["p1"], first_stage=[float("nan")])
     with pytest.raises(InputError, match=r"the features of a picture have shape \(6,\); expected regions x features"):
         reranker.rank(QUERY, [np.zeros(6, np.float32)])
+
+
+def test_the_number_of_pictures_is_that_of_the_index_when_it_is_used(small: Small, tmp_path: Path) -> None:
+    index = built(small, tmp_path / "index", "test")
+    reranker = Reranker(index.retriever, source=index)
+    index.delete(["p8"])
+    assert (reranker.pictures, Reranker(index.retriever, source=index, pictures=7).pictures) == (3, 7)
+
+
+def test_pictures_are_ranked_with_those_of_an_index_with_pooled_regions(
+    network: tshsr.Retriever, small: Small, tmp_path: Path
+) -> None:
+    smaller = Smaller(pooling=RegionPooling(torch.randn(2, 8)))
+    index = Index.build(tmp_path / "index", network, small.split("test"), captions=False, smaller=smaller)
+    reranker, picture = Reranker(network, source=index), np.random.default_rng(0).random((3, 6), np.float32)
+    alone = [float(reranker.scores(QUERY, [one])[0]) for one in ("p8", picture)]
+    assert reranker.scores(QUERY, ["p8", picture]).tolist() == pytest.approx(alone, abs=1e-6)
+    assert reranker.scores(QUERY, [picture, "p8"]).tolist() == pytest.approx(alone[::-1], abs=1e-6)
 
 
 def test_a_store_names_the_nearest_id(network: tshsr.Retriever, small: Small) -> None:

@@ -255,9 +255,12 @@ class Index:
         """Encodings and boxes (regions x 4, or None) of pictures, in the order of their ids.
 
         Raises:
+            InputError: Where there is no id.
             UnknownPictureError: Where an id is unknown.
             DataError: Where the index cannot be read.
         """
+        if not ids:
+            raise InputError("there are no ids of pictures; give at least one.")
         rows = self._pictures.read(lambda table: self._rows(table, ids))
         return encoding_of(self.retriever.matcher, rows, self.retriever.device), boxes_of(rows)
 

@@ -173,7 +173,7 @@ def encode_candidates(
     if isinstance(images, ItemEncoding):
         return EncodedImages(_numbers(len(images)), images, (None,) * len(images))
     if isinstance(images, np.ndarray) and images.ndim == 3:
-        images = batch_of([PictureRegions(one, np.zeros((0, 4), np.float32)) for one in images])
+        images = list(images)
     if isinstance(images, ImageBatch):
         encoding, boxes = encode_batch(retriever, images)
         return EncodedImages(_numbers(len(images)), encoding, tuple(boxes))
@@ -265,6 +265,11 @@ def batch_of(pictures: Sequence[PictureRegions]) -> ImageBatch:
         raise InputError(
             f"the features of a picture have shape {wrong}; expected regions x features, as wide as the others."
         )
+    for one in pictures:
+        if len(one.boxes) not in (0, len(one.features)):
+            raise InputError(
+                f"a picture has {len(one.boxes)} boxes for {len(one.features)} regions; expected one each, or none."
+            )
     mask = torch.arange(max(shape[0] for shape in shapes)) < torch.tensor([shape[0] for shape in shapes])[:, None]
     boxes = _padded([one.boxes for one in pictures], mask) if all(len(one.boxes) for one in pictures) else None
     joint = [np.asarray(one.pooled, np.float32) for one in pictures if one.pooled is not None]
@@ -275,7 +280,5 @@ def batch_of(pictures: Sequence[PictureRegions]) -> ImageBatch:
 def _padded(rows: Sequence[np.ndarray], mask: Tensor) -> Tensor:
     values = torch.zeros(*mask.shape, rows[0].shape[1])
     joined = torch.from_numpy(np.concatenate([np.asarray(one, np.float32) for one in rows]))
-    if len(joined) != int(mask.sum()):
-        raise InputError(f"pictures have {len(joined)} boxes for {int(mask.sum())} regions; expected one each.")
     values[mask] = joined
     return values

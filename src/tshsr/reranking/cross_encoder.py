@@ -40,7 +40,7 @@ class PictureCrossEncoder:
             DataError: Where an id is unknown, or a picture can't be read.
         """
         del unused
-        ranked = self.reranker.rank(query, documents, k=len(documents) if top_k is None else top_k, words=False)
+        ranked = self.reranker.rank(query, documents, k=max(1, len(documents)) if top_k is None else top_k, words=False)
         results: list[dict[str, Any]] = [{"corpus_id": one.index, "score": one.score} for one in ranked]
         if return_documents:
             results = [{**result, "text": documents[result["corpus_id"]]} for result in results]

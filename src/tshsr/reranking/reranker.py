@@ -50,7 +50,7 @@ class Reranker:
         self, retriever: Retriever, *, source: Source | Split | str | Path | None = None, pictures: int | None = None
     ) -> None:
         self.retriever, self.source = retriever, open_source(source, retriever)
-        self.pictures = len(self.source) if pictures is None and self.source is not None else pictures
+        self._pictures = pictures
         self._extractor: Extractor | None = None
         self._lock = threading.Lock()
 
@@ -77,6 +77,11 @@ class Reranker:
         """
         retriever = Retriever.from_pretrained(place, **options)
         return cls(retriever if device is None else retriever.to(device), source=source)
+
+    @property
+    def pictures(self) -> int | None:
+        """Number of pictures of the searched collection; that of the source grows with it. None: no number is known."""
+        return len(self.source) if self._pictures is None and self.source is not None else self._pictures
 
     def rank(
         self,

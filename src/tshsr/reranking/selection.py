@@ -67,6 +67,8 @@ class Selection:
             raise SettingsError(f"weight is {self.weight}; expected a number from 0 (the network alone) to 1.")
         if self.weight and self.first_stage is None:
             raise SettingsError(f"weight is {self.weight}, and there are no scores of a first stage; give first_stage.")
+        if not 0 <= self.min_probability <= 1:
+            raise SettingsError(f"the minimum probability is {self.min_probability}; expected a number in 0..1.")
         if self.min_probability and not calibrated:
             raise SettingsError(
                 f"{model} has no calibration, so that its results have scores and no probabilities; make one with "
