@@ -96,6 +96,7 @@ def test_saving_again_replaces_the_model(retriever: Retriever, tmp_path: Path) -
     retriever.save_pretrained(tmp_path)
     other = Retriever(build_matcher(retriever.config.model), retriever.tokenizer, retriever.config, "other")
     other.save_pretrained(tmp_path)
+    assert "# other" in (tmp_path / "README.md").read_text().splitlines(), "its card, too"
     saved = Retriever.from_pretrained(str(tmp_path)).matcher.state_dict()
     assert all(torch.equal(weight, saved[name]) for name, weight in other.matcher.state_dict().items())
 
@@ -188,6 +189,8 @@ def test_what_cannot_be_encoded_is_refused(retriever: Retriever, split: Split) -
         retriever.score_pair(split, "a dog")
     with pytest.raises(InputError, match=r"got .*; expected a list of image numbers from 0 to 9"):
         retriever.encode_images(split, indices=[])
+    with pytest.raises(InputError, match=r"indices are of type bool; expected row numbers, such as np\.flatnonzero"):
+        retriever.encode_images(split, indices=np.arange(10) == 5)
 
 
 def test_an_array_becomes_a_batch_with_its_boxes() -> None:

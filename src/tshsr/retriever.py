@@ -64,7 +64,7 @@ retriever.score(features, ["a dog runs", "two people talk"])  # images x caption
 - Text: {{ text }}
 """
 """Template of the model card."""
-SAVED = (CONFIG, WEIGHTS, TOKENIZER, TEXT_FOLDER, CALIBRATION)
+SAVED = (CONFIG, WEIGHTS, TOKENIZER, TEXT_FOLDER, CALIBRATION, "README.md")
 """Names in a saved model that the next saving writes anew; what else lies there stays."""
 Images = ImageBatch | np.ndarray | Split
 """A batch; an array images x regions x features (or regions x features: one image); or a split."""
@@ -147,7 +147,7 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> str | None:
         """Write the settings, the tokenizer, the weights and a model card into a folder.
 
-        A model that is there already is replaced as a whole; other files stay.
+        A model that is there already is replaced as a whole, with its card; other files stay.
 
         Args:
             kwargs: Of `huggingface_hub.ModelHubMixin.save_pretrained`, such as `push_to_hub=True, repo_id=...`.
@@ -352,7 +352,11 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
         """Images as batches on the network's device."""
         if isinstance(images, Split):
             images = self.readable(images)
-            chosen = np.arange(len(images.regions)) if indices is None else np.asarray(indices, np.int64)
+            chosen = np.arange(len(images.regions)) if indices is None else np.asarray(indices)
+            if chosen.size and chosen.dtype.kind not in "iu":
+                raise InputError(
+                    f"indices are of type {chosen.dtype}; expected row numbers, such as np.flatnonzero of a mask."
+                )
             for start in range(0, max(1, len(chosen)), ENCODE_BLOCK):
                 yield images.regions.read(chosen[start : start + ENCODE_BLOCK]).to(self.device)
             return
