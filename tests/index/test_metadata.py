@@ -85,11 +85,12 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
 def test_metadata_of_indexed_pictures_are_written(small: Small, index: Index) -> None:
     split = small.split()
     assert index.add(split, metadata=metadata_of([{"id": "p3", "year": 2003}], "facts")).kept == 12
-    index.add(split, metadata=metadata_of([{"file": "p3.png", "place": "Oslo"}, {"file": "p4.png"}], "more"))
+    more = [{"file": "p3.png", "place": "Oslo", "caption": "a dog", "image": 7}, {"file": "p4.png"}]
+    index.add(split, metadata=metadata_of(more, "more"))
     again = Index.build(index.folder, small.retriever(), split)  # a table with columns of its own is opened too
     found = {result.id: result.metadata for result in again.search("a red dog", k=12)}
-    assert found["p3"] == {"year": 2003, "place": "Oslo"}
-    assert found["p4"] == {"year": None, "place": None}
+    assert found["p3"] == {"year": 2003, "place": "Oslo", "caption": "a dog", "image": 7}
+    assert found["p4"] == {"year": None, "place": None, "caption": None, "image": None}
 
 
 def test_replaced_pictures_keep_metadata_that_are_not_given(small: Small, index: Index) -> None:
@@ -138,6 +139,8 @@ def test_metadata_that_do_not_fit_the_index_are_refused(
     for rows, said in (
         ([{"id": "p3", "year": "old"}], "more: column 'year' holds string, the index holds int64 there"),
         ([{"id": "p3", "width": 3}], "more: the index reserves the column 'width'; give it another name"),
+        ([{"id": "p3", "_rowid": 3}], "more: the index reserves the column '_rowid'; give it another name"),
+        ([{"id": "p3", "_rowaddr": 3}], "more: the index reserves the column '_rowaddr'; give it another name"),
         ([{"id": "p3", "Folder": "x"}], "more: the index reserves the column 'folder'; give it another name"),
         (
             [{"id": "x3", "year": 3}],

@@ -208,6 +208,23 @@ def test_an_interrupted_build_continues(
     assert [result.score for result in found] == pytest.approx([result.score for result in expected], abs=1e-5)
 
 
+def test_a_finished_addition_leaves_another_one_unfinished(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    index = built(small, tmp_path / "index", "test")
+    with monkeypatch.context() as patched:
+        patched.setattr(updates, "add_captions", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            index.add(small.split("train"))
+    index.add(small.split("test"))
+    assert index.about.unfinished == "store, split train"
+    index.add(small.split("train"))
+    assert (index.about.unfinished, index.captions) == (None, 24)
+
+
 FULL = """
 import resource, signal, sys
 from pathlib import Path

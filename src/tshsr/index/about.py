@@ -38,7 +38,7 @@ class IndexInfo:
         settings: Settings of the extractor (JSON values).
         run: The model's folder, or owner/name on the hub; None where unknown.
         beside: The same folder relative to the index, so that both can move together.
-        unfinished: The split whose addition is in progress or was interrupted; None otherwise.
+        unfinished: The splits whose addition is in progress or was interrupted, joined by "; "; None otherwise.
         probes: By table, number of partitions of its ANN index that a query reads.
         pooled_width: Width of v and t; 0: `dim`.
         shares: Whether the tables have the share of pooled items in v and t.

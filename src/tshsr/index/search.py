@@ -17,7 +17,7 @@ from tshsr.data.tokens import CaptionTokenizer
 from tshsr.errors import SettingsError
 from tshsr.explain.word_boxes import WordBoxes, boxes_of_words
 from tshsr.index.ann import ROW
-from tshsr.index.rows import CAPTIONS, PICTURES, boxes_of, encoding_of, schema_of
+from tshsr.index.rows import PICTURES, boxes_of, encoding_of, schema_of
 from tshsr.models.base import ItemEncoding
 from tshsr.retriever import Retriever
 from tshsr.scoring.all_pairs import score_encoded
@@ -57,8 +57,8 @@ AnyResult = TypeVar("AnyResult", Result, CaptionResult)
 
 CANDIDATES = 100
 """Number of candidates of the second stage."""
-INTERNAL_COLUMNS = {*schema_of(PICTURES).names, *schema_of(CAPTIONS).names, ROW}
-"""Columns other than user metadata."""
+INTERNAL_COLUMNS = {*schema_of(PICTURES).names, ROW}
+"""Columns of pictures other than user metadata."""
 
 
 def unknown_words(tokenizer: CaptionTokenizer, text: str) -> tuple[str, ...]:

@@ -44,6 +44,10 @@ from tshsr.retriever import Retriever
 from tshsr.training.checkpoints import save_tensors
 
 LOG = logging.getLogger(__name__)
+LANCE_COLUMNS = ("_rowid", "_rowaddr")
+"""Columns that every table of LanceDB has."""
+SEPARATOR = "; "
+"""Between the names of unfinished additions."""
 
 
 def metadata_of_splits(splits: Sequence[Split], metadata: Metadata) -> dict[str, Mapping[str, Any]]:
@@ -98,7 +102,7 @@ def add_columns(folder: Path, table: Any, metadata: Metadata) -> None:
     Raises:
         DataError: Where a name is taken, or a type does not fit.
     """
-    internal, known = schema_of(PICTURES).names, table.schema
+    internal, known = {*schema_of(PICTURES).names, *LANCE_COLUMNS}, table.schema
     for name in metadata.types:
         if name.lower() in internal:  # filters ignore case
             raise DataError(f"{metadata.source}: the index reserves the column {name.lower()!r}; give it another name.")
@@ -255,13 +259,25 @@ def add_split(addition: Addition, tables: Tables, *, captions: bool) -> Added:
     with write_lock(addition.folder):
         restore_all(addition.folder, tables)
         updated = update_metadata(addition, tables.pictures)
-        update_info(addition.folder, unfinished=f"{addition.split.data}, split {addition.split.name}")
+        former = read_info(addition.folder).unfinished
+        others = unfinished_besides(former, addition.split)
+        update_info(addition.folder, unfinished=SEPARATOR.join([*others, name_of(addition.split)]))
         added = add_pictures(addition, tables.pictures)
         if captions:
             added = replace(added, captions=add_captions(addition, tables.captions))
         maintain_tables(addition.folder, tables, addition.retriever, changed=max(added.replaced, updated))
-        update_info(addition.folder, unfinished=None)
+        update_info(addition.folder, unfinished=SEPARATOR.join(others) or None)
     return added
+
+
+def name_of(split: Split) -> str:
+    """The name of a split among unfinished additions."""
+    return f"{split.data}, split {split.name}".replace(SEPARATOR, ", ")
+
+
+def unfinished_besides(names: str | None, split: Split) -> list[str]:
+    """Unfinished additions that the addition of a split does not complete."""
+    return [name for name in (names or "").split(SEPARATOR) if name not in ("", name_of(split))]
 
 
 def delete_pictures(folder: Path, tables: Tables, retriever: Retriever, ids: Sequence[str]) -> None:
