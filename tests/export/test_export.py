@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from tshsr.config.models import EncoderConfig, ReasoningConfig
 from tshsr.config.run import RunConfig
 from tshsr.data.batches import ImageBatch
 from tshsr.data.text import Tokenizer
-from tshsr.errors import SettingsError
+from tshsr.errors import DataError, SettingsError
 from tshsr.export.files import export, program, quantise, write_graph
 from tshsr.export.graphs import GRAPHS, exportable, head_graph, images_graph, text_graph
 from tshsr.models.base import ItemEncoding
@@ -158,6 +159,23 @@ def test_a_program_of_torch_export_gives_our_scores(placed: Retriever, tmp_path:
         assert np.abs(loaded(**given)[0].detach().numpy() - our_scores(placed, given)).max() < SAME
 
 
+def test_a_full_disk_leaves_the_former_files(
+    placed: Retriever, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("images.pt2", "images.int8.onnx"):
+        (tmp_path / name).write_bytes(b"former")
+
+    def full(file: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DataError, match=r"^Cannot write .*images\.pt2: No space left on device"):
+        write_graph(images_graph(placed), tmp_path / "images.pt2", "torch")
+    with pytest.raises(DataError, match=r"^Cannot write .*images\.int8\.onnx: No space left on device"):
+        quantise(exported / "images.onnx", tmp_path / "images.int8.onnx")
+    assert {path.read_bytes() for path in tmp_path.iterdir()} == {b"former"}
+
+
 @pytest.mark.parametrize("method", ["vse gpo", "scan both, maximum", "sgr", "dsgsl", "imram", "shan", "ekdm"])
 def test_the_heads_of_other_methods_give_our_scores(method: str, tmp_path: Path) -> None:
     matcher = method_network(method).float()
@@ -170,8 +188,8 @@ def test_the_heads_of_other_methods_give_our_scores(method: str, tmp_path: Path)
         assert np.abs(head.run(None, arrays(given))[0] - our_scores(retriever, given)).max() < SAME
 
 
-@pytest.mark.parametrize("method", ["ekdm", "csrc"])
-def test_images_with_concepts_are_those_of_the_network(method: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["ekdm", "csrc", "sgr slots"])
+def test_images_of_other_methods_are_those_of_the_network(method: str, tmp_path: Path) -> None:
     matcher = method_network(method).float()
     retriever = Retriever(
         matcher, Tokenizer.build(["a word"], 1), RunConfig(method, METHODS[method], extractor="any"), "x"

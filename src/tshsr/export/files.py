@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import logging
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -106,7 +108,9 @@ def write_graph(graph: Graph, path: Path, format: Format) -> None:  # noqa: A002
     exported = program(graph)
     with explained(path), quiet():
         if format == "torch":
-            torch.export.save(exported, path)
+            held = io.BytesIO()  # on a full disk, torch would leave half a file in place of the former one
+            torch.export.save(exported, held)
+            write_bytes(path, held.getvalue())
             return
         made: Any = torch.onnx.export(
             exported, input_names=list(graph.inputs), output_names=list(graph.outputs), dynamo=True, verbose=False
@@ -126,8 +130,11 @@ def quantise(source: Path, target: Path) -> None:
     graph = onnx.load(source).graph
     vectors = {one.name for one in graph.initializer if len(one.dims) < 2}
     products = [node.name for node in graph.node if node.op_type == "MatMul" and vectors & {*node.input}]
-    with explained(target), quiet():  # onnxruntime has no products with a vector in int8
-        quantize_dynamic(source, target, per_channel=True, weight_type=QuantType.QInt8, nodes_to_exclude=products)
+    with explained(target), quiet(), tempfile.TemporaryDirectory() as place:
+        made = Path(place) / target.name
+        # onnxruntime has no products with a vector in int8
+        quantize_dynamic(source, made, per_channel=True, weight_type=QuantType.QInt8, nodes_to_exclude=products)
+        write_bytes(target, made.read_bytes())
 
 
 def describe(retriever: Retriever, graphs: Sequence[Graph], files: dict[str, Path]) -> dict[str, Any]:

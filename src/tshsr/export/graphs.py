@@ -183,7 +183,9 @@ def images_graph(retriever: Retriever) -> Graph:
         inputs.add("boxes", IMAGES, REGIONS, width=4)
     if encoder.pooled_vectors != "items":
         inputs.add("pooled", IMAGES, width=encoder.image_pooled_width)
-    return inputs.graph("images", Images(retriever.matcher), "regions", "v")
+    graph = inputs.graph("images", Images(retriever.matcher), "regions", "v")
+    slots: int = getattr(retriever.config.model, "region_slots", 0)
+    return replace(graph, limits={REGIONS: (1, slots)}) if slots else graph
 
 
 def text_graph(retriever: Retriever) -> Graph:
