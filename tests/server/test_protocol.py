@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from tests.support.fake_index import FakeIndex, make_index
@@ -133,6 +133,15 @@ def test_a_body_that_never_ends_is_refused_and_its_connection_closed(monkeypatch
         client.sendall(head("/", "Content-Length: 1000", method="POST") + b"x")
         status, _, answer = said(client)
     assert (status, answer["error"]) == (408, "the request took longer than 0.2 s to arrive.")
+
+
+def test_the_client_is_the_address_of_the_connection_whatever_a_header_says() -> None:
+    async def client_of(scope: Scope, receive: Receive, send: Send) -> None:
+        await JSONResponse([scope["client"][0], scope["scheme"]])(scope, receive, send)
+
+    with listening(client_of, LIMITS) as port, connected(port) as client:
+        client.sendall(head("/", "X-Forwarded-For: a forged line", "X-Forwarded-Proto: https"))
+        assert said(client)[2] == ["127.0.0.1", "http"]
 
 
 def test_a_client_that_does_not_read_its_response_is_dropped() -> None:

@@ -49,6 +49,7 @@ def server_of(app: ASGIApp, limits: Limits) -> uvicorn.Server:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # a header would become the client of a log line
         timeout_graceful_shutdown=int(limits.seconds) + 5,
     )
     return uvicorn.Server(config)

@@ -385,6 +385,8 @@ async def invalid_request(request: Request, error: Exception) -> Response:
         return problem(422, "picture is missing; send a file as the field 'picture' of a form (multipart/form-data).")
     if first["type"] == "missing":
         return problem(422, f"{name} is missing; /docs describes the parameters of {request.url.path}.")
+    if first["type"] == "string_too_long":  # it may be a token, which is not repeated
+        return problem(422, f"{name} has more than {first['ctx']['max_length']} characters.")
     return problem(422, f"{name} is {first.get('input')!r:.80}; expected a whole number.")
 
 
