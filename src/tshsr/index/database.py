@@ -263,6 +263,7 @@ def unusable_filter(visible: Any, where: str, error: Exception) -> FilterError:
     )
     if "sql parser error" in cause:
         cause = cause.rpartition("sql parser error: ")[2].rstrip(")")
+    cause = cause.rpartition("Arrow error: ")[2]
     return FilterError(
         f"the filter {where!r} cannot be used: {cause}; expected a condition on {columns}, such as width > 500."
     )

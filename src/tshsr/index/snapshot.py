@@ -25,6 +25,7 @@ from tshsr.index.database import (
     check_filter,
     empty_table,
     failing_filter,
+    is_damage,
     open_table,
     without_panics,
 )
@@ -167,10 +168,10 @@ class TableReader:
                 with self.lock:
                     self.cached = None
                 if not retry:
-                    raise DataError(
-                        f"{self.folder} cannot be read ({cause_of(error)}); run tshsr index on it again, which "
-                        "removes what is truncated."
-                    ) from error
+                    advice = "run tshsr index on it again, which removes what is truncated"
+                    if not is_damage(error):
+                        advice = "remove this cause, then try again"
+                    raise DataError(f"{self.folder} cannot be read ({cause_of(error)}); {advice}.") from error
         raise AssertionError("unreachable")
 
     def snapshot(self) -> Snapshot:
