@@ -35,7 +35,7 @@ LANCE_ERRORS = (OSError, RuntimeError, ValueError, pa.ArrowException)
 SYSTEM_ERROR = re.compile(r"(?:os error|Errno) (?!2\b)\d+")
 """In an error's text: an error of the system, such as a missing permission or too many open files; but for 2, a missing
 file, the file itself may be whole."""
-UNREACHABLE = re.compile(r"Error performing|timed? ?out|connection", re.IGNORECASE)
+UNREACHABLE = re.compile("Error performing [A-Z]+ |operation timed out")
 """In an error's text: object storage that can't be reached, or refuses."""
 
 
