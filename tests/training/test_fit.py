@@ -9,7 +9,7 @@ import torch
 from tests.support.small_runs import log, run, small_config, small_split, weights, with_loss, with_optimiser
 from tshsr.config.run import read_config
 from tshsr.data.dataset import Split
-from tshsr.errors import CollapseError, DataError, DivergenceError
+from tshsr.errors import CheckpointError, CollapseError, DataError, DivergenceError
 from tshsr.evaluation.run import evaluate_scores
 from tshsr.models.build import build_matcher
 from tshsr.scoring.all_pairs import score_split
@@ -173,3 +173,24 @@ def test_an_out_that_is_a_file_is_one_sentence(data: tuple[Split, Split], tmp_pa
     (tmp_path / "run").write_text("")
     with pytest.raises(DataError, match=r"Cannot write .*run"):
         run(small_config(), data, tmp_path / "run")
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("name", ["best", "last", "log.jsonl", "tensorboard"])
+def test_files_that_no_run_wrote_stay(data: tuple[Split, Split], tmp_path: Path, name: str, resume: bool) -> None:
+    path = tmp_path / name / "photo.jpg" if "." not in name else tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("mine")
+    with pytest.raises(CheckpointError, match=rf"holds {name} but no config\.json.*; choose another --out"):
+        run(small_config(), data, tmp_path, resume=resume)
+    assert path.read_text() == "mine"
+
+
+def test_settings_of_another_program_stay(data: tuple[Split, Split], tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"holds tokenizer\.json but no config\.json"):
+        run(small_config(), data, tmp_path)
+    (tmp_path / "config.json").write_text('{"architectures": []}')
+    with pytest.raises(CheckpointError, match=r"holds the config\.json of something else .*; choose another --out"):
+        run(small_config(), data, tmp_path, resume=True)
+    assert (tmp_path / "config.json").read_text() == '{"architectures": []}'

@@ -15,6 +15,7 @@ from accelerate.utils import InitProcessGroupKwargs
 
 from tshsr.config.run import RunConfig, TrainingConfig, read_config
 from tshsr.data.dataset import Split
+from tshsr.data.text import TOKENIZER
 from tshsr.data.tokens import CaptionTokenizer
 from tshsr.errors import CheckpointError, SettingsError
 from tshsr.files import exclusive_lock, make_folder, remove_partial
@@ -27,9 +28,10 @@ from tshsr.training.checks import captions_checksum, check_training, check_uncha
 from tshsr.training.completion import complete, make_tokenizer, make_vectors
 from tshsr.training.events import Event, Listener
 from tshsr.training.graphs import with_graph
+from tshsr.training.log import LOG, TENSORBOARD
 from tshsr.training.noisy_pairs import with_noise
 from tshsr.training.pixels import open_pictures
-from tshsr.training.state import State, is_begun, load_state
+from tshsr.training.state import BEST, LAST, State, is_begun, load_state
 from tshsr.training.trainer import Trainer, TrainingInputs, processes_of
 
 LOCK = ".lock"
@@ -143,7 +145,8 @@ def fit(
     Raises:
         SettingsError: Where settings are invalid, or contradict the data or the machine, such as its memory.
         DataError: Where the splits contradict each other or can't be read, or the folder can't be written or is in use.
-        CheckpointError: Where the folder holds a run and `resume` is False, or a run with other settings or data.
+        CheckpointError: Where the folder holds a run and `resume` is False, a run with other settings or data, or files
+            that no run wrote and this one would replace.
         CollapseError: Where the network gives all pairs the same score for more than an epoch.
         DivergenceError: Where the loss or its gradient is not finite.
         ProcessError: Where another process of the run was lost.
@@ -188,11 +191,25 @@ def check_folder(out: Path, *, resume: bool) -> bool:
     """Whether the folder holds a state to resume from.
 
     Raises:
-        CheckpointError: Where it holds a run and `resume` is False.
+        CheckpointError: Where it holds a run and `resume` is False, or files that no run wrote and a run would replace.
     """
-    if (out / CONFIG).exists() and not resume:
+    if not (out / CONFIG).exists():
+        # A run writes its settings before these, and only its tokenizer before the settings.
+        names = (BEST, LAST, LOG, TENSORBOARD, *(() if resume else (TOKENIZER,)))
+        for name in (name for name in names if (out / name).exists()):
+            raise CheckpointError(
+                f"{out} holds {name} but no {CONFIG}, so that no run has made it; choose another --out."
+            )
+        return False
+    if not resume:
         raise CheckpointError(f"{out} already holds a run; continue it with --resume, or choose another --out.")
-    return (out / CONFIG).exists() and is_begun(out)
+    if is_begun(out):
+        return True
+    try:
+        read_config(out / CONFIG)  # as a run has them that was killed at its start
+    except SettingsError as error:
+        raise CheckpointError(f"{out} holds the {CONFIG} of something else ({error}); choose another --out.") from None
+    return False
 
 
 def load_begun(out: Path, config: RunConfig, train: Split) -> State:
