@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.support.data_files import random_boxes, random_regions, small_store, write_karpathy, write_precomp
+from tshsr.data.check import inspect
 from tshsr.data.layouts import layout_of, open_split, select_images, splits_of
 from tshsr.errors import DataError, InputError
 
@@ -70,6 +71,17 @@ def test_a_store_named_scenes_wins_over_the_word(tmp_path: Path, monkeypatch: py
     small_store(tmp_path / "scenes")
     monkeypatch.chdir(tmp_path)
     assert open_split("scenes", "train").extractor == "small"
+
+
+def test_a_folder_of_data_named_scenes_is_written_with_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_precomp(tmp_path / "scenes", "test", random_regions(2))
+    monkeypatch.chdir(tmp_path)
+    for data in ("./scenes", Path("scenes")):
+        assert inspect(data).layout == "precomp"
+    with pytest.raises(DataError, match=r"scenes is the word for the built-in data, .*; write \./scenes for the folder"):
+        open_split("scenes", "test")
 
 
 def test_selected_images_keep_their_captions_and_are_renumbered(tmp_path: Path) -> None:

@@ -97,13 +97,21 @@ def select_images(split: Split, images: int | Sequence[int]) -> Split:
 def find_data(data: str | Path) -> Path:
     """The path of a data set; the word "scenes" means the built-in data, unless a store has that path.
 
+    Args:
+        data: A `Path` is never the word.
+
     Raises:
-        DataError: Where there is no such file or folder.
+        DataError: Where there is no such file or folder, or a folder that is no store has the name of the word.
     """
     path = place_of(data)
     if is_remote(path):
         return _remote_store(path)
-    if str(data) == SCENES and not (path / MANIFEST).is_file():
+    if data == SCENES and not (path / MANIFEST).is_file():
+        if path.is_dir():
+            raise DataError(
+                f"{SCENES} is the word for the built-in data, and a folder here has that name, too; write ./{SCENES} "
+                "for the folder, or run this elsewhere for the built-in data."
+            )
         from tshsr.data.generated import scenes_folder  # imports this module
 
         return scenes_folder()
