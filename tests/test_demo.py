@@ -141,6 +141,13 @@ def test_an_index_that_no_demo_made_is_not_touched(tmp_path: Path) -> None:
     assert (tmp_path / "index" / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", ["report.json", "report.html"])
+def test_a_report_that_no_demo_wrote_is_not_touched(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    assert f"{name} was written by no demo" in refused("demo", "--out", tmp_path, *SMALL)
+    assert (tmp_path / name).read_text() == "mine"
+
+
 def test_a_second_demo_replaces_the_first_and_nothing_else(demo: tuple[Path, Said], tmp_path: Path) -> None:
     out = shutil.copytree(demo[0], tmp_path / "demo")
     (out / "run" / "left over").write_text("from the demo before")

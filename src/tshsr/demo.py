@@ -198,7 +198,7 @@ def run_demo(
         listen: Called with each stage of the demo and each event of training.
 
     Raises:
-        DataError: Where `out/run` or `out/index` hold files that no demo wrote, or a folder can't be written.
+        DataError: Where `out` holds a run, an index or a report that no demo wrote, or a folder can't be written.
         SettingsError: Where a size or setting is out of range.
         CollapseError: Where training fails.
     """
@@ -257,12 +257,15 @@ def clear(out: Path, config: RunConfig, sizes: Sizes) -> None:
     """Remove the files of an earlier demo, finished or killed; reports first: none describes a removed run.
 
     Raises:
-        DataError: Where the folder of the run was not made by a demo.
+        DataError: Where the folder of the run, the index or a report was not made by a demo.
     """
     run = out / RUN
     there = [path.name for path in run.iterdir() if not path.name.startswith(".")] if run.is_dir() else []
     if there and MARK not in there:
         raise DataError(f"{run} holds something that no demo wrote ({there[0]}); name another folder with --out.")
+    for path in (out / REPORT, out / PAGE):
+        if path.exists() and not there:  # a demo writes its reports at the end, beside its run
+            raise DataError(f"{path} was written by no demo; name another folder with --out.")
     clear_index(out / INDEX, run)
     (out / REPORT).unlink(missing_ok=True)
     (out / PAGE).unlink(missing_ok=True)
