@@ -44,6 +44,32 @@ def test_the_program_ends_with_the_code_and_the_sentence() -> None:
     assert answer.stderr.count("\n") == 1
 
 
+def written_into_a_closed_pipe(*words: str) -> int:
+    """The exit code of a command whose output and notes go to a reader that has exited."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as file:
+        return subprocess.run([sys.executable, "-m", "tshsr", *words], stdout=file, stderr=file, check=False).returncode
+
+
+def test_a_closed_pipe_has_an_exit_code_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "log.txt").write_text("Image to text: 50.0, 80.0, 90.0, 1.0, 2.0\n")
+    assert written_into_a_closed_pipe("trian") == 141
+    assert written_into_a_closed_pipe("--version") == 141
+    assert written_into_a_closed_pipe("audit-log", str(tmp_path / "log.txt"), "--json", "-") == 141
+
+
+def test_letters_that_the_output_lacks_end_no_command() -> None:
+    answer = subprocess.run(
+        [sys.executable, "-m", "tshsr", "evaluate", "--help"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii:strict"},
+        capture_output=True,
+        check=False,
+    )
+    assert (answer.returncode, answer.stderr) == (0, b"")
+    assert b"the best by v?t" in answer.stdout
+
+
 def test_the_version_is_shown() -> None:
     assert tshsr("--version").out == f"tshsr {package.__version__}\n"
 

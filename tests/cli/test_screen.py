@@ -50,6 +50,17 @@ def show(terminal: bool, quiet: bool = False) -> str:
     return file.getvalue()
 
 
+LONG_NAME = f"photographs/{'summer-' * 30}1.jpg"
+
+
+def test_a_table_has_whole_names(capsys: pytest.CaptureFixture[str]) -> None:
+    Screen().table(("picture", "file"), [(LONG_NAME, LONG_NAME)])
+    assert capsys.readouterr().out.splitlines()[-1].split() == [LONG_NAME, LONG_NAME]
+    narrow = Screen(out=Console(file=io.StringIO(), force_terminal=True, width=40, highlight=False))
+    narrow.table(("picture", "score"), [(LONG_NAME, "0.1234")])
+    assert LONG_NAME in "".join(narrow.out.file.getvalue().replace("0.1234", "").split())  # type: ignore[attr-defined]
+
+
 def test_a_job_below_reports_to_the_command_that_runs_it() -> None:
     file = io.StringIO()
     lines, terminal = (Console(file=file, force_terminal=one, width=120, highlight=False) for one in (False, True))

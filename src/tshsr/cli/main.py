@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -58,28 +59,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 (also for a job that SIGTERM stopped and that can be continued), 2 for an error that the user
         can correct, 130 for an interruption, 141 for a closed pipe, 1 for an internal error.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    own_process = arguments is None
+    try:
+        return answer(list(sys.argv[1:] if arguments is None else arguments), own_process=own_process)
+    except BrokenPipeError:
+        # The reader of stdout or stderr has exited; without this Python fails on flushing them at exit.
+        for stream in (sys.stdout, sys.stderr) if own_process else ():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return 141
+
+
+def answer(words: list[str], *, own_process: bool) -> int:
+    """Run a command and report its errors; returns the exit code.
+
+    Raises:
+        BrokenPipeError: Where the reader of the output or of an error has exited.
+    """
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    received = record_interrupts(words) if arguments is None else []
+    received = record_interrupts(words) if own_process else []
     try:
         # Imports are inside, here and in the commands: Ctrl-C may come while they load, which takes seconds for torch.
         from tshsr.cli.screen import Screen
         from tshsr.errors import TshsrError
 
         screen = Screen()
-        if arguments is None:  # another program's process keeps its allocator
+        if own_process:  # another program's process keeps its allocator
             from tshsr.system import keep_freed_memory
 
             keep_freed_memory()
             warnings.showwarning = show_warning
-        return run(words, screen)
+            if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+                sys.stdout.reconfigure(errors="replace")  # a result is worth more than a letter that ASCII lacks
+        code = run(words, screen)
+        if own_process:
+            sys.stdout.flush()  # here and not at exit, where a closed pipe would be an error of Python's
+        return code
     except KeyboardInterrupt:
-        return interrupted(words, received, own_process=arguments is None)
+        return interrupted(words, received, own_process=own_process)
     except BrokenPipeError:
-        # The reader of stdout has exited; without this Python fails on flushing stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        raise
     except (TshsrError, OSError) as error:
         if debug:
             raise

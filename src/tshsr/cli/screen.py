@@ -24,19 +24,33 @@ from tshsr.system import Progress as ProgressCallback
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-NARROW = 100
-"""Width of the output in columns where it goes to a file or a pipe."""
+UNWRAPPED = 10_000
+"""Width of the output in columns where it goes to a file or a pipe: no name in a table is cut or folded."""
 SHORT, LONG = 10.0, 60.0
 """Seconds between two progress lines: at first, and after ten minutes."""
 MEMORY = 600.0
 """Seconds over which a bar estimates its speed: a block of a large evaluation takes longer than rich's default, 30."""
 
 
+class PipeConsole(Console):
+    """A console that raises where its reader has exited; rich's own ends the process with the exit code 1."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise what the write has raised.
+
+        Raises:
+            BrokenPipeError: Always.
+        """
+        raise BrokenPipeError
+
+
 def _console(*, stderr: bool) -> Console:
     # Under torchrun only the process of rank 0 writes.
     quiet = os.environ.get("RANK", "0") != "0"
-    console = Console(stderr=stderr, highlight=False, quiet=quiet)
-    return console if console.is_terminal else Console(stderr=stderr, highlight=False, quiet=quiet, width=NARROW)
+    console = PipeConsole(stderr=stderr, highlight=False, quiet=quiet)
+    if console.is_terminal:
+        return console
+    return PipeConsole(stderr=stderr, highlight=False, quiet=quiet, width=UNWRAPPED)
 
 
 @dataclass(frozen=True)
@@ -67,7 +81,8 @@ class Screen:
 
         table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for number, name in enumerate(header):
-            table.add_column(Text(name), justify="right" if number else "left", vertical="bottom")
+            # Folded where a terminal is narrow: a name that is cut could not be copied.
+            table.add_column(Text(name), justify="right" if number else "left", vertical="bottom", overflow="fold")
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         self.out.print(table)
