@@ -67,6 +67,24 @@ def test_what_cannot_be_calibrated_is_refused(calibrated: Path, scenes: Path, tm
     said = refused("calibrate", calibrated, "--data", few, "--device", "cpu")
     assert said == "tshsr: few, split test has one picture; a calibration needs wrong results, too."
     assert Calibration.load(calibrated) is None, "nothing is fitted that cannot be measured"
+    before = sorted(calibrated.rglob("*"))
+    assert "--split dev and --test dev share 6 pictures, and probabilities must be measured on others" in refused(
+        *start, "--split", "dev", "--test", "val"
+    )
+    (tmp_path / "file").touch()
+    for option in ("--json", "--picture"):
+        assert "Not a directory" in refused(*start, option, tmp_path / "file" / "out")
+    assert sorted(calibrated.rglob("*")) == before
+
+
+def test_collections_of_one_name_are_told_apart(calibrated: Path, scenes: Path, tmp_path: Path) -> None:
+    others = [tmp_path / name / "captions.txt" for name in ("coco", "flickr")]
+    for path in others:
+        path.parent.mkdir()
+        path.write_text("a man rides a horse\n")
+    start = ("calibrate", calibrated, "--data", scenes, "--device", "cpu", "--candidates", "5", "--quiet")
+    refusals = tshsr(*start, "--others", *others, "--json", "-").json()["refusals"]
+    assert list(refusals)[2:] == [str(path) for path in others]
 
 
 @pytest.fixture

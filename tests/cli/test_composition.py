@@ -41,6 +41,9 @@ def test_what_is_missing_is_named(run: Path, tmp_path: Path) -> None:
     assert refused("composition", run).startswith(
         "tshsr: expected --annotation PATH with --pictures DIR or --data STORE, or --data scenes; for example: tshsr "
     )
+    assert refused("composition", run, "--data", "scenes", "--layout", "aro") == (
+        "tshsr: --layout aro is of --annotation, which is missing; give it, or leave both out."
+    )
     write_aro(tmp_path)
     needs = "tshsr: --annotation needs its pictures: give either --pictures DIR or --data STORE."
     assert refused("composition", run, "--annotation", tmp_path) == needs

@@ -129,6 +129,13 @@ def test_a_value_of_a_wrong_kind_is_refused(given: str, said: str) -> None:
         ("metrics --captions", "--captions expects one argument."),
         ("explain run --image 0 --text", "--text expects one argument."),
         ("score --run x --image 0 --text y", "there is no option --run."),
+        ("metrics a.npy --captions x --key y", "--key y names a matrix in an .npz or .pt, and an .npy holds one alone"),
+        ("compare a.npy b.npy --captions x --key y", "--key y names a matrix in an .npz or .pt, and an .npy holds one"),
+        ("compare a.npy b.npy --captions x --score pooled", "--score pooled is for reports, and A and B are matrices"),
+        (
+            "knowledge build x --out y --vectors random --vectors-width 100",
+            "--vectors-width is 100, which is for a file",
+        ),
     ],
 )
 def test_other_commands_refuse_wrong_values_alike(given: str, said: str) -> None:
@@ -254,6 +261,11 @@ def test_scores_that_do_not_fit_their_captions_are_refused(scenes: Path, tmp_pat
     assert "is nan; every score must be a finite number" in refused("metrics", matrix, "--captions", scenes)
 
 
+def test_a_split_of_a_picture_file_is_refused(run: Path) -> None:
+    said = "tshsr: --split dev is for --data, and --image is a file without it; leave it out."
+    assert refused("score", run, "--image", "a.png", "--split", "dev", "--text", "a dog") == said
+
+
 def test_an_image_that_is_not_there_is_refused_with_the_nearest(scenes: Path, run: Path) -> None:
     pair = ("score", run, "--data", scenes, "--text", "a dog", "--image")
     assert "has no image 'tst-00004'; expected an id such as 'test-00004', or a row number up to 9." in refused(
@@ -277,10 +289,16 @@ def test_an_image_that_is_not_there_is_refused_with_the_nearest(scenes: Path, ru
         "audit-log x --json",
         "bench --json",
         "data info x --json",
+        "calibrate run --data x --picture",
+        "composition run --data x --json",
+        "knowledge build x --out",
+        "knowledge show x --picture",
     ],
 )
-def test_a_folder_in_place_of_an_output_file_is_refused_before_any_work(command: str, tmp_path: Path) -> None:
+def test_an_output_file_that_cannot_be_written_is_refused_before_any_work(command: str, tmp_path: Path) -> None:
     words = command.split()
+    (tmp_path / "file").touch()
+    assert f"{tmp_path / 'file' / 'a'}: Not a directory" in refused(*words, tmp_path / "file" / "a")
     said = refused(*words, tmp_path)
     assert said.startswith(f"tshsr: Cannot write {tmp_path}: Is a directory. Name a file for {words[-1]}.")
 

@@ -52,10 +52,10 @@ def test_bfloat16_says_what_it_did_under_the_table_and_in_the_json(start: tuple,
     assert "precision" not in tshsr(*start, "--json", "-").json()
 
 
-def test_tf32_is_measured_and_said_too(start: tuple) -> None:
-    said = tshsr(*start, "--dtype", "tf32")
-    assert said.code == 0, said.err
-    assert "tf32 (small): " in said.out
+def test_tf32_needs_a_gpu(start: tuple) -> None:
+    said = "tshsr: {} is for GPUs of NVIDIA's, and the device is cpu; leave it out."
+    assert refused(*start, "--dtype", "tf32") == said.format("--dtype tf32")
+    assert refused("bench", "--tf32", "--device", "cpu") == said.format("--tf32")
 
 
 @pytest.mark.parametrize("more", [(), ("--rerank", "4")])

@@ -41,6 +41,8 @@ def test_the_table_is_written_as_json(start: tuple) -> None:
             ("--dtype", "bfloat16"),
             "--first-stage makes a table of its own and takes no --dtype bfloat16; leave it out.",
         ),
+        (("--shard", "3"), "--first-stage makes a table of its own and takes no --shard; leave it out."),
+        (("--engine", "ray"), "--first-stage makes a table of its own and takes no --engine ray; leave it out."),
         (("--depths", "0"), "--depths is 0; expected numbers of candidates such as 10 100."),
     ],
 )

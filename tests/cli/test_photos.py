@@ -120,6 +120,12 @@ def test_the_networks_of_the_packages_make_a_page(tmp_path: Path) -> None:
     assert found[0].words
 
 
+@pytest.mark.parametrize("words", [("--open",), ("--port", "8001")])
+def test_options_of_the_page_without_it_are_refused(words: tuple[str, ...], tmp_path: Path) -> None:
+    said = refused("photos", tmp_path, "--no-serve", *words)
+    assert said == f"tshsr: {' '.join(words)} is for the page, which --no-serve leaves out; leave one of them out."
+
+
 def test_the_checkpoint_of_the_source_is_the_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert Path(__file__).parents[2] / "checkpoints/flickr8k-photos" == photos.CHECKPOINT
     monkeypatch.setattr(photos, "CHECKPOINT", tmp_path)

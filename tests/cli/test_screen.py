@@ -12,9 +12,10 @@ from rich.console import Console
 
 from tests.support.scripted import write_split
 from tshsr.cli.main import show_warning
-from tshsr.cli.options import read_bytes
+from tshsr.cli.options import parse, read_bytes
 from tshsr.cli.score import image_number
 from tshsr.cli.screen import Bar, Screen, bars, duration
+from tshsr.cli.search import Search
 from tshsr.cli.watching import Bars, Lines, watching
 from tshsr.data.dataset import Split
 from tshsr.errors import DataError, SettingsError
@@ -316,3 +317,8 @@ def test_an_image_that_is_not_there_is_refused(split: Split) -> None:
     for image in ("3", "-1", "3.png", "²"):
         with pytest.raises(DataError, match=r"expected an id such as '\d.png', or a row number up to 2"):
             image_number(split, image)
+
+
+def test_words_after_two_dashes_stay_as_they_are() -> None:
+    wanted = parse(Search, "tshsr search", ["--min_probability", "0.5", "my_index", "--", "-a_b"])
+    assert (wanted.min_probability, wanted.index, wanted.query) == (0.5, "my_index", "-a_b")

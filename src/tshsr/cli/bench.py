@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tshsr.cli.options import Flag, Name, Output, choose_device, parse
+from tshsr.cli.options import Flag, Name, Output, check_tf32, choose_device, parse
 from tshsr.cli.screen import Screen
 from tshsr.errors import SettingsError
 from tshsr.system import provenance
@@ -77,6 +77,8 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     from tshsr.evaluation.compile import CompileOptions
 
     device = choose_device(wanted.device)
+    if wanted.tf32:
+        check_tf32("--tf32", device)
     sizes = {name: getattr(wanted, name) for name in SIZES}
     for name, value in sizes.items():
         if value < 1:
@@ -100,11 +102,11 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     )
     for each in found["skipped"]:
         screen.note(each["reason"])
-    if wanted.json is not None:
-        screen.json(json.dumps({**provenance(), **found}, indent=2), wanted.json)
     if wanted.json != "-":
         screen.say(f"{provenance()['hardware']}; matrix products {found['gemm_gflops']:.0f} GFLOP/s in float32")
         screen.table(HEADER, [row(each) for each in found["rows"]])
+    if wanted.json is not None:
+        screen.json(json.dumps({**provenance(), **found}, indent=2), wanted.json)
 
 
 def row(values: dict[str, Any]) -> tuple[str, ...]:

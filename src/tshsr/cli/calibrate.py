@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tshsr.cli.options import Argument, Flag, Name, OptionalPath, Output, choose_device, load_retriever, parse
+from tshsr.cli.options import Argument, Flag, Name, Output, OutputPath, choose_device, load_retriever, parse
 from tshsr.cli.screen import Screen
 from tshsr.errors import DataError, SettingsError
 from tshsr.files import write_text
@@ -44,7 +44,7 @@ class Calibrate:
     others: tuple[Path, ...] = ()
     """Files with captions of other collections, one per line: how often does a search for them say that nothing
     matches?"""
-    picture: OptionalPath = None
+    picture: OutputPath = None
     """Write the reliability diagram of the shown results to this file, as SVG."""
     json: Output = None
     """Write the figures to this file; - writes them to stdout, in place of the tables."""
@@ -66,10 +66,13 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     from tshsr.system import provenance
 
     device = choose_device(wanted.device)
-    others = {path.name: read_others(path) for path in wanted.others}
+    names = [path.name for path in wanted.others]
+    unique = len(set(names)) == len(names)
+    others = {path.name if unique else str(path): read_others(path) for path in wanted.others}
     retriever = load_retriever(wanted.run, device)
     known, test = (retriever.readable(open_split(wanted.data, name)) for name in (wanted.split, wanted.test))
     check_pictures(known, test)
+    check_splits(known, test)
     options = ScoringOptions(device=device)
     with screen.progress(quiet=wanted.quiet) as begin:
         fitted = replace(options, progress=begin(f"searching {known.name}", "pairs"))
@@ -79,6 +82,9 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
         calibration.save(run)
         options = replace(options, progress=begin(f"searching {test.name}", "pairs"))
         report = measure_calibration(calibration, retriever, test, others, options)
+    if wanted.json != "-":
+        screen.say(f"{Path(wanted.run) / 'calibration.json'}: {formula(calibration)}")
+        show(screen, test, report)
     if wanted.picture is not None:
         title = f"{retriever.name} on {test.data}, split {test.name}"
         write_text(wanted.picture, render_reliability(report.before["shown"], report.after["shown"], title))
@@ -87,9 +93,6 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
         values |= {"test": test.name, "pictures": len(test.regions), "calibration": asdict(calibration)}
         values |= asdict(report)
         screen.json(json.dumps(values, indent=2), wanted.json)
-    if wanted.json != "-":
-        screen.say(f"{Path(wanted.run) / 'calibration.json'}: {formula(calibration)}")
-        show(screen, test, report)
 
 
 def command_of(wanted: Calibrate, model: str, data: str) -> str:
@@ -114,6 +117,23 @@ def check(wanted: Calibrate) -> None:
         )
     if wanted.candidates < 2:
         raise SettingsError(f"--candidates is {wanted.candidates}; expected at least 2, a right and a wrong one.")
+
+
+def check_splits(known: Split, test: Split) -> None:
+    """Refuse a measurement on pictures of the fit, on which probabilities look better than they are.
+
+    Raises:
+        SettingsError: Where there are any.
+    """
+    from tshsr.data.check import has_row_numbers
+
+    shared = set() if has_row_numbers(known) or has_row_numbers(test) else {*known.image_ids} & {*test.image_ids}
+    if known.name == test.name or shared:
+        number = len(test.regions) if known.name == test.name else len(shared)
+        raise SettingsError(
+            f"--split {known.name} and --test {test.name} share {number:,} pictures, and probabilities must be "
+            "measured on others than those of the fit; name another split."
+        )
 
 
 def read_others(path: Path) -> list[str]:

@@ -9,6 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal
 
+from tshsr.cli.metrics import check_key
 from tshsr.cli.options import Argument, File, Output, parse
 from tshsr.cli.screen import Screen
 from tshsr.errors import DataError, SettingsError
@@ -158,12 +159,18 @@ def read_run(path: Path, wanted: Compare) -> Run:
 
 
 def check_for_matrices(wanted: Compare, paths: Sequence[Path]) -> None:
-    """Refuse options of matrices where all files are reports.
+    """Refuse options of matrices where all files are reports, and the other way round.
 
     Raises:
         SettingsError: Where one is given; the message names it.
     """
-    if any(path.suffix != ".json" for path in paths):
+    matrices = [path for path in paths if path.suffix != ".json"]
+    if matrices:
+        check_key(wanted.key, matrices)
+        if len(matrices) == len(paths) and wanted.score != Compare.score:
+            raise SettingsError(
+                f"--score {wanted.score} is for reports, and A and B are matrices, each of one score; leave it out."
+            )
         return
     if wanted.protocol != "auto":
         raise SettingsError(

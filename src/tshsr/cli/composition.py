@@ -64,14 +64,14 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
         cases = [cases[number * len(cases) // wanted.limit] for number in range(wanted.limit)]
     with screen.progress(quiet=wanted.quiet) as begin:
         found = evaluate_composition(retriever, cases, source, device=device, progress=begin("scoring", "cases"))
+    if wanted.json != "-":
+        show(screen, found)
     if wanted.json is not None:
         named = f"--data {wanted.data}" if wanted.annotation is None else f"--annotation {wanted.annotation.name}"
         command = f"tshsr composition {retriever.name} {named}"
         values = {"command": command, **provenance(), "model": retriever.name}
         values |= {"cases": len(cases), "composition": asdict(found)}
         screen.json(json.dumps(values, indent=1, ensure_ascii=False), wanted.json)
-    if wanted.json != "-":
-        show(screen, found)
 
 
 def check(wanted: Composition) -> None:
@@ -86,6 +86,10 @@ def check(wanted: Composition) -> None:
         )
     if wanted.annotation is not None and (wanted.pictures is None) == (wanted.data is None):
         raise SettingsError("--annotation needs its pictures: give either --pictures DIR or --data STORE.")
+    if wanted.annotation is None and wanted.layout != "auto":
+        raise SettingsError(
+            f"--layout {wanted.layout} is of --annotation, which is missing; give it, or leave both out."
+        )
     if wanted.limit is not None and wanted.limit < 1:
         raise SettingsError(f"--limit is {wanted.limit}; expected at least 1.")
 

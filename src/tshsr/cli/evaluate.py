@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -19,6 +17,8 @@ from tshsr.cli.options import (
     Output,
     Shard,
     Workers,
+    check_place,
+    check_tf32,
     choose_device,
     chosen_engine,
     load_retriever,
@@ -30,7 +30,6 @@ from tshsr.cli.options import (
 from tshsr.cli.scores_folder import shared_place
 from tshsr.cli.screen import Screen
 from tshsr.errors import DataError, SettingsError, TshsrError
-from tshsr.files import explained
 
 if TYPE_CHECKING:
     import torch
@@ -121,10 +120,13 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     check_rerank(wanted)
     check_kernel(wanted)
     check_engine(wanted)
-    check_output(wanted.json, wanted.save_scores)
+    check_scores_file(wanted.save_scores)
+    device = choose_device(wanted.device)
+    if wanted.dtype == "tf32":
+        check_tf32("--dtype tf32", device)
     from tshsr.scoring.processes import launched_processes
 
-    with launched_processes(choose_device(wanted.device)) as processes:
+    with launched_processes(device) as processes:
         check_processes(wanted, processes)
         if wanted.first_stage:
             names = [each.name for each in fields(StagesOptions) if each.name != "run"]
@@ -146,38 +148,18 @@ def check_moved(arguments: Sequence[str]) -> None:
             raise SettingsError(f"evaluate has no option {name} any more; it is a command: {MOVED[name]}.")
 
 
-def check_output(report: str | None, scores: Path | None) -> None:
-    """Refuse files that cannot be written, before hours of scoring.
-
-    Args:
-        report: The file of --json; - is stdout.
+def check_scores_file(scores: Path | None) -> None:
+    """Refuse a file of --save-scores that cannot be written, before hours of scoring.
 
     Raises:
-        DataError: Where a file cannot be written.
-        SettingsError: Where scores have another suffix than .npy.
+        DataError: Where it cannot be written.
+        SettingsError: Where it has another suffix than .npy.
     """
     from tshsr.evaluation.score_files import check_scores_name
 
     if scores is not None:
         check_scores_name(scores)
         check_place(scores)
-    if report is not None and report != "-":
-        check_place(Path(report))
-
-
-def check_place(path: Path) -> None:
-    """Refuse a file that cannot be written.
-
-    Raises:
-        DataError: Where a folder has that name, or its nearest existing parent is no writable folder.
-    """
-    path = path.absolute()
-    with explained(path):
-        above = next(each for each in path.parents if each.exists())
-        wrong = {errno.EISDIR: path.is_dir(), errno.ENOTDIR: not above.is_dir()}
-        wrong[errno.EACCES] = not os.access(above, os.W_OK)
-        for code in (code for code, found in wrong.items() if found):
-            raise OSError(code, os.strerror(code))
 
 
 def show_result(report: Report, file: str | None, screen: Screen) -> None:
@@ -386,6 +368,9 @@ def check_first_stage(wanted: Evaluate) -> None:
         "--compile": wanted.compile,
         f"--dtype {wanted.dtype}": wanted.dtype != "float32",
         f"--kernel {wanted.kernel}": wanted.kernel != "eager",
+        f"--engine {wanted.engine}": wanted.engine != "none",
+        "--engine-workers": wanted.engine_workers is not None,
+        "--shard": wanted.shard is not None,
     }
     for name in (name for name, given in refused.items() if given):
         raise SettingsError(f"--first-stage makes a table of its own and takes no {name}; leave it out.")

@@ -91,10 +91,7 @@ def answer(words: list[str], *, own_process: bool) -> int:
             warnings.showwarning = show_warning
             if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
                 sys.stdout.reconfigure(errors="replace")  # a result is worth more than a letter that ASCII lacks
-        code = run(words, screen)
-        if own_process:
-            sys.stdout.flush()  # here and not at exit, where a closed pipe would be an error of Python's
-        return code
+        return run(words, screen)
     except KeyboardInterrupt:
         return interrupted(words, received, own_process=own_process)
     except BrokenPipeError:
@@ -198,6 +195,8 @@ def run(words: list[str], screen: Screen) -> int:
         import_module(f"tshsr.cli.{name.replace('-', '_')}").main(rest, screen)
     except SystemExit as stop:  # the help of a command
         return stop.code if isinstance(stop.code, int) else 0
+    finally:
+        screen.out.file.flush()  # here and not at exit, where a closed pipe would be an error of Python's
     return 0
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tshsr.cli.evaluate import check_output, extras_of, show_result
+from tshsr.cli.evaluate import check_scores_file, extras_of, show_result
 from tshsr.cli.options import Argument, OptionalPath, Output, parse
 from tshsr.cli.screen import Screen
+from tshsr.errors import SettingsError
 
 EXAMPLE = "tshsr metrics SCORES.npy --captions FILE"
 
@@ -46,7 +47,8 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     from tshsr.evaluation.matrix import evaluate_matrix, read_matrices
     from tshsr.evaluation.score_files import save_scores
 
-    check_output(wanted.json, wanted.save_scores)
+    check_key(wanted.key, wanted.scores)
+    check_scores_file(wanted.save_scores)
     report = evaluate_matrix(
         wanted.scores,
         wanted.captions,
@@ -58,3 +60,13 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     if wanted.save_scores is not None:
         save_scores(wanted.save_scores, read_matrices(wanted.scores, wanted.key)[1])
     show_result(report, wanted.json, screen)
+
+
+def check_key(key: str, matrices: Sequence[Path]) -> None:
+    """Refuse the name of a matrix where every file holds a single one.
+
+    Raises:
+        SettingsError: Where it is given.
+    """
+    if key != Metrics.key and all(path.suffix == ".npy" for path in matrices):
+        raise SettingsError(f"--key {key} names a matrix in an .npz or .pt, and an .npy holds one alone; leave it out.")

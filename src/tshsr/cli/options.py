@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import ast
 import difflib
+import errno
 import inspect
 import itertools
+import os
 import re
 import textwrap
 import types
@@ -23,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from tshsr.errors import SettingsError
+from tshsr.files import explained
 
 if TYPE_CHECKING:
     from tshsr.engines.work import Engine
@@ -60,6 +63,8 @@ File = Annotated[str | None, Argument("FILE")]
 Output = Annotated[str | None, Argument("FILE", output=True)]
 """A file to write; - is stdout."""
 OptionalPath = Annotated[Path | None, Argument("PATH")]
+OutputPath = Annotated[Path | None, Argument("PATH", output=True)]
+"""A file to write, never stdout."""
 
 EngineName = Literal["none", "ray"]
 Workers = Annotated[int | None, Argument("N")]
@@ -169,13 +174,15 @@ def parse(
 
     Raises:
         SettingsError: Where one is invalid; the message has the nearest valid name.
+        DataError: Where a file that the command would write after its work cannot be written.
     """
     options = list(options_of(command, defaults or {}))
     head = description or inspect.cleandoc(command.__doc__ or "")
     parser = parser_of(options, program, f"{head}\n\nexample: {example}" if example else head)
     known = {"-h", "--help", *(name for option in options for name in option.names)}
-    words = [normal(word) for word in arguments]
-    for word in itertools.takewhile(lambda word: word != "--", words):
+    named = list(itertools.takewhile(lambda word: word != "--", arguments))
+    words = [*map(normal, named), *arguments[len(named) :]]
+    for word in words[: len(named)]:
         if is_option(word) and word.partition("=")[0] not in known:
             given = arguments[words.index(word)].partition("=")[0]
             parser.error(f"there is no option {given}{suggestion(word.partition('=')[0], known)}")
@@ -193,9 +200,28 @@ def parse(
         verb = "is" if len(absent) == 1 else "are"
         parser.error(f"{names} {verb} missing{f'; for example: {example}' if example else ''}")
     for option in options:
-        if option.mark.output and option.dest in found and Path(found[option.dest]).is_dir():
-            parser.error(f"Cannot write {found[option.dest]}: Is a directory. Name a file for {option.names[0]}")
+        if option.mark.output and found.get(option.dest, "-") != "-":
+            if Path(found[option.dest]).is_dir():
+                parser.error(f"Cannot write {found[option.dest]}: Is a directory. Name a file for {option.names[0]}")
+            check_place(Path(found[option.dest]))
     return build(command, defaults or {}, found)
+
+
+def check_place(path: Path) -> None:
+    """Refuse a file that cannot be written, before hours of work.
+
+    Raises:
+        DataError: Where a folder has that name, or its nearest existing parent is no writable folder.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        return  # a device or a pipe, which is written to directly
+    path = Path(os.path.realpath(path))  # a symbolic link stays, and its target is replaced
+    with explained(path):
+        above = next(each for each in path.parents if each.exists())
+        wrong = {errno.EISDIR: path.is_dir(), errno.ENOTDIR: not above.is_dir()}
+        wrong[errno.EACCES] = not os.access(above, os.W_OK)
+        for code in (code for code, found in wrong.items() if found):
+            raise OSError(code, os.strerror(code))
 
 
 def parser_of(options: Sequence[Option], program: str, description: str) -> Parser:
@@ -356,6 +382,19 @@ def choose_device(name: str | None) -> str:
     if name not in there:
         raise SettingsError(f"device {name!r} is not available; this machine has {', '.join(there)}.")
     return name
+
+
+def check_tf32(option: str, device: str) -> None:
+    """Refuse TF32 on a device without it.
+
+    Args:
+        option: The option that asks for it.
+
+    Raises:
+        SettingsError: Where the device is no GPU of NVIDIA's.
+    """
+    if device != "cuda":
+        raise SettingsError(f"{option} is for GPUs of NVIDIA's, and the device is {device}; leave it out.")
 
 
 def load_retriever(run: str, device: str | None) -> Retriever:

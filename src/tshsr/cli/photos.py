@@ -68,6 +68,9 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     wanted = parse(Photos, "tshsr photos", arguments, example=EXAMPLE)
     if wanted.workers < 1:
         raise SettingsError(f"--workers is {wanted.workers}; expected at least 1.")
+    unused = {"--open": wanted.open, f"--port {wanted.port}": wanted.port != Photos.port}
+    for name in (name for name, given in unused.items() if given and not wanted.serve):
+        raise SettingsError(f"{name} is for the page, which --no-serve leaves out; leave one of them out.")
     checkpoint = bundled() if wanted.checkpoint is None else wanted.checkpoint
     pictures = wanted.pictures.expanduser()  # make passes ~ on
     check_extras("tshsr photos", "photos,search,serve", needed_by(checkpoint))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tshsr.cli.options import Argument, Folder, Name, Output, load_retriever, parse
 from tshsr.cli.screen import Screen
-from tshsr.errors import DataError
+from tshsr.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -82,11 +82,14 @@ def find_picture(retriever: Retriever, image: str, data: str | None, split: str)
 
     Raises:
         DataError: Where there is no such image, or the network needs features of another extractor.
+        SettingsError: Where a split is named for a file.
     """
     from tshsr.data.layouts import open_split
     from tshsr.data.pictures import read_picture
 
     if data is None:
+        if split != Score.split:
+            raise SettingsError(f"--split {split} is for --data, and --image is a file without it; leave it out.")
         return picture_file(retriever, Path(image))
     opened = retriever.readable(open_split(data, split))
     number = image_number(opened, image)
