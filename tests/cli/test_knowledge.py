@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
 
 from tests.support.command_line import refused, tshsr
+from tshsr.cli.train import read_arguments
 from tshsr.knowledge.graph import ConceptGraph
+from tshsr.training.checks import check_training
 
 RULES = ("--lexicon", "rules", "--vectors", "random")
 
@@ -15,11 +18,18 @@ RULES = ("--lexicon", "rules", "--vectors", "random")
 @pytest.fixture(scope="module")
 def graph(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The graph of small scenes."""
-    path = tmp_path_factory.mktemp("knowledge") / "graph.safetensors"
+    path = tmp_path_factory.mktemp("knowledge") / "the graph.safetensors"
     said = tshsr("knowledge", "build", scenes, "--out", path, "--count", "20", *RULES)
     assert said.code == 0, said.err
     assert "word classes by rules; vectors of 50 values by random" in said.out
-    assert said.out.splitlines()[-1] == f"Next: tshsr train RECIPE --model.knowledge.graph {path}"
+    then = shlex.split(said.out.splitlines()[-1].removeprefix("Next: tshsr "))
+    assert then == [
+        *("train", "ekdm-scenes", "--data", str(scenes), "--out", "runs/concepts"),
+        *("--model.knowledge.graph", str(path)),
+    ]
+    wanted, config = read_arguments(then[1:])
+    check_training(config)
+    assert wanted.model == config.model
     return path
 
 
@@ -52,3 +62,14 @@ def test_wrong_uses_are_one_sentence(graph: Path, scenes: Path, tmp_path: Path) 
         "knowledge", "build", scenes, "--out", out, "--lexicon", "rules", "--vectors", "none.txt"
     )
     assert not out.exists()
+
+
+def test_settings_of_a_graph_without_effect_are_refused(graph: Path) -> None:
+    start = ("train", "ekdm-scenes", "--data", "x", "--out", "y", "--model.knowledge.graph", graph)
+    assert refused(*start, "--model.knowledge.vectors-width", "9") == (
+        "tshsr: --model.knowledge.vectors-width 9 is for a graph that is built, and --model.knowledge.graph names one; "
+        "leave one of them out."
+    )
+    assert "model.knowledge.graph is 'g', which tshsr without concepts ignores; set model.knowledge.method" in refused(
+        "train", "tshsr-scenes", "--data", "x", "--out", "y", "--model.knowledge.graph", "g"
+    )

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from tests.support.small_runs import small_config, small_split, with_loss, with_optimiser
-from tshsr.config.models import ReasoningConfig, SgrafConfig, VseConfig
+from tshsr.config.models import ReasoningConfig, SgrafConfig, VisionConfig, VseConfig
+from tshsr.config.run import AugmentationConfig
 from tshsr.data.text import Tokenizer
 from tshsr.errors import CheckpointError, DataError, SettingsError
 from tshsr.models.reasoning import HierarchicalReasoning
@@ -48,6 +49,20 @@ def test_a_dropout_of_similarity_vectors_above_one_is_refused() -> None:
     config = small_config()
     with pytest.raises(SettingsError, match=r"model\.similarity_dropout is 1.0; expected 0 or more, below 1"):
         check_training(replace(config, model=replace(config.model, similarity_dropout=1.0)))
+
+
+def test_settings_of_pixels_without_them_are_refused() -> None:
+    config = small_config(augmentation=AugmentationConfig(mirror=0.9))
+    with pytest.raises(SettingsError, match=r"augmentation\.mirror is 0\.9, which training on stored features ignores"):
+        check_training(config)
+    encoder = replace(small_config().model.encoder, vision=VisionConfig(tuned_blocks=5))
+    config = replace(small_config(), model=replace(small_config().model, encoder=encoder))
+    with pytest.raises(
+        SettingsError, match=r"vision\.tuned_blocks is 5, which training on stored features ignores; set"
+    ):
+        check_training(config)
+    with pytest.raises(SettingsError, match=r"vision_factor is 0\.5, and no block of a vision network is tuned; set"):
+        check_training(with_optimiser(small_config(), vision_factor=0.5))
 
 
 def test_late_interaction_of_pooled_vectors_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from tshsr.cli.actions import run_action
-from tshsr.cli.options import Argument, OptionalPath, parse
+from tshsr.cli.options import Argument, OutputPath, parse
 from tshsr.cli.screen import Screen
 from tshsr.errors import SettingsError
 
@@ -27,7 +28,7 @@ class Build:
 
     data: Annotated[str, Argument("DIR", positional=True)]
     """A folder of data (see tshsr data info), or the word scenes."""
-    out: Annotated[Path, Argument("FILE")]
+    out: Annotated[Path, Argument("FILE", output=True)]
     """File of the graph, safetensors."""
     split: str = "train"
     """Split whose captions are read."""
@@ -40,7 +41,7 @@ class Build:
     """Vectors of the concepts: glove-50d, a file of word vectors, a frozen text encoder such as minilm, or random."""
     vectors_width: int = 300
     """Width of the vectors in a file."""
-    picture: OptionalPath = None
+    picture: OutputPath = None
     """Draw the graph into this SVG file."""
 
 
@@ -50,7 +51,7 @@ class Show:
 
     graph: Annotated[Path, Argument("FILE", positional=True)]
     """A file of tshsr knowledge build."""
-    picture: OptionalPath = None
+    picture: OutputPath = None
     """Draw the graph into this SVG file."""
     shown: int = 80
     """Concepts in the picture, the most frequent ones."""
@@ -82,15 +83,36 @@ def build(arguments: Sequence[str], screen: Screen) -> None:
     from tshsr.knowledge.build import GraphSettings, build_graph
     from tshsr.pretrained.frozen_text import FrozenText
     from tshsr.pretrained.names import TEXT_WEIGHTS
+    from tshsr.scenes.descriptor import EXTRACTOR
 
+    check_width(wanted.vectors, wanted.vectors_width)
     split = open_split(wanted.data, wanted.split)
     encoder = FrozenText(wanted.vectors) if wanted.vectors in TEXT_WEIGHTS else None
     settings = GraphSettings(wanted.count, wanted.lexicon, wanted.vectors, wanted.vectors_width)
     graph = build_graph(split.captions, settings, data=f"{split.data}, split {split.name}", encoder=encoder)
+    show_graph(graph, screen)  # first, so that it is there if a file cannot be written
     graph.save(wanted.out)
     draw(graph, wanted.picture)
-    show_graph(graph, screen)
-    screen.say(f"Next: tshsr train RECIPE --model.knowledge.graph {wanted.out}")
+    recipe = "ekdm-scenes" if split.extractor == EXTRACTOR else "ekdm-flickr8k"
+    then = ["tshsr", "train", recipe, "--data", wanted.data, "--out", "runs/concepts"]
+    screen.say(f"Next: {shlex.join([*then, '--model.knowledge.graph', str(wanted.out)])}")
+
+
+def check_width(vectors: str, width: int) -> None:
+    """Refuse a width for vectors that have their own.
+
+    Raises:
+        SettingsError: Where there is one.
+    """
+    from tshsr.knowledge.build import RANDOM
+    from tshsr.pretrained.names import TEXT_WEIGHTS
+    from tshsr.pretrained.word_vectors import GLOVE_50D
+
+    if width != Build.vectors_width and vectors in (GLOVE_50D, RANDOM, *TEXT_WEIGHTS):
+        raise SettingsError(
+            f"--vectors-width is {width}, which is for a file of word vectors, and {vectors} has a width of its own; "
+            "leave it out."
+        )
 
 
 def show(arguments: Sequence[str], screen: Screen) -> None:

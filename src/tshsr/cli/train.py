@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,12 +10,15 @@ from typing import Annotated
 
 from tshsr.cli.options import Argument, Flag, Name, choose_device, parse
 from tshsr.cli.screen import Screen, duration
-from tshsr.config.models import ModelConfig
+from tshsr.config.knowledge import KnowledgeConfig
+from tshsr.config.models import ModelConfig, knowledge_of
 from tshsr.config.recipes import RECIPES, recipe
 from tshsr.config.run import LossConfig, OptimiserConfig, RunConfig, TrainingConfig
 from tshsr.errors import SettingsError
 
 EXAMPLE = "tshsr train tshsr-scenes --data scenes --out runs/first"
+OF_BUILT_GRAPHS = ("count", "lexicon", "vectors", "vectors_width")
+"""Settings of concepts that the file of a graph has decided."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,8 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     else:
         screen.say(f"{result.folder} is trained: {result.steps} steps in {duration(result.seconds)}.")
     screen.say(f"Best on {dev.name} after epoch {result.best_epoch}: rSum {result.best_rsum:.1f}.")
-    screen.say(f"Next: tshsr evaluate {wanted.out} --data {wanted.data} --split test")
+    then = ["tshsr", "evaluate", str(wanted.out), "--data", wanted.data, "--split", "test"]
+    screen.say(f"Next: {shlex.join(then)}")
 
 
 def read_arguments(arguments: list[str]) -> tuple[Train, RunConfig]:
@@ -101,6 +106,7 @@ def read_arguments(arguments: list[str]) -> tuple[Train, RunConfig]:
         description=description,
         example=f"tshsr train {arguments[0]} --data DIR --out runs/first",
     )
+    check_graph(config, wanted)
     return wanted, RunConfig(
         recipe=config.recipe,
         model=wanted.model,
@@ -109,6 +115,27 @@ def read_arguments(arguments: list[str]) -> tuple[Train, RunConfig]:
         training=training_of(wanted),
         extractor=wanted.extractor,
     )
+
+
+def check_graph(config: RunConfig, wanted: Train) -> None:
+    """Refuse settings of a graph that is built, beside the file of one.
+
+    Args:
+        config: The recipe, whose own settings of a graph give way to the file.
+
+    Raises:
+        SettingsError: Names the first one.
+    """
+    before, now = knowledge_of(config.model), knowledge_of(wanted.model)
+    if now is None or not now.graph:
+        return
+    for name in OF_BUILT_GRAPHS:
+        value = getattr(now, name)
+        if value != getattr(before or KnowledgeConfig(), name):
+            raise SettingsError(
+                f"--model.knowledge.{name.replace('_', '-')} {value} is for a graph that is built, and "
+                f"--model.knowledge.graph names one; leave one of them out."
+            )
 
 
 def training_of(wanted: Train) -> TrainingConfig:

@@ -147,7 +147,7 @@ def check_ranges(config: RunConfig) -> None:
 
 
 def check_pixels(config: RunConfig) -> None:
-    """Reject settings of training from pixels that are out of range.
+    """Reject settings of training from pixels that are out of range, or set without it.
 
     Raises:
         SettingsError: Names the first one.
@@ -165,6 +165,21 @@ def check_pixels(config: RunConfig) -> None:
     ):
         if not fits:
             raise SettingsError(f"{name} is {value}; expected {expected}.")
+    if not vision.weights:
+        for group, given in (("model.encoder.vision", vision), ("training.augmentation", augmentation)):
+            for name, value in vars(type(given)()).items():
+                if getattr(given, name) != value:
+                    raise SettingsError(
+                        f"{group}.{name} is {getattr(given, name)!r}, which training on stored features ignores; set "
+                        "model.encoder.vision.weights to train from pixels."
+                    )
+    if not (vision.weights and vision.tuned_blocks):
+        for name in ("vision_factor", "vision_decay"):
+            if getattr(optimiser, name) != getattr(OptimiserConfig(), name):
+                raise SettingsError(
+                    f"optimiser.{name} is {getattr(optimiser, name):g}, and no block of a vision network is tuned; set "
+                    "model.encoder.vision.weights, and model.encoder.vision.tuned_blocks to 1 or more."
+                )
 
 
 def check_losses(config: RunConfig) -> None:

@@ -81,7 +81,7 @@ def make_graph(knowledge: KnowledgeConfig, train: Split, tokenizer: CaptionToken
 
 
 def check_knowledge(config: RunConfig) -> None:
-    """Reject settings of concepts that are out of range, and concepts that a method does not train.
+    """Reject settings of concepts that are out of range or without effect, and a method of concepts without any.
 
     Raises:
         SettingsError: Names the first one.
@@ -90,6 +90,13 @@ def check_knowledge(config: RunConfig) -> None:
     if knowledge is None:
         if config.model.kind == "concepts":
             raise SettingsError("model.knowledge.method is none, and this method is made of concepts; set it.")
+        without = getattr(config.model, "knowledge", KnowledgeConfig())
+        for name, value in vars(KnowledgeConfig()).items():
+            if getattr(without, name) != value:
+                raise SettingsError(
+                    f"model.knowledge.{name} is {getattr(without, name)!r}, which {config.model.kind} without concepts "
+                    "ignores; set model.knowledge.method, or train a recipe with concepts such as ekdm-flickr8k."
+                )
         return
     for name, least in (("count", 2), ("active", 1), ("steps", 1), ("vectors_width", 1), ("consistency", 0)):
         value = getattr(knowledge, name)
