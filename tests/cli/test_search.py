@@ -151,6 +151,8 @@ def test_all_splits_of_the_fields_files_go_into_one_index(run: Path, tmp_path: P
         ("index run --out x --captons", "there is no option --captons; did you mean --captions?"),
         ("index run --out x --no-caption", "there is no option --no-caption; did you mean --no-captions?"),
         ("index run --out x --captions yes", "'yes' is one argument too many: --captions takes no value."),
+        ("index run --out x --delete a --regions 3", "--regions is for pictures that are added; name them with --data"),
+        ("index run --out x --delete a --no-captions", "--no-captions is for pictures that are added; name them with"),
         ("index run --out x --data d --delete", "--delete expects at least one argument."),
         ("search", "INDEX is missing; for example: tshsr search INDEX"),
         ("search x", "expected a sentence to search for, or --image FILE; for example: tshsr search INDEX"),

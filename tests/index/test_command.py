@@ -50,6 +50,15 @@ def test_metadata_that_cannot_be_used_is_refused_before_anything_changes(
         facts.write_text(text)
         assert said in refused(*start, "--metadata", facts)
         assert not out.exists()
+    for more, said in (
+        (("--pictures", tmp_path / "nowhere"), "nowhere is no folder of pictures"),
+        (("--engine-workers", "2"), "--engine-workers is for --engine ray; give both, or neither."),
+        (("--delete", "dev0.jpg"), "does not exist; make one with tshsr index"),
+    ):
+        assert said in refused(*start, *more)
+        assert not out.exists()
     assert tshsr(*start).code == 0
     assert "names none of" in refused(*start, "--metadata", facts, "--delete", "dev0.jpg")
     assert len(Index.open(out)) == 6, "nothing was deleted"
+    said = tshsr("index", small.run, "--out", out, "--delete", "dev0.jpg", "dev0.jpg", "--device", "cpu")
+    assert said.out.splitlines()[0] == "1 pictures removed."

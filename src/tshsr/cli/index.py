@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -25,17 +25,21 @@ from tshsr.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
     from tshsr.data.dataset import Split
+    from tshsr.engines.work import Engine
     from tshsr.index.building import Added
     from tshsr.index.collection import Index
     from tshsr.index.metadata import Metadata
     from tshsr.retriever import Retriever
     from tshsr.scoring.compression import RegionPooling
+    from tshsr.system import Begin
 
 EXAMPLE = "tshsr index runs/first --data DIR --out INDEX"
 
 
 TRAIN = "train"
 """The split on which learned regions are fitted, where the data have it."""
+OF_REMOVING = ("run", "out", "delete", "data", "device", "quiet")
+"""Options that have a meaning where nothing is added."""
 
 
 @dataclass(frozen=True)
@@ -86,29 +90,64 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
     """Make or change an index.
 
     Raises:
-        SettingsError: Where there is nothing to add or remove.
+        SettingsError: Where there is nothing to add or remove, or an option is for adding alone.
     """
     wanted = parse(IndexCommand, "tshsr index", arguments, example=EXAMPLE)
-    if wanted.data is None and not wanted.delete:
-        raise SettingsError(
-            f"expected something to add, --data DIR, or to remove, --delete ID; for example: {EXAMPLE}."
-        )
+    check(wanted)
     from tshsr.index.collection import Index
 
     retriever = load_retriever(wanted.run, "cpu" if wanted.engine == "ray" else wanted.device)
+    removed = tuple(dict.fromkeys(wanted.delete))
     if wanted.data is None:
         index = Index(wanted.out, retriever)
-        index.delete(wanted.delete)
+        index.delete(removed)
     else:
+        # A new index keeps its first settings, so that none is made where something cannot be read or removed.
+        if removed:
+            Index(wanted.out, retriever)
         splits = [retriever.readable(split) for split in open_all(wanted.data, wanted.split)]
-        metadata = metadata_by_split(wanted.metadata, splits)  # read before anything changes
-        index = prepared(wanted, retriever, splits[0])
-        index.delete(wanted.delete)
-        for split, added in add_all(wanted, index, splits, metadata, screen):
+        check_pictures(wanted.pictures, splits)
+        metadata = metadata_by_split(wanted.metadata, splits)
+        chosen = chosen_engine(wanted.engine, wanted.engine_workers, wanted.shard, device=wanted.device)
+        with chosen as engine, screen.progress(quiet=wanted.quiet) as begin:
+            index = prepared(wanted, retriever, splits[0], begin)
+            index.delete(removed)
+            done = add_all(wanted, index, splits, metadata, begin, engine)
+        for split, added in done:
             screen.say(f"{split.data}, split {split.name}: {summary(added)}.")
-    if wanted.delete:
-        screen.say(f"{len(wanted.delete):,} pictures removed.")
+    if removed:
+        screen.say(f"{len(removed):,} pictures removed.")
     screen.say(f"{wanted.out} holds {len(index):,} pictures and {index.captions:,} captions.")
+
+
+def check(wanted: IndexCommand) -> None:
+    """Refuse a command without work, and options of adding where nothing is added.
+
+    Raises:
+        SettingsError: In these cases; the message names the first option.
+    """
+    if wanted.data is not None:
+        return
+    if not wanted.delete:
+        raise SettingsError(
+            f"expected something to add, --data DIR, or to remove, --delete ID; for example: {EXAMPLE}."
+        )
+    for each in fields(IndexCommand):
+        if each.name not in OF_REMOVING and getattr(wanted, each.name) != each.default:
+            name = "no-captions" if each.name == "captions" else each.name.replace("_", "-")
+            raise SettingsError(f"--{name} is for pictures that are added; name them with --data, or leave it out.")
+
+
+def check_pictures(folder: Path | None, splits: Sequence[Split]) -> None:
+    """Refuse a folder without the picture files of a split.
+
+    Raises:
+        DataError: Where it is one.
+    """
+    from tshsr.index.metadata import check_folder
+
+    for split in splits if folder is not None else ():
+        check_folder(split, folder)
 
 
 def open_all(data: str, split: str) -> list[Split]:
@@ -135,7 +174,7 @@ def open_all(data: str, split: str) -> list[Split]:
     return splits
 
 
-def prepared(wanted: IndexCommand, retriever: Retriever, split: Split) -> Index:
+def prepared(wanted: IndexCommand, retriever: Retriever, split: Split, begin: Begin) -> Index:
     """The index, created where there is none."""
     from tshsr.index.about import Smaller
     from tshsr.index.collection import Index
@@ -146,11 +185,11 @@ def prepared(wanted: IndexCommand, retriever: Retriever, split: Split) -> Index:
         extractor=split.extractor,
         settings=settings_of(wanted.data or ""),
         run=wanted.run,
-        smaller=Smaller(wanted.tokens, learned_regions(wanted, retriever, split)),
+        smaller=Smaller(wanted.tokens, learned_regions(wanted, retriever, split, begin)),
     )
 
 
-def learned_regions(wanted: IndexCommand, retriever: Retriever, split: Split) -> RegionPooling | None:
+def learned_regions(wanted: IndexCommand, retriever: Retriever, split: Split, begin: Begin) -> RegionPooling | None:
     """Regions for a new index; those of an existing one, where it has as many.
 
     Args:
@@ -178,8 +217,14 @@ def learned_regions(wanted: IndexCommand, retriever: Retriever, split: Split) ->
         )
     if TRAIN in splits_of(wanted.data or ""):
         split = retriever.readable(open_split(wanted.data or "", TRAIN))
-    options = PoolingOptions(regions=wanted.regions)
-    return fit_region_pooling(retriever.matcher, retriever.tokenizer, split, options, device=retriever.device)
+    return fit_region_pooling(
+        retriever.matcher,
+        retriever.tokenizer,
+        split,
+        PoolingOptions(regions=wanted.regions),
+        device=retriever.device,
+        progress=begin("fitting regions", "steps"),
+    )
 
 
 def settings_of(data: str) -> Mapping[str, Any]:
@@ -209,23 +254,26 @@ def metadata_by_split(file: Path | None, splits: Sequence[Split]) -> list[Metada
 
 
 def add_all(
-    wanted: IndexCommand, index: Index, splits: Sequence[Split], metadata: Sequence[Metadata | None], screen: Screen
+    wanted: IndexCommand,
+    index: Index,
+    splits: Sequence[Split],
+    metadata: Sequence[Metadata | None],
+    begin: Begin,
+    engine: Engine | None,
 ) -> list[tuple[Split, Added]]:
     """Add the splits in order."""
     done = []
-    chosen = chosen_engine(wanted.engine, wanted.engine_workers, wanted.shard, device=wanted.device)
-    with chosen as engine, screen.progress(quiet=wanted.quiet) as begin:
-        for split, known in zip(splits, metadata, strict=True):
-            added = index.add(
-                split,
-                pictures=wanted.pictures,
-                metadata=known,
-                captions=wanted.captions,
-                replace=wanted.replace,
-                begin=begin,
-                engine=engine,
-            )
-            done.append((split, added))
+    for split, known in zip(splits, metadata, strict=True):
+        added = index.add(
+            split,
+            pictures=wanted.pictures,
+            metadata=known,
+            captions=wanted.captions,
+            replace=wanted.replace,
+            begin=begin,
+            engine=engine,
+        )
+        done.append((split, added))
     return done
 
 
