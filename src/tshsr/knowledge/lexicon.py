@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Protocol
 
-from tshsr.knowledge.wordnet import ALL_CLASSES, CLASSES, WordClass, WordNet, detached
+from tshsr.knowledge.wordnet import ALL_CLASSES, CLASSES, WordClass, WordNet
 
 FUNCTION_WORDS = frozenset(
     """a an the this that these those each every some any no none all both either neither many much more most
@@ -36,9 +36,14 @@ ADJECTIVES = frozenset(
 )
 """Frequent adjectives of captions, for the lexicon of rules, which has no other way to know them."""
 NOUNS_IN_ING = frozenset("ring string spring wing king thing building ceiling clothing evening morning swing".split())  # noqa: SIM905
-IRREGULAR = {"men": "man", "women": "woman", "children": "child"}
+IRREGULAR = {
+    "men": "man", "women": "woman", "children": "child", "leaves": "leaf", "knives": "knife", "shelves": "shelf",
+    "wolves": "wolf", "buses": "bus", "movies": "movie", "cookies": "cookie",
+}  # fmt: skip
 SINGULAR_IN_S = ("ss", "us", "is")
 """Endings of singular nouns."""
+PLURAL_IN_ES = ("ches", "shes", "xes", "sses", "zzes")
+"""Endings of plurals whose singular has no e."""
 
 
 class Lexicon(Protocol):
@@ -77,8 +82,9 @@ def singular(noun: str) -> str:
         return IRREGULAR[noun]
     if not noun.endswith("s") or noun.endswith(SINGULAR_IN_S) or len(noun) < 4:
         return noun
-    forms = detached(noun, "noun")
-    return forms[-1] if forms else noun  # the longest ending, as in box|es, is the last one
+    if noun.endswith("ies") and len(noun) > 4:  # and not in ties or pies
+        return f"{noun.removesuffix('ies')}y"
+    return noun.removesuffix("es" if noun.endswith(PLURAL_IN_ES) else "s")
 
 
 class WordNetLexicon:
