@@ -80,7 +80,7 @@ def test_a_folder_of_data_named_scenes_is_written_with_its_place(
     monkeypatch.chdir(tmp_path)
     for data in ("./scenes", Path("scenes")):
         assert inspect(data).layout == "precomp"
-    with pytest.raises(DataError, match=r"scenes is the word for the built-in data, .*; write \./scenes for the folder"):
+    with pytest.raises(DataError, match=r"the word for the built-in data, .*; write \./scenes for the folder"):
         open_split("scenes", "test")
 
 

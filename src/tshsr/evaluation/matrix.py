@@ -1,6 +1,6 @@
 """Evaluation of the score matrix of any program, without a model.
 
-report = tshsr.evaluate_matrix("scores.npy", "captions.jsonl")      # as `tshsr evaluate --scores --captions`
+report = tshsr.evaluate_matrix("scores.npy", "captions.jsonl")      # as `tshsr metrics`
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def evaluate_matrix(
     key: str = KEY,
     extras: Extras | None = None,
 ) -> Report:
-    """Evaluate the scores of any program, as `tshsr evaluate --scores FILE --captions FILE` does.
+    """Evaluate the scores of any program, as `tshsr metrics FILE --captions FILE` does.
 
     Args:
         scores: A matrix of floats, images x captions (an array, which may be memory-mapped, a tensor or nested lists),
