@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Protocol, TypedDict
 
 PACKAGE = Path(__file__).resolve().parent
+_MAIN = threading.Lock()
+"""Held while the main module is hidden."""
 
 
 class Provenance(TypedDict):
@@ -228,6 +230,25 @@ def is_running(process: int) -> bool:
     except (PermissionError, OverflowError):
         return True
     return True
+
+
+@contextmanager
+def main_hidden() -> Iterator[None]:
+    """Start processes that do not import the program's main module: a script without a guard would run again in each.
+
+    A spawned process imports the module whose name or file it finds in `__main__` when it starts. Hidden, nothing that
+    is defined there can be sent to it.
+    """
+    main = sys.modules["__main__"]
+    with _MAIN:
+        before = {name: vars(main)[name] for name in ("__spec__", "__file__") if name in vars(main)}
+        vars(main).update(__spec__=None, __file__=None)
+        try:
+            yield
+        finally:
+            for name in ("__spec__", "__file__"):
+                vars(main).pop(name)
+            vars(main).update(before)
 
 
 def end_with_parent() -> None:

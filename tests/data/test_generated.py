@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -181,16 +183,26 @@ def test_drawing_reports_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert reported == [(2, 4), (3, 4), (4, 4)]
 
 
-def test_a_script_without_a_main_guard_still_gets_its_scenes(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
+def test_a_script_without_a_main_guard_runs_once(folder: Path, tmp_path: Path) -> None:
+    script, made = tmp_path / "script.py", tmp_path / "made"
     script.write_text(
-        "import pathlib, tshsr.data.generated as scenes\n"
-        "scenes.CHUNK_SCENES = 1\n"
-        f"scenes.make_scenes(pathlib.Path({str(tmp_path / 'made')!r}), train=2, dev=0, test=0, processes=2)\n"
+        "print('begun')\n"
+        "import tshsr\n"
+        f"tshsr.make_scenes({str(made)!r}, **{SIZES}, processes=2)\n"
+        "print(__file__, __spec__)\n"
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "the drawing processes ended early" in done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == ["begun", f"{script} None"]
+    assert contents(made) == contents(folder)
+
+
+def test_scenes_are_drawn_where_no_process_can_draw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(scenes_package, "end_with_parent", partial(os._exit, 1))
+    make_scenes(tmp_path / "made", train=2, dev=1, test=0, processes=2)
+    assert "the drawing processes ended early" in caplog.text
     assert len(open_store(tmp_path / "made", "train").regions) == 2
 
 

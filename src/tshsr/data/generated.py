@@ -26,7 +26,7 @@ from tshsr.files import exclusive_lock, replacing_folder
 from tshsr.scenes.descriptor import CONTEXT, CROP, EXTRACTOR
 from tshsr.scenes.generate import Chunk, GeneratedScene, generate_chunk
 from tshsr.scenes.world import SIDE
-from tshsr.system import Progress, end_with_parent, interrupts_held, no_progress, usable_cores
+from tshsr.system import Progress, end_with_parent, interrupts_held, main_hidden, no_progress, usable_cores
 
 CHUNK_SCENES = 50
 """Scenes per chunk."""
@@ -195,7 +195,7 @@ def generate_chunks(chunks: list[Chunk], processes: int) -> Iterator[list[Genera
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(processes, mp_context=context, initializer=end_with_parent) as pool:
             try:
-                with interrupts_held():
+                with interrupts_held(), main_hidden():
                     results = pool.map(generate_chunk, chunks)
                 for scenes in results:
                     yield scenes
