@@ -239,16 +239,17 @@ def main_hidden() -> Iterator[None]:
     A spawned process imports the module whose name or file it finds in `__main__` when it starts. Hidden, nothing that
     is defined there can be sent to it.
     """
-    main = sys.modules["__main__"]
+    main: dict[str, object] = vars(sys.modules["__main__"])
+    names = ("__spec__", "__file__")
     with _MAIN:
-        before = {name: vars(main)[name] for name in ("__spec__", "__file__") if name in vars(main)}
-        vars(main).update(__spec__=None, __file__=None)
+        before = {name: main[name] for name in names if name in main}
+        main.update(dict.fromkeys(names))
         try:
             yield
         finally:
-            for name in ("__spec__", "__file__"):
-                vars(main).pop(name)
-            vars(main).update(before)
+            for name in names:
+                del main[name]
+            main.update(before)
 
 
 def end_with_parent() -> None:

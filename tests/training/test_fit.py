@@ -193,4 +193,7 @@ def test_settings_of_another_program_stay(data: tuple[Split, Split], tmp_path: P
     (tmp_path / "config.json").write_text('{"architectures": []}')
     with pytest.raises(CheckpointError, match=r"holds the config\.json of something else .*; choose another --out"):
         run(small_config(), data, tmp_path, resume=True)
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(CheckpointError, match=r"holds a saved model, not a run to continue; choose another --out"):
+        run(small_config(), data, tmp_path, resume=True)
     assert (tmp_path / "config.json").read_text() == '{"architectures": []}'

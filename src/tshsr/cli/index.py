@@ -146,8 +146,9 @@ def check_pictures(folder: Path | None, splits: Sequence[Split]) -> None:
     """
     from tshsr.index.metadata import check_folder
 
-    for split in splits if folder is not None else ():
-        check_folder(split, folder)
+    if folder is not None:
+        for split in splits:
+            check_folder(split, folder)
 
 
 def open_all(data: str, split: str) -> list[Split]:

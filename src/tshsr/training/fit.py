@@ -23,7 +23,7 @@ from tshsr.scoring.processes import WAIT_AT_MOST
 from tshsr.system import termination_delayed
 from tshsr.training.batching import Order
 from tshsr.training.captions_share import with_captions_share
-from tshsr.training.checkpoints import CONFIG, load_settings, save_settings
+from tshsr.training.checkpoints import CONFIG, WEIGHTS, load_settings, save_settings
 from tshsr.training.checks import captions_checksum, check_training, check_unchanged
 from tshsr.training.completion import complete, make_tokenizer, make_vectors
 from tshsr.training.events import Event, Listener
@@ -205,6 +205,8 @@ def check_folder(out: Path, *, resume: bool) -> bool:
         raise CheckpointError(f"{out} already holds a run; continue it with --resume, or choose another --out.")
     if is_begun(out):
         return True
+    if (out / WEIGHTS).exists():
+        raise CheckpointError(f"{out} holds a saved model, not a run to continue; choose another --out.")
     try:
         read_config(out / CONFIG)  # as a run has them that was killed at its start
     except SettingsError as error:
