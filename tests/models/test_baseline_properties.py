@@ -91,6 +91,21 @@ def test_pairs_one_by_one_score_as_all_at_once_and_as_a_list(method: str) -> Non
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_one_image_scores_with_all_captions_and_one_caption_with_all_images(method: str) -> None:
+    matcher = network(method)
+    images = matcher.encode_images(tiny.images(3, 5, real=[5, 2, 4]))
+    captions = matcher.encode_captions(tiny.captions())
+    every = matcher.score_all(images, captions)
+    for rows, columns in ((slice(1), slice(None)), (slice(None), slice(1))):
+        expected = {name: value[rows, columns] for name, value in every.items()}
+        some, others = images[rows], captions[columns]
+        assert_same(expected, matcher.score_pairs(some.unsqueeze(1), others.unsqueeze(0)))
+        assert_same({name: value.flatten() for name, value in expected.items()}, matcher.score_pairs(some, others))
+        for name, trace in matcher.trace(some, others).items():
+            torch.testing.assert_close(trace.score, expected[name].flatten())
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_a_network_names_its_scores(method: str) -> None:
     matcher = network(method)
     assert matcher.score_names == score(matcher, tiny.images(), tiny.captions()).keys()

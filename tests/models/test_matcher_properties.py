@@ -82,6 +82,21 @@ def test_pairs_one_by_one_score_as_all_at_once(variant: str) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+def test_one_image_scores_with_all_captions_and_one_caption_with_all_images(variant: str) -> None:
+    network = tiny.network(**VARIANTS[variant])
+    images = network.encode_images(tiny.images(3, 5, real=[5, 2, 4]))
+    captions = network.encode_captions(tiny.captions())
+    every = network.score_all(images, captions)
+    for rows, columns in ((slice(1), slice(None)), (slice(None), slice(1))):
+        expected = {name: value[rows, columns] for name, value in every.items()}
+        some, others = images[rows], captions[columns]
+        assert_same(expected, network.score_pairs(some.unsqueeze(1), others.unsqueeze(0)))
+        assert_same({name: value.flatten() for name, value in expected.items()}, network.score_pairs(some, others))
+        for name, trace in network.trace(some, others).items():
+            torch.testing.assert_close(trace.score, expected[name].flatten())
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_a_network_names_its_scores(variant: str) -> None:
     network = tiny.network(**VARIANTS[variant])
     assert network.score_names == score(network, tiny.images(), tiny.captions()).keys()

@@ -204,9 +204,11 @@ def differences(
     context: Float[Tensor, "*#pairs context width"],
 ) -> Float[Tensor, "*pairs queries width"]:
     """Q - sum_c w_qc c, as one batched product for a list of pairs, or for a grid with the context axis first."""
-    if weights.dim() == 3:
+    # A batched product does not broadcast the context; `len` would make the size a constant of an exported graph.
+    whole = context.shape[0] == weights.shape[0]
+    if weights.dim() == 3 and whole:
         return torch.baddbmm(queries, weights, context, alpha=-1)
-    if weights.dim() == 4 and context.shape[1] == 1 and len(queries) in (1, len(weights)):
+    if weights.dim() == 4 and whole and context.shape[1] == 1 and len(queries) in (1, len(weights)):
         rows = weights.flatten(1, 2)
         return torch.baddbmm(queries.flatten(1, 2), rows, context.squeeze(1), alpha=-1).view(*weights.shape[:-1], -1)
     return queries - attend(weights, context)
