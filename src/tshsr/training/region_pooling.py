@@ -2,7 +2,7 @@
 
     loss = mean over pairs of a batch of (z(all regions) - z(pooled regions))^2,    z: logit of the fused score
 
-The network is fixed. Scores outside 0..1 are compared as they are.
+The network is fixed. Scores that are no probabilities, such as SCAN's cosines, are compared as they are.
 
 Axes: images | captions of a batch.
 """
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import mse_loss
+from torch.nn.functional import mse_loss, pad
 
 from tshsr.data.dataset import Split
 from tshsr.data.tokens import CaptionTokenizer
@@ -69,11 +69,19 @@ def fit_region_pooling(
         progress: Called with (steps done, steps in total).
 
     Raises:
-        SettingsError: Where fewer than one region is wanted.
+        SettingsError: Where an option is out of range, or the network scores by pooled vectors alone.
         InputError: Where the split has no caption.
     """
     if options.regions < 1:
         raise SettingsError(f"{options.regions} regions were asked for; expected at least 1.")
+    for name, least in (("images", 1), ("batch", 1), ("steps", 0)):
+        if getattr(options, name) < least:
+            raise SettingsError(f"{name} is {getattr(options, name)}; expected {least} or more.")
+    if matcher.score_names <= {"fused", "pooled"}:
+        raise SettingsError(
+            "learned regions are fitted to scores of regions and words, and this method scores by pooled vectors "
+            "alone; leave --regions out."
+        )
     dice = np.random.default_rng(options.seed)
     captions = first_captions(split, options.images, dice)
     if not len(captions):
@@ -105,14 +113,16 @@ def encoded_pairs(
     for rows in blocks(captions, ENCODE_BLOCK):
         batch = split.regions.read(split.image_of_caption[rows])
         images.append(matcher.encode_images(batch.to(device)))
-        boxes.append(batch.boxes)
-    known = [each for each in boxes if each is not None]
+        if matcher.compares_places and batch.boxes is not None:
+            boxes.append(batch.boxes)
+    joined = join_encodings(images)
+    widest = joined.mask.shape[-1]  # each block is as wide as its longest row
+    places = [pad(each, (0, 0, 0, widest - each.shape[1])) for each in boxes]
     tokens = tokenizer.encode([split.captions[number] for number in captions])
     texts = [
         matcher.encode_captions(tokens.read(rows).to(device)) for rows in blocks(np.arange(len(tokens)), ENCODE_BLOCK)
     ]
-    places = torch.cat(known).to(device) if matcher.compares_places and len(known) == len(boxes) else None
-    return EncodedPairs(join_encodings(images), places, join_encodings(texts))
+    return EncodedPairs(joined, torch.cat(places).to(device) if places else None, join_encodings(texts))
 
 
 def first_captions(split: Split, images: int, dice: np.random.Generator) -> np.ndarray:
@@ -140,8 +150,8 @@ def optimise(
         full, texts = pairs.images[chosen], pairs.captions[chosen].trimmed()
         boxes = None if pairs.boxes is None else pairs.boxes[chosen]
         with torch.no_grad():
-            wanted = logits_of(matcher.score_all(full, texts)["fused"])
-        found = logits_of(matcher.score_all(pooled_encoding(matcher, pooling, full, boxes), texts)["fused"])
+            wanted = compared(matcher, full, texts)
+        found = compared(matcher, pooled_encoding(matcher, pooling, full, boxes), texts)
         loss = mse_loss(found, wanted)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -158,10 +168,14 @@ def pooled_encoding(matcher: Matcher, pooling: RegionPooling, full: ItemEncoding
     return small.weighted(few.weights)
 
 
-def logits_of(scores: Float[Tensor, "images captions"]) -> Float[Tensor, "images captions"]:
-    """Logits of scores in 0..1; other scores as they are."""
-    inside = bool((scores.detach() >= 0).all()) and bool((scores.detach() <= 1).all())
-    return torch.logit(scores, eps=EDGE) if inside else scores
+def compared(matcher: Matcher, images: ItemEncoding, captions: ItemEncoding) -> Float[Tensor, "images captions"]:
+    """Fused scores of all pairs as the fit compares them."""
+    return logits_of(matcher.score_all(images, captions)["fused"], probabilities=matcher.has_probabilities)
+
+
+def logits_of(scores: Float[Tensor, "images captions"], *, probabilities: bool) -> Float[Tensor, "images captions"]:
+    """Logits of probabilities; other scores as they are, even where all of them happen to lie in 0..1."""
+    return torch.logit(scores, eps=EDGE) if probabilities else scores
 
 
 @contextmanager
