@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +13,14 @@ import torch
 
 from tests.support.picture_files import png_of_size
 from tests.support.pixel_runs import UNAUGMENTED, both_splits, photographs, picture_data, pixel_config
-from tests.support.small_runs import StopError, log, run, small_config, stop_at, weights, with_optimiser
+from tests.support.small_runs import StopError, log, run, small_config, stop_at, weights, with_loss, with_optimiser
 from tests.support.tiny_networks import save
 from tshsr.config.run import RunConfig, read_config, write_config
 from tshsr.data.dataset import Split
 from tshsr.errors import CheckpointError, DataError, SettingsError
 from tshsr.features.backbone import GridExtractor
+from tshsr.features.extractor import PictureRegions
+from tshsr.features.pixels import VisionExtractor
 from tshsr.index.photographs import update_photographs
 from tshsr.models.build import build_matcher
 from tshsr.pretrained.vision import open_vision
@@ -92,6 +94,22 @@ def test_a_run_resumes_and_loads_without_the_original_weights(
     retriever = Retriever.from_pretrained(out)
     assert retriever.features_of.startswith("grid-clip-2x2-")
     assert retriever.score(data[1], ["a disc"]).shape == (4, 1)
+
+
+def test_wrong_pairs_are_found_by_a_network_that_stays_in_evaluation_mode(
+    clip: Path, data: tuple[Split, Split], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that reads ahead restores the mode it found: in training mode some passes would have dropout."""
+    compute, modes = VisionExtractor.compute, []
+
+    def recorded(self: VisionExtractor, prepared: Sequence[np.ndarray]) -> list[PictureRegions]:
+        modes.append(self.vision.training)
+        return compute(self, prepared)
+
+    monkeypatch.setattr(VisionExtractor, "compute", recorded)
+    run(with_loss(pixel_config(clip), robust="mixture", warmup_epochs=1.0), data, tmp_path / "run")
+    assert len(modes) == 3, "dev twice, and the training pictures before the second epoch"
+    assert not any(modes)
 
 
 def test_only_the_tuned_blocks_are_trained(clip: Path, data: tuple[Split, Split], tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from tshsr.data.dataset import Split
 from tshsr.data.npy import NpyFile
 from tshsr.errors import DataError
 from tshsr.models.base import Matcher
+from tshsr.scoring.all_pairs import evaluation_mode
 from tshsr.scoring.processes import Processes
 from tshsr.training.batching import Reader, TrainingBatch, prefetch
 from tshsr.training.objective import positives
@@ -268,7 +269,9 @@ class NoisyPairWeights:
         if epoch < self.config.loss.warmup_epochs:
             return
         found = torch.zeros(len(self._weights), device=processes.device)
-        with closing(prefetch(self.reader.read(group) for group in self._groups(processes, epoch))) as batches:
+        # Around the thread that reads: in training from pixels it runs the vision network, and restores its mode.
+        batches = prefetch(self.reader.read(group) for group in self._groups(processes, epoch))
+        with evaluation_mode(matcher, None), closing(batches):
             for batch in batches:
                 on_device = batch.to(processes.device)
                 found[torch.from_numpy(batch.numbers).to(found.device)] = batch_zscores(matcher, on_device)
@@ -296,9 +299,6 @@ def image_groups(image_of_caption: np.ndarray, count: int, *, seed: Sequence[int
 
 @torch.no_grad()
 def batch_zscores(matcher: Matcher, batch: TrainingBatch) -> Float[Tensor, " captions"]:
-    """Match z-scores of a batch by v·t in evaluation mode; runs only the encoders, the cheap part of a step."""
-    training = matcher.training
-    matcher.eval()
+    """Match z-scores of a batch by v·t; runs only the encoders, the cheap part of a step."""
     images, captions = matcher.encode_pictures(batch.images).pooled, matcher.encode_captions(batch.captions).pooled
-    matcher.train(training)
     return match_zscore(images.float(), captions.float(), batch.image_of_caption)
