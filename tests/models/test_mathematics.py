@@ -101,6 +101,18 @@ def test_the_gradient_of_unit_rows_is_that_of_the_division() -> None:
     torch.testing.assert_close(unit(torch.zeros(2, 3)), torch.zeros(2, 3))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_row_of_zeros_has_no_gradient_and_leaves_that_of_others(dtype: torch.dtype) -> None:
+    rows = torch.randn(3, 5, dtype=dtype)
+    rows[1] = 0
+    rows.requires_grad_()
+    others = rows.detach()[[0, 2]].requires_grad_()
+    for each in (rows, others):
+        (unit(each) * torch.arange(5)).sum().backward()
+    assert (rows.grad[1] == 0).all()
+    assert torch.equal(rows.grad[[0, 2]], others.grad)
+
+
 def test_an_empty_sum_stays_zero() -> None:
     weights = to_unit_sums(torch.ones(2, 3), torch.zeros(3, 3))
     torch.testing.assert_close(attend(weights, torch.zeros(3, 4)), torch.zeros(2, 4))

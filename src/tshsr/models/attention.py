@@ -13,14 +13,20 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+SHORTEST = 1e-12
+"""Rows of this norm or less are not stretched to length one."""
+
 
 class _UnitRows(torch.autograd.Function):
-    """`unit` with the closed-form gradient (g - u (g·u)) / ||x||: half the memory traffic, half the saved tensors."""
+    """`unit` with the closed-form gradient (g - u (g·u)) / ||x||: half the memory traffic, half the saved tensors.
+
+    A zero row has no direction, and no gradient: g / 1e-12 would hide that of all other rows.
+    """
 
     @staticmethod
     def forward(context: FunctionCtx, vectors: Tensor) -> Tensor:
         """Save the unit rows and the norms for the gradient."""
-        norm = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp_min_(1e-12)
+        norm = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp_min_(SHORTEST)
         rows: Tensor = vectors / norm
         context.save_for_backward(rows, norm)
         return rows
@@ -31,7 +37,7 @@ class _UnitRows(torch.autograd.Function):
         rows, norm = context.saved_tensors
         radial = (gradient * rows).sum(dim=-1, keepdim=True)
         tangent: Tensor = torch.addcmul(gradient, rows, radial, value=-1)
-        return tangent.div_(norm)
+        return tangent.div_(norm.masked_fill(norm <= SHORTEST, torch.inf))
 
 
 def unit(vectors: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
@@ -50,7 +56,7 @@ def unit_in_place(vectors: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows
     if not may_overwrite(vectors):
         return unit(vectors)
     wide = at_least_float32(vectors)  # a norm rounded to bfloat16 would scale the whole row
-    wide.div_(wide.norm(dim=-1, keepdim=True).clamp_min_(1e-12))
+    wide.div_(wide.norm(dim=-1, keepdim=True).clamp_min_(SHORTEST))
     return vectors if wide is vectors else vectors.copy_(wide)
 
 
