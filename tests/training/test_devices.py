@@ -52,3 +52,8 @@ def test_a_precision_or_device_that_is_not_here_is_refused() -> None:
         make_accelerator(small_config(precision="fp16"), "cpu")
     with pytest.raises(SettingsError, match=r"device 'tpu' is not available here, but '(cpu|cuda|mps)' is; choose it"):
         make_accelerator(small_config(), "tpu")
+
+
+def test_the_environment_does_not_change_the_batches_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    assert make_accelerator(small_config(accumulate=2), "cpu").gradient_accumulation_steps == 2

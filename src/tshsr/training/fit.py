@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs
 
 from tshsr.config.run import RunConfig, TrainingConfig, read_config
 from tshsr.data.dataset import Split
@@ -55,7 +55,8 @@ def make_accelerator(config: RunConfig, device: str | None) -> Accelerator:
         accelerator = Accelerator(
             cpu=device == "cpu",
             mixed_precision=config.training.precision,
-            gradient_accumulation_steps=config.training.accumulate,
+            # A plugin, as the number alone would yield to ACCELERATE_GRADIENT_ACCUMULATION_STEPS of the environment.
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.training.accumulate),
             kwargs_handlers=[InitProcessGroupKwargs(timeout=WAIT_AT_MOST)],
         )
     except ValueError as error:
