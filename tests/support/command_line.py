@@ -16,7 +16,7 @@ TINY = (
     *("--model.encoder.dim", "8", "--model.encoder.word-dim", "6", "--model.similarity-dim", "4"),
     *("--model.reasoning.levels", "1", "--model.reasoning.seeds", "2", "--training.epochs", "1"),
     *("--training.batch", "16", "--training.candidates", "0", "--training.minimum-count", "1"),
-    *("--device", "cpu"),
+    *("--loss.relations-warmup-epochs", "0", "--device", "cpu"),
 )
 """Settings of a network that trains in no time."""
 

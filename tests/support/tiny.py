@@ -18,6 +18,7 @@ RECIPE_CHANGES = {
     "training.minimum_count": 1,
     "training.evaluate_every": 1,
     "optimiser.warmup_steps": 1,
+    "loss.relations_warmup_epochs": 0.0,
 }
 """Settings by dotted name that make a recipe tiny."""
 

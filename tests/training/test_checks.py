@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.support.small_runs import small_config, small_split, with_loss, with_optimiser
-from tshsr.config.models import ReasoningConfig, SgrafConfig, VisionConfig, VseConfig
+from tshsr.config.models import ReasoningConfig, ScanConfig, SgrafConfig, VisionConfig, VseConfig
 from tshsr.config.run import AugmentationConfig
 from tshsr.data.text import Tokenizer
 from tshsr.errors import CheckpointError, DataError, SettingsError
@@ -65,6 +65,19 @@ def test_settings_of_pixels_without_them_are_refused() -> None:
         check_training(with_optimiser(small_config(), vision_factor=0.5))
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_late_term_is_of_finite_numbers(value: float) -> None:
+    config = small_config()
+    for name, expected in (
+        ("late_weight", "0 or more"),
+        ("late_mean", "0 or more"),
+        ("late_centre", "a finite number"),
+    ):
+        changed = replace(config.model, **{"late_weight": 9.0, name: value})
+        with pytest.raises(SettingsError, match=rf"^model\.{name} is {value}; expected {expected}"):
+            check_training(replace(config, model=changed))
+
+
 def test_late_interaction_of_pooled_vectors_is_refused() -> None:
     config = replace(with_loss(small_config(), late_interaction=1.0), model=VseConfig(pooling="mean"))
     with pytest.raises(SettingsError, match=r"loss\.late_interaction is 1, and vse compares pooled vectors alone"):
@@ -92,6 +105,7 @@ def test_settings_that_can_not_be_trained_are_refused_before_anything_is_written
     nothing = with_loss(config, fused=0.0, streams=0.0, levels=0.0, pooled=0.0)
     nothing_here = with_loss(replace(config, model=VseConfig()), fused=0.0, streams=1.0, levels=1.0, pooled=0.0)
     few = replace(config, model=replace(config.model, reasoning=ReasoningConfig(levels=2, seeds=(8,))))
+    scan = ScanConfig(encoder=config.model.encoder)
     heads = replace(config.model.encoder, text="transformer", transformer_heads=7)
     for wrong, message in (
         (few, r"reasoning has 2 levels and seeds \(8,\); expected one number of seeds, at least 1, for each level"),
@@ -99,6 +113,11 @@ def test_settings_that_can_not_be_trained_are_refused_before_anything_is_written
         (
             replace(config, model=slots),
             r"model\.region-slots is 2, and small, split train has images of 3 regions; set it to 3 or more, or to 0",
+        ),
+        (with_loss(replace(config, model=scan), scores="contrastive"), "needs scores that are probabilities"),
+        (
+            with_loss(replace(config, model=replace(config.model, late_weight=9.0)), pooled=0.0),
+            r"model\.late-weight trains v·t apart from the streams, and no loss does so",
         ),
         (nothing, r"weighs 0 \(loss\.fused, loss\.streams, .*, loss\.contrastive, loss\.late_interaction\); set one"),
         (nothing_here, r"every loss of this method weighs 0 \(loss\.fused, loss\.pooled, loss\.contrastive\)"),

@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.support import tiny
 from tests.support.float64 import shaken
 from tests.support.methods import GRAPH
-from tests.support.small_runs import small_config
+from tests.support.small_runs import small_config, with_loss
 from tshsr.config.models import DsgslConfig, HremConfig, ModelConfig, ScanConfig
 from tshsr.config.run import LossConfig
 from tshsr.errors import SettingsError
@@ -110,3 +110,19 @@ def test_relations_need_a_batch_graph_or_those_of_hrem() -> None:
         with pytest.raises(SettingsError, match=sentence):
             check_training(replace(small_config(), model=model, loss=replace(loss, levels=0)))
         check_training(replace(small_config(), model=replace(model, neighbours=1), loss=replace(loss, levels=0)))
+
+
+def test_relations_that_would_never_be_trained_are_refused() -> None:
+    config = with_loss(replace(small_config(epochs=3), model=HREM), levels=0.0, relations=1.0)
+    check_training(with_loss(config, relations_warmup_epochs=2.5))
+    late = r"^loss\.relations begins after loss\.relations_warmup_epochs, which is 3 of 3 epochs; set fewer than those"
+    with pytest.raises(SettingsError, match=late):
+        check_training(with_loss(config, relations_warmup_epochs=3.0))
+    check_training(with_loss(config, relations=0.0, relations_warmup_epochs=3.0))
+
+
+def test_neighbours_in_a_batch_without_their_loss_are_refused() -> None:
+    config = replace(small_config(), model=replace(small_config().model, neighbours=2))
+    with pytest.raises(SettingsError, match=r"^model\.neighbours is 2, and only loss\.relations trains with them"):
+        check_training(config)
+    check_training(with_loss(config, relations=1.0))

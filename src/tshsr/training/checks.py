@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from tshsr.config.models import EMBEDDING_KINDS, EncoderConfig, ModelConfig, knowledge_of
+from tshsr.config.models import EMBEDDING_KINDS, EncoderConfig, knowledge_of
 from tshsr.config.run import OptimiserConfig, RunConfig
 from tshsr.data.dataset import Split
 from tshsr.errors import CheckpointError, SettingsError
@@ -19,6 +19,7 @@ from tshsr.models.build import build_matcher, without_vision
 from tshsr.pretrained.layers import check_order
 from tshsr.pretrained.names import TEXT_WEIGHTS
 from tshsr.training.graphs import check_knowledge, with_placeholders
+from tshsr.training.objective import Objective
 
 WIDTHS = ("dim", "word_dim", "transformer_layers", "transformer_heads")
 """Encoder sizes: at least 1."""
@@ -43,6 +44,8 @@ MODEL_AT_LEAST = {
     "graph_steps": 0,
     "neighbours": 0,
     "relevance_weight": 0,
+    "late_weight": 0,
+    "late_mean": 0,
 }
 """Minimum of settings of the model, where the method has them."""
 MODEL_ABOVE = (
@@ -89,7 +92,7 @@ def check_training(config: RunConfig) -> None:
     check_losses(config)
     check_text(config)
     check_pooled_vectors(config)
-    check_network(config.model)
+    check_network(config)
 
 
 def check_ranges(config: RunConfig) -> None:
@@ -142,6 +145,8 @@ def check_ranges(config: RunConfig) -> None:
     for name, value in shares:
         if not 0 <= value < 1:
             raise SettingsError(f"{name} is {value}; expected 0 or more, below 1.")
+    if not math.isfinite(model.get("late_centre", 0)):
+        raise SettingsError(f"model.late_centre is {model['late_centre']}; expected a finite number.")
     if not 0 < training.captions_share <= 1:
         raise SettingsError(f"training.captions_share is {training.captions_share}; expected above 0, at most 1.")
 
@@ -201,16 +206,36 @@ def check_losses(config: RunConfig) -> None:
         others = () if kind in EMBEDDING_KINDS else ("loss.late_interaction",)
         names = ", ".join((*weights, "loss.pooled", "loss.contrastive", *others))
         raise SettingsError(f"every loss of this method weighs 0 ({names}); set one, such as loss.fused to 1.")
-    related = kind == "hrem" or knowledge_of(config.model) is not None or getattr(config.model, "neighbours", 0) > 0
+    if loss.swapped and not any(weights.values()):
+        raise SettingsError(
+            f"loss.swapped trains the scores of {', '.join(weights)}, which weigh 0; set one, or loss.swapped to 0."
+        )
+    check_relations(config)
+
+
+def check_relations(config: RunConfig) -> None:
+    """Reject losses of relations that nothing has, that never begin, or that are off where they were asked for.
+
+    Raises:
+        SettingsError: In these cases.
+    """
+    loss, kind, neighbours = config.loss, config.model.kind, getattr(config.model, "neighbours", 0)
+    related = kind == "hrem" or knowledge_of(config.model) is not None or neighbours > 0
     if loss.relations and not related:
         raise SettingsError(
             f"loss.relations is {loss.relations:g}, and {kind} has no relations among the pairs of a batch; set it to "
             "0, model.neighbours of tshsr or dsgsl to 1 or more, model.knowledge.method to one with concepts, or train "
             "a recipe hrem-..."
         )
-    if loss.swapped and not any(weights.values()):
+    if loss.relations and loss.relations_warmup_epochs >= config.training.epochs:
         raise SettingsError(
-            f"loss.swapped trains the scores of {', '.join(weights)}, which weigh 0; set one, or loss.swapped to 0."
+            f"loss.relations begins after loss.relations_warmup_epochs, which is {loss.relations_warmup_epochs:g} of "
+            f"{config.training.epochs} epochs; set fewer than those of the run, or loss.relations to 0."
+        )
+    if kind == "tshsr" and neighbours and not loss.relations:  # those of dsgsl are a default, as the relations of hrem
+        raise SettingsError(
+            f"model.neighbours is {neighbours}, and only loss.relations trains with them, which is 0; set it to 1, or "
+            "model.neighbours to 0."
         )
 
 
@@ -319,14 +344,14 @@ def check_pooled_vectors(config: RunConfig) -> None:
         )
 
 
-def check_network(model: ModelConfig) -> None:
-    """Build the network on the meta device, so that it raises its errors before the run's folder is created.
+def check_network(config: RunConfig) -> None:
+    """Build the network and its loss on the meta device: they raise their errors before the run's folder is created.
 
     Raises:
-        SettingsError: Where the network rejects its settings.
+        SettingsError: Where the network or the loss rejects its settings.
         DataError: Where the configuration of a tuned text encoder can't be loaded.
     """
-    encoder = model.encoder
+    model, encoder = config.model, config.model.encoder
     unknown = getattr(model, "heads", 1)  # a width that fits
     filled = replace(
         encoder,
@@ -337,7 +362,7 @@ def check_network(model: ModelConfig) -> None:
         image_pooled_width=encoder.image_pooled_width or encoder.text_pooled_width or unknown,
     )
     with torch.device("meta"):
-        build_matcher(without_vision(with_placeholders(replace(model, encoder=filled))))
+        Objective(build_matcher(without_vision(with_placeholders(replace(model, encoder=filled)))), config.loss)
 
 
 def check_unchanged(folder: Path, saved: RunConfig, wanted: RunConfig) -> None:
