@@ -97,6 +97,13 @@ def test_the_perceptron_of_earlier_runs_is_the_residual_projection(
     assert not any(name.startswith("region_encoder.perceptron") for name in weights)
 
 
+def test_earlier_settings_whose_encoder_is_none_are_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"model": {"kind": "vse", "perceptron": True, "encoder": "x"}}))
+    with pytest.raises(SettingsError, match=r"setting 'model\.encoder': .*; got 'x'\."):
+        read_config(path)
+
+
 def test_a_projection_is_as_published_at_full_size_and_else_that_of_tshsr_but_for_embeddings() -> None:
     for data in DATA_SETS:
         if data == "flickr8k-photos":  # every method has the same encoders

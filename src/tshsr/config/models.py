@@ -432,7 +432,8 @@ def current_names(values: Any) -> Any:
         return values
     rest = {name: value for name, value in values.items() if name != "perceptron"}
     projection = "residual" if values["perceptron"] else "linear"
-    return {**rest, "encoder": {"region_projection": projection, **rest.get("encoder", {})}}
+    encoder = rest.get("encoder", {})
+    return {**rest, "encoder": {"region_projection": projection, **encoder} if isinstance(encoder, dict) else encoder}
 
 
 ModelConfig = Annotated[
