@@ -3,11 +3,13 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+import torch
 
 from tshsr.config.run import LossConfig, OptimiserConfig
 from tshsr.errors import CollapseError, DivergenceError
 from tshsr.metrics.recall import score_metrics
 from tshsr.training.stability import PATIENCE, CollapseWatch, chance_rsum, check_finite
+from tshsr.training.trainer import checked_norm
 
 FLAT_SPREAD = 1e-4
 
@@ -92,3 +94,12 @@ def test_numbers_that_are_not_finite_stop_training(loss: float, norm: float) -> 
 
 def test_finite_numbers_pass() -> None:
     check_finite(1e9, 0.0, where="", kept="", rate=0.1)
+
+
+@pytest.mark.parametrize(("scale", "expected"), [(1024.0, 0.0), (1.0, 0.0), (0.5, math.inf)])
+def test_an_infinite_gradient_in_fp16_is_expected_until_the_scale_explains_it_no_more(
+    scale: float, expected: float
+) -> None:
+    infinite = torch.tensor(math.inf)
+    assert float(checked_norm(infinite, torch.amp.GradScaler("cpu", init_scale=scale))) == expected
+    assert float(checked_norm(infinite, None)) == math.inf

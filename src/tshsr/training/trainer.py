@@ -316,8 +316,7 @@ class Trainer:
             names = list(losses)
             parts.append(torch.stack([value.detach().float() for value in losses.values()]))
         means = torch.stack(parts).mean(dim=0)  # all processes have the losses of the whole batch
-        # With fp16 an occasional infinite gradient is expected: the scaler skips the step and lowers its scale.
-        norm = norm.nan_to_num(0, 0, 0) if self.accelerator.scaler is not None else norm
+        norm = checked_norm(norm, self.accelerator.scaler)
         return {**dict(zip(names, means.tolist(), strict=True)), "gradient_norm": float(norm)}
 
     def _weights(self, batch: TrainingBatch) -> Tensor | None:
@@ -400,6 +399,14 @@ class Trainer:
             save_last(self.inputs.folder, self.matcher, self.optimiser, self.state, zscores)
             self.listen(Saved("last", self.state.step, self.inputs.folder / LAST))
         self.processes.wait()
+
+
+def checked_norm(norm: Tensor, scaler: torch.amp.GradScaler | None) -> Tensor:
+    """A gradient's norm, or 0 for an infinite one that fp16 explains: the scaler skips the step and lowers its scale.
+
+    At a scale below 1 the gradient itself is infinite, step after step.
+    """
+    return norm if scaler is None or scaler.get_scale() < 1 else norm.nan_to_num(0, 0, 0)
 
 
 def processes_of(accelerator: Accelerator) -> Processes:
