@@ -55,8 +55,8 @@ class LossConfig:
     """Initial epochs with the mean over all negatives instead of the hardest negative."""
     robust: Literal["none", "mixture"] = "none"
     """For noisy correspondence: after the warm-up, mixture weighs each caption by the probability that its pair is
-    clean, from a two-component normal mixture over z-scores of v·t, fitted each epoch; a pair with a negative that
-    scores far above it is ignored."""
+    clean, from a two-component normal mixture over z-scores of v·t, fitted each epoch; hinges ignore a pair with a
+    negative that scores far above it."""
 
 
 @dataclass(frozen=True)

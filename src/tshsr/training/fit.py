@@ -126,12 +126,12 @@ def fit(
     device: str | None = None,
     listen: Listener | None = None,
 ) -> FitResult:
-    """Train a network; the same settings, data and CPU type give bit-identical weights, interrupted or not.
+    """Train a network; the same settings and data give the same weights, interrupted or not.
 
     Contents of the folder: `config.json`, `tokenizer.json`, `log.jsonl`, `tensorboard/`, `best/` (by the fused rSum on
     dev) and `last/` (the resumable state). Under torchrun every process calls this with the same arguments; they share
     each batch, with the loss and the gradient that one process has for it (but for rounding; dropout is drawn by each).
-    Weights are reproduced bit for bit only with the same number of processes; a run may be resumed with another number.
+    Weights are the same bit for bit only on one type of CPU, with the same numbers of threads and processes.
 
     SIGTERM completes the current step and saves the state; the process then gets the signal as before.
 

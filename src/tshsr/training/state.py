@@ -140,8 +140,9 @@ def set_optimiser_tensors(optimiser: torch.optim.Optimizer, tensors: dict[str, T
     """The inverse of `optimiser_tensors`.
 
     Raises:
-        CheckpointError: Where a tensor has no parameter, or another shape than its parameter, or where the numbers of
-            steps differ or are none: Adam's corrections are powers of them.
+        CheckpointError: Where a tensor has no parameter, or another shape than its parameter, or where a parameter's
+            state is not two moments and a number of steps: Adam's corrections are powers of it. The numbers may differ,
+            and a parameter may have no state: those of `loss.relations` have gradients only after its warm-up.
     """
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     by_parameter: dict[int, dict[str, Tensor]] = {}
