@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.support.small_runs import (
     StopError,
@@ -24,7 +25,7 @@ from tshsr.data.dataset import Split
 from tshsr.errors import CheckpointError, DataError
 from tshsr.training.checkpoints import save_settings
 from tshsr.training.completion import make_tokenizer
-from tshsr.training.events import Event, Saved
+from tshsr.training.events import Event, Saved, Warned
 from tshsr.training.fit import FitResult
 
 STEPS = 3
@@ -104,6 +105,17 @@ def test_resuming_with_raised_epochs_gives_the_longer_run(
     result = run(small_config(epochs=2), data, out, resume=True)
     assert weights(out) == weights(whole.folder)
     assert result.config.training.epochs == read_config(out / "config.json").training.epochs == 2
+
+
+def test_resuming_with_another_number_of_threads_is_warned_of(
+    data: tuple[Split, Split], out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[Event] = []
+    run(small_config(epochs=2), data, out, resume=True, listen=events.append)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    run(small_config(epochs=3), data, out, resume=True, listen=events.append)
+    (warning,) = (event.message for event in events if isinstance(event, Warned))
+    assert warning.startswith("The number of threads was 1 and is 3 now: the weights will differ in their last bits")
 
 
 def test_resuming_with_other_settings_or_data_is_refused(data: tuple[Split, Split], out: Path) -> None:

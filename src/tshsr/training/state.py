@@ -40,6 +40,7 @@ class State:
         flat_steps: Consecutive steps with equal scores for all pairs.
         window: Sums of the logged values since the last line of the log.
         scaler: State of the gradient scaler (fp16).
+        threads: Threads of a process, on which sums on a CPU depend in their last bits; 0 in states of older versions.
     """
 
     __pydantic_config__ = STRICT
@@ -52,6 +53,7 @@ class State:
     flat_steps: int = 0
     window: dict[str, float] = field(default_factory=dict)
     scaler: dict[str, int | float] = field(default_factory=dict)
+    threads: int = 0
 
 
 def save_last(

@@ -187,12 +187,20 @@ class Trainer:
             self.listen(VectorsLoaded(vectors.file, len(vectors.rows), len(tokenizer.word_ids()), covered))
 
     def resume(self) -> None:
-        """Load weights, optimiser, scaler and pair weights from the folder."""
+        """Load weights, optimiser, scaler and pair weights from the folder; warn of another number of threads."""
         load_last(self.inputs.folder, self.matcher, self.optimiser)
         if self.pair_weights is not None:
             self.pair_weights.restore(load_match_zscores(self.inputs.folder, captions=self.order.captions))
         if self.accelerator.scaler is not None and self.state.scaler:
             self.accelerator.scaler.load_state_dict(self.state.scaler)
+        before, now = self.state.threads, torch.get_num_threads()
+        if before not in (0, now) and self.accelerator.device.type == "cpu" and self.accelerator.is_main_process:
+            self.listen(
+                Warned(
+                    f"The number of threads was {before} and is {now} now: the weights will differ in their last bits "
+                    f"from those of a run without an interruption. For the same ones set OMP_NUM_THREADS to {before}."
+                )
+            )
 
     def run(self) -> State:
         """Train to the end.
@@ -393,7 +401,8 @@ class Trainer:
         """Replace `last/`."""
         scaler = {} if self.accelerator.scaler is None else self.accelerator.scaler.state_dict()
         window = {} if self.journal is None else dict(self.journal.window)
-        self.state = replace(self.state, flat_steps=self.collapse_watch.flat_steps, window=window, scaler=scaler)
+        flat, threads = self.collapse_watch.flat_steps, torch.get_num_threads()
+        self.state = replace(self.state, flat_steps=flat, window=window, scaler=scaler, threads=threads)
         if self.accelerator.is_main_process:
             zscores = None if self.pair_weights is None else self.pair_weights.zscores
             save_last(self.inputs.folder, self.matcher, self.optimiser, self.state, zscores)
