@@ -47,6 +47,16 @@ def test_a_file_that_takes_the_place_keeps_the_permissions(tmp_path: Path) -> No
     assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o600
 
 
+def test_a_file_system_without_permissions_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chmod", refused)
+    for text in ("old", "new"):
+        write_text(tmp_path / "a.txt", text)
+    assert (tmp_path / "a.txt").read_text() == "new"
+
+
 def test_a_full_disk_is_one_sentence_and_leaves_the_former_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,10 +137,12 @@ def test_a_folder_named_former_of_someone_else_stays(tmp_path: Path) -> None:
     assert (complete_folder(tmp_path / "last") / "a").read_text() == "new"
 
 
-def test_a_partial_folder_of_a_process_of_the_same_number_is_replaced(tmp_path: Path) -> None:
-    write_text(tmp_path / f".last.{os.getpid()}.partial" / "half", "half")
-    with replacing_folder(tmp_path / "last") as folder:
-        write_text(folder / "a", "whole")
+def test_two_writers_of_the_same_process_number_have_folders_of_their_own(tmp_path: Path) -> None:
+    with replacing_folder(tmp_path / "last") as first:
+        write_text(first / "a", "first")
+        with replacing_folder(tmp_path / "last") as second:
+            write_text(second / "b", "second")
+        assert [path.name for path in (tmp_path / "last").iterdir()] == ["b"]
     assert [path.name for path in tmp_path.rglob("*")] == ["last", "a"]
 
 
@@ -142,6 +154,8 @@ def test_a_link_to_a_folder_stays_and_its_target_is_replaced(tmp_path: Path) -> 
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real" / "a").read_text() == "new"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
+    (tmp_path / "real").rename(tmp_path / ".real.former")  # as a kill between the renames leaves it
+    assert (complete_folder(tmp_path / "link") / "a").read_text() == "new"
 
 
 def test_an_error_while_a_folder_is_filled_leaves_the_former_one(tmp_path: Path) -> None:

@@ -129,8 +129,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            if path.is_file():  # a file that others may not read stays so
-                shutil.copymode(path, partial)
+            if path.is_file():  # a file that others may not read stays so; some file systems have no permissions
+                with suppress(OSError):
+                    shutil.copymode(path, partial)
             partial.replace(path)
             flush_folder(path.parent)
         finally:
@@ -153,9 +154,10 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     """
     path = Path(os.path.realpath(path))
     partial = _partial(path)
-    with explained(path):
+    if partial.exists():  # of a process of the same number in another container, which may be killed or at work
+        partial = path.with_name(f".{path.name}.{os.urandom(8).hex()}.partial")
+    with explained(path, partial):
         try:
-            remove(partial)  # of a killed process of the same number, as in containers
             partial.mkdir(parents=True)
             yield partial
             flush_folder(partial)
@@ -168,7 +170,8 @@ def complete_folder(path: Path) -> Path:
     """The place of a folder written by `replacing_folder`: `path`, or its former name after a kill between renames."""
     if path.is_dir() or not path.name:
         return path
-    former = (_former(path), path.with_name(f"{path.name}.former"))  # the second by earlier versions
+    place = Path(os.path.realpath(path))
+    former = (_former(place), place.with_name(f"{place.name}.former"))  # the second by earlier versions
     return next((folder for folder in former if folder.is_dir()), path)
 
 
@@ -357,8 +360,11 @@ def exclusive_object(url: Path, message: str) -> Iterator[None]:
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
+def explained(path: Path, partial: Path | None = None) -> Iterator[None]:
     """Translate errors of writing a file or folder.
+
+    Args:
+        partial: The temporary folder that will replace `path`, where its name is not the usual one.
 
     Raises:
         DataError: Where the block fails on `path`, an entry of it or a folder above it; errors on other files pass.
@@ -367,7 +373,7 @@ def explained(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         place = Path(error.filename) if isinstance(error.filename, str) else path  # those of object storage have none
-        if place.parent not in {path.parent, path, _partial(path)} and place not in path.parents:
+        if place.parent not in {path.parent, path, partial or _partial(path)} and place not in path.parents:
             raise  # the block failed on another file
         raise _cannot_write(path, error) from error
 

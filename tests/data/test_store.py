@@ -202,6 +202,8 @@ def test_only_what_an_interrupted_write_has_left_may_be_overwritten(
     np.save(tmp_path / "boxes.npy", np.arange(3))
     with pytest.raises(DataError, match=r"is no feature store and holds boxes\.npy; name a new folder"):
         refuse_foreign(tmp_path)
+    with pytest.raises(DataError, match=r"or remove what an earlier version of tshsr left there"):
+        refuse_foreign(tmp_path)
     monkeypatch.setattr("tshsr.data.store.replacing", failing_at("captions.jsonl"))
     with pytest.raises(DataError, match="the disk is full"):
         small_store(tmp_path / "store")

@@ -13,7 +13,7 @@ from tests.support.indexed import Small, write_small_store
 from tests.support.small_runs import small_split
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import open_split, select_images
-from tshsr.index import ann
+from tshsr.index import ann, snapshot
 from tshsr.index.about import update_info
 from tshsr.index.collection import Index
 
@@ -34,6 +34,7 @@ def test_the_ann_index_of_a_large_table_finds_the_same_rows(
     assert exact.about.probes == {}
     monkeypatch.setattr(ann, "MIN_ROWS", 300)
     monkeypatch.setattr(ann, "ROWS_PER_PARTITION", 50)
+    monkeypatch.setattr(snapshot, "ASK_AGAIN", 0.0)
     index = Index.build(tmp_path / "index", small.retriever(), select_images(many, 400))
     assert set(index.about.probes) == {"pictures", "captions"}
     assert 1 <= index.about.probes["pictures"] <= 8

@@ -14,6 +14,7 @@ from tshsr.explain.attribution import explain_pair
 from tshsr.features.extractor import PictureRegions
 from tshsr.index import search as searching
 from tshsr.index.collection import Index
+from tshsr.index.database import failing_filter
 from tshsr.index.metadata import metadata_of
 from tshsr.index.snapshot import Snapshot
 
@@ -211,6 +212,19 @@ def test_a_search_retries_where_its_version_was_deleted(index: Index, monkeypatc
     monkeypatch.setattr(Snapshot, "nearest", lost)
     assert len(index.search("a red dog")) == 10
     assert calls[0] is not calls[1]
+    exact = Snapshot._exact
+
+    def once(self: Snapshot, *question: object) -> object:
+        calls.append(self)
+        if len(calls) == 1:
+            with failing_filter(self.table, self.visible, "width > 1"):
+                raise RuntimeError("Not found: data/1.lance")
+        return exact(self, *question)  # type: ignore[arg-type]
+
+    calls.clear()
+    monkeypatch.setattr(Snapshot, "nearest", nearest)
+    monkeypatch.setattr(Snapshot, "_exact", once)
+    assert len(index.search("a red dog", where="width > 1")) == 10, "the filter is not blamed"
     monkeypatch.setattr(Snapshot, "nearest", lambda *_: (_ for _ in ()).throw(RuntimeError("Not found: data/1.lance")))
     with pytest.raises(
         DataError, match=r"index cannot be read \(Not found: data/1\.lance\); run tshsr index on it again"

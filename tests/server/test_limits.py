@@ -254,6 +254,7 @@ def test_sizes_are_formatted_with_binary_units() -> None:
         "id = 'it''s a dog (repeat(1))' OR (`year` <= -3.5)",
         "NOT (id IN ('a', 'b')) and lower(\"place\") like 'o%' and x IS NOT NULL",
         "CAST(n AS DECIMAL(10, 2)) BETWEEN (1) AND (2) AND starts_with( place, 'a\\' )",
+        "CASE WHEN (n > 1) THEN (1) ELSE (2) END = 1 OR n IS (NULL)",
         "day > date '2020-01-01' AND date_part('year', day) % 4 = 0",
     ],
 )

@@ -217,7 +217,7 @@ def check_place(path: Path) -> None:
         return  # a device or a pipe, which is written to directly
     path = Path(os.path.realpath(path))  # a symbolic link stays, and its target is replaced
     with explained(path):
-        above = next(each for each in path.parents if each.exists())
+        above = next((each for each in path.parents if each.exists()), path.parents[-1])
         wrong = {errno.EISDIR: path.is_dir(), errno.ENOTDIR: not above.is_dir()}
         wrong[errno.EACCES] = not os.access(above, os.W_OK)
         for code in (code for code, found in wrong.items() if found):

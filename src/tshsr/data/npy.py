@@ -87,7 +87,8 @@ class NpyFile:
 
     Attributes:
         offset: Bytes of the header.
-        version: Of the opened file; None on object storage.
+        version: Of the opened file; None on object storage, and for a reader that was sent to another process: a copy
+            of the file on another machine has its own time.
     """
 
     path: Path
@@ -124,6 +125,9 @@ class NpyFile:
             )
         return opened
 
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "version": None}
+
     @cached_property
     def row_bytes(self) -> int:
         """Bytes of one row."""
@@ -142,7 +146,7 @@ class NpyFile:
         size = self.row_bytes
         try:
             with self.path.open("rb", buffering=0) as file:
-                if _version(file) != self.version:  # rows of another store
+                if self.version not in (None, _version(file)):  # rows of another store
                     raise DataError(f"{self.path} has changed since it was opened; open the data again.")
                 # In the order of the file, for sequential reads.
                 for place in np.argsort(rows, kind="stable").tolist():

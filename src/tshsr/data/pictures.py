@@ -237,9 +237,9 @@ def _remote_pictures(folder: Any) -> list[PictureFile]:
     ]
 
 
-TIMES = ("LastModified", "last_modified", "mtime", "updated")
+TIMES = ("LastModified", "last_modified", "mtime", "updated", "modificationTime")
 """Names of the modification time of an object, by its storage."""
-VERSIONS = ("ETag", "etag", "md5Hash", "content_md5", "checksum", "created")
+VERSIONS = ("ETag", "etag", "md5Hash", "content_md5", "content_hash", "blob_id", "checksum", "created")
 """Names of what else differs between versions of an object."""
 
 

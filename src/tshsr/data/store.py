@@ -144,7 +144,11 @@ def refuse_foreign(folder: Path, *, allowed: Collection[str] = ()) -> None:
     names = {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")}
     known = {PICTURES, *allowed, *(DATA_FILES if (folder / UNFINISHED).exists() else ())}
     if other := sorted(names - known):
-        raise DataError(f"{folder} is no feature store and holds {other[0]}; name a new folder for the store.")
+        ours = not names - known - set(DATA_FILES)
+        advice = "name a new folder for the store"
+        if ours:
+            advice += ", or remove what an earlier version of tshsr left there when it was interrupted"
+        raise DataError(f"{folder} is no feature store and holds {other[0]}; {advice}.")
 
 
 def open_store(folder: Path, split: str) -> Split:

@@ -103,7 +103,8 @@ def rebuild_extractor(name: str, settings: Mapping[str, Any], *, device: str = "
     if extractor.name != name:
         raise DataError(
             f"{settings.get('weights') or family} now gives features of {extractor.name!r}; the store has those of "
-            f"{name!r}. Restore the weights that it was made with."
+            f"{name!r}. Restore the weights that it was made with; or make the store again, where it is of an earlier "
+            "version of tshsr, whose names left out settings such as hidden_act."
         )
     return extractor
 

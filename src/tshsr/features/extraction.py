@@ -103,15 +103,13 @@ def extract_folder(
             skipped += _extract_on(engine, prepare, shards, work, begin("extracting", "pictures"))
         finished = [file for file in files if work.has(file) or existing.has(file)]
         check_finished(finished, pictures, files, skipped, work)
-        if captions is None:
-            check_kept_captions(out, given, finished, skipped)
+        check_kept_captions(out, given if captions is None else (), finished, skipped)
         store_captions = _captions(finished, given)
         settings = {**extractor.settings, "pictures": recorded_path(pictures)}
         remove_partial(out)
         if captions is not None or work.pictures or not existing.is_current(finished, settings):
             copy_existing(existing, work, finished)
             _write(out, extractor.name, settings, finished, store_captions, work, begin("writing", "pictures"))
-            write_file_list(out, work, finished)
         skipped.sort(key=lambda one: one.file)
         write_skipped(out, skipped)
         work.remove()
@@ -233,7 +231,7 @@ def _write(
     work: WorkFolder,
     progress: Progress,
 ) -> None:
-    """Write the store from the work folder."""
+    """Write the store and its list of files from the work folder."""
     names = [file.file for file in files]
     pictures = [work.pictures[name].picture for name in names]
     most = max(picture.regions for picture in pictures)
@@ -256,6 +254,7 @@ def _write(
         mask=None if mask.all() else mask,
         pooled=work.read(names, "pooled") if work.joint_dim else None,
     )
+    write_file_list(out, work, files)
 
 
 def _blocks(features: Iterator[np.ndarray], images: int, regions: int, progress: Progress) -> Iterator[np.ndarray]:

@@ -243,16 +243,21 @@ def failing_filter(table: Any, visible: Any, where: str | None) -> Iterator[None
     """Tell a filter that fails on the values of a row, as by a division by zero, from a table that can't be read.
 
     Raises:
-        FilterError: Where the block fails, and the public columns can be read without the filter.
+        FilterError: Where the filter alone fails as well, and the public columns can be read without it.
     """
     try:
         yield
-    except LANCE_ERRORS as error:
+    except LANCE_ERRORS:
         if where is None:
             raise
-        for _ in table.search().select(visible.schema.names).to_batches():
-            pass
-        raise unusable_filter(visible, where, error) from None
+        alone = table.search().where(f"({where})").select(["id"])
+        try:
+            for _ in alone.to_batches():
+                pass
+        except LANCE_ERRORS as failure:
+            table.search().select(visible.schema.names).limit(1).to_arrow()
+            raise unusable_filter(visible, where, failure) from None
+        raise
 
 
 def unusable_filter(visible: Any, where: str, error: Exception) -> FilterError:

@@ -14,6 +14,7 @@ import pyarrow.csv
 from PIL import Image
 
 from tshsr.data.dataset import Split, check_picture_name
+from tshsr.data.pictures import upright_size
 from tshsr.errors import DataError, parse_json
 
 KEY_COLUMNS = ("id", "file")
@@ -134,8 +135,6 @@ def _table(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-ORIENTATION, ROTATED = 0x0112, (5, 6, 7, 8)
-"""The EXIF tag of the orientation, and its values that swap width and height."""
 CHECKED_FILES = 20
 """Number of expected files that are tested before a folder is refused."""
 
@@ -200,8 +199,6 @@ def size_of(path: Path) -> tuple[int, int] | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # only the header is read
             with Image.open(path) as opened:
-                width, height = opened.size
-                turned = opened.getexif().get(ORIENTATION) in ROTATED
+                return upright_size(opened)
     except Exception:  # noqa: BLE001 - decoders raise any exception, and the size is optional
         return None
-    return (height, width) if turned else (width, height)

@@ -6,7 +6,9 @@ Axes: rows (pictures or captions) | dim (joint space).
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +36,8 @@ from tshsr.index.rows import BOXES, ITEMS, POOLED, POOLED_SHARE, WEIGHTS, pooled
 Found = TypeVar("Found")
 HIDDEN_COLUMNS = ("folder", POOLED, ITEMS, BOXES, POOLED_SHARE, WEIGHTS)
 """Columns that filters cannot use."""
+ASK_AGAIN = 1.0
+"""Seconds after which a reader asks again how many partitions a query reads."""
 
 
 class Snapshot:
@@ -144,7 +148,7 @@ class TableReader:
         self.live = self.new_handle()
         self.lock = threading.Lock()
         self.cached: Snapshot | None = None
-        self.has_ann = False
+        self.has_ann, self.asked = False, 0.0
 
     def __len__(self) -> int:
         """Number of rows.
@@ -176,6 +180,7 @@ class TableReader:
 
     def snapshot(self) -> Snapshot:
         """The newest version."""
+        self._follow_probes()
         with self.lock:
             version = self.live.version
             if self.cached is None or self.cached.version != version:
@@ -184,9 +189,16 @@ class TableReader:
                 probes, self.has_ann = self.probes(), bool(ann_indices(table))
                 self.cached = Snapshot(table, probes if self.has_ann else 0)
                 self.live = self.new_handle()
-            elif self.has_ann:
-                self.cached.probes = self.probes()  # they are measured after the version is written
             return self.cached
+
+    def _follow_probes(self) -> None:
+        """Take over the number of partitions, which is measured after the version is written."""
+        cached, now = self.cached, time.monotonic()
+        if cached is None or not self.has_ann or now < self.asked + ASK_AGAIN:
+            return
+        self.asked = now
+        with suppress(DataError):  # where index.json cannot be read for a moment, the former number serves
+            cached.probes = self.probes()
 
     def new_handle(self) -> Any:
         """A handle with empty caches, for one version or one write."""

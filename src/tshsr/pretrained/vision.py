@@ -347,7 +347,8 @@ def open_vision(config: VisionConfig) -> tuple[VisionConfig, VisionEncoder]:
     if config.fingerprint not in ("", digest):
         raise DataError(
             f"{config.weights} has the fingerprint {digest}, the settings require {config.fingerprint}; restore those "
-            "weights, or leave model.encoder.vision.fingerprint empty."
+            "weights, or leave model.encoder.vision.fingerprint empty, which in earlier versions of tshsr left out "
+            "settings such as hidden_act."
         )
     completed = replace(config, fingerprint=digest, architecture=design.values())
     return completed, VisionEncoder(network, projection, design, completed)

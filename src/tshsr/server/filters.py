@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 PIECE = re.compile(r"""('(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`)|(\w+)|(\s+)|([.,()<>=!+*/%-])""")
 """A quoted value or name, a word, white space, or a sign. A backslash does not escape a quotation mark."""
-KEYWORDS = frozenset({"and", "between", "ilike", "in", "like", "not", "or"})
+KEYWORDS = frozenset({"and", "between", "case", "else", "ilike", "in", "is", "like", "not", "or", "then", "when"})
 FUNCTIONS = frozenset(
     {"abs", "cast", "coalesce", "contains", "date_part", "decimal", "length", "lower", "starts_with", "trim"}
     | {"try_cast", "upper"}

@@ -146,8 +146,7 @@ def fit(
     Raises:
         SettingsError: Where settings are invalid, or contradict the data or the machine, such as its memory.
         DataError: Where the splits contradict each other or can't be read, or the folder can't be written or is in use.
-        CheckpointError: Where the folder holds a run and `resume` is False, a run with other settings or data, or files
-            that no run wrote and this one would replace.
+        CheckpointError: Where the folder holds a run and `resume` is False, another run, or files that no run wrote.
         CollapseError: Where the network gives all pairs the same score for more than an epoch.
         DivergenceError: Where the loss or its gradient is not finite.
         ProcessError: Where another process of the run was lost.
@@ -198,9 +197,10 @@ def check_folder(out: Path, *, resume: bool) -> bool:
         # A run writes its settings before these, and only its tokenizer before the settings.
         names = (BEST, LAST, LOG, TENSORBOARD, *(() if resume else (TOKENIZER,)))
         for name in (name for name in names if (out / name).exists()):
-            raise CheckpointError(
-                f"{out} holds {name} but no {CONFIG}, so that no run has made it; choose another --out."
-            )
+            advice = "choose another --out"
+            if name == TOKENIZER:
+                advice = f"continue with --resume if a run was killed at its start, or {advice}"
+            raise CheckpointError(f"{out} holds {name} but no {CONFIG}, so that no run has made it; {advice}.")
         return False
     if not resume:
         raise CheckpointError(f"{out} already holds a run; continue it with --resume, or choose another --out.")
