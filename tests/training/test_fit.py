@@ -188,9 +188,7 @@ def test_files_that_no_run_wrote_stay(data: tuple[Split, Split], tmp_path: Path,
 
 def test_settings_of_another_program_stay(data: tuple[Split, Split], tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(
-        CheckpointError, match=r"holds tokenizer\.json but no config\.json.*; continue with --resume"
-    ):
+    with pytest.raises(CheckpointError, match=r"holds tokenizer\.json but no config\.json.*; continue with --resume"):
         run(small_config(), data, tmp_path)
     (tmp_path / "config.json").write_text('{"architectures": []}')
     with pytest.raises(CheckpointError, match=r"holds the config\.json of something else .*; choose another --out"):
