@@ -16,7 +16,8 @@ from tshsr.data.truth import Truth
 from tshsr.errors import SettingsError
 from tshsr.explain import faithfulness
 from tshsr.explain.attribution import explain_pair
-from tshsr.explain.faithfulness import choose_pairs, measure_explanations
+from tshsr.explain.faithfulness import choose_pairs, measure, measure_explanations, traced_rankings
+from tshsr.explain.perturbation import Pairs
 from tshsr.metrics.report import ExplanationFigures
 from tshsr.models.base import ItemEncoding, Scores, StreamTrace
 from tshsr.retriever import Retriever
@@ -110,6 +111,31 @@ def test_a_single_stream_ranks_its_context_by_attention(tmp_path: Path, stream: 
     assert set(other.insertion.areas) == everything - {"attention"}
     assert list(figures.level_shares) == [f"{stream}_stream"]
     assert figures.agreement is None
+
+
+def test_attention_of_padding_ranks_nothing(tmp_path: Path) -> None:
+    network, split = real(CAPTIONS), write_split(tmp_path, CAPTIONS, IMAGES)
+    rankings = []
+    for rows in (IMAGES, *([number] for number in IMAGES)):
+        pairs = Pairs.read(network, split, np.array(rows), score="fused")
+        rankings.append(traced_rankings(pairs, network.trace(pairs.images, pairs.texts)))
+    together, *alone = rankings
+    for side in ("regions", "words"):
+        for number, each in enumerate(alone):
+            np.testing.assert_allclose(together[side]["attention"][number], each[side]["attention"][0], rtol=1e-4)
+
+
+def test_chance_is_the_mean_over_random_orders_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def numbered(_: object, rankings: list, __: object) -> np.ndarray:
+        return np.tile(np.arange(len(rankings), dtype=float)[None, :, None], (len(IMAGES), 1, 2))
+
+    monkeypatch.setattr(faithfulness, "areas_of", numbered)
+    network, split = real(CAPTIONS), write_split(tmp_path, CAPTIONS, IMAGES)
+    pairs = Pairs.read(network, split, np.array(IMAGES), score="fused")
+    areas = measure(pairs, np.random.default_rng(0)).areas
+    for number, name in enumerate(("relevance", "attention", "leave_one_out")):
+        assert (areas["words", "insertion", name] == number).all()
+    assert (areas["regions", "deletion", "random"] == np.mean([3, 4, 5])).all()
 
 
 def test_without_a_trace_leaving_one_out_is_compared_with_chance(tmp_path: Path) -> None:

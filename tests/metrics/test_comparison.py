@@ -11,8 +11,18 @@ import pytest
 from tests.support.populations import compared, population, small
 from tshsr.errors import InputError, SettingsError
 from tshsr.metrics import bootstrap
-from tshsr.metrics.bootstrap import FIGURES, MEAN_RANKS, MEDIAN_RANKS, RECALLS, RSUM, SEVERAL_RIGHT
-from tshsr.metrics.comparison import compare, compare_rsum
+from tshsr.metrics.bootstrap import (
+    FIGURES,
+    MEAN_RANKS,
+    MEDIAN_RANKS,
+    RECALLS,
+    RSUM,
+    SEVERAL_RIGHT,
+    Figure,
+    SeedEffect,
+    seed_effect,
+)
+from tshsr.metrics.comparison import Resampled, compare, compare_rsum
 from tshsr.metrics.ranks import QueryRanks, query_ranks
 from tshsr.metrics.recall import ScoreMetrics, retrieval_metrics
 
@@ -242,6 +252,30 @@ def test_paired_runs_are_those_of_a_plain_loop() -> None:
     assert (found.a, found.b) == (apart.a, apart.b), "a side has its own variation"
     assert found.rsum.freedom is not None
     assert found.rsum.freedom >= 3
+
+
+def test_other_seeds_are_in_the_intervals_of_both_sides_and_in_p() -> None:
+    random = np.random.default_rng(30)
+    observed, drawn, swapped = (random.normal(size=size) for size in ((5, 2), (400, 5, 2), (400, 1)))
+    noise, deviation = random.standard_t(3, size=400), np.array([0.5, 2.0])
+    seeds = SeedEffect(deviation, 3, noise, 1 / 2 + 1 / 3)
+    named = tuple(Figure(name, name, "", lowest=-100.0) for name in ("one", "other"))
+    found = Resampled(named, observed, drawn, swapped, seeds, seeds, 0.95)
+    for side, runs in ((slice(0, 2), 2), (slice(2, 5), 3)):
+        for number, estimate in enumerate(found.estimates(side).values()):
+            values = drawn[:, side, number].mean(axis=1) + noise * deviation[number] / runs**0.5
+            assert (estimate.low, estimate.high) == pytest.approx(tuple(np.quantile(values, (0.025, 0.975))))
+    mean = observed[:2, 0].mean() - observed[2:, 0].mean()
+    by_chance = np.abs(swapped[:, 0] + (5 / 6) ** 0.5 * noise * 0.5) >= abs(mean)
+    one, other = found.differences(2).values()
+    assert one.p == pytest.approx((1 + by_chance.sum()) / 401)
+    assert other.p is None
+
+
+def test_pairs_of_runs_leave_one_degree_of_freedom_less_than_there_are() -> None:
+    random = np.random.default_rng(31)
+    given = random.normal(size=(8, 2)), random.normal(size=(50, 8, 2)), (4, 4), random
+    assert [seed_effect(*given, pairs=pairs).freedom for pairs in (True, False)] == [3, 6]
 
 
 def drawn_recalls(ranks: QueryRanks, images: np.ndarray) -> float:

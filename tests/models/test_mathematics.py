@@ -95,6 +95,13 @@ def test_attention_is_the_formula(queries: int, context: int) -> None:
     torch.testing.assert_close(attend(to_unit_sums(weights, similarities(c, c)), c), attended, **SAME)
 
 
+def test_queries_that_are_padding_leave_the_attention_of_the_others_alone() -> None:
+    similarity, real_queries = real(5, 4).tanh(), torch.arange(5) < 3
+    masked = attention_weights(similarity, query_mask=real_queries, context_mask=None, inverse_temperature=9.0)
+    alone = attention_weights(similarity[:3], query_mask=None, context_mask=None, inverse_temperature=9.0)
+    torch.testing.assert_close(masked[:3], alone, **SAME)
+
+
 def test_the_gradient_of_unit_rows_is_that_of_the_division() -> None:
     rows = real(4, 5).requires_grad_()
     assert torch.autograd.gradcheck(unit, rows)
@@ -528,3 +535,14 @@ def test_the_hinge_is_the_formula(hardest: bool, share: float, max_cost: float) 
     assert result.item() == pytest.approx(expected, rel=1e-12)
     if share == 1.0 and max_cost == math.inf:
         assert hinge(scores, image_of_caption, margin=0.2, hardest=hardest).item() == pytest.approx(expected, rel=1e-12)
+
+
+@torch.no_grad()
+def test_a_learned_fusion_is_the_convex_combination_of_the_streams() -> None:
+    network = tiny.network(fusion="learned")
+    assert network.fusion is not None
+    network.fusion.copy_(torch.tensor([0.7, -0.4], dtype=torch.float64))
+    scores = network.score_all(network.encode_images(tiny.images(3)), network.encode_captions(tiny.captions()))
+    words = math.exp(0.7) / (math.exp(0.7) + math.exp(-0.4))
+    expected = words * scores["word_stream"] + (1 - words) * scores["region_stream"]
+    torch.testing.assert_close(scores["fused"], expected, **SAME)

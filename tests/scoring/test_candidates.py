@@ -54,6 +54,7 @@ def test_a_depth_grows_with_what_is_ranked_and_never_shrinks() -> None:
     assert depth.scaled((1000, 5000), (5000, 25_000)) == Depth(500, 200)
     assert depth.scaled((1000, 5000), (1014, 5070)) == Depth(102, 41)
     assert depth.scaled((1000, 5000), (100, 500)) == depth
+    assert depth.scaled((1000, 5000), (2000, 15_000)) == Depth(300, 80), "captions per image, images per caption"
 
 
 def test_other_pairs_rank_below_the_candidates_by_the_first_stage() -> None:

@@ -156,3 +156,18 @@ def test_beyond_the_budget_a_depth_within_the_tolerance_by_chance_is_passed_over
     assert best_choice(PAIRS, loss, loss[None] + 1, 0.1, budget=90) == (0, 1), (
         "a deeper choice for images alone loses 0.3"
     )
+
+
+def test_the_risk_is_the_formula(monkeypatch: pytest.MonkeyPatch) -> None:
+    fused, pooled, owners = noisy(40, 3, noise=2)
+    choices, seen = (2, 4, 8), []
+    monkeypatch.setattr(module, "best_choice", lambda *given: seen.append(given))
+    choose_depth(fused, pooled, owners, choices=choices)
+    ((_, _, risk, _, _),) = seen
+    _, missed, gained = moved_by(fused, pooled, owners, choices, Shares.by_best(fused, pooled))
+    for recall, image, caption in itertools.product(range(6), range(3), range(3)):
+        away, back = (float(each[recall, image, caption]) for each in (missed, gained))
+        queries = 40 if recall < 3 else 120
+        expected = 100 * (max(0.0, away - back) + 2 * (2 * (away + back)) ** 0.5) / queries
+        assert risk[recall, image, caption] == pytest.approx(expected)
+    assert (missed + gained).any()

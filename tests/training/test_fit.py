@@ -6,7 +6,17 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support.small_runs import log, run, small_config, small_split, weights, with_loss, with_optimiser
+from tests.support.small_runs import (
+    StopError,
+    log,
+    run,
+    small_config,
+    small_split,
+    stop_at,
+    weights,
+    with_loss,
+    with_optimiser,
+)
 from tshsr.config.run import read_config
 from tshsr.data.dataset import Split
 from tshsr.errors import CheckpointError, CollapseError, DataError, DivergenceError
@@ -123,6 +133,14 @@ def test_dev_is_evaluated_on_its_first_images(data: tuple[Split, Split], tmp_pat
     assert (report.images, report.captions) == (4, 8)
 
 
+def test_of_epochs_with_equal_recalls_the_first_is_the_best(data: tuple[Split, Split], tmp_path: Path) -> None:
+    result = run(with_optimiser(small_config(epochs=3), learning_rate=1e-12), data, tmp_path / "run")
+    rsums = [line["scores"]["fused"]["rsum"] for line in log(tmp_path / "run") if line["kind"] == "epoch"]
+    assert rsums == [result.best_rsum] * 3
+    assert result.best_epoch == 1
+    assert json.loads((tmp_path / "run" / "best" / "state.json").read_text())["epoch"] == 1
+
+
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(
     data: tuple[Split, Split], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,6 +176,18 @@ def test_a_collapsed_network_is_warned_of_and_stopped(
     assert len([event for event in events if isinstance(event, Warned)]) == 1
     fused = [event.losses["fused"] for event in events if isinstance(event, StepDone)]
     assert fused == pytest.approx([2 * config.loss.margin] * len(fused), rel=0.05)
+
+
+def test_a_resumed_run_goes_on_counting_steps_of_equal_scores(
+    data: tuple[Split, Split], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stability, "PATIENCE", 4)
+    monkeypatch.setattr("tshsr.training.trainer.build_matcher", constant_matcher)
+    config = with_optimiser(with_loss(small_config(epochs=4), warmup_epochs=0), learning_rate=1e-12)
+    with pytest.raises(StopError):
+        run(config, data, tmp_path / "run", listen=stop_at(5))
+    with pytest.raises(CollapseError, match="has given all pairs the same score for 9 steps"):
+        run(config, data, tmp_path / "run", resume=True)
 
 
 def constant_matcher(config: Any) -> Any:

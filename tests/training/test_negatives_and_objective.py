@@ -184,6 +184,22 @@ def test_the_loss_on_late_interaction_is_infonce_of_both_directions() -> None:
     torch.testing.assert_close(result["loss"], sum(costs), **AS_FLOAT32)
 
 
+def test_every_contrastive_loss_weighs_the_captions() -> None:
+    network, weights = tiny.network(), torch.tensor([1.0, 0.5, 0.25, 0.75])
+    config = LossConfig(scores="contrastive", pooled=0.0, contrastive=1.0, late_interaction=1.0, temperature=0.1)
+    result = Objective(network, config)(*batch(), hardest=True, seed=0, weights=weights)
+    images, captions = network.encode_images(batch()[0]), network.encode_captions(batch()[1])
+    given = {"image_of_caption": IMAGE_OF_CAPTION, "weights": weights}
+    for name in ("fused", "word_stream", "region_stream"):
+        logits = torch.logit(network.score_all(images, captions)[name])
+        torch.testing.assert_close(result[name], contrastive(logits, temperature=1.0, **given), **AS_FLOAT32)
+    pooled = contrastive(images.pooled @ captions.pooled.T, temperature=0.1, **given)
+    torch.testing.assert_close(result["contrastive"], pooled, **AS_FLOAT32)
+    similarity = torch.einsum("ird,cwd->ircw", images.items, captions.items)
+    costs = [contrastive(s, temperature=0.1, **given) for s in late_interaction(similarity, images.mask, captions.mask)]
+    torch.testing.assert_close(result["late_interaction"], sum(costs) / 2, **AS_FLOAT32)
+
+
 def test_contrastive_scores_of_a_batch_of_one_image_cost_nothing() -> None:
     config = LossConfig(scores="contrastive", pooled=0.0)
     one = tiny.images(1), tiny.captions((3, 2)), torch.zeros(2, dtype=torch.long)

@@ -1,6 +1,7 @@
 """Match z-scores, the mixture over them, and the losses weighted by it."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,11 +9,17 @@ import torch
 from torch.nn.functional import normalize
 
 from tests.support import oracles, tiny
+from tests.support.small_runs import small_config, small_split, with_loss
 from tshsr.config.run import LossConfig
+from tshsr.scoring.processes import ALONE
+from tshsr.training import noisy_pairs
 from tshsr.training import objective as objective_module
+from tshsr.training.batching import Reader, TrainingBatch
+from tshsr.training.completion import make_tokenizer
 from tshsr.training.losses import hinge
 from tshsr.training.noisy_pairs import (
     Mixture,
+    NoisyPairWeights,
     clean_probabilities,
     fit_mixture,
     image_groups,
@@ -226,3 +233,18 @@ def test_a_weight_is_the_probability_that_the_pair_is_right() -> None:
     right = fitted.clean_probability(values)
     assert clean_probabilities(torch.from_numpy(values)).numpy() == pytest.approx(right, abs=1e-6)
     assert 0 < (right <= 0.5).mean() < 1
+
+
+def test_zscores_are_a_running_mean_over_the_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, config = small_split(tmp_path, "train"), with_loss(small_config(), robust="mixture", warmup_epochs=1)
+    pair_weights = NoisyPairWeights(config, Reader(train, make_tokenizer(config, train)))
+    found = []
+    for epoch, zscore in enumerate((8.0, 4.0, 1.0, 3.0)):
+
+        def constant(_: object, batch: TrainingBatch, zscore: float = zscore) -> torch.Tensor:
+            return torch.full((len(batch.numbers),), zscore)
+
+        monkeypatch.setattr(noisy_pairs, "batch_zscores", constant)
+        pair_weights.update(tiny.network(), ALONE, epoch)
+        found.append(None if pair_weights.zscores is None else pair_weights.zscores.unique().tolist())
+    assert found == [None, [4.0], [2.5], [2.75]], "none in the warm-up, then half of the former mean"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from tests.support.small_runs import (
     StopError,
@@ -20,13 +21,13 @@ from tests.support.small_runs import (
     with_loss,
     with_optimiser,
 )
-from tshsr.config.run import read_config
+from tshsr.config.run import RunConfig, read_config
 from tshsr.data.dataset import Split
 from tshsr.errors import CheckpointError, DataError
 from tshsr.training.checkpoints import save_settings
 from tshsr.training.completion import make_tokenizer
 from tshsr.training.events import Event, Saved, Warned
-from tshsr.training.fit import FitResult
+from tshsr.training.fit import FitResult, make_accelerator
 
 STEPS = 3
 """Steps of an epoch over 20 captions in batches of 8."""
@@ -116,6 +117,24 @@ def test_resuming_with_another_number_of_threads_is_warned_of(
     run(small_config(epochs=3), data, out, resume=True, listen=events.append)
     (warning,) = (event.message for event in events if isinstance(event, Warned))
     assert warning.startswith("The number of threads was 1 and is 3 now: the weights will differ in their last bits")
+
+
+def test_resuming_goes_on_with_the_scale_of_fp16_gradients(
+    data: tuple[Split, Split], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scaled(config: RunConfig, device: str | None) -> Accelerator:
+        accelerator = make_accelerator(config, device)
+        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=2)  # that of fp16 needs a GPU
+        return accelerator
+
+    monkeypatch.setattr("tshsr.training.fit.make_accelerator", scaled)
+    run(small_config(), data, tmp_path / "whole")
+    with pytest.raises(StopError):
+        run(small_config(), data, tmp_path / "killed", listen=stop_at(4))
+    run(small_config(), data, tmp_path / "killed", resume=True)
+    states = [json.loads((tmp_path / name / "last" / "state.json").read_text()) for name in ("whole", "killed")]
+    assert states[0]["scaler"] == states[1]["scaler"]
+    assert states[0]["scaler"]["scale"] == 4.0 * 2**3
 
 
 def test_resuming_with_other_settings_or_data_is_refused(data: tuple[Split, Split], out: Path) -> None:
