@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.support.command_line import tshsr
 from tests.support.forked import command, forked
 from tests.support.small_runs import run, small_config, small_split, weights
 from tshsr.data.dataset import Split
@@ -164,3 +165,14 @@ def test_a_loss_that_is_not_a_number_keeps_the_state_before_it(
     monkeypatch.setattr(objective.Objective, "forward", forward)
     assert run(small_config(), data, tmp_path / "run", resume=True).steps == 6
     assert weights(tmp_path / "run") == weights(run(small_config(), data, tmp_path / "whole").folder)
+
+
+def test_a_process_whose_sibling_got_sigterm_reports_no_end_of_training(
+    data: tuple[Split, Split], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tshsr.data.layouts.open_split", lambda _, name: data[name == "dev"])
+    stopped = fit.FitResult(tmp_path / "run", small_config(), 2, 0, 0.0, 1.0, already_finished=False, stopped=True)
+    monkeypatch.setattr(fit, "fit", lambda *_, **__: stopped)
+    said = tshsr("train", "tshsr-scenes", "--data", "any", "--out", tmp_path / "run", "--device", "cpu")
+    assert said.code == 0
+    assert said.out == f"{tmp_path / 'run'} was stopped after 2 steps; its state is saved: continue with --resume.\n"

@@ -69,6 +69,11 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
         result = fit(config, train=train, dev=dev, out=wanted.out, resume=wanted.resume, device=device, listen=listen)
     if result.already_finished:
         screen.say(f"{result.folder} was finished already, after {result.steps} steps; there is nothing to do.")
+    elif result.stopped:  # by SIGTERM to another of its processes
+        screen.say(
+            f"{result.folder} was stopped after {result.steps} steps; its state is saved: continue with --resume."
+        )
+        return
     else:
         screen.say(f"{result.folder} is trained: {result.steps} steps in {duration(result.seconds)}.")
     screen.say(f"Best on {dev.name} after epoch {result.best_epoch}: rSum {result.best_rsum:.1f}.")
