@@ -21,7 +21,7 @@ from tests.support.picture_files import crash, drawn, write_pictures, write_rubb
 from tshsr.data.store import DATA_FILES
 from tshsr.errors import DataError
 from tshsr.features import extraction, resume
-from tshsr.features.decoding import decode_all
+from tshsr.features.decoding import decode_all, needs_main
 from tshsr.features.extraction import extract_folder
 from tshsr.features.extractor import PictureRegions
 from tshsr.features.resume import FILES
@@ -220,3 +220,25 @@ def test_a_picture_that_crashes_its_process_is_reported_and_the_others_are_read(
     found = list(decode_all(paths, crash, workers=1, processes=True))
     assert [one.prepared for one in found] == [10, None, 12, None, 14, 15]
     assert found[1].problem == "ended the process that read it: damaged, or too large for the memory."
+
+
+def test_a_script_without_a_guard_does_not_run_again_in_each_worker(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("raise SystemExit('ran again')")
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "__spec__", None)
+    monkeypatch.setattr(main, "__file__", str(script), raising=False)
+    (found,) = decode_all([pictures / "p00.jpg"], Means().prepare, workers=1, processes=True)
+    assert (found.problem, main.__file__) == ("", str(script))
+
+
+def test_workers_import_the_script_only_for_what_is_defined_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Own(Means):
+        pass
+
+    assert not needs_main(Means().prepare)
+    monkeypatch.setattr(sys.modules["__main__"], "Own", Own, raising=False)
+    Own.__module__, Own.__qualname__ = "__main__", "Own"
+    assert needs_main(Own().prepare)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -342,3 +343,18 @@ def test_a_process_that_ends_is_one_sentence() -> None:
         DataError, match=r"^a process that decodes training pictures ended \(DataLoader worker .*\); find damaged pict"
     ):
         next_batch(stream())
+
+
+def test_a_script_without_a_guard_does_not_run_again_in_each_worker(clip: Path, data: tuple[Split, Split]) -> None:
+    seen: list[object] = []
+
+    class Loader:
+        def __iter__(self) -> Iterator[str]:
+            seen.append(vars(sys.modules["__main__"])["__file__"])
+            return iter(())
+
+    vision = open_vision(pixel_config(clip).model.encoder.vision)[1]
+    loader = PixelLoader(PictureBatches.of(data[0], vision.design.preprocessing, UNAUGMENTED, 7), 0)
+    loader.loader = Loader()  # type: ignore[assignment]
+    assert list(loader.steps(0, [], None)) == []  # type: ignore[arg-type]
+    assert seen == [None]

@@ -8,7 +8,9 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from dataclasses import dataclass
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from PIL import Image
 from tshsr.data.pictures import MAX_PIXELS, read_picture
 from tshsr.errors import PictureError
 from tshsr.files import is_remote, reason_of
-from tshsr.system import end_with_parent, interrupts_held
+from tshsr.system import end_with_parent, interrupts_held, main_hidden
 
 Prepare = Callable[[Image.Image], Any]
 PREFETCH = 4
@@ -78,11 +80,11 @@ def decode_all(
         processes: Processes instead of threads.
     """
     waiting: deque[tuple[Path, Future[Decoded]]] = deque()
-    with _Pool(workers, processes=processes) as pool:
+    with _Pool(prepare, workers, processes=processes) as pool:
         left = iter(paths)
         while True:
             while len(waiting) < PREFETCH * workers and (path := next(left, None)) is not None:
-                waiting.append((path, pool.submit(path, prepare)))
+                waiting.append((path, pool.submit(path)))
             if not waiting:
                 return
             path, result = waiting.popleft()
@@ -92,14 +94,14 @@ def decode_all(
                 yield _decode_isolated(path, prepare)
                 pool.renew()
                 again = [one for one, _ in waiting]
-                waiting = deque((one, pool.submit(one, prepare)) for one in again)
+                waiting = deque((one, pool.submit(one)) for one in again)
 
 
 def _decode_isolated(path: Path, prepare: Prepare) -> Decoded:
     """Decode one file in a separate process, and report a crash of that process."""
-    with _Pool(1, processes=True) as pool:
+    with _Pool(prepare, 1, processes=True) as pool:
         try:
-            return pool.submit(path, prepare).result()
+            return pool.submit(path).result()
         except BrokenProcessPool:
             return Decoded(problem="ended the process that read it: damaged, or too large for the memory.")
 
@@ -107,8 +109,9 @@ def _decode_isolated(path: Path, prepare: Prepare) -> Decoded:
 class _Pool:
     """A replaceable executor that cancels pending work when it ends."""
 
-    def __init__(self, workers: int, *, processes: bool) -> None:
-        self.workers, self.processes = workers, processes
+    def __init__(self, prepare: Prepare, workers: int, *, processes: bool) -> None:
+        self.prepare, self.workers, self.processes = prepare, workers, processes
+        self.hides_main = processes and not needs_main(prepare)
         self.executor = self._start()
 
     def _start(self) -> Executor:
@@ -118,11 +121,12 @@ class _Pool:
         context = multiprocessing.get_context("spawn")
         return ProcessPoolExecutor(self.workers, mp_context=context, initializer=initialise_worker)
 
-    def submit(self, path: Path, prepare: Prepare) -> Future[Decoded]:
+    def submit(self, path: Path) -> Future[Decoded]:
         """Queue one file."""
         try:
-            with interrupts_held():  # the executor starts its processes on demand
-                return self.executor.submit(decode, path, prepare)
+            # The executor starts its processes on demand.
+            with interrupts_held(), main_hidden() if self.hides_main else nullcontext():
+                return self.executor.submit(decode, path, self.prepare)
         except BrokenProcessPool:  # it broke earlier; the file at fault is found when its result is read
             broken: Future[Decoded] = Future()
             broken.set_exception(BrokenProcessPool())
@@ -138,6 +142,14 @@ class _Pool:
 
     def __exit__(self, *_: object) -> None:
         self.executor.shutdown(wait=True, cancel_futures=True)
+
+
+def needs_main(prepare: Prepare) -> bool:
+    """Whether a worker process has to import the program's main module for something that is defined there."""
+    try:
+        return b"__main__" in bytes(ForkingPickler.dumps(prepare))
+    except Exception:  # noqa: BLE001 - what cannot be pickled fails when it is sent, with a message of its own
+        return True
 
 
 def initialise_worker() -> None:

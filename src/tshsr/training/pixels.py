@@ -23,7 +23,7 @@ from tshsr.features.pixels import VisionExtractor, prepare_pixels
 from tshsr.pretrained.networks import Preprocessing
 from tshsr.pretrained.vision import VisionEncoder, build_vision, name_of, open_vision
 from tshsr.scoring.processes import ALONE, Processes
-from tshsr.system import interrupts_held, usable_cores
+from tshsr.system import interrupts_held, main_hidden, usable_cores
 from tshsr.training.batching import Reader, TrainingBatch
 
 Request = tuple[int, np.ndarray]
@@ -177,7 +177,7 @@ class PixelLoader:
             raise RuntimeError("the loader is closed")
         captions = list(steps)
         self.requests.requests = [(epoch, reader.images_of(batch, processes)) for step in captions for batch in step]
-        with interrupts_held():
+        with interrupts_held(), main_hidden():
             stream = iter(self.loader)
         for step in captions:
             yield [reader.read(batch, lambda _: next_batch(stream), processes) for batch in step]
