@@ -133,19 +133,43 @@ def test_a_worker_with_other_weights_is_refused(pictures: Path, out: Path) -> No
 
 
 @pytest.mark.slow
-def test_workers_use_the_gpus_of_the_cluster_one_each_and_have_to_fit(
-    cluster: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    message = "3 workers of 1 cores each do not fit the cluster, which has 2 cores"
+def test_workers_have_to_fit_the_cluster(cluster: None) -> None:
+    message = "3 workers of 1 cores each do not fit the cluster of 1 machines, the largest with 2 cores; ask for fewer"
     with pytest.raises(SettingsError, match=message), ray_engine(workers=3):
         pass
-    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 8.0, "GPU": 2.0})
+
+
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
+    """The machines of a cluster that this process is connected to; tests fill them in."""
+    listed: list[dict[str, object]] = []
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
+    monkeypatch.setattr("ray.nodes", lambda: listed)
+    return listed
+
+
+def machine(*, cores: float, gpus: float = 0, alive: bool = True) -> dict[str, object]:
+    """A machine as Ray lists it."""
+    return {"Alive": alive, "Resources": {"CPU": cores, **({"GPU": gpus} if gpus else {})}}
+
+
+def test_workers_use_the_gpus_of_the_cluster_one_each(nodes: list[dict[str, object]]) -> None:
+    nodes += [machine(cores=8, gpus=2), machine(cores=4, gpus=4, alive=False)]
     with ray_engine(cpus=3) as engine:
         assert (engine.workers, engine.cpus, engine.gpus) == (2, 3, 1)
     with ray_engine(gpu=False) as engine:
         assert (engine.workers, engine.gpus) == (8, 0)
-    message = "3 workers of 1 cores and a GPU each do not fit the cluster, which has 2 GPUs and 8 cores; ask for fewer"
+    message = "3 workers of 1 cores and a GPU each .* of 1 machines, the largest with 2 GPUs and 8 cores; ask for fewer"
     with pytest.raises(SettingsError, match=message), ray_engine(workers=3):
+        pass
+
+
+def test_a_worker_has_to_fit_one_machine(nodes: list[dict[str, object]]) -> None:
+    nodes += [machine(cores=4), machine(cores=6), machine(cores=3)]
+    with ray_engine(cpus=3) as engine:
+        assert engine.workers == 4
+    message = "1 workers of 8 cores each do not fit the cluster of 3 machines, the largest with 6 cores; ask for fewer"
+    with pytest.raises(SettingsError, match=message), ray_engine(cpus=8):
         pass
 
 

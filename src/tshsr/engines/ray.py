@@ -145,7 +145,7 @@ def ray_engine(
         gpu: Whether workers use GPUs, one each, where the cluster has any.
 
     Raises:
-        SettingsError: Where Ray is not installed, a number is below 1, or the cluster has too few cores.
+        SettingsError: Where Ray is not installed, a number is below 1, or too few cores on the cluster's machines.
         DataError: Where there is no cluster at the address.
     """
     for name, value in (("engine-workers", 1 if workers is None else workers), ("shard", shard)):
@@ -160,19 +160,28 @@ def ray_engine(
     if own:
         start()
     try:
-        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        cores, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0)) if gpu else 0
-        most = min(gpus, cores // cpus) if gpus else cores // cpus
+        machines = machines_of(ray.nodes())  # type: ignore[no-untyped-call]
+        with_gpu = gpu and any(gpus for gpus, _ in machines)
+        # A worker is on one machine: the sums of the cluster don't count.
+        rooms = [min(gpus, cores // cpus) if with_gpu else cores // cpus for gpus, cores in machines]
+        most = sum(rooms)
         if most < (workers or 1):
-            units = f"{gpus} GPUs and {cores} cores" if gpus else f"{cores} cores"
+            gpus, cores = max(machines, default=(0, 0), key=lambda each: each if with_gpu else each[1:])
+            units = f"{gpus} GPUs and {cores} cores" if with_gpu else f"{cores} cores"
             raise SettingsError(
-                f"{workers or 1} workers of {cpus} cores{' and a GPU' if gpus else ''} each do not fit the cluster, "
-                f"which has {units}; ask for fewer."
+                f"{workers or 1} workers of {cpus} cores{' and a GPU' if with_gpu else ''} each do not fit the cluster "
+                f"of {len(machines)} machines, the largest with {units}; ask for fewer or smaller ones."
             )
-        yield RayEngine(workers or most, shard, cpus, 1 if gpus else 0)
+        yield RayEngine(workers or most, shard, cpus, 1 if with_gpu else 0)
     finally:
         if own:
             ray.shutdown()
+
+
+def machines_of(nodes: Sequence[dict[str, Any]]) -> list[tuple[int, int]]:
+    """GPUs and cores of each machine of a cluster that is alive, from the list of Ray."""
+    found = [node["Resources"] for node in nodes if node["Alive"]]
+    return [(int(each.get("GPU", 0)), int(each.get("CPU", 0))) for each in found]
 
 
 def start() -> None:
