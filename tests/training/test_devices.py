@@ -5,6 +5,7 @@ import torch
 
 from tests.support.small_runs import small_config
 from tshsr.errors import SettingsError
+from tshsr.scoring.processes import launched_processes
 from tshsr.training.fit import make_accelerator, reproducible
 
 
@@ -57,3 +58,26 @@ def test_a_precision_or_device_that_is_not_here_is_refused() -> None:
 def test_the_environment_does_not_change_the_batches_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
     assert make_accelerator(small_config(accumulate=2), "cpu").gradient_accumulation_steps == 2
+
+
+@pytest.mark.parametrize(
+    ("size", "rank", "message"),
+    [
+        ("2", None, "WORLD_SIZE is 2, but RANK, LOCAL_RANK, MASTER_ADDR are not as torchrun sets them; start the"),
+        ("2", "one", "WORLD_SIZE is 2, but RANK, LOCAL_RANK, MASTER_ADDR are not"),
+        ("", None, "WORLD_SIZE is ''; expected the number of processes, as torchrun sets it: start the"),
+        ("0", None, "WORLD_SIZE is '0'; expected"),
+    ],
+)
+def test_an_incomplete_environment_of_torchrun_is_named(
+    monkeypatch: pytest.MonkeyPatch, size: str, rank: str | None, message: str
+) -> None:
+    for name, value in (("WORLD_SIZE", size), ("RANK", rank), ("LOCAL_RANK", None), ("MASTER_ADDR", None)):
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=message):
+        make_accelerator(small_config(), "cpu")
+    with pytest.raises(SettingsError, match=message), launched_processes("cpu"):
+        pass

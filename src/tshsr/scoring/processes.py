@@ -16,12 +16,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from tshsr.errors import ProcessError
+from tshsr.errors import ProcessError, SettingsError
 
 Value = TypeVar("Value")
 CPU = torch.device("cpu")
 WAIT_AT_MOST = timedelta(hours=12)
 """Longest time for which a process waits for the others."""
+SIZE = "WORLD_SIZE"
+"""Environment variable with the number of processes."""
 
 
 @dataclass(frozen=True)
@@ -155,14 +157,41 @@ ALONE = Processes()
 """A job of a single process."""
 
 
+def launched() -> int:
+    """The number of processes that torchrun or accelerate launch has started, from their environment variables.
+
+    Raises:
+        SettingsError: Where these are incomplete or no numbers.
+    """
+    if dist.is_initialized():
+        return dist.get_world_size()
+    size = os.environ.get(SIZE, "1")
+    if not size.isdecimal() or int(size) < 1:
+        raise SettingsError(
+            f"{SIZE} is {size!r}; expected the number of processes, as torchrun sets it: start the command by "
+            "torchrun, or unset it."
+        )
+    wrong = [name for name in ("RANK", "LOCAL_RANK") if not os.environ.get(name, "").isdecimal()]
+    wrong += [name for name in ("MASTER_ADDR",) if not os.environ.get(name)]
+    if int(size) > 1 and wrong:
+        raise SettingsError(
+            f"{SIZE} is {size}, but {', '.join(wrong)} are not as torchrun sets them; start the command by torchrun, "
+            f"or unset {SIZE}."
+        )
+    return int(size)
+
+
 @contextmanager
 def launched_processes(device: str) -> Iterator[Processes]:
     """The processes of a command that torchrun or accelerate launch started; `ALONE` otherwise.
 
     Args:
         device: "cpu" or "cuda"; with CUDA each process of a machine has a GPU of its own.
+
+    Raises:
+        SettingsError: As `launched`.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if launched() == 1:
         yield ALONE
         return
     from accelerate import PartialState

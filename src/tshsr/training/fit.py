@@ -19,7 +19,7 @@ from tshsr.data.text import TOKENIZER
 from tshsr.data.tokens import CaptionTokenizer
 from tshsr.errors import CheckpointError, SettingsError
 from tshsr.files import exclusive_lock, make_folder, remove_partial
-from tshsr.scoring.processes import WAIT_AT_MOST
+from tshsr.scoring.processes import WAIT_AT_MOST, launched
 from tshsr.system import termination_delayed
 from tshsr.training.batching import Order
 from tshsr.training.captions_share import with_captions_share
@@ -46,8 +46,9 @@ def make_accelerator(config: RunConfig, device: str | None) -> Accelerator:
         device: "cpu", "cuda" or "mps"; None: the best available. CUDA_VISIBLE_DEVICES selects among several GPUs.
 
     Raises:
-        SettingsError: Where the device is not available, or does not support the precision.
+        SettingsError: Where the device is not available, or does not support the precision; as `launched`.
     """
+    launched()  # before accelerate, whose error for them is one of any cause
     if not torch.distributed.is_initialized():
         # Accelerate's state is global: without this it rejects a bf16 run after a float32 run in the same process.
         AcceleratorState._reset_state(reset_partial_state=True)
