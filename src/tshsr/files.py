@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Literal, cast
 
 from filelock import FileLock, Timeout
 
-from tshsr.errors import DataError, SettingsError
+from tshsr.errors import DataError, SettingsError, TshsrError
 from tshsr.system import is_running
 
 NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP})
@@ -51,17 +51,26 @@ def place_of(name: str | Path) -> Path:
 
 
 @contextmanager
-def reachable(url: Path) -> Iterator[None]:
+def reachable(place: Path, *, to: Literal["read", "write"] = "read") -> Iterator[None]:
     """Translate errors of object storage, of which each kind has its own: of connections, credentials, names.
 
+    Args:
+        place: A URL; errors on a path pass.
+        to: What the block does.
+
     Raises:
-        DataError: Where the block fails.
+        DataError: Where the block fails; errors of this package pass.
     """
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - they have no common base
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise DataError(f"{url} cannot be read ({reason}); name a URL that can be read from here.") from None
+    except TshsrError:
+        raise
+    except Exception as error:  # they have no common base
+        if not is_remote(place):
+            raise
+        text = reason_of(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+        reason = " ".join(text.split()).rstrip(".")
+        raise DataError(f"Cannot {to} {place}: {reason}; check the address and the credentials.") from None
 
 
 def is_there(path: Path) -> bool:
@@ -112,7 +121,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         with explained(path), tempfile.SpooledTemporaryFile(SPOOLED) as spooled:
             yield cast(BinaryIO, spooled)
             spooled.seek(0)
-            with path.open("wb") as stored:
+            with reachable(path, to="write"), path.open("wb") as stored:
                 shutil.copyfileobj(spooled, stored)
         return
     if path.exists() and not (path.is_file() or path.is_dir()):
@@ -212,7 +221,7 @@ def remove_folder(folder: Path) -> None:
     """Delete a folder, as far as possible; nothing where there is none."""
     if is_remote(folder):
         remote: Any = folder
-        with suppress(OSError):
+        with reachable(folder, to="write"), suppress(OSError):
             remote.fs.rm(remote.path, recursive=True)
     else:
         shutil.rmtree(folder, ignore_errors=True)
@@ -346,17 +355,19 @@ def exclusive_object(url: Path, message: str) -> Iterator[None]:
     """
     remote: Any = url
     owner = f"process {os.getpid()} of {socket.gethostname()}"
-    try:
-        remote.fs.pipe_file(remote.path, owner.encode(), mode="create")
-    except FileExistsError:
-        other = remote.fs.cat_file(remote.path).decode(errors="replace")
-        raise DataError(f"{message} It belongs to {other}; if that ended without removing it, remove {url}.") from None
-    except OSError as error:
-        raise _cannot_write(url, error) from error
+    with reachable(url, to="write"):
+        try:
+            remote.fs.pipe_file(remote.path, owner.encode(), mode="create")
+        except FileExistsError:
+            other = remote.fs.cat_file(remote.path).decode(errors="replace")
+            raise DataError(
+                f"{message} It belongs to {other}; if that ended without removing it, remove {url}."
+            ) from None
     try:
         yield
     finally:
-        remote.fs.rm_file(remote.path)
+        with reachable(url, to="write"):
+            remote.fs.rm_file(remote.path)
 
 
 @contextmanager

@@ -10,16 +10,21 @@ from typing import Any
 from urllib.parse import quote
 from urllib.request import urlopen
 
+import numpy as np
 import pytest
 
 from tests.support.command_line import tshsr
 from tests.support.indexed import Small, built
 from tests.support.served import Served, serving
+from tshsr.data.npy import NpyFile, npy_header
 from tshsr.errors import DataError, SettingsError
-from tshsr.files import place_of
+from tshsr.features.decoding import decode
+from tshsr.files import place_of, remove_folder, write_text
 from tshsr.index import database
+from tshsr.index.about import read_info
 from tshsr.index.collection import Index
 from tshsr.index.database import LOCK, write_lock
+from tshsr.index.updates import check_place
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the server's and the client's packages
 
@@ -93,6 +98,38 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     with pytest.raises(SettingsError, match="nothing://x cannot be opened: "):
         place_of("nothing://x")
+
+
+def without_credentials(*_: object, **__: object) -> None:
+    """As a client of object storage fails: its errors are of no common class."""
+    raise RuntimeError("Unable to locate credentials")
+
+
+def test_storage_that_cannot_be_reached_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    place: Any = place_of("memory://tshsr-storage")
+    (place / "regions.npy").write_bytes(npy_header((4, 1, 1), np.dtype("<f4")) + bytes(16))
+    regions = NpyFile.open(place / "regions.npy", axes=3)
+    for name in ("_open", "cat_file", "pipe_file", "info", "exists", "ls", "rm"):
+        monkeypatch.setattr(type(place.fs), name, without_credentials)
+    reading = [
+        lambda: NpyFile.open(place / "regions.npy", axes=3),
+        lambda: regions.read(np.array([0, 2])),
+        lambda: read_info(place),
+        lambda: check_place(place),
+        lambda: decode(place / "p.jpg", without_credentials),
+    ]
+    writing = [lambda: write_lock(place).__enter__(), lambda: write_text(place / "x", ""), lambda: remove_folder(place)]
+    for to, jobs in (("read", reading), ("write", writing)):
+        for job in jobs:
+            with pytest.raises(
+                DataError, match=f"Cannot {to} memory://tshsr-storage.*: RuntimeError: Unable to loc.*;"
+            ):
+                job()
+
+
+def test_an_object_that_is_missing_is_a_problem_of_its_picture() -> None:
+    place: Any = place_of("memory://tshsr-storage/none.jpg")
+    assert decode(place, without_credentials).problem == "cannot be read (No such file or directory)."
 
 
 @pytest.mark.slow

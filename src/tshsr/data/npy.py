@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from tshsr.errors import DataError, reason_in
-from tshsr.files import is_remote, reason_of
+from tshsr.files import is_remote, reachable, reason_of
 
 KINDS = {"f": "float16, float32 or float64", "b": "bool", "iu": "whole numbers"}
 """Description of the dtypes of each kind, for error messages."""
@@ -108,11 +108,12 @@ class NpyFile:
             DataError: Where the file is missing, truncated, pickled, in Fortran order, or of another shape or dtype.
         """
         try:
-            with path.open("rb") as file:
-                shape, fortran, dtype = _read_header(path, file)
-                offset = file.tell()
-                version = None if is_remote(path) else _version(file)
-            size = path.stat().st_size if version is None else version[0]
+            with reachable(path):
+                with path.open("rb") as file:
+                    shape, fortran, dtype = _read_header(path, file)
+                    offset = file.tell()
+                    version = None if is_remote(path) else _version(file)
+                size = path.stat().st_size if version is None else version[0]
         except OSError as error:
             raise DataError(f"Cannot read {path}: {reason_of(error)}.") from None
         _check_header(path, shape, dtype, fortran=fortran, axes=axes, kinds=kinds)
@@ -157,16 +158,18 @@ class NpyFile:
         return values
 
     def _read_ranges(self, rows: np.ndarray) -> np.ndarray:
-        """Read rows from object storage: neighbours by one request, all requests at the same time."""
+        """Read rows from object storage: neighbours by one request, all requests at the same time.
+
+        Raises:
+            DataError: Where a request fails, or the object has become shorter.
+        """
         wanted, places = np.unique(rows, return_inverse=True)
         runs = np.split(wanted, np.flatnonzero(np.diff(wanted) > 1) + 1) if len(wanted) else []
         starts = [self.offset + int(run[0]) * self.row_bytes for run in runs]
         ends = [start + len(run) * self.row_bytes for start, run in zip(starts, runs, strict=True)]
         remote: Any = self.path
-        try:
-            parts = remote.fs.cat_ranges([remote.path] * len(runs), starts, ends) if runs else []
-        except OSError as error:
-            raise DataError(f"Cannot read {self.path}: {reason_of(error)}.") from None
+        with reachable(self.path):  # by default, errors are among the parts
+            parts = remote.fs.cat_ranges([remote.path] * len(runs), starts, ends, on_error="raise") if runs else []
         content = b"".join(parts)
         if len(content) != len(wanted) * self.row_bytes:
             raise DataError(f"{self.path} has become shorter since it was opened; copy or download it again.")

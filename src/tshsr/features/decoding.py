@@ -18,7 +18,7 @@ from PIL import Image
 
 from tshsr.data.pictures import MAX_PIXELS, read_picture
 from tshsr.errors import PictureError
-from tshsr.files import is_remote, reason_of
+from tshsr.files import is_remote, reachable, reason_of
 from tshsr.system import end_with_parent, interrupts_held, main_hidden
 
 Prepare = Callable[[Image.Image], Any]
@@ -44,7 +44,11 @@ class Decoded:
 
 
 def decode(path: Path, prepare: Prepare, max_pixels: int = MAX_PIXELS) -> Decoded:
-    """Read and prepare one file."""
+    """Read and prepare one file.
+
+    Raises:
+        DataError: Where object storage cannot be reached, which is no problem of the file.
+    """
     try:
         picture = read_picture(_bytes_of(path) if is_remote(path) else path, max_pixels=max_pixels)
         return Decoded(*picture.size, prepare(picture))
@@ -58,12 +62,14 @@ def _bytes_of(path: Path) -> bytes:
     """An object of object storage.
 
     Raises:
-        PictureError: Where it cannot be read.
+        PictureError: Where it is missing, or may not be read.
+        DataError: Where the storage cannot be reached.
     """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise PictureError(f"{path} cannot be read ({reason_of(error)}).") from None
+    with reachable(path):
+        try:
+            return path.read_bytes()
+        except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+            raise PictureError(f"{path} cannot be read ({reason_of(error)}).") from None
 
 
 def decode_all(

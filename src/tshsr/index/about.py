@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from tshsr.config.models import knowledge_of
 from tshsr.errors import CheckpointError, DataError, first_invalid
-from tshsr.files import is_remote, is_there, write_text
+from tshsr.files import is_remote, is_there, reachable, write_text
 from tshsr.models.concepts import has_shares, pooled_width
 from tshsr.models.whole import starts_at_encoder
 from tshsr.retriever import Retriever
@@ -145,10 +145,7 @@ def read_info(folder: Path) -> IndexInfo:
     """
     path = folder / INFO_FILE
     try:
-        info = TypeAdapter(IndexInfo).validate_json(path.read_bytes())
-    except OSError:
-        missing = "does not exist" if not folder.exists() else f"is no index: it has no {INFO_FILE}"
-        raise DataError(f"{folder} {missing}; make one with tshsr index RUN --data DIR --out {folder}.") from None
+        info = TypeAdapter(IndexInfo).validate_json(_content(folder))
     except ValidationError as error:
         raise DataError(
             f"{path} is damaged ({first_invalid(error)}); make the index again in another folder."
@@ -156,6 +153,32 @@ def read_info(folder: Path) -> IndexInfo:
     if info.version != VERSION:
         raise DataError(f"{path} has version {info.version}, this tshsr reads {VERSION}; update tshsr.")
     return info if info.probing == PROBING else replace(info, probes={}, probing=PROBING)
+
+
+def _content(folder: Path) -> bytes:
+    """The bytes of `index.json`.
+
+    Raises:
+        DataError: Where there are none, or object storage cannot be read.
+    """
+    with reachable(folder):
+        try:
+            return (folder / INFO_FILE).read_bytes()
+        except OSError as error:
+            if is_remote(folder) and not isinstance(error, FileNotFoundError):
+                raise
+            missing = "does not exist" if not folder.exists() else f"is no index: it has no {INFO_FILE}"
+            raise DataError(f"{folder} {missing}; make one with tshsr index RUN --data DIR --out {folder}.") from None
+
+
+def has_info(folder: Path) -> bool:
+    """Whether a folder holds an index.
+
+    Raises:
+        DataError: Where object storage cannot be read.
+    """
+    with reachable(folder):
+        return (folder / INFO_FILE).exists()
 
 
 def write_info(folder: Path, info: IndexInfo) -> None:

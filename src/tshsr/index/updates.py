@@ -14,14 +14,14 @@ import pyarrow.compute as pc
 
 from tshsr.data.dataset import Split
 from tshsr.errors import DataError, UnknownPictureError
-from tshsr.files import make_folder
+from tshsr.files import make_folder, reachable
 from tshsr.index.about import (
-    INFO_FILE,
     POOLING,
     WHOLE,
     IndexInfo,
     Smaller,
     check_model,
+    has_info,
     new_info,
     read_info,
     update_info,
@@ -206,7 +206,7 @@ def create_index(
     check_place(folder)
     make_folder(folder)
     with write_lock(folder):  # creating a table deletes the remains of an interrupted creation
-        if not (folder / INFO_FILE).exists():
+        if not has_info(folder):
             source = None if run is None else str(run)
             if smaller.pooling is not None:
                 save_tensors(folder / POOLING, smaller.pooling.state_dict())
@@ -241,11 +241,12 @@ def check_place(folder: Path) -> None:
     """Refuse a folder with other contents before anything is written into it.
 
     Raises:
-        DataError: Where there are any; the message names one.
+        DataError: Where there are any; the message names one. Where object storage cannot be read.
     """
-    if (folder / INFO_FILE).exists() or not folder.is_dir():
-        return
-    contents = sorted(path.name for path in folder.iterdir() if path.name[0] != ".")
+    with reachable(folder):
+        if has_info(folder) or not folder.is_dir():
+            return
+        contents = sorted(path.name for path in folder.iterdir() if path.name[0] != ".")
     if contents:
         raise DataError(f"{folder} holds something that is no index ({contents[0]}); name another folder.")
 
