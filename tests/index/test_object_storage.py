@@ -11,6 +11,7 @@ from urllib.parse import quote
 from urllib.request import urlopen
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from tests.support.command_line import tshsr
@@ -23,7 +24,7 @@ from tshsr.files import place_of, remove_folder, write_text
 from tshsr.index import database
 from tshsr.index.about import read_info
 from tshsr.index.collection import Index
-from tshsr.index.database import LOCK, write_lock
+from tshsr.index.database import LOCK, open_table, write_lock
 from tshsr.index.updates import check_place
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the server's and the client's packages
@@ -130,6 +131,20 @@ def test_storage_that_cannot_be_reached_is_one_sentence(monkeypatch: pytest.Monk
 def test_an_object_that_is_missing_is_a_problem_of_its_picture() -> None:
     place: Any = place_of("memory://tshsr-storage/none.jpg")
     assert decode(place, without_credentials).problem == "cannot be read (No such file or directory)."
+
+
+@pytest.mark.parametrize("scheme", ["abfs", "gcs", "s3a", "memory"])
+def test_an_index_is_refused_where_lancedb_cannot_follow(scheme: str) -> None:
+    with pytest.raises(SettingsError, match=f"its scheme is {scheme}, LanceDB knows s3, gs, az, abfss, .*; write the"):
+        Index.open(f"{scheme}://bucket/index")
+
+
+def test_a_database_that_cannot_be_connected_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database.lancedb, "connect", without_credentials)
+    with pytest.raises(DataError, match=r"has no pictures that can be read \(Unable to locate credentials\)"):
+        open_table(tmp_path, "pictures")
+    with pytest.raises(DataError, match=r"Cannot write .*: Unable to locate credentials"):
+        open_table(tmp_path, "pictures", pa.schema([("id", pa.string())]))
 
 
 @pytest.mark.slow

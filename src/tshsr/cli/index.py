@@ -203,11 +203,11 @@ def learned_regions(wanted: IndexCommand, retriever: Retriever, split: Split, be
     if wanted.regions is None:
         return None
     from tshsr.data.layouts import open_split, splits_of
-    from tshsr.files import place_of
     from tshsr.index.about import has_info, read_info, read_pooling
+    from tshsr.index.database import index_place
     from tshsr.training.region_pooling import PoolingOptions, fit_region_pooling
 
-    folder = place_of(wanted.out)
+    folder = index_place(wanted.out)
     if has_info(folder):
         known = read_info(folder).regions
         if known == wanted.regions:

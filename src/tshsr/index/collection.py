@@ -14,10 +14,9 @@ from tshsr.data.dataset import Split
 from tshsr.engines.work import Engine
 from tshsr.errors import CheckpointError, InputError
 from tshsr.explain.attribution import Explanation, explain_encoded
-from tshsr.files import place_of
 from tshsr.index.about import WHOLE, IndexInfo, Smaller, check_model, locate_run, read_info
 from tshsr.index.building import Added, Addition
-from tshsr.index.database import id_condition, ids_of
+from tshsr.index.database import id_condition, ids_of, index_place
 from tshsr.index.metadata import Metadata, check_folder
 from tshsr.index.rows import CAPTIONS, PICTURES, boxes_of, encoding_of
 from tshsr.index.search import (
@@ -58,7 +57,7 @@ class Index:
     """
 
     def __init__(self, folder: str | Path, retriever: Retriever) -> None:
-        self.folder, self.retriever = place_of(folder), retriever
+        self.folder, self.retriever = index_place(folder), retriever
         self.candidates = CANDIDATES
         info = self.about
         check_model(self.folder, info, retriever)
@@ -92,7 +91,7 @@ class Index:
                 other numbers or regions.
             CheckpointError: Where it holds an index of another network.
         """
-        create_index(place_of(folder), retriever, extractor, settings or {}, run, smaller)
+        create_index(index_place(folder), retriever, extractor, settings or {}, run, smaller)
         return cls(folder, retriever)
 
     @classmethod
@@ -137,7 +136,7 @@ class Index:
             DataError: Where there is no index, or it is damaged.
             CheckpointError: Where the network is missing, or is not that of the index.
         """
-        source = locate_run(place_of(folder), read_info(place_of(folder)), run)
+        source = locate_run(index_place(folder), read_info(index_place(folder)), run)
         retriever = Retriever.from_pretrained(source)
         return cls(folder, retriever if device is None else retriever.to(device))
 

@@ -15,11 +15,13 @@ import lancedb
 import numpy as np
 import pyarrow as pa
 
-from tshsr.errors import DataError, FilterError
-from tshsr.files import exclusive_lock, exclusive_object, is_remote, remove_folder
+from tshsr.errors import DataError, FilterError, SettingsError
+from tshsr.files import exclusive_lock, exclusive_object, is_remote, place_of, reachable, remove_folder
 
 LOG = logging.getLogger(__name__)
 LOCK = ".lock"
+SCHEMES = ("s3", "gs", "az", "abfss", "oss", "cos", "file")
+"""Schemes of URLs that both LanceDB and fsspec know."""
 VERSION_LIFETIME = timedelta(minutes=1)
 """How long an old version is kept for its readers."""
 MAX_FRAGMENTS = 200
@@ -37,6 +39,21 @@ SYSTEM_ERROR = re.compile(r"(?:os error|Errno) (?!2\b)\d+")
 file, the file itself may be whole."""
 UNREACHABLE = re.compile("Error performing [A-Z]+ |operation timed out")
 """In an error's text: object storage that can't be reached, or refuses."""
+
+
+def index_place(name: str | Path) -> Path:
+    """The place of an index: `place_of`.
+
+    Raises:
+        SettingsError: As `place_of`, and for a URL that LanceDB does not know.
+    """
+    scheme = str(name).partition("://")[0]
+    if is_remote(name) and scheme not in SCHEMES:
+        raise SettingsError(
+            f"{name} cannot hold an index: its scheme is {scheme}, LanceDB knows {', '.join(SCHEMES)}; write the URL "
+            "with one of these, or name a folder."
+        )
+    return place_of(name)
 
 
 @contextmanager
@@ -66,19 +83,25 @@ def open_table(folder: Path, name: str, schema: pa.Schema | None = None) -> Any:
     Raises:
         DataError: Where it is missing or damaged, or cannot be made.
     """
-    database = lancedb.connect(str(folder), read_consistency_interval=timedelta(0))
     directory = folder / f"{name}.lance"
-    if schema is not None and not any((directory / "_versions").glob("*.manifest")):
+    with reachable(folder):
+        missing = schema is not None and not any((directory / "_versions").glob("*.manifest"))
+    if missing:
         with restored_on_failure(folder):
             remove_folder(directory)  # left by an interrupted creation
-            return database.create_table(name, schema=schema)
+            return connected(folder).create_table(name, schema=schema)
     try:
         with without_panics():
-            return database.open_table(name)
+            return connected(folder).open_table(name)
     except LANCE_ERRORS as error:
         raise DataError(
             f"{folder} has no {name} that can be read ({cause_of(error)}); run tshsr index again to continue."
         ) from None
+
+
+def connected(folder: Path) -> Any:
+    """The database of an index; raises `LANCE_ERRORS` where object storage cannot be reached."""
+    return lancedb.connect(str(folder), read_consistency_interval=timedelta(0))
 
 
 def write_lock(folder: Path) -> AbstractContextManager[None]:
