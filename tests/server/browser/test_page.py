@@ -236,6 +236,33 @@ def test_an_empty_query_shows_the_start_again(page: Page) -> None:
     assert not page.has(".result")
 
 
+NEXT_ANSWER = """
+const plain = window.fetch;
+window.fetch = (path, { signal }) => {
+  window.fetch = plain;
+  const start = (body) => {
+    body.enqueue(new TextEncoder().encode('{"results": ['));
+    if (arguments[0]) signal.addEventListener("abort", () => body.error(signal.reason));
+    else body.close();
+  };
+  return Promise.resolve(new Response(new ReadableStream({ start })));
+};
+"""
+
+
+def test_a_search_that_is_aborted_while_its_answer_arrives_leaves_no_trace(page: Page) -> None:
+    page.run(NEXT_ANSWER, True)
+    page.one("#q").send_keys("a circle\n")
+    page.search(QUERY)
+    assert not page.one("#problem").is_displayed()
+
+
+def test_an_answer_that_is_cut_off_is_reported(page: Page) -> None:
+    page.run(NEXT_ANSWER, False)
+    page.one("#q").send_keys("a circle\n")
+    assert page.problem() == "The answer of the server is incomplete; try again."
+
+
 def test_an_unreachable_server_is_reported(page: Page) -> None:
     page.refusals = True
     away = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}

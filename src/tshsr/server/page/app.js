@@ -27,8 +27,12 @@ async function request(path, options = {}) {
     if (error.name === "AbortError") throw error;
     throw new Error("The server does not answer. Is “tshsr serve” still running?");
   }
-  const answer = await response.json().catch(() => ({ error: `The server answered ${response.status} without a reason.` }));
-  if (!response.ok) throw new Error(sentence(answer.error || `The server answered ${response.status}.`));
+  const answer = await response.json().catch((error) => {
+    if (error.name === "AbortError") throw error;
+    return null; // no JSON, or cut off
+  });
+  if (!answer && response.ok) throw new Error("The answer of the server is incomplete; try again.");
+  if (!response.ok) throw new Error(sentence(answer?.error || `The server answered ${response.status} without a reason.`));
   return answer;
 }
 
@@ -41,7 +45,7 @@ async function withStatus(task) {
   try {
     await task(controller.signal);
   } catch (error) {
-    if (error.name === "AbortError") return;
+    if (error.name === "AbortError" || running !== controller) return;
     welcome();
     showProblem($("problem"), error.message);
   } finally {
