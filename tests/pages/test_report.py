@@ -220,5 +220,11 @@ def test_a_runs_log_becomes_its_charts(tmp_path: Path) -> None:
     assert spread.curves == (Curve("spread", ((1, 0.1), (2, 0.2))),)
 
 
+def test_ticks_of_large_numbers_are_written_out() -> None:
+    drawing = line_chart(Chart("Loss", "step", (Curve("loss", ((0, 1.0), (47_000, 0.5))),)))
+    ticks = re.findall(r'text-anchor="middle">(.*?)<', drawing)
+    assert ticks == "0 10,000 20,000 30,000 40,000 50,000".split()
+
+
 def test_a_chart_without_points_says_so() -> None:
     assert "Nothing was logged" in line_chart(Chart("Loss", "epoch", (Curve("loss", ()),)))
