@@ -94,8 +94,9 @@ def test_the_same_command_takes_what_has_changed(words: list[str], tmp_path: Pat
     folder = tmp_path / "pictures"
     (folder / "test-00003.png").unlink()
     (folder / "new.png").write_bytes((folder / "test-00004.png").read_bytes())
+    (folder / "test-00005.png").write_bytes((folder / "test-00006.png").read_bytes())
     said = tshsr(*words, "--no-serve", "--quiet")
-    assert said.err == f"{tmp_path / 'out'}: 10 pictures, 1 of them added now, 1 removed.\n"
+    assert said.err == f"{tmp_path / 'out'}: 10 pictures, 1 of them added now, 1 changed, 1 removed.\n"
     found = tshsr("search", tmp_path / "out/index", "a red circle", "--json", "-", "--device", "cpu").json()["results"]
     scores = {result["id"]: result["score"] for result in found}
     assert "test-00003" not in scores

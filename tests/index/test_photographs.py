@@ -80,7 +80,7 @@ def test_an_update_does_what_is_missing(pictures: Path, tmp_path: Path, extracto
     (pictures / "p02.jpg").unlink()
     change(pictures, "p04.jpg")
     done = update(pictures, tmp_path / "out")
-    assert (len(done.index), done.added, done.removed) == (10, 2, 2)
+    assert (len(done.index), done.added, done.removed, done.changed) == (10, 2, 2, 1)
     assert sum(extractor.seen) == 2
     assert content(done) == content(update(pictures, tmp_path / "fresh"))
 

@@ -123,6 +123,9 @@ def show(screen: Screen, out: Path, done: Photographs) -> None:
 
     if done.discarded:
         screen.note(f"{out} was made with another checkpoint, and has been made again.")
-    removed = f", {done.removed:,} removed" if done.removed else ""
-    screen.note(f"{out}: {len(done.index):,} pictures, {done.added:,} of them added now{removed}.")
+    gone = done.removed - done.changed
+    changed = f", {done.changed:,} changed" if done.changed else ""
+    removed = f", {gone:,} removed" if gone else ""
+    added = done.added - done.changed
+    screen.note(f"{out}: {len(done.index):,} pictures, {added:,} of them added now{changed}{removed}.")
     show_skipped(screen.note, out / STORE / SKIPPED, done.extraction.skipped)

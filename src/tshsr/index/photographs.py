@@ -39,6 +39,7 @@ class Photographs:
         extraction: Counts of the extraction, with the skipped files.
         added: Pictures that this update wrote into the index, new or changed.
         removed: Pictures that it removed, because they are gone or have changed.
+        changed: Pictures that are in both of these counts.
         discarded: Whether an index of another checkpoint was removed first.
     """
 
@@ -46,6 +47,7 @@ class Photographs:
     extraction: ExtractionResult
     added: int
     removed: int
+    changed: int
     discarded: bool
 
 
@@ -86,9 +88,11 @@ def update_photographs(
         extraction = extract_folder(pictures, out / STORE, extractor, options=options, exclude=[out], begin=begin)
         split, settings = open_store(out / STORE, EVERYTHING), read_manifest(out / STORE).settings
         index = Index.create(out / INDEX, retriever, extractor=extractor.name, settings=settings, run=run)
-        removed = remove_outdated(out, index, dict(zip(split.image_ids, read_files(out / STORE), strict=True)))
+        files = dict(zip(split.image_ids, read_files(out / STORE), strict=True))
+        removed = remove_outdated(out, index, files)
         added = index.add(split, captions=False, begin=begin)
-    return Photographs(index, extraction, added.new, removed, discarded)
+    changed = sum(name in files for name in removed)
+    return Photographs(index, extraction, added.new, len(removed), changed, discarded)
 
 
 def check_out(pictures: Path, out: Path) -> None:
@@ -134,8 +138,8 @@ def discard_others(out: Path, retriever: Retriever, extractor: str) -> bool:
     return bool(outdated)
 
 
-def remove_outdated(out: Path, index: Index, files: Mapping[str, object]) -> int:
-    """Remove pictures from the index whose files are gone or have changed; returns their number.
+def remove_outdated(out: Path, index: Index, files: Mapping[str, object]) -> list[str]:
+    """Remove pictures from the index whose files are gone or have changed; returns their ids.
 
     `indexed.json` is written between this and the addition of pictures, so that it holds for every row of the index,
     wherever the job is interrupted.
@@ -151,4 +155,4 @@ def remove_outdated(out: Path, index: Index, files: Mapping[str, object]) -> int
     index.delete(outdated)
     if indexed != files:
         write_text(out / INDEXED, json.dumps(files, ensure_ascii=False) + "\n")
-    return len(outdated)
+    return outdated
