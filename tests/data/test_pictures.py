@@ -86,6 +86,12 @@ def test_sixteen_bits_in_grey_become_eight() -> None:
     assert [read.getpixel((x, 0))[0] for x in range(3)] == [0, 100, 255]
 
 
+@pytest.mark.parametrize("white", [1, 255])
+def test_real_numbers_in_grey_are_shares_of_one_or_of_255(white: int) -> None:
+    grey = Image.fromarray(np.array([[0, 0.5, 1]], np.float32) * white)
+    assert np.asarray(read_picture(content(grey, "TIFF")))[0, :, 0].tolist() == [0, 127, 255]
+
+
 def test_of_an_animation_the_first_frame_is_taken() -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, BLUE)]
     read = read_picture(content(frames[0], "GIF", save_all=True, append_images=frames[1:]))

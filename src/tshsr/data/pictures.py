@@ -141,10 +141,11 @@ def _rgb(picture: Image.Image) -> Image.Image:
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
-    """From 16- or 32-bit grey; where a value is above 255, white is 65,535."""
+    """From 16- or 32-bit grey; white is 65,535 where a value is above 255, and 1 for real numbers up to 1."""
     values = np.asarray(picture, np.float64)
-    scale = 257.0 if values.max(initial=0) > 255 else 1.0
-    return Image.fromarray(np.clip(values / scale, 0, 255).astype(np.uint8))
+    largest = values.max(initial=0)
+    white = 65_535 if largest > 255 else 1 if picture.mode == "F" and largest <= 1 else 255
+    return Image.fromarray(np.clip(values * 255 / white, 0, 255).astype(np.uint8))
 
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".ppm", ".tga", ".heic")
