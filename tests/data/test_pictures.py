@@ -92,6 +92,11 @@ def test_real_numbers_in_grey_are_shares_of_one_or_of_255(white: int) -> None:
     assert np.asarray(read_picture(content(grey, "TIFF")))[0, :, 0].tolist() == [0, 127, 255]
 
 
+def test_a_draft_of_a_jpeg_is_a_whole_fraction_that_suffices() -> None:
+    jpeg = content(Image.new("RGB", (400, 240), RED), "JPEG")
+    assert [read_picture(jpeg, draft=side).size for side in (500, 120, 50)] == [(400, 240), (200, 120), (100, 60)]
+
+
 def test_of_an_animation_the_first_frame_is_taken() -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, BLUE)]
     read = read_picture(content(frames[0], "GIF", save_all=True, append_images=frames[1:]))

@@ -13,6 +13,7 @@ from PIL import Image
 
 from tests.support.fake_index import CAPTIONS, FakeIndex, make_index
 from tests.support.service import RED, jpeg, refusal, serving
+from tshsr.data.pictures import upright_size
 from tshsr.errors import DataError, FilterError
 
 
@@ -243,6 +244,28 @@ def test_small_pictures_are_sent_unchanged_and_large_ones_scaled(client: TestCli
     Image.new("RGB", (1200, 600), "red").save(file)
     answer = client.get("/api/picture", params={"id": RED})
     assert Image.open(io.BytesIO(answer.content)).size == (480, 240)
+
+
+def test_pictures_above_the_limit_of_uploads_are_sent(client: TestClient, index: FakeIndex) -> None:
+    file = index.files[RED]
+    assert file is not None
+    Image.new("RGB", (2000, 1000), "red").save(file)
+    answer = client.get("/api/picture", params={"id": RED})
+    assert Image.open(io.BytesIO(answer.content)).size == (480, 240)
+
+
+def test_a_rotated_picture_is_sent_upright_where_browsers_ignore_its_orientation(
+    client: TestClient, index: FakeIndex
+) -> None:
+    file = index.files[RED]
+    assert file is not None
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for kind in ("WEBP", "JPEG"):
+        Image.new("RGB", (90, 30), "red").save(file, kind, exif=exif)
+        content = client.get("/api/picture", params={"id": RED}).content
+        assert (content == file.read_bytes()) is (kind == "JPEG")
+        assert upright_size(Image.open(io.BytesIO(content))) == (30, 90)
 
 
 def test_other_formats_are_sent_as_jpeg(client: TestClient, index: FakeIndex) -> None:

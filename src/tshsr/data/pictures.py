@@ -46,12 +46,13 @@ SIDES_SWAPPED = (
 """The transposes that swap width and height."""
 
 
-def read_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def read_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, draft: int | None = None) -> Image.Image:
     """Decode a picture: RGB, upright, transparency on white; the first frame of an animation.
 
     Args:
         source: A regular file, or the bytes of one.
         max_pixels: Limit by the header, before decoding.
+        draft: Width and height in pixels that suffice; larger JPEGs are decoded at 1/2, 1/4 or 1/8 of their size.
 
     Raises:
         PictureError: Where it is missing, empty, broken, truncated, too large or no picture.
@@ -63,6 +64,8 @@ def read_picture(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Image
     try:
         with Image.open(file, formats=_formats()) as opened:
             _check_size(name, opened.size, max_pixels)
+            if draft is not None:
+                opened.draft(None, (draft, draft))
             opened.load()
             return _rgb(_upright(opened))
     except (PictureError, MemoryError):
@@ -112,10 +115,10 @@ def _check_size(name: str, size: tuple[int, int], max_pixels: int) -> None:
 def upright_size(picture: Image.Image) -> tuple[int, int]:
     """Width and height of the upright picture; of an opened file, read from its header."""
     width, height = picture.size
-    return (height, width) if _turn(picture) in SIDES_SWAPPED else (width, height)
+    return (height, width) if turn_of(picture) in SIDES_SWAPPED else (width, height)
 
 
-def _turn(picture: Image.Image) -> Image.Transpose | None:
+def turn_of(picture: Image.Image) -> Image.Transpose | None:
     """The transpose to upright by the EXIF orientation; None where there is none, or the EXIF data is damaged."""
     try:
         return UPRIGHT.get(picture.getexif().get(ORIENTATION, 1))
@@ -125,7 +128,7 @@ def _turn(picture: Image.Image) -> Image.Transpose | None:
 
 def _upright(picture: Image.Image) -> Image.Image:
     """The picture rotated by its EXIF orientation."""
-    turn = _turn(picture)
+    turn = turn_of(picture)
     return picture if turn is None else picture.transpose(turn)
 
 

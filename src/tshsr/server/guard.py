@@ -27,7 +27,7 @@ class Limits:
 
     Attributes:
         upload_bytes: Maximum size of a request body.
-        pixels: Maximum size of a picture, checked on its header before it is decoded.
+        pixels: Maximum size of a picture in a request, checked on its header before it is decoded.
         query_characters: Maximum length of a sentence or filter.
         documents: Maximum number of documents of a reranking.
         pictures: Maximum number of pictures among them that are sent in the request.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from PIL import Image
 from starlette.exceptions import HTTPException
 
-from tshsr.data.pictures import read_picture
+from tshsr.data.pictures import read_picture, turn_of
 from tshsr.errors import FilterError, PictureError, TshsrError, UnknownPictureError
 from tshsr.explain.attribution import Explanation, explain_pair
 from tshsr.index.metadata import size_of
@@ -100,19 +100,18 @@ def _size(path: Path, modified: int) -> tuple[int, int] | None:
     return size_of(path)
 
 
-def encoded_picture(path: Path, side: int, max_pixels: int) -> tuple[bytes, str]:
+def encoded_picture(path: Path, side: int) -> tuple[bytes, str]:
     """Bytes and media type of a picture, scaled to a side.
 
     Args:
         path: A picture of the index.
         side: Longest side in pixels.
-        max_pixels: Maximum size of a picture that is decoded.
 
     Raises:
         PictureError: Where the file is gone or is no readable picture.
     """
     try:
-        return _encoded_picture(path, path.stat().st_mtime_ns, side, max_pixels)
+        return _encoded_picture(path, path.stat().st_mtime_ns, side)
     except OSError as error:
         raise PictureError(
             f"{path.name} can't be read ({error.strerror}); it must stay where it was indexed."
@@ -123,13 +122,15 @@ def encoded_picture(path: Path, side: int, max_pixels: int) -> tuple[bytes, str]
 
 
 @lru_cache(maxsize=256)
-def _encoded_picture(path: Path, modified: int, side: int, max_pixels: int) -> tuple[bytes, str]:
+def _encoded_picture(path: Path, modified: int, side: int) -> tuple[bytes, str]:
     del modified
-    picture = read_picture(path, max_pixels=max_pixels)
+    # The limit is that of extraction, so that every indexed picture can be shown.
+    picture = read_picture(path, draft=2 * side)
     if max(picture.size) <= side and path.stat().st_size <= MAX_UNCHANGED_BYTES:
         with Image.open(path) as opened:
             kind = BROWSER_FORMATS.get(opened.format or "")
-        if kind is not None:
+            upright = opened.format == "JPEG" or turn_of(opened) is None  # browsers rotate JPEGs only
+        if kind is not None and upright:
             return path.read_bytes(), kind
     picture.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
     small = io.BytesIO()
@@ -267,7 +268,7 @@ class Service:
         if file is None:
             raise HTTPException(404, f"there is no picture file of {id!r:.80}.")
         try:
-            return encoded_picture(file, side, self.limits.pixels)
+            return encoded_picture(file, side)
         except PictureError as error:
             raise HTTPException(404, str(error)) from error
 
