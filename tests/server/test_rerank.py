@@ -114,7 +114,7 @@ def test_a_calibrated_model_answers_with_probabilities(
         ({"query": "a" * 99, "documents": [RED]}, 422, "the query has 99 characters; expected at most 80"),
         ({"query": QUERY, "documents": ["nothing.jpg"]}, 404, "the index has no picture 'nothing.jpg'"),
         ({"query": QUERY, "documents": [""]}, 422, "documents[0] is empty; expected an id"),
-        ({"query": QUERY, "documents": [RED, "x" * 99]}, 422, "the id has 99 characters; expected at most 80"),
+        ({"query": QUERY, "documents": [RED, "x" * 4097]}, 422, "the id has 4,097 characters; expected at most 4,096"),
         (
             {"query": QUERY, "documents": [RED, "https://a.b/c.jpg"]},
             422,

@@ -137,6 +137,8 @@ def test_an_uploaded_picture_gets_the_scores_and_the_explanation_of_the_indexed_
         ("/api/explain?id=x&q=dog", 404, "the index has no picture 'x'."),
         ("/api/score?id=x&q=dog", 404, "the index has no picture 'x'."),
         ("/api/score?id=x&q=.", 422, "the query has no word"),
+        ("/api/picture?id=" + "x/" * 200, 404, "there is no picture file of"),
+        ("/api/picture?id=" + "x/" * 2049, 422, "the id has 4,098 characters; expected at most 4,096."),
         ("/api/picture?id=x", 404, "there is no picture file of 'x'."),
         ("/api/picture?id=../../etc/passwd", 404, "there is no picture file of"),
         ("/api/picture?id=/etc/passwd", 404, "there is no picture file of"),

@@ -144,6 +144,8 @@ PICTURES, CAPTIONS = 24, 10
 """Default numbers of results."""
 EXAMPLES, EXAMPLE_CHARACTERS = 6, 70
 """Number of example queries, and their maximum length."""
+ID_CHARACTERS = 4096
+"""Maximum length of an id, which may be a path: PATH_MAX of Linux."""
 FIRST_QUERY = "a picture"
 """The query that is run before the first request where there are no examples."""
 
@@ -362,7 +364,9 @@ class Service:
         Raises:
             HTTPException: 422 where it is too long.
         """
-        return self._bounded("the id", id)
+        if len(id) > ID_CHARACTERS:
+            raise HTTPException(422, f"the id has {len(id):,} characters; expected at most {ID_CHARACTERS:,}.")
+        return id
 
 
 def short_captions(captions: Sequence[str]) -> list[str]:
