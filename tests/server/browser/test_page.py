@@ -96,6 +96,41 @@ def test_a_result_is_explained_by_both_streams_and_every_level(page: Page) -> No
     assert not page.has("#why[open]")
 
 
+SLOW_EXPLANATION = """
+const plain = window.fetch;
+window.fetch = async (path, options) => {
+  if (!path.startsWith("/api/explain")) return plain(path, options);
+  window.fetch = plain;
+  const answer = await plain(path);
+  window.answered = () => new Promise((resolve) => { setTimeout(resolve, 50); window.give(answer); });
+  return new Promise((resolve, reject) => {
+    window.give = resolve;
+    options?.signal?.addEventListener("abort", () => reject(options.signal.reason));
+  });
+};
+"""
+
+
+def test_an_explanation_that_comes_late_does_not_open_over_another_search(page: Page) -> None:
+    page.search(QUERY)
+    page.run(SLOW_EXPLANATION)
+    page.one(".open").click()
+    page.wait(lambda: page.run("return 'give' in window"))
+    page.search("a red circle")
+    page.run("return answered()")
+    assert not page.has("#why[open]")
+
+
+def test_back_closes_the_explanation(page: Page) -> None:
+    page.search("a red circle")
+    page.search(QUERY)
+    page.one(".open").click()
+    page.wait(lambda: page.has("#why[open]"))
+    page.chrome.back()
+    page.wait(lambda: page.chrome.title.startswith("a red circle:"))
+    assert not page.has("#why[open]")
+
+
 def test_another_sentence_can_be_tried_on_the_same_picture(page: Page) -> None:
     page.search(QUERY)
     page.one(".open").click()

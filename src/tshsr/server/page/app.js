@@ -17,6 +17,8 @@ let pinned = null; // index of the pinned word of the query
 let lit = null; // index of the highlighted word
 let opened = null; // the result in the dialog
 let running = null; // aborts the request in progress
+let explaining = null; // aborts the explanation in progress
+let pressed = false; // whether the pointer was last pressed outside the dialog
 
 // -- requests --------------------------------------------------------------------------------------------------------
 async function request(path, options = {}) {
@@ -36,9 +38,14 @@ async function request(path, options = {}) {
   return answer;
 }
 
+function stop() {
+  running?.abort();
+  explaining?.abort();
+}
+
 /** Run one request at a time: a new one aborts the previous one. */
 async function withStatus(task) {
-  running?.abort();
+  stop();
   const controller = running = new AbortController();
   const late = setTimeout(() => { $("status").textContent = "Searching…"; document.body.setAttribute("aria-busy", "true"); }, STATUS_DELAY);
   showProblem($("problem"), "");
@@ -62,7 +69,7 @@ function showProblem(place, text) {
 // -- a sentence ------------------------------------------------------------------------------------------------------
 function search(text, count = PAGE) {
   const q = text.trim();
-  running?.abort();
+  stop();
   if (!q) return welcome();
   if (q.length > about.query_characters) {
     welcome();
@@ -70,7 +77,8 @@ function search(text, count = PAGE) {
   }
   return withStatus(async (signal) => {
     const answer = await request(`/api/search?${new URLSearchParams({ q, k: count })}`, { signal });
-    [query, sent] = [q, null];
+    closeWhy();
+    query = q;
     document.title = `${q}: search pictures`;
     drawResults(answer, count);
   });
@@ -163,6 +171,7 @@ function send(file) {
     form.append("picture", file);
     form.append("k", "10");
     const answer = await request("/api/search", { method: "POST", body: form, signal });
+    closeWhy();
     if (sent) URL.revokeObjectURL(sent.source);
     sent = { file, name: file.name || "your picture", source: URL.createObjectURL(file) };
     clear();
@@ -192,7 +201,7 @@ function explain(place, text = query) {
   $("after").onclick = () => explain(place + 1);
   $("another").onsubmit = (event) => { event.preventDefault(); explain(place, $("sentence").value); };
   const path = `/api/explain?${new URLSearchParams({ id: result.id, q: text })}`;
-  return explained(() => request(path), result.source, result.name, text, () => opened === result);
+  return explained((signal) => request(path, { signal }), result.source, result.name, text);
 }
 
 function explainSent(text) {
@@ -202,20 +211,23 @@ function explainSent(text) {
   const form = new FormData();
   form.append("picture", shown.file);
   form.append("q", text);
-  return explained(() => request("/api/explain", { method: "POST", body: form }), shown.source, shown.name, text, () => opened === shown);
+  return explained((signal) => request("/api/explain", { method: "POST", body: form, signal }), shown.source, shown.name, text);
 }
 
-async function explained(send, source, name, text, wanted) {
+/** Show one explanation at a time: a new one, or another search, aborts the previous one. */
+async function explained(send, source, name, text) {
+  explaining?.abort();
+  const { signal } = explaining = new AbortController();
   showProblem($("why-problem"), "");
   $("sentence").value = text;
   try {
-    const answer = await send();
-    if (!wanted()) return;
+    const answer = await send(signal);
+    if (signal.aborted) return;
     draw(answer, source, name);
     $("why-name").textContent = name;
     $("explanation").hidden = false;
   } catch (error) {
-    if (!wanted()) return;
+    if (signal.aborted) return;
     if (!$("why").open) {
       $("why-title").textContent = text;
       $("explanation").hidden = true;
@@ -230,6 +242,7 @@ async function explained(send, source, name, text, wanted) {
 
 /** Close the dialog and return the focus at once: the close event is later, and would override a focus set by the next key. */
 function closeWhy() {
+  explaining?.abort();
   if (!$("why").open) return;
   const origin = opened?.button || $("q");
   opened = null;
@@ -298,7 +311,7 @@ function listen() {
   $("why").addEventListener("cancel", (event) => { event.preventDefault(); closeWhy(); });
   $("why").addEventListener("close", () => { opened = null; });
   onKeys({ buttons: () => found.map((result) => result.button), unpin: () => pinned !== null && (pin(null), true) });
-  addEventListener("popstate", revisit);
+  addEventListener("popstate", () => { closeWhy(); revisit(); });
   let over = 0;
   addEventListener("dragenter", (event) => { event.preventDefault(); over += 1; $("drop").hidden = false; });
   addEventListener("dragleave", () => { over -= 1; if (over <= 0) { over = 0; $("drop").hidden = true; } });
