@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from fastapi.testclient import TestClient
 from PIL import Image
 
@@ -15,6 +16,7 @@ from tests.support.fake_index import CAPTIONS, FakeIndex, make_index
 from tests.support.service import RED, jpeg, refusal, serving
 from tshsr.data.pictures import upright_size
 from tshsr.errors import DataError, FilterError
+from tshsr.scoring.calibration import Calibration
 
 
 @pytest.fixture
@@ -32,6 +34,7 @@ def test_a_sentence_finds_pictures_with_the_regions_of_its_words(client: TestCli
     answer = client.get("/api/search", params={"q": CAPTIONS[0], "k": 3}).json()
     assert answer["query"] == CAPTIONS[0]
     assert answer["unknown"] == []
+    assert answer["pictures"] == len(CAPTIONS)
     assert len(answer["results"]) == 3
     scores = [result["score"] for result in answer["results"]]
     assert scores == sorted(scores, reverse=True)
@@ -54,6 +57,18 @@ def test_results_of_a_calibrated_network_have_probabilities(
     monkeypatch.setattr(index, "result", lambda *given: replace(plain(*given), probability=0.25))
     answer = client.get("/api/search", params={"q": "red"}).json()
     assert [result["probability"] for result in answer["results"]] == [0.25] * len(answer["results"])
+
+
+def test_explanations_of_a_calibrated_network_have_the_probability_of_the_search(
+    client: TestClient, index: FakeIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = {"q": "red", "id": RED}
+    assert client.get("/api/explain", params=pair).json()["probability"] is None
+    calibration = Calibration("platt", 2.0, 0.0, -1.0, pictures=100, candidates=10, data="", split="", weights="")
+    monkeypatch.setattr(index.retriever, "calibration", calibration)
+    answer = client.get("/api/explain", params=pair).json()
+    score = torch.tensor(answer["explanation"]["scores"]["fused"])
+    assert answer["probability"] == pytest.approx(float(calibration.probability(score, pictures=len(index))))
 
 
 def test_unknown_words_are_reported(client: TestClient) -> None:
@@ -82,6 +97,7 @@ def test_a_picture_without_a_file_is_found(client: TestClient, index: FakeIndex)
 
 def test_a_picture_finds_captions(client: TestClient) -> None:
     answer = client.post("/api/search", files={"picture": ("x.jpg", jpeg())}, data={"k": "4"}).json()
+    assert answer["captions"] == len(CAPTIONS)
     assert len(answer["results"]) == 4
     assert {result["caption"] for result in answer["results"]} <= set(CAPTIONS)
     assert set(answer["results"][0]) == {"id", "caption", "image", "score", "probability"}

@@ -70,6 +70,7 @@ class PictureAnswers(BaseModel):
 
     query: str
     unknown: list[str] = Field(description="Words of the query outside the vocabulary.")
+    pictures: int = Field(description="Indexed pictures.")
     results: list[PictureAnswer]
     seconds: float
 
@@ -87,6 +88,7 @@ class CaptionAnswer(BaseModel):
 class CaptionAnswers(BaseModel):
     """Captions for a picture, best first."""
 
+    captions: int = Field(description="Indexed captions.")
     results: list[CaptionAnswer]
     seconds: float
 
@@ -107,4 +109,5 @@ class ExplanationAnswer(BaseModel):
     width: int | None
     height: int | None
     unknown: list[str] = Field(description="Words of the query outside the vocabulary.")
+    probability: float | None = Field(description="Of a match; null for a network without a calibration.")
     explanation: Explanation

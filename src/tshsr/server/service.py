@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Protocol
 
+import torch
 from PIL import Image
 from starlette.exceptions import HTTPException
 
@@ -200,6 +201,7 @@ class Service:
         return PictureAnswers(
             query=q,
             unknown=list(self.index.unknown_words(q)),
+            pictures=len(self.index),
             results=[self._picture(result) for result in found],
             seconds=time.perf_counter() - started,
         )
@@ -220,7 +222,7 @@ class Service:
             CaptionAnswer(id=it.id, caption=it.caption, image=it.image, score=it.score, probability=it.probability)
             for it in found
         ]
-        return CaptionAnswers(results=answers, seconds=time.perf_counter() - started)
+        return CaptionAnswers(captions=self.index.captions, results=answers, seconds=time.perf_counter() - started)
 
     def explain(self, q: str, id: str) -> ExplanationAnswer:  # noqa: A002
         """Explain the score of an indexed picture.
@@ -289,8 +291,15 @@ class Service:
             width=width,
             height=height,
             unknown=list(self.index.unknown_words(q)),
+            probability=self._probability(explanation.scores["fused"]),
             explanation=explanation,
         )
+
+    def _probability(self, score: float) -> float | None:
+        calibration = self.index.retriever.calibration
+        if calibration is None:
+            return None
+        return calibration.probability(torch.tensor(score), pictures=len(self.index)).item()
 
     def _scores(self, q: str, answer: ExplanationAnswer) -> Scores:
         return Scores(query=q, unknown=answer.unknown, scores=answer.explanation.scores)
