@@ -64,6 +64,14 @@ class Page:
 
         ActionChains(self.chrome).move_to_element(element).perform()
 
+    def drag(self, start: tuple[int, int], end: tuple[int, int]) -> None:
+        """Press the pointer at one place of the window and release it at another."""
+        from selenium.webdriver.common.actions.action_builder import ActionBuilder
+
+        actions = ActionBuilder(self.chrome)
+        actions.pointer_action.move_to_location(*start).pointer_down().move_to_location(*end).pointer_up()
+        actions.perform()
+
     def search(self, text: str) -> None:
         """Type a query and wait until the pictures are there."""
         box = self.one("#q")

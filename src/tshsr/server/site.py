@@ -19,7 +19,7 @@ from tshsr.server.guard import SECURITY
 CSS, JAVASCRIPT = "text/css; charset=utf-8", "text/javascript; charset=utf-8"
 HTML, SVG = "text/html; charset=utf-8", "image/svg+xml"
 MEDIA_TYPES = {".css": CSS, ".html": HTML, ".js": JAVASCRIPT, ".svg": SVG}
-PAGE = ("index.html", "app.css", "app.js", "dialog.js", "keys.js", "picture.js", "theme.js", "icon.svg")
+PAGE = ("index.html", "app.css", "app.js", "dialog.js", "figures.js", "keys.js", "picture.js", "theme.js", "icon.svg")
 """Files of the search page."""
 SHARED = ("common.css", "explanation.js")
 """Files that it shares with the pages of `tshsr explain` and of reports. No other file on the disk has a URL."""

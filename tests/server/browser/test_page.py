@@ -47,6 +47,38 @@ def test_a_url_with_a_query_can_be_opened_and_returned_from(page: Page) -> None:
     assert page.one("#q").get_attribute("value") == "a red circle"
 
 
+def test_the_number_of_pictures_is_that_of_the_search(page: Page) -> None:
+    page.run(
+        "const plain = Response.prototype.json; Response.prototype.json = async function () {"
+        " return { ...await plain.call(this), pictures: 1234 }; }"
+    )
+    page.search(QUERY)
+    assert page.text("#status").startswith(f"{PICTURES} of 1,234 pictures")
+
+
+def test_a_failed_search_leaves_the_results(page: Page) -> None:
+    page.search(QUERY)
+    status = page.text("#status")
+    page.run("window.fetch = () => Promise.reject(new Error())")
+    page.one("#q").send_keys(" again\n")
+    assert page.problem().startswith("The server does not answer.")
+    assert len(page.all(".result")) == PICTURES
+    assert page.text("#status") == status
+
+
+def test_a_very_high_picture_is_as_high_as_others_may_be_and_transparency_is_white(page: Page) -> None:
+    page.search(QUERY)
+    page.wait(lambda: page.has(".frame.loaded"))
+    shown = "return getComputedStyle(document.querySelector('.frame.loaded img')).backgroundColor"
+    assert page.run(shown) == "rgb(255, 255, 255)"
+    script = """
+    document.querySelector(".result").style.setProperty("--ratio", 0.5);
+    document.querySelector(".open .frame").style.setProperty("--ratio", 0.016);
+    return document.querySelector(".open .frame").clientHeight / parseFloat(getComputedStyle(document.body).fontSize);
+    """
+    assert 0 < page.run(script) < 13 * 2
+
+
 def test_a_word_under_the_pointer_highlights_its_regions_in_every_picture(page: Page) -> None:
     page.search(QUERY)
     assert boxes(page) == []
@@ -131,6 +163,31 @@ def test_back_closes_the_explanation(page: Page) -> None:
     assert not page.has("#why[open]")
 
 
+def test_only_a_press_and_release_on_the_backdrop_closes_the_explanation(page: Page) -> None:
+    page.search(QUERY)
+    page.one(".open").click()
+    page.wait(lambda: page.has("#why[open]"))
+    box = page.one("#why").rect
+    inside, outside = (round(box["x"]) + 6, 450), (round(box["x"]) - 6, 450)
+    for start, end in ((inside, inside), (inside, outside), (outside, inside)):
+        page.drag(start, end)
+        assert page.has("#why[open]"), (start, end)
+    page.drag(outside, outside)
+    assert not page.has("#why[open]")
+
+
+def test_scores_and_probabilities_in_the_explanation_are_never_rounded_to_nothing(page: Page) -> None:
+    script = """
+    const [{ draw }, { decimal }] = [await import("/dialog.js"), await import("/figures.js")];
+    const found = await (await fetch("/api/search?q=red&k=1")).json();
+    const path = `/api/explain?${new URLSearchParams({ q: "red", id: found.results[0].id })}`;
+    draw({ ...await (await fetch(path)).json(), probability: 0.124 }, null, "");
+    return [document.querySelector("#scores tr").textContent, ...[0.000123, -0.0004, 0, 0.25].map(decimal)];
+    """
+    found = page.run(f"return (async () => {{ {script} }})()")
+    assert found == ["Probability of a match12\u00a0%", "0.00012", "\u22120.00040", "0.000", "0.250"]
+
+
 def test_another_sentence_can_be_tried_on_the_same_picture(page: Page) -> None:
     page.search(QUERY)
     page.one(".open").click()
@@ -213,6 +270,51 @@ def test_a_dropped_picture_finds_captions(page: Page, picture: Path) -> None:
     page.wait(lambda: page.has(".sentence"))
     assert "dropped.png" in page.text("#sent")
     assert not page.one("#drop").is_displayed()
+
+
+def test_captions_of_a_picture_replace_the_sentence_in_title_and_url(page: Page, picture: Path) -> None:
+    page.search(QUERY)
+    page.run(
+        "window.freed = 0; const free = URL.revokeObjectURL;"
+        "URL.revokeObjectURL = (url) => { freed += 1; free.call(URL, url); }"
+    )
+    page.send(picture)
+    page.wait(lambda: page.has(".sentence"))
+    assert page.chrome.title == f"{picture.name}: captions"
+    assert "?" not in page.chrome.current_url
+    page.chrome.back()
+    page.wait(lambda: page.chrome.title.startswith(QUERY))
+    assert page.run("return freed") == 1
+
+
+def test_without_captions_no_picture_is_invited_or_sent(page: Page) -> None:
+    script = """
+    const json = Response.prototype.json;
+    Response.prototype.json = async function () { return { ...await json.call(this), captions: 0 }; };
+    """
+    made = page.chrome.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": script})
+    try:
+        page.open("?q=red")
+    finally:
+        page.chrome.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", made)
+    assert page.run(DROP, base64.b64encode(b"x").decode(), "dropped.png") is False
+    assert "no captions are indexed" in page.problem()
+    assert len(page.all(".result")) == PICTURES
+
+
+def test_text_is_dropped_and_pasted_as_text(page: Page) -> None:
+    script = """
+    window.fetch = () => { throw new Error(); };
+    const carried = new DataTransfer();
+    carried.setData("text/plain", "two dogs");
+    const kept = document.getElementById("q").dispatchEvent(
+      new DragEvent("drop", { dataTransfer: carried, bubbles: true, cancelable: true }));
+    carried.items.add(new File(["x"], "image.png"));
+    document.getElementById("q").dispatchEvent(new ClipboardEvent("paste", { clipboardData: carried, bubbles: true }));
+    return kept;
+    """
+    assert page.run(script) is True
+    assert not page.one("#problem").is_displayed()
 
 
 def test_a_dropped_url_is_not_fetched(page: Page) -> None:

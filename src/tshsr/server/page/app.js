@@ -1,5 +1,6 @@
 // Search by a sentence or a picture; explanations of the results.
 import { draw } from "/dialog.js";
+import { chance, decimal } from "/figures.js";
 import { onKeys } from "/keys.js";
 import { element, framed } from "/picture.js";
 
@@ -7,6 +8,7 @@ const PAGE = 24;
 const STATUS_DELAY = 150; // milliseconds before the status reads "Searching…"
 const $ = (id) => document.getElementById(id);
 const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+const takesPictures = () => !about.uploads && about.captions > 0;
 const address = (id, side) => `/api/picture?${new URLSearchParams({ id, side })}`;
 
 let about = { results: 100, query_characters: 500, upload_bytes: Infinity, uploads: null, examples: [], pictures: 0, captions: 0 };
@@ -18,6 +20,7 @@ let lit = null; // index of the highlighted word
 let opened = null; // the result in the dialog
 let running = null; // aborts the request in progress
 let explaining = null; // aborts the explanation in progress
+let said = ""; // the status of the results shown
 let pressed = false; // whether the pointer was last pressed outside the dialog
 
 // -- requests --------------------------------------------------------------------------------------------------------
@@ -53,12 +56,17 @@ async function withStatus(task) {
     await task(controller.signal);
   } catch (error) {
     if (error.name === "AbortError" || running !== controller) return;
-    welcome();
+    if (found.length || !$("asked").hidden) say(said); // the results of before stay
+    else welcome();
     showProblem($("problem"), error.message);
   } finally {
     clearTimeout(late);
     if (running === controller) document.body.removeAttribute("aria-busy");
   }
+}
+
+function say(text) {
+  said = $("status").textContent = text;
 }
 
 function showProblem(place, text) {
@@ -78,6 +86,7 @@ function search(text, count = PAGE) {
   return withStatus(async (signal) => {
     const answer = await request(`/api/search?${new URLSearchParams({ q, k: count })}`, { signal });
     closeWhy();
+    forget();
     query = q;
     document.title = `${q}: search pictures`;
     drawResults(answer, count);
@@ -87,17 +96,18 @@ function search(text, count = PAGE) {
 function drawResults(answer, count) {
   const before = found.length && count > PAGE ? found.length : 0;
   [$("welcome").hidden, $("asked").hidden] = [true, true];
+  about.pictures = answer.pictures;
   found = answer.results.map((result, place) => resultOf(result, place));
   $("results").replaceChildren(...found.map((result) => result.item));
   drawWords(answer.results[0]?.words || []);
   const number = answer.results.length;
   const unknown = answer.unknown.map((word) => `“${word}”`).join(", ");
   const time = `${Math.max(1, Math.round(1000 * answer.seconds))} ms`;
-  $("status").textContent = (number
+  say((number
     ? `${number} of ${about.pictures.toLocaleString("en")} pictures, best first, in ${time}.`
     : "No picture is indexed; add some with “tshsr index”.")
     + (unknown ? ` Not in the vocabulary of the model: ${unknown}.` : "")
-    + (number && found[0].words.length ? " Choose a word to highlight its regions." : "");
+    + (number && found[0].words.length ? " Choose a word to highlight its regions." : ""));
   $("more").hidden = number < count || count >= Math.min(about.results, about.pictures);
   $("more").onclick = () => search(query, Math.min(count + PAGE, about.results));
   if (before) found[before]?.button.focus();
@@ -105,9 +115,8 @@ function drawResults(answer, count) {
 
 // A calibrated network's probability, otherwise the score.
 function figure(result) {
-  if (result.probability === null) return { text: result.score.toFixed(3), said: `score ${result.score.toFixed(3)}` };
-  const percent = 100 * result.probability;
-  const text = percent < 1 ? "<\u00a01\u00a0%" : `${Math.round(percent)}\u00a0%`;
+  if (result.probability === null) return { text: decimal(result.score), said: `score ${decimal(result.score)}` };
+  const text = chance(result.probability);
   return { text, said: `probability of a match ${text}` };
 }
 
@@ -161,7 +170,10 @@ function lightWord(word) {
 // -- a picture -------------------------------------------------------------------------------------------------------
 function send(file) {
   if (!file) return showProblem($("problem"), "No picture file. Drop a file such as a .jpg or .png; addresses of pictures are not fetched.");
-  if (about.uploads) return showProblem($("problem"), `Pictures can't be uploaded to this server: ${about.uploads}`);
+  if (!takesPictures()) {
+    const reason = about.uploads || "no captions are indexed, so that none can be found for a picture.";
+    return showProblem($("problem"), `Pictures can't be uploaded to this server: ${reason}`);
+  }
   if (file.size > about.upload_bytes) {
     const megabytes = (bytes) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
     return showProblem($("problem"), `“${file.name}” has ${megabytes(file.size)}; this server takes pictures of up to ${megabytes(about.upload_bytes)}.`);
@@ -172,15 +184,23 @@ function send(file) {
     form.append("k", "10");
     const answer = await request("/api/search", { method: "POST", body: form, signal });
     closeWhy();
-    if (sent) URL.revokeObjectURL(sent.source);
+    forget();
     sent = { file, name: file.name || "your picture", source: URL.createObjectURL(file) };
     clear();
     $("q").value = "";
+    document.title = `${sent.name}: captions`;
+    if (location.search) history.pushState(null, "", "/"); // the URL is not that of the sentence of before
     drawSentences(answer);
   });
 }
 
+function forget() {
+  if (sent) URL.revokeObjectURL(sent.source);
+  sent = null;
+}
+
 function drawSentences(answer) {
+  about.captions = answer.captions;
   $("asked").hidden = false;
   $("sent").replaceChildren(framed(sent.source, 4 / 3, `Your picture, ${sent.name}`).frame, element("p", { class: "note" }, sent.name));
   $("sentences").replaceChildren(...answer.results.map((result) => {
@@ -189,7 +209,7 @@ function drawSentences(answer) {
     return element("li", {}, button, figureOf(result));
   }));
   const time = Math.max(1, Math.round(1000 * answer.seconds));
-  $("status").textContent = `${answer.results.length} of ${about.captions.toLocaleString("en")} captions, best first, in ${time} ms. Choose one for its explanation.`;
+  say(`${answer.results.length} of ${about.captions.toLocaleString("en")} captions, best first, in ${time} ms. Choose one for its explanation.`);
   $("sentences").querySelector("button")?.focus({ focusVisible: false });
 }
 
@@ -250,6 +270,12 @@ function closeWhy() {
   origin.focus();
 }
 
+/** Whether a pointer is on the backdrop; keys, which click buttons at 0, 0, have another target. */
+function outsideWhy({ target, clientX, clientY }) {
+  const { left, right, top, bottom } = $("why").getBoundingClientRect();
+  return target === $("why") && (clientX < left || clientX > right || clientY < top || clientY > bottom);
+}
+
 // -- start page --------------------------------------------------------------------------------------------------
 function clear() {
   [query, found] = ["", []];
@@ -262,7 +288,7 @@ function welcome() {
   clear();
   showProblem($("problem"), "");
   document.title = "Search pictures";
-  $("status").textContent = "";
+  say("");
   $("welcome").hidden = false;
   $("collection").textContent = about.pictures
     ? `${about.pictures.toLocaleString("en")} ${about.pictures === 1 ? "picture is" : "pictures are"} indexed.`
@@ -300,6 +326,11 @@ function toggleTheme() {
   $("theme").setAttribute("aria-pressed", String(isDark()));
 }
 
+/** Files, and addresses, which the browser would open in place of the page; text goes where it is dropped. */
+function isDropped({ dataTransfer: { types }, target }) {
+  return types.includes("Files") || (types.includes("text/uri-list") && !target.matches?.("input"));
+}
+
 function listen() {
   $("search").addEventListener("submit", (event) => { event.preventDefault(); visit($("q").value); });
   $("choose").addEventListener("click", () => $("file").click());
@@ -307,17 +338,19 @@ function listen() {
   $("theme").addEventListener("click", toggleTheme);
   $("theme").setAttribute("aria-pressed", String(isDark()));
   $("close").addEventListener("click", closeWhy);
-  $("why").addEventListener("click", (event) => { if (event.target === $("why")) closeWhy(); });
+  $("why").addEventListener("pointerdown", (event) => { pressed = outsideWhy(event); });
+  $("why").addEventListener("click", (event) => { if (pressed && outsideWhy(event)) closeWhy(); });
   $("why").addEventListener("cancel", (event) => { event.preventDefault(); closeWhy(); });
   $("why").addEventListener("close", () => { opened = null; });
   onKeys({ buttons: () => found.map((result) => result.button), unpin: () => pinned !== null && (pin(null), true) });
   addEventListener("popstate", () => { closeWhy(); revisit(); });
   let over = 0;
-  addEventListener("dragenter", (event) => { event.preventDefault(); over += 1; $("drop").hidden = false; });
-  addEventListener("dragleave", () => { over -= 1; if (over <= 0) { over = 0; $("drop").hidden = true; } });
-  addEventListener("dragover", (event) => event.preventDefault());
-  addEventListener("drop", (event) => { event.preventDefault(); over = 0; $("drop").hidden = true; closeWhy(); send(event.dataTransfer.files[0]); });
-  addEventListener("paste", (event) => { if (event.clipboardData.files.length) send(event.clipboardData.files[0]); });
+  const drag = (name, task) => addEventListener(name, (event) => { if (isDropped(event)) { event.preventDefault(); task(event.dataTransfer); } });
+  drag("dragenter", ({ types }) => { over += 1; $("drop").hidden = !(takesPictures() && types.includes("Files")); });
+  drag("dragleave", () => { over -= 1; if (over <= 0) { over = 0; $("drop").hidden = true; } });
+  drag("dragover", () => {});
+  drag("drop", ({ files }) => { over = 0; $("drop").hidden = true; closeWhy(); send(files[0]); });
+  addEventListener("paste", ({ clipboardData: { files, types } }) => { if (files.length && !types.includes("text/plain")) send(files[0]); });
 }
 
 async function start() {
@@ -328,8 +361,7 @@ async function start() {
   } catch (error) {
     failure = error.message;
   }
-  const takesPictures = !about.uploads && about.captions > 0;
-  [$("dropping").hidden, $("choose").hidden] = [!takesPictures, !takesPictures];
+  [$("dropping").hidden, $("choose").hidden] = [!takesPictures(), !takesPictures()];
   await revisit();
   if (failure) showProblem($("problem"), failure);
 }

@@ -1,5 +1,6 @@
 // The full explanation of one pair in a dialog: words, both streams, every level.
 import { connect } from "/explanation.js";
+import { chance, decimal } from "/figures.js";
 import { SCORES, STREAMS } from "/labels.js";
 import { element, framed } from "/picture.js";
 
@@ -22,7 +23,7 @@ export function draw(answer, source, description) {
   fill($("levels"), "level", levels, chosen("level"));
   $("why-words").replaceChildren(...(names.length ? explanation.words.map(wordButton) : []));
   drawTerms(streams);
-  drawScores(explanation.scores);
+  drawScores(explanation.scores, answer.probability);
   if (names.length) {
     const display = (row) => light(boxes ? boxes.map((box, region) => [...box, row[region]]) : []);
     const note = boxes ? "" : " These pictures were indexed without boxes, so no region can be drawn.";
@@ -63,14 +64,16 @@ function drawTerms(streams) {
     const sum = rows.reduce((total, [, value]) => total + value, 0);
     return element("section", { class: name }, element("h3", {}, `${label(name).replace(/ alone$/, "")}: terms of the logit`),
       element("dl", { class: "contributions" }, ...bars),
-      element("p", { class: "note" }, `Sum ${signed(sum)}; score ${stream.score.toFixed(3)}`));
+      element("p", { class: "note" }, `Sum ${signed(sum)}; score ${decimal(stream.score)}`));
   }));
 }
 
-function drawScores(scores) {
+function drawScores(scores, probability) {
   const order = Object.keys(SCORES);
   const place = (name) => (order.includes(name) ? order.indexOf(name) : order.length);
   const names = Object.keys(scores).sort((a, b) => place(a) - place(b) || a.localeCompare(b));
-  $("scores").replaceChildren(...names.map((name) => element("tr", {},
-    element("th", { scope: "row" }, label(name)), element("td", {}, scores[name].toFixed(3).replace("-", "−")))));
+  const rows = names.map((name) => [label(name), decimal(scores[name])]);
+  if (probability !== null) rows.unshift(["Probability of a match", chance(probability)]);
+  $("scores").replaceChildren(...rows.map(([name, figure]) => element("tr", {},
+    element("th", { scope: "row" }, name), element("td", {}, figure))));
 }

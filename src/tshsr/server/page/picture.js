@@ -37,6 +37,7 @@ export function framed(source, ratio, description) {
     image.addEventListener("error", () => frame.classList.add("gone"));
     image.addEventListener("load", () => {
       frame.classList.remove("gone");
+      frame.classList.add("loaded");
       frame.style.setProperty("--ratio", image.naturalWidth / image.naturalHeight);
     });
     frame.append(image);
