@@ -223,7 +223,7 @@ def test_a_runs_log_becomes_its_charts(tmp_path: Path) -> None:
 def test_ticks_of_large_numbers_are_written_out() -> None:
     drawing = line_chart(Chart("Loss", "step", (Curve("loss", ((0, 1.0), (47_000, 0.5))),)))
     ticks = re.findall(r'text-anchor="middle">(.*?)<', drawing)
-    assert ticks == "0 10,000 20,000 30,000 40,000 50,000".split()
+    assert ticks == ["0", "10,000", "20,000", "30,000", "40,000", "50,000"]
 
 
 def test_a_chart_without_points_says_so() -> None:
