@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.support import tiny
 from tests.support.methods import CONCEPTS, METHODS, SLOTS, WITH_ORDER, network
-from tests.support.scored_pairs import assert_same, score, sizes
+from tests.support.scored_pairs import assert_one_scores_with_all, assert_same, score, sizes
 from tshsr.config.run import LossConfig
 from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.errors import InputError
@@ -95,14 +95,7 @@ def test_one_image_scores_with_all_captions_and_one_caption_with_all_images(meth
     matcher = network(method)
     images = matcher.encode_images(tiny.images(3, 5, real=[5, 2, 4]))
     captions = matcher.encode_captions(tiny.captions())
-    every = matcher.score_all(images, captions)
-    for rows, columns in ((slice(1), slice(None)), (slice(None), slice(1))):
-        expected = {name: value[rows, columns] for name, value in every.items()}
-        some, others = images[rows], captions[columns]
-        assert_same(expected, matcher.score_pairs(some.unsqueeze(1), others.unsqueeze(0)))
-        assert_same({name: value.flatten() for name, value in expected.items()}, matcher.score_pairs(some, others))
-        for name, trace in matcher.trace(some, others).items():
-            torch.testing.assert_close(trace.score, expected[name].flatten())
+    assert_one_scores_with_all(matcher, images, captions)
 
 
 @pytest.mark.parametrize("method", METHODS)

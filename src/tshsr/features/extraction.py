@@ -68,8 +68,7 @@ def extract_folder(
     """Make a feature store of a folder of pictures, or update one.
 
     Finished pictures are kept in a hidden work folder beside `out`, from which an interrupted job resumes. An update
-    extracts new and changed files only; where there are none, the store's files stay as they are. The store is
-    written atomically.
+    extracts new and changed files; without any, the store's files stay as they are. It is written atomically.
 
     Args:
         pictures: The folder, with its subfolders, or a URL of object storage (`files.place_of`).
