@@ -15,7 +15,6 @@ import torch
 
 from benchmarks import bulk, growth, scale, scale_tables, tables
 from tests.support.indexed import Small
-from tshsr.bench.machine import STATUS, resident
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import select_images
 from tshsr.errors import SettingsError
@@ -65,9 +64,9 @@ def test_the_index_is_measured_exact_and_approximate_and_after_changes(
         "--regions",
         "2",
     )
-    ballast = np.ones(2**29, np.uint8)  # which the process has held before
-    before = resident("VmHWM") if STATUS.exists() else 0
-    del ballast
+    resets = iter((True, False, True))  # the second is not allowed
+    monkeypatch.setattr(scale, "clear_peak", lambda: next(resets))
+    monkeypatch.setattr(scale, "resident", lambda name: {"VmHWM": 5}[name])
     values = written(scale, results, "scale.json", monkeypatch, *sizes)
     few, many, around = values["growth"]
     assert [(row["pictures"], row["clustered"]) for row in (few, many, around)] == [
@@ -81,7 +80,8 @@ def test_the_index_is_measured_exact_and_approximate_and_after_changes(
     assert 0 < many["milliseconds"]["search"]["fastest"] <= many["milliseconds"]["search"]["p95"]
     assert many["bytes"] > few["bytes"] > 120 * (2 * 2 * 8 + 4 * 8)
     assert many["exact_bytes"] == 4 * 400 * 8
-    assert few["peak_bytes"] is None or 0 < few["peak_bytes"] < before - 2**28, "of this size alone"
+    assert [row["peak_bytes"] for row in (few, many, around)] == [5, None, 5]
+    assert next(resets, None) is None, "each size has its own peak"
     table = tables.with_tables("<!-- results scale -->\n<!-- end -->").splitlines()
     assert len([line for line in table if line.startswith("|")]) == 5
     assert "| none: exact |" in table[3]
