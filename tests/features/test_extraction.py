@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,22 @@ def test_captions_are_stored_and_kept_by_later_jobs(pictures: Path, out: Path) -
     assert extract_folder(pictures, out, Means()).captions == 3
     assert open_split(out, "test").captions == split.captions
     assert everything(out).captions[-1] == "a box"
+
+
+def test_captions_that_another_job_wrote_meanwhile_are_kept(
+    pictures: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported = [PictureCaption("p02.jpg", "a red disc", "test")]
+    extract_folder(pictures, out, Means())
+
+    def after_another_job(*places: Path) -> AbstractContextManager[None]:
+        monkeypatch.setattr(extraction, "exclusive_job", exclusive_job)
+        extract_folder(pictures, out, Means(), captions=lambda files: reported)
+        return exclusive_job(*places)
+
+    monkeypatch.setattr(extraction, "exclusive_job", after_another_job)
+    (pictures / "a/p01.jpg").unlink()  # so that the store is written again
+    assert extract_folder(pictures, out, Means()).captions == 1
 
 
 def test_captions_of_pictures_that_cannot_be_read_are_not_dropped(

@@ -82,17 +82,17 @@ def extract_folder(
         open_extractor: Opens the extractor on a worker; picklable. None: the extractor itself is sent to them.
 
     Raises:
-        DataError: Where no file is a picture, `out` is not a store of them, a picture with captions in it is there but
-            cannot be read, or the disk is full or cannot be written.
+        DataError: Where none is a picture, one with captions cannot be read, `out` is another store, or a write fails.
     """
     check_destination(pictures, out, extractor.name)
     folder = out.resolve().parent / f".{out.resolve().name}.{extractor.name}.{options.dtype}.work"
     files, skipped = find_pictures(pictures, exclude=[out, *exclude])
-    given = existing_captions(out) if captions is None else captions(files)
+    given = None if captions is None else captions(files)
     with exclusive_job(folder, out), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")  # irregularities of files that can be decoded all the same
         work = WorkFolder(folder, extractor.joint_dim, recorded_path(pictures))
         existing = read_existing(out, extractor.name, options.dtype, extractor.joint_dim)
+        given = existing_captions(out) if given is None else given
         missing = {file.file for file in files if not work.has(file) and not existing.has(file)}
         shards = _shards(files, SHARD if engine is None else engine.shard, missing)
         prepare = ShardExtraction(pictures, open_extractor or (lambda: extractor), extractor.name, options)
