@@ -61,8 +61,8 @@ def permute_images(image_of_caption: np.ndarray, share: float, seed: int) -> np.
     """Permute the images of a random share of the captions among themselves, as NCR does.
 
     The number of captions is rounded down. The permutation need not be a derangement: a caption may be assigned its own
-    image again (images have several captions), so that the share of wrong pairs is lower than `share`, by about
-    `share / images`. Every image keeps its number of captions.
+    image again (images have several captions): of all captions about 1 + (captions per image - 1) `share` do. Every
+    image keeps its number of captions.
 
     Args:
         image_of_caption: int64, for each caption the number of its image.
