@@ -105,7 +105,7 @@ def tshsr_flickr8k_photos() -> RunConfig:
 
 
 def tshsr_scenes() -> RunConfig:
-    """The built-in scenes: trains in about four minutes on two processor cores."""
+    """The built-in scenes: trains in about three minutes on two processor cores."""
     return RunConfig(
         recipe="tshsr-scenes",
         model=TshsrConfig(
