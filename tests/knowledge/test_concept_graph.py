@@ -98,6 +98,20 @@ def test_a_word_has_the_class_of_its_most_frequent_lemma(
     assert WordNetLexicon(net).concept(word) == concept
 
 
+def test_a_share_of_the_uses_of_a_lemma_counts_for_inflected_verbs_and_all_for_nouns(net: WordNet) -> None:
+    score = WordNetLexicon(net).score
+    assert (score("play", "play", "verb"), score("plays", "play", "verb")) == (301, pytest.approx(0.2 * 301))
+    assert (score("play", "play", "noun"), score("plays", "play", "noun")) == (10, 10)
+
+
+@pytest.mark.parametrize(
+    ("word", "forms"),
+    [("upping", ["uppe", "upp", "up"]), ("jogged", ["jogge", "jogg", "jog"]), ("eyed", ["eye", "ey"])],
+)
+def test_a_verb_loses_its_ending_and_a_doubled_consonant(word: str, forms: list[str]) -> None:
+    assert wordnet.detached(word, "verb") == forms
+
+
 @pytest.mark.parametrize(
     ("word", "concept"),
     [
@@ -163,6 +177,11 @@ def test_concepts_are_the_most_frequent_ones_and_count_once_a_caption(net: WordN
     assert found.captions == 5
 
 
+def test_a_word_that_a_caption_repeats_counts_once() -> None:
+    found = find_concepts(["A ball and a ball .", "A dog .", "A dog and a cat .", "The cat !"], RuleLexicon(), 9)
+    assert found.words == ("cat", "dog")
+
+
 def test_too_few_concepts_are_refused() -> None:
     with pytest.raises(DataError, match=r"1 captions have 0 concepts by the lexicon rules, in 2 captions or more each"):
         find_concepts(["a dog"], RuleLexicon(), 10)
@@ -211,6 +230,19 @@ def test_a_graph_is_written_and_read_back(tmp_path: Path) -> None:
     assert again.fingerprint == graph.fingerprint == build_graph(CAPTIONS, RULES, data="y").fingerprint
     assert np.linalg.norm(graph.vectors, axis=1) == pytest.approx(1)
     assert list(tmp_path.iterdir()) == [tmp_path / "graph.safetensors"]
+
+
+def test_a_fingerprint_is_of_what_a_network_reads_and_of_nothing_else() -> None:
+    graph = build_graph(CAPTIONS, RULES, data="captions")
+    for read in (
+        {"words": graph.words[::-1]},
+        {"classes": ("verb", *graph.classes[1:])},
+        {"kinds": ("wordnet",)},
+        {"edges": 1 - graph.edges},
+        {"vectors": -graph.vectors},
+    ):
+        assert replace(graph, **read).fingerprint != graph.fingerprint
+    assert replace(graph, counts=graph.counts + 1, captions=9, lexicon="x").fingerprint == graph.fingerprint
 
 
 def change(path: Path, **changes: object) -> None:

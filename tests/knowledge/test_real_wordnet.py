@@ -52,6 +52,10 @@ def test_path_similarity_is_that_of_other_readers_of_wordnet() -> None:
     assert real().path_similarity("man", "woman", "noun") == pytest.approx(1 / 3)
 
 
+def test_two_instances_of_one_synset_are_two_steps_apart() -> None:
+    assert real().path_similarity("paris", "london", "noun") == pytest.approx(1 / 3)
+
+
 def test_a_graph_has_both_kinds_of_edges_and_vectors_of_glove() -> None:
     real()
     if importlib.util.find_spec(GLOVE_MODULE) is None:
