@@ -102,6 +102,18 @@ def test_a_weight_that_would_reverse_the_ranking_is_left_out() -> None:
     assert fit_link(scores, ~(scores > 0.5), "platt")[0] == 0
 
 
+def test_the_other_weight_is_fitted_again_where_one_is_left_out() -> None:
+    dice = np.random.default_rng(0)
+    scores = dice.random(2000)
+    matches = dice.random(2000) < 0.2 + 0.3 * (scores < 0.05) + 0.2 * scores
+    terms = log_odds_terms(scores, "beta")
+    assert fit_logistic(terms, matches)[0] < 0
+    alone, intercept = fit_logistic(terms[:, 1:], matches)
+    assert alone > 0
+    assert fit_link(scores, matches, "beta") == pytest.approx((0, alone, intercept))
+    assert fit_link(1 - scores, ~matches, "beta") == pytest.approx((alone, 0, -intercept)), "the mirror image"
+
+
 def test_scores_that_separate_right_from_wrong_have_a_finite_fit() -> None:
     scores = np.concatenate([np.full(50, 0.1), np.full(50, 0.9)])
     fitted = fit_link(scores, scores > 0.5, "beta")
