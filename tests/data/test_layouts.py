@@ -95,6 +95,11 @@ def test_selected_images_keep_their_captions_and_are_renumbered(tmp_path: Path) 
     assert np.array_equal(chosen.regions.boxes[0], split.regions.boxes[3])  # type: ignore[index]
 
 
+def test_selected_images_keep_their_picture_files(tmp_path: Path) -> None:
+    chosen = select_images(open_split(small_store(tmp_path), "all"), [3, 1])
+    assert chosen.files == ("i3.jpg", "i1.jpg")
+
+
 def test_the_first_images_are_taken_by_count(tmp_path: Path) -> None:
     split = open_split(small_store(tmp_path), "all")
     first = select_images(split, 3)

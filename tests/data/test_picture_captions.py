@@ -32,6 +32,13 @@ def test_numbered_captions_of_flickr_are_read_and_get_a_split_by_the_name(tmp_pa
     assert {one.split for one in told} == {split_of("two.jpg")}
 
 
+def test_a_path_in_the_folder_comes_before_the_name_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "captions.txt"
+    path.write_text("one.jpg\ta dog\n")
+    found = read_picture_captions(path, [PictureFile(name, name, 1, 1) for name in ("one.jpg", "a/one.jpg")])
+    assert [one.file for one in found] == ["one.jpg"]
+
+
 def test_names_that_look_equal_are_one_and_exact_ones_come_first(tmp_path: Path) -> None:
     names = (unicodedata.normalize("NFD", "café.jpg"), " first.jpg", "last.jpg ", "x#1", "x")
     path = tmp_path / "captions.txt"

@@ -48,6 +48,15 @@ def test_a_selection_takes_boxes_and_masks_with_it(tmp_path: Path) -> None:
     assert not batch.boxes[1, 1:].any()
 
 
+def test_a_selection_takes_image_vectors_with_it(tmp_path: Path) -> None:
+    vectors = np.arange(10, dtype=np.float32).reshape(5, 2)
+    np.save(tmp_path / "pooled.npy", vectors)
+    pooled = NpyFile.open(tmp_path / "pooled.npy", axes=2)
+    features = RegionFeatures.open(saved(tmp_path, random_regions(5)), pooled=pooled).select([3, 1, 4]).select([2, 0])
+    assert np.array_equal(features.read([1, 0]).pooled, vectors[[3, 4]])  # type: ignore[arg-type]
+    assert [block.tolist() for block in features.pooled_blocks(1)] == [[[8.0, 9.0]], [[6.0, 7.0]]]
+
+
 def test_padding_that_all_images_of_a_batch_share_is_left_out(tmp_path: Path) -> None:
     mask = np.array([[True, False, False], [True, True, False], [True, True, True]])
     features = RegionFeatures.open(saved(tmp_path, random_regions(3)), mask=mask, boxes=random_boxes(3))
