@@ -13,7 +13,8 @@ from tshsr.errors import DataError
 from tshsr.scoring import storage
 from tshsr.scoring.all_pairs import score_all_pairs
 from tshsr.scoring.options import ScoringOptions
-from tshsr.scoring.storage import MatricesInFiles, MatricesInMemory, ensemble
+from tshsr.scoring.processes import Processes
+from tshsr.scoring.storage import PARTS, MatricesInFiles, MatricesInMemory, MatricesInParts, ensemble
 
 FULL = Path("/dev/full")
 NO_FULL_DISK = pytest.mark.skipif(not FULL.exists(), reason="only Linux has /dev/full, the disk that is always full")
@@ -53,6 +54,27 @@ def test_scoring_into_files_is_scoring_in_memory(tmp_path: Path) -> None:
     assert set(files) == set(memory) == {path.stem for path in tmp_path.iterdir()}
     for name, matrix in files.items():
         np.testing.assert_array_equal(matrix, memory[name])
+
+
+class OneAfterTheOther(Processes):
+    """Processes whose work a test does in turn."""
+
+    def wait(self) -> None: ...
+
+
+def test_parts_of_two_processes_are_joined_in_the_order_of_the_captions(tmp_path: Path) -> None:
+    whole = {name: np.random.default_rng(seed).random((4, 7), np.float32) for seed, name in enumerate("abc")}
+    shares = np.array([4, 0, 6, 2]), np.array([5, 1, 3])
+    parts = [MatricesInParts((4, 7), tmp_path, own, OneAfterTheOther(i, 2)) for i, own in enumerate(shares)]
+    for part, columns in zip(parts, shares, strict=True):
+        for name, scores in whole.items():
+            for chosen in (columns[2:], columns[:2]):
+                part.write(name, chosen, scores[:, chosen])
+    found = [part.finish() for part in parts[::-1]][-1]  # the main process last, which removes the parts
+    assert sorted(found) == ["a", "b", "c"]
+    for name, scores in whole.items():
+        np.testing.assert_array_equal(found[name], scores)
+    assert not (tmp_path / PARTS).exists()
 
 
 def test_the_mean_of_matrices_in_files_is_that_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
