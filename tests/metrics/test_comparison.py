@@ -22,7 +22,7 @@ from tshsr.metrics.bootstrap import (
     SeedEffect,
     seed_effect,
 )
-from tshsr.metrics.comparison import Resampled, compare, compare_rsum
+from tshsr.metrics.comparison import Comparison, Difference, Resampled, compare, compare_rsum
 from tshsr.metrics.ranks import QueryRanks, query_ranks
 from tshsr.metrics.recall import ScoreMetrics, retrieval_metrics
 
@@ -117,6 +117,29 @@ def test_a_side_against_itself_is_no_difference_at_all() -> None:
     difference = compare_rsum([small(1)], [small(1)], resamples=400)
     assert (difference.mean, difference.low, difference.high, difference.p) == (0, 0, 0, 1)
     assert difference.power(1) == 1
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "different"),
+    [
+        (0.1, 2.0, 0.04, True),
+        (-2.0, -0.1, 0.04, True),
+        (-0.1, 2.0, 0.04, False),
+        (0.1, 2.0, 0.06, False),
+        (0.0, 2.0, 0.04, False),
+        (0.1, 2.0, None, True),
+        (-0.1, 2.0, None, False),
+    ],
+)
+def test_sides_differ_where_the_interval_and_the_permutation_test_agree(
+    low: float, high: float, p: float | None, different: bool
+) -> None:
+    difference = Difference(1.0, low, high, p, standard_error=0.5, freedom=None)
+    sides = {"a": {}, "b": {}, "images": 9, "captions": 9, "folds": 1, "runs_a": 1, "runs_b": 1}
+    comparison = Comparison(
+        **sides, differences={RSUM.name: difference}, seed_deviation=None, resamples=400, confidence=0.95
+    )
+    assert comparison.different() is different
 
 
 def test_the_sides_swapped_give_the_negative() -> None:
