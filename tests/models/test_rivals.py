@@ -258,6 +258,16 @@ def test_relevance_sends_no_gradient_to_regions_and_words() -> None:
     assert network.relations.image_relevance[0].weight.grad.abs().max() > 0
 
 
+def test_the_penalty_moves_relevance_towards_the_embeddings_and_not_these() -> None:
+    network = shaken(Hrem(HREM))
+    images, captions, image_of_caption = hrem_batch(network)
+    pooled = [side.pooled.detach().requires_grad_() for side in (images, captions)]
+    sides = [replace(side, pooled=rows) for side, rows in zip((images, captions), pooled, strict=True)]
+    network.related_scores(*sides, image_of_caption).penalty.backward()
+    assert all(rows.grad is None for rows in pooled)
+    assert network.relations.caption_relevance[0].weight.grad.abs().max() > 0
+
+
 def test_heads_that_do_not_divide_the_width_are_refused() -> None:
     with pytest.raises(SettingsError, match=r"^model\.heads is 5 and vectors are 12 wide; expected a number of heads"):
         build_matcher(replace(HREM, heads=5))

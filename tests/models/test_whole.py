@@ -136,6 +136,19 @@ def test_explanations_are_complete(method: str, kind: str) -> None:
             assert (trace.pooled_whole != 0).all()
 
 
+@pytest.mark.parametrize("method", ["scan", "chan", "imram", "shan"])
+@torch.no_grad()
+def test_every_level_is_in_proportion_to_alpha(method: str) -> None:
+    matcher: Any = network(method, "frozen")
+    sides = matcher.encode_images(images()), matcher.encode_captions(captions("frozen"))
+    before = matcher.trace(*sides)
+    for stream in matcher.streams.values():
+        stream.alpha.mul_(3)
+    for name, trace in matcher.trace(*sides).items():
+        torch.testing.assert_close(trace.contributions, 3 * before[name].contributions)
+        torch.testing.assert_close(trace.node_contributions, 3 * before[name].node_contributions)
+
+
 @torch.no_grad()
 def test_the_share_of_the_items_is_that_of_the_formula() -> None:
     matcher: Any = network("tshsr", "added")
