@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,10 +19,13 @@ from tests.support.picture_files import write_rubbish
 from tshsr.engines.ray import STATISTICS, ray_engine
 from tshsr.errors import DataError, InputError, SettingsError
 from tshsr.evaluation.run import evaluate_models
+from tshsr.evaluation.sharded import score_split_sharded
 from tshsr.features.extraction import extract_folder
 from tshsr.features.shards import ExtractionOptions
 from tshsr.index.collection import Index
 from tshsr.index.rows import CAPTIONS, PICTURES
+from tshsr.scoring.all_pairs import score_split
+from tshsr.scoring.options import ScoringOptions
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Ray's own code
 
@@ -88,6 +93,27 @@ def test_scores_of_which_a_worker_was_killed_are_those_of_one_process(
         np.testing.assert_allclose(found.scores[name], scores, atol=1e-6)
         np.testing.assert_array_equal(whole.scores[name], scores, "one shard has the blocks of one process")
     assert found.report().scores == expected.report().scores
+
+
+@dataclass(frozen=True)
+class LastFirst(OwnProcess):
+    """Gives the result of the last shard first."""
+
+    def run(self, prepare: Any, shards: Sequence[Any], *, ordered: bool = False) -> Iterator[tuple[int, Any]]:
+        yield from reversed([*super().run(prepare, shards, ordered=ordered)])
+
+
+@pytest.mark.parametrize("in_files", [False, True])
+def test_shards_in_any_order_give_the_scores_of_one_process(small: Small, tmp_path: Path, in_files: bool) -> None:
+    matcher, tokenizer, split = small.retriever().matcher, small.retriever().tokenizer, small.split()
+    done: list[tuple[int, int]] = []
+    options = ScoringOptions(
+        folder=tmp_path if in_files else None, progress=lambda pairs, total: done.append((pairs, total))
+    )
+    found = score_split_sharded(LastFirst(10), matcher, tokenizer, split, options)
+    assert done == [(12 * captions, 12 * 24) for captions in (4, 14, 24)]
+    for name, scores in score_split(matcher, tokenizer, split).items():
+        np.testing.assert_allclose(found[name], scores, atol=1e-6)
 
 
 def test_all_rows_of_an_engine_become_visible_at_once_and_none_twice(small: Small, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tshsr.models.base import Matcher
 from tshsr.models.build import build_matcher
 from tshsr.scoring.compression import RegionPooling, compress
 from tshsr.training import region_pooling
-from tshsr.training.region_pooling import PoolingOptions, first_captions, fit_region_pooling, logits_of
+from tshsr.training.region_pooling import PoolingOptions, first_captions, fit_region_pooling, logits_of, pooled_encoding
 
 OPTIONS = PoolingOptions(regions=2, steps=60, batch=8, images=12, learning_rate=0.05)
 
@@ -49,6 +49,18 @@ def test_a_fit_keeps_scores_closer_than_random_vectors(small: Small) -> None:
     assert not any(weight.requires_grad for weight in pooling.parameters())
     again = fit_region_pooling(retriever.matcher, retriever.tokenizer, split, OPTIONS)
     assert torch.equal(again.vectors, pooling.vectors), "the same seed"
+
+
+def test_the_fit_compares_what_an_index_gives_back(small: Small) -> None:
+    matcher, batch = small.retriever().matcher, small.split().regions.read(range(12))
+    with torch.inference_mode():
+        full = matcher.encode_images(batch)
+        pooling = RegionPooling(full.items[full.mask][:2])
+        fitted = pooled_encoding(matcher, pooling, full, batch.boxes)
+        stored = compress(matcher, full, batch.boxes, pooling=pooling)
+    assert torch.equal(fitted.mask, stored.mask)
+    torch.testing.assert_close(fitted.items, stored.items, rtol=0, atol=1e-3)  # float16 in an index
+    torch.testing.assert_close(fitted.mean_weights(), stored.mean_weights())
 
 
 def untrained(small: Small, kind: type[ModelConfig], **settings: object) -> Matcher:
