@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -222,6 +223,23 @@ def test_the_objective_weighs_every_hinge(candidates: int, hardest: bool, monkey
     assert (rejected["loss"].item() == 0) is hardest
     rejected = objective(*batch, hardest=hardest, seed=3, weights=torch.zeros(4))
     assert [rejected[name].item() for name in ("loss", "fused", "pooled")] == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(("hardest", "bound"), [(True, 0.3 + 0.04 / 0.2), (False, math.inf)])
+def test_the_bound_of_a_cost_is_that_of_the_gap_and_the_margin(
+    hardest: bool, bound: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bounds = []
+
+    def recorded(scores: torch.Tensor, **given: Any) -> torch.Tensor:
+        bounds.append(float(given["max_cost"]))
+        return hinge(scores, **given)
+
+    monkeypatch.setattr(objective_module, "hinge", recorded)
+    objective = Objective(tiny.network(), LossConfig(margin=0.3, streams=0.0, levels=0.0, pooled=1.0))
+    batch = (tiny.images(3), tiny.captions((4, 1, 6, 2)), torch.tensor([0, 1, 2, 2]))
+    objective(*batch, hardest=hardest, seed=3, weights=torch.tensor([1.0, 0.9, 0.8, 0.5]))
+    assert bounds == pytest.approx([bound] * 2), "of the fused score, and of v·t"
 
 
 def test_a_weight_is_the_probability_that_the_pair_is_right() -> None:
