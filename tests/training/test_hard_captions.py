@@ -45,6 +45,13 @@ def test_a_swap_makes_known_bigrams_only() -> None:
     assert set(expected) == {(1, 5), (2, 6)}, "the colours and the things, and nothing else"
 
 
+def test_each_of_the_four_new_bigrams_has_to_be_known() -> None:
+    caption, new = [1, 2, 3, 4, 5], [[1, 4], [4, 3], [3, 2], [2, 5]]  # of 1 4 3 2 5
+    assert WordSwaps([caption, *new]).positions(caption) == [(1, 3)]
+    for missing in new:
+        assert WordSwaps([caption, *(pair for pair in new if pair != missing)]).positions(caption) == []
+
+
 def test_a_batch_has_one_swap_of_each_caption_that_has_any_and_the_seed_chooses_it() -> None:
     swaps, batch = WordSwaps(KNOWN), pad_sequences([[A, RED, BALL], CAPTION, [A]])
     swapped = swaps.of_batch(batch, seed=1)
