@@ -348,10 +348,15 @@ def figures(stage: FirstStage) -> dict[str, Any]:
     return {
         "first_stage_recall": {str(depth): 100 * float(np.mean(ranks <= depth)) for depth in DEPTHS},
         "depth_for": {str(share): int(ranks[int(np.ceil(share * len(ranks))) - 1]) for share in SHARES},
-        "r": [100 * float(np.mean(ranks <= depth)) for depth in (1, 5, 10)],
+        "r": recalls(ranks),
         "median_rank": float(np.median(ranks)),
         "first_stage_milliseconds": 1000 * stage.seconds / len(stage.queries),
     }
+
+
+def recalls(ranks: np.ndarray) -> list[float]:
+    """R@1, R@5 and R@10 in percent."""
+    return [100 * float(np.mean(ranks <= depth)) for depth in (1, 5, 10)]
 
 
 def proportional(ranks: np.ndarray, factor: float) -> dict[str, float]:
@@ -363,7 +368,7 @@ def proportional(ranks: np.ndarray, factor: float) -> dict[str, float]:
 def rescore(
     retriever: Retriever, test: Split, collection: Collection, mixtures: Mixtures, stage: FirstStage
 ) -> dict[str, Any]:
-    """Recalls after the second stage, for the kept queries."""
+    """Recalls before and after the second stage, for the kept queries."""
     start, real, ranks, pairs = time.perf_counter(), len(collection.items), [], 0
     for query, numbers in zip(stage.kept.tolist(), stage.numbers.numpy(), strict=True):
         numbers = numbers[numbers >= 0]
@@ -377,7 +382,8 @@ def rescore(
         pairs += len(order)
     found = np.array(ranks)
     return {
-        "r_after_second_stage": [100 * float(np.mean(found <= depth)) for depth in (1, 5, 10)],
+        "r_before_second_stage": recalls(stage.better.numpy()[stage.kept] + 1),
+        "r_after_second_stage": recalls(found),
         "not_among_candidates": 100 * float(np.mean(found == stage.pictures)),
         "second_stage_milliseconds": 1000 * (time.perf_counter() - start) / len(found),
         "pairs": pairs,

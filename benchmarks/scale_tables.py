@@ -66,12 +66,13 @@ def growth_table(values: dict[str, Any]) -> str:
     lines = [
         "| pictures | " + " | ".join(f"first stage keeps it among {depth}" for depth in depths) + " "
         "| the same among 100, if ranks grow with the collection | candidates for 80 % / 95 % of queries "
-        "| scoring these | v·t of all pictures | R@1 / R@10 by v·t alone | R@1 / R@10 after scoring 100 |",
+        "| scoring these | v·t of all pictures | R@1 / R@10 by v·t alone "
+        "| R@1 / R@10 after scoring 100 (by v·t, same captions) |",
         "|---" * 10 + "|",
     ]
     for row in values["rows"]:
         kept = row["first_stage_recall"]
-        after = row.get("r_after_second_stage")
+        before, after = (row.get(f"r_{when}_second_stage") for when in ("before", "after"))
         cells = [
             f"{row['pictures']:,}",
             *(f"{kept[depth]:.1f} %" for depth in depths),
@@ -80,7 +81,7 @@ def growth_table(values: dict[str, Any]) -> str:
             " / ".join(duration(candidate * row["depth_for"][share]) for share in ("0.8", "0.95")),
             duration(row["first_stage_milliseconds"]),
             f"{row['r'][0]:.1f} / {row['r'][2]:.1f}",
-            f"{after[0]:.1f} / {after[2]:.1f}" if after else "",
+            f"{after[0]:.1f} / {after[2]:.1f} ({before[0]:.1f} / {before[2]:.1f})" if before and after else "",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     check = values["check"]

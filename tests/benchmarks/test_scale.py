@@ -143,6 +143,19 @@ def test_ranks_and_candidates_are_those_of_all_scores_at_once(
     assert growth.proportional(np.array([1, 2, 11]), 10.0)["20"] == pytest.approx(200 / 3)
 
 
+@torch.inference_mode()
+def test_recalls_before_the_second_stage_are_of_the_same_captions(
+    collection: tuple[Retriever, Split, Split, growth.Collection],
+) -> None:
+    retriever, test, _, made = collection
+    stage = growth.first_stage(made, growth.caption_vectors(retriever, test), test, 2)
+    stage.add(made.pooled[: made.tests])
+    stage.better[:] = 20
+    stage.better[stage.kept] = torch.tensor([0, 5])
+    found = growth.rescore(retriever, test, made, made.mixtures(1, of=8, seed=0), stage)
+    assert found["r_before_second_stage"] == [50, 50, 100]
+
+
 def test_the_growth_is_simulated_with_both_stages(
     small: Small, results: Path, monkeypatch: pytest.MonkeyPatch, collection: tuple[Any, Split, Split, Any]
 ) -> None:
