@@ -49,9 +49,9 @@ SENTENCE = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 GEMMA = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *(f"<0x{byte:02X}>" for byte in range(256))]
 
 
-def save_text(kind: str, folder: Path) -> Path:
+def save_text(kind: str, folder: Path, seed: int = 0) -> Path:
     """A tiny network of a kind, with its tokenizer, in a new folder."""
-    return _save(kind, tokenizer(TOKENIZER_OF[kind]), folder)
+    return _save(kind, tokenizer(TOKENIZER_OF[kind]), folder, seed)
 
 
 def save_bert(words: Iterable[str], folder: Path) -> Path:
@@ -62,8 +62,8 @@ def save_bert(words: Iterable[str], folder: Path) -> Path:
     return _save("bert", transformers.BertTokenizer(vocab=vocabulary, model_max_length=LENGTH), folder)
 
 
-def _save(kind: str, rules: Any, folder: Path) -> Path:
-    torch.manual_seed(0)
+def _save(kind: str, rules: Any, folder: Path, seed: int = 0) -> Path:
+    torch.manual_seed(seed)
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     network = NETWORKS[kind](rules)
@@ -181,7 +181,7 @@ def sentence_pieces(file: Path) -> str:
 
 @functools.cache
 def tokenizer(kind: str) -> Any:
-    """A tokenizer of a kind, trained on the captions."""
+    """A tokenizer of a kind, trained on the captions; merges differ from process to process."""
     bytes_, short = pre_tokenizers.ByteLevel.alphabet(), {"model_max_length": LENGTH}
     match kind:
         case "bert":

@@ -75,17 +75,17 @@ def joint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], JointData
 
 
 def make_joint(kind: str, folder: Path) -> JointData:
-    """Networks whose cosines differ by more than rounding; tokenizers, and so the cosines, differ from call to call."""
-    for attempt in range(20):
-        data = try_joint(kind, folder / str(attempt))
+    """A network whose cosines differ by more than rounding; its tokens differ from process to process."""
+    for seed in range(20):
+        data = try_joint(kind, folder / str(seed), seed)
         if all(np.diff(np.sort(data.cosines, axis=axis), axis=axis).min() > 1e-5 for axis in (0, 1)):
             return data
     raise RuntimeError("20 random networks in a row give ties")
 
 
-def try_joint(kind: str, folder: Path) -> JointData:
+def try_joint(kind: str, folder: Path, seed: int) -> JointData:
     folder.mkdir()
-    save_text(kind, folder / "network")
+    save_text(kind, folder / "network", seed)
     NETWORKS[kind]()[1].save_pretrained(folder / "network")
     write_pictures(folder / "pictures", PICTURES)
     extractor: Any = open_extractor("grid", weights=folder / "network")
