@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+NEAR_ZERO = 0.05
+"""Points below which one decimal gives 0.0."""
 MAX_COMMITS = 3
 """Number of commits that a table lists; the results file has all."""
 
@@ -19,7 +21,25 @@ def lead(difference: dict[str, Any] | None) -> str:
     """A difference with its interval."""
     if difference is None:
         return ""
-    return f"{difference['mean']:+.1f} [{difference['low']:+.1f}, {difference['high']:+.1f}]"
+    mean, low, high = (signed(difference[name]) for name in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
+
+
+def signed(points: float) -> str:
+    """Points with their sign; with a second decimal near zero, so that its side is seen."""
+    return f"{points:+.1f}" if abs(points) >= NEAR_ZERO else f"{points:+.2f}"
+
+
+def without_seeds(differences: Iterable[dict[str, Any]]) -> str:
+    """A sentence that says how many intervals have an estimate of zero for the variation between seeds."""
+    known = [each["seed_deviation"] for each in differences if each.get("seed_deviation") is not None]
+    zeros = sum(deviation == 0 for deviation in known)
+    if not zeros:
+        return ""
+    return (
+        f"In {zeros} of {len(known)} intervals the estimated variation between seeds is 0, so that they cover images "
+        "alone: few seeds estimate it badly."
+    )
 
 
 def seed_span(seeds: Sequence[int]) -> str:

@@ -11,6 +11,8 @@ from benchmarks.rows import STREAMS
 NONE_YET = "No network without one of its parts has been trained yet."
 AIM = 5.0
 """Points of rSum that the hierarchy, and the second stream, should add."""
+BETTER = ("better", "worse")
+"""Streams trained alone, by rSum."""
 DIRECTIONS = {"image_to_text": "image → text", "text_to_image": "text → image"}
 CUTOFFS = (1, 5, 10)
 
@@ -39,11 +41,10 @@ def verdicts(found: Mapping[str, Any]) -> list[str]:
     if "levels-0" in parts:
         lines.append(f"- **The hierarchy** {verdict(parts['levels-0'])}.{by_seed(parts['levels-0'])}")
     streams = [parts[name] for name in STREAMS if name in parts]
-    if streams:
-        better = max(streams, key=lambda part: part["rsum_mean"])
-        known = "the better one trained alone" if len(streams) == len(STREAMS) else "the only one trained alone so far"
+    for place, stream in enumerate(sorted(streams, key=lambda part: -part["rsum_mean"])):
+        known = "the only one trained alone so far" if len(streams) < len(STREAMS) else f"the {BETTER[place]} one"
         lines.append(
-            f"- **The second stream**, against the {better['title']} ({known}), {verdict(better)}.{by_seed(better)}"
+            f"- **The second stream**, against the {stream['title']} ({known}), {verdict(stream)}.{by_seed(stream)}"
         )
     if found["apart"]:
         against = verdict(found["apart"], aim=None)

@@ -36,7 +36,7 @@ from tshsr.data.layouts import open_split
 from tshsr.data.tokens import by_length
 from tshsr.errors import DataError, SettingsError, TshsrError
 from tshsr.files import write_text
-from tshsr.metrics.comparison import compare_rsum
+from tshsr.metrics.comparison import compare
 from tshsr.retriever import Retriever
 from tshsr.scoring.all_pairs import score_encoded
 from tshsr.system import keep_freed_memory, provenance
@@ -285,13 +285,20 @@ def mean_of(values: Iterable[float]) -> float | None:
 
 
 def difference(data: str, ours: tuple[str, Runs], other: tuple[str, Runs]) -> dict[str, Any]:
-    """RSum of the first row minus that of the second: paired bootstrap over images and seeds."""
-    sides = [[result.ranks for _, result in runs] for _, runs in (ours, other)]
-    seeds = [[task.seed for task, _ in runs] for _, runs in (ours, other)]
-    pairs = are_paired(*seeds)
-    found = compare_rsum(*sides, pairs=pairs)
-    names = {"data": data, "a": ours[0], "b": other[0], "paired": pairs}
-    return {**names, "mean": found.mean, "low": found.low, "high": found.high, "p": found.p}
+    """RSum of the first row minus that of the second: paired bootstrap over images and seeds.
+
+    Rows of the same weights are compared on their common seeds, in pairs.
+
+    Returns:
+        `seed_deviation` is the estimated deviation between seeds, of a run or of a pair; None where it is unknown.
+    """
+    same = ours[0] == OURS and ENTRIES[other[0]].late
+    common = set.intersection(*({task.seed for task, _ in runs} for _, runs in (ours, other)))
+    kept = [[run for run in runs if not same or run[0].seed in common] for _, runs in (ours, other)]
+    pairs = same or are_paired(*([task.seed for task, _ in runs] for runs in kept))
+    found = compare(*([result.ranks for _, result in runs] for runs in kept), pairs=pairs)
+    names = {"data": data, "a": ours[0], "b": other[0], "paired": pairs, "seed_deviation": found.seed_deviation}
+    return {**names, "mean": found.rsum.mean, "low": found.rsum.low, "high": found.rsum.high, "p": found.rsum.p}
 
 
 def are_paired(seeds: Sequence[int], others: Sequence[int]) -> bool:
@@ -304,8 +311,15 @@ def are_paired(seeds: Sequence[int], others: Sequence[int]) -> bool:
 
 def negated(found: dict[str, Any]) -> dict[str, Any]:
     """The same difference with its sides exchanged: effect of the change on the full network."""
-    names = {"a": found["b"], "b": found["a"], "p": found["p"], "paired": found["paired"]}
-    return {**names, "mean": -found["mean"], "low": -found["high"], "high": -found["low"]}
+    kept = {name: found[name] for name in ("p", "paired", "seed_deviation")}
+    return {
+        "a": found["b"],
+        "b": found["a"],
+        **kept,
+        "mean": -found["mean"],
+        "low": -found["high"],
+        "high": -found["low"],
+    }
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.cells import lead, seed_span, seeds_of, thousands, with_spread
+from benchmarks.cells import lead, seed_span, seeds_of, thousands, with_spread, without_seeds
 
 RECALLS = "image → text R@1 | R@5 | R@10 | text → image R@1 | R@5 | R@10"
 
@@ -32,7 +32,8 @@ def race_table(values: dict[str, Any]) -> str:
         "Every row is compared with all seeds of TSHSR; the interval of a row with one seed includes an "
         "estimate of the variation between seeds."
     )
-    return "\n".join(lines) + f"\n\n{seeds_of(values)}. {minutes} {leads_are}"
+    seeds = without_seeds(values["differences"])
+    return "\n".join(lines) + f"\n\n{' '.join([f'{seeds_of(values)}.', minutes, leads_are, seeds]).strip()}"
 
 
 def binding_heads(kinds: list[str]) -> str:
@@ -64,9 +65,9 @@ def ablation_table(values: dict[str, Any]) -> str:
         cells = [row["title"], with_spread(row), lead(row) + against, *bound(row, kinds), *short_costs(row)]
         lines.append("| " + " | ".join(cells) + " |")
     paired = [row["title"] for row in values["ablation"] if row.get("paired")]
-    if paired:
-        lines += ["", f"Compared seed by seed, as their seeds are those of TSHSR: {'; '.join(paired)}."]
-    return "\n".join(lines)
+    notes = [f"Compared seed by seed, on the seeds that they share with TSHSR: {'; '.join(paired)}."] if paired else []
+    notes += [note for note in [without_seeds(values["ablation"])] if note]
+    return "\n".join([*lines, *([""] if notes else []), " ".join(notes)]).rstrip()
 
 
 def score_table(values: dict[str, Any]) -> str:

@@ -25,6 +25,8 @@ class Entry:
         only: Name of the data where the row differs from the recipe; empty: all data.
         against: Row of the ablation to which this one is compared; empty: the full network.
         regions: Options of `tshsr features` for the store that this row is trained on (`--data`); empty: its defaults.
+        late: Whether only terms that join the score after training differ, so that the weights of a seed are those of
+            the full network.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Entry:
     only: str = ""
     regions: str = ""
     against: str = ""
+    late: bool = False
 
     def applies_to(self, data: str) -> bool:
         """Whether the row differs from its recipe on this data."""
@@ -177,6 +180,7 @@ ABLATION = (
         "tshsr",
         {"model.late_weight": 30.0, "model.late_centre": 0.6, "model.late_mean": 0.0},
         only=PHOTOS,
+        late=True,
     ),
     Entry("former", "the former recipe", "tshsr", FORMER, only=PHOTOS),
     Entry("no-products", "squared differences alone", "tshsr", {"model.products": False}, only=PHOTOS),

@@ -15,7 +15,7 @@ import pytest
 from benchmarks import race, rows, runs
 from benchmarks.race import Race, task_of
 from benchmarks.rows import ABLATION, ENTRIES, MODELS, Entry, with_settings
-from benchmarks.runs import Task, is_stored, joined_scores, read_result, run_all, run_task
+from benchmarks.runs import RunResult, Task, is_stored, joined_scores, read_result, run_all, run_task
 from tests.support import tiny
 from tests.support.data_files import random_regions, write_precomp
 from tshsr.config.knowledge import KnowledgeConfig
@@ -23,6 +23,8 @@ from tshsr.config.models import with_knowledge
 from tshsr.config.recipes import recipe
 from tshsr.config.run import RunConfig
 from tshsr.errors import DataError, SettingsError
+from tshsr.metrics.comparison import compare
+from tshsr.metrics.ranks import QueryRanks
 from tshsr.metrics.recall import score_metrics
 from tshsr.models.build import build_matcher
 from tshsr.training.checks import check_training
@@ -128,13 +130,22 @@ def test_rows_on_few_captions_differ_from_their_base_in_concepts_alone(name: str
 def test_a_row_with_another_base_is_compared_with_that(monkeypatch: pytest.MonkeyPatch) -> None:
     def difference(data: str, first: tuple[str, str], second: tuple[str, str]) -> dict[str, Any]:
         assert (data, first, second) == ("scenes", ("few-captions", "A"), ("few-captions-progressive", "B"))
-        return {"a": first[0], "b": second[0], "mean": -2.0, "low": -3.0, "high": -1.0, "p": 0.01, "paired": False}
+        return {
+            "a": first[0],
+            "b": second[0],
+            "mean": -2.0,
+            "low": -3.0,
+            "high": -1.0,
+            "p": 0.01,
+            "paired": False,
+            "seed_deviation": 0.5,
+        }
 
     monkeypatch.setattr(race, "difference", difference)
     entry, found = ENTRIES["few-captions-progressive"], {"few-captions": "A", "few-captions-progressive": "B"}
     row = race.other_base("scenes", entry, found)  # type: ignore[arg-type]
     assert (row["mean"], row["low"], row["high"]) == (2.0, 1.0, 3.0), "what concepts add"
-    assert row["against"] == "a tenth of the training captions"
+    assert (row["against"], row["seed_deviation"]) == ("a tenth of the training captions", 0.5)
     assert race.other_base("scenes", entry, {}) == race.other_base("scenes", ENTRIES["few-captions"], found) == {}  # type: ignore[arg-type]
 
 
@@ -149,6 +160,26 @@ def test_a_row_with_another_base_is_compared_with_that(monkeypatch: pytest.Monke
 )
 def test_runs_are_paired_from_five_equal_seeds(seeds: Sequence[int], others: Sequence[int], expected: bool) -> None:
     assert race.are_paired(seeds, others) is expected
+
+
+def test_rows_of_equal_weights_are_compared_on_common_seeds_in_pairs(tiny_race: Race) -> None:
+    generator = np.random.default_rng(0)
+    owner = np.repeat(np.arange(8), 2)
+
+    def runs_of(name: str, seeds: Sequence[int]) -> tuple[str, list[Any]]:
+        ranks = [QueryRanks(generator.integers(1, 9, 8), generator.integers(1, 17, 16), owner) for _ in seeds]
+        tasks = [task_of(tiny_race, "saf", seed) for seed in seeds]
+        return name, [(one, RunResult({}, each)) for one, each in zip(tasks, ranks, strict=True)]
+
+    whole, part = runs_of("tshsr", range(5)), runs_of("no-mean", range(1, 4))
+    found = race.difference("flickr8k-photos", whole, part)
+    sides = [result.ranks for _, result in whole[1][1:4]], [result.ranks for _, result in part[1]]
+    expected = compare(*sides, pairs=True)
+    assert (found["mean"], found["low"], found["high"]) == (expected.rsum.mean, expected.rsum.low, expected.rsum.high)
+    assert (found["paired"], found["seed_deviation"]) == (True, expected.seed_deviation)
+    other = race.difference("flickr8k-photos", whole, ("no-gate", part[1]))
+    assert not other["paired"]
+    assert other["mean"] != found["mean"]
 
 
 def test_settings_are_replaced_by_dotted_name_and_unknown_ones_refused() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import tables
+from benchmarks import cells, tables
 from benchmarks.cells import seed_span
 
 SIDE = {"r1": 10.0, "r5": 20.0, "r10": 30.04}
@@ -98,7 +98,21 @@ def test_the_ablation_has_a_row_a_change_after_that_of_the_whole_network() -> No
     assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|")
     assert len(lines) == 4
     paired = tables.table_of({**RACE, "ablation": [{**changed, "paired": True}]}, "ablation").splitlines()
-    assert paired[-1] == "Compared seed by seed, as their seeds are those of TSHSR: The no-gate."
+    assert paired[-1] == "Compared seed by seed, on the seeds that they share with TSHSR: The no-gate."
+
+
+def test_tables_say_where_an_interval_covers_images_alone() -> None:
+    differences = [lead("sgr", seed_deviation=number) for number in (0.0, 1.2, 0.0, None)]
+    said = "In 2 of 3 intervals the estimated variation between seeds is 0, so that they cover images alone"
+    assert said in tables.table_of({**RACE, "differences": differences})
+    changed = row("no-gate") | lead("tshsr", a="no-gate", seed_deviation=0.0)
+    assert "In 1 of 1 intervals" in tables.table_of({**RACE, "ablation": [changed]}, "ablation").splitlines()[-1]
+    assert "intervals the estimated" not in tables.table_of({**RACE, "differences": differences[1:2]})
+
+
+def test_the_side_of_zero_is_seen() -> None:
+    found = lead("sgr", mean=5.04, low=-0.02, high=0.044)
+    assert cells.lead(found) == "+5.0 [-0.02, +0.04]"
 
 
 def test_the_scores_of_every_method_stand_side_by_side() -> None:
