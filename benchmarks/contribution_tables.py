@@ -153,8 +153,7 @@ def cases_table(values: dict[str, Any]) -> str:
     if not parts:
         return NONE_YET
     lines = [
-        "| without the part | seeds | whole network right, without wrong | without right, whole network wrong "
-        "| both right | both wrong |",
+        "| without the part | seeds | right with it alone | right without it alone | both right | both wrong |",
         "|---" * 6 + "|",
     ]
     for part in parts:
@@ -163,12 +162,12 @@ def cases_table(values: dict[str, Any]) -> str:
         lines.append(f"| {part['title']} | {seed_span(case['seeds'])} | {' | '.join(counts)} |")
     lines += ["", *overlap_lines(values["contributions"]["overlap"])]
     lines += [
-        "| wrong without | caption | its picture, rank | ranked first instead | first caption of that picture |",
+        "| wrong without | caption | its picture, mean rank | ranked first with one seed | that picture's first caption |",
         "|---" * 5 + "|",
     ]
     for part in parts:
         for one in part["examples"]:
-            picture = f"{one['image']}, {one['rank']:.0f}"
+            picture = f"{one['image']}, {one['rank']:.1f}"
             cells = [part["adds"], one["caption"], picture, one["ranked_first"], one["its_caption"]]
             lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
     return "\n".join([*lines, "", f"{made(values)}."])

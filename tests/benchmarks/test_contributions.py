@@ -50,15 +50,18 @@ def split(tmp_path: Path) -> Split:
     return replace(small, captions=tuple(f"caption {number}" for number in range(6)))
 
 
-def test_cases_count_both_directions_over_every_common_seed() -> None:
-    part = network("levels-0", *LEVEL)
-    assert cases(WHOLE, part) == {"seeds": [100, 101], "whole_only": 1, "part_only": 1, "both": 2, "neither": 0}
+def test_cases_are_by_the_verdict_of_most_common_seeds() -> None:
+    two = network("levels-0", *LEVEL)  # a picture that half of the seeds rank first is wrong
+    assert cases(WHOLE, two) == {"seeds": [100, 101], "whole_only": 3, "part_only": 1, "both": 2, "neither": 0}
+    whole = network("tshsr", wrong(RIGHT, c5=0), wrong(RIGHT, c5=1), wrong(RIGHT, c4=0))
+    three = network("levels-0", *LEVEL, wrong(RIGHT, c5=0))
+    assert cases(whole, three) == {"seeds": [100, 101, 102], "whole_only": 1, "part_only": 1, "both": 4, "neither": 0}
     one = network("levels-0", LEVEL[0])
     assert cases(WHOLE, one) == {"seeds": [100], "whole_only": 2, "part_only": 1, "both": 3, "neither": 0}
     assert cases(WHOLE, network("levels-0", LEVEL[0], first=7)) == {"seeds": []}
 
 
-def test_examples_are_the_cases_with_the_lowest_rank(split: Split) -> None:
+def test_examples_are_those_of_most_seeds_and_then_of_the_lowest_rank(split: Split) -> None:
     deep = wrong(RIGHT, c0=1, c2=0)
     deep[2, 2] = 15  # caption 2: rank 3, caption 0: rank 2
     part = network("levels-0", deep)
@@ -71,8 +74,9 @@ def test_examples_are_the_cases_with_the_lowest_rank(split: Split) -> None:
     both = network("levels-0", *LEVEL)  # captions 2 and 3 are wrong with one seed each
     for stored in ({100, 101}, {101}):
         some = replace(both, first_images={seed: both.first_images[seed] for seed in stored})
-        (found,) = examples(WHOLE, some, split)
-        assert (found["caption"], found["ranked_first"]) == ("caption 0", split.image_ids[1 if 100 in stored else 2])
+        first, *others = examples(WHOLE, some, split)
+        assert (first["caption"], first["ranked_first"]) == ("caption 0", split.image_ids[1 if 100 in stored else 2])
+        assert [each["caption"] for each in others] == ["caption 2", "caption 3"]
 
 
 def test_overlap_counts_captions_by_the_streams_that_are_right_alone() -> None:
