@@ -78,7 +78,7 @@ class Race:
     tables_only: bool = False
     """Train nothing: write the results file from the finished runs."""
     costs: bool = False
-    """Measure pairs per second of all rows again, not only of rows without a known figure."""
+    """Measure pairs per second of all rows with weights again, not only of rows without a known figure."""
 
 
 def main() -> None:
@@ -195,8 +195,8 @@ def results(wanted: Race) -> dict[str, Any]:
     names = [entry.name for entry in ENTRIES.values() if entry.applies_to(data)]
     tasks = {name: [task_of(wanted, name, seed) for seed in covered_seeds(data)] for name in names}
     found = {name: runs for name, of_name in tasks.items() if (runs := read_results(of_name))}
-    known = {} if wanted.costs else known_costs(data)
-    costs = {name: cost_of(runs[0][0], known.get(name)) for name, runs in found.items()}
+    known = known_costs(data)
+    costs = {name: cost_of(runs[0][0], known.get(name), measure_again=wanted.costs) for name, runs in found.items()}
     costs |= {name: ensemble_cost(costs, name) for name in found if ENTRIES[name].members}
     rows = {name: row(ENTRIES[name], data, runs, costs[name]) for name, runs in found.items()}
     ours = found.get(OURS)
@@ -231,7 +231,11 @@ def known_costs(data: str) -> dict[str, Cost]:
     path = RESULTS / f"quality-{data}.json"
     values = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     rows = [*values.get("rows", ()), *values.get("ablation", ())]
-    return {each["model"]: Cost(each["macs_per_pair"], each["pairs_per_s"]) for each in rows if each.get("pairs_per_s")}
+    return {
+        each["model"]: Cost(each["macs_per_pair"], each["pairs_per_s"])
+        for each in rows
+        if each["macs_per_pair"] is not None
+    }
 
 
 def ensemble_cost(costs: Mapping[str, Cost | None], name: str) -> Cost | None:
@@ -328,20 +332,22 @@ class Cost:
 
     Attributes:
         macs_per_pair: Multiply-adds of the matrix products.
-        pairs_per_s: Measured on this machine, median of COST_REPEATS.
+        pairs_per_s: Measured on this machine, median of COST_REPEATS; None where it has to be measured.
     """
 
     macs_per_pair: float
-    pairs_per_s: float
+    pairs_per_s: float | None
 
     def __add__(self, other: Cost) -> Cost:
         """Cost of both in sequence."""
-        rate = 1 / (1 / self.pairs_per_s + 1 / other.pairs_per_s)
-        return Cost(self.macs_per_pair + other.macs_per_pair, rate)
+        macs = self.macs_per_pair + other.macs_per_pair
+        if self.pairs_per_s is None or other.pairs_per_s is None:
+            return Cost(macs, None)
+        return Cost(macs, 1 / (1 / self.pairs_per_s + 1 / other.pairs_per_s))
 
 
 @torch.inference_mode()
-def cost_of(task: Task, known: Cost | None) -> Cost | None:
+def cost_of(task: Task, known: Cost | None, *, measure_again: bool = False) -> Cost | None:
     """Measure the cost of a network on the first test images with all their captions.
 
     A known rate is kept unless the number of multiply-adds has changed: the load of this machine may be higher now.
@@ -349,6 +355,7 @@ def cost_of(task: Task, known: Cost | None) -> Cost | None:
     Args:
         task: The run of the network.
         known: Its former measurement.
+        measure_again: Whether to replace a known rate of the same multiply-adds.
 
     Returns:
         The cost; `known` where the weights are missing, or the data has features of another extractor.
@@ -358,7 +365,7 @@ def cost_of(task: Task, known: Cost | None) -> Cost | None:
         return known
     pairs = work().numel()
     macs = multiply_adds_of(work) / pairs
-    if known is not None and known.macs_per_pair == macs:
+    if not measure_again and known is not None and known.pairs_per_s is not None and known.macs_per_pair == macs:
         return known
     seconds = []
     for _ in range(COST_REPEATS):

@@ -386,7 +386,32 @@ def test_known_costs_stay_when_the_weights_are_deleted(
     known = race.results(gone)["rows"][0]
     assert known["pairs_per_s"] > 0
     assert race.results(tiny_race)["rows"][0]["pairs_per_s"] == known["pairs_per_s"]
+    assert race.results(replace(gone, costs=True))["rows"][0] == known, "nothing to measure it with"
     assert race.results(replace(tiny_race, costs=True))["rows"][0]["pairs_per_s"] != known["pairs_per_s"]
+
+
+def test_multiply_adds_stay_where_a_rate_is_to_be_measured(
+    tiny_race: Race, task: Task, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run_task(task)
+    (tmp_path / "results").mkdir()
+    run(monkeypatch, tiny_race, "--tables-only")
+    path = tmp_path / "results" / "quality-flickr8k.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    macs = values["rows"][0]["macs_per_pair"]
+    values["rows"][0]["pairs_per_s"] = None
+    path.write_text(json.dumps(values), encoding="utf-8")
+    (gone,) = race.results(replace(tiny_race, runs=tiny_race.runs / "gone"))["rows"]
+    assert (gone["macs_per_pair"], gone["pairs_per_s"]) == (macs, None)
+    (measured,) = race.results(tiny_race)["rows"]
+    assert measured["macs_per_pair"] == macs
+    assert measured["pairs_per_s"] > 0
+
+
+def test_the_rate_of_an_ensemble_is_unknown_where_that_of_a_member_is() -> None:
+    assert race.Cost(1.0, 2.0) + race.Cost(3.0, 2.0) == race.Cost(4.0, 1.0)
+    assert race.Cost(1.0, None) + race.Cost(3.0, 2.0) == race.Cost(3.0, 2.0) + race.Cost(1.0, None)
+    assert race.Cost(1.0, 2.0) + race.Cost(3.0, None) == race.Cost(4.0, None)
 
 
 def test_a_known_rate_is_dropped_when_the_network_takes_other_multiply_adds(task: Task) -> None:
