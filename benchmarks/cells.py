@@ -63,8 +63,8 @@ def short(commit: str) -> str:
     return commit[:12] + "+changed" * commit.endswith("+changed")
 
 
-def seeds_of(values: dict[str, Any]) -> str:
-    """Number of seeds, machine, versions and command."""
+def seeds_of(values: dict[str, Any], resampled: str = "") -> str:
+    """Number of seeds, machine, versions and command; `resampled`: what the bootstrap is over, if not as the rows."""
     counts = sorted({len(row["seeds"]) for row in values["rows"]})
     several = counts[-1] > 1
     seeds = " to ".join(dict.fromkeys(str(count) for count in (counts[0], counts[-1])))
@@ -75,8 +75,9 @@ def seeds_of(values: dict[str, Any]) -> str:
         if len(commits) <= MAX_COMMITS
         else f"{len(commits)} commits (in the results file)"
     )
+    resampled = resampled or "images" + " and seeds" * several
     return (
-        f"{means}; in brackets 95 % intervals: paired bootstrap over images{' and seeds' * several}. "
+        f"{means}; in brackets 95 % intervals: paired bootstrap over {resampled}. "
         f"{' or '.join(values.get('trained_on', [values['hardware']]))}; torch {values['versions']['torch']}; "
         f"trained at {some}; `{values['command']}`"
     )

@@ -138,11 +138,11 @@ def row(share: float, loss: str, found: dict[int, RunResult], clean: dict[int, f
 
 
 def gain(share: float, plain: dict[int, RunResult], robust: dict[int, RunResult]) -> dict[str, Any]:
-    """RSum of the robust minus that of the plain loss: paired bootstrap over images and seeds."""
+    """RSum of the robust minus that of the plain loss: paired bootstrap over images and the common `seeds`."""
     both = sorted(set(plain) & set(robust))
     sides = [[side[seed].ranks for seed in both] for side in (robust, plain)]
     found = compare_rsum(*sides)
-    return {"share": share, "mean": found.mean, "low": found.low, "high": found.high, "p": found.p}
+    return {"share": share, "seeds": both, "mean": found.mean, "low": found.low, "high": found.high, "p": found.p}
 
 
 if __name__ == "__main__":

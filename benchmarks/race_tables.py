@@ -117,7 +117,17 @@ def noise_table(values: dict[str, Any]) -> str:
         gained = lead(gains.get(row["share"])) if row["loss"] == "robust" else ""
         cells = [f"{row['share']:.0%}", row["loss"], *(f"{figure:.1f}" for figure in row["r"]), with_spread(row)]
         lines.append("| " + " | ".join([*cells, kept, gained]) + " |")
-    return "\n".join(lines) + f"\n\nRecipe `{values['recipe']}`. {seeds_of({**values, 'rows': rows})}."
+    return (
+        "\n".join(lines)
+        + f"\n\nRecipe `{values['recipe']}`. {seeds_of({**values, 'rows': rows}, resampled_in(gains))}."
+    )
+
+
+def resampled_in(gains: dict[float, Any]) -> str:
+    """What the bootstrap of the gains is over, if every one compares one run with one run; empty otherwise."""
+    if not gains or any(len(each["seeds"]) > 1 for each in gains.values()):
+        return ""
+    return f"images, of seed {seed_span({seed for each in gains.values() for seed in each['seeds']})} alone"
 
 
 PARTS = {"": race_table, "ablation": ablation_table, "scores": score_table, "short": short_table}

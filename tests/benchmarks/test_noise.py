@@ -70,7 +70,7 @@ def test_one_command_trains_both_losses_and_nothing_twice(
     assert [(row["share"], row["loss"]) for row in values["noise"]] == [
         (share, loss) for share in (0.0, 0.4) for loss in ("plain", "robust")
     ]
-    assert [each["share"] for each in values["gains"]] == [0.0, 0.4]
+    assert [(each["share"], each["seeds"]) for each in values["gains"]] == [(0.0, [0]), (0.4, [0])]
     assert values["noise"][0]["kept"] == 100.0
     sums = [row["rsum_mean"] for row in values["noise"]]
     assert values["noise"][3]["kept"] == pytest.approx(100 * sums[3] / sums[0])
@@ -91,13 +91,31 @@ def test_a_seed_that_the_table_does_not_cover_is_refused(data: Path) -> None:
 
 def test_a_row_has_the_share_of_the_clean_rsum_and_the_gain() -> None:
     rows = [{**ROW, "share": 0.4, "loss": "plain", "rsum_mean": 200.0, "kept": None}, ROW]
-    gains = [{"share": 0.4, "mean": 70.04, "low": 60.0, "high": 80.0, "p": 0.001}]
+    gains = [{"share": 0.4, "seeds": [0], "mean": 70.04, "low": 60.0, "high": 80.0, "p": 0.001}]
     lines = tables.table_of({**MADE, "recipe": "r", "noise": rows, "gains": gains}).splitlines()
     recalls = "10.0 | 20.0 | 30.0 | 10.0 | 20.0 | 30.0"
     assert lines[2] == f"| 40% | plain | {recalls} | 200.0 |  |  |"
     assert lines[3] == f"| 40% | robust | {recalls} | 270.0 | 92.3 % | +70.0 [+60.0, +80.0] |"
     assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|")
     assert lines[-1].startswith("Recipe `r`. One seed; in brackets")
+
+
+@pytest.mark.parametrize(
+    ("common", "over"), [([0], "images, of seed 0 alone"), ([0, 1], "images and seeds"), ([], "images and seeds")]
+)
+def test_the_intervals_are_over_seeds_only_where_both_losses_have_several(common: list[int], over: str) -> None:
+    rows = [{**ROW, "loss": "plain", "seeds": [0, 1]}, ROW]
+    gains = [{"share": 0.4, "seeds": common, "mean": 1.0, "low": 0.0, "high": 2.0, "p": 0.1}] if common else []
+    text = tables.table_of({**MADE, "recipe": "r", "noise": rows, "gains": gains})
+    assert f"paired bootstrap over {over}. a machine" in text
+    assert "Means over 1 to 2 seeds" in text
+
+
+def test_the_gains_of_the_stored_file_have_the_seeds_of_both_losses() -> None:
+    values = json.loads((tables.RESULTS / "noise-flickr8k.json").read_text(encoding="utf-8"))
+    seeds = {(row["share"], row["loss"]): set(row["seeds"]) for row in values["noise"]}
+    for each in values["gains"]:
+        assert set(each["seeds"]) == seeds[each["share"], "plain"] & seeds[each["share"], "robust"]
 
 
 def test_without_any_run_the_table_says_so() -> None:
