@@ -162,7 +162,7 @@ def cases_table(values: dict[str, Any]) -> str:
         lines.append(f"| {part['title']} | {seed_span(case['seeds'])} | {' | '.join(counts)} |")
     lines += ["", *overlap_lines(values["contributions"]["overlap"])]
     lines += [
-        "| wrong without | caption | its picture, mean rank | ranked first with one seed | that picture's first caption |",
+        "| wrong without | caption | its picture, mean rank | ranked first with one seed | its first caption |",
         "|---" * 5 + "|",
     ]
     for part in parts:
