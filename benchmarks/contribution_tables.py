@@ -92,7 +92,7 @@ def cost_table(values: dict[str, Any]) -> str:
     rows = [whole, *found["parts"], *([found["apart"]] if found["apart"] else [])]
     lines = ["| network | rSum | multiply-adds per pair | parameters | trained in | seeds |", "|---" * 6 + "|"]
     for row in rows:
-        share = "" if row is whole else f" ({row['train_minutes'] / whole['train_minutes']:.2f})"
+        share = "" if row is whole else f" ({row['train_minutes'] / whole['train_minutes']:.1f})"
         cells = [
             row["title"],
             with_spread(row),
@@ -104,7 +104,7 @@ def cost_table(values: dict[str, Any]) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + (
         "\n\nIn brackets the share of the whole network's. Training time is wall-clock time beside other runs, median "
-        f"over the seeds. {made(values)}."
+        f"over the seeds, and for both streams apart the sum of theirs. {made(values)}."
     )
 
 

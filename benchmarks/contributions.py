@@ -141,6 +141,7 @@ def contributions(
     """Whole network, every network without a part, both streams apart, and their overlap."""
     whole = networks[OURS]
     parts = [networks[name] for name in PARTS if name in networks]
+    minutes = {name: network.minutes for name, network in networks.items()}
     slices = slices_of(test.captions, test.image_of_caption)
     described = []
     for part in parts:
@@ -148,7 +149,7 @@ def contributions(
         figures, contrasts = slice_figures(*sides, slices, resamples=resamples, pairs=pairs)
         described.append(
             {
-                **row_of(part, macs),
+                **row_of(part, macs, minutes),
                 "adds": PARTS[part.name],
                 **differences(whole, part, resamples),
                 "slices": figures,
@@ -159,16 +160,16 @@ def contributions(
         )
     apart = networks.get(APART)
     return {
-        "whole": row_of(whole, macs),
+        "whole": row_of(whole, macs, minutes),
         "parts": described,
-        "apart": None if apart is None else {**row_of(apart, macs), **differences(whole, apart, resamples)},
+        "apart": None if apart is None else {**row_of(apart, macs, minutes), **differences(whole, apart, resamples)},
         "slices": [{"group": each.group, "title": each.title, "captions": int(each.captions.sum())} for each in slices],
         "overlap": overlap(networks),
     }
 
 
-def row_of(network: Network, macs: Mapping[str, float]) -> dict[str, Any]:
-    """Quality and cost of a row; an ensemble's multiply-adds are the sum of its members'."""
+def row_of(network: Network, macs: Mapping[str, float], minutes: Mapping[str, float]) -> dict[str, Any]:
+    """Quality and cost of a row; an ensemble's multiply-adds and minutes are the sums of its members'."""
     sums = [rsum(ranks) for ranks in network.ranks.values()]
     members = ENTRIES[network.name].members or (network.name,)
     known = [macs[name] for name in members if name in macs]
@@ -180,7 +181,7 @@ def row_of(network: Network, macs: Mapping[str, float]) -> dict[str, Any]:
         "rsum_std": statistics.stdev(sums) if len(sums) > 1 else None,
         "macs_per_pair": sum(known) if len(known) == len(members) else None,
         "parameters": network.parameters,
-        "train_minutes": network.minutes,
+        "train_minutes": sum(minutes[name] for name in members),
     }
 
 

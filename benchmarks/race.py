@@ -199,6 +199,8 @@ def results(wanted: Race) -> dict[str, Any]:
     costs = {name: cost_of(runs[0][0], known.get(name), measure_again=wanted.costs) for name, runs in found.items()}
     costs |= {name: ensemble_cost(costs, name) for name in found if ENTRIES[name].members}
     rows = {name: row(ENTRIES[name], data, runs, costs[name]) for name, runs in found.items()}
+    for name in (name for name in rows if ENTRIES[name].members):
+        rows[name]["train_minutes"] = sum(rows[member]["train_minutes"] for member in ENTRIES[name].members)
     ours = found.get(OURS)
     against = {
         name: difference(data, (OURS, ours), (name, runs)) for name, runs in found.items() if ours and name != OURS

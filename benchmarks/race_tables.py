@@ -27,7 +27,10 @@ def race_table(values: dict[str, Any]) -> str:
             *bound(row, kinds),
         ]
         lines.append("| " + " | ".join([*cells, *cost_cells(row), seed_span(row["seeds"])]) + " |")
-    minutes = "Training time is wall-clock time in parallel with other runs, median over the seeds."
+    minutes = (
+        "Training time is wall-clock time in parallel with other runs, median over the seeds, "
+        "and for an ensemble the sum of its members'."
+    )
     leads_are = (
         "Every row is compared with all seeds of TSHSR; the interval of a row with one seed includes an "
         "estimate of the variation between seeds."
@@ -127,7 +130,7 @@ def resampled_in(gains: dict[float, Any]) -> str:
     """What the bootstrap of the gains is over, if every one compares one run with one run; empty otherwise."""
     if not gains or any(len(each["seeds"]) > 1 for each in gains.values()):
         return ""
-    return f"images, of seed {seed_span({seed for each in gains.values() for seed in each['seeds']})} alone"
+    return f"images, of seed {seed_span(sorted({seed for each in gains.values() for seed in each['seeds']}))} alone"
 
 
 PARTS = {"": race_table, "ablation": ablation_table, "scores": score_table, "short": short_table}

@@ -134,6 +134,7 @@ def test_a_file_has_the_rows_that_are_there_and_the_sum_of_the_streams_apart(spl
     assert [part["model"] for part in found["parts"]] == ["word-stream", "region-stream"]
     assert [part["adds"] for part in found["parts"]] == ["the region stream", "the word stream"]
     assert found["apart"]["macs_per_pair"] == 5e5
+    assert found["apart"]["train_minutes"] == 20
     assert found["apart"]["rsum_mean"] == pytest.approx(500), "captions 0 and 2, images 0 and 1"
     assert found["whole"]["rsum_mean"] == pytest.approx(rsum(WHOLE.ranks[100]))
     difference = found["parts"][0]["differences"]["text_to_image_r1"]
@@ -143,7 +144,10 @@ def test_a_file_has_the_rows_that_are_there_and_the_sum_of_the_streams_apart(spl
     assert "| word stream alone | " in text
     assert "- **The hierarchy**" not in text
     assert text.index("(the better one)") < text.index("(the worse one)")
-    assert "| both streams trained apart, scores averaged | 500.0 | 500 k (1.00) | " in tables.table_of(values, "cost")
+    apart = "both streams trained apart, scores averaged"
+    cost = tables.table_of(values, "cost")
+    assert f"| {apart} | 500.0 | 500 k (1.00) | " in cost
+    assert " | 20.0 min (2.0) | 1 |" in cost
     assert "caption" in tables.table_of(values, "cases")
     assert tables.table_of({"contributions": {**found, "parts": [], "apart": None}, **MADE}).startswith("No network")
 

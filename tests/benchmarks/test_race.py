@@ -414,6 +414,27 @@ def test_the_rate_of_an_ensemble_is_unknown_where_that_of_a_member_is() -> None:
     assert race.Cost(1.0, 2.0) + race.Cost(3.0, None) == race.Cost(4.0, None)
 
 
+def test_the_minutes_of_an_ensemble_are_those_of_the_rows_of_its_members(
+    tiny_race: Race, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    side = {"r1": 1.0, "r5": 2.0, "r10": 3.0}
+    report = {"scores": {"fused": {"image_to_text": side, "text_to_image": side, "rsum": 12.0}}}
+    figures = {"report": report, "parameters": 1, "commit": "c", "hardware": "h"}
+    by_seed = {"sgr": (1.0, 2.0, 30.0), "saf": (4.0,), "sgraf": (34.0,)}
+    ranks = QueryRanks(np.ones(1, int), np.ones(1, int), np.zeros(1, int))
+
+    def read(tasks: Sequence[Task]) -> list[tuple[Task, RunResult]]:
+        minutes = by_seed.get(tasks[0].entry, ())
+        return [
+            (task, RunResult({**figures, "train_minutes": each}, ranks))
+            for task, each in zip(tasks, minutes, strict=False)
+        ]
+
+    monkeypatch.setattr(race, "read_results", read)
+    minutes = {row["model"]: row["train_minutes"] for row in race.results(tiny_race)["rows"]}
+    assert minutes == {"sgr": 2.0, "saf": 4.0, "sgraf": 6.0}
+
+
 def test_a_known_rate_is_dropped_when_the_network_takes_other_multiply_adds(task: Task) -> None:
     run_task(task)
     found = race.cost_of(task, None)
