@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.cells import lead, made, seed_span, thousands, with_spread
@@ -31,7 +31,7 @@ def contributions_table(values: dict[str, Any]) -> str:
         names = [f"{direction}_r{k}" for direction in DIRECTIONS for k in CUTOFFS]
         cells = [lead(row["differences"][name]) for name in (*names, "rsum")]
         lines.append(f"| {row['title']} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *verdicts(found), "", f"{intervals(values)} {made(values)}."])
+    return "\n".join([*lines, "", *verdicts(found), "", f"{intervals([found['whole'], *rows])} {made(values)}."])
 
 
 def verdicts(found: Mapping[str, Any]) -> list[str]:
@@ -75,13 +75,11 @@ def verdict(row: Mapping[str, Any], aim: float | None = AIM) -> str:
     return f"{shown}; the aim of {aim:+.0f} with an interval above zero is {'reached' if reached else 'missed'}"
 
 
-def intervals(values: dict[str, Any]) -> str:
-    """The seeds of each row, and what an interval covers."""
-    found = values["contributions"]
-    rows = [found["whole"], *found["parts"]]
+def intervals(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The seeds of each row, and what an interval covers; the first row is the whole network."""
     seeds = "; ".join(f"{row['title']} {seed_span(row['seeds'])}" for row in rows)
-    paired = all(row.get("paired") for row in found["parts"])
-    by = ", runs of equal seeds paired" if paired and found["parts"] else ""
+    paired = all(bool(row.get("paired")) for row in rows[1:])
+    by = ", runs of equal seeds paired" * paired
     return f"Points; in brackets 95 % intervals: paired bootstrap over images and seeds{by}. Seeds: {seeds}."
 
 
@@ -143,7 +141,13 @@ def where_table(values: dict[str, Any]) -> str:
     named = f": {'; '.join(shown)}" if shown else ""
     count = f"Of {total} differences between slices, {without_zero} (by chance one in twenty would){named}."
     return "\n".join(
-        [*lines, "", count, "", f"Sums of text → image R@1, R@5 and R@10. {intervals(values)} {made(values)}."]
+        [
+            *lines,
+            "",
+            count,
+            "",
+            f"Sums of text → image R@1, R@5 and R@10. {intervals([found['whole'], *parts])} {made(values)}.",
+        ]
     )
 
 

@@ -145,6 +145,8 @@ def test_a_file_has_the_rows_that_are_there_and_the_sum_of_the_streams_apart(spl
     assert "- **The hierarchy**" not in text
     assert text.index("(the better one)") < text.index("(the worse one)")
     apart = "both streams trained apart, scores averaged"
+    assert f"; region stream alone 100; {apart} 100. a machine" in text
+    assert f"{apart} 100." not in tables.table_of(values, "where"), "not a column of it"
     cost = tables.table_of(values, "cost")
     assert f"| {apart} | 500.0 | 500 k (1.00) | " in cost
     assert " | 20.0 min (2.0) | 1 |" in cost
