@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import cells, tables
 from benchmarks.cells import seed_span
+from benchmarks.rows import ABLATION, MODELS
 
 SIDE = {"r1": 10.0, "r5": 20.0, "r10": 30.04}
 SCORES = ("pooled", "level_0", "region_stream", "word_stream", "fused")
@@ -174,6 +175,17 @@ def test_the_pages_show_what_the_results_files_say(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert "<!-- results " in text
     assert tables.with_tables(text) == text
+
+
+@pytest.mark.parametrize("data", ["flickr8k", "flickr8k-photos", "scenes"])
+def test_every_stored_run_of_a_row_is_in_its_results_file(data: str) -> None:
+    values = json.loads((tables.RESULTS / f"quality-{data}.json").read_text(encoding="utf-8"))
+    shown = {(each["model"], seed) for each in (*values["rows"], *values["ablation"]) for seed in each["seeds"]}
+    stored = [path.stem.rsplit("-seed", 1) for path in (tables.RESULTS / "outcomes" / data).glob("*-seed*.json")]
+    rows = {entry.name for entry in (*MODELS, *ABLATION)}  # others are runs of benchmarks.noise
+    missing = sorted({(name, int(seed)) for name, seed in stored if name in rows} - shown)
+    assert stored
+    assert not missing, "run: python -m benchmarks.race --tables-only, with the data and recipes of the file"
 
 
 def test_the_demo_that_the_readme_shows_keeps_its_promises() -> None:
