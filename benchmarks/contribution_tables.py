@@ -78,8 +78,9 @@ def verdict(row: Mapping[str, Any], aim: float | None = AIM) -> str:
 def intervals(rows: Sequence[Mapping[str, Any]]) -> str:
     """The seeds of each row, and what an interval covers; the first row is the whole network."""
     seeds = "; ".join(f"{row['title']} {seed_span(row['seeds'])}" for row in rows)
-    paired = all(bool(row.get("paired")) for row in rows[1:])
-    by = ", runs of equal seeds paired" * paired
+    apart = [row["title"] for row in rows[1:] if not row.get("paired")]
+    but = f" (not those of {' and '.join(apart)})" * bool(apart)
+    by = f", runs of equal seeds paired{but}" * (len(apart) < len(rows) - 1)
     return f"Points; in brackets 95 % intervals: paired bootstrap over images and seeds{by}. Seeds: {seeds}."
 
 

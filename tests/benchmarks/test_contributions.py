@@ -169,6 +169,8 @@ def test_five_equal_seeds_are_paired(split: Split) -> None:
     assert "runs of equal seeds paired. Seeds: " in text
     assert "(100)" in text
     assert "With the seeds unpaired: +" in text
+    mixed = {**found, "parts": [part, {**part, "title": "another", "paired": False}]}
+    assert " paired (not those of another). Seeds: " in tables.table_of({"contributions": mixed, **MADE})
 
 
 MADE: dict[str, Any] = {"hardware": "a machine", "versions": {"torch": "2"}, "commit": "0" * 40, "command": "do it"}
