@@ -64,8 +64,9 @@ class Growth:
     """A feature store with the split test, and further pictures."""
     sizes: tuple[int, ...] = (1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 100_000, 300_000, 1_000_000)
     """Pictures of the collection; the first is that of the test split."""
-    rescored: tuple[int, ...] = (1_000, 8_000, 100_000, 1_000_000)
-    """Sizes at which the second stage runs, too."""
+    rescored: tuple[int, ...] = (1_000, 8_000)
+    """Sizes at which the second stage runs, too. The table has only sizes without distractors: no network was trained
+    on mixtures."""
     queries: int = 1_000
     """Captions of the second stage: the first ones of evenly spread test pictures."""
     source: int = 1_000

@@ -176,6 +176,45 @@ def test_the_growth_is_simulated_with_both_stages(
     assert all(re.fullmatch(r"[\d,.e-]+ m?s( / [\d,.e-]+ m?s)?", cell) for cell in cells[7:9])
 
 
+def growth_values(*pictures: int) -> dict[str, Any]:
+    """Figures of a growth beyond 1,000 real pictures, at these sizes."""
+    check = {"r": [8.1, 20.0, 34.4], "first_stage_recall": {"10": 34.4, "100": 76.4, "1000": 98.0}}
+    row = {**check, "depth_for": {"0.8": 200, "0.95": 2000}, "first_stage_milliseconds": 0.5}
+    row |= {
+        "if_proportional": {"100": 55.5},
+        "r_before_second_stage": [1.0] * 3,
+        "r_after_second_stage": [2.0] * 3,
+        "second_stage_milliseconds": 40.0,
+    }
+    values = {
+        "model": "m",
+        "queries": 10,
+        "rescored_queries": 5,
+        "tests": 4,
+        "real": 1000,
+        "threads": 1,
+        "candidates": 100,
+    }
+    easier = {**check, "r": [11.9, 20.0, 39.4]}
+    values |= {"check": {"pictures": 1000, "source": 500, "real": check, "replaced": easier, "few": easier}}
+    return {**values, "rows": [{**row, "pictures": size} for size in pictures]}
+
+
+def test_figures_that_distractors_or_ranks_of_one_would_flatter_are_left_out() -> None:
+    text = scale_tables.growth_table(growth_values(1000, 2000, 99_000, 100_000))
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:6]]
+    columns = {
+        name: [row[column] for row in cells] for name, column in (("10", 1), ("grown", 4), ("r", 8), ("both", 9))
+    }
+    assert columns == {
+        "10": ["34.4 %", "", "", ""],
+        "grown": ["55.5 %", "55.5 %", "55.5 %", ""],
+        "r": ["8.1 / 34.4", "", "", ""],
+        "both": ["2.0 / 2.0 (1.0 / 1.0)", "", "", ""],
+    }
+    assert "8.1 / 34.4 / 76.4 with real ones alone, 11.9 / 39.4 / 76.4 with distractors in place" in text
+
+
 def test_the_tables_of_bulk_work_say_whether_the_stores_are_equal(results: Path) -> None:
     made = {"hardware": "a machine", "versions": {"torch": "2.13.0"}, "commit": "0123456789abcdef", "command": "do it"}
     seconds = {"one process": 10.0, "engine": 6.0, "one worker killed": 8.0, "start of the engine": 4.0}
