@@ -44,6 +44,7 @@ def index_table(values: dict[str, Any]) -> str:
     return "\n".join(lines) + (
         f"\n\nD {values['dim']}; processor time of all threads, medians of "
         f"{values['queries']} queries; {beside(values['load'])}. "
+        "Scoring 100 includes the conversion of their encodings and the regions of words of the best 10. "
         f"Encoding a query takes {cost(last['milliseconds']['encoding'])} of a search. "
         f"After {values['commits']} additions of "
         f"one picture each, the compaction of {last['fragments']} fragments to {last['fragments_compacted']} takes "
@@ -68,8 +69,7 @@ def growth_table(values: dict[str, Any]) -> str:
         "| R@1 / R@10 after scoring 100 (by v·t, same captions) |",
         "|---" * 10 + "|",
     ]
-    scored = [row["second_stage_milliseconds"] for row in values["rows"] if "second_stage_milliseconds" in row]
-    candidate = sum(scored) / len(scored) / values["candidates"]
+    scoring = scoring_of(values)
     for row in values["rows"]:
         kept, is_real = row["first_stage_recall"], row["pictures"] <= values["real"]
         before, after = (row.get(f"r_{when}_second_stage") for when in ("before", "after"))
@@ -81,18 +81,34 @@ def growth_table(values: dict[str, Any]) -> str:
             *(f"{kept[depth]:.1f} %" if is_real or depth != "10" else "" for depth in depths),
             f"{row['if_proportional']['100']:.1f} %" if can_grow else "",
             " / ".join(f"{count:,}" for count in needed),
-            " / ".join(duration(candidate * count) for count in needed),
+            " / ".join(duration(scoring[0] + scoring[1] * count) for count in needed) if scoring else "",
             duration(row["first_stage_milliseconds"]),
             f"{row['r'][0]:.1f} / {row['r'][2]:.1f}" if is_real else "",
             f"{after[0]:.1f} / {after[2]:.1f} ({before[0]:.1f} / {before[2]:.1f})" if is_real and after else "",
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n\n" + growth_footnote(values, candidate)
+    return "\n".join(lines) + "\n\n" + growth_footnote(values, scoring)
 
 
-def growth_footnote(values: dict[str, Any], candidate: float) -> str:
+def scoring_of(values: dict[str, Any]) -> tuple[float, float] | None:
+    """Milliseconds of the second stage: of a query, and of each candidate; None in files without them."""
+    if "second_stage_milliseconds" not in values:
+        return None
+    (few, less), (many, more) = sorted((int(n), each) for n, each in values["second_stage_milliseconds"].items())
+    slope = (more - less) / (many - few)
+    return less - slope * few, slope
+
+
+def growth_footnote(values: dict[str, Any], scoring: tuple[float, float] | None) -> str:
     """What the durations cover, and how real the distractors are."""
     check, real = values["check"], f"{values['real']:,}"
+    of_scoring = ""
+    if scoring:
+        counts = " and ".join(f"{int(count):,}" for count in values["second_stage_milliseconds"])
+        of_scoring = (
+            f"scoring encoded candidates {scoring[0]:.1f} ms and {scoring[1]:.3f} ms a candidate, processor time, as "
+            f"measured with {counts}, without reading them and encoding the query; "
+        )
     found = {
         name: f"{check[name]['r'][0]:.1f} / {check[name]['r'][2]:.1f} / {check[name]['first_stage_recall']['100']:.1f}"
         for name in ("real", "replaced", "few")
@@ -100,8 +116,7 @@ def growth_footnote(values: dict[str, Any], candidate: float) -> str:
     return (
         f"{values['model']}: {values['queries']:,} captions of the {values['tests']:,} test pictures, of which "
         f"{values['rescored_queries']:,} in the last column. Durations of a query on {values['threads']} thread: "
-        f"{candidate:.2f} ms a candidate, as measured with {values['candidates']}, "
-        f"times their number; v·t of many queries together. Up to {real} all pictures are real; above, recalls "
+        f"{of_scoring}v·t on the clock, of many queries together. Up to {real} all pictures are real; above, recalls "
         "among 1 and 10 are left out, as the distractors are too easy for them. How real the distractors are: among "
         f"{check['pictures']:,} pictures R@1 / R@10 / R@100 by v·t are {found['real']} with real ones alone, "
         f"{found['replaced']} with distractors in place of all pictures but the test's, {found['few']} with "

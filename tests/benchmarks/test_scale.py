@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from tshsr.data.layouts import select_images
 from tshsr.errors import SettingsError
 from tshsr.index import ann, database
 from tshsr.retriever import Retriever
+from tshsr.scoring.all_pairs import score_encoded
 
 PROVENANCE = {"command", "commit", "hardware", "versions", "time"}
 
@@ -174,30 +177,48 @@ def test_the_growth_is_simulated_with_both_stages(
     assert len([line for line in table if line.startswith("|")]) == 5
     cells = [cell.strip() for cell in table[5].split("|")]
     assert all(re.fullmatch(r"[\d,.e-]+ m?s( / [\d,.e-]+ m?s)?", cell) for cell in cells[7:9])
+    assert list(values["second_stage_milliseconds"]) == ["100", "1000"]
+
+
+@torch.inference_mode()
+def test_the_clock_of_the_second_stage_covers_the_scoring_alone(
+    collection: tuple[Retriever, Split, Split, growth.Collection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    retriever, test, _, made = collection
+    seconds = [0.0]
+
+    def lasting(call: Callable[..., Any], cost: Callable[..., float]) -> Callable[..., Any]:
+        def timed(*arguments: Any) -> Any:
+            seconds[0] += cost(*arguments)
+            return call(*arguments)
+
+        return timed
+
+    monkeypatch.setattr(growth, "time", SimpleNamespace(process_time=lambda: seconds[0]))
+    monkeypatch.setattr(growth, "score_encoded", lasting(score_encoded, lambda _, images, __: len(images) / 1e3))
+    for owner, name in ((Retriever, "encode_captions"), (growth.Collection, "real")):
+        monkeypatch.setattr(owner, name, lasting(getattr(owner, name), lambda *_: 7.0))
+    found = growth.second_stage_milliseconds(retriever, test, made)
+    assert found == {"100": pytest.approx(100), "1000": pytest.approx(1000)}
 
 
 def growth_values(*pictures: int) -> dict[str, Any]:
     """Figures of a growth beyond 1,000 real pictures, at these sizes."""
     check = {"r": [8.1, 20.0, 34.4], "first_stage_recall": {"10": 34.4, "100": 76.4, "1000": 98.0}}
     row = {**check, "depth_for": {"0.8": 200, "0.95": 2000}, "first_stage_milliseconds": 0.5}
-    row |= {
-        "if_proportional": {"100": 55.5},
-        "r_before_second_stage": [1.0] * 3,
-        "r_after_second_stage": [2.0] * 3,
-        "second_stage_milliseconds": 40.0,
-    }
-    values = {
-        "model": "m",
-        "queries": 10,
-        "rescored_queries": 5,
-        "tests": 4,
-        "real": 1000,
-        "threads": 1,
-        "candidates": 100,
-    }
+    row |= {"if_proportional": {"100": 55.5}, "r_before_second_stage": [1.0] * 3, "r_after_second_stage": [2.0] * 3}
+    values = {"model": "m", "queries": 10, "rescored_queries": 5, "tests": 4, "real": 1000, "threads": 1}
     easier = {**check, "r": [11.9, 20.0, 39.4]}
     values |= {"check": {"pictures": 1000, "source": 500, "real": check, "replaced": easier, "few": easier}}
     return {**values, "rows": [{**row, "pictures": size} for size in pictures]}
+
+
+def test_the_cost_of_candidates_is_that_of_a_query_and_their_number() -> None:
+    values = growth_values(1000)
+    line = scale_tables.growth_table({**values, "second_stage_milliseconds": {"100": 15.0, "1000": 105.0}})
+    assert "| 200 / 2,000 | 25 ms / 205 ms |" in line
+    assert "5.0 ms and 0.100 ms a candidate, processor time, as measured with 100 and 1,000" in line
+    assert "| 200 / 2,000 |  |" in scale_tables.growth_table(values), "files without these durations"
 
 
 def test_figures_that_distractors_or_ranks_of_one_would_flatter_are_left_out() -> None:
