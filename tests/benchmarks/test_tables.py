@@ -1,6 +1,7 @@
 """The README's figures come from files, and stand there as the files say."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,14 @@ def test_every_stored_run_of_a_row_is_in_its_results_file(data: str) -> None:
     missing = sorted({(name, int(seed)) for name, seed in stored if name in rows} - shown)
     assert stored
     assert not missing, "run: python -m benchmarks.race --tables-only, with the data and recipes of the file"
+
+
+def test_every_results_file_names_a_script_that_exists() -> None:
+    texts = [path.read_text(encoding="utf-8") for path in sorted(tables.RESULTS.glob("*.json"))]
+    scripts = {name for text in texts for name in re.findall(r"python -m benchmarks\.(\w+)", text)}
+    assert "race" in scripts
+    folder = Path(tables.__file__).parent
+    assert {name for name in scripts if not (folder / f"{name}.py").is_file()} == set()
 
 
 def test_the_demo_that_the_readme_shows_keeps_its_promises() -> None:
