@@ -197,3 +197,12 @@ def test_a_run_killed_before_its_first_save_starts_afresh(
     run(config, data, tmp_path / "killed", resume=True)
     assert weights(tmp_path / "killed") == weights(whole.folder)
     assert read_config(tmp_path / "killed" / "config.json").loss.margin == config.loss.margin
+
+
+@pytest.mark.parametrize("gone", ["last", "last/state.json"])
+def test_a_run_without_its_last_state_is_not_replaced(data: tuple[Split, Split], out: Path, gone: str) -> None:
+    (shutil.rmtree if gone == "last" else Path.unlink)(out / gone)
+    kept = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(CheckpointError, match=r"holds best but no last/state\.json to continue from; restore last, or"):
+        run(small_config(epochs=1, seed=7), data, out, resume=True)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == kept

@@ -18,7 +18,7 @@ from tshsr.data.dataset import Split
 from tshsr.data.text import TOKENIZER
 from tshsr.data.tokens import CaptionTokenizer
 from tshsr.errors import CheckpointError, SettingsError
-from tshsr.files import exclusive_lock, make_folder, remove_partial
+from tshsr.files import complete_folder, exclusive_lock, make_folder, remove_partial
 from tshsr.scoring.processes import WAIT_AT_MOST, launched
 from tshsr.system import termination_delayed
 from tshsr.training.batching import Order
@@ -31,7 +31,7 @@ from tshsr.training.graphs import with_graph
 from tshsr.training.log import LOG, TENSORBOARD
 from tshsr.training.noisy_pairs import with_noise
 from tshsr.training.pixels import open_pictures
-from tshsr.training.state import BEST, LAST, State, is_begun, load_state
+from tshsr.training.state import BEST, LAST, STATE, State, is_begun, load_state
 from tshsr.training.trainer import Trainer, TrainingInputs, processes_of
 
 LOCK = ".lock"
@@ -192,7 +192,8 @@ def check_folder(out: Path, *, resume: bool) -> bool:
     """Whether the folder holds a state to resume from.
 
     Raises:
-        CheckpointError: Where it holds a run and `resume` is False, or files that no run wrote and a run would replace.
+        CheckpointError: Where it holds a run and `resume` is False, a run without its last state, or files that no run
+            wrote and a run would replace.
     """
     if not (out / CONFIG).exists():
         # A run writes its settings before these, and only its tokenizer before the settings.
@@ -209,6 +210,11 @@ def check_folder(out: Path, *, resume: bool) -> bool:
         return True
     if (out / WEIGHTS).exists():
         raise CheckpointError(f"{out} holds a saved model, not a run to continue; choose another --out.")
+    # A run saves last/ before these, so that one killed at its start has none of them.
+    for name in (name for name in (BEST, LAST, LOG) if complete_folder(out / name).exists()):
+        raise CheckpointError(
+            f"{out} holds {name} but no {LAST}/{STATE} to continue from; restore {LAST}, or choose another --out."
+        )
     try:
         read_config(out / CONFIG)  # as a run has them that was killed at its start
     except SettingsError as error:
