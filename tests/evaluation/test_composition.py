@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.support.composition import write_pictures
 from tests.support.indexed import Small
+from tests.support.small_runs import small_split
 from tshsr.data.composition import CompositionCase, PictureRef, foil_cases
 from tshsr.data.layouts import open_split
 from tshsr.data.truth import read_truth
@@ -136,6 +138,16 @@ def test_a_store_has_whole_pictures_by_name(small: Small) -> None:
         source.read([PictureRef("cat")])
     with pytest.raises(DataError, match="shows a part of the picture, and a store has regions of whole pictures"):
         source.read([PictureRef("p3", (0, 0, 1, 1))])
+
+
+def test_a_file_name_that_two_stored_images_have_is_refused(tmp_path: Path) -> None:
+    split = small_split(tmp_path, "dev", 4)
+    source = StoredPictures.of(replace(split, image_ids=("train/1.jpg", "val/1.jpg", "2.jpg", "2.png")))
+    for name, images in (("1.jpg", r"train/1\.jpg and val/1\.jpg"), ("2.gif", r"2\.jpg and 2\.png")):
+        with pytest.raises(DataError, match=rf"names both {images} of small; give the image id of one"):
+            source.read([PictureRef(name)])
+    found = source.read([PictureRef("val/1.jpg"), PictureRef("2.png")])
+    assert torch.equal(found.regions, split.regions.read([1, 3]).regions)
 
 
 def test_cases_with_one_and_two_pictures_are_not_mixed(small: Small) -> None:

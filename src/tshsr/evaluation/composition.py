@@ -54,22 +54,28 @@ class PictureSource(Protocol):
 
 @dataclass(frozen=True)
 class StoredPictures:
-    """Regions of a store, by image id, file name, or file name without its ending."""
+    """Regions of a store, by image id, file name, or file name without its ending.
+
+    Attributes:
+        rows: By name the images that have it: one for an id, several for a file name that folders share.
+    """
 
     split: Split
-    rows: Mapping[str, int]
+    rows: Mapping[str, Sequence[int]]
 
     @classmethod
     def of(cls, split: Split) -> StoredPictures:
         """With the names of all images of a split."""
-        rows = {Path(name).stem: row for row, name in enumerate(split.image_ids)}
-        return cls(split, rows | {name: row for row, name in enumerate(split.image_ids)})
+        rows: dict[str, list[int]] = {}
+        for row, name in enumerate(split.image_ids):
+            rows.setdefault(Path(name).stem, []).append(row)
+        return cls(split, rows | {name: [row] for row, name in enumerate(split.image_ids)})
 
     def read(self, refs: Sequence[PictureRef]) -> ImageBatch:
         """The regions of pictures.
 
         Raises:
-            DataError: Where a picture is not in the store, or only a part of it is wanted.
+            DataError: Where a picture is not in the store, two have its name, or only a part of it is wanted.
         """
         for ref in refs:
             if ref.box is not None:
@@ -77,11 +83,18 @@ class StoredPictures:
                     f"the case of {ref.name} shows a part of the picture, and a store has regions of whole pictures; "
                     "name the folder of the pictures with --pictures DIR."
                 )
-        names = [next((name for name in (ref.name, Path(ref.name).stem) if name in self.rows), None) for ref in refs]
-        for ref, name in zip(refs, names, strict=True):
-            if name is None:
-                raise DataError(f"{self.split.data} has no picture {ref.name}; add it with tshsr features.")
-        return self.split.regions.read([self.rows[name] for name in names if name is not None])
+        return self.split.regions.read([self._row(ref.name) for ref in refs])
+
+    def _row(self, name: str) -> int:
+        rows = self.rows.get(name) or self.rows.get(Path(name).stem)
+        if not rows:
+            raise DataError(f"{self.split.data} has no picture {name}; add it with tshsr features.")
+        if len(rows) > 1:
+            first, second = (self.split.image_ids[row] for row in rows[:2])
+            raise DataError(
+                f"picture {name} names both {first} and {second} of {self.split.data}; give the image id of one."
+            )
+        return rows[0]
 
 
 @dataclass(frozen=True)
