@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from tests.support.indexed import Small
 from tests.support.small_runs import small_split
@@ -46,7 +47,7 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
 def test_the_error_of_another_split_is_halved_in_every_population(
     split: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calibration = fit_calibration(drawn(0)[0], split, "")
+    calibration = fit_calibration(drawn(0)[0], split, "", probabilities=True)
     assert (calibration.link, calibration.pictures, calibration.candidates) == ("beta", PICTURES, 60)
     lists, owner = drawn(1)
     monkeypatch.setattr("tshsr.evaluation.calibrate.search_split", lambda *_: lists)
@@ -66,7 +67,7 @@ def test_the_error_of_another_split_is_halved_in_every_population(
 
 
 def test_the_prior_of_the_collection_keeps_probabilities_right_in_parts_of_it(split: Split) -> None:
-    calibration = fit_calibration(drawn(0)[0], split, "")
+    calibration = fit_calibration(drawn(0)[0], split, "", probabilities=True)
     sizes = measure_sizes(calibration, *drawn(1))
     assert list(sizes) == [40, 80, 200, 400]
     for size in (40, 80, 200):
@@ -85,7 +86,7 @@ def test_without_their_picture_lists_hold_wrong_results_alone() -> None:
 
 
 def test_refusals_are_counted_by_the_highest_probability(split: Split) -> None:
-    calibration = fit_calibration(drawn(0)[0], split, "")
+    calibration = fit_calibration(drawn(0)[0], split, "", probabilities=True)
     lists = CandidateLists(np.array([[0, 1], [1, 0]]), np.array([[0.999999, 0.1], [1e-6, 1e-6]], np.float32), PICTURES)
     found = measure_refusals(calibration, lists, np.array([0, 0]))
     assert (found.queries, found.nothing[0.3], found.right) == (2, 0.5, dict.fromkeys(found.nothing, 0.5))
@@ -94,10 +95,19 @@ def test_refusals_are_counted_by_the_highest_probability(split: Split) -> None:
 def test_a_fit_of_a_small_network_uses_its_own_scores(small: Small) -> None:
     split = small.split()
     lists = search_split(small.retriever(), split, 6)
-    assert fit_calibration(lists, split, "digest").weights == "digest"
+    assert fit_calibration(lists, split, "digest", probabilities=True).weights == "digest"
     one = CandidateLists(lists.images[:, :1], lists.scores[:, :1], 1)
     with pytest.raises(InputError, match="has one picture; a calibration needs wrong results, too"):
-        fit_calibration(one, split, "")
+        fit_calibration(one, split, "", probabilities=True)
+
+
+def test_cosines_that_lie_in_0_to_1_are_fitted_by_platts_method(split: Split) -> None:
+    lists = drawn(0)[0]
+    assert 0 <= lists.scores.min() <= lists.scores.max() <= 1
+    calibration = fit_calibration(lists, split, "", probabilities=False)
+    assert (calibration.link, calibration.high) == ("platt", 0.0)
+    lower, higher = calibration.probability(torch.tensor([-0.4, -0.2]))
+    assert lower < higher, "cosines below 0 keep their order"
 
 
 def test_captions_of_other_collections_are_lines_with_words() -> None:

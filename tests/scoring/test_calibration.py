@@ -18,7 +18,6 @@ from tshsr.scoring.calibration import (
     Calibration,
     fit_link,
     fit_logistic,
-    link_of,
     log_odds_terms,
     settings_digest,
     weights_digest,
@@ -84,11 +83,6 @@ def test_the_prior_of_a_smaller_collection_is_bayes_rule() -> None:
         wanted = right / (right + (pictures - 1) * wrong)
         assert float(calibration.probability(torch.tensor(s), pictures=pictures)) == pytest.approx(wanted, rel=1e-5)
     assert calibration.shift(1) == calibration.shift(2), "a picture alone"
-
-
-def test_scores_outside_0_to_1_are_fitted_by_platts_method() -> None:
-    assert link_of(np.array([0.0, 0.2, 1.0])) == "beta"
-    assert link_of(np.array([-0.1, 0.5])) == link_of(np.array([0.5, 1.1])) == "platt"
 
 
 def test_a_weight_that_would_reverse_the_ranking_is_left_out() -> None:

@@ -78,7 +78,9 @@ def main(arguments: Sequence[str], screen: Screen) -> None:
         fitted = replace(options, progress=begin(f"searching {known.name}", "pairs"))
         lists = search_split(retriever, known, wanted.candidates, fitted)
         run = Path(wanted.run)
-        calibration = replace(fit_calibration(lists, known, weights_digest(run)), settings=settings_digest(run))
+        probabilities = retriever.matcher.has_probabilities
+        calibration = fit_calibration(lists, known, weights_digest(run), probabilities=probabilities)
+        calibration = replace(calibration, settings=settings_digest(run))
         calibration.save(run)
         options = replace(options, progress=begin(f"searching {test.name}", "pairs"))
         report = measure_calibration(calibration, retriever, test, others, options)

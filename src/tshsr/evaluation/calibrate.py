@@ -15,7 +15,7 @@ from tshsr.data.dataset import Split
 from tshsr.errors import InputError
 from tshsr.evaluation.run import Scorer
 from tshsr.metrics.calibration import CalibrationFigures, calibration_figures
-from tshsr.scoring.calibration import Calibration, fit_link, link_of
+from tshsr.scoring.calibration import Calibration, Link, fit_link
 from tshsr.scoring.candidate_lists import CandidateLists, candidate_lists
 from tshsr.scoring.options import DEFAULT_OPTIONS, ScoringOptions
 
@@ -82,19 +82,21 @@ def search_split(
     return candidate_lists(retriever.matcher, retriever.tokenizer, split, split.captions, candidates, options)
 
 
-def fit_calibration(lists: CandidateLists, split: Split, weights: str) -> Calibration:
+def fit_calibration(lists: CandidateLists, split: Split, weights: str, *, probabilities: bool) -> Calibration:
     """Fit the probability of a match on all results of all searches.
 
     Args:
         lists: Results of `search_split`.
         weights: Digest of the network's weights.
+        probabilities: Whether the scores are probabilities (`Matcher.has_probabilities`), for beta calibration;
+            others, such as cosines, have Platt's method, even where those of the fit lie in 0..1.
 
     Raises:
         InputError: Where the split has fewer than two pictures, no caption finds its picture, or every result matches.
     """
     if lists.pictures < 2:
         raise InputError(f"{split.data}, split {split.name} has one picture; a calibration needs wrong results, too.")
-    link = link_of(lists.scores)
+    link: Link = "beta" if probabilities else "platt"
     low, high, intercept = fit_link(lists.scores, lists.matches(split.image_of_caption), link)
     return Calibration(
         link=link,

@@ -2,7 +2,7 @@
 
 The probability of a pair is that of a match given its score, in a collection where a query has one match:
 
-    ln p / (1 - p) = a ln s - b ln(1 - s) + c + ln (N_0 - 1) / (N - 1)      scores in 0..1 (beta calibration)
+    ln p / (1 - p) = a ln s - b ln(1 - s) + c + ln (N_0 - 1) / (N - 1)      probabilities (beta calibration)
     ln p / (1 - p) = a s + c + ln (N_0 - 1) / (N - 1)                       other scores (Platt's method)
 
 N_0 and N are the numbers of pictures of the fitted and of the searched collection: a larger one has more wrong pictures
@@ -157,11 +157,6 @@ def weights_digest(folder: Path) -> str:
             with path.open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
     return ""
-
-
-def link_of(scores: np.ndarray) -> Link:
-    """Beta calibration for scores in 0..1, as of networks that end in a sigmoid; Platt's method for others."""
-    return "beta" if scores.size and scores.min() >= 0 and scores.max() <= 1 else "platt"
 
 
 def log_odds_terms(scores: np.ndarray, link: Link) -> np.ndarray:
