@@ -147,6 +147,18 @@ def test_resuming_with_other_settings_or_data_is_refused(data: tuple[Split, Spli
         run(small_config(epochs=2), (other, data[1]), out, resume=True)
 
 
+def test_resuming_with_other_dev_images_is_refused(data: tuple[Split, Split], out: Path, tmp_path: Path) -> None:
+    train, other = data[0], small_split(tmp_path, "dev", images=3)
+    message = r"was begun on other dev captions \(checksum \w{8}\) than those of small, split dev \(checksum \w{8}\)"
+    with pytest.raises(CheckpointError, match=message):
+        run(small_config(epochs=2), (train, other), out, resume=True)
+    path = out / "last" / "state.json"
+    state = json.loads(path.read_text())
+    del state["dev"]  # as earlier versions wrote it
+    path.write_text(json.dumps(state))
+    assert run(small_config(epochs=1), (train, other), out, resume=True).already_finished
+
+
 def test_resuming_from_a_damaged_state_is_one_sentence(data: tuple[Split, Split], tmp_path: Path) -> None:
     out = tmp_path / "run"
     with pytest.raises(StopError):

@@ -32,7 +32,7 @@ from tshsr.training.log import LOG, TENSORBOARD
 from tshsr.training.noisy_pairs import with_noise
 from tshsr.training.pixels import open_pictures
 from tshsr.training.state import BEST, LAST, STATE, State, is_begun, load_state
-from tshsr.training.trainer import Trainer, TrainingInputs, processes_of
+from tshsr.training.trainer import Trainer, TrainingInputs, processes_of, select_dev
 
 LOCK = ".lock"
 """File in a run's folder that one job at a time holds."""
@@ -165,7 +165,9 @@ def fit(
     config, graph = with_graph(complete(opened.config, tokenizer, train, dev), train, tokenizer, saved)
     order = make_order(config.training, train)
     vectors = None if begun else make_vectors(config, tokenizer)
-    state = load_begun(out, config, train) if begun else State(captions_checksum(train))
+    evaluated = select_dev(dev, config.training.dev_images)
+    fresh = State(captions_checksum(train), dev=captions_checksum(evaluated))
+    state = load_begun(out, config, train, evaluated) if begun else fresh
     if state.step >= order.steps_per_epoch * config.training.epochs:
         return fit_result(out, config, state, already_finished=True)
     processes_of(accelerator).wait()  # the main process changes the folder only after all have read it
@@ -222,19 +224,24 @@ def check_folder(out: Path, *, resume: bool) -> bool:
     return False
 
 
-def load_begun(out: Path, config: RunConfig, train: Split) -> State:
+def load_begun(out: Path, config: RunConfig, train: Split, dev: Split) -> State:
     """Read the state of the run in the folder.
+
+    Args:
+        dev: The images that are evaluated.
 
     Raises:
         CheckpointError: Where the run has other settings or data, or the state is damaged.
     """
     check_unchanged(out, read_config(out / CONFIG), config)
-    state, here = load_state(out), captions_checksum(train)
-    if state.data != here:
-        raise CheckpointError(
-            f"{out} was begun on other training captions (checksum {state.data}) than those of {train.data}, split "
-            f"{train.name} (checksum {here}); resume on the same data, or choose another --out."
-        )
+    state = load_state(out)
+    for use, before, split in (("training", state.data, train), ("dev", state.dev, dev)):
+        here = captions_checksum(split)
+        if before not in ("", here):  # states of older versions have none of dev
+            raise CheckpointError(
+                f"{out} was begun on other {use} captions (checksum {before}) than those of {split.data}, split "
+                f"{split.name} (checksum {here}); resume on the same data, or choose another --out."
+            )
     return state
 
 

@@ -41,6 +41,7 @@ class State:
         window: Sums of the logged values since the last line of the log.
         scaler: State of the gradient scaler (fp16).
         threads: Threads of a process, on which sums on a CPU depend in their last bits; 0 in states of older versions.
+        dev: Checksum of the captions of dev that are evaluated; empty in states of older versions.
     """
 
     __pydantic_config__ = STRICT
@@ -54,6 +55,7 @@ class State:
     window: dict[str, float] = field(default_factory=dict)
     scaler: dict[str, int | float] = field(default_factory=dict)
     threads: int = 0
+    dev: str = ""
 
 
 def save_last(
