@@ -1,9 +1,11 @@
 """Protocols, ensembles and evaluation of a real (untrained) network on a small split."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tests.support.indexed import Small
 from tests.support.members import member
@@ -28,6 +30,13 @@ def test_a_network_that_an_engine_scored_trains_on(small: Small) -> None:
     assert retriever.matcher.training
     expected = evaluation.evaluate_models([small.retriever()], small.split())
     np.testing.assert_array_equal(found.scores["fused"], expected.scores["fused"])
+
+
+@pytest.mark.parametrize("settings", [{"dtype": torch.bfloat16}, {"kernel": "auto"}])
+def test_an_engine_scores_in_float32_alone(small: Small, settings: dict[str, Any]) -> None:
+    options, (name,) = ScoringOptions(**settings), settings
+    with pytest.raises(SettingsError, match=rf"an engine scores all pairs in float32; leave options\.{name} out"):
+        evaluation.evaluate_models([small.retriever()], small.split(), options=options, engine=OwnProcess(24))
 
 
 def report_on(scores, owners, protocol="auto"):

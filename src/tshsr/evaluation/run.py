@@ -197,12 +197,16 @@ def score_models(
         engine: Scores on its workers, in the precision of the network; None: in this process.
 
     Raises:
-        SettingsError: Where there is no model.
+        SettingsError: Where there is no model, or an engine with a precision or kernel of the options.
         InputError: Where the protocol does not fit the split, or an image has no caption.
         ProcessError: Where another process was lost.
     """
     if not retrievers:
         raise SettingsError("there is no model to evaluate; name at least one run.")
+    given = {"dtype": options.dtype is not None, "kernel": options.kernel != "eager"}
+    if engine is not None and any(given.values()):
+        option = next(name for name, there in given.items() if there)
+        raise SettingsError(f"an engine scores all pairs in float32; leave options.{option} out.")
     choose_protocol(protocol, len(split.regions))  # raises before hours of scoring
     check_captioned(len(split.regions), split.image_of_caption)
     options = usable_options(retrievers[0].matcher, options)
