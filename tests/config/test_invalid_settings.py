@@ -1,13 +1,16 @@
 """Invalid settings are refused in one sentence."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tests.support import tiny
 from tshsr.config.models import ReasoningConfig
-from tshsr.config.run import LossConfig
+from tshsr.config.run import LossConfig, read_config
 from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.errors import InputError, SettingsError
 from tshsr.models.build import build_matcher
@@ -79,6 +82,33 @@ def test_a_mean_similarity_needs_a_late_weight_and_a_positive_one_itself(setting
     found = r"late-mean is -?2\.0 with model\.late-weight [09]\.0; expected 0, or a positive weight beside a positive"
     with pytest.raises(SettingsError, match=found):
         tiny.network(**settings)
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"training": {"epochs": "40"}}, r"'training\.epochs': Input should be a valid integer; got '40'"),
+        ({"training": {"epochs": True}}, r"'training\.epochs': Input should be a valid integer; got True"),
+        (
+            {"model": {"kind": "tshsr", "encoder": {"boxes": "yes"}}},
+            r"'model\.encoder\.boxes': Input should be a valid boolean; got 'yes'",
+        ),
+        (
+            {"model": {"kind": "vse", "perceptron": "false"}},
+            r"'model\.perceptron': Unexpected keyword argument; got 'false'",
+        ),
+    ],
+)
+def test_saved_settings_of_another_type_are_refused(values: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(values))
+    with pytest.raises(SettingsError, match=sentence):
+        read_config(path)
+
+
+def test_saved_settings_that_are_a_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"cannot be read \(Is a directory\); expected the settings of a run"):
+        read_config(tmp_path)
 
 
 def test_the_same_seed_builds_the_same_network() -> None:

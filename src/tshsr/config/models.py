@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from tshsr.config.knowledge import KnowledgeConfig
 from tshsr.config.strict import STRICT
@@ -428,7 +428,7 @@ class ConceptsConfig:
 
 def current_names(values: Any) -> Any:
     """Settings of a saved model in today's names: `perceptron` of VSE became `encoder.region_projection`."""
-    if not isinstance(values, dict) or "perceptron" not in values or values.get("kind") != "vse":
+    if not isinstance(values, dict) or values.get("kind") != "vse" or not isinstance(values.get("perceptron"), bool):
         return values
     rest = {name: value for name, value in values.items() if name != "perceptron"}
     projection = "residual" if values["perceptron"] else "linear"
@@ -450,7 +450,6 @@ ModelConfig = Annotated[
     | ShanConfig
     | ConceptsConfig,
     Field(discriminator="kind"),
-    BeforeValidator(current_names),
 ]
 """The union of the methods' settings, discriminated by `kind`."""
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from tshsr.config.models import KINDS, ModelConfig, TshsrConfig
+from tshsr.config.models import KINDS, ModelConfig, TshsrConfig, current_names
 from tshsr.config.strict import STRICT
 from tshsr.errors import SettingsError, first_invalid, parse_json
 
@@ -180,16 +180,21 @@ def read_config(path: Path) -> RunConfig:
     """Read settings strictly.
 
     Raises:
-        SettingsError: Where the file is missing, is no JSON, or holds an unknown name or a value of a wrong type.
+        SettingsError: Where the file can't be read, is no JSON, or holds an unknown name or a value of a wrong type.
     """
     try:
         values: Any = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SettingsError(f"{path} is missing; expected the settings of a run, config.json.") from None
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read ({error.strerror}); expected the settings of a run.") from None
     except ValueError as error:
         raise SettingsError(f"{path} is not valid JSON ({error}); restore it from the run's backup.") from None
+    if isinstance(values, dict) and "model" in values:
+        values["model"] = current_names(values["model"])
     try:
-        config = TypeAdapter(RunConfig).validate_python(values)
+        # As text: strict validation of Python's values takes no list for a tuple.
+        config = TypeAdapter(RunConfig).validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         if first["type"].startswith("union_tag"):
