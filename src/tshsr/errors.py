@@ -90,6 +90,11 @@ def reason_in(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def first_line_in(error: BaseException) -> str:
+    """The first line of the message of another library's error; the name of its class where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def parse_json(text: str | bytes, **options: Any) -> Any:
     """A JSON value.
 

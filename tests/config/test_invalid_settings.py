@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from tests.support import tiny
-from tshsr.config.models import ReasoningConfig
-from tshsr.config.run import LossConfig, read_config
+from tshsr.config.models import EncoderConfig, ReasoningConfig, TshsrConfig
+from tshsr.config.run import LossConfig, RunConfig, read_config
 from tshsr.data.batches import CaptionBatch, ImageBatch
 from tshsr.errors import InputError, SettingsError
 from tshsr.models.build import build_matcher
 from tshsr.models.tshsr import Tshsr
+from tshsr.training.checks import check_training
 from tshsr.training.objective import Objective
 
 
@@ -109,6 +110,13 @@ def test_saved_settings_of_another_type_are_refused(values: dict[str, Any], sent
 def test_saved_settings_that_are_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"cannot be read \(Is a directory\); expected the settings of a run"):
         read_config(tmp_path)
+
+
+@pytest.mark.parametrize("dim", [10**9, 10**30])
+def test_a_width_that_no_memory_holds_is_refused(dim: int) -> None:
+    wanted = RunConfig(model=TshsrConfig(encoder=EncoderConfig(dim=dim)))
+    with pytest.raises(SettingsError, match=r"no network can be built of .*flow.*; lower its widths, such as model\."):
+        check_training(wanted)
 
 
 def test_the_same_seed_builds_the_same_network() -> None:

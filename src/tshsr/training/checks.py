@@ -14,7 +14,7 @@ import torch
 from tshsr.config.models import EMBEDDING_KINDS, EncoderConfig, knowledge_of
 from tshsr.config.run import OptimiserConfig, RunConfig
 from tshsr.data.dataset import Split
-from tshsr.errors import CheckpointError, SettingsError
+from tshsr.errors import CheckpointError, SettingsError, first_line_in
 from tshsr.models.build import build_matcher, without_vision
 from tshsr.pretrained.layers import check_order
 from tshsr.pretrained.names import TEXT_WEIGHTS
@@ -348,7 +348,7 @@ def check_network(config: RunConfig) -> None:
     """Build the network and its loss on the meta device: they raise their errors before the run's folder is created.
 
     Raises:
-        SettingsError: Where the network or the loss rejects its settings.
+        SettingsError: Where the network or the loss rejects its settings, or a width is beyond any memory.
         DataError: Where the configuration of a tuned text encoder can't be loaded.
     """
     model, encoder = config.model, config.model.encoder
@@ -361,8 +361,14 @@ def check_network(config: RunConfig) -> None:
         text_pooled_width=encoder.text_pooled_width or encoder.image_pooled_width or unknown,
         image_pooled_width=encoder.image_pooled_width or encoder.text_pooled_width or unknown,
     )
-    with torch.device("meta"):
-        Objective(build_matcher(without_vision(with_placeholders(replace(model, encoder=filled)))), config.loss)
+    try:
+        with torch.device("meta"):
+            Objective(build_matcher(without_vision(with_placeholders(replace(model, encoder=filled)))), config.loss)
+    except (RuntimeError, TypeError) as error:  # torch has no error of its own for a size that overflows
+        raise SettingsError(
+            f"no network can be built of these settings ({first_line_in(error)}); lower its widths, such as "
+            "model.encoder.dim."
+        ) from error
 
 
 def check_unchanged(folder: Path, saved: RunConfig, wanted: RunConfig) -> None:
