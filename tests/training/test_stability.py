@@ -31,6 +31,14 @@ def test_lasting_flatness_warns_once_with_what_to_do() -> None:
     )
 
 
+def test_a_collapse_under_infonce_names_no_margin_and_no_warm_up() -> None:
+    watched = CollapseWatch(LossConfig(scores="contrastive"), OptimiserConfig(learning_rate=0.5))
+    assert flat(watched, PATIENCE)[-1] == (
+        "The network has given all pairs the same score for 100 steps (collapse: the loss stays at the logarithm of "
+        "the number of pairs). Lower optimiser.learning_rate (now 0.5), and train again."
+    )
+
+
 def test_one_step_with_a_spread_ends_the_count() -> None:
     watched = watch()
     assert not any(flat(watched, PATIENCE - 1))

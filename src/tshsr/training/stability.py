@@ -55,11 +55,14 @@ class CollapseWatch:
             raise CollapseError(f"{self.message()} rSum on dev is {rsum:.1f} (chance is {chance:.1f}): training stops.")
 
     def message(self) -> str:
-        """Message with the remedy."""
+        """Message with the remedy; the warm-up changes the hinge, and not InfoNCE."""
+        if self.loss.scores == "contrastive":
+            level, less = "the logarithm of the number of pairs", "Lower"
+        else:
+            level, less = "twice the margin", f"Raise loss.warmup_epochs (now {self.loss.warmup_epochs:g}) or lower"
         return (
             f"The network has given all pairs the same score for {self.flat_steps} steps (collapse: the loss stays at "
-            f"twice the margin). Raise loss.warmup_epochs (now {self.loss.warmup_epochs:g}) or lower "
-            f"optimiser.learning_rate (now {self.optimiser.learning_rate:g}), and train again."
+            f"{level}). {less} optimiser.learning_rate (now {self.optimiser.learning_rate:g}), and train again."
         )
 
 
