@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -136,21 +137,23 @@ def test_without_acceleration_nothing_is_measured(one: Member, split: Split) -> 
     assert compile_members([one], split, CompileOptions(), ScoringOptions()) == ((one,), ())
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("No working C++ compiler found\nand much more", "No working C++ compiler found"), ("", "RuntimeError")],
+)
 def test_where_nothing_can_be_compiled_one_sentence_says_so_and_scoring_goes_on(
-    one: Member, split: Split, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    one: Member, split: Split, text: str, reason: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> None:
-        raise RuntimeError("No working C++ compiler found\nand much more")
+        raise RuntimeError(text)
 
     monkeypatch.setattr(torch, "compile", lambda *_, **__: fail)
     with caplog.at_level(logging.WARNING):
         taken = compile_members([one], split, CompileOptions(compiled=True), ScoringOptions())
     assert taken == ((one,), ())
-    assert caplog.messages == [
-        "this machine can't compile the scoring (No working C++ compiler found); scoring continues uncompiled"
-    ]
+    assert caplog.messages == [f"this machine can't compile the scoring ({reason}); scoring continues uncompiled"]
     monkeypatch.setattr(compilation, "check_precision", lambda *_, **__: fail())
-    with pytest.raises(RuntimeError, match="No working"):
+    with pytest.raises(RuntimeError, match=f"^{re.escape(text)}$"):
         compile_members([one], split, CompileOptions(tf32=True), ScoringOptions())
 
 

@@ -14,6 +14,7 @@ import torch
 
 from tshsr.data.dataset import Split
 from tshsr.data.tokens import CaptionTokenizer
+from tshsr.errors import first_line_in
 from tshsr.evaluation.run import Scorer, check_precision
 from tshsr.metrics.report import PrecisionCheck
 from tshsr.models.base import ItemEncoding, Matcher, Scores
@@ -131,6 +132,6 @@ def compile_check(
     except RuntimeError as error:
         if not compiled.compile_options.compiled or is_out_of_memory(error):
             raise
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line_in(error)
         LOG.warning("this machine can't compile the scoring (%s); scoring continues uncompiled", reason)
         return None

@@ -16,7 +16,7 @@ import torch
 
 from tshsr.data.arrays import tensor_to_array
 from tshsr.data.npy import UnknownVersionError, map_npy, npy_header, read_npy_header
-from tshsr.errors import DataError, SettingsError, TshsrError, parse_json
+from tshsr.errors import DataError, SettingsError, TshsrError, first_line_in, parse_json
 from tshsr.files import replacing
 from tshsr.metrics.recall import BLOCK
 
@@ -75,7 +75,7 @@ def read_scores(path: Path, *, key: str = KEY) -> np.ndarray:
     except TshsrError:
         raise
     except Exception as error:  # noqa: BLE001 - zip, decompression, numpy and torch have errors of their own
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line_in(error)
         raise DataError(f"{path} holds no readable scores ({reason}); save or copy the file again.") from None
     if scores.ndim != 2 or 0 in scores.shape or scores.dtype.kind != "f":
         raise DataError(

@@ -16,7 +16,7 @@ from subprocess import SubprocessError
 import torch
 
 from tshsr.config.models import TshsrConfig
-from tshsr.errors import SettingsError
+from tshsr.errors import SettingsError, first_line_in
 from tshsr.models.base import ItemEncoding, Matcher, Scores
 from tshsr.models.tshsr import Tshsr
 from tshsr.models.wrapped import WrappedMatcher
@@ -104,7 +104,7 @@ class FusedMatcher(WrappedMatcher):
         except torch.OutOfMemoryError:
             raise
         except (kernels().TritonError, RuntimeError, OSError, SubprocessError) as error:
-            reason = f"they fail here ({str(error).strip().splitlines()[0]})"
+            reason = f"they fail here ({first_line_in(error)})"
         if reason is None:
             return
         self.usable = False
