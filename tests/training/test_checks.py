@@ -78,6 +78,22 @@ def test_a_late_term_is_of_finite_numbers(value: float) -> None:
             check_training(replace(config, model=changed))
 
 
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"late_centre": 0.1}, r"model\.late_centre is 0\.1, and model\.late_weight is 0.*; set a late_weight"),
+        (
+            {"streams": "word", "fusion": "learned"},
+            r"model\.fusion is learned, and model\.streams is word.*; set strea",
+        ),
+    ],
+)
+def test_settings_of_terms_that_a_network_lacks_are_refused(settings: dict[str, Any], sentence: str) -> None:
+    config = small_config()
+    with pytest.raises(SettingsError, match=sentence):
+        check_training(replace(config, model=replace(config.model, **settings)))
+
+
 def test_late_interaction_of_pooled_vectors_is_refused() -> None:
     config = replace(with_loss(small_config(), late_interaction=1.0), model=VseConfig(pooling="mean"))
     with pytest.raises(SettingsError, match=r"loss\.late_interaction is 1, and vse compares pooled vectors alone"):

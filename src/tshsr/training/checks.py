@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from tshsr.config.models import EMBEDDING_KINDS, EncoderConfig, knowledge_of
+from tshsr.config.models import EMBEDDING_KINDS, EncoderConfig, ModelConfig, TshsrConfig, knowledge_of
 from tshsr.config.run import OptimiserConfig, RunConfig
 from tshsr.data.dataset import Split
 from tshsr.errors import CheckpointError, SettingsError, first_line_in
@@ -90,6 +90,7 @@ def check_training(config: RunConfig) -> None:
         )
     check_noise(config)
     check_losses(config)
+    check_terms(config.model)
     check_text(config)
     check_pooled_vectors(config)
     check_network(config)
@@ -236,6 +237,26 @@ def check_relations(config: RunConfig) -> None:
         raise SettingsError(
             f"model.neighbours is {neighbours}, and only loss.relations trains with them, which is 0; set it to 1, or "
             "model.neighbours to 0."
+        )
+
+
+def check_terms(model: ModelConfig) -> None:
+    """Reject settings of TSHSR for a late term or a second stream that the network does not have.
+
+    Raises:
+        SettingsError: Names the first one.
+    """
+    if not isinstance(model, TshsrConfig):
+        return
+    if not model.late_weight and model.late_centre != TshsrConfig().late_centre:
+        raise SettingsError(
+            f"model.late_centre is {model.late_centre:g}, and model.late_weight is 0, so that no late term has a "
+            f"centre; set a late_weight above 0, or late_centre to {TshsrConfig().late_centre:g}."
+        )
+    if model.fusion == "learned" and model.streams != "both":
+        raise SettingsError(
+            f"model.fusion is learned, and model.streams is {model.streams}, so that there is nothing to fuse; set "
+            "streams to both, or fusion to mean."
         )
 
 
