@@ -12,7 +12,7 @@ import torch
 
 from tests.support.command_line import tshsr
 from tests.support.forked import command, forked
-from tests.support.small_runs import run, small_config, small_split, weights
+from tests.support.small_runs import run, small_config, small_split, weights, with_loss
 from tshsr.data.dataset import Split
 from tshsr.errors import CheckpointError, DataError, DivergenceError, SettingsError
 from tshsr.files import exclusive_lock
@@ -137,10 +137,32 @@ def test_memory_that_runs_out_is_a_sentence_with_the_setting(
     )
 
 
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        (
+            "noisy_pairs.batch_zscores",
+            r"^weighing the training pairs needs more memory .*; lower model\.encoder\.dim \(no",
+        ),
+        ("trainer.score_split", r"^the evaluation on dev needs more memory .*; set training\.dev_images below 6, and"),
+    ],
+)
+def test_memory_that_runs_out_outside_a_step_is_a_sentence_too(
+    data: tuple[Split, Split], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, message: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(f"tshsr.training.{place}", fail)
+    config = with_loss(small_config(evaluate_every=2), robust="mixture", warmup_epochs=1.0)
+    with pytest.raises(SettingsError, match=message):
+        run(config, data, tmp_path / "run")
+
+
 def test_other_errors_of_a_step_stay_as_they_are() -> None:
     with (
         pytest.raises(RuntimeError, match=r"^shapes differ$"),
-        memory_explained(small_config().training, "nothing is saved"),
+        memory_explained("a step of training", "lower training.batch", "nothing is saved"),
     ):
         raise RuntimeError("shapes differ")
 

@@ -13,11 +13,12 @@ from tshsr.scoring.all_pairs import is_out_of_memory
 
 
 @contextmanager
-def memory_explained(training: TrainingConfig, kept: str) -> Iterator[None]:
-    """Translate failed allocations of the steps of training.
+def memory_explained(work: str, less: str, kept: str) -> Iterator[None]:
+    """Translate failed allocations of training.
 
     Args:
-        training: Its settings that decide on the memory of a step are named.
+        work: What the block does, as the subject of the message.
+        less: What to do for it to need less memory, with the settings that decide on it.
         kept: The saved state, for the message.
 
     Raises:
@@ -28,10 +29,15 @@ def memory_explained(training: TrainingConfig, kept: str) -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        less = f"lower training.batch (now {training.batch})"
-        if not training.candidates:
-            less += " or set training.candidates (now 0, which scores all pairs of a batch)"
         raise SettingsError(
-            f"a step of training needs more memory than there is ({type(error).__name__}); {less}, and train again "
-            f"into another --out ({kept})."
+            f"{work} needs more memory than there is ({type(error).__name__}); {less}, and train again into another "
+            f"--out ({kept})."
         ) from error
+
+
+def smaller_steps(training: TrainingConfig) -> str:
+    """What to do for a step of training to need less memory."""
+    less = f"lower training.batch (now {training.batch})"
+    if not training.candidates:
+        less += " or set training.candidates (now 0, which scores all pairs of a batch)"
+    return less

@@ -40,7 +40,7 @@ from tshsr.training.events import Evaluated, Listener, Saved, Scoring, StepDone,
 from tshsr.training.exchange import sum_gradients
 from tshsr.training.hard_captions import Swapped, WordSwaps
 from tshsr.training.log import Journal
-from tshsr.training.memory import memory_explained
+from tshsr.training.memory import memory_explained, smaller_steps
 from tshsr.training.noisy_pairs import NoisyPairWeights
 from tshsr.training.objective import Objective
 from tshsr.training.pixels import PictureBatches, PixelLoader
@@ -230,12 +230,15 @@ class Trainer:
         """One epoch, or the rest of it (0-based here, from 1 in logs and events)."""
         per_epoch, every = self.order.steps_per_epoch, self.config.training.save_every_steps
         if self.pair_weights is not None and self.state.step == epoch * per_epoch:
-            self.pair_weights.update(self.matcher, self.processes, epoch)
+            # Groups of a fixed size are encoded whole, so that no setting of batches helps.
+            less = f"lower model.encoder.dim (now {self.config.model.encoder.dim}) or set loss.robust to none"
+            with memory_explained("weighing the training pairs", less, self.kept):
+                self.pair_weights.update(self.matcher, self.processes, epoch)
         numbers = self.order.steps(epoch, first=self.state.step - epoch * per_epoch)
         self.objective.train()
         with (
             closing(prefetch(self._batches(epoch, numbers))) as steps,
-            memory_explained(self.config.training, self.kept),
+            memory_explained("a step of training", smaller_steps(self.config.training), self.kept),
         ):
             for batches in steps:
                 self._step(epoch, batches)
@@ -246,7 +249,9 @@ class Trainer:
                     self._save()
         last = epoch + 1 == self.config.training.epochs
         if last or (epoch + 1) % self.config.training.evaluate_every == 0:
-            self._evaluate(epoch + 1)
+            less = f"set training.dev_images below {len(self.dev.regions)}"
+            with memory_explained("the evaluation on dev", less, self.kept):
+                self._evaluate(epoch + 1)
         self._save()
 
     def _batches(self, epoch: int, numbers: Iterator[list[np.ndarray]]) -> Iterator[list[TrainingBatch]]:
