@@ -37,6 +37,22 @@ def test_csv_and_json_lines_give_the_same_metadata(tmp_path: Path) -> None:
     assert table.lookup("p3", None) == {}
 
 
+def test_names_of_missing_values_are_texts_in_texts_and_missing_in_numbers(tmp_path: Path) -> None:
+    table = read(tmp_path, "facts.csv", "id,place,year\nNA,null,NA\nnan,,2001\np3,Oslo,\n")
+    assert table.types == {"place": pa.string(), "year": pa.int64()}
+    assert table.rows == {
+        "NA": {"place": "null", "year": None},
+        "nan": {"place": None, "year": 2001},
+        "p3": {"place": "Oslo", "year": None},
+    }
+
+
+def test_line_breaks_inside_quotation_marks_are_read_from_large_files(tmp_path: Path) -> None:
+    text = "a line\n" * 50_000  # a block of Arrow's reader has 1 MiB
+    table = read(tmp_path, "facts.csv", "id,text\n" + "".join(f'p{number},"{text}"\n' for number in range(6)))
+    assert table.rows == {f"p{number}": {"text": text} for number in range(6)}
+
+
 def test_numbers_that_look_like_ids_are_ids(tmp_path: Path) -> None:
     assert read(tmp_path, "facts.csv", "id,year\n0012,2001\n").lookup("0012", None) == {"year": 2001}
     assert read(tmp_path, "facts.jsonl", '{"id": 12, "year": 2001}\n').lookup("12", None) == {"year": 2001}
@@ -140,7 +156,7 @@ def test_metadata_that_do_not_fit_the_index_are_refused(
         ([{"id": "p3", "year": "old"}], "more: column 'year' holds string, the index holds int64 there"),
         ([{"id": "p3", "width": 3}], "more: the index reserves the column 'width'; give it another name"),
         ([{"id": "p3", "_rowid": 3}], "more: the index reserves the column '_rowid'; give it another name"),
-        ([{"id": "p3", "_rowaddr": 3}], "more: the index reserves the column '_rowaddr'; give it another name"),
+        ([{"id": "p3", "_distance": 3}], "more: the index reserves the column '_distance'; give it another name"),
         ([{"id": "p3", "Folder": "x"}], "more: the index reserves the column 'folder'; give it another name"),
         (
             [{"id": "x3", "year": 3}],

@@ -125,14 +125,16 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 def _table(path: Path) -> list[dict[str, Any]]:
     comma = "\t" if path.suffix.lower() == ".tsv" else ","
-    options = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(KEY_COLUMNS, pa.string()), strings_can_be_null=True)
+    options = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(KEY_COLUMNS, pa.string()))
     content = path.read_bytes()
     content.decode("utf-8-sig")
     parsed = pyarrow.csv.read_csv(
-        pa.BufferReader(content), parse_options=pyarrow.csv.ParseOptions(delimiter=comma), convert_options=options
+        pa.BufferReader(content),
+        parse_options=pyarrow.csv.ParseOptions(delimiter=comma, newlines_in_values=True),
+        convert_options=options,
     )
-    rows: list[dict[str, Any]] = parsed.to_pylist()
-    return rows
+    # Of texts only the empty one is missing: NA and null may be names. Arrow would take them for missing, too.
+    return [{name: None if value == "" else value for name, value in row.items()} for row in parsed.to_pylist()]
 
 
 CHECKED_FILES = 20

@@ -44,8 +44,6 @@ from tshsr.retriever import Retriever
 from tshsr.training.checkpoints import save_tensors
 
 LOG = logging.getLogger(__name__)
-LANCE_COLUMNS = ("_rowid", "_rowaddr")
-"""Columns that every table of LanceDB has."""
 SEPARATOR = "; "
 """Between the names of unfinished additions."""
 
@@ -102,9 +100,10 @@ def add_columns(folder: Path, table: Any, metadata: Metadata) -> None:
     Raises:
         DataError: Where a name is taken, or a type does not fit.
     """
-    internal, known = {*schema_of(PICTURES).names, *LANCE_COLUMNS}, table.schema
+    internal, known = schema_of(PICTURES).names, table.schema
     for name in metadata.types:
-        if name.lower() in internal:  # filters ignore case
+        # LanceDB has columns of its own (_rowid, _distance, ...), more with each version. Filters ignore case.
+        if name.lower() in internal or (name.startswith("_") and name not in known.names):
             raise DataError(f"{metadata.source}: the index reserves the column {name.lower()!r}; give it another name.")
         if name in known.names:
             check_type(metadata, name, known.field(name).type)
