@@ -12,6 +12,7 @@ import weakref
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -54,14 +55,35 @@ def test_replacing_encodes_again_and_keeps_metadata(small: Small, index: Index) 
     other = replace(
         split,
         regions=split.regions.select([1, 0, 2, 3]),
-        captions=split.captions[1:],
-        image_of_caption=split.image_of_caption[1:],
+        captions=split.captions[1:-2],
+        image_of_caption=split.image_of_caption[1:-2],
     )
     before = index.explain("one red dog", split.image_ids[0]).scores["fused"]
-    assert index.replace(other) == building.Added(0, 4, 0, 7)
-    assert (len(index), index.captions) == (12, 23), "a removed caption is deleted"
+    assert index.replace(other) == building.Added(0, 4, 0, 5)
+    assert (len(index), index.captions) == (12, 21), "removed captions are deleted, also all of a picture"
+    index.replace(replace(other, captions=(), image_of_caption=other.image_of_caption[:0]))
+    assert index.captions == 21, "pictures for search only say nothing of captions"
     assert index.explain("one red dog", split.image_ids[0]).scores["fused"] != before
     assert len(index.search("one red dog", where="year = 2000")) == 4
+
+
+def test_captions_are_told_apart_by_their_texts(small: Small, index: Index) -> None:
+    def captions() -> list[tuple[str, str]]:
+        rows = index._captions.live.search().where("image = 'p0'").select(["id", "caption"]).to_arrow()
+        return list(zip(rows["id"].to_pylist(), rows["caption"].to_pylist(), strict=True))
+
+    split, before = small.split(), captions()
+    more = replace(
+        split, captions=("a new one", *split.captions), image_of_caption=np.insert(split.image_of_caption, 0, 0)
+    )
+    assert index.add(more).captions == 1
+    assert captions() == [*before, ("p0#2", "a new one")]
+    assert index.add(more).captions == 0
+    others = replace(split, captions=("a new one", "another"), image_of_caption=np.zeros(2, np.int64))
+    assert index.add(others).captions == 1, "those of a picture in another split"
+    assert captions() == [*before, ("p0#2", "a new one"), ("p0#3", "another")]
+    index.replace(more)
+    assert sorted(captions()) == [(f"p0#{number}", text) for number, text in enumerate(more.captions[:3])]
 
 
 def test_an_open_index_notices_that_another_network_built_it_again(small: Small, index: Index) -> None:

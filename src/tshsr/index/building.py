@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -119,14 +119,13 @@ def add_captions(addition: Addition, table: Any) -> int:
     Raises:
         DataError: Where a caption has no word, or the index cannot be written.
     """
-    names = addition.split.caption_ids
-    indexed = set() if addition.replace else set(ids_of(table))
-    wanted = [i for i, name in enumerate(names) if name not in indexed]
-    shards = [CaptionShard(numbers) for numbers in blocks_of_images(addition.split, wanted, addition.rows_per_shard)]
+    names = dict(enumerate(addition.split.caption_ids)) if addition.replace else new_captions(addition.split, table)
+    groups = blocks_of_images(addition.split, list(names), addition.rows_per_shard)
+    shards = [CaptionShard(numbers, [names[number] for number in numbers]) for numbers in groups]
     encoded = encode_shards(addition, CaptionShard.rows, shards, table.schema, "captions")
     if addition.at_once:
         add_at_once(addition.folder, table, encoded)
-        return len(wanted)
+        return len(names)
     for shard, rows in zip(shards, encoded, strict=True):
         of_caption = addition.split.image_of_caption
         images = sorted({addition.split.image_ids[of_caption[number]] for number in shard.numbers})
@@ -136,7 +135,44 @@ def add_captions(addition: Addition, table: Any) -> int:
                 merge.when_not_matched_by_source_delete(id_condition("image", images)).execute(rows)
             else:
                 table.add(rows)
-    return len(wanted)
+    if addition.replace:
+        delete_captions_of_others(addition, table)
+    return len(names)
+
+
+def new_captions(split: Split, table: Any) -> dict[int, str]:
+    """The captions of a split that a table lacks, by their texts, with a free id IMAGE#K each.
+
+    The position in the split is not enough: captions may be inserted, and another split may have others of a picture.
+    """
+    indexed = Counter(zip(ids_of(table, "image"), ids_of(table, "caption"), strict=True))
+    taken, found = set(ids_of(table)), {}
+    for number, (row, text) in enumerate(zip(split.image_of_caption.tolist(), split.captions, strict=True)):
+        image = split.image_ids[row]
+        if indexed[image, text] > 0:
+            indexed[image, text] -= 1  # a picture may have a caption twice
+            continue
+        found[number] = next(name for name in (f"{image}#{k}" for k in count()) if name not in taken)
+        taken.add(found[number])
+    return found
+
+
+def delete_captions_of_others(addition: Addition, table: Any) -> None:
+    """Delete the captions of pictures that have none in the split any more.
+
+    A split without any, as of pictures for search only, keeps those of the index.
+
+    Raises:
+        DataError: Where the index cannot be written.
+    """
+    split = addition.split
+    if not split.captions:
+        return
+    captioned = {split.image_ids[row] for row in set(split.image_of_caption.tolist())}
+    outdated = sorted((set(split.image_ids) - captioned) & set(ids_of(table, "image")))
+    if outdated:
+        with restored_on_failure(addition.folder, table):
+            table.delete(id_condition("image", outdated))
 
 
 @dataclass(frozen=True)
@@ -157,13 +193,14 @@ class PictureShard:
 
 @dataclass(frozen=True)
 class CaptionShard:
-    """Captions that are encoded together."""
+    """Captions that are encoded together, and their ids."""
 
     numbers: Sequence[int]
+    names: Sequence[str]
 
     def rows(self, addition: Addition, schema: pa.Schema) -> pa.Table:
         """Their rows."""
-        return caption_rows(addition, addition.split.caption_ids, self.numbers, schema)
+        return caption_rows(addition, self.names, self.numbers, schema)
 
 
 Part = TypeVar("Part", PictureShard, CaptionShard)
@@ -307,16 +344,16 @@ def metadata_columns(addition: Addition, numbers: Sequence[int], schema: pa.Sche
 
 
 def caption_rows(addition: Addition, names: Sequence[str], numbers: Sequence[int], schema: pa.Schema) -> pa.Table:
-    """Rows of captions."""
+    """Rows of captions, by their ids and numbers in the split."""
     texts = [addition.split.captions[number] for number in numbers]
-    for number, text in zip(numbers, texts, strict=True):
+    for name, text in zip(names, texts, strict=True):
         if not any(letter.isalnum() for letter in text):
-            raise DataError(f"{addition.split.data}: caption {names[number]!r} has no word: {text!r}; leave it out.")
+            raise DataError(f"{addition.split.data}: caption {name!r} has no word: {text!r}; leave it out.")
     starts = range(0, len(texts), ENCODE_BLOCK)
     encode = addition.retriever.encode_captions
     encoding = join_encodings([encode(texts[start : start + ENCODE_BLOCK]) for start in starts])
     columns = {
-        "id": [names[number] for number in numbers],
+        "id": list(names),
         "image": [addition.split.image_ids[addition.split.image_of_caption[number]] for number in numbers],
         "caption": texts,
         **encoding_columns(encoding),
