@@ -21,9 +21,11 @@ from tests.support.indexed import Small, built
 from tshsr.data.dataset import Split
 from tshsr.errors import CheckpointError, DataError
 from tshsr.index import building, collection, database, updates
+from tshsr.index.about import Smaller
 from tshsr.index.collection import Index
 from tshsr.index.database import write_lock
 from tshsr.index.metadata import metadata_of
+from tshsr.scoring.compression import RegionPooling
 
 
 def test_indexed_pictures_are_kept_and_new_ones_added(small: Small, tmp_path: Path) -> None:
@@ -344,6 +346,20 @@ def test_a_build_interrupted_before_its_first_row_starts_again(small: Small, tmp
         Index.open(index.folder)
     again = built(small, tmp_path / "index", "test")
     assert (len(again), again.captions) == (4, 8)
+
+
+def test_a_creation_interrupted_after_the_learned_regions_starts_again(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    folder, retriever, smaller = tmp_path / "index", small.retriever(), Smaller(pooling=RegionPooling(torch.ones(2, 8)))
+    with monkeypatch.context() as patched:
+        patched.setattr(updates, "write_info", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            Index.create(folder, retriever, extractor="small", smaller=smaller)
+    assert Index.create(folder, retriever, extractor="small", smaller=smaller).about.regions == 2
 
 
 def test_many_small_fragments_are_compacted(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

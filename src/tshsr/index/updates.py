@@ -245,7 +245,8 @@ def check_place(folder: Path) -> None:
     with reachable(folder):
         if has_info(folder) or not folder.is_dir():
             return
-        contents = sorted(path.name for path in folder.iterdir() if path.name[0] != ".")
+        # Learned regions are written before `index.json`, so that an interrupted creation may leave them alone.
+        contents = sorted(path.name for path in folder.iterdir() if path.name[0] != "." and path.name != POOLING)
     if contents:
         raise DataError(f"{folder} holds something that is no index ({contents[0]}); name another folder.")
 
