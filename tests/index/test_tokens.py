@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,6 +91,14 @@ def test_pooled_regions_are_those_that_the_index_keeps(small: Small, pooled: Pat
     found = index.search("a red dog here", 3)
     assert all(len(word.boxes) <= 2 for result in found for word in result.words)
     assert index.explain("a red dog here", found[0].id).regions in (1, 2), "both of its regions may be pooled into one"
+
+
+def test_explanations_of_smaller_regions_add_up(small: Small, folder: Path, pooled: Path, index_folder: Path) -> None:
+    for place in (index_folder, folder, pooled):
+        explanation = Index.open(place, run=str(small.run)).explain("a red dog here", "p0")
+        for stream in explanation.streams.values():
+            logit = sum(map(sum, stream.relevance)) + stream.whole + stream.bias
+            assert logit == pytest.approx(math.log(stream.score / (1 - stream.score)), abs=1e-4)
 
 
 def test_a_pooled_index_goes_on_with_its_regions(small: Small, pooled: Path) -> None:

@@ -54,7 +54,8 @@ class StreamExplanation:
         relevance: Term of each word and region in the logit (see `relevance_maps`); may be negative. With `whole` and
             `bias` it sums to the logit.
         whole: Term of the whole picture and caption in the logit: that of the global node, over all levels, and what
-            the encoders' own vectors add to v·t beside its words and regions; 0 without either.
+            the encoders' own vectors add to v·t beside its words and regions, or what rounded or pooled regions of an
+            index lack of it; 0, up to rounding, without any.
     """
 
     score: float
@@ -153,7 +154,8 @@ def whole_term(trace: StreamTrace) -> Float[Tensor, "*pairs"]:
 
         sum_l n_l0 + (gamma v·t - sum_wr p_wr)          n_l0: term of the global node in level l
 
-    The bracket is 0 where v and t are pooled from regions and words alone.
+    The bracket is 0, up to rounding, where v and t are pooled from these regions and words alone; those of an index
+    are rounded or pooled further.
     """
     nodes = trace.node_contributions[..., : int(trace.has_global_node)].sum(dim=(-2, -1))
     return nodes if trace.pooled_whole is None else nodes + trace.pooled_whole

@@ -169,8 +169,8 @@ class StreamTrace:
         has_global_node: Whether the first base node is the global one.
         node_contributions: Term of each base node in each level; rows sum to `contributions`.
         pooled_terms: Term of each query and context item in `pooled`; None where they have none.
-        pooled_whole: Term of the encoders' own vectors of the whole picture and caption in `pooled`: what the terms of
-            the items leave; None where these sum to `pooled`.
+        pooled_whole: Term of the whole picture and caption in `pooled`: what the terms of the items leave, such as
+            that of the encoders' own vectors; None without a term of v·t.
         pooled_shares: Product of the shares of query and context item in v and t, both of which sum to 1; None where
             `pooled_terms` is.
     """

@@ -291,8 +291,9 @@ class Tshsr(StreamMatcher):
 
         With one weight per channel a_r x_r is a product by channel, the part of region r in v (`with_parts`). With
         vectors of the encoders in v and t, or concepts beside them, the rest of v·t is the term of the whole picture
-        and caption; all of it where nothing is pooled, or the parts are not known. The mean similarity is the sum of
-        x_r·x_w / (regions · words), which are subtracted from these terms.
+        and caption; all of it where nothing is pooled, or the parts are not known. The regions of an index are rounded
+        or pooled further, but v is not: there this term has the difference, elsewhere only the rounding of sums. The
+        mean similarity is the sum of x_r·x_w / (regions · words), which are subtracted from these terms.
         """
         traces = super().trace(images, captions)
         found = self._pooled_terms(images, captions)
@@ -307,7 +308,7 @@ class Tshsr(StreamMatcher):
             terms = stream.gamma * terms if shared is None else stream.gamma * terms - stream.mu * shared
             if name == "word_stream":
                 terms, pairs = terms.mT, pairs.mT
-            rest = None if self._pools_alone() else traces[name].pooled - terms.sum(dim=(-2, -1))
+            rest = traces[name].pooled - terms.sum(dim=(-2, -1))
             traces[name] = replace(traces[name], pooled_terms=terms, pooled_whole=rest, pooled_shares=pairs)
         return traces
 
