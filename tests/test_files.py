@@ -158,6 +158,22 @@ def test_a_link_to_a_folder_stays_and_its_target_is_replaced(tmp_path: Path) -> 
     assert (complete_folder(tmp_path / "link") / "a").read_text() == "new"
 
 
+def test_a_file_and_the_working_folder_are_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_text(tmp_path / "last" / "epoch" / "a", "old")
+    monkeypatch.chdir(tmp_path / "last" / "epoch")
+    for place, said in (
+        (Path("a"), r"/a is a file; expected a folder\. Name another one"),
+        (Path(), "/epoch is the working folder, so it cannot be replaced; name another folder"),
+        (tmp_path / "last", "/last holds the working folder, so it cannot be replaced; name another folder"),
+    ):
+        with pytest.raises(DataError, match=said), replacing_folder(place):
+            pytest.fail("nothing is prepared")
+    assert Path("a").read_text() == "old"
+    with replacing_folder(Path("b")) as folder:
+        write_text(folder / "c", "new")
+    assert sorted(path.name for path in Path().iterdir()) == ["a", "b"]
+
+
 def test_an_error_while_a_folder_is_filled_leaves_the_former_one(tmp_path: Path) -> None:
     with replacing_folder(tmp_path / "last") as folder:
         write_text(folder / "a", "old")

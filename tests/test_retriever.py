@@ -108,6 +108,9 @@ def test_saving_again_keeps_other_files_and_the_former_model_until_all_is_writte
     retriever.save_pretrained(folder)
     (folder / "notes").mkdir()
     (folder / "notes" / "mine.txt").write_text("mine")
+    links = {folder / "gone": "nowhere", folder / "notes" / "gone": "nowhere", folder / "other": "notes"}
+    for link, target in links.items():
+        link.symlink_to(target)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     other = Retriever(build_matcher(retriever.config.model), retriever.tokenizer, retriever.config, "other")
 
@@ -122,6 +125,7 @@ def test_saving_again_keeps_other_files_and_the_former_model_until_all_is_writte
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     other.save_pretrained(folder)
     assert (folder / "notes" / "mine.txt").read_text() == "mine"
+    assert {link: str(link.readlink()) for link in links} == links
     folder.rename(tmp_path / "model.former")  # killed between the two renames of a replacement
     saved = Retriever.from_pretrained(folder).matcher.state_dict()
     assert all(torch.equal(weight, saved[name]) for name, weight in other.matcher.state_dict().items())
@@ -129,10 +133,13 @@ def test_saving_again_keeps_other_files_and_the_former_model_until_all_is_writte
 
 def test_a_run_is_never_overwritten_by_a_saved_model(retriever: Retriever, tmp_path: Path) -> None:
     (tmp_path / "last").mkdir()
+    (tmp_path / "last" / "state.json").write_text("{}")
     (tmp_path / "config.json").write_text("settings")
-    with pytest.raises(CheckpointError, match=r"is a run of `tshsr train`; save the model to another folder"):
-        retriever.save_pretrained(tmp_path)
+    for folder in (tmp_path, tmp_path / "last"):
+        with pytest.raises(CheckpointError, match=r"is a run of `tshsr train`, or a part of one; save the model to"):
+            retriever.save_pretrained(folder)
     assert (tmp_path / "config.json").read_text() == "settings"
+    assert [path.name for path in (tmp_path / "last").iterdir()] == ["state.json"]
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "~/nowhere-at-all", "nowhere", "runs\\mine"])

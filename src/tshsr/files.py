@@ -159,9 +159,11 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         A new, empty folder beside `path`.
 
     Raises:
-        DataError: Where the disk is full or the folder cannot be written.
+        DataError: Where the disk is full or the folder cannot be written, where it is a file, or holds the working
+            folder.
     """
     path = Path(os.path.realpath(path))
+    _check_replaceable(path)
     partial = _partial(path)
     if partial.exists():  # of a process of the same number in another container, which may be killed or at work
         partial = path.with_name(f".{path.name}.{os.urandom(8).hex()}.partial")
@@ -173,6 +175,21 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             _put_in_place(partial, path)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def _check_replaceable(path: Path) -> None:
+    """Refuse to replace a file, or a folder that this process works in and would lose.
+
+    Raises:
+        DataError: In these cases.
+    """
+    if path.exists() and not path.is_dir():
+        raise DataError(f"{path} is a file; expected a folder. Name another one, or remove the file.")
+    with suppress(FileNotFoundError):  # the working folder may be deleted
+        working = Path.cwd().resolve()
+        if path in (working, *working.parents) and path.exists():
+            what = "is" if path == working else "holds"
+            raise DataError(f"{path} {what} the working folder, so it cannot be replaced; name another folder.")
 
 
 def complete_folder(path: Path) -> Path:

@@ -41,6 +41,7 @@ from tshsr.scoring.calibration import CALIBRATION, Calibration, settings_digest,
 from tshsr.scoring.options import BYTE_BUDGET
 from tshsr.system import is_reachable
 from tshsr.training.checkpoints import CONFIG, WEIGHTS, Which, load_run, save_model
+from tshsr.training.state import BEST, LAST, STATE
 
 FILES = [CONFIG, TOKENIZER, WEIGHTS, CALIBRATION, f"{TEXT_FOLDER}/*"]
 """Files of a model on the hub."""
@@ -153,12 +154,15 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
             kwargs: Of `huggingface_hub.ModelHubMixin.save_pretrained`, such as `push_to_hub=True, repo_id=...`.
 
         Raises:
-            CheckpointError: Where the folder is a run of `tshsr train`.
-            DataError: Where the folder cannot be written.
+            CheckpointError: Where the folder is a run of `tshsr train`, or a part of one.
+            DataError: Where the folder cannot be written, or holds a model and the working folder.
         """
         folder = Path(save_directory)
-        if any(complete_folder(folder / which).exists() for which in ("best", "last")):
-            raise CheckpointError(f"{folder} is a run of `tshsr train`; save the model to another folder.")
+        is_run = any(complete_folder(folder / which).exists() for which in (BEST, LAST))
+        if is_run or (complete_folder(folder) / STATE).exists():
+            raise CheckpointError(
+                f"{folder} is a run of `tshsr train`, or a part of one; save the model to another folder."
+            )
         before = complete_folder(folder)
         if not (before / CONFIG).exists():
             return self._save_files(folder, **kwargs)
@@ -166,7 +170,7 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
         with replacing_folder(folder.resolve()) as partial:
             for entry in before.iterdir():
                 if entry.name not in SAVED:
-                    (shutil.copytree if entry.is_dir() else shutil.copy2)(entry, partial / entry.name)
+                    copy_entry(entry, partial / entry.name)
             return self._save_files(partial, **pushed)
 
     def _save_files(self, folder: Path, **kwargs: Any) -> str | None:
@@ -365,6 +369,14 @@ class Retriever(ModelHubMixin, library_name="tshsr", tags=["image-text-matching"
         batch = images if isinstance(images, ImageBatch) else as_batch(images, boxes)
         for start in range(0, len(batch), ENCODE_BLOCK):
             yield batch.rows(start, start + ENCODE_BLOCK).to(self.device)
+
+
+def copy_entry(source: Path, target: Path) -> None:
+    """Copy a file, a folder, or a link as a link, wherever it leads."""
+    if source.is_dir() and not source.is_symlink():
+        shutil.copytree(source, target, symlinks=True)
+    else:
+        shutil.copy2(source, target, follow_symlinks=False)
 
 
 def describe_text(encoder: EncoderConfig) -> str:

@@ -209,7 +209,7 @@ def test_scenes_are_drawn_where_no_process_can_draw(
 def test_a_folder_that_is_not_empty_is_refused_and_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    with pytest.raises(DataError, match=r"^\. is the working folder; name a new folder"):
+    with pytest.raises(DataError, match="is the working folder, so it cannot be replaced; name another folder"):
         make_scenes(".", train=1, dev=0, test=0)
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(DataError, match=r"is already there and not empty; name a new folder for the scenes"):

@@ -71,8 +71,6 @@ def make_scenes(
     folder = Path(folder)
     sizes = {"train": train, "dev": dev, "test": test}
     check_settings(sizes, seed, processes)
-    if folder.exists() and folder.samefile(os.curdir):  # which cannot be replaced under its processes
-        raise DataError(f"{folder} is the working folder; name a new folder for the scenes.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} is already there and not empty; name a new folder for the scenes, or remove it.")
     with replacing_folder(folder) as partial:
