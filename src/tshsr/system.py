@@ -272,6 +272,7 @@ def is_reachable(url: str, seconds: float = 5.0) -> bool:
     Without a network, the download libraries retry for half a minute; this check fails at once, or after `seconds`
     where the name server or the server does not respond.
     """
+    import http.client
     import ssl
     import urllib.error
     import urllib.request
@@ -284,9 +285,12 @@ def is_reachable(url: str, seconds: float = 5.0) -> bool:
             urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds).close()  # noqa: S310  # nosec B310
         except urllib.error.HTTPError as error:
             error.close()
-        except OSError as error:
+        except (OSError, ValueError) as error:  # the second of what is no URL
             reason = getattr(error, "reason", error)
             answered.append(isinstance(reason, ssl.SSLError))
+            return
+        except http.client.HTTPException as error:  # a bad name, or an answer that is no HTTP
+            answered.append(not isinstance(error, http.client.InvalidURL))
             return
         answered.append(True)
 

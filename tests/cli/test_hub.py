@@ -78,6 +78,21 @@ def test_a_server_that_refuses_is_reachable(monkeypatch: pytest.MonkeyPatch) -> 
         assert is_reachable(f"http://127.0.0.1:{server.server_port}", seconds=60)
 
 
+def test_an_answer_that_is_no_http_is_one_and_what_is_no_url_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+
+    def answer(server: socket.socket) -> None:
+        with server.accept()[0] as client:
+            client.recv(4096)
+            client.sendall(b"SSH-2.0-OpenSSH\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=answer, args=(server,), daemon=True).start()
+        assert is_reachable(f"http://127.0.0.1:{server.getsockname()[1]}", seconds=60)
+    for name in ("localhost", "http://local host/", "http://localhost:port"):
+        assert not is_reachable(name, seconds=60)
+
+
 def test_a_closed_port_and_a_silent_server_are_not(closed: str, silent: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
     assert not is_reachable(closed, seconds=60)
