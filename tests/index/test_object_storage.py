@@ -26,6 +26,7 @@ from tshsr.index.about import read_info
 from tshsr.index.collection import Index
 from tshsr.index.database import LOCK, open_table, write_lock
 from tshsr.index.updates import check_place
+from tshsr.reranking.reranker import Reranker
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the server's and the client's packages
 
@@ -57,6 +58,8 @@ def test_an_index_on_object_storage_is_that_of_a_folder(small: Small, url: str, 
     assert (len(opened), opened.captions, opened.about.run) == (12, 24, str(small.run.resolve()))
     assert opened.search("one red dog", k=5) == local.search("one red dog", k=5)
     assert opened.explain("one red dog", "p0").scores == local.explain("one red dog", "p0").scores
+    reranked = Reranker(small.retriever(), source=url).rank("one red dog", ["p0", "p1"])
+    assert {each.id for each in reranked} == {"p0", "p1"}
     index.delete(["p0"])
     assert len(opened) == 11
     said = tshsr("search", url, "one red dog", "--json", "-", "--device", "cpu")

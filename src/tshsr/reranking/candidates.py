@@ -22,6 +22,7 @@ from tshsr.data.dataset import Split
 from tshsr.data.pictures import MAX_PIXELS, read_picture
 from tshsr.errors import InputError, UnknownPictureError
 from tshsr.features.extractor import Extractor, PictureRegions
+from tshsr.files import place_of, reachable
 from tshsr.models.base import ItemEncoding, join_encodings
 from tshsr.retriever import Retriever, extractor_of
 from tshsr.scoring.all_pairs import ENCODE_BLOCK, blocks
@@ -126,15 +127,18 @@ def open_source(source: Source | Split | str | Path | None, retriever: Retriever
     """The source of pictures by id.
 
     Args:
-        source: An open index or split; the folder of an index; or data in any layout with all of its pictures in one
-            split `all`, such as a feature store.
+        source: An open index or split; the folder or URL of an index; or data in any layout with all of its pictures in
+            one split `all`, such as a feature store.
 
     Raises:
         DataError: Where there is no such data, or its features are of another extractor.
         CheckpointError: Where another network encoded the index.
     """
     if isinstance(source, str | Path):
-        if (Path(source) / "index.json").is_file():
+        place = place_of(source)
+        with reachable(place):
+            is_index = (place / "index.json").is_file()
+        if is_index:
             from tshsr.index.collection import Index  # its libraries are an extra
 
             return Index(source, retriever)
