@@ -32,7 +32,7 @@ from torch import Tensor
 from benchmarks.tables import RESULTS
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import open_split
-from tshsr.errors import SettingsError
+from tshsr.errors import SettingsError, TshsrError
 from tshsr.files import write_text
 from tshsr.index.search import CANDIDATES
 from tshsr.models.base import ItemEncoding, join_encodings
@@ -206,8 +206,11 @@ def main() -> None:
     keep_freed_memory()
     wanted = tyro.cli(Growth, description=__doc__)
     made = provenance()
-    with torch.inference_mode():
-        measured = simulate(wanted)
+    try:
+        with torch.inference_mode():
+            measured = simulate(wanted)
+    except TshsrError as error:
+        sys.exit(str(error))
     values = {"command": " ".join(["python -m benchmarks.growth", *sys.argv[1:]]), **made, **measured}
     write_text(RESULTS / "growth-flickr8k.json", json.dumps(values, indent=2) + "\n")
 

@@ -96,6 +96,8 @@ def race(wanted: Race) -> None:
     if not wanted.tables_only:
         check_regions(wanted, tasks)
         run_all(tasks, wanted.jobs)
+    elif wanted.data != "scenes":  # which would be generated
+        open_split(wanted.data, "test")  # a wrong folder is refused before the results of right data are replaced
     path = RESULTS / f"quality-{data_name(wanted)}.json"
     write_text(path, json.dumps(results(wanted), indent=1) + "\n")
     update_readme()

@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from benchmarks.tables import RESULTS
-from tshsr.config.run import RunConfig, write_config
+from tshsr.config.run import RunConfig, config_of, write_config
 from tshsr.data.dataset import Split
 from tshsr.data.layouts import find_data, open_split
 from tshsr.data.truth import read_truth
@@ -134,7 +134,7 @@ def is_stored(task: Task) -> bool:
     stored = read_figures(task)["settings"]
     if task.config is not None:  # fills settings added since then with their defaults
         try:
-            stored = json.loads(write_config(TypeAdapter(RunConfig).validate_python(stored)))
+            stored = json.loads(write_config(config_of(stored)))
         except ValidationError:  # a setting that no longer exists
             return False
     return bool(stored == task.settings())

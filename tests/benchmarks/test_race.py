@@ -312,6 +312,22 @@ def test_a_result_from_before_a_setting_was_added_is_still_valid(task: Task) -> 
     assert task.figures.stat().st_mtime_ns == written
 
 
+@pytest.mark.parametrize("data", ["flickr8k", "flickr8k-photos", "scenes"])
+def test_results_of_earlier_versions_are_still_those_of_their_rows(data: str) -> None:
+    wanted = Race("scenes" if data == "scenes" else "folder", "" if data == "scenes" else data)
+    stored = sorted((runs.STORE / data).glob("*-seed*.json"))
+    assert len(stored) > 20
+    names = {path.stem.rpartition("-seed")[0]: int(path.stem.rpartition("-seed")[2]) for path in stored}
+    tasks = [task_of(wanted, name, seed) for name, seed in names.items() if name in ENTRIES]
+    assert [task.name for task in tasks if not is_stored(task)] == []
+
+
+def test_tables_of_a_folder_that_is_not_there_are_refused(monkeypatch: pytest.MonkeyPatch, tiny_race: Race) -> None:
+    with pytest.raises(SystemExit, match=r"nowhere does not exist"):
+        run(monkeypatch, replace(tiny_race, data="nowhere"), "--tables-only")
+    assert not (race.RESULTS / "quality-flickr8k.json").exists()
+
+
 def test_an_ensemble_averages_the_scores_of_its_members_and_is_made_again_with_them(tiny_race: Race) -> None:
     sgr, saf, both = (task_of(tiny_race, name, 0) for name in ("sgr", "saf", "sgraf"))
     run_all([sgr, saf, both], jobs=1)

@@ -190,11 +190,8 @@ def read_config(path: Path) -> RunConfig:
         raise SettingsError(f"{path} cannot be read ({error.strerror}); expected the settings of a run.") from None
     except ValueError as error:
         raise SettingsError(f"{path} is not valid JSON ({error}); restore it from the run's backup.") from None
-    if isinstance(values, dict) and "model" in values:
-        values["model"] = current_names(values["model"])
     try:
-        # As text: strict validation of Python's values takes no list for a tuple.
-        config = TypeAdapter(RunConfig).validate_json(json.dumps(values), strict=True)
+        config = config_of(values)
     except ValidationError as error:
         first = error.errors()[0]
         if first["type"].startswith("union_tag"):
@@ -208,6 +205,18 @@ def read_config(path: Path) -> RunConfig:
         if count > MOST_LAYERS:
             raise SettingsError(f"{path}: setting {place!r} is {count}; expected at most {MOST_LAYERS:,}.")
     return config
+
+
+def config_of(values: Any) -> RunConfig:
+    """Settings from the values of their JSON text, also in names of earlier versions.
+
+    Raises:
+        pydantic.ValidationError: Where a name is unknown, or a value has a wrong type.
+    """
+    if isinstance(values, dict) and "model" in values:
+        values = {**values, "model": current_names(values["model"])}
+    # As text: strict validation of Python's values takes no list for a tuple.
+    return TypeAdapter(RunConfig).validate_json(json.dumps(values), strict=True)
 
 
 def layer_counts(config: RunConfig) -> list[tuple[str, int]]:
