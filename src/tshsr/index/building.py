@@ -145,6 +145,8 @@ def new_captions(split: Split, table: Any) -> dict[int, str]:
 
     The position in the split is not enough: captions may be inserted, and another split may have others of a picture.
     """
+    if not split.captions:  # pictures for search only: no need to read those of the index
+        return {}
     indexed = Counter(zip(ids_of(table, "image"), ids_of(table, "caption"), strict=True))
     taken, found = set(ids_of(table)), {}
     for number, (row, text) in enumerate(zip(split.image_of_caption.tolist(), split.captions, strict=True)):
