@@ -126,11 +126,18 @@ def hardware() -> str:
     import torch  # takes a second to load, and the command line imports this module
 
     parts = [cpu_model(), f"{usable_cores()} cores"]
-    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):  # Windows has no sysconf
-        parts.append(f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB")
+    if memory := memory_bytes():
+        parts.append(f"{memory / 2**30:.0f} GiB")
     if torch.cuda.is_available():
         parts.append(f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}")
     return ", ".join(parts)
+
+
+def memory_bytes() -> int:
+    """Bytes of the machine's memory; 0 where they are unknown."""
+    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):  # Windows has no sysconf
+        return 0
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

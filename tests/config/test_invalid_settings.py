@@ -119,6 +119,12 @@ def test_a_width_that_no_memory_holds_is_refused(dim: int) -> None:
         check_training(wanted)
 
 
+def test_weights_beyond_the_memory_are_refused_before_anything_is_allocated() -> None:
+    wanted = RunConfig(model=TshsrConfig(encoder=EncoderConfig(word_dim=10**9)))
+    with pytest.raises(SettingsError, match=r"the weights of these settings take [\d,]+ GiB, .* has \d+ GiB; lower"):
+        check_training(wanted)
+
+
 def test_the_same_seed_builds_the_same_network() -> None:
     networks = []
     for _ in range(2):

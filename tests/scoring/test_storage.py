@@ -62,9 +62,14 @@ class OneAfterTheOther(Processes):
     def wait(self) -> None: ...
 
 
-def test_parts_of_two_processes_are_joined_in_the_order_of_the_captions(tmp_path: Path) -> None:
+def test_parts_of_two_processes_are_joined_in_the_order_of_the_captions_without_those_of_a_killed_evaluation(
+    tmp_path: Path,
+) -> None:
     whole = {name: np.random.default_rng(seed).random((4, 7), np.float32) for seed, name in enumerate("abc")}
     shares = np.array([4, 0, 6, 2]), np.array([5, 1, 3])
+    for number in range(3):  # of a killed evaluation
+        (tmp_path / PARTS / str(number)).mkdir(parents=True)
+        np.save(tmp_path / PARTS / str(number) / "stale.npy", np.zeros((4, 2)))
     parts = [MatricesInParts((4, 7), tmp_path, own, OneAfterTheOther(i, 2)) for i, own in enumerate(shares)]
     for part, columns in zip(parts, shares, strict=True):
         for name, scores in whole.items():

@@ -18,6 +18,7 @@ from tshsr.errors import CheckpointError, SettingsError, first_line_in
 from tshsr.models.build import build_matcher, without_vision
 from tshsr.pretrained.layers import check_order
 from tshsr.pretrained.names import TEXT_WEIGHTS
+from tshsr.system import memory_bytes
 from tshsr.training.graphs import check_knowledge, with_placeholders
 from tshsr.training.objective import Objective
 
@@ -384,12 +385,19 @@ def check_network(config: RunConfig) -> None:
     )
     try:
         with torch.device("meta"):
-            Objective(build_matcher(without_vision(with_placeholders(replace(model, encoder=filled)))), config.loss)
+            network = build_matcher(without_vision(with_placeholders(replace(model, encoder=filled))))
+            Objective(network, config.loss)
     except (RuntimeError, TypeError) as error:  # torch has no error of its own for a size that overflows
         raise SettingsError(
             f"no network can be built of these settings ({first_line_in(error)}); lower its widths, such as "
             "model.encoder.dim."
         ) from error
+    wanted, memory = sum(each.nbytes for each in network.parameters()), memory_bytes()
+    if memory and wanted > memory:
+        raise SettingsError(
+            f"the weights of these settings take {wanted / 2**30:,.0f} GiB, and this machine has "
+            f"{memory / 2**30:,.0f} GiB; lower the network's widths, such as model.encoder.dim."
+        )
 
 
 def check_unchanged(folder: Path, saved: RunConfig, wanted: RunConfig) -> None:
