@@ -22,6 +22,8 @@ def test_links_to_files_and_headings_lead_somewhere(page: Path) -> None:
         file = page if not target else (page.parent / target).resolve()
         assert file.is_file(), f"{page.name}: {link}"
         assert file.is_relative_to(ROOT), f"{page.name}: {link} leaves the project"
+        if DOCS in page.parents and file.suffix == ".md":
+            assert DOCS in file.parents, f"{page.name}: {link} is no page of the site"
         if anchor:
             assert anchor in anchors_of(file), f"{page.name}: {link}; headings: {sorted(anchors_of(file))}"
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import re
 
 import tshsr
 from tests.support.markdown import DOCS, ROOT, read
 from tshsr.cli.main import COMMANDS
+
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
 
 
 def test_the_page_of_commands_lists_every_command() -> None:
@@ -20,6 +23,15 @@ def test_recipes_that_pages_name_exist() -> None:
             r"`((?:tshsr|scan|sgr|saf|vse|two-stream-sgr)-(?:scenes|flickr8k|flickr30k|coco)[\w-]*)`", read(page)
         ):
             assert name in tshsr.RECIPES, f"{page.name}: {name}"
+
+
+def test_code_in_docstrings_ends_before_a_letter() -> None:
+    """A word that goes on after its backtick is no inline literal in reStructuredText."""
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        for node in ast.walk(ast.parse(read(path))):
+            text = ast.get_docstring(node) or "" if isinstance(node, DOCUMENTED) else ""
+            found = [name for name, rest in re.findall(r"(`[^`]+`)(\w?)", text) if rest]
+            assert found == [], path
 
 
 def test_the_page_about_the_code_names_every_package() -> None:

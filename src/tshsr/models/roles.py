@@ -42,7 +42,7 @@ class RoleStream(ScoringStream, ABC):
 
 
 class RoleMatcher(MeanPooledMatcher):
-    """A method of `RoleStream`s: an encoding keeps the projections of its side's role in each stream."""
+    """A method whose streams are `RoleStream`: an encoding keeps the projections of its side's role in each stream."""
 
     def encode_images(self, batch: ImageBatch) -> ItemEncoding:
         """Encode regions: queries of the region stream, context of the word stream."""
