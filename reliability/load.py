@@ -45,6 +45,8 @@ QUERIES = (
     "an orange cross",
 )
 FULL = "make load"
+PARTS = ("first", "second", "third", "fourth", "last")
+"""Fifths of the duration."""
 SPLITS = ("test", "dev")
 """Splits of the index; the update removes and adds the second one."""
 TOLERANCE_MIB, TOLERANCE_HANDLES, TOLERANCE_THREADS = 32.0, 8.0, 40.0
@@ -214,9 +216,10 @@ async def load(world: World, server: int, options: Options) -> Tally:
         for kind, count in counts.items()
         for _ in range(count)
     ]
-    sampling = asyncio.ensure_future(sample(server, tally, start, options))
-    await asyncio.gather(*clients)
-    sampling.cancel()
+    async with asyncio.TaskGroup() as tasks:  # an error of the sampling ends the campaign at once
+        sampling = tasks.create_task(sample(server, tally, start, options))
+        await asyncio.gather(*clients)
+        sampling.cancel()
     return tally
 
 
@@ -293,8 +296,11 @@ def log_lines(log: Path) -> tuple[int, list[str]]:
 
 
 def growth(samples: Sequence[Sample], options: Options) -> Row:
-    """Whether medians of the last fifth of the samples are above those of the second fifth."""
+    """Whether medians of the last fifth of the duration are above those of the second one; lost without samples."""
+    what = "memory, handles and threads without growth"
     early, late = (fifth(samples, options, number) for number in (1, 4))
+    if early is None or late is None:
+        return row_of(what, 3, [f"no sample in the {PARTS[1 if early is None else 4]} fifth"] * 3)
     grown = [
         f"{name} from {before:.0f} to {after:.0f}"
         for name, before, after, tolerance in zip(
@@ -306,13 +312,15 @@ def growth(samples: Sequence[Sample], options: Options) -> Row:
         )
         if after > before + tolerance
     ]
-    return row_of("memory, handles and threads without growth", 3, grown)
+    return row_of(what, 3, grown)
 
 
-def fifth(samples: Sequence[Sample], options: Options, number: int) -> tuple[float, float, float]:
-    """Medians of memory, handles and threads in a fifth of the duration, from 0."""
+def fifth(samples: Sequence[Sample], options: Options, number: int) -> tuple[float, float, float] | None:
+    """Medians of memory, handles and threads in a fifth of the duration, from 0; None without a sample in it."""
     length = options.run_seconds / 5
-    chosen = [one for one in samples if number * length <= one.at <= (number + 1) * length] or list(samples[-1:])
+    chosen = [one for one in samples if number * length <= one.at <= (number + 1) * length]
+    if not chosen:
+        return None
     return (
         statistics.median(one.memory for one in chosen),
         statistics.median(one.handles for one in chosen),
@@ -335,9 +343,12 @@ def figures_of(tally: Tally, options: Options) -> list[Figure]:
             for percent in (50, 95, 99):
                 value = round(1000 * float(np.percentile(seconds, percent)), 1)
                 figures.append(Figure(f"p{percent} of {kind}", value, "ms"))
-    for number in range(5):
-        memory, handles, threads = fifth(tally.samples, options, number)
-        part = f"in the {('first', 'second', 'third', 'fourth', 'last')[number]} fifth"
+    for number, name in enumerate(PARTS):
+        medians = fifth(tally.samples, options, number)
+        if medians is None:
+            continue
+        memory, handles, threads = medians
+        part = f"in the {name} fifth"
         figures.append(Figure(f"memory {part}", round(memory, 1), "MiB"))
         figures.append(Figure(f"handles without connections {part}", handles, ""))
         figures.append(Figure(f"threads {part}", threads, ""))

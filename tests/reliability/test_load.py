@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from reliability.load import Options, Sample, Tally, campaign, figures_of, growth, log_lines
-from reliability.load_clients import LARGEST_ALLOWED, SHARES, Outcome, png
+from reliability.load import Options, Sample, Tally, campaign, figures_of, growth, load, log_lines
+from reliability.load_clients import LARGEST_ALLOWED, SHARES, Outcome, World, png
 from reliability.load_http import Answer
 from reliability.load_update import updates
 from tests.support.command_line import tshsr
@@ -20,7 +23,10 @@ from tests.support.small_runs import save_untrained
 from tshsr.data.pictures import read_picture
 from tshsr.errors import PictureError
 
-QUICK = Options(run_seconds=3.0, clients=30, pause=0.5, time_limit=2.0, update_pause=0.2, sample_every=0.5)
+QUICK = Options(run_seconds=3.0, clients=30, pause=0.5, time_limit=2.0, update_pause=0.2, sample_every=0.2)
+WORLD = World(
+    port=0, seconds=2.0, queries=["a blue ring"], ids=["a", "b", "c"], picture=b"", large=1, random=random.Random(0)
+)
 
 
 def logged_command(log: str, *words: str) -> None:
@@ -94,6 +100,26 @@ def test_growth_is_found_and_a_peak_is_none() -> None:
     row = growth(leaking, options)
     assert (row.tried, row.survived, row.lost) == (3, 1, 2)
     assert row.note == "memory in MiB from 160 to 280"
+
+
+def test_growth_is_not_judged_by_samples_that_ended_early() -> None:
+    ended = [Sample(float(at), 500.0 + 10 * at, 15, 79) for at in range(0, 95, 5)]  # 90 s of 1,800
+    row = growth(ended, Options())
+    assert (row.tried, row.lost, row.note) == (3, 3, "no sample in the second fifth")
+
+
+def test_an_error_of_the_sampling_ends_the_campaign(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: object) -> None:
+        raise PermissionError("no samples")
+
+    async def attempt(_: World) -> Outcome:
+        return Outcome()
+
+    monkeypatch.setattr("reliability.load.sample", broken)
+    options = replace(QUICK, run_seconds=0.05, clients=1, kinds={"one": (1.0, attempt)})
+    with pytest.raises(ExceptionGroup) as caught:
+        asyncio.run(load(WORLD, 0, options))
+    assert [str(error) for error in caught.value.exceptions] == ["no samples"]
 
 
 def test_figures_have_percentiles_and_the_share_of_refusals() -> None:
