@@ -30,7 +30,7 @@ from typing import IO, Protocol
 import numpy as np
 import psutil
 
-from reliability.load_clients import SHARES, Kind, Outcome, World, search
+from reliability.load_clients import ANSWERED, HANG_UP, SHARES, Kind, Outcome, Request, World, problem_of, search
 from reliability.load_http import Connection
 from reliability.options import above_zero, from_least
 from reliability.results import Figure, Row, summary, write_result
@@ -45,6 +45,10 @@ QUERIES = (
     "an orange cross",
 )
 FULL = "make load"
+LEAST_ANSWERED = 0.05
+"""Share of a kind of requests that 200 must answer; 500 clients send about three times what a server can answer."""
+NOTES = ("Stopped.",)
+"""Lines of `tshsr serve` for people, among those of its log."""
 PARTS = ("first", "second", "third", "fourth", "last")
 """Fifths of the duration."""
 SPLITS = ("test", "dev")
@@ -182,12 +186,13 @@ def campaign(
             tally = asyncio.run(load(world, server.pid, options))
             updated = end_update()
         unanswered, code = asyncio.run(stopped_under_load(world, server))
-    rows = [row_of(kind, tally.tried[kind], tally.problems[kind]) for kind in options.kinds]
+    rows = rows_of(tally, options)
     tried, survived = updated["tried"], updated["survived"]
     rows.append(Row("index updates beside the requests", tried, survived, tried - survived))
     rows.append(row_of("requests in progress at SIGTERM", STOPPING, unanswered))
     rows.append(row_of("exit at SIGTERM with code 0", 1, [] if code == 0 else [f"exit code {code}"]))
-    rows += [row_of("lines of the log without an internal error", *log_lines(log)), growth(tally.samples, options)]
+    rows.append(row_of("lines of the log without an internal error", *log_lines(log)))
+    rows += [answered(tally), growth(tally.samples, options)]
     return rows, figures_of(tally, options)
 
 
@@ -200,6 +205,7 @@ def world_of(port: int, data: Path, options: Options) -> World:
         seconds=options.time_limit,
         queries=QUERIES,
         ids=[name for split in splits for name in split.image_ids],
+        kept=len(splits[0].image_ids),
         picture=pictures[0].read_bytes(),
         large=20 * 2**20,
         random=random.Random(options.seed),  # noqa: S311 - no secret
@@ -230,7 +236,7 @@ async def client(kind: str, attempt: Kind, world: World, tally: Tally, start: fl
             outcome = await attempt(world)
         except TimeoutError:
             outcome = Outcome(f"no answer in {world.patience:g} s")
-        except (OSError, asyncio.LimitOverrunError, ValueError) as error:
+        except (OSError, asyncio.LimitOverrunError, ValueError, LookupError) as error:
             outcome = Outcome(f"{type(error).__name__}: {error}")
         tally.add(kind, outcome)
         asked = outcome.answer.retry_after if outcome.answer is not None else 0.0
@@ -257,17 +263,17 @@ async def stopped_under_load(world: World, server: Launched) -> tuple[list[str],
     """Stop the server while requests are in progress: those that were not answered, and the exit code."""
     async with asyncio.TaskGroup() as tasks:
         opened = [await Connection(world.port, world.patience).__aenter__() for _ in range(STOPPING)]
-        answers = [tasks.create_task(last_answer(connection, search(world)[0])) for connection in opened]
+        answers = [tasks.create_task(last_answer(connection, search(world))) for connection in opened]
         await asyncio.sleep(0.05)
         server.send_signal(signal.SIGTERM)
     code = await asyncio.to_thread(server.wait, 2 * world.seconds + 30)
     return [problem for answer in answers if (problem := answer.result())], code
 
 
-async def last_answer(connection: Connection, content: bytes) -> str | None:
+async def last_answer(connection: Connection, wanted: Request) -> str | None:
     """What is wrong with the answer of a server that stops; None: nothing."""
     try:
-        return (await connection.ask(content)).problem((200, 503))
+        return problem_of(await connection.ask(wanted.content), wanted)
     except OSError as error:
         return f"{type(error).__name__}: {error}"
     finally:
@@ -279,19 +285,40 @@ def row_of(what: str, tried: int, problems: Sequence[str]) -> Row:
     return Row(what, tried, tried - len(problems), len(problems), problems[0][:160] if problems else "")
 
 
+def rows_of(tally: Tally, options: Options) -> list[Row]:
+    """A line of every kind of client; clients that hang up have one only where they could not connect."""
+    rows = [row_of(kind, tally.tried[kind], tally.problems[kind]) for kind in options.kinds if kind != HANG_UP]
+    if problems := tally.problems[HANG_UP]:
+        rows.append(row_of(HANG_UP, len(problems), problems))
+    return rows
+
+
+def answered(tally: Tally) -> Row:
+    """Kinds of requests that were not all refused: a server that answers all by 503 would lose nothing else."""
+    refused = [
+        f"{kind}: {len(tally.seconds[kind])} of {tally.tried[kind]}"
+        for kind in ANSWERED
+        if len(tally.seconds[kind]) <= LEAST_ANSWERED * tally.tried[kind]
+    ]
+    return row_of(f"kinds of requests of which 200 answers more than {LEAST_ANSWERED:.0%}", len(ANSWERED), refused)
+
+
 def log_lines(log: Path) -> tuple[int, list[str]]:
-    """Number of log lines, and those that tell of an internal error, in short, or are no JSON."""
-    lines = [line for line in log.read_text().splitlines() if line.startswith(("{", "Traceback"))]
+    """Number of log lines, and those that tell of an internal error, in short, or are no JSON.
+
+    Lines before the first JSON are notes of the start. Native code, an interpreter that dies and `print` know no JSON.
+    """
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip() and line not in NOTES]
+    lines = lines[next((at for at, line in enumerate(lines) if line.startswith("{")), len(lines)) :]
     wrong = []
     for line in lines:
         try:
             record = json.loads(line)
-        except ValueError:
-            wrong.append(line)
-        else:
             if record["level"] in ("error", "critical"):
                 cause = record.get("traceback", "").splitlines()[-1:]
                 wrong.append(": ".join((record["message"], *cause)))
+        except (ValueError, LookupError, TypeError):
+            wrong.append(line)
     return len(lines), wrong
 
 
@@ -329,15 +356,16 @@ def fifth(samples: Sequence[Sample], options: Options, number: int) -> tuple[flo
 
 
 def figures_of(tally: Tally, options: Options) -> list[Figure]:
-    """Latencies by kind, rates, and resources over time."""
+    """Latencies by kind, rates, clients that hung up, and resources over time."""
     figures = [Figure("clients at once", options.clients, ""), Figure("duration", options.run_seconds, "s")]
     total = sum(tally.tried.values())
     figures.append(Figure("requests a second", round(total / options.run_seconds, 1), ""))
     figures.append(
         Figure("share refused by 503 with Retry-After", round(100 * len(tally.refused) / max(total, 1), 1), "%")
     )
-    answered = sum(map(len, tally.seconds.values()))
-    figures.append(Figure("share answered by 200", round(100 * answered / max(total, 1), 1), "%"))
+    served = sum(map(len, tally.seconds.values()))
+    figures.append(Figure("share answered by 200", round(100 * served / max(total, 1), 1), "%"))
+    figures.append(Figure(HANG_UP, tally.tried[HANG_UP], ""))
     for kind, seconds in (*tally.seconds.items(), ("refusals by 503", tally.refused)):
         if len(seconds) >= 20:  # fewer have no 95th percentile
             for percent in (50, 95, 99):

@@ -7,15 +7,39 @@ import json
 import random
 import struct
 import zlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
+from reliability.load_checks import (
+    PAGES,
+    Check,
+    captions,
+    explanation_of,
+    holding,
+    picture_file,
+    pictures_for,
+    ranking_of,
+    refused,
+    wrong,
+)
 from reliability.load_http import HOST, Answer, Connection, form, request, upload
 
 BUSY = 503
-Bytes = tuple[bytes, frozenset[int]]
-"""A request, and the statuses that answer it, beside 503."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request, and what answers it.
+
+    Attributes:
+        statuses: Beside 503.
+        check: Of the body of an answer by 200.
+    """
+
+    content: bytes
+    statuses: frozenset[int]
+    check: Check = refused
 
 
 @dataclass(frozen=True)
@@ -26,7 +50,8 @@ class World:
         port: Of the server.
         seconds: The server's time limit of a request.
         queries: Sentences.
-        ids: Ids of pictures, some of which the index update removes and adds.
+        ids: Ids of pictures.
+        kept: Number of ids, the first ones, that the index update leaves; it removes and adds the others.
         picture: A picture file.
         large: Bytes above the limit of an upload.
     """
@@ -35,6 +60,7 @@ class World:
     seconds: float
     queries: Sequence[str]
     ids: Sequence[str]
+    kept: int
     picture: bytes
     large: int
     random: random.Random = field(default_factory=random.Random)
@@ -47,6 +73,10 @@ class World:
     def connect(self) -> Connection:
         """A new connection."""
         return Connection(self.port, self.patience)
+
+    def statuses(self, ids: Collection[str]) -> frozenset[int]:
+        """Of a request for pictures: 404 where the index update may have removed one of them."""
+        return frozenset({200} if set(ids) <= set(self.ids[: self.kept]) else {200, 404})
 
 
 @dataclass(frozen=True)
@@ -65,40 +95,52 @@ class Outcome:
 Kind = Callable[[World], Awaitable[Outcome]]
 
 
-def judged(answer: Answer, allowed: frozenset[int]) -> Outcome:
+def problem_of(answer: Answer, wanted: Request) -> str | None:
+    """What is wrong with an answer, by its status and its body; None: nothing."""
+    problem = answer.problem(wanted.statuses | {BUSY})
+    return wrong(wanted.check, answer) if problem is None and answer.status == 200 else problem
+
+
+def judged(answer: Answer, wanted: Request) -> Outcome:
     """The outcome of an answer."""
-    return Outcome(answer.problem(allowed | {BUSY}), answer)
+    return Outcome(problem_of(answer, wanted), answer)
 
 
-def asking(choose: Callable[[World], Bytes]) -> Kind:
+def refusal(answer: Answer, statuses: Collection[int]) -> Outcome:
+    """The outcome of an answer that must be a refusal."""
+    return Outcome(answer.problem({*statuses, BUSY}), answer)
+
+
+def asking(choose: Callable[[World], Request]) -> Kind:
     """A client that sends a whole request on a new connection and reads the answer."""
 
     async def attempt(world: World) -> Outcome:
-        content, allowed = choose(world)
-        return judged(await asked(world, content), allowed)
+        chosen = choose(world)
+        return judged(await asked(world, chosen), chosen)
 
     return attempt
 
 
-def search(world: World) -> Bytes:
+def search(world: World) -> Request:
     """Pictures for a sentence."""
-    target = f"/api/search?q={quote(world.random.choice(world.queries))}&k={world.random.choice((5, 24))}"
-    return request("GET", target), frozenset({200})
+    query, most = world.random.choice(world.queries), world.random.choice((5, 24))
+    check = pictures_for(query, world.ids, min(most, world.kept), most)
+    return Request(request("GET", f"/api/search?q={quote(query)}&k={most}"), frozenset({200}), check)
 
 
 async def browse(world: World) -> Outcome:
     """A page of results on one connection: a search, then three pictures."""
     async with world.connect() as connection:
-        content, allowed = search(world)
-        outcome = judged(await connection.ask(content), allowed)
+        first = search(world)
+        outcome = judged(await connection.ask(first.content), first)
         if outcome.problem or outcome.answer is None or outcome.answer.status != 200:
             return outcome
-        wanted = [request("GET", f"/api/picture?id={quote(found['id'])}") for found in found_in(outcome.answer)[:3]]
+        wanted = [picture_of(world, found["id"], 480) for found in found_in(outcome.answer)[:3]]
         try:
-            shown = [await connection.ask(content) for content in wanted]
+            shown = [await connection.ask(one.content) for one in wanted]
         except ConnectionError:  # closed as idle at that moment: as browsers do, ask again on new connections
-            shown = [await asked(world, content) for content in wanted]
-    problems = [problem for answer in shown if (problem := answer.problem((200, 404, BUSY)))]
+            shown = [await asked(world, one) for one in wanted]
+    problems = [problem for answer, one in zip(shown, wanted, strict=True) if (problem := problem_of(answer, one))]
     return Outcome(problems[0]) if problems else outcome
 
 
@@ -108,41 +150,48 @@ def found_in(answer: Answer) -> list[dict[str, str]]:
     return results
 
 
-async def asked(world: World, content: bytes) -> Answer:
+async def asked(world: World, wanted: Request) -> Answer:
     """The answer to a request on a new connection."""
     async with world.connect() as connection:
-        return await connection.ask(content)
+        return await connection.ask(wanted.content)
 
 
-def picture(world: World) -> Bytes:
-    """A picture, small or large; the index update may have removed it."""
-    side = world.random.choice((480, 1600))
-    target = f"/api/picture?id={quote(world.random.choice(world.ids))}&side={side}"
-    return request("GET", target), frozenset({200, 404})
+def picture(world: World) -> Request:
+    """A picture, small or large."""
+    return picture_of(world, world.random.choice(world.ids), world.random.choice((480, 1600)))
 
 
-def sentences(world: World) -> Bytes:
+def picture_of(world: World, chosen: str, side: int) -> Request:
+    """The picture of an id."""
+    return Request(
+        request("GET", f"/api/picture?id={quote(chosen)}&side={side}"), world.statuses([chosen]), picture_file
+    )
+
+
+def sentences(world: World) -> Request:
     """Sentences for an uploaded picture."""
-    return upload("/api/search", varied(world)), frozenset({200})
+    return Request(upload("/api/search", varied(world)), frozenset({200}), captions)
 
 
-def explanation(world: World) -> Bytes:
+def explanation(world: World) -> Request:
     """The explanation of a pair."""
     chosen, query = world.random.choice(world.ids), world.random.choice(world.queries)
-    return request("GET", f"/api/explain?id={quote(chosen)}&q={quote(query)}"), frozenset({200, 404})
+    target = f"/api/explain?id={quote(chosen)}&q={quote(query)}"
+    return Request(request("GET", target), world.statuses([chosen]), explanation_of(chosen, query))
 
 
-def rerank(world: World) -> Bytes:
+def rerank(world: World) -> Request:
     """Candidates of another search."""
     documents = world.random.sample(list(world.ids), min(10, len(world.ids)))
     body = json.dumps({"query": world.random.choice(world.queries), "documents": documents}).encode()
-    return request("POST", "/rerank", body, content_type="application/json"), frozenset({200, 404})
+    content = request("POST", "/rerank", body, content_type="application/json")
+    return Request(content, world.statuses(documents), ranking_of(len(documents)))
 
 
-def page(world: World) -> Bytes:
+def page(world: World) -> Request:
     """A file of the page, a probe, or the metrics."""
-    paths = ("/", "/app.js", "/app.css", "/healthz", "/livez", "/readyz", "/metrics", "/api/about", "/docs")
-    return request("GET", world.random.choice(paths)), frozenset({200})
+    path = world.random.choice(list(PAGES))
+    return Request(request("GET", path), frozenset({200}), holding(PAGES[path]))
 
 
 def varied(world: World) -> bytes:
@@ -173,23 +222,24 @@ async def dribble(world: World, first: bytes, rest: bytes) -> Outcome:
                 if answer.done():
                     break
                 await connection.send(bytes([byte]))
-            return judged(await answer, frozenset({408}))
+            return refusal(await answer, {408})
         finally:
             answer.cancel()
 
 
 async def slow_reader(world: World) -> Outcome:
-    """An answer read one byte a second; the client gives up after the status line."""
+    """An answer read one byte a second; the client gives up after the status."""
+    wanted, line = picture(world), b""
     async with world.connect() as connection:
-        await connection.send(picture(world)[0])
-        line = b""
-        while len(line) < len(b"HTTP/1.1"):
+        await connection.send(wanted.content)
+        while len(line) < len(b"HTTP/1.1 200"):
             byte = await asyncio.wait_for(connection.reader.read(1), world.patience)
             if not byte:
                 return Outcome("the connection ended without an answer")
             line += byte
             await asyncio.sleep(min(1.0, world.seconds / 10))
-    return Outcome(None if line == b"HTTP/1.1" else f"answered {line!r}")
+    answered = line in {b"HTTP/1.1 %d" % status for status in wanted.statuses | {BUSY}}
+    return Outcome(None if answered else f"answered {line!r}")
 
 
 async def oversize(world: World) -> Outcome:
@@ -197,7 +247,7 @@ async def oversize(world: World) -> Outcome:
     if world.random.random() < 0.9:
         announced = request("POST", "/api/search", content_type="image/png", content_length=str(2**40))
         async with world.connect() as connection:
-            return judged(await connection.ask(announced), frozenset({413}))
+            return refusal(await connection.ask(announced), {413})
     head = request("POST", "/rerank", content_type="application/json", transfer_encoding="chunked", content_length="0")
     head = head.replace(b"content-length: 0\r\n", b"")
     async with world.connect() as connection:
@@ -209,12 +259,12 @@ async def oversize(world: World) -> Outcome:
                 if answer.done():
                     break
                 await connection.send(chunk)
-            return judged(await answer, frozenset({413, 408}))  # 408: a busy machine needs its time limit for them
+            return refusal(await answer, {413, 408})  # 408: a busy machine needs its time limit for them
         finally:
             answer.cancel()
 
 
-def malformed(world: World) -> Bytes:
+def malformed(world: World) -> Request:
     """What is no HTTP, no form, no JSON, or a request for something else."""
     json_type = "application/json"
     refusals: tuple[tuple[bytes, int], ...] = (
@@ -239,10 +289,10 @@ def malformed(world: World) -> Bytes:
         (request("GET", "/", origin="http://evil.example"), 403),
     )
     content, status = world.random.choice(refusals)
-    return content, frozenset({status})
+    return Request(content, frozenset({status}))
 
 
-def bomb(world: World) -> Bytes:
+def bomb(world: World) -> Request:
     """A picture that is small as a file and large in memory."""
     choice = world.random.randrange(5)
     if choice == 0:
@@ -256,8 +306,8 @@ def bomb(world: World) -> Bytes:
         content = png(8, 8, zlib.compress(bytes(9 * 8), 9), extra=text)
     else:  # allowed: 49 million pixels, from 6 KB
         content = png(7000, 7000, LARGEST_ALLOWED)
-        return upload("/api/search", content + world.random.randbytes(4)), frozenset({200, 422})
-    return upload("/api/search", content), frozenset({200, 422} if choice == 3 else {422})
+        return Request(upload("/api/search", content + world.random.randbytes(4)), frozenset({200, 422}), captions)
+    return Request(upload("/api/search", content), frozenset({200, 422} if choice == 3 else {422}), captions)
 
 
 def png(width: int, height: int, data: bytes, *, extra: bytes = b"") -> bytes:
@@ -273,14 +323,16 @@ LARGEST_ALLOWED = zlib.compress(bytes(7000 * (1 + 7000 // 8)), 9)
 
 
 async def hang_up(world: World) -> Outcome:
-    """A client that goes away: within the head, within the body, or before the answer."""
-    whole = world.random.choice((search, sentences, rerank, picture))(world)[0]
+    """A client that goes away: within the head, within the body, or before the answer; no answer is due."""
+    whole = world.random.choice((search, sentences, rerank, picture))(world).content
     async with world.connect() as connection:
         await connection.send(whole[: world.random.choice((20, len(whole) // 2, len(whole)))])
         await asyncio.sleep(world.random.choice((0.0, 0.05)))
     return Outcome()
 
 
+HANG_UP = "clients that hang up"
+"""The kind that gets no answer: a figure, and no trial."""
 SHARES: dict[str, tuple[float, Kind]] = {
     "searches": (0.28, asking(search)),
     "pages of results with pictures": (0.10, browse),
@@ -295,6 +347,8 @@ SHARES: dict[str, tuple[float, Kind]] = {
     "bodies above the limit": (0.03, oversize),
     "malformed requests": (0.04, asking(malformed)),
     "pictures that are large in memory": (0.02, asking(bomb)),
-    "clients that hang up": (0.04, hang_up),
+    HANG_UP: (0.04, hang_up),
 }
 """Kinds of clients, and their share of all clients."""
+ANSWERED = tuple(SHARES)[:7]
+"""Kinds that a server without load answers by 200."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import threading
@@ -13,8 +14,29 @@ from pathlib import Path
 
 import pytest
 
-from reliability.load import Options, Sample, Tally, campaign, figures_of, growth, load, log_lines
-from reliability.load_clients import LARGEST_ALLOWED, SHARES, Outcome, World, png
+from reliability.load import Options, Sample, Tally, answered, campaign, figures_of, growth, load, log_lines, rows_of
+from reliability.load_checks import (
+    Check,
+    captions,
+    explanation_of,
+    holding,
+    picture_file,
+    pictures_for,
+    ranking_of,
+    wrong,
+)
+from reliability.load_clients import (
+    ANSWERED,
+    HANG_UP,
+    LARGEST_ALLOWED,
+    SHARES,
+    Outcome,
+    Request,
+    World,
+    png,
+    problem_of,
+    slow_reader,
+)
 from reliability.load_http import Answer
 from reliability.load_update import updates
 from tests.support.command_line import tshsr
@@ -25,7 +47,7 @@ from tshsr.errors import PictureError
 
 QUICK = Options(run_seconds=3.0, clients=30, pause=0.5, time_limit=2.0, update_pause=0.2, sample_every=0.2)
 WORLD = World(
-    port=0, seconds=2.0, queries=["a blue ring"], ids=["a", "b", "c"], picture=b"", large=1, random=random.Random(0)
+    port=0, seconds=0.01, queries=["q"], ids=["a", "b", "c"], kept=2, picture=b"", large=1, random=random.Random(0)
 )
 
 
@@ -66,12 +88,14 @@ def test_every_request_is_answered_or_refused_in_a_sentence(scenes: Path, tmp_pa
         said = tshsr("index", run, "--data", scenes, "--split", split, "--out", index, "--device", "cpu")
         assert said.code == 0, said.err
     rows, figures = campaign(index, scenes, QUICK, tmp_path / "log", launch, updating)
-    *judged, _ = rows  # memory in the first seconds grows with the first requests of each kind
+    # In the first seconds, a kind has few requests, and memory grows with the first of each kind.
+    *judged, _, _ = rows
     assert not (lost := [f"{row.what}: {row.note}" for row in judged if row.lost]), lost
     assert all(row.tried for row in judged)
-    assert {row.what for row in rows} >= set(SHARES)
+    assert {row.what for row in rows} >= set(SHARES) - {HANG_UP}
     named = {figure.what: figure.value for figure in figures}
     assert named["clients at once"] == 30
+    assert named[HANG_UP] > 0
     assert named["share answered by 200"] > 10  # a server that refused all by 503 would lose nothing
     assert named["highest memory"] >= named["memory in the last fifth"] > 0
 
@@ -136,11 +160,105 @@ def test_figures_have_percentiles_and_the_share_of_refusals() -> None:
 
 def test_lines_of_errors_are_found_in_a_log(tmp_path: Path) -> None:
     error = '{"level": "error", "message": "GET / failed", "traceback": "Traceback\\n  line\\nOSError: gone"}'
-    (tmp_path / "log").write_text(f'a note\n{{"level": "info"}}\n{error}\nTraceback (most recent call last):\n{{x\n')
-    assert log_lines(tmp_path / "log") == (
-        4,
-        ["GET / failed: OSError: gone", "Traceback (most recent call last):", "{x"],
-    )
+    native = ["thread 'lance-cpu' panicked at src/x.rs:1:2:", "Fatal Python error: Segmentation fault", "{x", "[1]"]
+    lines = ["a note of the start", '{"level": "info"}', error, "", *native, "Stopped."]
+    (tmp_path / "log").write_text("\n".join(lines))
+    assert log_lines(tmp_path / "log") == (6, ["GET / failed: OSError: gone", *native])
+
+
+ROWS = [{"id": "a", "score": 2.0}, {"id": "b", "score": 1.0}]
+SENTENCES = [{"id": "a#0", "caption": "one", "score": 0.5}]
+PAIR = {"caption": "q", "scores": {"fused": 0.1}, "words": ["q"], "word_relevance": [0.1]}
+PNG = b"\x89PNG\r\n\x1a\n...IEND\xaeB`\x82"
+
+
+@pytest.mark.parametrize(
+    ("check", "right", "wrong_ones"),
+    [
+        (
+            pictures_for("q", WORLD.ids, 2, 3),
+            {"query": "q", "results": ROWS},
+            [
+                {"results": []},
+                {"query": "p", "results": ROWS},
+                {"query": "q", "results": ROWS[:1]},
+                {"query": "q", "results": ROWS[::-1]},
+                {"query": "q", "results": [*ROWS, ROWS[1]]},
+                {"query": "q", "results": [*ROWS, {"id": "z", "score": 0.0}]},
+                {"query": "q", "results": [{"id": "c", "score": None}, *ROWS]},
+                [],
+            ],
+        ),
+        (
+            captions,
+            {"captions": 1, "results": SENTENCES},
+            [
+                {"captions": 2, "results": SENTENCES},
+                {"captions": 0, "results": []},
+                {"captions": 1, "results": ROWS[:1]},
+            ],
+        ),
+        (
+            explanation_of("a", "q"),
+            {"id": "a", "explanation": PAIR},
+            [{"id": "b", "explanation": PAIR}, {"id": "a", "explanation": {**PAIR, "words": []}}, {"id": "a"}],
+        ),
+        (
+            ranking_of(2),
+            {"results": [{"index": 1, "relevance_score": 0.9}, {"index": 0, "relevance_score": 0.1}]},
+            [{"results": []}, {"results": [{"index": 1, "relevance_score": 0.9}] * 2}],
+        ),
+    ],
+)
+def test_an_answer_with_another_body_is_wrong(check: Check, right: object, wrong_ones: list[object]) -> None:
+    def problem(body: bytes) -> str | None:
+        return problem_of(Answer(200, {}, body, 0), Request(b"", frozenset({200}), check))
+
+    assert problem(json.dumps(right).encode()) is None
+    for body in (b"", b"{", *(json.dumps(one).encode() for one in wrong_ones)):
+        assert str(problem(body)).startswith("status 200 with "), body
+
+
+def test_a_picture_or_a_page_with_another_body_is_wrong() -> None:
+    typed = {"content-type": "image/png"}
+    assert wrong(picture_file, Answer(200, typed, PNG, 0)) is None
+    for headers, body in ((typed, b""), (typed, PNG[:-1]), ({}, PNG), ({"content-type": "image/jpeg"}, PNG)):
+        assert wrong(picture_file, Answer(200, headers, body, 0))
+    assert wrong(holding(b"ready"), Answer(200, {}, b'{"status":"ready"}', 0)) is None
+    assert wrong(holding(b"ready"), Answer(200, {}, b"", 0)) == "status 200 with b'': ValueError: no b'ready'"
+    assert problem_of(Answer(200, {}, b"", 0), Request(b"", frozenset({200})))  # of what 200 never answers
+
+
+def test_a_picture_that_no_update_removes_must_be_found() -> None:
+    assert (WORLD.statuses(["a", "b"]), WORLD.statuses(["a", "c"])) == ({200}, {200, 404})
+
+
+@pytest.mark.parametrize(("line", "problem"), [("200 OK", None), ("500 Gone", "answered b'HTTP/1.1 500'")])
+def test_a_slow_reader_reads_the_status(line: str, problem: str | None) -> None:
+    async def respond(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(f"HTTP/1.1 {line}\r\n\r\n".encode())
+        writer.close()
+
+    async def read() -> Outcome:
+        async with await asyncio.start_server(respond, "127.0.0.1", 0) as server:
+            return await slow_reader(replace(WORLD, port=server.sockets[0].getsockname()[1]))
+
+    assert asyncio.run(read()).problem == problem
+
+
+def test_clients_that_hang_up_are_no_trials_and_a_server_that_refuses_all_loses() -> None:
+    tally, options = Tally(), Options()
+    for kind in SHARES:
+        for _ in range(10):
+            tally.add(kind, Outcome(answer=Answer(503, {"retry-after": "1"}, b"", 0)))
+    assert {row.what for row in rows_of(tally, options)} == set(SHARES) - {HANG_UP}
+    row = answered(tally)
+    assert (row.tried, row.lost, row.note) == (7, 7, "searches: 0 of 10")
+    for kind in ANSWERED:
+        tally.add(kind, Outcome(answer=Answer(200, {}, b"", 0)))
+    assert answered(tally).lost == 0
+    tally.add(HANG_UP, Outcome("ConnectionRefusedError"))
+    assert (rows_of(tally, options)[-1].what, rows_of(tally, options)[-1].lost) == (HANG_UP, 1)
 
 
 def test_the_pictures_of_the_campaign_are_what_they_claim() -> None:
