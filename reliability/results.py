@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tshsr.errors import InputError
+from tshsr.errors import DataError, InputError
 from tshsr.files import write_text
 from tshsr.system import provenance
 
@@ -71,8 +71,11 @@ def write_result(
         The file.
 
     Raises:
-        DataError: Where it cannot be written.
+        DataError: Where nothing was tried in a row, which would read as nothing lost, or it cannot be written.
     """
+    for row in rows:
+        if not row.tried:
+            raise DataError(f"{name}: 0 tried of {row.what!r}, expected 1 or more; find out why, and repeat {command}.")
     values = {
         "name": name,
         "title": title,

@@ -16,6 +16,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from reliability.results import Row, summary, write_result
+from tshsr.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[1]
 HEADER = "| threat | defence | tests |"
@@ -50,11 +51,17 @@ def threats_of(text: str) -> list[Threat]:
 
 
 def counted(what: str, tests: Sequence[str]) -> Row:
-    """Run tests, and count those that passed; a skipped one was not tried."""
+    """Run tests, and count those that passed; a skipped one was not tried.
+
+    Raises:
+        DataError: Where pytest did not run them: one wrong name ends it before the first test.
+    """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", f"--junitxml={report}", *tests]
-        subprocess.run(command, cwd=ROOT, check=False)  # noqa: S603
+        code = subprocess.run(command, cwd=ROOT, check=False).returncode  # noqa: S603
+        if code not in (0, 1):  # 1: tests failed
+            raise DataError(f"the tests of {what!r} did not run: pytest ended with code {code}; see above.")
         cases = list(ET.parse(report).getroot().iter("testcase"))  # noqa: S314 - our own report
     tried = [case for case in cases if case.find("skipped") is None]
     failed = [case for case in tried if case.find("failure") is not None or case.find("error") is not None]

@@ -13,7 +13,7 @@ import pytest
 from reliability.page import PAGE, with_sections
 from reliability.results import RESULTS, Figure, Row, summary, write_result
 from tests.support.forked import answer_of
-from tshsr.errors import InputError
+from tshsr.errors import DataError, InputError
 
 needs_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="system calls are supervised on Linux")
 
@@ -80,6 +80,12 @@ def test_killed_jobs_end_as_undisturbed_ones() -> None:
 def test_counts_of_a_row_add_up() -> None:
     with pytest.raises(InputError, match=r"^kills: 3 tried, 1 survived and 1 lost; expected counts that add up\.$"):
         Row("kills", 3, 1, 1)
+
+
+def test_a_row_in_which_nothing_was_tried_is_no_result(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^security: 0 tried of 'a threat', expected 1 or more; find out why, "):
+        write_result("security", "Threats", "make security", [Row("a threat", 0, 0, 0)], folder=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_result_becomes_a_section(tmp_path: Path) -> None:

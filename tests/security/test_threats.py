@@ -9,6 +9,7 @@ import pytest
 
 from reliability.results import Row
 from reliability.security import ROOT, Threat, counted, threats_of
+from tshsr.errors import DataError
 
 THREATS = threats_of((ROOT / "SECURITY.md").read_text(encoding="utf-8"))
 
@@ -38,3 +39,7 @@ def test_passed_and_failed_tests_are_counted_and_skipped_ones_are_not(tmp_path: 
     )
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     assert counted("a threat", [str(tmp_path)]) == Row("a threat", 2, 1, 1, "test_fails")
+    with pytest.raises(
+        DataError, match=r"^the tests of 'a threat' did not run: pytest ended with code 4; see above\.$"
+    ):
+        counted("a threat", [str(tmp_path), str(tmp_path / "test_renamed.py")])
