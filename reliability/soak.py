@@ -13,24 +13,28 @@ import tempfile
 import time
 import urllib.parse
 import urllib.request
+import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
-from reliability.jobs import train
 from reliability.options import above_zero, existing_folder
 from reliability.results import RESULTS, Figure, Row, summary, write_result
 from tests.support.forked import Forked, forked
 from tests.support.indexed import Small, built, make_small
 from tests.support.served import serving
-from tests.support.small_runs import small_config
+from tests.support.small_runs import small_config, small_split
+from tshsr.training.events import Event, StepDone
+from tshsr.training.fit import fit
 
 WARM_UP = 0.3
 """Share of the time in which caches fill; growth is measured after it."""
 MOST_GROWTH = 0.05, 16.0
 """Allowed growth of memory: of its size at the start, and MiB."""
+LEAST_SAMPLES = 10
+"""Samples of a process from which its growth can be told."""
 QUERIES = ("a red dog", "one blue boat", "the white tree", "a green ball here")
 PAUSE = 0.1
 """Seconds between two requests."""
@@ -43,22 +47,30 @@ class Watched:
     name: str
     process: psutil.Process
     samples: list[tuple[float, float, int, int]] = field(default_factory=list)
+    missed: int = 0
+    """Samples that could not be taken."""
 
     def sample(self, seconds: float) -> None:
-        """Measure now; an ended process has no sample."""
+        """Measure now; an ended process has no sample, which is counted."""
         try:
             with self.process.oneshot():
                 size = self.process.memory_info().rss / 2**20
                 handles = self.process.num_fds() if hasattr(self.process, "num_fds") else self.process.num_handles()
                 self.samples.append((seconds, size, handles, self.process.num_threads()))
         except psutil.Error:
-            return
+            self.missed += 1
 
     def growth(self, column: int) -> tuple[float, float]:
         """Medians of a column in the third after the warm-up and in the last third."""
         after = [one[column] for one in self.samples[int(WARM_UP * len(self.samples)) :]]
         third = max(1, len(after) // 3)
         return statistics.median(after[:third]), statistics.median(after[-third:])
+
+    def problem(self) -> str | None:
+        """Why it counts as lost: it grows, or cannot be told to be free of growth; None: neither."""
+        if self.missed or len(self.samples) < LEAST_SAMPLES:
+            return f"{self.name} has {len(self.samples)} samples, and {self.missed} could not be taken"
+        return f"{self.name} grows" if self.grows() else None
 
     def grows(self) -> bool:
         """Whether its memory or its handles have grown."""
@@ -78,8 +90,32 @@ class Counts:
 
 
 def train_for_ever(folder: Path) -> None:
-    """Training until SIGTERM, which saves."""
-    train(lambda _: small_config(epochs=10**6, save_every_steps=0, evaluate_every=50), folder)
+    """Training until SIGTERM, which saves; the number of steps that were made is in `folder/steps`.
+
+    An epoch has 15 steps and is saved at its end only, so that a run which SIGTERM just ends has most often lost some.
+    """
+    warnings.simplefilter("error")
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def count(event: Event) -> None:
+        if isinstance(event, StepDone):
+            (folder / "steps").write_text(str(event.step))
+
+    train, dev = (small_split(folder.parent / "data", name, images) for name, images in (("train", 60), ("dev", 6)))
+    config = small_config(epochs=10**6, save_every_steps=0, evaluate_every=10)
+    fit(config, train=train, dev=dev, out=folder / "run", device="cpu", listen=count)
+
+
+def saved_step(folder: Path) -> int:
+    """The last step that a training has saved."""
+    state = (folder / "run" / "last" / "state.json").read_text(encoding="utf-8")
+    return int(json.loads(state)["step"])
+
+
+def unsaved(folder: Path) -> str:
+    """What a training had not saved at its end; empty: nothing."""
+    saved, made = saved_step(folder), (folder / "steps").read_text()
+    return "" if str(saved) == made else f"step {made} was made and step {saved} saved"
 
 
 def change_for_ever(small: Small, folder: Path) -> None:
@@ -127,7 +163,7 @@ def soak(minutes: float, folder: Path) -> tuple[list[Row], list[Figure], list[st
         writer = stack.enter_context(forked(change_for_ever, small, index.folder))
         processes = {"server": server, "training": trainer, "index": writer}
         watched = [Watched(name, psutil.Process(one.pid)) for name, one in processes.items()]
-        wait_for([folder / "rounds", folder / "training" / "run" / "last" / "state.json"], [trainer, writer])
+        wait_for([folder / "rounds", folder / "training" / "steps"], [trainer, writer])
         ask_until(time.monotonic() + 60 * minutes, running.address, counts, watched)
         alive = {name: one.poll() is None for name, one in processes.items()}
         for one in processes.values():
@@ -135,22 +171,24 @@ def soak(minutes: float, folder: Path) -> tuple[list[Row], list[Figure], list[st
                 one.send_signal(signal.SIGTERM if one is not server else signal.SIGINT)
         codes = {name: one.wait() for name, one in processes.items()}
         said = {name: one.stderr.read()[-500:] for name, one in processes.items()}
-    saved = json.loads((folder / "training" / "run" / "last" / "state.json").read_text(encoding="utf-8"))["step"]
+    unkept = unsaved(folder / "training")
     rounds = int((folder / "rounds").read_text())
     expected = {"server": (0,), "training": (-signal.SIGTERM,), "index": (0,)}  # the library passes SIGTERM on
-    ends = [alive[name] and codes[name] in expected[name] for name in processes]
-    growing = [one.name for one in watched if one.grows()]
-    lost = [*counts.lost[:5], *(f"{name} grows" for name in growing)]
-    lost += [
-        f"{name} ended with {codes[name]}: {said[name]}" for name, well in zip(processes, ends, strict=True) if not well
-    ]
+    ends = {name: alive[name] and codes[name] in expected[name] for name in processes}
+    growing = [problem for one in watched if (problem := one.problem())]
+    lost = [*counts.lost[:5], *growing]
+    lost += [f"{name} ended with {codes[name]}: {said[name]}" for name, well in ends.items() if not well]
+    if unkept:
+        ends["training"] = False
+        lost.append(f"training: {unkept}")
     rows = [
         Row("searches during training and changes of the index", counts.answered + len(counts.lost), counts.answered,
             len(counts.lost), f"{minutes:g} minutes"),
-        Row("processes that run to the end and end by a signal", len(ends), sum(ends), len(ends) - sum(ends)),
+        Row("processes that run to the end and end by a signal", len(ends), sum(ends.values()),
+            len(ends) - sum(ends.values())),
         Row("processes without growth of memory and handles", len(watched), len(watched) - len(growing), len(growing)),
     ]  # fmt: skip
-    return rows, figures_of(watched, counts, rounds, saved), lost
+    return rows, figures_of(watched, counts, rounds, saved_step(folder / "training")), lost
 
 
 def wait_for(paths: list[Path], processes: list[Forked]) -> None:
@@ -185,6 +223,7 @@ def figures_of(watched: list[Watched], counts: Counts, rounds: int, steps: int) 
     found = [
         Figure(f"{one.name}: {what} {when}", round(value, 1), unit)
         for one in watched
+        if one.samples
         for column, what, unit in ((1, "memory", "MiB"), (2, "open handles", ""))
         for when, value in zip(("after warm-up", "at the end"), one.growth(column), strict=True)
     ]

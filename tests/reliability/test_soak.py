@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from reliability.soak import Counts, Watched, ask, soak
+from reliability.soak import Counts, Watched, ask, soak, unsaved
 
 
 @pytest.mark.slow
@@ -36,6 +36,32 @@ def test_growth_of_memory_or_handles_is_found(mebibytes: float, handles: float, 
     one.samples = [(float(at), 300 + mebibytes * at, 20 + int(handles * at), 9) for at in range(180)]
     one.samples[100] = (100.0, 900.0, 90, 9)  # a peak
     assert one.grows() == grows
+
+
+@pytest.mark.parametrize(("samples", "missed"), [(180, 1), (1, 0), (0, 180)])
+def test_a_process_without_all_samples_is_lost(samples: int, missed: int) -> None:
+    one = Watched("server", psutil.Process(), [(float(at), 300.0, 20, 9) for at in range(samples)])
+    for _ in range(missed):
+        one.process = Gone()  # type: ignore[assignment]
+        one.sample(0.0)
+    assert one.problem() == f"server has {samples} samples, and {missed} could not be taken"
+
+
+class Gone:
+    """A process that may not be measured."""
+
+    def oneshot(self) -> None:
+        raise psutil.AccessDenied(1)
+
+
+def test_steps_that_were_not_saved_are_found(tmp_path: Path) -> None:
+    state = tmp_path / "run" / "last" / "state.json"
+    state.parent.mkdir(parents=True)
+    state.write_text('{"step": 50}')
+    (tmp_path / "steps").write_text("50")
+    assert not unsaved(tmp_path)
+    (tmp_path / "steps").write_text("57")
+    assert unsaved(tmp_path) == "step 57 was made and step 50 saved"
 
 
 def test_answers_of_another_size_and_errors_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:
