@@ -13,7 +13,7 @@ from typing import Any
 from reliability.results import RESULTS
 
 PAGE = Path(__file__).parent.parent / "docs" / "reliability.md"
-ORDER = ("faults", "kills", "clocks", "soak", "platforms", "fuzz", "load", "security")
+ORDER = ("faults", "kills", "clocks", "soak", "fuzz", "load", "security")
 """Sections in this order; others follow by name."""
 
 
