@@ -5,6 +5,7 @@
 
 The server is `tshsr serve` in a process of its own over generated scenes, the clients are one process with one thread.
 A request survives where it is answered: as it should be, or by 503 with Retry-After, and every refusal is a sentence.
+What an answer by 200 must hold is in `load_checks`.
 """
 
 from __future__ import annotations
@@ -300,7 +301,8 @@ def answered(tally: Tally) -> Row:
         for kind in ANSWERED
         if len(tally.seconds[kind]) <= LEAST_ANSWERED * tally.tried[kind]
     ]
-    return row_of(f"kinds of requests of which 200 answers more than {LEAST_ANSWERED:.0%}", len(ANSWERED), refused)
+    what = f"kinds of requests of which 200 answers more than {100 * LEAST_ANSWERED:g} %"
+    return row_of(what, len(ANSWERED), refused)
 
 
 def log_lines(log: Path) -> tuple[int, list[str]]:
