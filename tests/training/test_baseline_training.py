@@ -63,7 +63,7 @@ METHODS: dict[str, ModelConfig] = {
     "csrc": ConceptsConfig(
         encoder=ENCODER, similarity_dim=6, knowledge=replace(GRAPH, method="consistent", node=False)
     ),
-    "cvse": VseConfig(encoder=ENCODER, knowledge=replace(GRAPH, method="consensus")),
+    "cvse": VseConfig(encoder=ENCODER, knowledge=KnowledgeConfig("consensus", lexicon="rules", vectors="random")),
 }
 STREAMS = {
     "scan": {"word_stream"},

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support.small_runs import StopError, run, small_config, small_split, stop_at, weights
+from tests.support.small_runs import StopError, run, small_config, small_split, stop_at, weights, with_loss
 from tshsr.config.knowledge import KnowledgeConfig
 from tshsr.config.models import ConceptsConfig, with_knowledge
+from tshsr.config.recipes import recipe
 from tshsr.config.run import RunConfig, read_config
 from tshsr.data.dataset import Split
 from tshsr.errors import CheckpointError, DataError, SettingsError
@@ -19,6 +20,7 @@ from tshsr.knowledge.build import GraphSettings, build_graph
 from tshsr.retriever import Retriever
 from tshsr.training.captions_share import with_captions_share
 from tshsr.training.checks import check_training
+from tshsr.training.graphs import check_knowledge
 
 KNOWLEDGE = KnowledgeConfig(method="consistent", lexicon="rules", vectors="random", active=3)
 ENCODER = small_config().model.encoder
@@ -100,6 +102,43 @@ def test_settings_of_concepts_out_of_range_are_refused(changes: dict[str, Any], 
     wanted = config()
     with pytest.raises(SettingsError, match=sentence):
         check_training(replace(wanted, model=with_knowledge(wanted.model, **changes)))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "sentence"),
+    [
+        (
+            "csrc",
+            {"steps": 7},
+            r"steps is 7, which has no effect with model\.knowledge\.method consistent; leave it at 2",
+        ),
+        (
+            "csrc",
+            {"geometry": False},
+            r"geometry is False, .* with model\.knowledge\.method consistent; leave it at True",
+        ),
+        ("cvse", {"active": 3}, r"active is 3, .* with model\.knowledge\.method consensus; leave it at 16"),
+        ("cvse", {"node": False}, r"node is False, .* with vse, which has no streams; leave it at True"),
+        ("ekdm", {"vectors_width": 77}, r"vectors_width is 77, .* with model\.knowledge\.vectors random, .* it at 300"),
+    ],
+)
+def test_settings_that_another_one_leaves_without_effect_are_refused(
+    name: str, changes: dict[str, Any], sentence: str
+) -> None:
+    wanted = recipe(f"{name}-scenes")
+    with pytest.raises(SettingsError, match=rf"^model\.knowledge\.{sentence}"):
+        check_knowledge(replace(wanted, model=with_knowledge(wanted.model, **changes)))
+
+
+def test_a_weight_of_the_divergence_needs_the_losses_of_concepts() -> None:
+    wanted = recipe("ekdm-scenes")
+    wanted = replace(wanted, model=with_knowledge(wanted.model, consistency=5.0))
+    check_knowledge(wanted)
+    with pytest.raises(SettingsError, match=r"consistency is 5\.0, which has no effect with loss\.relations 0; leave"):
+        check_knowledge(with_loss(wanted, relations=0.0))
+    off = with_loss(recipe("ekdm-scenes"), relations=0.0)
+    check_knowledge(off)
+    check_knowledge(replace(off, model=with_knowledge(off.model, vectors="v.txt", vectors_width=77)))
 
 
 def test_losses_of_concepts_need_concepts() -> None:

@@ -12,14 +12,17 @@ from tshsr.config.run import RunConfig
 from tshsr.data.dataset import Split
 from tshsr.data.tokens import CaptionTokenizer
 from tshsr.errors import SettingsError
-from tshsr.knowledge.build import GraphSettings, build_graph
+from tshsr.knowledge.build import RANDOM, GraphSettings, build_graph
 from tshsr.knowledge.graph import ConceptGraph
 from tshsr.pretrained.frozen_text import FrozenText
+from tshsr.pretrained.word_vectors import GLOVE_50D
 
 ENCODER = "encoder"
 """Concept vectors by the frozen text encoder of the run."""
 FROM_GRAPH = ("concepts", "width", "edges", "fingerprint")
 """Settings that are taken from the graph."""
+READ_BY = {"active": ("progressive", "consistent"), "steps": ("progressive",), "geometry": ("progressive",)}
+"""Settings that not every method of concepts reads, and the methods that do."""
 
 
 def with_graph(
@@ -83,6 +86,8 @@ def make_graph(knowledge: KnowledgeConfig, train: Split, tokenizer: CaptionToken
 def check_knowledge(config: RunConfig) -> None:
     """Reject settings of concepts that are out of range or without effect, and a method of concepts without any.
 
+    Settings of a graph that is built give way to the file of one, as recipes have them.
+
     Raises:
         SettingsError: Names the first one.
     """
@@ -108,6 +113,29 @@ def check_knowledge(config: RunConfig) -> None:
         raise SettingsError(
             f"model.knowledge.inverse_temperature is {knowledge.inverse_temperature}; expected a number above 0."
         )
+    check_effects(config, knowledge)
+
+
+def check_effects(config: RunConfig, knowledge: KnowledgeConfig) -> None:
+    """Reject settings of concepts that another one leaves without effect.
+
+    Raises:
+        SettingsError: Names the first one.
+    """
+    method = f"model.knowledge.method {knowledge.method}"
+    ignored = {name: method for name, methods in READ_BY.items() if knowledge.method not in methods}
+    if config.model.kind == "vse":
+        ignored["node"] = "vse, which has no streams"
+    if knowledge.vectors in (GLOVE_50D, RANDOM, ENCODER):
+        ignored["vectors_width"] = f"model.knowledge.vectors {knowledge.vectors}, which has a width of its own"
+    if not config.loss.relations:
+        ignored["consistency"] = "loss.relations 0"
+    for name, cause in ignored.items():
+        value, default = getattr(knowledge, name), getattr(KnowledgeConfig(), name)
+        if value != default:
+            raise SettingsError(
+                f"model.knowledge.{name} is {value}, which has no effect with {cause}; leave it at {default}."
+            )
 
 
 def with_placeholders(model: ModelConfig) -> ModelConfig:
