@@ -21,6 +21,8 @@ from tshsr.data.text import Tokenizer
 from tshsr.data.tokens import CaptionTokenizer
 from tshsr.errors import TshsrError
 from tshsr.files import write_text
+from tshsr.knowledge.build import GraphSettings, build_graph
+from tshsr.knowledge.graph import ConceptGraph
 from tshsr.metrics.report import read_report
 from tshsr.models.base import Matcher
 from tshsr.models.build import build_matcher
@@ -275,6 +277,18 @@ def read_calibration(folder: Path) -> str:
     return digest(json.loads((folder / "calibration.json").read_text()))
 
 
+def write_graph(folder: Path, version: int) -> None:
+    """A concept graph."""
+    settings = GraphSettings(lexicon="rules", vectors="random")
+    build_graph(SENTENCES[version] * 2, settings, data=f"version {version}").save(folder / "concepts.safetensors")
+
+
+def read_graph(folder: Path) -> str:
+    """All parts of it."""
+    graph = ConceptGraph.load(folder / "concepts.safetensors")
+    return digest(graph.fingerprint, graph.data, graph.counts.tobytes())
+
+
 def index_retriever() -> Retriever:
     """A tiny network over features of width 6."""
     config, tokenizer, _ = model(0)
@@ -327,6 +341,7 @@ KINDS = (
     Kind("token store", write_tokens, read_tokens),
     Kind("report", write_report, read_a_report),
     Kind("scores", write_scores, read_scores),
+    Kind("concept graph", write_graph, read_graph),
     Kind("index", write_index, read_index, whole=False, begin=index_pictures),
 )
 

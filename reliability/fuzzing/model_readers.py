@@ -7,18 +7,23 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import torch
 
 from reliability.fuzzing.campaign import Reader, Seed
 from reliability.fuzzing.data_readers import SENTENCES, lines, saved, store_files
-from reliability.fuzzing.formats import mutated_word2vec
+from reliability.fuzzing.formats import mutated, mutated_word2vec
+from reliability.fuzzing.mutations import mutated_json
 from tshsr.config.models import EncoderConfig, ReasoningConfig, ScanConfig, SgrafConfig, TshsrConfig, VseConfig
 from tshsr.config.run import RunConfig
 from tshsr.data.text import Tokenizer
 from tshsr.features.extractor import PictureRegions
 from tshsr.features.resume import FinishedPicture, WorkFolder, existing_captions, read_existing
+from tshsr.knowledge.build import GraphSettings, build_graph
+from tshsr.knowledge.graph import ConceptGraph
+from tshsr.knowledge.picture import picture
 from tshsr.models.base import Matcher
 from tshsr.models.build import build_matcher
 from tshsr.pretrained.token_store import StateBlock, TokenManifest, TokenStore, captions_hash
@@ -30,6 +35,7 @@ from tshsr.training.log import lines_until
 from tshsr.training.state import State, load_last, load_match_zscores, load_state, save_last
 
 FEATURES = 6
+GRAPH = "concepts.safetensors"
 
 
 def tokenizer() -> Tokenizer:
@@ -167,6 +173,31 @@ def token_states(data: Path) -> object:
     return token_store(data).open().read(np.arange(len(SENTENCES)))
 
 
+def graph_seeds(folder: Path) -> list[Seed]:
+    """A concept graph; its manifest is a text of JSON inside the header, and is mutated on its own."""
+    graph = build_graph(SENTENCES * 2, GraphSettings(lexicon="rules", vectors="random"), data="small")
+    graph.save(folder / GRAPH)
+    return [Seed.of(folder, concepts, mutations={GRAPH: mutated_graph})]
+
+
+def mutated_graph(content: bytes, dice: Random) -> bytes:
+    """Another manifest with the rest valid, or another header or other values."""
+    if dice.random() < 0.5:
+        return mutated(GRAPH, content, dice)
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    manifest = mutated_json(header["__metadata__"]["tshsr"].encode(), dice)
+    header["__metadata__"]["tshsr"] = manifest.decode("utf-8", "replace")  # a header is UTF-8
+    changed = json.dumps(header).encode()
+    return len(changed).to_bytes(8, "little") + changed + content[8 + length :]
+
+
+def concepts(data: Path) -> object:
+    """What a network and `knowledge show` take from a graph."""
+    graph = ConceptGraph.load(data / GRAPH)
+    return graph.width, graph.adjacency(), graph.without_vector(), picture(graph)
+
+
 def work_seeds(folder: Path) -> list[Seed]:
     """A store of pictures that are to be extracted again, and the work folder of an interrupted job."""
     store, work = folder / "store", folder / "work"
@@ -195,5 +226,6 @@ READERS: Sequence[Reader] = (
     Reader("states to resume from", 2_000, state_seeds),
     Reader("word vectors", 5_500, vector_seeds),
     Reader("token stores", 3_000, token_seeds),
+    Reader("concept graphs", 3_000, graph_seeds),
     Reader("stores to extend", 2_000, work_seeds),
 )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -245,12 +248,15 @@ def test_a_fingerprint_is_of_what_a_network_reads_and_of_nothing_else() -> None:
     assert replace(graph, counts=graph.counts + 1, captions=9, lexicon="x").fingerprint == graph.fingerprint
 
 
+MISSING = object()
+
+
 def change(path: Path, **changes: object) -> None:
-    """Replace entries of a graph's manifest; None removes one."""
+    """Replace entries of a graph's manifest; MISSING removes one."""
     tensors = load_file(path)
     with safe_open(path, "np") as file:
         manifest = json.loads(file.metadata()["tshsr"])
-    manifest = {name: value for name, value in (manifest | changes).items() if value is not None}
+    manifest = {name: value for name, value in (manifest | changes).items() if value is not MISSING}
     save_file(tensors, path, {"tshsr": json.dumps(manifest)})
 
 
@@ -261,11 +267,16 @@ def change(path: Path, **changes: object) -> None:
             {"version": 2},
             r"is a concept graph of version 2; expected 1: make it with `tshsr knowledge build DATA --out",
         ),
-        ({"lexicon": None}, r"lacks 'lexicon', a part of every concept graph; make it with"),
+        ({"lexicon": MISSING}, r"lacks 'lexicon', a part of every concept graph; make it with"),
         ({"words": ["dog"]}, r"classes are 5 for 1 concepts; expected 1: make it with"),
         ({"words": 3}, r"has words 3; expected a list of texts: make it with"),
         ({"edges": ["likes"]}, r"has edges likes; expected captions, wordnet: make it with"),
         ({"classes": ["noun"] * 4 + ["article"]}, r"has classes article; expected noun, verb, adj: make it with"),
+        ({"captions": None}, r"has captions None; expected their number: make it with"),
+        ({"captions": "many"}, r"has captions 'many'; expected their number: make it with"),
+        ({"captions": math.inf}, r"has captions inf; expected their number: make it with"),
+        ({"captions": True}, r"has captions True; expected their number: make it with"),
+        ({"vectors": None}, r"has vectors None; expected a text: make it with"),
         ({"fingerprint": "abc"}, r"its manifest says abc; the file was changed: make it with"),
     ],
 )
@@ -275,6 +286,38 @@ def test_a_changed_file_is_refused(changes: dict[str, object], sentence: str, tm
     change(path, **changes)
     with pytest.raises(DataError, match=sentence):
         ConceptGraph.load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "sentence"),
+    [
+        ("kinds", lambda _: (), r"edges are \(1, 5, 5\) for 5 concepts; expected \(0, 5, 5\): make it with"),
+        ("vectors", lambda found: found[:, 0], r"vectors are \(5,\) for 5 concepts; expected \(5, 1\): make it with"),
+        ("vectors", lambda found: found[:, :0], r"vectors are \(5, 0\) for 5 concepts; expected \(5, 1\): make it"),
+        ("vectors", lambda found: found * np.float32("nan"), r"has a vector that is not finite; make it with"),
+        ("edges", lambda found: found - 3, r"has edges that are not 0 or 1, or not symmetric, or from a concept to"),
+        ("edges", np.triu, r"has edges that are not 0 or 1, or not symmetric"),
+        ("edges", lambda found: found + np.eye(5, dtype=np.float32), r"or from a concept to itself; make it with"),
+        ("edges", lambda found: found.astype(np.int8), r"edges are int8; expected float32: make it with"),
+        ("counts", lambda found: found * np.nan, r"counts are float64; expected int64: make it with"),
+        ("counts", lambda found: -found, r"has a count below 0; make it with"),
+    ],
+)
+def test_values_that_no_graph_has_are_refused_with_their_fingerprint(
+    name: str, changed: Callable[[Any], Any], sentence: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "graph.safetensors"
+    graph = build_graph(CAPTIONS, RULES, data="captions")
+    replace(graph, **{name: changed(getattr(graph, name))}).save(path)
+    with pytest.raises(DataError, match=sentence):
+        ConceptGraph.load(path)
+
+
+def test_a_graph_without_edges_of_any_kind_is_refused(tmp_path: Path) -> None:
+    graph = build_graph(CAPTIONS, RULES, data="captions")
+    replace(graph, kinds=(), edges=graph.edges[:0]).save(tmp_path / "graph")
+    with pytest.raises(DataError, match=r"has 5 concepts and 0 kinds of edges; expected at least 2 and 1: make it"):
+        ConceptGraph.load(tmp_path / "graph")
 
 
 def test_what_is_no_graph_is_refused(tmp_path: Path) -> None:

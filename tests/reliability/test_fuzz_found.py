@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_tensors
 
 from reliability.fuzzing.data_readers import boxes, karpathy_document, lines, precomp_seeds, saved, store_files
 from reliability.fuzzing.model_readers import save_run, settings, token_store
@@ -34,6 +36,7 @@ from tshsr.features.resume import FinishedPicture, WorkFolder, read_existing
 from tshsr.index.about import IndexInfo, locate_run
 from tshsr.index.database import LANCE_ERRORS, without_panics
 from tshsr.index.metadata import read_metadata
+from tshsr.knowledge.graph import ConceptGraph
 from tshsr.metrics.coco import read_annotation
 from tshsr.metrics.human import read_judgements
 from tshsr.metrics.report import read_report
@@ -135,6 +138,22 @@ def test_json_that_pythons_parser_gives_up_on(tmp_path: Path, reader: str, text:
     with pytest.raises(TshsrError) as caught:
         read(tmp_path / name)
     assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [DEEP, LONG, '"\\ud800"'], ids=["deep", "long", "half"])
+def test_a_concept_graph_with_json_that_pythons_parser_gives_up_on(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "concepts.safetensors"
+    save_file({"counts": np.zeros(1)}, path, {"tshsr": text})
+    with pytest.raises(DataError, match=r"concepts\.safetensors is damaged, or no concept graph \("):
+        ConceptGraph.load(path)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float8_e5m2])
+def test_a_concept_graph_with_values_of_a_type_that_numpy_lacks(tmp_path: Path, kind: torch.dtype) -> None:
+    path = tmp_path / "concepts.safetensors"
+    save_tensors({"edges": torch.zeros(4).to(kind)}, path)
+    with pytest.raises(DataError, match=r"concepts\.safetensors is damaged, or no concept graph \("):
+        ConceptGraph.load(path)
 
 
 def test_json_is_read_or_a_value_error() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from tshsr.errors import DataError
+from tshsr.errors import DataError, parse_json
 from tshsr.files import write_bytes
 from tshsr.knowledge.edges import normalised
 from tshsr.knowledge.wordnet import CLASSES
@@ -25,7 +25,8 @@ FIELDS = ("version", "words", "classes", "edges", "captions", "data", "lexicon",
 """Entries of the manifest, JSON in the file's metadata."""
 KINDS = ("captions", "wordnet")
 """Kinds of edges: co-occurrence, and path similarity in WordNet."""
-TENSORS = ("counts", "edges", "vectors")
+DTYPES = {"counts": np.int64, "edges": np.float32, "vectors": np.float32}
+TENSORS = tuple(DTYPES)
 BUILD = "make it with `tshsr knowledge build DATA --out FILE`"
 
 
@@ -116,6 +117,8 @@ class ConceptGraph:
         missing = [name for name in FIELDS if name not in manifest] + [name for name in TENSORS if name not in tensors]
         if missing:
             raise DataError(f"{path} lacks {missing[0]!r}, a part of every concept graph; {BUILD}.")
+        if type(manifest["captions"]) is not int or manifest["captions"] < 0:
+            raise DataError(f"{path} has captions {manifest['captions']!r}; expected their number: {BUILD}.")
         graph = cls(
             _texts(path, manifest, "words"),
             _texts(path, manifest, "classes", CLASSES),
@@ -123,10 +126,8 @@ class ConceptGraph:
             tensors["counts"],
             tensors["edges"],
             tensors["vectors"],
-            int(manifest["captions"]),
-            str(manifest["data"]),
-            str(manifest["lexicon"]),
-            str(manifest["vectors"]),
+            manifest["captions"],
+            *(_text(path, manifest, name) for name in ("data", "lexicon", "vectors")),
         )
         _check(path, graph)
         if graph.fingerprint != manifest["fingerprint"]:
@@ -145,12 +146,20 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         with safe_open(path, "np") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        manifest = json.loads(metadata.get("tshsr", "null"))
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        manifest = parse_json(metadata.get("tshsr", "null"))
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:  # the latter: types numpy lacks
         raise DataError(f"{path} is damaged, or no concept graph ({error}); {BUILD}.") from None
     if not isinstance(manifest, dict):
         raise DataError(f"{path} is no concept graph: it has no manifest; {BUILD}.")
     return manifest, tensors
+
+
+def _text(path: Path, manifest: dict[str, Any], name: str) -> str:
+    """A text of the manifest."""
+    found = manifest[name]
+    if not isinstance(found, str):
+        raise DataError(f"{path} has {name} {found!r}; expected a text: {BUILD}.")
+    return found
 
 
 def _texts(path: Path, manifest: dict[str, Any], name: str, allowed: tuple[str, ...] = ()) -> tuple[str, ...]:
@@ -165,16 +174,32 @@ def _texts(path: Path, manifest: dict[str, Any], name: str, allowed: tuple[str, 
 
 
 def _check(path: Path, graph: ConceptGraph) -> None:
-    """Refuse parts that do not fit each other, or values that are not finite."""
+    """Refuse parts that do not fit each other, and values that `ConceptGraph` excludes."""
     count = len(graph.words)
+    for name, kind in DTYPES.items():
+        found = getattr(graph, name).dtype
+        if found != kind:
+            raise DataError(f"{path}: {name} are {found}; expected {np.dtype(kind)}: {BUILD}.")
     expected = {
         "classes": (len(graph.classes), count),
         "counts": (graph.counts.shape, (count, count)),
         "edges": (graph.edges.shape, (len(graph.kinds), count, count)),
-        "vectors": (graph.vectors.shape[:1], (count,)),
+        "vectors": (graph.vectors.shape, (count, max((1, *graph.vectors.shape[1:2])))),
     }
     for name, (found, wanted) in expected.items():
         if found != wanted:
             raise DataError(f"{path}: {name} are {found} for {count} concepts; expected {wanted}: {BUILD}.")
-    if not (np.isfinite(graph.edges).all() and np.isfinite(graph.vectors).all()):
-        raise DataError(f"{path} has a value that is not finite; {BUILD}.")
+    if count < 2 or not graph.kinds:
+        raise DataError(
+            f"{path} has {count} concepts and {len(graph.kinds)} kinds of edges; expected at least 2 and 1: {BUILD}."
+        )
+    if not np.isfinite(graph.vectors).all():
+        raise DataError(f"{path} has a vector that is not finite; {BUILD}.")
+    if (graph.counts < 0).any():
+        raise DataError(f"{path} has a count below 0; {BUILD}.")
+    edges = graph.edges
+    looped = edges.diagonal(axis1=1, axis2=2).any()
+    if looped or not (np.isin(edges, (0, 1)).all() and (edges == edges.swapaxes(1, 2)).all()):
+        raise DataError(
+            f"{path} has edges that are not 0 or 1, or not symmetric, or from a concept to itself; {BUILD}."
+        )
