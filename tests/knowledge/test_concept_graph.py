@@ -339,7 +339,8 @@ def test_vectors_are_centred_and_words_without_one_are_zero(tmp_path: Path) -> N
     dog = graph.vectors[graph.words.index("dog")]
     np.testing.assert_allclose(dog, centred / np.linalg.norm(centred), rtol=1e-6)
     with pytest.raises(
-        SettingsError, match=r"has vectors of 2 values, and the width of concept vectors is 300; set the"
+        SettingsError,
+        match=r"of 2 values, and the width of concept vectors is 300; set --vectors-width \(in training .*\) to 2\.",
     ):
         build_graph(CAPTIONS, replace(RULES, vectors=str(tmp_path / "v.txt")), data="x")
 

@@ -23,6 +23,8 @@ RANDOM = "random"
 """Concept vectors without pretraining: normal random numbers of a fixed seed."""
 RANDOM_WIDTH, RANDOM_SEED = 50, 0
 GLOVE_WIDTH = 50
+WIDTH_OPTIONS = "--vectors-width (in training model.knowledge.vectors_width)"
+"""What sets the width of vectors in a file."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,8 @@ def word_vectors(words: Sequence[str], settings: GraphSettings) -> np.ndarray:
     try:
         rows = read_word_vectors(settings.vectors, numbers, width).rows
     except SettingsError as error:
-        raise SettingsError(str(error).replace("model.encoder.word_dim", "the width of concept vectors")) from None
+        told = str(error).replace("set model.encoder.word_dim", f"set {WIDTH_OPTIONS}")
+        raise SettingsError(told.replace("model.encoder.word_dim", "the width of concept vectors")) from None
     vectors = np.zeros((len(words), width), np.float32)
     known = np.array([numbers[word] in rows for word in words])
     vectors[known] = centred(np.stack([rows[numbers[word]] for word, has in zip(words, known, strict=True) if has]))
