@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from tests.support.extractors import Joint, Means, everything, work_folders
 from tests.support.indexed import Small
 from tests.support.mortal import Doubling, KillingEngine, OwnProcess
 from tests.support.picture_files import write_rubbish
-from tshsr.engines.ray import STATISTICS, ray_engine
+from tshsr.engines.ray import STATISTICS, data_settings, ray_engine
 from tshsr.errors import DataError, InputError, SettingsError
 from tshsr.evaluation.run import evaluate_models
 from tshsr.evaluation.sharded import score_split_sharded
@@ -36,10 +37,16 @@ def contents(store: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 def test_results_arrive_once_each_in_order_where_wanted_and_errors_as_they_are(cluster: None) -> None:
+    import ray.data
+
     with ray_engine(shard=2) as engine:
         assert (engine.workers, engine.gpus, os.environ[STATISTICS]) == (2, 0, "0")
         assert list(engine.run(Doubling(), [], ordered=True)) == []
+        before = ray.data.DataContext.get_current().copy()
         assert list(engine.run(Doubling(), range(12), ordered=True)) == [(n, 2 * n) for n in range(12)]
+        after = ray.data.DataContext.get_current()
+        assert after.enable_progress_bars == before.enable_progress_bars
+        assert after.execution_options.preserve_order == before.execution_options.preserve_order
         alone = replace(engine, workers=1, attempts=2)  # a worker takes a second of a core to start
         with pytest.raises(InputError, match=r"^three is refused\.$"):
             list(alone.run(Doubling(raises=InputError), range(12)))
@@ -199,8 +206,24 @@ def test_a_worker_has_to_fit_one_machine(nodes: list[dict[str, object]]) -> None
         pass
 
 
+def test_the_callers_settings_of_ray_data_come_back() -> None:
+    from ray.data import DataContext
+
+    def settings() -> tuple[bool, bool]:
+        context = DataContext.get_current()
+        return context.enable_progress_bars, context.execution_options.preserve_order
+
+    before = settings()
+    with suppress(DataError), data_settings(ordered=not before[1]):
+        assert settings() == (False, not before[1])
+        raise DataError("a shard is refused.")
+    assert settings() == before
+
+
 def test_numbers_below_one_and_a_missing_package_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingsError, match="--shard is 0; expected at least 1"), ray_engine(shard=0):
+        pass
+    with pytest.raises(SettingsError, match=r"^cpus is 0; expected at least 1\.$"), ray_engine(cpus=0):
         pass
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setattr("tshsr.engines.ray.find_spec", lambda _: None)

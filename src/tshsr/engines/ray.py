@@ -56,31 +56,44 @@ class RayEngine:
         if not shards:
             return
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised, too
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.execution_options.preserve_order = ordered
-        # Both are kept until the end: a worker that replaces another one reads them again.
-        work = ray.put(cloudpickle.dumps(prepare))  # type: ignore[no-untyped-call]
-        attempts = ray.remote(num_cpus=0)(Attempts).remote()
-        rows = [{"number": number, "shard": pickle.dumps(shard)} for number, shard in enumerate(shards)]
-        results = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-            cast(Any, Worker),
-            fn_constructor_args=([work, attempts], self.attempts),
-            compute=ray.data.ActorPoolStrategy(size=min(self.workers, len(rows)), max_tasks_in_flight_per_actor=1),
-            num_cpus=self.cpus,
-            num_gpus=self.gpus,
-        )
-        try:
-            for row in results.iter_rows():
-                # Written by a worker of this program.
-                found = pickle.loads(row["found"])  # noqa: S301  # nosec B301
-                if isinstance(found, TshsrError):
-                    raise found
-                yield int(row["number"]), found
-        except RayError as error:
-            raise failure(error) from error
-        finally:
-            del work, attempts
+        with data_settings(ordered=ordered):
+            # Both are kept until the end: a worker that replaces another one reads them again.
+            work = ray.put(cloudpickle.dumps(prepare))  # type: ignore[no-untyped-call]
+            attempts = ray.remote(num_cpus=0)(Attempts).remote()
+            rows = [{"number": number, "shard": pickle.dumps(shard)} for number, shard in enumerate(shards)]
+            results = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+                cast(Any, Worker),
+                fn_constructor_args=([work, attempts], self.attempts),
+                compute=ray.data.ActorPoolStrategy(size=min(self.workers, len(rows)), max_tasks_in_flight_per_actor=1),
+                num_cpus=self.cpus,
+                num_gpus=self.gpus,
+            )
+            try:
+                for row in results.iter_rows():
+                    # Written by a worker of this program.
+                    found = pickle.loads(row["found"])  # noqa: S301  # nosec B301
+                    if isinstance(found, TshsrError):
+                        raise found
+                    yield int(row["number"]), found
+            except RayError as error:
+                raise failure(error) from error
+            finally:
+                del work, attempts
+
+
+@contextmanager
+def data_settings(*, ordered: bool) -> Iterator[None]:
+    """Ray Data without progress bars, and with results in order where wanted; the caller's settings come back."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    options = context.execution_options
+    before = context.enable_progress_bars, options.preserve_order
+    context.enable_progress_bars, options.preserve_order = False, ordered
+    try:
+        yield
+    finally:
+        context.enable_progress_bars, options.preserve_order = before
 
 
 class Attempts:
@@ -148,9 +161,9 @@ def ray_engine(
         SettingsError: Where Ray is not installed, a number is below 1, or too few cores on the cluster's machines.
         DataError: Where there is no cluster at the address.
     """
-    for name, value in (("engine-workers", 1 if workers is None else workers), ("shard", shard)):
+    for name, value in (("--engine-workers", 1 if workers is None else workers), ("--shard", shard), ("cpus", cpus)):
         if value < 1:
-            raise SettingsError(f"--{name} is {value}; expected at least 1.")
+            raise SettingsError(f"{name} is {value}; expected at least 1.")
     if find_spec("ray") is None:
         raise SettingsError("the engine ray needs Ray, which is not installed: pip install 'tshsr[ray]'.")
     os.environ.setdefault(STATISTICS, "0")
