@@ -91,11 +91,13 @@ class Ended:
         code: Exit code; minus the signal that ended it; None where it was hung.
         said: What it wrote into its pipe.
         calls: The reported calls.
+        disturbed: Whether a call was refused or shortened, or a kill was sent.
     """
 
     code: int | None
     said: str
     calls: tuple[Call, ...]
+    disturbed: bool = False
 
     def well(self) -> str:
         """What it said.
@@ -162,7 +164,7 @@ def supervised(
     finally:
         os.close(handles[0])
         os.close(reader)
-    return Ended(code, said, tuple(supervisor.calls))
+    return Ended(code, said, tuple(supervisor.calls), supervisor.disturbed)
 
 
 def in_child(run: Callable[[], str]) -> Ended:
@@ -211,10 +213,13 @@ def _install_filter() -> int:
     code = ctypes.create_string_buffer(b"".join(program))
     whole = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(program), ctypes.addressof(code)))
     libc = ctypes.CDLL(None, use_errno=True)
-    no_new_privileges, set_filter, new_listener = 38, 1, 8
+    no_new_privileges, set_filter = 38, 1
+    all_threads, new_listener, error_of_thread = 1, 8, 16  # after a fork, LanceDB starts its threads again at once
     if libc.prctl(no_new_privileges, 1, 0, 0, 0):
         return -1
-    return int(libc.syscall(SECCOMP[platform.machine()], set_filter, new_listener, whole))
+    return int(
+        libc.syscall(SECCOMP[platform.machine()], set_filter, all_threads | new_listener | error_of_thread, whole)
+    )
 
 
 class _Supervisor:
@@ -226,6 +231,7 @@ class _Supervisor:
         self.pid, self.listener, self.folder, self.decide = pid, listener, folder, decide
         self.only_caller = only_caller
         self.calls: list[Call] = []
+        self.disturbed = False
         self.names = {number: name for name, number in NUMBERS[platform.machine()].items()}
 
     def watch(self, reader: int, kill_after: float | None) -> tuple[str, int | None]:
@@ -259,6 +265,7 @@ class _Supervisor:
         return said.decode(errors="replace"), None if hung else os.waitstatus_to_exitcode(status)
 
     def _kill(self) -> None:
+        self.disturbed = True
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)  # the child leads its group
 
@@ -289,11 +296,13 @@ class _Supervisor:
             written = self._write_half(thread, name, arguments)
         if action in ("kill", "kill half"):
             if self.only_caller:
+                self.disturbed = True
                 os.kill(_process_of(thread), signal.SIGKILL)
             else:
                 self._kill()
             return
         passes = action == "go" or (action == "half" and not written)
+        self.disturbed = self.disturbed or not passes
         refused = -action if isinstance(action, int) else 0
         response = bytearray(struct.pack("QqiI", key, written, refused, 1 if passes else 0))
         with suppress(OSError):  # the caller has died meanwhile

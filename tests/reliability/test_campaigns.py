@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -15,6 +16,7 @@ from reliability.results import RESULTS, Figure, Row, summary, write_result
 from tests.support.forked import answer_of
 from tshsr.errors import DataError, InputError
 
+ROOT = Path(__file__).resolve().parents[2]
 needs_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="system calls are supervised on Linux")
 
 
@@ -75,6 +77,23 @@ def test_faults_leave_the_old_or_the_new_content() -> None:
 def test_killed_jobs_end_as_undisturbed_ones() -> None:
     seed = random.SystemRandom().randrange(10**6)
     assert survived(answer_of(try_kills, ("training", "features"), 2, seed)) == 4
+
+
+@needs_linux
+def test_calls_of_all_threads_are_reported_and_disturbed_where_they_do_not_pass_as_a_whole(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "tests.support.supervised_calls", str(tmp_path)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    if done.stdout == "unsupported\n":
+        pytest.skip("this machine does not report system calls")
+    assert done.stdout.splitlines() == [
+        "nothing: 0 undisturbed",
+        "refused: 1 disturbed",
+        "half of a folder: 0 undisturbed",
+        "half of a write: 0 disturbed",
+        "killed: -9 disturbed",
+        "a thread: 0 made made/file made/file",
+    ]
 
 
 def test_counts_of_a_row_add_up() -> None:
