@@ -1,6 +1,7 @@
 """Real conditions of the file layer, where the machine allows them: a full disk, a limit on files, no rights, no locks.
 
-Each is a trial as in `reliability.trials`, for every kind of file.
+Each is a trial as in `reliability.trials`, for every kind of file. One in which nothing failed, as where a whole file
+fits on the disk, is left out.
 """
 
 from __future__ import annotations
@@ -9,14 +10,15 @@ import errno
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
-from reliability.results import Row
+from reliability.results import Row, with_left_out
 from reliability.syscalls import Action, Call, in_child, supervised
 from reliability.trials import Prepared, attempt, follow, judge, next_run, prepare
 from reliability.writers import Kind
@@ -27,8 +29,8 @@ if sys.platform != "win32":
 KIB = 1024
 ROOM = (0, 4, 16, 48)
 """KiB left on a disk that is full otherwise."""
-LIMITS = (0, 100, 1_000, 5_000)
-"""Largest size of a file, in bytes."""
+LIMITS = (0, 1, 30, 90)
+"""Largest size of a file, in percent of the largest one that an undisturbed writing makes or changes."""
 NOBODY = 65534
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
@@ -57,8 +59,12 @@ def can_mount(folder: Path) -> bool:
         return False
 
 
-def on_full_disk(prepared: Prepared, folder: Path, room: int) -> str:
-    """Write where this number of KiB is left; returns what was lost, empty where nothing was."""
+def on_full_disk(prepared: Prepared, folder: Path, room: int) -> str | None:
+    """Write where this number of KiB is left.
+
+    Returns:
+        What was lost, empty where nothing was; None where nothing failed either.
+    """
     with small_disk(folder) as disk:
         place = disk / "place"
         shutil.copytree(prepared.folder, place, symlinks=True)
@@ -84,34 +90,52 @@ def _attempted(kind: Kind, place: Path, before: Callable[[], None] = lambda: Non
     return found
 
 
-def _judged(prepared: Prepared, place: Path, said: dict[str, str] | str) -> str:
-    return said if isinstance(said, str) else next_run(prepared, place, said)
+def _judged(prepared: Prepared, place: Path, said: dict[str, str] | str) -> str | None:
+    if isinstance(said, str):
+        return said
+    return next_run(prepared, place, said) or (None if said["end"] == "done" else "")
 
 
-def with_a_limit(prepared: Prepared, folder: Path, size: int) -> str:
-    """Write where no file may be larger than this number of bytes."""
+def with_a_limit(prepared: Prepared, folder: Path, percent: int) -> str | None:
+    """Write where no file may be larger than this part of the largest one."""
     shutil.copytree(prepared.folder, folder, symlinks=True)
+    size = prepared.largest * percent // 100
     limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
     return _judged(prepared, folder, _attempted(prepared.kind, folder, limit))
 
 
-def without_rights(prepared: Prepared, folder: Path, _: int) -> str:
+def without_rights(prepared: Prepared, folder: Path, _: int) -> str | None:
     """Write as a user who may only read the folder and what is in it."""
     shutil.copytree(prepared.folder, folder, symlinks=True)
     entries = [folder, *folder.rglob("*")]
-    for entry in entries:
-        entry.chmod(0o555 if entry.is_dir() else 0o444)
-    for parent in folder.parents:
-        if parent.stat().st_uid == os.geteuid() and not parent.stat().st_mode & 0o001:
-            parent.chmod(parent.stat().st_mode | 0o011)
     become = partial(os.setuid, NOBODY) if not os.geteuid() else lambda: None
-    said = _attempted(prepared.kind, folder, become)
-    for entry in entries:
-        entry.chmod(0o755 if entry.is_dir() else 0o644)
+    with nullcontext() if os.geteuid() else reached_by_others(folder):
+        try:
+            for entry in entries:
+                entry.chmod(0o555 if entry.is_dir() else 0o444)
+            said = _attempted(prepared.kind, folder, become)
+        finally:
+            for entry in entries:
+                entry.chmod(0o755 if entry.is_dir() else 0o644)
     return _judged(prepared, folder, said)
 
 
-def without_locks(prepared: Prepared, folder: Path, number: int) -> str:
+@contextmanager
+def reached_by_others(folder: Path) -> Iterator[None]:
+    """Let other users pass through the folders above a folder while the block runs."""
+    ours = [parent for parent in folder.parents if parent.stat().st_uid == os.geteuid()]
+    modes = {parent: stat.S_IMODE(parent.stat().st_mode) for parent in ours}
+    closed = {parent: mode for parent, mode in modes.items() if not mode & 0o001}
+    try:
+        for parent, mode in closed.items():
+            parent.chmod(mode | 0o011)
+        yield
+    finally:
+        for parent, mode in closed.items():
+            parent.chmod(mode)
+
+
+def without_locks(prepared: Prepared, folder: Path, number: int) -> str | None:
     """Write on a file system whose locks fail with this error, killed once in the middle: the next run goes on."""
     shutil.copytree(prepared.folder, folder, symlinks=True)
     middle = len(prepared.calls) // 2
@@ -121,14 +145,17 @@ def without_locks(prepared: Prepared, folder: Path, number: int) -> str:
             return number
         return "kill" if kill and call.number == middle else "go"
 
-    supervised(lambda: attempt(prepared.kind, folder), folder, partial(decide, kill=True))
+    ended = supervised(lambda: attempt(prepared.kind, folder), folder, partial(decide, kill=True))
+    if ended.code not in (0, -9):
+        return f"the writer ended with code {ended.code}: {ended.said[-600:]}"
     after = supervised(lambda: follow(prepared.kind, folder), folder, partial(decide, kill=False))
     if after.code != 0:
         return f"the next run ended with code {after.code}: {after.said[-600:]}"
-    return judge(prepared, {"end": "killed", "text": ""}, json.loads(after.said))
+    problem = judge(prepared, {"end": "killed", "text": ""}, json.loads(after.said))
+    return problem or (None if ended.code == 0 else "")
 
 
-Trial = Callable[[Prepared, Path, int], str]
+Trial = Callable[[Prepared, Path, int], str | None]
 
 
 def conditions(folder: Path) -> dict[str, tuple[Trial, Sequence[int]]]:
@@ -153,14 +180,16 @@ def campaign(kinds: Sequence[Kind], folder: Path, most: int | None = None) -> tu
     lost: list[str] = []
     ready = [prepare(kind, folder / f"kind-{number}") for number, kind in enumerate(kinds)]
     for name, (run, values) in conditions(folder).items():
-        tried = failed = 0
+        tried = left_out = failed = 0
         for prepared in ready:
             for value in values[:most]:
                 place = folder / f"place-{len(rows)}-{tried}"
                 problem = run(prepared, place, value)
-                tried += 1
+                tried += problem is not None
+                left_out += problem is None
                 failed += bool(problem)
                 lost += [f"{name} ({value}), {prepared.kind.name}: {problem}"] if problem else []
                 shutil.rmtree(place, ignore_errors=True)
-        rows.append(Row(name, tried, tried - failed, failed, f"{len(ready)} kinds of files"))
+        note = with_left_out(f"{len(ready)} kinds of files", left_out)
+        rows.append(Row(name, tried, tried - failed, failed, note))
     return rows, lost

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from reliability import conditions
 from reliability.options import existing_folder, from_least, named
-from reliability.results import RESULTS, Row, summary, write_result
+from reliability.results import RESULTS, Row, summary, with_left_out, write_result
 from reliability.syscalls import WRITES, Action, Call, is_supported
 from reliability.trials import LOCKS, Prepared, prepare, trial
 from reliability.writers import KINDS, Kind
@@ -76,23 +76,20 @@ class Tally:
     """Trials of one kind of file.
 
     Attributes:
+        left_out: Trials in which nothing failed, as the writer did not make the call again; not tried.
         lost: A description of every lost trial.
     """
 
     kind: Kind
     calls: int = 0
     tried: int = 0
+    left_out: int = 0
     lost: list[str] = field(default_factory=list)
 
     def row(self) -> Row:
         """As a row of the results."""
-        return Row(
-            self.kind.name,
-            self.tried,
-            self.tried - len(self.lost),
-            len(self.lost),
-            f"{self.calls} system calls" if self.calls else "",
-        )
+        note = with_left_out(f"{self.calls} system calls", self.left_out)
+        return Row(self.kind.name, self.tried, self.tried - len(self.lost), len(self.lost), note)
 
 
 def plan(prepared: Prepared, dice: random.Random, most: int | None) -> list[tuple[str, Call]]:
@@ -113,7 +110,8 @@ def run_kind(kind: Kind, folder: Path, dice: random.Random, most: int | None) ->
     for number, (name, call) in enumerate(plan(prepared, dice, most)):
         place = folder / f"trial-{number}"
         lost = trial(prepared, place, partial(FAULTS[name], call.number))
-        tally.tried += 1
+        tally.tried += lost is not None
+        tally.left_out += lost is None
         if lost:
             tally.lost.append(f"{kind.name}, {name} at {call.name} {call.path!r} ({call.number}): {lost}")
         shutil.rmtree(place, ignore_errors=True)
@@ -158,7 +156,7 @@ def main() -> None:
         real, lost = conditions.campaign(kinds, folder, None if wanted.quick is None else 1)
     report = [*(tally.row() for tally in tallies), *real]
     lines = [*(line for tally in tallies for line in tally.lost), *lost]
-    lines += [f"{row.what}: {summary([row])}" for row in report]
+    lines += [f"{row.what}: {summary([row])}, {row.note}" for row in report]
     lines.append(summary(report))
     print("\n".join(lines))  # noqa: T201
     if wanted.quick is None and not wanted.kind:

@@ -92,3 +92,8 @@ def write_result(
 def summary(rows: Sequence[Row]) -> str:
     """The line that a campaign prints at its end."""
     return f"survived {sum(row.survived for row in rows):,} of {sum(row.tried for row in rows):,} tried"
+
+
+def with_left_out(note: str, trials: int) -> str:
+    """A note that also names the number of trials that were left out, where there are any."""
+    return f"{note}, {trials} left out" if trials else note

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from tshsr.errors import TshsrError
 
 LOCKS = ("flock",)
 """Calls that write nothing; locks have trials of their own."""
+ATTEMPTS = 3
+"""Writings of a trial, until the call that fails is reached: LanceDB's threads make other calls each time."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Prepared:
         old: What a reader finds there.
         new: What a reader finds after an undisturbed writing.
         calls: Those of the undisturbed writing.
+        largest: Bytes of the largest file that it makes or changes.
     """
 
     kind: Kind
@@ -39,6 +43,7 @@ class Prepared:
     old: str
     new: str
     calls: tuple[Call, ...]
+    largest: int
 
 
 def prepare(kind: Kind, folder: Path) -> Prepared:
@@ -53,16 +58,24 @@ def prepare(kind: Kind, folder: Path) -> Prepared:
     preload(in_child(lambda: _modules(kind, before)).well())
     old = in_child(lambda: found_by(kind, before)).well()
     shutil.copytree(before, after, symlinks=True)
-    done = supervised(lambda: _written(kind, after, 1), after, lambda _: "go")
-    new = done.well()
+    done = supervised(lambda: attempt(kind, after), after, lambda _: "go")
+    said = json.loads(done.well())
+    if said["end"] != "done":
+        raise RuntimeError(f"{kind.name}: {said['text']}")
+    new = in_child(lambda: found_by(kind, after)).well()
     if old == new:
         raise RuntimeError(f"{kind.name}: the old and the new content do not differ")
-    return Prepared(kind, before, old, new, tuple(call for call in done.calls if call.name not in LOCKS))
+    calls = tuple(call for call in done.calls if call.name not in LOCKS)
+    return Prepared(kind, before, old, new, calls, largest_change(before, after))
 
 
-def _written(kind: Kind, folder: Path, version: int) -> str:
-    kind.write(folder, version)
-    return found_by(kind, folder)
+def largest_change(before: Path, after: Path) -> int:
+    """Bytes of the largest file of a folder that another one lacks, or has with another content."""
+    files = [path for path in after.rglob("*") if path.is_file()]
+    others = [before / path.relative_to(after) for path in files]
+    pairs = zip(files, others, strict=True)
+    changed = [path for path, other in pairs if not other.is_file() or path.read_bytes() != other.read_bytes()]
+    return max((path.stat().st_size for path in changed), default=0)
 
 
 def preload(names: str) -> None:
@@ -80,15 +93,22 @@ def _modules(kind: Kind, folder: Path) -> str:
     return " ".join(sys.modules)
 
 
-def trial(prepared: Prepared, folder: Path, decide: Callable[[Call], Action]) -> str:
-    """One trial in a new folder; returns what was lost, empty where nothing was."""
-    kind = prepared.kind
-    shutil.copytree(prepared.folder, folder, symlinks=True)
-    ended = supervised(lambda: attempt(kind, folder), folder, decide)
-    said = json.loads(ended.said) if ended.code == 0 else {"end": "killed", "text": ended.said}
-    if ended.code not in (0, -9):
-        return f"the writer ended with code {ended.code}: {ended.said[-600:]}"
-    return next_run(prepared, folder, said)
+def trial(prepared: Prepared, folder: Path, decide: Callable[[Call], Action]) -> str | None:
+    """One trial in a new folder, repeated where the writer never makes the call that `decide` lets fail.
+
+    Returns:
+        What was lost, empty where nothing was; None where nothing failed either.
+    """
+    for number in range(ATTEMPTS):
+        place = folder / str(number)
+        shutil.copytree(prepared.folder, place, symlinks=True)
+        ended = supervised(partial(attempt, prepared.kind, place), place, decide)
+        if ended.code not in (0, -9):
+            return f"the writer ended with code {ended.code}: {ended.said[-600:]}"
+        if ended.disturbed:
+            killed = {"end": "killed", "text": ended.said}
+            return next_run(prepared, place, json.loads(ended.said) if ended.code == 0 else killed)
+    return None
 
 
 def next_run(prepared: Prepared, folder: Path, said: dict[str, str]) -> str:
@@ -122,10 +142,19 @@ def judge(prepared: Prepared, said: dict[str, str], found: dict[str, str]) -> st
         return f"no sentence: {said['text']!r}"
     if said["end"] == "done" and first != prepared.new:
         return f"the writer reported success, and a reader finds {first}"
-    between = not prepared.kind.whole and not first.startswith(("torn", NOTHING))
+    between = not prepared.kind.whole and lies_between(prepared.old, first, prepared.new)
     nothing = prepared.old.startswith(NOTHING) and first.startswith(NOTHING)
     if first not in allowed and not between and not nothing:
         return f"a reader finds {first}, neither the old nor the new content"
     if found["second"] != prepared.new:
         return f"the next run ends with {found['second']}"
     return ""
+
+
+def lies_between(old: str, found: str, new: str) -> bool:
+    """Whether rows, as a JSON object, are all old ones, unchanged, and any of the new ones."""
+    try:
+        first, middle, last = (json.loads(rows).items() for rows in (old, found, new))
+    except ValueError:  # torn, or refused by a sentence
+        return False
+    return bool(first <= middle <= last)

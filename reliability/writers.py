@@ -50,7 +50,8 @@ class Kind:
         write: Writes the old (0) or the new (1) content into a folder, or continues an interrupted writing of it.
         read: A digest of what a user of the folder gets.
         whole: Whether one call replaces all; else the content may also lie between the old and the new (committed
-            blocks of a long job), as long as the same call then completes it.
+            blocks of a long job), as long as the same call then completes it. Its digest is then a JSON object, by
+            row: the old rows stay as they are, and those that were added are rows of the new content.
         begin: Makes what is read while it is written, before any trial and where no fault reaches it.
     """
 
@@ -319,15 +320,22 @@ def write_index(folder: Path, version: int) -> None:
 
 
 def read_index(folder: Path) -> str:
-    """Pictures that a search finds, with their scores, and captions."""
+    """Pictures that a search finds, with their scores, and captions, by id."""
     from tshsr.index.collection import Index
+    from tshsr.index.database import open_table
+    from tshsr.index.rows import CAPTIONS
 
     retriever = index_retriever()
     index = Index(folder / "index", retriever)
-    found = [(one.id, round(one.score, 5)) for one in index.search("a red dog", k=100)]
-    if len(found) != len(index):
-        return f"torn: {len(found)} of {len(index)} rows"
-    return digest(sorted(found), index.captions)
+    found = index.search("a red dog", k=100)
+    rows: dict[str, object] = {one.id: round(float(one.score), 5) for one in found}
+    if not len(rows) == len(found) == len(index):
+        return f"torn: {len(rows)} ids in {len(found)} of {len(index)} rows"
+    captions = open_table(folder / "index", CAPTIONS).to_arrow().select(["id", "image", "caption"]).to_pylist()
+    rows |= {one["id"]: [one["image"], one["caption"]] for one in captions}
+    if len(rows) != len(found) + len(captions):
+        return f"torn: {len(rows) - len(found)} ids of {len(captions)} captions"
+    return json.dumps(rows, sort_keys=True)
 
 
 KINDS = (

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import stat
 import subprocess
 import sys
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from reliability import conditions, faults, trials
 from reliability.page import PAGE, with_sections
 from reliability.results import RESULTS, Figure, Row, summary, write_result
+from reliability.syscalls import Call, Ended, is_supported
+from reliability.trials import Prepared
+from reliability.writers import Kind
 from tests.support.forked import answer_of
 from tshsr.errors import DataError, InputError
 
@@ -23,10 +30,9 @@ needs_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="s
 def try_faults(most: int, seed: int) -> None:
     """Trials of every kind of file but the index, and one of every real condition; in a process of its own."""
     warnings.simplefilter("ignore")
-    from reliability import conditions, faults, syscalls
     from reliability.writers import KINDS
 
-    if not syscalls.is_supported():
+    if not is_supported():
         sys.stdout.write("unsupported\n")
         return
     kinds = [kind for kind in KINDS if kind.name != "index"]
@@ -38,18 +44,17 @@ def try_faults(most: int, seed: int) -> None:
     sys.stdout.write("\n".join([*lost, summary(rows)]) + "\n")
 
 
-def try_kills(names: tuple[str, ...], kills: int, seed: int) -> None:
+def try_kills(names: tuple[str, ...], most: int, seed: int) -> None:
     """Kills of some jobs; in a process of its own."""
     warnings.simplefilter("ignore")
-    from reliability import syscalls
     from reliability.jobs import COLLECTIONS, TRAINING
     from reliability.kills import campaign
 
-    if not syscalls.is_supported():
+    if not is_supported():
         sys.stdout.write("unsupported\n")
         return
     jobs = [job for job in (*TRAINING, *COLLECTIONS) if job.name in names]
-    tallies = campaign([(job, kills) for job in jobs], seed)
+    tallies = campaign([(job, most) for job in jobs], seed)
     sys.stdout.write(
         "\n".join([*(line for tally in tallies for line in tally.lost), summary([t.row() for t in tallies])])
     )
@@ -94,6 +99,93 @@ def test_calls_of_all_threads_are_reported_and_disturbed_where_they_do_not_pass_
         "killed: -9 disturbed",
         "a thread: 0 made made/file made/file",
     ]
+
+
+def prepared(folder: Path, *, whole: bool = True, old: str = "old", new: str = "new") -> Prepared:
+    """A kind of file that is never written."""
+    folder.mkdir(exist_ok=True)
+    kind = Kind("a kind", lambda *_: None, lambda _: old, whole=whole)
+    return Prepared(kind, folder, old, new, (Call(1, "write", "file", 10),), 1000)
+
+
+OLD = '{"0.jpg": 0.5, "0.jpg#0": ["0.jpg", "a red dog"]}'
+NEW = '{"0.jpg": 0.5, "0.jpg#0": ["0.jpg", "a red dog"], "1.jpg": 0.25, "2.jpg": 0.75}'
+
+
+@pytest.mark.parametrize(
+    ("found", "survives"),
+    [
+        (OLD, True),
+        (NEW, True),
+        ('{"0.jpg": 0.5, "0.jpg#0": ["0.jpg", "a red dog"], "2.jpg": 0.75}', True),
+        ('{"0.jpg#0": ["0.jpg", "a red dog"]}', False),
+        ('{"0.jpg": 0.5, "1.jpg": 0.25, "2.jpg": 0.75}', False),
+        ('{"0.jpg": 0.4, "0.jpg#0": ["0.jpg", "a red dog"]}', False),
+        ('{"0.jpg": 0.5, "0.jpg#0": ["0.jpg", "a red dog"], "1.jpg": 0.75}', False),
+        ("torn: 3 ids in 4 of 4 rows", False),
+        ("nothing: there is no index.", False),
+    ],
+)
+def test_an_index_keeps_old_rows_and_gets_only_new_ones(tmp_path: Path, found: str, survives: bool) -> None:
+    """The next run adds again what is lost, so that its end tells nothing."""
+    index = prepared(tmp_path, whole=False, old=OLD, new=NEW)
+    lost = trials.judge(index, {"end": "killed", "text": ""}, {"first": found, "second": NEW})
+    assert lost == ("" if survives else f"a reader finds {found}, neither the old nor the new content")
+
+
+@pytest.mark.parametrize(("disturbed", "attempts"), [((True,), 1), ((False, False, True), 3), ((False,) * 9, 3)])
+def test_a_trial_in_which_nothing_fails_is_repeated_and_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disturbed: tuple[bool, ...], attempts: int
+) -> None:
+    ends = [Ended(0, '{"end": "done", "text": ""}', (), one) for one in disturbed]
+    monkeypatch.setattr(trials, "supervised", lambda *_: ends.pop(0))
+    monkeypatch.setattr(trials, "next_run", lambda *_: "")
+    found = trials.trial(prepared(tmp_path / "old"), tmp_path / "trial", lambda _: "go")
+    assert found == ("" if any(disturbed) else None)
+    assert len(ends) == len(disturbed) - attempts
+
+
+def test_trials_that_are_left_out_are_not_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = prepared(tmp_path).kind
+    outcomes = [None, "", None, "torn"]
+    monkeypatch.setattr(faults, "prepare", lambda *_: prepared(tmp_path))
+    monkeypatch.setattr(faults, "trial", lambda *_: outcomes.pop())
+    row = faults.run_kind(kind, tmp_path, random.Random(0), 4).row()
+    assert row == Row("a kind", 2, 1, 1, "1 system calls, 2 left out")
+
+
+def test_conditions_in_which_nothing_failed_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes = {0: "", 30: "torn", 90: None}
+    monkeypatch.setattr(conditions, "prepare", lambda *_: prepared(tmp_path))
+    monkeypatch.setattr(
+        conditions, "conditions", lambda _: {"a limit": (lambda _, __, value: outcomes[value], (0, 30, 90))}
+    )
+    rows, lost = conditions.campaign([prepared(tmp_path).kind], tmp_path)
+    assert rows == [Row("a limit", 2, 1, 1, "1 kinds of files, 1 left out")]
+    assert lost == ["a limit (30), a kind: torn"]
+
+
+@needs_linux
+@pytest.mark.parametrize(("end", "wanted"), [("done", None), ("refused", ""), ("stopped", None)])
+def test_private_folders_above_a_trial_without_rights_stay_private(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, wanted: str | None
+) -> None:
+    """Another user must pass them, but only where there is another user, and only for the trial."""
+    home, modes = tmp_path / "home", list[int]()
+    home.mkdir(mode=0o700)
+
+    def attempted(*_: object) -> dict[str, str]:
+        modes.append(stat.S_IMODE(home.stat().st_mode))
+        if end == "stopped":
+            raise KeyboardInterrupt
+        return {"end": end, "text": ""}
+
+    monkeypatch.setattr(conditions, "_attempted", attempted)
+    monkeypatch.setattr(conditions, "next_run", lambda *_: "")
+    with pytest.raises(KeyboardInterrupt) if end == "stopped" else nullcontext():
+        assert conditions.without_rights(prepared(tmp_path / "old"), home / "trial", 0) == wanted
+    assert modes == [0o700 if os.geteuid() else 0o711]
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
 
 
 def test_counts_of_a_row_add_up() -> None:
