@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 
 from reliability.clock_server import tried_requests
-from reliability.jobs import COLLECTIONS, TRAINING, Job, changes_of_index, end_of_rows, index
+from reliability.jobs import COLLECTIONS, TRAINING, Job, changes_of_index, end_of_rows, index, indexed_rows
 from reliability.options import existing_folder, named
 from reliability.results import RESULTS, Row, summary, write_result
 from reliability.syscalls import in_child, is_supported
@@ -30,7 +30,7 @@ from reliability.trials import preload
 
 SOURCE = Path(__file__).with_name("jumping_clock.c")
 SERVER = "requests to a server, beside changes of its index"
-CHANGES = Job("changes of an index", index, changes_of_index, end_of_rows)
+CHANGES = Job("changes of an index", index, changes_of_index, end_of_rows, indexed_rows)
 JOBS = (*TRAINING, *COLLECTIONS, CHANGES)
 
 

@@ -24,6 +24,7 @@ from tshsr.data.text import Tokenizer
 from tshsr.models.build import build_matcher
 from tshsr.retriever import Retriever
 from tshsr.training.fit import fit
+from tshsr.training.state import is_begun, load_state
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,14 @@ class Job:
         begin: Makes what it reads, and the state that it starts from, in a new folder.
         run: Starts or continues it in that folder.
         end: A digest of all that it leaves, without times.
+        progress: What the next run need not do again: steps, pictures, rows.
     """
 
     name: str
     begin: Callable[[Path], None]
     run: Callable[[Path], None]
     end: Callable[[Path], str]
+    progress: Callable[[Path], int]
 
 
 def nothing(folder: Path) -> None:
@@ -108,6 +111,11 @@ def end_of_run(folder: Path) -> str:
     return digest(*files, log, {**state, "seconds": 0}, settings, left)
 
 
+def saved_steps(folder: Path) -> int:
+    """Steps of the saved state."""
+    return load_state(folder / "run").step if is_begun(folder / "run") else 0
+
+
 def write_some_pictures(folder: Path) -> None:
     """A folder of 12 pictures with fixed times."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -133,6 +141,22 @@ def end_of_features(folder: Path) -> str:
     manifest["settings"].pop("pictures")
     contents = [hash_of(store / file.pop("name")) for file in manifest["files"].values()]
     return digest(contents, manifest, (store / "files.jsonl").read_bytes(), len(list(folder.glob(".store*"))))
+
+
+def finished_pictures(store: str, dtype: str, folder: Path) -> int:
+    """Pictures, as they are now, whose features are in a store or in its work folder."""
+    from safetensors import safe_open
+
+    from tshsr.data.pictures import find_pictures
+    from tshsr.features.resume import RECORDS, FinishedPicture, read_existing
+
+    records = []
+    for part in (folder / store).parent.glob(f".{Path(store).name}.*.work/part-*.safetensors"):
+        with safe_open(part, "numpy") as opened:
+            records += [FinishedPicture(**record) for record in json.loads((opened.metadata() or {})[RECORDS])]
+    existing = read_existing(folder / store, Means().name, dtype, Means().joint_dim)
+    found, _ = find_pictures(folder / "pictures")
+    return sum(existing.has(file) or any(record.matches(file) for record in records) for file in found)
 
 
 def hash_of(path: Path) -> str:
@@ -165,6 +189,20 @@ def rows_of(index_folder: Path) -> str:
         shown = [{key: value for key, value in row.items() if key != "folder"} for row in rows.to_pylist()]
         found.append(shown)
     return digest(found)
+
+
+def indexed_rows(folder: Path) -> int:
+    """Pictures and captions of the index."""
+    return sum(len(ids_in(folder / "index", name)) for name in ("pictures", "captions"))
+
+
+def ids_in(index_folder: Path, table: str) -> set[str]:
+    """Ids of the rows of a table; none where there is no table yet."""
+    from tshsr.index.database import ids_of, open_table
+
+    if not any((index_folder / f"{table}.lance" / "_versions").glob("*.manifest")):
+        return set()
+    return set(ids_of(open_table(index_folder, table)))
 
 
 def changes_of_index(folder: Path) -> None:
@@ -235,16 +273,34 @@ def end_of_photographs(folder: Path) -> str:
     return digest(rows_of(out / "index"), (out / "indexed.json").read_bytes(), sorted(rows.items()), left)
 
 
+def collected_pictures(folder: Path) -> int:
+    """Pictures, as they are now, with features, and those with a row of the index."""
+    from tshsr.data.pictures import find_pictures
+
+    out = folder / "out"
+    made_of = json.loads((out / "indexed.json").read_text(encoding="utf-8")) if (out / "indexed.json").exists() else {}
+    files = {name: (file["bytes"], file["changed"]) for name, file in made_of.items()}
+    indexed = ids_in(out / "index", "pictures")
+    found, _ = find_pictures(folder / "pictures")
+    current = [file for file in found if file.id in indexed and files.get(file.id) == (file.bytes, file.changed)]
+    return finished_pictures("out/store", "float16", folder) + len(current)
+
+
+def run_of(name: str, run: Callable[[Path], None]) -> Job:
+    """A training."""
+    return Job(name, nothing, run, end_of_run, saved_steps)
+
+
 TRAINING = (
-    Job("training", nothing, partial(train, plain), end_of_run),
-    Job("training with a frozen text encoder", nothing, partial(train, partial(pretrained, 0)), end_of_run),
-    Job("training with a tuned text encoder", nothing, partial(train, partial(pretrained, 1)), end_of_run),
-    Job("training with the robust loss", nothing, partial(train, robust, images=25, each=8), end_of_run),
-    Job("training by two processes (torchrun)", nothing, train_together, end_of_run),
+    run_of("training", partial(train, plain)),
+    run_of("training with a frozen text encoder", partial(train, partial(pretrained, 0))),
+    run_of("training with a tuned text encoder", partial(train, partial(pretrained, 1))),
+    run_of("training with the robust loss", partial(train, robust, images=25, each=8)),
+    run_of("training by two processes (torchrun)", train_together),
 )
 COLLECTIONS = (
-    Job("features", write_some_pictures, features, end_of_features),
-    Job("index", nothing, index, end_of_index),
-    Job("photos", write_some_pictures, photographs, end_of_photographs),
-    Job("photos, an update", photographs_to_update, photographs, end_of_photographs),
+    Job("features", write_some_pictures, features, end_of_features, partial(finished_pictures, "store", "float32")),
+    Job("index", nothing, index, end_of_index, indexed_rows),
+    Job("photos", write_some_pictures, photographs, end_of_photographs, collected_pictures),
+    Job("photos, an update", photographs_to_update, photographs, end_of_photographs, collected_pictures),
 )

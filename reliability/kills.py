@@ -1,7 +1,8 @@
 """Kill tests: jobs are killed (SIGKILL) at random moments and continued, until they end as an undisturbed job.
 
-`python -m reliability.kills` writes `results/kills.json`. Half of the kills are at random moments, the others before or
-inside a random write; a kill under torchrun ends all processes, or one of them.
+`python -m reliability.kills` writes `results/kills.json`. Half of the kills are at random moments, the others before a
+random system call on the job's files, or inside a write; a kill under torchrun ends all processes, or one of them. No
+kill takes progress away: what is found after it is at least what was found after the kill before.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from reliability.jobs import COLLECTIONS, TRAINING, Job
 from reliability.options import existing_folder, from_least, named
 from reliability.results import RESULTS, Row, summary, write_result
-from reliability.syscalls import WRITES, Action, Call, in_child, is_supported, supervised
+from reliability.syscalls import WRITES, Action, Call, Ended, in_child, is_supported, supervised
 from reliability.trials import preload
 
 KILLS_OF_TRAINING, KILLS_OF_COLLECTIONS = 200, 100
@@ -35,18 +36,19 @@ class Tally:
     """Kills of one job.
 
     Attributes:
-        lost: Kills after which the job did not end as an undisturbed one, with the reason of each.
+        at_calls: Kills at a system call on the job's files.
+        lost: Kills after which the job lost progress or did not end as an undisturbed one, with the reason of each.
     """
 
     name: str
     kills: int = 0
-    in_writes: int = 0
+    at_calls: int = 0
     lost: list[str] = field(default_factory=list)
     lost_kills: int = 0
 
     def row(self) -> Row:
         """As a row of the results."""
-        note = f"{self.in_writes} of them at a write of its files"
+        note = f"{self.at_calls} of them at a system call on its files"
         return Row(self.name, self.kills, self.kills - self.lost_kills, self.lost_kills, note)
 
 
@@ -69,7 +71,7 @@ def undisturbed(job: Job, folder: Path) -> Undisturbed:
     """Run a job to its end, twice: the first time with imports.
 
     Raises:
-        RuntimeError: Where it fails.
+        RuntimeError: Where it fails, or its progress cannot be seen.
     """
     for attempt in range(2):
         place, firsts = folder / f"undisturbed-{attempt}", list[float]()
@@ -78,6 +80,8 @@ def undisturbed(job: Job, folder: Path) -> Undisturbed:
         seconds = time.monotonic() - firsts[0]
         preload(ended.well())
         end = in_child(partial(job.end, place)).well()
+    if not int(in_child(partial(_progress, job, place)).well()):
+        raise RuntimeError(f"{job.name}: no progress at its end")
     return Undisturbed(end, ended.calls, seconds)
 
 
@@ -91,6 +95,10 @@ def _void(run: Callable[[Path], None], folder: Path) -> str:
     return ""
 
 
+def _progress(job: Job, folder: Path) -> str:
+    return str(job.progress(folder))
+
+
 def _modules(job: Job, folder: Path) -> str:
     job.run(folder)
     return " ".join(sys.modules)
@@ -99,50 +107,63 @@ def _modules(job: Job, folder: Path) -> str:
 def one_life(job: Job, model: Undisturbed, folder: Path, dice: random.Random, most: int, tally: Tally) -> None:
     """Start a job, kill it up to `most` times, let it end, and compare."""
     in_child(lambda: _void(job.begin, folder)).well()
-    kills, wrong, attempts = 0, "", 0
+    kills, attempts = 0, 0
+    progress, wrong = kept_progress(job, folder, 0)
     while kills < most and not wrong and attempts < 4 * MOST_OF_A_LIFE:
         attempts += 1
-        code, in_write, said = killed_once(job, model, folder, dice)
-        if code == 0:
+        ended, at_call = killed_once(job, model, folder, dice)
+        if ended.code == 0:
             break
-        if code == -9 or (code == 1 and "torchrun" in job.name):  # one of two processes was lost
+        killed = ended.code == -9 or (ended.code == 1 and "torchrun" in job.name)  # one of two processes was lost
+        if killed and ended.disturbed:
             kills += 1
-            tally.in_writes += in_write
+            tally.at_calls += at_call
+            progress, wrong = kept_progress(job, folder, progress)
         else:
-            wrong = f"ended with code {code}: {said[-1500:]}"
+            wrong = f"ended with code {ended.code}: {ended.said[-1500:]}"
     if not wrong:
-        last = in_child(lambda: _void(job.run, folder))
-        ended = in_child(lambda: job.end(folder))
-        if last.code != 0 or ended.code != 0:
-            wrong = f"after {kills} kills the job does not go on: {(last.said or ended.said)[-1500:]}"
-        elif ended.said != model.end:
-            wrong = f"after {kills} kills the end is another one"
+        wrong = wrong_end(job, model, folder) or kept_progress(job, folder, progress)[1]
     if wrong:
-        tally.lost.append(f"{job.name}: {wrong}")
+        tally.lost.append(f"{job.name}, after {kills} kills: {wrong}")
         kills = max(1, kills)  # a job that fails before the first kill is lost, too
         tally.lost_kills += kills
     tally.kills += kills
 
 
-def killed_once(job: Job, model: Undisturbed, folder: Path, dice: random.Random) -> tuple[int | None, bool, str]:
-    """Run until a kill at a random moment, or at a random call; exit code, whether it was at a write, and messages."""
+def kept_progress(job: Job, folder: Path, before: int) -> tuple[int, str]:
+    """The progress of a job, and what is wrong where it cannot be read or is less than before."""
+    read = in_child(lambda: _progress(job, folder))
+    if read.code != 0:
+        return before, f"the progress cannot be read: {read.said[-1500:]}"
+    return int(read.said), f"the progress falls from {before} to {read.said}" if int(read.said) < before else ""
+
+
+def wrong_end(job: Job, model: Undisturbed, folder: Path) -> str:
+    """Let a job end; what is wrong with its end, empty where it is that of an undisturbed one."""
+    last = in_child(lambda: _void(job.run, folder))
+    ended = in_child(lambda: job.end(folder))
+    if last.code != 0 or ended.code != 0:
+        return f"the job does not go on: {(last.said or ended.said)[-1500:]}"
+    return "" if ended.said == model.end else "the end is another one"
+
+
+def killed_once(job: Job, model: Undisturbed, folder: Path, dice: random.Random) -> tuple[Ended, bool]:
+    """Run until a kill at a random moment, or at a random call; how it ended, and whether it was killed at a call."""
     if dice.random() < 0.5:
         ended = supervised(
             lambda: _void(job.run, folder), folder, lambda _: "go", kill_after=dice.uniform(0, model.seconds)
         )
-        return ended.code, False, ended.said
+        return ended, False
     number, inside = dice.randint(1, max(1, len(model.calls))), dice.random() < 0.5
-    hit: list[Call] = []
 
     def decide(call: Call) -> Action:
         if call.number != number:
             return "go"
-        hit.append(call)
         return "kill half" if inside and call.name in WRITES and call.size > 1 else "kill"
 
     one = "torchrun" in job.name and dice.random() < 0.5
     ended = supervised(lambda: _void(job.run, folder), folder, decide, only_caller=one)
-    return ended.code, bool(hit), ended.said
+    return ended, ended.disturbed
 
 
 def kill_job(job: Job, kills: int, folder: Path, dice: random.Random) -> Tally:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from reliability import conditions, faults, trials
+from reliability import conditions, faults, kills, trials
+from reliability.jobs import Job
 from reliability.page import PAGE, with_sections
 from reliability.results import RESULTS, Figure, Row, summary, write_result
 from reliability.syscalls import Call, Ended, is_supported
@@ -48,13 +49,12 @@ def try_kills(names: tuple[str, ...], most: int, seed: int) -> None:
     """Kills of some jobs; in a process of its own."""
     warnings.simplefilter("ignore")
     from reliability.jobs import COLLECTIONS, TRAINING
-    from reliability.kills import campaign
 
     if not is_supported():
         sys.stdout.write("unsupported\n")
         return
     jobs = [job for job in (*TRAINING, *COLLECTIONS) if job.name in names]
-    tallies = campaign([(job, most) for job in jobs], seed)
+    tallies = kills.campaign([(job, most) for job in jobs], seed)
     sys.stdout.write(
         "\n".join([*(line for tally in tallies for line in tally.lost), summary([t.row() for t in tallies])])
     )
@@ -186,6 +186,45 @@ def test_private_folders_above_a_trial_without_rights_stay_private(
         assert conditions.without_rights(prepared(tmp_path / "old"), home / "trial", 0) == wanted
     assert modes == [0o700 if os.geteuid() else 0o711]
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
+
+
+KILLED, FAILED = Ended(-9, "", (), disturbed=True), Ended(1, "a traceback", ())
+
+
+@pytest.mark.parametrize(
+    ("name", "lives", "lost"),
+    [
+        ("training", [(2, KILLED), (5, KILLED)], ""),
+        ("training", [(5, KILLED), (2, KILLED)], "the progress falls from 5 to 2"),
+        ("training", [(9, KILLED)], "the progress falls from 9 to 7"),
+        ("training", [(2, Ended(-9, "", ()))], "ended with code -9: "),
+        ("training (torchrun)", [(2, Ended(1, "", (), disturbed=True))], ""),
+        ("training (torchrun)", [(2, FAILED)], "ended with code 1: a traceback"),
+        ("training", [(2, Ended(1, "a traceback", (), disturbed=True))], "ended with code 1: a traceback"),
+    ],
+)
+def test_a_kill_takes_no_progress_and_is_no_excuse_for_another_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, lives: list[tuple[int, Ended]], lost: str
+) -> None:
+    """Jobs are deterministic: one that began again from nothing would end as an undisturbed one, too."""
+    steps, left = [0], [*lives]
+
+    def killed_once(*_: object) -> tuple[Ended, bool]:
+        if not left:
+            return Ended(0, "", ()), False
+        steps[0], ended = left.pop(0)
+        return ended, True
+
+    def run(_: Path) -> None:
+        steps[0] = 7
+
+    monkeypatch.setattr(kills, "in_child", lambda run: Ended(0, run(), ()))
+    monkeypatch.setattr(kills, "killed_once", killed_once)
+    job = Job(name, lambda _: None, run, lambda _: "end", lambda _: steps[0])
+    tally = kills.Tally(name)
+    kills.one_life(job, kills.Undisturbed("end", (), 1.0), tmp_path, random.Random(0), 8, tally)
+    assert [line.partition(": ")[2] for line in tally.lost] == [lost] * bool(lost)
+    assert (tally.row().survived == len(lives)) == (not lost)
 
 
 def test_counts_of_a_row_add_up() -> None:
