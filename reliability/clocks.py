@@ -32,6 +32,8 @@ SOURCE = Path(__file__).with_name("jumping_clock.c")
 SERVER = "requests to a server, beside changes of its index"
 CHANGES = Job("changes of an index", index, changes_of_index, end_of_rows, indexed_rows)
 JOBS = (*TRAINING, *COLLECTIONS, CHANGES)
+MARGIN = 10
+"""Seconds by which a jump may seem longer, on a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,19 @@ class Clock:
     calls: int = 7
 
     def set(self) -> None:
-        """Let the clock of this process, and of those that it forks, be this one."""
+        """Let the clock of this process, and of those that it forks, be this one instead of the system's.
+
+        Raises:
+            RuntimeError: Where the time that it reads does not jump by these values.
+        """
         function = ctypes.CDLL(None).set_clock
         function.argtypes = (ctypes.c_longlong, ctypes.c_longlong, ctypes.c_uint)
+        begun = time.time()
         function(self.first, self.second, self.calls)
+        read = [round(time.time() - begun) for _ in range(2 * self.calls)]
+        wanted = sorted((self.first, self.second))
+        if any(abs(one - other) > MARGIN for one, other in zip((min(read), max(read)), wanted, strict=True)):
+            raise RuntimeError(f"{self.name}: the time jumps by {min(read)} and {max(read)} s instead of {wanted}")
 
 
 STEADY = Clock("the system's", 0, 0)

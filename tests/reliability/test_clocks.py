@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 from starlette.exceptions import HTTPException
 
-from reliability.clocks import CLOCKS, compiler
+from reliability import clocks
+from reliability.clocks import CLOCKS, Clock, compiler
 from reliability.syscalls import is_supported
 from tests.support.extractors import Means
 from tests.support.indexed import Small, built
@@ -154,6 +155,30 @@ def test_the_clocks_of_the_campaign_go_back_and_forward_and_beyond_2038() -> Non
     assert min(steps) < 0 < max(steps)
     assert time.time() + min(clock.first for clock in CLOCKS) < YEAR
     assert time.time() + max(clock.second for clock in CLOCKS) > 2**31
+
+
+@pytest.mark.parametrize("jumps", [False, True])
+@pytest.mark.parametrize("clock", CLOCKS, ids=lambda clock: clock.name)
+def test_a_clock_that_does_not_jump_ends_the_campaign(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock, jumps: bool
+) -> None:
+    """A job under it would survive without a trial."""
+    seconds = time.time
+
+    class Library:
+        def __init__(self, _: None) -> None:
+            def set_clock(first: int, second: int, calls: int) -> None:
+                offsets = itertools.cycle([first] * calls + [second] * calls) if jumps else itertools.repeat(first)
+                monkeypatch.setattr(time, "time", lambda: seconds() + next(offsets))
+
+            self.set_clock = set_clock
+
+    monkeypatch.setattr(clocks.ctypes, "CDLL", Library)
+    if jumps:
+        clock.set()
+        return
+    with pytest.raises(RuntimeError, match=rf"^{clock.name}: the time jumps by .* s instead of \["):
+        clock.set()
 
 
 @pytest.mark.slow
