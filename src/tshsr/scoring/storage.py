@@ -113,7 +113,8 @@ class MatricesInParts:
         self.shape, self.folder, self.processes = shape, folder, processes
         self.part = folder / PARTS / str(processes.index)
         with explained(self.part):
-            shutil.rmtree(self.part, ignore_errors=True)  # the parts of a killed evaluation
+            if self.part.exists():  # of a killed evaluation
+                shutil.rmtree(self.part)
             self.part.mkdir(parents=True, exist_ok=True)
             np.save(self.part / f"{COLUMNS}.npy", columns)
         self.own = MatricesInFiles((shape[0], len(columns)), self.part)
