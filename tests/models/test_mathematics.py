@@ -14,11 +14,14 @@ from tests.support.float64 import SAME, plain_similarity, real, unit_rows
 from tshsr.config.models import ReasoningConfig
 from tshsr.errors import SettingsError
 from tshsr.models.attention import (
+    VECTOR,
     attend,
     attention_weights,
     late_interaction,
+    masked_softmax,
     mean_of_best,
     similarities,
+    softmax,
     to_unit_sums,
     unit,
 )
@@ -100,6 +103,22 @@ def test_queries_that_are_padding_leave_the_attention_of_the_others_alone() -> N
     masked = attention_weights(similarity, query_mask=real_queries, context_mask=None, inverse_temperature=9.0)
     alone = attention_weights(similarity[:3], query_mask=None, context_mask=None, inverse_temperature=9.0)
     torch.testing.assert_close(masked[:3], alone, **SAME)
+
+
+@pytest.mark.parametrize("items", [1, 3, VECTOR - 1, VECTOR, VECTOR + 1])
+def test_the_softmax_of_rows_of_any_length_and_its_gradient_are_the_formula(items: int) -> None:
+    logits = (5 * real(2, 3, items)).requires_grad_()
+    expected = logits.exp() / logits.exp().sum(dim=-1, keepdim=True)
+    found = softmax(logits)
+    assert found.shape == logits.shape
+    assert torch.allclose(found, expected, **SAME)
+    factors = real(2, 3, items)
+    gradients = [torch.autograd.grad((each * factors).sum(), logits)[0] for each in (found, expected)]
+    assert torch.allclose(*gradients, **SAME)
+    mask = torch.arange(items) < torch.tensor([0, 1, items])[:, None]
+    masked = torch.where(mask, logits.exp(), 0.0)
+    expected = masked / masked.sum(dim=-1, keepdim=True).clamp_min(1e-30)
+    assert torch.allclose(masked_softmax(logits, mask), expected, **SAME), "zeros in a row without any"
 
 
 def test_the_gradient_of_unit_rows_is_that_of_the_division() -> None:

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from tshsr.errors import SettingsError
-from tshsr.models.attention import unit
+from tshsr.models.attention import softmax, unit
 from tshsr.models.dropout import Dropout
 from tshsr.models.pooling import mean_of_items
 
@@ -55,7 +55,7 @@ class SetLayer(nn.Module):
         """
         queries, keys, values = (self._split(part(items)) for part in (self.query, self.key, self.value))
         logits = torch.einsum("rihd,rjhd->rhij", queries, keys) / queries.shape[-1] ** 0.5
-        weights = self.dropout(torch.softmax(logits + bias[:, None], dim=-1))
+        weights = self.dropout(softmax(logits + bias[:, None]))
         mixed = torch.einsum("rhij,rjhd->rihd", weights, values).flatten(2)
         middle = self.norm_attention(items + self.dropout(self.output(mixed)))
         update = self.second(self.dropout(torch.relu(self.first(middle))))

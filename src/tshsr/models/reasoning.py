@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from tshsr.config.models import ReasoningConfig
 from tshsr.errors import SettingsError
-from tshsr.models.attention import at_least_float32, masked_softmax, unit_in_place
+from tshsr.models.attention import at_least_float32, masked_softmax, softmax, unit_in_place
 from tshsr.models.context import ContextSimilarity, PairItems
 from tshsr.models.dropout import Dropout
 
@@ -92,10 +92,10 @@ class CoExploitation(nn.Module):
             return masked_softmax(logits, row_mask(mask))
         to_context = logits @ assignment.transpose(-1, -2)
         if not self.config.local:
-            return torch.softmax(to_context, dim=-1) @ assignment
+            return softmax(to_context) @ assignment
         if mask is not None:
             logits = logits.masked_fill(~mask[..., None, :], torch.finfo(logits.dtype).min)
-        weights = torch.softmax(torch.cat([logits, to_context], dim=-1), dim=-1)
+        weights = softmax(torch.cat([logits, to_context], dim=-1))
         nodes = logits.shape[-1]
         return weights[..., :nodes] + weights[..., nodes:] @ assignment
 
