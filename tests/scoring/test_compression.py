@@ -74,6 +74,15 @@ def test_decoded_rows_are_unit_rows_close_to_the_items() -> None:
     assert torch.equal(stored_items(items, "float16"), items.half().float())
 
 
+def test_codes_of_low_precision_are_those_of_float32() -> None:
+    for dtype in (torch.bfloat16, torch.float16):
+        items = torch.randn(200, 64, generator=torch.Generator().manual_seed(0)).to(dtype)
+        codes = quantise(items)
+        assert torch.equal(codes, quantise(items.float()))
+        assert int(codes.min()) >= -127
+        assert not dequantise(torch.zeros(2, 4, dtype=torch.int8), dtype).any()
+
+
 def test_bytes_of_a_picture() -> None:
     assert bytes_of_picture(36, 1024, 1024, "float16") == 2 * 36 * 1024 + 4 * 1024
     assert bytes_of_picture(8, 256, 256, "int8") == 8 * 256 + 4 * 256
@@ -127,6 +136,21 @@ def test_a_pooled_region_without_regions_is_padding_at_the_end() -> None:
     assert places is not None
     assert torch.allclose(places[0, 1], boxes[0, 1:].mean(dim=0)), "the mean box of its regions"
     assert places[0, 2].abs().sum() == 0
+
+
+def test_few_regions_spread_over_many_learned_ones_keep_their_mean() -> None:
+    generator = torch.Generator().manual_seed(0)
+    items = torch.nn.functional.normalize(torch.randn(20, 2, 12, generator=generator), dim=-1)
+    mask = torch.tensor([[True, True], [True, False]] * 10)
+    items = items * mask[..., None]
+    mean = items.sum(dim=1) / mask.sum(dim=1, keepdim=True)
+    pooling = RegionPooling(torch.randn(64, 12, generator=generator)).requires_grad_(False)
+    for temperature in (-2.3, 5.0):  # learned; and so even that no pooled region has a fiftieth of a region
+        pooling.log_temperature.fill_(temperature)
+        few = pooling(items, mask)
+        assert few.mask.any(dim=1).all()
+        assert not few.mask.all()
+        assert torch.allclose((few.weights[..., None] * few.items).sum(dim=1), mean, atol=1e-6)
 
 
 def test_pooled_regions_have_the_mean_of_all_regions(network: Tshsr, encoding: ItemEncoding) -> None:

@@ -77,9 +77,9 @@ def largest_difference(found: Scores, expected: Scores) -> float:
 
 
 def checked(network: Tshsr, *, strict: bool = True) -> FusedMatcher:
-    """The fused network, its check done."""
+    """The fused network, its checks done."""
     matcher = FusedMatcher(network, strict=strict)
-    matcher.checked = True
+    matcher.checked |= {(regions, words) for regions in (16, 32) for words in (16, 32)}
     return matcher
 
 
@@ -175,8 +175,36 @@ def test_kernels_that_fail_are_not_used(monkeypatch: pytest.MonkeyPatch, caplog:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(fused, "fused_scores", without_memory)
+    matcher = FusedMatcher(network, strict=False)
     with pytest.raises(torch.OutOfMemoryError):
-        FusedMatcher(network, strict=False).score_all(images, captions)
+        matcher.score_all(images, captions)
+    monkeypatch.setattr(fused, "fused_scores", failing)
+    assert largest_difference(matcher.score_all(images, captions), network.score_all(images, captions)) == 0
+    assert not matcher.usable, "the check is made again"
+
+
+def test_each_size_of_blocks_is_checked(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    network = tiny.network(torch.float32)
+    images, short = encoded(network, [3], (2,))
+    _, long = encoded(network, [3], (17,))
+    calls = []
+
+    def failing(matcher: Tshsr, images: ItemEncoding, captions: ItemEncoding, *_: object) -> Scores:
+        calls.append(captions.mask.shape[-1])
+        if calls[-1] > 16:
+            raise RuntimeError("out of resource: shared memory")
+        return matcher.score_all(images, captions)
+
+    monkeypatch.setattr(fused, "fused_scores", failing)
+    matcher = FusedMatcher(network, strict=False)
+    for captions in (short, short, long, short):
+        assert largest_difference(matcher.score_all(images, captions), network.score_all(images, captions)) == 0
+    assert calls == [2, 2, 2, 17], "the check and two tiles, then a check that ends the use of the kernels"
+    assert "not used: they fail here (out of resource: shared memory); scoring continues" in caplog.text
+    strict = FusedMatcher(network, strict=True)
+    strict.score_all(images, short)
+    with pytest.raises(SettingsError, match="they fail here"):
+        strict.score_all(images, long)
 
 
 def test_a_tile_that_registers_do_not_hold_is_scored_by_the_modules(
@@ -223,6 +251,17 @@ def test_networks_that_the_kernels_do_not_compute_are_refused(
         with_kernel(network, "triton", DEVICE)
     assert with_kernel(network, "auto", DEVICE) is network
     assert with_kernel(network, "eager", DEVICE) is network
+
+
+def test_kernels_that_hold_no_pair_of_the_images_are_refused() -> None:
+    network = tiny.network(torch.float32, similarity_dim=256)
+    said = "in float32 they do not hold 17 regions with model.similarity_dim 256; score without them"
+    batch, tokens = tiny.images(2, 17), TokenIds.of([[3], [4]])
+    batch = ImageBatch(batch.regions.float(), batch.mask, batch.boxes)
+    with pytest.raises(SettingsError, match=f"^the fused kernels do not apply: {said}"):
+        score_all_pairs(network.to(DEVICE), [batch], tokens, ScoringOptions(kernel="triton", device=DEVICE))
+    assert with_kernel(network, "auto", DEVICE, 17) is network
+    assert isinstance(with_kernel(network, "auto", DEVICE, 16), FusedMatcher)
 
 
 def test_a_processor_and_other_methods_are_refused(

@@ -94,7 +94,7 @@ class Evaluate:
     """Compile the scoring, which takes minutes, measure it on a sample, and use it where it is faster and as good."""
     kernel: Literal["eager", "triton", "auto"] = "eager"
     """Scoring of all pairs: by the network's modules (eager), by fused kernels on a CUDA device (triton), or by these
-    where they apply and a check of the first tile finds them as exact (auto)."""
+    where they apply and a check of some pairs of each size finds them as exact (auto)."""
     bytes: str = "1GiB"
     """Bound on the temporary memory of scoring."""
     scores_folder: OptionalPath = None

@@ -271,7 +271,8 @@ def check_precision(
     with evaluation_mode(retriever.matcher, options.device) as device:
         images = retriever.matcher.encode_images(split.regions.read(np.arange(sample)).to(device))
         texts = retriever.matcher.encode_captions(tokens.read(order).to(device))
-        low = compiled or with_kernel(cast_matcher(retriever.matcher, dtype), options.kernel, device)
+        regions = images.mask.shape[-1]
+        low = compiled or with_kernel(cast_matcher(retriever.matcher, dtype), options.kernel, device, regions)
         left, right = images.at(dtype), texts.at(dtype)
         return compare_precisions(
             lambda: score_encoded(retriever.matcher, images, texts, byte_budget=options.byte_budget),

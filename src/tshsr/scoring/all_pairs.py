@@ -112,7 +112,8 @@ def score_blocks(
 ) -> Mapping[str, np.ndarray]:
     """All pairs of encoded blocks, in the precision of `scorer`; of several processes each scores its captions."""
     dtype = next(scorer.parameters()).dtype
-    scorer = with_kernel(scorer, options.kernel, captions.device)
+    fewest = min((part.mask.shape[-1] for part in images), default=1)
+    scorer = with_kernel(scorer, options.kernel, captions.device, fewest)
     shape, own = (sum(map(len, images)), len(captions.tokens)), captions.own_columns()
     result: MatricesInMemory | MatricesInFiles | MatricesInParts
     if options.folder is None:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from tshsr.errors import SettingsError
+from tshsr.models.attention import at_least_float32
 from tshsr.models.base import ItemEncoding, Matcher
 from tshsr.models.whole import SHARE
 
@@ -33,18 +34,19 @@ CODES = 127
 TEMPERATURE = 0.1
 """Initial temperature of the assignment."""
 MIN_MASS = 0.02
-"""Regions that a pooled region needs, in sum; one with fewer is padding."""
+"""Regions that a pooled region needs, in sum; one with fewer is padding, but for the largest of a picture."""
 
 
 def quantise(items: Float[Tensor, "*rows dim"]) -> Int8[Tensor, "*rows dim"]:
     """Codes of unit rows: the largest absolute value of a row is 127; zero rows have zero codes."""
+    items = at_least_float32(items)  # in bfloat16 127 x / max |x| may be 127.5, which overflows
     largest = items.abs().amax(dim=-1, keepdim=True)
     return (CODES * items / largest.clamp_min(torch.finfo(items.dtype).tiny)).round().to(torch.int8)
 
 
 def dequantise(codes: Int8[Tensor, "*rows dim"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "*rows dim"]:
     """Unit rows from codes; zero rows stay zero."""
-    return normalize(codes.to(dtype), dim=-1)
+    return normalize(codes.float(), dim=-1).to(dtype)
 
 
 def stored_items(items: Float[Tensor, "*rows dim"], format: TokenFormat) -> Float[Tensor, "*rows dim"]:  # noqa: A002
@@ -117,9 +119,15 @@ def pooled_by(
     items: Float[Tensor, "rows regions dim"],
     boxes: Float[Tensor, "rows regions 4"] | None,
 ) -> PooledRegions:
-    """Unit sums of the regions, weighted by their shares; pooled regions without regions are padding, at the end."""
+    """Unit sums of the regions, weighted by their shares; pooled regions without regions are padding, at the end.
+
+    What a region has in pooled ones that become padding goes to its others, so that the mean of all regions stays.
+    """
     mass = shares.sum(dim=1)
-    real = mass > MIN_MASS
+    real = (mass > MIN_MASS) | ((mass == mass.amax(dim=1, keepdim=True)) & (mass > 0))  # a single region may be spread
+    kept = shares * real[:, None]
+    shares = kept * (shares.sum(dim=2) / kept.sum(dim=2).clamp_min(torch.finfo(kept.dtype).tiny))[..., None]
+    mass = shares.sum(dim=1)
     order = real.int().argsort(dim=1, descending=True, stable=True)
     sums = shares.mT @ items
     pooled = normalize(sums, dim=-1) * real[..., None]

@@ -2,7 +2,8 @@
 
 The modules in `models` compute each step for all pairs of a tile at once, so that every step reads and writes the
 temporaries of all pairs. A kernel computes many steps for one pair, in registers (`tile_kernels.py`). The modules stay
-the reference: at the first tile both score some pairs, and the kernels are used if they are as exact.
+the reference: at the first tile of each size of blocks both score some pairs, and the kernels are used if they are as
+exact.
 
 Axes: images | captions.
 """
@@ -47,8 +48,11 @@ class FusedMatcher(WrappedMatcher):
 
     Args:
         network: A network for which `refusal` is None.
-        strict: Whether kernels that fail the check at the first tile are an error, not a warning in the log.
+        strict: Whether kernels that fail a check are an error, not a warning in the log.
         launch: None: `launch_of` the network.
+
+    Attributes:
+        checked: Blocks of regions and words, each with compiled programs of its own, that were checked.
     """
 
     network: Tshsr
@@ -56,7 +60,8 @@ class FusedMatcher(WrappedMatcher):
     def __init__(self, network: Tshsr, *, strict: bool, launch: Launch | None = None) -> None:
         super().__init__(network)
         self.strict, self.launch = strict, launch or launch_of(network.config)
-        self.checked, self.usable, self.logged = False, True, False
+        self.checked: set[tuple[int, int]] = set()
+        self.usable, self.logged = True, False
 
     def bytes_per_pair(self, regions: int, words: int) -> int:
         """Similarity vectors and seven values per context node and width in the larger stream; q·c in both."""
@@ -71,13 +76,16 @@ class FusedMatcher(WrappedMatcher):
         """Score every image with every caption.
 
         Raises:
-            SettingsError: If `strict`, where the kernels fail or are less exact than the modules at the first tile.
+            SettingsError: If `strict`, where the kernels fail or are less exact than the modules at the first tile of
+                its size of blocks.
         """
-        if not self._applies(images.mask.shape[-1], captions.mask.shape[-1]):
+        regions, words = images.mask.shape[-1], captions.mask.shape[-1]
+        if not self._applies(regions, words):
             return self.network.score_all(images, captions)
-        if not self.checked:
-            self.checked = True
+        blocks = block(regions), block(words)
+        if blocks not in self.checked:
             self._check(images[:CHECKED_ROWS], captions[:CHECKED_ROWS])
+            self.checked.add(blocks)  # after the check, which is repeated where memory runs out in it
             return self.score_all(images, captions)
         return fused_scores(self.network, images, captions, self.launch)
 
@@ -113,18 +121,19 @@ class FusedMatcher(WrappedMatcher):
         LOG.warning("the fused kernels are not used: %s; scoring continues without them", reason)
 
 
-def with_kernel(matcher: Matcher, kernel: KernelName, device: torch.device) -> Matcher:
+def with_kernel(matcher: Matcher, kernel: KernelName, device: torch.device, regions: int = 1) -> Matcher:
     """The network as it scores all pairs: itself, or a `FusedMatcher`.
 
     Args:
         device: Where scoring runs.
+        regions: Of the images with the fewest.
 
     Raises:
         SettingsError: Where `kernel` is "triton" and the kernels do not apply.
     """
     if kernel == "eager":
         return matcher
-    reason = refusal(matcher, device)
+    reason = refusal(matcher, device, regions)
     if reason is None and isinstance(matcher, Tshsr):
         return FusedMatcher(matcher, strict=kernel == "triton")
     if kernel == "triton":
@@ -134,8 +143,8 @@ def with_kernel(matcher: Matcher, kernel: KernelName, device: torch.device) -> M
     return matcher
 
 
-def refusal(matcher: Matcher, device: torch.device) -> str | None:
-    """Reason why the kernels cannot score all pairs of a network on a device; None where they can."""
+def refusal(matcher: Matcher, device: torch.device, regions: int = 1) -> str | None:
+    """Reason why the kernels cannot score any pairs of a network on a device; None where they can."""
     if not isinstance(matcher, Tshsr):
         return f"they are for TSHSR, uncompiled, and this is a {type(matcher).__name__}"
     if device.type != "cuda" and not interpreted():
@@ -160,6 +169,8 @@ def refusal(matcher: Matcher, device: torch.device) -> str | None:
     if not fits(config, dtype, 1, 1):
         most = MOST_NUMBERS[dtype] // block(max(config.reasoning.seeds[: config.reasoning.levels], default=1))
         return f"model.similarity_dim is {config.similarity_dim}, and in {name} they hold at most {most}"
+    if not fits(config, dtype, regions, 1):
+        return f"in {name} they do not hold {regions} regions with model.similarity_dim {config.similarity_dim}"
     if max(config.reasoning.seeds[: config.reasoning.levels], default=0) > MOST_SEEDS:
         return f"model.reasoning.seeds are {config.reasoning.seeds}, and they hold at most {MOST_SEEDS}"
     return None
