@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.support.command_line import refused, tshsr
 from tshsr.bench import machine
@@ -65,6 +66,17 @@ def test_the_table_shows_the_chosen_rows_and_the_file_all_values(tmp_path: Path)
     values = json.loads(place.read_text(encoding="utf-8"))
     (row,) = values["rows"]
     assert f"{row['pairs_per_s']:,.0f}" in lines[-1]
+
+
+def test_a_machine_that_can_not_compile_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found\n  with its traceback")
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **options: fail)
+    assert refused("bench", *TINY, "--names", "scan", "--dtypes", "float32", "--compile") == (
+        "tshsr: this machine can't compile the scoring (InvalidCxxCompiler: No working C++ compiler found); "
+        "leave --compile out."
+    )
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,8 @@ from tshsr.config.models import (
 )
 from tshsr.config.recipes import recipe
 from tshsr.data.batches import CaptionBatch, ImageBatch, pad_sequences
-from tshsr.evaluation.compile import NOT_COMPILED, CompiledMatcher, CompileOptions
+from tshsr.errors import SettingsError
+from tshsr.evaluation.compile import NOT_COMPILED, CompiledMatcher, CompileOptions, compile_failure
 from tshsr.models.base import ItemEncoding, Matcher
 from tshsr.models.build import build_matcher
 from tshsr.models.dsgsl import Dsgsl
@@ -215,6 +216,9 @@ def bench(
     Returns:
         `gemm_gflops` (float32) and `gemm_gflops_by_dtype`, the best rates, `threads`, `shortcuts`, `workload`,
         `skipped` (precision and reason) and `rows`.
+
+    Raises:
+        SettingsError: Where this machine can't compile.
     """
     place = torch.device(device)
     reasons = {name: skip_reason(DTYPES[name], place) for name in dtypes}
@@ -253,7 +257,7 @@ def rows_of(comparison: Comparison, products: Mapping[str, Products], dtypes: Se
     for dtype in dtypes:
         package = comparison.package(DTYPES[dtype])
         keep_freed_memory()
-        found, peak = package(), peak_of(package, device)
+        found, peak = first_scores(package, comparison.compile_options), peak_of(package, device)
         measured = [time_both(reference, package, products[dtype]) for _ in range(repeats)]
         rates = [pairs / each.package for each in measured]
         reference_rates = [pairs / each.reference for each in measured]
@@ -276,6 +280,21 @@ def rows_of(comparison: Comparison, products: Mapping[str, Products], dtypes: Se
             )
         )
     return rows
+
+
+def first_scores(package: Callable[[], Tensor], compile_options: CompileOptions) -> Tensor:
+    """The scores of the package, whose first scoring compiles it.
+
+    Raises:
+        SettingsError: Where this machine can't compile.
+    """
+    try:
+        return package()
+    except RuntimeError as error:
+        reason = compile_failure(error, compile_options)
+        if reason is None:
+            raise
+        raise SettingsError(f"this machine can't compile the scoring ({reason}); leave --compile out.") from error
 
 
 def time_both(reference: Callable[[], Tensor], package: Callable[[], Tensor], products: Products) -> Repeat:

@@ -130,8 +130,13 @@ def compile_check(
     try:
         return check_precision(retriever, split, replace(options, dtype=None), compiled=compiled)
     except RuntimeError as error:
-        if not compiled.compile_options.compiled or is_out_of_memory(error):
+        reason = compile_failure(error, compiled.compile_options)
+        if reason is None:
             raise
-        reason = first_line_in(error)
         LOG.warning("this machine can't compile the scoring (%s); scoring continues uncompiled", reason)
         return None
+
+
+def compile_failure(error: RuntimeError, compile_options: CompileOptions) -> str | None:
+    """Why this machine can't compile, by the error of the first scoring; None where it failed otherwise."""
+    return first_line_in(error) if compile_options.compiled and not is_out_of_memory(error) else None
