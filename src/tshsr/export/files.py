@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch.export import Dim
+from torch.export import Dim, ExportedProgram
+from torch.export.graph_signature import InputKind
 
 from tshsr.errors import SettingsError
 from tshsr.export.graphs import GRAPHS, Graph, exportable
@@ -87,16 +88,33 @@ def export(
     return Exported(folder, files)
 
 
-def program(graph: Graph) -> torch.export.ExportedProgram:
-    """The graph as a program of `torch.export`, with free axes."""
+def program(graph: Graph) -> ExportedProgram:
+    """The graph as a program of `torch.export`, with free axes and the weights that it reads."""
     free = {name: graph.limits.get(name, (1, None)) for names in graph.axes.values() for name in names}
     axes = {name: Dim(name, min=smallest, max=largest) for name, (smallest, largest) in free.items()}
     shapes = {name: {at: axes[axis] for at, axis in enumerate(names)} for name, names in graph.axes.items()}
     device = next(graph.module.parameters()).device
     with torch.no_grad(), quiet():
-        return torch.export.export(
+        exported = torch.export.export(
             graph.module, (), {name: one.to(device) for name, one in graph.inputs.items()}, dynamic_shapes=shapes
         )
+    drop_unread(exported)
+    return exported
+
+
+def drop_unread(exported: ExportedProgram) -> None:
+    """Take the weights that a program never reads out of it: `torch.export` keeps those of the whole network."""
+    inputs = {node.name: node for node in exported.graph.nodes if node.op == "placeholder"}
+    kept = []
+    for spec in exported.graph_signature.input_specs:
+        if spec.kind not in (InputKind.PARAMETER, InputKind.BUFFER) or inputs[spec.arg.name].users:
+            kept.append(spec)
+            continue
+        exported.graph.erase_node(inputs[spec.arg.name])
+        for values in (exported.state_dict, exported.constants):  # the second holds buffers that no file has
+            values.pop(str(spec.target), None)
+    exported.graph_signature.input_specs[:] = kept
+    exported.graph_module.recompile()
 
 
 def write_graph(graph: Graph, path: Path, format: Format) -> None:  # noqa: A002
