@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ from tshsr.config.run import RunConfig
 from tshsr.data.batches import ImageBatch
 from tshsr.data.text import Tokenizer
 from tshsr.errors import DataError, SettingsError
+from tshsr.export import files
 from tshsr.export.files import export, program, quantise, write_graph
 from tshsr.export.graphs import GRAPHS, exportable, head_graph, images_graph, text_graph
 from tshsr.models.base import ItemEncoding
@@ -176,7 +179,17 @@ def test_a_full_disk_leaves_the_former_files(
         write_graph(images_graph(placed), tmp_path / "images.pt2", "torch")
     with pytest.raises(DataError, match=r"^Cannot write .*images\.int8\.onnx: No space left on device"):
         quantise(exported / "images.onnx", tmp_path / "images.int8.onnx")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(DataError, match=r"^Cannot write .*missing: No such file or directory"):
+        quantise(exported / "images.onnx", tmp_path / "images.int8.onnx")
     assert {path.read_bytes() for path in tmp_path.iterdir()} == {b"former"}
+
+
+def test_weights_beyond_an_onnx_file_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = torch.empty(2**29, device="meta")
+    monkeypatch.setattr(files, "program", lambda _: SimpleNamespace(state_dict={"weight": large}))
+    with pytest.raises(SettingsError, match=r"the graph head take 2\.0 GiB, .* export it to the format torch"):
+        write_graph(head_graph(retriever_of(tiny.ENCODER)), tmp_path / "head.onnx", "onnx")
 
 
 @pytest.mark.parametrize("method", ["vse gpo", "scan both, maximum", "sgr", "dsgsl", "imram", "shan", "ekdm"])

@@ -30,6 +30,8 @@ SUFFIX = {"onnx": ".onnx", "torch": ".pt2"}
 """Ending of the files of each format."""
 DESCRIPTION = "export.json"
 """File that names the graphs with their inputs and outputs."""
+LARGEST = 2**31 - 1
+"""Most bytes of an ONNX file (protobuf)."""
 INSTALL = "pip install 'tshsr[export]'"
 
 
@@ -122,8 +124,15 @@ def write_graph(graph: Graph, path: Path, format: Format) -> None:  # noqa: A002
 
     Raises:
         DataError: Where the file cannot be written.
+        SettingsError: Where its weights are larger than an ONNX file.
     """
     exported = program(graph)
+    size = sum(one.nbytes for one in exported.state_dict.values())
+    if format == "onnx" and size > LARGEST:
+        raise SettingsError(
+            f"the weights of the graph {graph.name} take {size / 2**30:.1f} GiB, and an ONNX file holds 2 GiB; export "
+            "it to the format torch."
+        )
     with explained(path), quiet():
         if format == "torch":
             held = io.BytesIO()  # on a full disk, torch would leave half a file in place of the former one
@@ -148,11 +157,13 @@ def quantise(source: Path, target: Path) -> None:
     graph = onnx.load(source).graph
     vectors = {one.name for one in graph.initializer if len(one.dims) < 2}
     products = [node.name for node in graph.node if node.op_type == "MatMul" and vectors & {*node.input}]
-    with explained(target), quiet(), tempfile.TemporaryDirectory() as place:
+    system = Path(tempfile.gettempdir())  # onnxruntime writes there, too, so that errors name this folder
+    with quiet(), explained(system), tempfile.TemporaryDirectory(dir=system) as place:
         made = Path(place) / target.name
         # onnxruntime has no products with a vector in int8
         quantize_dynamic(source, made, per_channel=True, weight_type=QuantType.QInt8, nodes_to_exclude=products)
-        write_bytes(target, made.read_bytes())
+        content = made.read_bytes()
+    write_bytes(target, content)
 
 
 def describe(retriever: Retriever, graphs: Sequence[Graph], files: dict[str, Path]) -> dict[str, Any]:
