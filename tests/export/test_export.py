@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
 import os
 import tempfile
@@ -26,8 +28,9 @@ from tshsr.data.batches import ImageBatch
 from tshsr.data.text import Tokenizer
 from tshsr.errors import DataError, SettingsError
 from tshsr.export import files
-from tshsr.export.files import export, program, quantise, write_graph
-from tshsr.export.graphs import GRAPHS, exportable, head_graph, images_graph, text_graph
+from tshsr.export.files import describe_tokenizer, export, program, quantise, write_graph
+from tshsr.export.graphs import GRAPHS, Graph, exportable, head_graph, images_graph, text_graph
+from tshsr.files import write_bytes
 from tshsr.models.base import ItemEncoding
 from tshsr.models.build import build_matcher
 from tshsr.pretrained.frozen_text import FrozenText
@@ -185,6 +188,102 @@ def test_a_full_disk_leaves_the_former_files(
     assert {path.read_bytes() for path in tmp_path.iterdir()} == {b"former"}
 
 
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[Graph]:
+    """The graphs of exports whose files name their network: the exporter is left out."""
+    graphs: list[Graph] = []
+
+    def write(graph: Graph, path: Path, format: str) -> None:  # noqa: A002
+        graphs.append(graph)
+        write_bytes(path, f"{graph.name} with weights {next(graph.module.parameters()).sum()}".encode())
+
+    monkeypatch.setattr(files, "write_graph", write)
+    return graphs
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+class Killed(BaseException):
+    """Ends an export as a signal does."""
+
+
+def test_an_export_is_of_one_network_after_a_kill_at_any_moment(
+    written: list[Graph], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (retriever_of(replace(tiny.ENCODER, text="transformer")) for _ in range(2))
+    out, real, steps = tmp_path / "out", (os.replace, os.unlink), [0]
+    seen = set()
+
+    def step(*arguments: Any) -> None:
+        if not str(arguments[0]).endswith(".partial"):
+            steps[0] -= 1
+            if steps[0] == 0:
+                raise Killed
+
+    monkeypatch.setattr(Path, "replace", lambda *names: (step(*names), real[0](*names)))
+    monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: (step(path), path.exists() and real[1](path)))
+    for moment in range(1, 100):
+        steps[0] = 0
+        export(first, out, format="torch")
+        (out / "notes.txt").write_bytes(b"mine")
+        steps[0] = moment
+        try:
+            export(second, out, parts=("head",), format="torch")
+        except Killed:
+            listed = json.loads((out / "export.json").read_text())["sha256"]
+            found = contents(out)
+            assert found.pop("notes.txt") == b"mine"
+            found.pop("export.json")
+            assert all(hashlib.sha256(content).hexdigest() == listed[name] for name, content in found.items())
+            seen.add(len(found))
+        else:
+            break
+    assert seen >= {0, 3, 4}, "it was stopped before, between and after its steps"
+    assert sorted(contents(out)) == ["export.json", "head.pt2", "notes.txt"], "no file of the other network is left"
+
+
+def test_an_export_that_fails_leaves_the_former_one_and_the_next_clears_up(
+    written: list[Graph], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    retriever = retriever_of(replace(tiny.ENCODER, text="transformer"))
+    before = contents(export(retriever, tmp_path, format="torch").folder)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "save_tokenizer", full)
+        with pytest.raises(DataError, match=r"^Cannot write .*: No space left on device"):
+            export(retriever_of(replace(tiny.ENCODER, text="transformer")), tmp_path, format="torch")
+    assert contents(tmp_path) == before
+    (tmp_path / ".export.1.partial").mkdir()  # of a process that was killed
+    export(retriever, tmp_path, format="torch")
+    assert contents(tmp_path) == before
+
+
+def test_files_outside_the_folder_are_not_removed_whatever_a_description_lists(
+    written: list[Graph], tmp_path: Path
+) -> None:
+    out, retriever = tmp_path / "out", retriever_of(tiny.ENCODER)
+    out.mkdir()
+    (tmp_path / "mine").touch()
+    for text in ('{"sha256": {"../mine": ""}, "graphs": {}}', '{"sha256": ["..", 3, "."], "graphs": {}}', "[1]", "{"):
+        (out / "export.json").write_text(text)
+        export(retriever, out, parts=("head",), format="torch")
+        assert (tmp_path / "mine").is_file()
+
+
+def test_a_vocabulary_comes_with_the_text(written: list[Graph], tmp_path: Path) -> None:
+    retriever = retriever_of(replace(tiny.ENCODER, text="transformer"))
+    export(retriever, tmp_path, format="torch")
+    text = json.loads((tmp_path / "export.json").read_text())["graphs"]["text"]
+    assert text["limits"] == {"words": [1, 256]}
+    assert text["tokenizer"] == {"files": ["tokenizer.json"], "nodes": "words", "padding": {"tokens": 0}}
+    assert Tokenizer.from_file(tmp_path / "tokenizer.json").identity() == retriever.tokenizer.identity()
+
+
 def test_weights_beyond_an_onnx_file_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     large = torch.empty(2**29, device="meta")
     monkeypatch.setattr(files, "program", lambda _: SimpleNamespace(state_dict={"weight": large}))
@@ -255,6 +354,50 @@ def test_the_text_tower_gives_our_words(frozen: Retriever, tmp_path: Path) -> No
         # A state at the border of two numbers in half precision may be rounded to either: 1 part in 2048.
         assert np.abs(words - ours.items.numpy()).max() < 1e-3
         assert np.abs(t - ours.pooled.numpy()).max() < 1e-3
+
+
+def test_the_description_says_what_the_text_tower_reads(
+    frozen: Retriever, written: list[Graph], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(frozen, tmp_path, parts=("text",), format="torch")
+    values = json.loads((tmp_path / "export.json").read_text())
+    assert values["sha256"].keys() == {"text.pt2", "tokenizer.json", "tokenizer_config.json"}
+    text, rules = values["graphs"]["text"], frozen.tokenizer.tokenizer
+    assert text["limits"] == {"tokens": [2, rules.length]}
+    assert text["tokenizer"] == {
+        "files": ["tokenizer.json", "tokenizer_config.json"],
+        "nodes": "words",
+        "padding": {"tokens": rules.pad_id, "word_of_token": -2},
+        "special_tokens": {"word_of_token": -1},
+    }
+    monkeypatch.setattr(rules, "fixed", True)
+    assert describe_tokenizer(frozen.tokenizer, ())["padding"]["word_of_token"] == -1, "padding that is read"
+
+
+def test_a_full_disk_leaves_the_tokenizer_of_the_former_export(
+    frozen: Retriever, written: list[Graph], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(export(frozen, tmp_path, parts=("text",), format="torch").folder)
+
+    def full(folder: str) -> None:
+        (Path(folder) / "tokenizer.json").write_text("{")
+        raise Exception("No space left on device (os error 28)")  # noqa: TRY002 - as the library
+
+    monkeypatch.setattr(frozen.tokenizer.tokenizer.rules, "save_pretrained", full)
+    with pytest.raises(DataError, match=r"^Cannot write .*: No space left on device"):
+        export(frozen, tmp_path, parts=("text",), format="torch")
+    assert contents(tmp_path) == before
+
+
+def test_a_network_on_a_gpu_is_exported_from_copies_on_the_cpu(
+    frozen: Retriever, written: list[Graph], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = copy.deepcopy(frozen.tokenizer.network).to("meta")  # in place of a GPU
+    monkeypatch.setattr(frozen.tokenizer, "network", network)
+    monkeypatch.setattr(torch.nn.Module, "cpu", lambda module: module.to_empty(device="cpu"))
+    export(frozen, tmp_path, parts=("text",), format="torch")
+    assert {values.device.type for values in written[0].module.parameters()} == {"cpu"}
+    assert {values.device.type for values in network.parameters()} == {"meta"}
 
 
 def test_the_text_tower_of_a_transformer_trained_from_scratch_is_exported() -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import io
 import json
 import logging
+import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -18,9 +21,12 @@ import torch
 from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from tshsr.errors import SettingsError
+from tshsr.data.batches import NO_WORD, UNREAD
+from tshsr.data.tokens import CaptionTokenizer
+from tshsr.errors import SettingsError, parse_json
 from tshsr.export.graphs import GRAPHS, Graph, exportable
-from tshsr.files import explained, write_bytes, write_text
+from tshsr.files import explained, flush_folder, remove, write_bytes, write_text
+from tshsr.pretrained.frozen_text import FrozenText
 from tshsr.pretrained.pieces import PretrainedTokenizer
 from tshsr.retriever import Retriever
 from tshsr.system import package_version
@@ -29,7 +35,7 @@ Format = Literal["onnx", "torch"]
 SUFFIX = {"onnx": ".onnx", "torch": ".pt2"}
 """Ending of the files of each format."""
 DESCRIPTION = "export.json"
-"""File that names the graphs with their inputs and outputs."""
+"""File that names the graphs with their inputs and outputs, and every file with its SHA-256."""
 LARGEST = 2**31 - 1
 """Most bytes of an ONNX file (protobuf)."""
 INSTALL = "pip install 'tshsr[export]'"
@@ -51,7 +57,9 @@ def export(
     format: Format = "onnx",  # noqa: A002 - the name of the option
     int8: bool = False,
 ) -> Exported:
-    """Write the graphs of a network, their description, and the files of its text encoder's tokenizer.
+    """Write the graphs of a network, their description and, with the text, the files of its tokenizer.
+
+    They replace a former export as a whole; what else lies in the folder stays.
 
     Args:
         folder: Made where it is missing.
@@ -72,22 +80,70 @@ def export(
         raise SettingsError("int8 is for ONNX; leave it out, or export to onnx.")
     if format == "onnx":
         check_packages()
-    own = copy.copy(retriever)
-    own.matcher = copy.deepcopy(retriever.matcher).cpu()  # its gradients are switched off
+    own = on_cpu(retriever)
     graphs = [GRAPHS[part](own) for part in chosen]
-    with explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    files: dict[str, Path] = {}
-    for graph in graphs:
-        files[graph.name] = folder / f"{graph.name}{SUFFIX[format]}"
-        write_graph(graph, files[graph.name], format)
-        if int8:
-            files[f"{graph.name}.int8"] = folder / f"{graph.name}.int8.onnx"
-            quantise(files[graph.name], files[f"{graph.name}.int8"])
-    if "text" in chosen and isinstance(retriever.tokenizer, PretrainedTokenizer):
-        retriever.tokenizer.tokenizer.save(folder)
-    write_text(folder / DESCRIPTION, json.dumps(describe(retriever, graphs, files), indent=2) + "\n")
-    return Exported(folder, files)
+    with replacing_export(folder) as partial:
+        files: dict[str, Path] = {}
+        for graph in graphs:
+            files[graph.name] = partial / f"{graph.name}{SUFFIX[format]}"
+            write_graph(graph, files[graph.name], format)
+            if int8:
+                files[f"{graph.name}.int8"] = partial / f"{graph.name}.int8.onnx"
+                quantise(files[graph.name], files[f"{graph.name}.int8"])
+        if "text" in chosen:
+            save_tokenizer(retriever.tokenizer, partial)
+        write_text(partial / DESCRIPTION, json.dumps(describe(retriever, graphs, files, partial), indent=2) + "\n")
+    return Exported(folder, {name: folder / path.name for name, path in files.items()})
+
+
+def on_cpu(retriever: Retriever) -> Retriever:
+    """A copy on the CPU, with its frozen text encoder; switching off its gradients leaves those of the original."""
+    own = copy.copy(retriever)
+    own.matcher = copy.deepcopy(retriever.matcher).cpu()
+    if isinstance(retriever.tokenizer, FrozenText):
+        own.tokenizer = tokenizer = copy.copy(retriever.tokenizer)
+        tokenizer.network = copy.deepcopy(tokenizer.network).cpu()
+    return own
+
+
+@contextmanager
+def replacing_export(folder: Path) -> Iterator[Path]:
+    """Make a hidden folder whose files replace the export in `folder` when the block succeeds.
+
+    The files of the former export are removed first, then `export.json` is replaced, then come the files that it lists:
+    after a kill at any moment the folder holds files of one network, all or some of those that `export.json` lists.
+
+    Raises:
+        DataError: Where the disk is full or the folder cannot be written.
+    """
+    partial = folder / f".export.{os.getpid()}.partial"
+    with explained(folder, partial):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for left in folder.glob(".export.*.partial"):  # by a killed export
+                remove(left)
+            partial.mkdir()
+            yield partial
+            made = {path.name for path in partial.iterdir()} - {DESCRIPTION}
+            for name in listed(folder) | made:
+                (folder / name).unlink(missing_ok=True)
+            flush_folder(folder)
+            for name in (DESCRIPTION, *sorted(made)):
+                (partial / name).replace(folder / name)
+            flush_folder(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def listed(folder: Path) -> set[str]:
+    """Names of the files that the export in a folder lists; none where its description can't be read."""
+    try:
+        values = parse_json((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        names = [*values.get("sha256", ()), *(name for one in values["graphs"].values() for name in one["files"])]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return set()
+    plain = (name for name in names if isinstance(name, str) and Path(name).name == name != DESCRIPTION)
+    return {name for name in plain if (folder / name).is_file()}
 
 
 def program(graph: Graph) -> ExportedProgram:
@@ -166,12 +222,31 @@ def quantise(source: Path, target: Path) -> None:
     write_bytes(target, content)
 
 
-def describe(retriever: Retriever, graphs: Sequence[Graph], files: dict[str, Path]) -> dict[str, Any]:
-    """Contents of `export.json`."""
+def save_tokenizer(tokenizer: CaptionTokenizer, folder: Path) -> None:
+    """Write a vocabulary, or the files of a text encoder's tokenizer.
+
+    Raises:
+        DataError: Where they cannot be written.
+    """
+    if isinstance(tokenizer, PretrainedTokenizer):
+        tokenizer.tokenizer.save(folder)
+    else:
+        tokenizer.save_into(folder)
+
+
+def describe(retriever: Retriever, graphs: Sequence[Graph], files: dict[str, Path], folder: Path) -> dict[str, Any]:
+    """Contents of `export.json`.
+
+    Args:
+        folder: Of all the files, those of the tokenizer too.
+    """
+    names = sorted(path.name for path in folder.iterdir())
+    of_tokenizer = sorted({*names} - {path.name for path in files.values()})
     return {
         "model": retriever.name,
         "extractor": retriever.features_of,
         "versions": {name: package_version(name) for name in ("tshsr", "torch", "onnx")},
+        "sha256": {name: digest_of(folder / name) for name in names},
         "graphs": {
             graph.name: {
                 "files": [path.name for name, path in files.items() if name.partition(".")[0] == graph.name],
@@ -183,10 +258,38 @@ def describe(retriever: Retriever, graphs: Sequence[Graph], files: dict[str, Pat
                     for name, one in graph.inputs.items()
                 },
                 "outputs": list(graph.outputs),
+                "limits": {
+                    axis: list(sizes)
+                    for axis, sizes in graph.limits.items()
+                    if any(axis in axes for axes in graph.axes.values())
+                },
+                **(
+                    {"tokenizer": describe_tokenizer(retriever.tokenizer, of_tokenizer)} if graph.name == "text" else {}
+                ),
             }
             for graph in graphs
         },
     }
+
+
+def describe_tokenizer(tokenizer: CaptionTokenizer, files: Sequence[str]) -> dict[str, Any]:
+    """The files of a tokenizer, and what the inputs of the text graph hold beside the words of a caption."""
+    if not isinstance(tokenizer, PretrainedTokenizer):
+        return {"files": list(files), "nodes": "words", "padding": {"tokens": 0}}
+    rules = tokenizer.tokenizer
+    return {
+        "files": list(files),
+        "nodes": rules.nodes,
+        # A network of fixed length reads its padding.
+        "padding": {"tokens": rules.pad_id, "word_of_token": NO_WORD if rules.fixed else UNREAD},
+        "special_tokens": {"word_of_token": NO_WORD},
+    }
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_packages() -> None:

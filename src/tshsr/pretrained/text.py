@@ -23,7 +23,8 @@ from tokenizers import normalizers
 
 from tshsr.data.batches import NO_WORD, UNREAD, CaptionBatch
 from tshsr.data.text import WordRules, check_caption
-from tshsr.errors import DataError, InputError
+from tshsr.errors import DataError, InputError, reason_in
+from tshsr.files import explained
 from tshsr.pretrained.networks import load_config, load_tokenizer
 
 Span = tuple[int, int]
@@ -108,8 +109,18 @@ class TextTokenizer:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:10]
 
     def save(self, folder: str | Path) -> None:
-        """Write the tokenizer's own files."""
-        self.rules.save_pretrained(str(folder))
+        """Write the tokenizer's own files.
+
+        Raises:
+            DataError: Where they cannot be written.
+        """
+        with explained(Path(folder)):
+            try:
+                self.rules.save_pretrained(str(folder))
+            except Exception as error:
+                if type(error) is not Exception:
+                    raise
+                raise OSError(reason_in(error)) from error  # the tokenizers library has no error of its own for files
 
     def words(self, caption: str) -> list[str]:
         """The spelling of each node, as in the caption.
