@@ -56,8 +56,11 @@ def test_an_index_on_object_storage_is_that_of_a_folder(small: Small, url: str, 
     assert index.add(small.split()).new == 8
     opened = Index.open(url)
     assert (len(opened), opened.captions, opened.about.run) == (12, 24, str(small.run.resolve()))
-    assert opened.search("one red dog", k=5) == local.search("one red dog", k=5)
-    assert opened.explain("one red dog", "p0").scores == local.explain("one red dog", "p0").scores
+    found, expected = (each.search("one red dog", k=5) for each in (opened, local))
+    assert [(one.id, one.file) for one in found] == [(one.id, one.file) for one in expected]
+    # The rows lie in another order, which the last digit of a matrix product may depend on.
+    assert [one.score for one in found] == pytest.approx([one.score for one in expected], abs=1e-6)
+    assert opened.explain("one red dog", "p0").scores == pytest.approx(local.explain("one red dog", "p0").scores)
     reranked = Reranker(small.retriever(), source=url).rank("one red dog", ["p0", "p1"])
     assert {each.id for each in reranked} == {"p0", "p1"}
     index.delete(["p0"])
