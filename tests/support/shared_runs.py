@@ -39,7 +39,9 @@ def with_concepts(config: RunConfig) -> RunConfig:
 RUNS = {
     "candidates": settings(epochs=2, batch=8),
     "accumulated": settings(epochs=2, batch=5, accumulate=2),
-    "noisy pairs": with_loss(settings(epochs=3, batch=8, noise=0.4), robust="mixture"),
+    "noisy pairs": with_optimiser(
+        with_loss(settings(epochs=3, batch=8, noise=0.4), robust="mixture"), learning_rate=0.001
+    ),
     "concepts": with_concepts(settings(epochs=1, batch=8)),
     "half": settings(epochs=1, batch=8),
 }

@@ -16,7 +16,7 @@ from torch.autograd.function import FunctionCtx
 SHORTEST = 1e-12
 """Rows of this norm or less are not stretched to length one."""
 VECTOR = 16 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 8
-"""Floats in a register of the CPU. Torch's softmax of shorter rows takes one number at a time: ten times as long."""
+"""Floats in a register of the CPU. Torch's softmax of shorter rows takes ten times as long a number (docs/log.md)."""
 
 
 class _UnitRows(torch.autograd.Function):

@@ -126,7 +126,7 @@ def with_kernel(matcher: Matcher, kernel: KernelName, device: torch.device, regi
 
     Args:
         device: Where scoring runs.
-        regions: Of the images with the fewest.
+        regions: Of the block of images with the fewest, padding included.
 
     Raises:
         SettingsError: Where `kernel` is "triton" and the kernels do not apply.
